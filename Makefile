@@ -1,0 +1,32 @@
+# litelambda: `make help` lists the targets. Nothing is needed but Python >= 3.11, make and PyPI.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+SAM_VENV := .venv-sam
+
+.PHONY: help setup setup-sam demo test check format lock package clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: $(VENV)/.up-to-date  ## make the virtual environment .venv (skipped when up to date)
+
+$(VENV)/.bootstrapped: requirements/bootstrap.txt
+	@echo "setup: virtual environment in $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else f"Python 3.11, 3.12 or 3.13 is needed, this is {v[0]}.{v[1]}: say make PYTHON=python3.13 setup")'
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+# Bytecode is compiled here once, so that the first command and every benchmark start from a warm cache.
+$(VENV)/.up-to-date: $(VENV)/.bootstrapped requirements/dev.txt pyproject.toml
+	@started=$$SECONDS; echo "setup: installing the locked toolchain (TensorFlow is large: some minutes on a first run)"; \
+	$(UV) pip sync --quiet --python $(BIN)/python --compile-bytecode --require-hashes requirements/dev.txt; \
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .; \
+	touch $@; echo "setup: done in $$((SECONDS - started)) s"
