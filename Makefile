@@ -30,3 +30,27 @@ $(VENV)/.up-to-date: $(VENV)/.bootstrapped requirements/dev.txt pyproject.toml
 	$(UV) pip sync --quiet --python $(BIN)/python --compile-bytecode --require-hashes requirements/dev.txt; \
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .; \
 	touch $@; echo "setup: done in $$((SECONDS - started)) s"
+
+# ---- deployment: what ships, and the SAM command line, which has an environment of its own
+ARCH ?= arm64
+ARTIFACTS_DIR ?= $(error ARTIFACTS_DIR is set by sam build: say `sam build`, or `make package` for the zip alone)
+
+.PHONY: build-PredictFunction test-sam
+
+package: setup  ## make the deployment package of ARCH=arm64|x86_64 in dist/
+	@$(BIN)/litelambda package --arch $(ARCH) --output dist/$(ARCH)
+
+# Called by `sam build` (BuildMethod: makefile): a copy of the bundle that `litelambda package` makes, no more and no less.
+# In a folder of its own each time: `sam build --parallel` runs several of these at once.
+build-PredictFunction: setup
+	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	$(BIN)/litelambda package --arch $(ARCH) --output "$$folder"; \
+	mkdir -p "$(ARTIFACTS_DIR)"; cp -R -p "$$folder/function/." "$(ARTIFACTS_DIR)"
+
+setup-sam: $(SAM_VENV)/.up-to-date  ## make the SAM command line's environment .venv-sam (skipped when up to date)
+
+$(SAM_VENV)/.up-to-date: $(VENV)/.up-to-date requirements/sam.txt
+	@echo "setup-sam: installing the locked SAM command line in $(SAM_VENV)"
+	@$(BIN)/python -m venv --clear $(SAM_VENV)
+	@$(UV) pip sync --quiet --python $(SAM_VENV)/bin/python --compile-bytecode --require-hashes requirements/sam.txt
+	@touch $@
