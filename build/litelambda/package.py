@@ -1,0 +1,233 @@
+"""The deployment package: what the handlers import, for one architecture, and the same bytes every time.
+
+    <output>/function/              the bundle, as Lambda unpacks it into /var/task
+        predict.py, serving/        the handlers and what they share, with bytecode beside them
+        obstore/                    the S3 client, without its type stubs, credential helpers and file system adapter
+        lib/libLiteRt.so            alone out of the runtime's wheel, a seventh of its size
+        licenses/                   whose work this is
+    <output>/function-<arch>.zip    the same, zipped
+
+The bundle does not depend on the machine that makes it, with one exception that the result names: bytecode needs the
+interpreter it is for. Bytecode is `unchecked-hash`: zip tools change the modification times that Python would compare
+otherwise, and /var/task is read-only, so that it would compile every module in every cold start.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import uv
+
+from litelambda.errors import PackageError, UsageError
+from litelambda.interpreters import find_interpreter
+from litelambda.paths import FUNCTIONS, PROJECT, REQUIREMENTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["ARCHITECTURES", "PYTHON_VERSION", "Architecture", "PackageResult", "package"]
+
+Architecture = Literal["x86_64", "arm64"]
+
+PYTHON_VERSION = "3.13"  # the template's Runtime
+LIBRARY = "lib/libLiteRt.so"
+TASK_ROOT = "/var/task"  # where Lambda puts the bundle: the path that tracebacks show
+
+# All that `import obstore` and `obstore.store` load.
+_OBSTORE_FILES = ("__init__.py", "_obstore.abi3.so", "store.py")
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment that a zip can name
+_EPOCH_SECONDS = 315_532_800  # the same, UTC
+_COMPRESSION_LEVEL = 9
+
+
+@dataclasses.dataclass(frozen=True)
+class _Target:
+    platform: str  # of the wheels; Lambda's Amazon Linux 2023 has glibc 2.34
+    budget_bytes: int  # of the zip, without a model
+
+
+ARCHITECTURES: dict[Architecture, _Target] = {
+    "x86_64": _Target("x86_64-manylinux_2_28", 9_000_000),
+    "arm64": _Target("aarch64-manylinux_2_28", 8_000_000),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class PackageResult:
+    """What was made.
+
+    Attributes:
+        arch: x86_64 or arm64.
+        directory: the bundle as a folder.
+        archive: the bundle as a zip.
+        size_bytes: of the zip.
+        unpacked_bytes: of the folder's files.
+        sha256: of the zip, in hex.
+        bytecode: the version of the interpreter that compiled the bytecode, None when there is none in the bundle.
+        notes: what a person should know, a sentence each.
+    """
+
+    arch: Architecture
+    directory: Path
+    archive: Path
+    size_bytes: int
+    unpacked_bytes: int
+    sha256: str
+    bytecode: str | None
+    notes: tuple[str, ...]
+
+    def summary(self) -> dict[str, object]:
+        """The same as a JSON object."""
+        return {
+            key: str(value) if isinstance(value, Path) else value for key, value in dataclasses.asdict(self).items()
+        }
+
+
+def package(arch: Architecture, output: Path) -> PackageResult:
+    """Make the deployment package.
+
+    Args:
+        arch: the function's architecture; any machine can make either.
+        output: folder for `function/` (replaced if it is a bundle) and `function-<arch>.zip`.
+
+    Raises:
+        PackageError: the wheels cannot be had, or the zip is beyond its size budget.
+        UsageError: no such architecture, or `<output>/function` is something else than a bundle.
+    """
+    if arch not in ARCHITECTURES:
+        raise UsageError(f"architecture {arch!r}: expected one of {', '.join(ARCHITECTURES)}")
+    directory, archive = output / "function", output / f"function-{arch}.zip"
+    if directory.exists() and not (directory / LIBRARY).exists():
+        raise UsageError(f"{directory} is in the way: it is not a bundle made by this command. Choose another --output")
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output, prefix=".package-") as scratch:
+        bundle = Path(scratch, "function")
+        bytecode = _assemble(arch, bundle, Path(scratch, "wheels"))
+        zipped = Path(scratch, "function.zip")
+        _zip(bundle, zipped)
+        _check_budget(arch, bundle, zipped)
+        if directory.exists():
+            shutil.rmtree(directory)
+        bundle.rename(directory)
+        zipped.replace(archive)
+    notes = (
+        () if bytecode else (f"no bytecode: no CPython {PYTHON_VERSION} here; cold starts will compile every module",)
+    )
+    return PackageResult(
+        arch=arch,
+        directory=directory,
+        archive=archive,
+        size_bytes=archive.stat().st_size,
+        unpacked_bytes=sum(path.stat().st_size for path in _files(directory)),
+        sha256=hashlib.sha256(archive.read_bytes()).hexdigest(),
+        bytecode=bytecode,
+        notes=notes,
+    )
+
+
+def _assemble(arch: Architecture, bundle: Path, wheels: Path) -> str | None:
+    """Lay out the bundle; return the version of the interpreter that compiled it, if there is one."""
+    _unpack_wheels(ARCHITECTURES[arch], wheels)
+    for source in (*FUNCTIONS.glob("*.py"), *(FUNCTIONS / "serving").rglob("*.py")):
+        _copy(source, bundle / source.relative_to(FUNCTIONS))
+    for name in _OBSTORE_FILES:
+        _copy(wheels / "obstore" / name, bundle / "obstore" / name)
+    _copy(wheels / "ai_edge_litert" / "libLiteRt.so", bundle / LIBRARY)
+    _add_licenses(bundle / "licenses", wheels)
+    version = _compile(bundle)
+    for path in (bundle, *bundle.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+        os.utime(path, (_EPOCH_SECONDS, _EPOCH_SECONDS))
+    return version
+
+
+def _unpack_wheels(target: _Target, folder: Path) -> None:
+    """Fetch the locked wheels of another platform, if need be, and unpack them; uv caches them."""
+    lock = REQUIREMENTS / "functions.txt"
+    command = [
+        *(uv.find_uv_bin(), "pip", "install", "--quiet", "--no-config", "--require-hashes", "--no-deps"),
+        *("--python", sys.executable, "--python-version", PYTHON_VERSION, "--python-platform", target.platform),
+        *("--only-binary", ":all:", "--target", str(folder), "--requirement", str(lock)),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - a fixed command
+    if done.returncode:
+        raise PackageError(f"the wheels locked in {lock} cannot be had for {target.platform}:\n{done.stderr.strip()}")
+
+
+def _add_licenses(folder: Path, wheels: Path) -> None:
+    """Copy the licences; of what is linked into obstore, list the crates, from the wheel's bill of materials."""
+    _copy(PROJECT / "LICENSE", folder / "litelambda.txt")
+    _copy(REQUIREMENTS / "licenses" / "obstore.txt", folder / "obstore.txt")  # the wheel has no licence file
+    _copy(_only(wheels, "ai_edge_litert-*.dist-info/licenses/LICENSE"), folder / "ai-edge-litert.txt")
+    materials = json.loads(_only(wheels, "obstore-*.dist-info/sboms/*.cyclonedx.json").read_bytes())
+    crates = sorted(
+        f"{crate['name']} {crate['version']}: {' '.join(entry.get('expression', '?') for entry in crate['licenses'])}\n"
+        for crate in materials["components"]
+        if crate.get("licenses")
+    )
+    (folder / "obstore-crates.txt").write_text("".join(crates), encoding="utf-8")
+
+
+def _compile(bundle: Path) -> str | None:
+    """Add bytecode beside the sources, if the interpreter that it is for is here."""
+    interpreter = find_interpreter(PYTHON_VERSION)
+    if interpreter is None:
+        return None
+    command = [
+        *(str(interpreter.path), "-S", "-s", "-m", "compileall", "-q", "-f", "--invalidation-mode", "unchecked-hash"),
+        *("-s", str(bundle), "-p", TASK_ROOT, str(bundle)),
+    ]
+    # Sets of constants are marshalled in hash order.
+    environment = {"PYTHONHASHSEED": "0", "PATH": os.environ.get("PATH", "")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 - fixed
+    if done.returncode:
+        raise PackageError(f"{interpreter.path} cannot compile the bundle:\n{(done.stdout + done.stderr).strip()}")
+    return interpreter.version
+
+
+def _zip(bundle: Path, archive: Path) -> None:
+    """Zip the bundle with nothing in it that differs from run to run."""
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=_COMPRESSION_LEVEL) as target:
+        for path in _files(bundle):
+            entry = zipfile.ZipInfo(path.relative_to(bundle).as_posix(), _EPOCH)
+            entry.create_system = 3  # Unix, whatever this is
+            entry.external_attr = (stat.S_IFREG | 0o644) << 16
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            target.writestr(entry, path.read_bytes(), compresslevel=_COMPRESSION_LEVEL)
+
+
+def _check_budget(arch: Architecture, bundle: Path, archive: Path) -> None:
+    size, budget = archive.stat().st_size, ARCHITECTURES[arch].budget_bytes
+    if size > budget:
+        largest = sorted(_files(bundle), key=lambda path: -path.stat().st_size)[:5]
+        names = ", ".join(f"{path.relative_to(bundle)} {path.stat().st_size:,}" for path in largest)
+        raise PackageError(f"the {arch} zip has {size:,} bytes, the budget is {budget:,}. Largest unpacked: {names}")
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return iter(sorted(path for path in folder.rglob("*") if path.is_file()))
+
+
+def _only(folder: Path, pattern: str) -> Path:
+    found = list(folder.glob(pattern))
+    if len(found) != 1:
+        raise PackageError(f"the wheels have {len(found)} files {pattern}, expected one: was a lock renewed?")
+    return found[0]
+
+
+def _copy(source: Path, target: Path) -> None:
+    if not source.is_file():
+        raise PackageError(f"{source} does not exist: was a lock renewed, or a file moved?")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
