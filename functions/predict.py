@@ -1,0 +1,92 @@
+"""The API Gateway handler, `predict.handler`: composition root and INIT.
+
+Importing this module is INIT. The artifact's fetch starts first, in native code, and everything else loads while it
+is under way; a model that cannot be loaded fails INIT with its reason in the log.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+_started = time.perf_counter()
+
+from serving.artifact import Background, fetch_artifact  # noqa: E402 - INIT is timed from the first line
+from serving.settings import Settings  # noqa: E402
+from serving.store import open_store  # noqa: E402
+
+_settings = Settings.from_environment(os.environ)
+_store = open_store(_settings.model_store)
+_fetch = (
+    Background(fetch_artifact, _store, _settings.model_name, _settings.model_version, _settings.manifest_sha256)
+    if _settings.model_name
+    else None
+)
+_fetch_started = time.perf_counter()
+
+# From here on the fetch is under way: what is imported now costs nothing while the network is slower.
+from serving import litert  # noqa: E402
+from serving.errors import RequestError, ServingError  # noqa: E402
+from serving.http import Request, request_from_event, response_to_event  # noqa: E402
+from serving.models import ModelRepository  # noqa: E402
+from serving.observability import Log  # noqa: E402
+from serving.router import error_response, route  # noqa: E402
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+litert.load_library()
+_loaded = time.perf_counter()
+
+_log = Log(_settings.log_level, _settings.metrics_namespace)
+_repository = ModelRepository(_store, _settings.num_threads)
+if _fetch is not None:
+    _artifact = _fetch.result()
+    _fetched = time.perf_counter()
+    _repository.add(_artifact, _settings.model_version)
+    _ready = time.perf_counter()
+    _log.write(
+        "DEBUG",
+        "init",
+        settings_and_store_ms=round((_fetch_started - _started) * 1000, 3),
+        runtime_ms=round((_loaded - _fetch_started) * 1000, 3),
+        waited_for_store_ms=round((_fetched - _loaded) * 1000, 3),
+        model_ms=round((_ready - _fetched) * 1000, 3),
+        total_ms=round((_ready - _started) * 1000, 3),
+    )
+
+_cold = True
+
+
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Answer one HTTP event.
+
+    Args:
+        event: see `serving.http.request_from_event`.
+        context: Lambda's; only `aws_request_id` is read.
+
+    Returns:
+        A response in the form that the event's sender expects; errors too, never an exception.
+    """
+    global _cold
+    cold, _cold = _cold, False
+    started = time.perf_counter()
+    request_id = getattr(context, "aws_request_id", "")
+    method = "-"
+    try:
+        request: Request = request_from_event(event)
+        method = request.method
+        response = route(request, _repository)
+    except RequestError as error:
+        response = error_response(error, request_id)
+    except ServingError as error:
+        _log.write("ERROR", str(error), error=type(error).__name__, request_id=request_id)
+        response = error_response(error, request_id)
+    except Exception as error:  # noqa: BLE001 - the wire never sees a stack trace, the log does
+        import traceback
+
+        _log.write("ERROR", traceback.format_exc(), error=type(error).__name__, request_id=request_id)
+        response = error_response(error, request_id)
+    _log.request(response, method, (time.perf_counter() - started) * 1000, request_id, cold)
+    return response_to_event(response, event)

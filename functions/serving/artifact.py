@@ -1,0 +1,192 @@
+"""Fetching one version of a model: which round trips are made, in what order, and the checks before bytes are served.
+
+The layout of a store, as the README documents it:
+
+    <model>/aliases.json               {"latest": 7, "versions": {"7": {"manifest_sha256": …, "artifact": …}}}
+    <model>/<version>/manifest.json    pins every file by size and SHA-256
+    <model>/<version>/model.tflite
+
+Round trips are INIT time: one when the version and its manifest's digest are pinned, two through an alias.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from _thread import allocate_lock, start_new_thread
+
+from serving.errors import ArtifactError, DigestError, ModelNotFoundError, ObjectNotFoundError
+from serving.manifest import Manifest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from typing_extensions import Buffer
+
+    from serving.store import Store
+
+__all__ = ["ARTIFACT_NAME", "MANIFEST_NAME", "Aliases", "Artifact", "Background", "fetch_aliases", "fetch_artifact"]
+
+ARTIFACT_NAME = "model.tflite"
+MANIFEST_NAME = "manifest.json"
+ALIASES_NAME = "aliases.json"
+
+_MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
+_MAX_ARTIFACT_BYTES = 8 * 1024**3
+
+
+class Background:
+    """A call that runs in its own thread, begun at once; `result` waits for it.
+
+    `_thread` rather than `threading`: a primitive lock is all that is needed, and INIT does not pay for more.
+    """
+
+    __slots__ = ("_done", "_error", "_value")
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self._done = allocate_lock()
+        self._done.acquire()
+        start_new_thread(self._run, (function, arguments))
+
+    def _run(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        try:
+            self._value = function(*arguments)
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that asks for the result
+            self._error = error
+        self._done.release()
+
+    def result(self) -> Any:
+        """Wait for the call; return its value or raise its error."""
+        with self._done:
+            if self._error is not None:
+                raise self._error
+            return self._value
+
+
+class Aliases:
+    """A model's aliases.json.
+
+    Attributes:
+        targets: version number by alias.
+        pins: by version number, its manifest's digest and its artifact's name; enough to fetch both side by side.
+    """
+
+    __slots__ = ("pins", "targets")
+
+    def __init__(self, targets: dict[str, int], pins: dict[int, tuple[str, str]]) -> None:
+        self.targets = targets
+        self.pins = pins
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Aliases:
+        """Read an aliases document.
+
+        Raises:
+            ArtifactError: it is not one.
+        """
+        try:
+            fields = json.loads(data)
+            pins = {
+                int(number): (pin["manifest_sha256"], pin["artifact"])
+                for number, pin in fields.get("versions", {}).items()
+            }
+            targets = {alias: target for alias, target in fields.items() if type(target) is int}
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise ArtifactError(f"{ALIASES_NAME} is not an aliases document: {error}") from error
+        return cls(targets, pins)
+
+
+class Artifact:
+    """A verified model, in memory.
+
+    Attributes:
+        manifest: its manifest.
+        model: the flatbuffer's bytes.
+    """
+
+    __slots__ = ("manifest", "model")
+
+    def __init__(self, manifest: Manifest, model: Buffer) -> None:
+        self.manifest = manifest
+        self.model = model
+
+
+def fetch_aliases(store: Store, model: str) -> Aliases:
+    """Read a model's aliases.
+
+    Raises:
+        ModelNotFoundError: the store has no such model.
+        StoreError: see `Store.fetch`.
+        ArtifactError: the document is damaged.
+    """
+    try:
+        data = store.fetch(f"{model}/{ALIASES_NAME}", _MAX_DOCUMENT_BYTES)
+    except ObjectNotFoundError as error:
+        raise ModelNotFoundError(f"Servable not found for request: Latest({model})") from error
+    return Aliases.from_json(bytes(data))
+
+
+def fetch_artifact(store: Store, model: str, version: str = "latest", manifest_sha256: str = "") -> Artifact:
+    """Fetch and verify one version of a model.
+
+    Args:
+        store: where from.
+        model: a valid model name.
+        version: a version number, or an alias.
+        manifest_sha256: hex digest that the manifest must have, or "" to trust the store's.
+
+    Raises:
+        ModelNotFoundError: no such model, version or alias.
+        DigestError: what came is not what was pinned.
+        ManifestError: the manifest cannot be read, or is another model's.
+        StoreError: see `Store.fetch`.
+    """
+    artifact_name = ARTIFACT_NAME
+    if not version.isdecimal():
+        aliases = fetch_aliases(store, model)
+        if version not in aliases.targets:
+            raise ModelNotFoundError(f"Unrecognized servable version label: {version}")
+        number = aliases.targets[version]
+        manifest_sha256, artifact_name = aliases.pins.get(number, (manifest_sha256, artifact_name))
+        version = str(number)
+    folder = f"{model}/{int(version)}"
+    model_fetch = Background(store.fetch, f"{folder}/{artifact_name}", _MAX_ARTIFACT_BYTES)
+    try:
+        document = bytes(store.fetch(f"{folder}/{MANIFEST_NAME}", _MAX_DOCUMENT_BYTES))
+    except ObjectNotFoundError as error:
+        raise ModelNotFoundError(f"Servable not found for request: Specific({model}, {version})") from error
+    manifest = _checked_manifest(document, model, int(version), manifest_sha256, f"{store.url}/{folder}")
+    if manifest.artifact == artifact_name:
+        data = model_fetch.result()
+    else:
+        data = store.fetch(f"{folder}/{manifest.artifact}", _MAX_ARTIFACT_BYTES)
+    _check_digest(data, manifest, f"{store.url}/{folder}")
+    return Artifact(manifest, data)
+
+
+def _checked_manifest(document: bytes, model: str, version: int, manifest_sha256: str, where: str) -> Manifest:
+    if manifest_sha256:
+        digest = hashlib.sha256(document).hexdigest()
+        if digest != manifest_sha256:
+            raise DigestError(f"{where}/{MANIFEST_NAME} has SHA-256 {digest}, pinned was {manifest_sha256}")
+    manifest = Manifest.from_json(document)
+    if (manifest.model, manifest.version) != (model, version):
+        raise ArtifactError(
+            f"{where}/{MANIFEST_NAME} is the manifest of {manifest.model} version {manifest.version}, "
+            f"not of {model} version {version}"
+        )
+    return manifest
+
+
+def _check_digest(data: Buffer, manifest: Manifest, where: str) -> None:
+    entry = manifest.files[manifest.artifact]
+    size = len(memoryview(data))
+    if size != entry.size_bytes:
+        raise DigestError(f"{where}/{manifest.artifact} has {size} bytes, the manifest pins {entry.size_bytes}")
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != entry.sha256:
+        raise DigestError(f"{where}/{manifest.artifact} has SHA-256 {digest}, the manifest pins {entry.sha256}")

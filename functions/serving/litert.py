@@ -1,0 +1,489 @@
+"""The ctypes binding on libLiteRt.so: the only module that knows the library.
+
+It knows nothing of manifests, stores or protocols: the bytes of a flatbuffer in, the bytes of tensors in and out.
+Declarations follow google-ai-edge/LiteRT `litert/c/*.h`, whose struct layouts are declared ABI-stable.
+
+Thread safety: a `CompiledModel` does one run at a time, behind its own lock; calls from several threads are safe and
+queue. The library is called with the GIL released.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from _thread import allocate_lock
+
+from serving.errors import LiteRtError, RuntimeLibraryError
+from serving.tensor import DTYPES, Quantization, TensorSpec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from typing_extensions import Buffer
+
+__all__ = ["CompiledModel", "Signature", "find_library", "load_library"]
+
+_CPU = 1  # kLiteRtHwAcceleratorCpu
+_HOST_MEMORY = 1  # kLiteRtTensorBufferTypeHostMemory
+_PER_TENSOR = 1  # kLiteRtQuantizationPerTensor
+_OPTION_ACCELERATORS = 24  # kLiteRtEnvOptionTagAutoRegisterAccelerators
+_OPTION_MIN_SEVERITY = 25  # kLiteRtEnvOptionTagMinLoggerSeverity
+_ANY_INT = 2  # kLiteRtAnyTypeInt
+_WARNING = 2  # kLiteRtLogSeverityWarning: a line per load at INFO would only fill the logs
+_MAX_RANK = 8
+
+_STATUS = {
+    1: "invalid argument",
+    2: "out of memory",
+    3: "runtime failure",
+    4: "missing input tensor",
+    5: "unsupported",
+    6: "not found",
+    9: "unknown error",
+    500: "file error",
+    501: "not a TFLite flatbuffer, or one that was cut short",
+    504: "the model could not be compiled",
+    1000: "index out of bounds",
+}
+
+_DTYPE_OF_ELEMENT = {dtype.element_type: dtype for dtype in DTYPES.values()}
+
+
+class _Layout(ctypes.Structure):
+    _fields_ = (
+        ("rank", ctypes.c_uint32, 7),
+        ("has_strides", ctypes.c_uint32, 1),
+        ("dimensions", ctypes.c_int32 * _MAX_RANK),
+        ("strides", ctypes.c_uint32 * _MAX_RANK),
+    )
+
+
+class _RankedTensorType(ctypes.Structure):
+    _fields_ = (("element_type", ctypes.c_int32), ("layout", _Layout))
+
+
+class _PerTensorQuantization(ctypes.Structure):
+    _fields_ = (("scale", ctypes.c_float), ("zero_point", ctypes.c_int64))
+
+
+class _EnvironmentOption(ctypes.Structure):
+    """`LiteRtEnvOption` with its `LiteRtAny` narrowed to the integers used here."""
+
+    _fields_ = (("tag", ctypes.c_int64), ("type", ctypes.c_int64), ("value", ctypes.c_int64))
+
+
+class _PyBuffer(ctypes.Structure):
+    """CPython's `Py_buffer` (stable ABI since 3.11): the address of any buffer, read-only ones included, uncopied."""
+
+    _fields_ = (
+        ("buf", ctypes.c_void_p),
+        ("obj", ctypes.c_void_p),
+        ("len", ctypes.c_ssize_t),
+        ("itemsize", ctypes.c_ssize_t),
+        ("readonly", ctypes.c_int),
+        ("ndim", ctypes.c_int),
+        ("format", ctypes.c_char_p),
+        ("shape", ctypes.c_void_p),
+        ("strides", ctypes.c_void_p),
+        ("suboffsets", ctypes.c_void_p),
+        ("internal", ctypes.c_void_p),
+    )
+
+
+_H = ctypes.c_void_p  # any handle, and any pointer to something
+_I = ctypes.c_int
+_N = ctypes.c_size_t
+
+_FUNCTIONS: dict[str, tuple[Any, ...]] = {
+    "CreateEnvironment": (_I, _H, _H),
+    "CreateModelFromBuffer": (_H, _H, _N, _H),
+    "GetNumModelSignatures": (_H, _H),
+    "GetModelSignature": (_H, _N, _H),
+    "GetSignatureKey": (_H, _H),
+    "GetNumSignatureInputs": (_H, _H),
+    "GetSignatureInputName": (_H, _N, _H),
+    "GetSignatureInputTensorByIndex": (_H, _N, _H),
+    "GetNumSignatureOutputs": (_H, _H),
+    "GetSignatureOutputName": (_H, _N, _H),
+    "GetSignatureOutputTensorByIndex": (_H, _N, _H),
+    "GetRankedTensorType": (_H, _H),
+    "GetQuantizationTypeId": (_H, _H),
+    "GetPerTensorQuantization": (_H, _H),
+    "CreateOptions": (_H,),
+    "SetOptionsHardwareAccelerators": (_H, _I),
+    "CreateOpaqueOptions": (ctypes.c_char_p, _H, _H, _H),
+    "AddOpaqueOptions": (_H, _H),
+    "CreateCompiledModel": (_H, _H, _H, _H),
+    "CompiledModelResizeInputTensor": (_H, _N, _N, _H, _N),
+    "GetCompiledModelOutputTensorLayouts": (_H, _N, _N, _H, ctypes.c_bool),
+    "CreateManagedTensorBuffer": (_H, _I, _H, _N, _H),
+    "GetTensorBufferHostMemory": (_H, _H),
+    "RunCompiledModel": (_H, _N, _N, _H, _N, _H),
+}
+_DESTRUCTORS = ("DestroyTensorBuffer", "DestroyCompiledModel", "DestroyOptions", "DestroyModel")
+
+
+class _Library:
+    """libLiteRt.so with typed functions, and the one environment that all models of the process share."""
+
+    def __init__(self, path: str) -> None:
+        try:
+            self._library = ctypes.CDLL(path)
+            self._functions: dict[str, Callable[..., Any]] = {}
+            for name, argument_types in _FUNCTIONS.items():
+                self._bind(name, argument_types, ctypes.c_int)
+            for name in _DESTRUCTORS:
+                self._bind(name, (_H,), None)
+        except (OSError, AttributeError) as error:
+            raise RuntimeLibraryError(
+                f"{path} is not a LiteRT runtime for this machine ({os.uname().machine}): {error}. "
+                "Package for the function's architecture, or install ai-edge-litert for this one."
+            ) from error
+        self.environment = _H()
+        options = (_EnvironmentOption * 2)(
+            _EnvironmentOption(_OPTION_ACCELERATORS, _ANY_INT, _CPU),
+            _EnvironmentOption(_OPTION_MIN_SEVERITY, _ANY_INT, _WARNING),
+        )
+        self.call("CreateEnvironment", len(options), options, ctypes.byref(self.environment))
+
+    def _bind(self, name: str, argument_types: tuple[Any, ...], result_type: Any) -> None:
+        function = getattr(self._library, "LiteRt" + name)
+        function.argtypes = argument_types
+        function.restype = result_type
+        self._functions[name] = function
+
+    def call(self, name: str, *arguments: Any) -> None:
+        """Call `LiteRt<name>` and raise LiteRtError unless its status is 0."""
+        status = self._functions[name](*arguments)
+        if status:
+            meaning = _STATUS.get(status, "see LiteRtStatus in litert/c/litert_common.h")
+            raise LiteRtError(f"LiteRt{name} failed with status {status}: {meaning}")
+
+    def get(self, name: str, result: Any, *arguments: Any) -> Any:
+        """Call a function whose last argument is a pointer to its result; return the filled `result`."""
+        self.call(name, *arguments, ctypes.byref(result))
+        return result
+
+    def destroy(self, kind: str, handle: Any) -> None:
+        """Release a handle; NULL is ignored."""
+        if handle:
+            self._functions["Destroy" + kind](handle)
+
+
+_library: _Library | None = None
+_library_lock = allocate_lock()
+
+
+def find_library() -> str:
+    """Path of the runtime library: in the deployment package, else in the installed ai-edge-litert wheel.
+
+    Raises:
+        RuntimeLibraryError: neither has one, or this is no Linux or macOS.
+    """
+    names = {"linux": "libLiteRt.so", "darwin": "libLiteRt.dylib"}
+    if sys.platform not in names:
+        raise RuntimeLibraryError(f"LiteRT's C library is offered for Linux and macOS, not for {sys.platform}")
+    name = names[sys.platform]
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    candidates = [os.path.join(root, "lib", name)]
+    candidates += [os.path.join(entry or ".", "ai_edge_litert", name) for entry in sys.path]
+    for path in candidates:
+        if os.path.exists(path):
+            return path
+    raise RuntimeLibraryError(
+        f"{name} is neither in the package ({candidates[0]}) nor in an installed ai-edge-litert wheel. "
+        "Run `litelambda package`, or `pip install ai-edge-litert`."
+    )
+
+
+def load_library(path: str | None = None) -> _Library:
+    """Load the runtime once per process; later calls return the same library.
+
+    Raises:
+        RuntimeLibraryError: the library is missing, or is not for this machine.
+    """
+    global _library  # noqa: PLW0603 - one environment per process is what the library asks for
+    with _library_lock:
+        if _library is None:
+            _library = _Library(path or find_library())
+        return _library
+
+
+class Signature:
+    """One entry point of a model.
+
+    Attributes:
+        key: its name, "predict" in artifacts built here.
+        index: its number in the flatbuffer.
+        inputs: specs in the order that `CompiledModel.run` takes them.
+        outputs: specs in the order that `CompiledModel.run` returns them.
+    """
+
+    __slots__ = ("index", "inputs", "key", "outputs")
+
+    def __init__(self, key: str, index: int, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
+        self.key = key
+        self.index = index
+        self.inputs = inputs
+        self.outputs = outputs
+
+
+class _Buffers:
+    """Managed host-memory tensors for one side of one signature at one batch size, reused from run to run."""
+
+    __slots__ = ("_library", "addresses", "handles", "sizes")
+
+    def __init__(self, library: _Library, types: Sequence[_RankedTensorType]) -> None:
+        self._library = library
+        self.handles = (_H * len(types))()
+        self.addresses: list[int] = []
+        self.sizes: list[int] = []
+        try:
+            for index, ranked_type in enumerate(types):
+                size = _size_bytes(ranked_type)
+                handle = library.get(
+                    "CreateManagedTensorBuffer",
+                    _H(),
+                    library.environment,
+                    _HOST_MEMORY,
+                    ctypes.byref(ranked_type),
+                    size,
+                )
+                self.handles[index] = handle.value
+                self.addresses.append(library.get("GetTensorBufferHostMemory", _H(), handle).value)
+                self.sizes.append(size)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        for index, handle in enumerate(self.handles):
+            self._library.destroy("TensorBuffer", handle)
+            self.handles[index] = None
+
+
+class CompiledModel:
+    """A flatbuffer, loaded and compiled for the CPU.
+
+    Attributes:
+        signatures: the model's entry points by key. A model without any gets one, "serving_default", from the library.
+    """
+
+    def __init__(self, buffer: Buffer, *, num_threads: int = 1) -> None:
+        """Load and compile a model.
+
+        Args:
+            buffer: the .tflite file's bytes, kept alive and uncopied until `close`.
+            num_threads: XNNPACK's threads, >= 1.
+
+        Raises:
+            LiteRtError: not a TFLite file, cut short, or with an operator the runtime lacks.
+            RuntimeLibraryError: see `load_library`.
+        """
+        self._library = load_library()
+        self._lock = allocate_lock()
+        self._model, self._compiled = _H(), _H()
+        self._batches: dict[str, int | None] = {}
+        self._buffers: dict[str, tuple[_Buffers, _Buffers]] = {}
+        self._view = _PyBuffer()
+        _get_buffer(buffer, self._view)
+        try:
+            self._check_identifier()
+            self._library.get(
+                "CreateModelFromBuffer", self._model, self._library.environment, self._view.buf, self._view.len
+            )
+            self._compile(num_threads)
+            self.signatures = {signature.key: signature for signature in self._read_signatures()}
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, signature_key: str, inputs: Sequence[Buffer], batch: int | None = None) -> list[bytes]:
+        """Run one signature once.
+
+        Args:
+            signature_key: which entry point.
+            inputs: row-major little-endian bytes per input, in the order of `Signature.inputs`.
+            batch: rows in each batched input; None or 1 for one. Another number resizes the model, which is safe
+                only where the manifest's `batching` says it was proven (a stale output would corrupt the heap).
+
+        Returns:
+            The bytes of each output, in the order of `Signature.outputs`.
+
+        Raises:
+            LiteRtError: unknown signature, wrong number or size of inputs, or the runtime's own failure.
+        """
+        with self._lock:
+            if not self._compiled:
+                raise LiteRtError("the model was closed")
+            signature = self._signature(signature_key)
+            ins, outs = self._prepare(signature, batch or 1)
+            if len(inputs) != len(ins.sizes):
+                raise LiteRtError(f"signature {signature_key!r} takes {len(ins.sizes)} inputs, got {len(inputs)}")
+            for index, data in enumerate(inputs):
+                self._fill(ins, index, data, signature.inputs[index])
+            self._library.call(
+                "RunCompiledModel",
+                self._compiled,
+                signature.index,
+                len(ins.handles),
+                ins.handles,
+                len(outs.handles),
+                outs.handles,
+            )
+            return list(map(ctypes.string_at, outs.addresses, outs.sizes))
+
+    def close(self) -> None:
+        """Release all native memory; safe to call twice. The model cannot run afterwards."""
+        with self._lock:
+            for pair in self._buffers.values():
+                for buffers in pair:
+                    buffers.close()
+            self._buffers.clear()
+            self._library.destroy("CompiledModel", self._compiled)
+            self._library.destroy("Model", self._model)
+            self._compiled, self._model = _H(), _H()
+            if self._view.obj:
+                ctypes.pythonapi.PyBuffer_Release(ctypes.byref(self._view))
+
+    def __enter__(self) -> CompiledModel:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_view", None) is not None:
+            self.close()
+
+    def _check_identifier(self) -> None:
+        """Refuse what is plainly something else before the library parses it."""
+        if self._view.len < 8 or ctypes.string_at(self._view.buf + 4, 4) != b"TFL3":
+            raise LiteRtError(f"not a TFLite model: {self._view.len} bytes without the identifier TFL3 at offset 4")
+
+    def _compile(self, num_threads: int) -> None:
+        library = self._library
+        options = library.get("CreateOptions", _H())
+        try:
+            library.call("SetOptionsHardwareAccelerators", options, _CPU)
+            if num_threads > 1:
+                # The C library frees the payload itself: it must come from its own allocator, not from Python's.
+                libc = ctypes.CDLL(None)
+                libc.strdup.restype = _H
+                payload = libc.strdup(b"num_threads = %d\n" % num_threads)
+                opaque = library.get("CreateOpaqueOptions", _H(), b"xnnpack", payload, ctypes.cast(libc.free, _H))
+                library.call("AddOpaqueOptions", options, opaque)
+            library.get("CreateCompiledModel", self._compiled, library.environment, self._model, options)
+        finally:
+            library.destroy("Options", options)
+
+    def _read_signatures(self) -> list[Signature]:
+        library = self._library
+        signatures = []
+        for index in range(library.get("GetNumModelSignatures", _N(), self._model).value):
+            handle = library.get("GetModelSignature", _H(), self._model, index)
+            key = library.get("GetSignatureKey", ctypes.c_char_p(), handle).value.decode()
+            signatures.append(
+                Signature(key, index, self._read_specs(handle, "Input"), self._read_specs(handle, "Output"))
+            )
+        return signatures
+
+    def _read_specs(self, signature: Any, side: str) -> tuple[TensorSpec, ...]:
+        library = self._library
+        specs = []
+        for index in range(library.get(f"GetNumSignature{side}s", _N(), signature).value):
+            name = library.get(f"GetSignature{side}Name", ctypes.c_char_p(), signature, index).value.decode()
+            tensor = library.get(f"GetSignature{side}TensorByIndex", _H(), signature, index)
+            ranked = library.get("GetRankedTensorType", _RankedTensorType(), tensor)
+            dtype = _DTYPE_OF_ELEMENT.get(ranked.element_type)
+            if dtype is None or not dtype.itemsize:
+                raise LiteRtError(f"{side.lower()} {name!r} has element type {ranked.element_type}, of no fixed size")
+            quantization = None
+            if library.get("GetQuantizationTypeId", _I(), tensor).value == _PER_TENSOR:
+                scheme = library.get("GetPerTensorQuantization", _PerTensorQuantization(), tensor)
+                quantization = Quantization(scheme.scale, scheme.zero_point)
+            specs.append(TensorSpec(name, dtype, _shape(ranked.layout), quantization))
+        return tuple(specs)
+
+    def _signature(self, key: str) -> Signature:
+        try:
+            return self.signatures[key]
+        except KeyError:
+            raise LiteRtError(f"no signature {key!r}; the model has {', '.join(self.signatures)}") from None
+
+    def _prepare(self, signature: Signature, batch: int) -> tuple[_Buffers, _Buffers]:
+        """Buffers that fit the batch size, the model resized to it when it stood at another one."""
+        if self._batches.get(signature.key) == batch:
+            return self._buffers[signature.key]
+        if batch > 1 and not any(spec.batched for spec in signature.inputs):
+            raise LiteRtError(f"signature {signature.key!r} has no batch dimension: it takes 1 row, got {batch}")
+        for buffers in self._buffers.pop(signature.key, ()):
+            buffers.close()
+        self._batches.pop(signature.key, None)
+        for index, spec in enumerate(signature.inputs):
+            if spec.batched:
+                shape = (ctypes.c_int * len(spec.shape))(batch, *spec.shape[1:])
+                self._library.call(
+                    "CompiledModelResizeInputTensor", self._compiled, signature.index, index, shape, len(shape)
+                )
+        ins = _Buffers(self._library, [_ranked_type(spec, batch) for spec in signature.inputs])
+        try:
+            outs = _Buffers(self._library, self._output_types(signature, batch))
+        except BaseException:
+            ins.close()
+            raise
+        self._buffers[signature.key] = (ins, outs)
+        self._batches[signature.key] = batch
+        return ins, outs
+
+    def _output_types(self, signature: Signature, batch: int) -> list[_RankedTensorType]:
+        """Output types at this batch size; refused where the runtime's own sizes differ, which would corrupt memory."""
+        layouts = (_Layout * len(signature.outputs))()
+        self._library.call(
+            "GetCompiledModelOutputTensorLayouts", self._compiled, signature.index, len(layouts), layouts, True
+        )
+        types = []
+        for spec, layout in zip(signature.outputs, layouts, strict=True):
+            expected = (batch, *spec.shape[1:]) if spec.batched else spec.shape
+            if _shape(layout) != expected:
+                raise LiteRtError(
+                    f"output {spec.name!r} has shape {list(_shape(layout))} at batch {batch}, expected "
+                    f"{list(expected)}: this model cannot be resized, run its rows one by one"
+                )
+            types.append(_RankedTensorType(spec.dtype.element_type, layout))
+        return types
+
+    @staticmethod
+    def _fill(buffers: _Buffers, index: int, data: Buffer, spec: TensorSpec) -> None:
+        data = data if isinstance(data, bytes) else bytes(data)
+        if len(data) != buffers.sizes[index]:
+            raise LiteRtError(f"input {spec.name!r} takes {buffers.sizes[index]} bytes, got {len(data)}")
+        ctypes.memmove(buffers.addresses[index], data, len(data))
+
+
+def _get_buffer(source: Buffer, view: _PyBuffer) -> None:
+    """Export `source`'s memory into `view`, to be given back with PyBuffer_Release."""
+    get_buffer = ctypes.pythonapi.PyObject_GetBuffer
+    get_buffer.argtypes = (ctypes.py_object, _H, _I)
+    get_buffer(source, ctypes.byref(view), 0)  # 0 is PyBUF_SIMPLE: contiguous, read-only is enough
+
+
+def _shape(layout: _Layout) -> tuple[int, ...]:
+    return tuple(layout.dimensions[: layout.rank])
+
+
+def _ranked_type(spec: TensorSpec, batch: int) -> _RankedTensorType:
+    shape = (batch, *spec.shape[1:]) if spec.batched else spec.shape
+    return _RankedTensorType(spec.dtype.element_type, _Layout(len(shape), 0, (ctypes.c_int32 * _MAX_RANK)(*shape)))
+
+
+def _size_bytes(ranked_type: _RankedTensorType) -> int:
+    size = _DTYPE_OF_ELEMENT[ranked_type.element_type].itemsize
+    for dimension in _shape(ranked_type.layout):
+        if dimension < 0:
+            raise LiteRtError(f"a dimension of {list(_shape(ranked_type.layout))} beside the batch is dynamic")
+        size *= dimension
+    return size

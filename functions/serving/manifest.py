@@ -1,0 +1,164 @@
+"""The manifest: what a server and a client need to know of an artifact without opening its flatbuffer.
+
+Reads format version 1, field by field as the README documents it. Unknown fields are ignored, unknown format versions
+refused. Writing manifests is the toolchain's part.
+"""
+
+from __future__ import annotations
+
+import json
+
+from serving.errors import ManifestError
+from serving.tensor import DTYPES, DYNAMIC, Quantization, TensorSpec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["FORMAT_VERSION", "FileEntry", "Manifest", "SignatureSpec", "is_valid_name"]
+
+FORMAT_VERSION = 1
+_NAME_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")
+
+
+def is_valid_name(name: str) -> bool:
+    """Whether `name` may be a model, an alias or a file: letters, digits, `_`, `.`, `-`, no leading `.` or `-`, <= 128.
+
+    What passes can be part of a store's key: it never escapes its folder.
+    """
+    return 0 < len(name) <= 128 and name[0] not in ".-_" and _NAME_CHARACTERS.issuperset(name)
+
+
+class FileEntry:
+    """Pin of one file.
+
+    Attributes:
+        sha256: lower-case hex digest of its bytes.
+        size_bytes: its length.
+    """
+
+    __slots__ = ("sha256", "size_bytes")
+
+    def __init__(self, sha256: str, size_bytes: int) -> None:
+        self.sha256 = sha256
+        self.size_bytes = size_bytes
+
+
+class SignatureSpec:
+    """Inputs and outputs of one entry point, in the order of the flatbuffer."""
+
+    __slots__ = ("inputs", "outputs")
+
+    def __init__(self, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
+        self.inputs = inputs
+        self.outputs = outputs
+
+
+class Manifest:
+    """One published version of a model.
+
+    Attributes:
+        model: its name.
+        version: positive number, immutable once published.
+        artifact: name of the flatbuffer among `files`.
+        files: every published file by name.
+        default_signature: the entry point that answers when a request names none.
+        signatures: entry points by key.
+        batch_sizes: numbers of rows that were proven safe to run at once, ascending; (1,) when none was.
+        labels: names of the classes by index, or None.
+        fields: the whole document, for those who want the recipe, the metrics or the tools.
+    """
+
+    __slots__ = (
+        "artifact",
+        "batch_sizes",
+        "default_signature",
+        "fields",
+        "files",
+        "labels",
+        "model",
+        "signatures",
+        "version",
+    )
+
+    model: str
+    version: int
+    artifact: str
+    files: dict[str, FileEntry]
+    default_signature: str
+    signatures: dict[str, SignatureSpec]
+    batch_sizes: tuple[int, ...]
+    labels: list[str] | None
+    fields: dict[str, Any]
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Manifest:
+        """Read and check a manifest.
+
+        Raises:
+            ManifestError: not JSON, another format version, or a field missing or of the wrong type; the message
+                names the field.
+        """
+        try:
+            fields = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise ManifestError(f"the manifest is not JSON: {error}") from error
+        format_version = _field(fields, "format_version", int)
+        if format_version != FORMAT_VERSION:
+            raise ManifestError(
+                f"the manifest has format version {format_version}, this reader knows {FORMAT_VERSION}: "
+                "deploy a newer litelambda"
+            )
+        self = cls()
+        self.fields = fields
+        self.model = _field(fields, "model", str)
+        self.version = _field(fields, "version", int)
+        self.artifact = _field(fields, "artifact", str)
+        self.files = {name: _file_entry(fields["files"], name) for name in _field(fields, "files", dict)}
+        if self.artifact not in self.files:
+            raise ManifestError(f"manifest field artifact names {self.artifact!r}, which files does not list")
+        finite = (fields.get("quantization") or {}).get("scheme") == "int8"
+        self.signatures = {key: _signature(fields, key, finite) for key in _field(fields, "signatures", dict)}
+        self.default_signature = _field(fields, "default_signature", str)
+        if self.default_signature not in self.signatures:
+            raise ManifestError(f"manifest field default_signature names {self.default_signature!r}, not in signatures")
+        batching = fields.get("batching") or {}
+        self.batch_sizes = (1,)
+        if batching.get("dynamic") is True:
+            self.batch_sizes = tuple(sorted({1, *_field(batching, "verified_sizes", list)}))
+        self.labels = fields.get("labels")
+        return self
+
+
+def _field(fields: Any, name: str, kind: type) -> Any:
+    value = fields.get(name) if isinstance(fields, dict) else None
+    if type(value) is not kind:
+        raise ManifestError(f"manifest field {name}: expected {kind.__name__}, got {type(value).__name__}")
+    return value
+
+
+def _file_entry(files: dict[str, Any], name: str) -> FileEntry:
+    if not is_valid_name(name):
+        raise ManifestError(f"manifest field files: {name!r} is no file name")
+    return FileEntry(_field(files[name], "sha256", str), _field(files[name], "size_bytes", int))
+
+
+def _signature(fields: dict[str, Any], key: str, finite: bool) -> SignatureSpec:
+    signature = fields["signatures"][key]
+    return SignatureSpec(
+        tuple(_tensor_spec(tensor, finite) for tensor in _field(signature, "inputs", list)),
+        tuple(_tensor_spec(tensor, False) for tensor in _field(signature, "outputs", list)),
+    )
+
+
+def _tensor_spec(fields: Any, finite: bool) -> TensorSpec:
+    name = _field(fields, "name", str)
+    dtype = DTYPES.get(_field(fields, "dtype", str))
+    shape = _field(fields, "shape", list)
+    if dtype is None:
+        raise ManifestError(f"manifest tensor {name}: dtype {fields['dtype']!r} is none of {', '.join(DTYPES)}")
+    if any(type(size) is not int or size < (DYNAMIC if axis == 0 else 0) for axis, size in enumerate(shape)):
+        raise ManifestError(f"manifest tensor {name}: shape {shape} is not a list of sizes")
+    scheme = fields.get("quantization")
+    quantization = Quantization(scheme["scale"], scheme["zero_point"]) if scheme else None
+    return TensorSpec(name, dtype, shape, quantization, finite=finite)

@@ -1,0 +1,84 @@
+"""One JSON line a request, which is its log entry and its metrics at once (CloudWatch Embedded Metric Format).
+
+No payloads, no headers, no addresses: a line says which model answered, how and how fast. Written straight to stdout,
+which Lambda sends to CloudWatch; the logging package and powertools would cost 28 ms of INIT for the same line.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from serving.http import Response
+
+__all__ = ["Log"]
+
+_LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40}
+
+_METRICS = [
+    {"Name": "Latency", "Unit": "Milliseconds"},
+    {"Name": "ClientError", "Unit": "Count"},
+    {"Name": "ServerError", "Unit": "Count"},
+]
+
+
+class Log:
+    """Structured lines on stdout.
+
+    Attributes:
+        level: number of the lowest level that is written.
+    """
+
+    def __init__(self, level: str, metrics_namespace: str) -> None:
+        self.level = _LEVELS[level]
+        self._encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+        self._directive = [
+            {"Namespace": metrics_namespace, "Dimensions": [["Route"], ["Route", "Model"]], "Metrics": _METRICS}
+        ]
+        self._metrics = bool(metrics_namespace)
+
+    def write(self, level: str, message: str, **fields: Any) -> None:
+        """Write one line, unless its level is too low. Fields are anything JSON can hold."""
+        if _LEVELS[level] >= self.level:
+            self._emit({"level": level, "message": message, **fields})
+
+    def request(self, response: Response, method: str, milliseconds: float, request_id: str, cold_start: bool) -> None:
+        """Write the line of one request, its metrics included.
+
+        Args:
+            response: what was answered; names route, model and version.
+            method: HTTP method.
+            milliseconds: time in the handler.
+            request_id: Lambda's.
+            cold_start: whether this was the first request of the environment.
+        """
+        status = response.status
+        fields: dict[str, Any] = {
+            "level": "INFO" if status < 500 else "ERROR",
+            "message": "request",
+            "Route": response.route or "none",
+            "Model": response.model or "none",
+            "version": response.version,
+            "method": method,
+            "status": status,
+            "Latency": round(milliseconds, 3),
+            "request_id": request_id,
+            "cold_start": cold_start,
+        }
+        if self._metrics:
+            fields["ClientError"] = int(400 <= status < 500)
+            fields["ServerError"] = int(status >= 500)
+            fields["_aws"] = {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": self._directive}
+        elif _LEVELS[fields["level"]] < self.level:
+            return
+        self._emit(fields)
+
+    def _emit(self, fields: dict[str, Any]) -> None:
+        # One write per line: lines of concurrent writers never interleave.
+        sys.stdout.write(self._encode(fields) + "\n")
+        sys.stdout.flush()

@@ -1,0 +1,132 @@
+"""The function's environment, read once at INIT: every variable, its default and its meaning in one table."""
+
+from __future__ import annotations
+
+from serving.errors import SettingsError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["SETTINGS", "Setting", "Settings"]
+
+_MB_PER_VCPU = 1769  # Lambda gives one vCPU at this memory size, and in proportion above and below
+_LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+_HEX_DIGITS = frozenset("0123456789abcdef")
+
+
+class Setting:
+    """One environment variable.
+
+    Attributes:
+        name: the variable.
+        default: what holds when it is absent; None when it must be set.
+        meaning: a sentence for the reference table.
+    """
+
+    __slots__ = ("default", "meaning", "name")
+
+    def __init__(self, name: str, default: str | None, meaning: str) -> None:
+        self.name = name
+        self.default = default
+        self.meaning = meaning
+
+
+SETTINGS = (
+    Setting(
+        "MODEL_STORE", None, "Store URL: s3://bucket/prefix, or file:///path (a path inside the package: bundled)."
+    ),
+    Setting(
+        "MODEL_NAME", "", "Model loaded at INIT and served by default; empty loads each model on its first request."
+    ),
+    Setting("MODEL_VERSION", "latest", "Version number or alias of that model."),
+    Setting(
+        "MODEL_MANIFEST_SHA256",
+        "",
+        "Digest of that version's manifest: pins the model and, with MODEL_VERSION a number, saves INIT a round trip.",
+    ),
+    Setting("NUM_THREADS", "", "Inference threads; empty: one per vCPU that the function's memory buys."),
+    Setting(
+        "LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR. DEBUG adds a trace of INIT; WARNING drops request lines."
+    ),
+    Setting(
+        "METRICS_NAMESPACE", "litelambda", "CloudWatch namespace of the metrics in the request lines; empty: none."
+    ),
+)
+
+
+class Settings:
+    """Validated settings.
+
+    Attributes:
+        model_store: URL of the store.
+        model_name: the default model, or "".
+        model_version: a version number or an alias, as text.
+        manifest_sha256: lower-case hex digest, or "".
+        num_threads: >= 1.
+        log_level: one of DEBUG, INFO, WARNING, ERROR.
+        metrics_namespace: CloudWatch namespace, or "".
+    """
+
+    __slots__ = (
+        "log_level",
+        "manifest_sha256",
+        "metrics_namespace",
+        "model_name",
+        "model_store",
+        "model_version",
+        "num_threads",
+    )
+
+    model_store: str
+    model_name: str
+    model_version: str
+    manifest_sha256: str
+    num_threads: int
+    log_level: str
+    metrics_namespace: str
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Settings:
+        """Read and check the function's environment.
+
+        Raises:
+            SettingsError: a variable is missing or impossible; the message says what it may be.
+        """
+        values = {setting.name: environment.get(setting.name) or setting.default for setting in SETTINGS}
+        if "METRICS_NAMESPACE" in environment:
+            values["METRICS_NAMESPACE"] = environment["METRICS_NAMESPACE"]
+        for setting in SETTINGS:
+            if values[setting.name] is None:
+                raise SettingsError(f"{setting.name} is not set. {setting.meaning}")
+        self = cls()
+        self.model_store = values["MODEL_STORE"] or ""
+        self.model_name = values["MODEL_NAME"] or ""
+        self.model_version = values["MODEL_VERSION"] or ""
+        self.manifest_sha256 = _digest(values["MODEL_MANIFEST_SHA256"] or "", self.model_version)
+        self.num_threads = _num_threads(values["NUM_THREADS"] or "", environment)
+        self.log_level = (values["LOG_LEVEL"] or "").upper()
+        if self.log_level not in _LOG_LEVELS:
+            raise SettingsError(f"LOG_LEVEL is {self.log_level!r}, expected one of {', '.join(_LOG_LEVELS)}")
+        self.metrics_namespace = values["METRICS_NAMESPACE"] or ""
+        return self
+
+
+def _digest(value: str, version: str) -> str:
+    value = value.lower()
+    if value and (len(value) != 64 or not _HEX_DIGITS.issuperset(value)):
+        raise SettingsError(f"MODEL_MANIFEST_SHA256 is {value!r}, expected 64 hexadecimal digits")
+    if value and not version.isdecimal():
+        raise SettingsError(
+            f"MODEL_MANIFEST_SHA256 pins one version, but MODEL_VERSION is the alias {version!r}: set its number"
+        )
+    return value
+
+
+def _num_threads(value: str, environment: Mapping[str, str]) -> int:
+    if value:
+        if not value.isdecimal() or not 1 <= int(value) <= 64:
+            raise SettingsError(f"NUM_THREADS is {value!r}, expected a number from 1 to 64")
+        return int(value)
+    memory_mb = environment.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "")
+    return max(1, int(memory_mb) // _MB_PER_VCPU) if memory_mb.isdecimal() else 1

@@ -1,0 +1,248 @@
+"""Tensors as they travel: dtypes, shapes, and nested lists to and from row-major little-endian bytes.
+
+Knows no protocol and no runtime. Every machine litelambda runs on (x86_64, aarch64) is little-endian, so
+bytes go to the runtime and over the wire as they are.
+"""
+
+from __future__ import annotations
+
+import struct
+from itertools import chain
+from math import isfinite
+
+from serving.errors import TensorError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any
+
+    from typing_extensions import Buffer
+
+__all__ = ["DTYPES", "DYNAMIC", "Dtype", "Quantization", "Tensor", "TensorSpec", "pack", "row_count", "unpack"]
+
+DYNAMIC = -1
+"""The size of a dimension that the client chooses; only ever the first one, the batch."""
+
+
+class Dtype:
+    """One element type under all its names.
+
+    Attributes:
+        name: numpy's name, as in the manifest.
+        itemsize: bytes per element; 0 for strings, whose elements differ in size.
+        format: code of the `struct` module.
+        kind: "bool", "int", "float" or "string": which JSON values it takes.
+        element_type: number of LiteRT's `LiteRtElementType`.
+    """
+
+    __slots__ = ("element_type", "format", "itemsize", "kind", "name")
+
+    def __init__(self, name: str, itemsize: int, format: str, kind: str, element_type: int) -> None:  # noqa: A002 - struct's word
+        self.name = name
+        self.itemsize = itemsize
+        self.format = format
+        self.kind = kind
+        self.element_type = element_type
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+DTYPES = {
+    dtype.name: dtype
+    for dtype in (
+        #     name     bytes  struct  kind  LiteRtElementType
+        Dtype("bool", 1, "?", "bool", 6),
+        Dtype("uint8", 1, "B", "int", 3),
+        Dtype("uint16", 2, "H", "int", 17),
+        Dtype("uint32", 4, "I", "int", 16),
+        Dtype("uint64", 8, "Q", "int", 13),
+        Dtype("int8", 1, "b", "int", 9),
+        Dtype("int16", 2, "h", "int", 7),
+        Dtype("int32", 4, "i", "int", 2),
+        Dtype("int64", 8, "q", "int", 4),
+        Dtype("float16", 2, "e", "float", 10),
+        Dtype("float32", 4, "f", "float", 1),
+        Dtype("float64", 8, "d", "float", 11),
+        Dtype("string", 0, "", "string", 5),
+    )
+}
+
+# Exact types, as JSON gives them: a bool is no number and 1.0 is no integer.
+_ACCEPTED: dict[str, frozenset[type]] = {
+    "bool": frozenset({bool}),
+    "int": frozenset({int}),
+    "float": frozenset({int, float}),
+}
+
+
+class Quantization:
+    """The affine scheme of a raw int8 or uint8 tensor: real = (code - zero_point) * scale.
+
+    Attributes:
+        scale: real units per step, > 0.
+        zero_point: the code of real 0.0.
+    """
+
+    __slots__ = ("scale", "zero_point")
+
+    def __init__(self, scale: float, zero_point: int) -> None:
+        self.scale = scale
+        self.zero_point = zero_point
+
+
+class TensorSpec:
+    """Name, dtype and shape of one input or output of a signature.
+
+    Attributes:
+        name: the name under which clients address it.
+        dtype: its element type.
+        shape: sizes per dimension; `DYNAMIC` in first place for a batch dimension.
+        quantization: the affine scheme when the codes themselves go over the wire, else None.
+        finite: whether NaN and infinities are refused: a graph that quantizes its input has no code for them.
+    """
+
+    __slots__ = ("dtype", "finite", "name", "quantization", "shape")
+
+    def __init__(
+        self,
+        name: str,
+        dtype: Dtype,
+        shape: Sequence[int],
+        quantization: Quantization | None = None,
+        *,
+        finite: bool = False,
+    ) -> None:
+        self.name = name
+        self.dtype = dtype
+        self.shape = tuple(shape)
+        self.quantization = quantization
+        self.finite = finite
+
+    @property
+    def batched(self) -> bool:
+        """Whether the first dimension is the client's to choose."""
+        return bool(self.shape) and self.shape[0] == DYNAMIC
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row (of the whole tensor where there is no batch dimension)."""
+        size = self.dtype.itemsize
+        for dimension in self.shape[1:] if self.batched else self.shape:
+            size *= dimension
+        return size
+
+    def __repr__(self) -> str:
+        return f"{self.name}: {self.dtype.name}{list(self.shape)}"
+
+
+class Tensor:
+    """Values on their way in or out.
+
+    Attributes:
+        dtype: element type.
+        shape: sizes per dimension, all known.
+        data: row-major little-endian bytes.
+    """
+
+    __slots__ = ("data", "dtype", "shape")
+
+    def __init__(self, dtype: Dtype, shape: Sequence[int], data: Buffer) -> None:
+        self.dtype = dtype
+        self.shape = tuple(shape)
+        self.data = data
+
+
+def row_count(values: Any) -> int:
+    """Number of rows of a nested list.
+
+    Raises:
+        TensorError: `values` is not a list, or an empty one.
+    """
+    if type(values) is not list:
+        raise TensorError(f"expected a list of rows, got {_json_type(values)}")
+    if not values:
+        raise TensorError("expected at least one row, got an empty list")
+    return len(values)
+
+
+def pack(values: Any, spec: TensorSpec, shape: Sequence[int]) -> Tensor:
+    """Turn nested lists, as JSON gives them, into a tensor.
+
+    Args:
+        values: nested lists of the depth and sizes of `shape`; a bare value for a scalar.
+        spec: what the values are for; names the tensor in errors and says the dtype.
+        shape: the shape the values must have, the batch dimension filled in.
+
+    Raises:
+        TensorError: ragged or wrongly shaped lists, or values that the dtype cannot hold. The message names the
+            tensor, what came and what was expected.
+    """
+    flat = _flatten(values, spec, shape)
+    dtype = spec.dtype
+    if dtype.kind == "string":
+        raise TensorError(f"input {spec.name!r} holds strings, which this runtime's models cannot take")
+    unexpected = set(map(type, flat)) - _ACCEPTED[dtype.kind]
+    if unexpected:
+        value = next(value for value in flat if type(value) in unexpected)
+        raise TensorError(
+            f"JSON Value: {_shown(value)} Type: {_json_type(value)} is not of expected type: {dtype.name} "
+            f"(input {spec.name!r}, shape {_dimensions(spec.shape)})"
+        )
+    # One sum tells for all values at once: NaN and infinities survive addition.
+    if spec.finite and dtype.kind == "float" and not isfinite(sum(flat)):
+        raise TensorError(f"input {spec.name!r} holds NaN or an infinity, which a quantized model cannot represent")
+    try:
+        data = struct.pack(f"<{len(flat)}{dtype.format}", *flat)
+    except (struct.error, OverflowError) as error:
+        raise TensorError(f"input {spec.name!r}: a value is outside the range of {dtype.name}") from error
+    return Tensor(dtype, shape, data)
+
+
+def unpack(tensor: Tensor) -> Any:
+    """Turn a tensor into nested lists of Python numbers; a scalar becomes a bare value."""
+    flat = list(
+        struct.unpack(f"<{len(memoryview(tensor.data)) // tensor.dtype.itemsize}{tensor.dtype.format}", tensor.data)
+    )
+    for dimension in reversed(tensor.shape[1:]):
+        flat = [flat[start : start + dimension] for start in range(0, len(flat), dimension)] if dimension else []
+    return flat if tensor.shape else flat[0]
+
+
+def _flatten(values: Any, spec: TensorSpec, shape: Sequence[int]) -> list[Any]:
+    """Peel one dimension after the other: never deeper than the shape, however deep the client nested its lists."""
+    level: Iterable[Any] = (values,)
+    for depth, dimension in enumerate(shape):
+        nodes = list(level)
+        for node in nodes if set(map(type, nodes)) != {list} else ():
+            if type(node) is not list:
+                raise TensorError(
+                    f"input {spec.name!r}: expected {len(shape)} dimensions of sizes {_dimensions(spec.shape)}, "
+                    f"got {_json_type(node)} at depth {depth}"
+                )
+        if nodes and set(map(len, nodes)) != {dimension}:
+            size = next(len(node) for node in nodes if len(node) != dimension)
+            raise TensorError(
+                f"Expecting tensor size: {dimension} but got: {size} "
+                f"(input {spec.name!r}, dimension {depth} of shape {_dimensions(spec.shape)})"
+            )
+        level = chain.from_iterable(nodes)
+    return list(level)
+
+
+def _dimensions(shape: Sequence[int]) -> str:
+    return "[" + ", ".join("batch" if size == DYNAMIC else str(size) for size in shape) + "]"
+
+
+def _json_type(value: Any) -> str:
+    """JSON's own word for a value, since that is what the client wrote."""
+    names = {list: "Array", dict: "Object", str: "String", bool: "Boolean", int: "Number", float: "Number"}
+    return names.get(type(value), "Null")
+
+
+def _shown(value: Any) -> str:
+    """A value short enough to echo: numbers and names help the client, contents belong in no log."""
+    if isinstance(value, str):
+        return f'"{value[:20]}…"' if len(value) > 20 else f'"{value}"'
+    return "…" if isinstance(value, (list, dict)) else str(value).lower()[:40]

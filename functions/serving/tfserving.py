@@ -1,0 +1,261 @@
+"""TensorFlow Serving's REST protocol (V1): its paths, its JSON and its errors.
+
+Source: tensorflow/serving `http_rest_api_util.cc`, `json_tensor.cc`. KServe's V1 additions (`name` and `ready` in the
+status, `GET /v1/models`) are included, since its clients ask for them.
+"""
+
+from __future__ import annotations
+
+import json
+
+from serving.errors import MalformedRequestError, PayloadTooLargeError, RequestError, TensorError, UnsupportedError
+from serving.http import MAX_RESPONSE_BYTES, Response
+from serving.manifest import is_valid_name
+from serving.tensor import pack, row_count, unpack
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from serving.http import Request
+    from serving.manifest import Manifest, SignatureSpec
+    from serving.models import ModelRepository, Servable
+    from serving.tensor import Tensor, TensorSpec
+
+__all__ = ["answer"]
+
+DEFAULT_SIGNATURE = "serving_default"
+"""TensorFlow's name for the signature that answers when a request names none."""
+
+_MODELS = "/v1/models"
+_VERBS = frozenset({"predict", "classify", "regress", "explain"})
+
+_TENSORFLOW_DTYPES = {
+    "bool": "DT_BOOL",
+    "uint8": "DT_UINT8",
+    "uint16": "DT_UINT16",
+    "uint32": "DT_UINT32",
+    "uint64": "DT_UINT64",
+    "int8": "DT_INT8",
+    "int16": "DT_INT16",
+    "int32": "DT_INT32",
+    "int64": "DT_INT64",
+    "float16": "DT_HALF",
+    "float32": "DT_FLOAT",
+    "float64": "DT_DOUBLE",
+    "string": "DT_STRING",
+}
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+class _Target:
+    """What a path names: a model, a version or label of it, and what is asked of it."""
+
+    __slots__ = ("label", "name", "verb", "version")
+
+    def __init__(self, name: str, version: int | None, label: str, verb: str) -> None:
+        self.name = name
+        self.version = version
+        self.label = label
+        self.verb = verb
+
+
+def answer(request: Request, repository: ModelRepository) -> Response:
+    """Answer a request below `/v1`.
+
+    Raises:
+        RequestError: the client's fault, in the protocol's words.
+        ServingError: a model that exists cannot be loaded or run.
+    """
+    if request.method == "GET" and request.path == _MODELS:
+        return Response(200, _encode({"models": repository.loaded_names()}), route="models")
+    target = _parse_path(request)
+    if target.verb in ("classify", "regress", "explain"):
+        raise UnsupportedError(f":{target.verb} is not offered here; this service answers :predict")
+    servable = repository.get(target.name, target.version, target.label)
+    if target.verb == "predict":
+        body = _predict(request.body, servable)
+    elif target.verb == "metadata":
+        body = _metadata(servable.manifest)
+    else:
+        body = _status(servable.manifest)
+    if len(body) > MAX_RESPONSE_BYTES:
+        raise PayloadTooLargeError(
+            f"the predictions take {len(body)} bytes, over the {MAX_RESPONSE_BYTES} of a synchronous response: "
+            "send fewer rows at a time, or score the file in batch"
+        )
+    manifest = servable.manifest
+    return Response(200, body, route=target.verb, model=manifest.model, version=manifest.version)
+
+
+def _parse_path(request: Request) -> _Target:
+    """Read `/v1/models/{name}[/versions/{n}|/labels/{label}](:{verb}|/metadata|)`."""
+    malformed = MalformedRequestError(f"Malformed request: {request.method} {request.path[:200]}")
+    if not request.path.startswith(_MODELS + "/"):
+        raise malformed
+    parts = request.path[len(_MODELS) + 1 :].split("/")
+    verb = "status"
+    if request.method == "POST":
+        parts[-1], colon, verb = parts[-1].rpartition(":")
+        if not colon or verb not in _VERBS:
+            raise malformed
+    elif request.method != "GET":
+        raise malformed
+    elif len(parts) > 1 and parts[-1] == "metadata":
+        verb = parts.pop()
+    parts = [_decoded(part) for part in parts]
+    if not parts[0] or len(parts) not in (1, 3):
+        raise malformed
+    version, label = None, "latest"
+    if len(parts) == 3 and parts[1] == "versions" and parts[2].isdecimal() and len(parts[2]) < 19:
+        # Clients that mean "whichever you serve" send 0 (ovmsclient always does); real versions start at 1.
+        version = int(parts[2]) or None
+    elif len(parts) == 3 and parts[1] == "labels" and is_valid_name(parts[2]) and not parts[2].isdecimal():
+        label = parts[2]
+    elif len(parts) == 3:
+        raise malformed
+    return _Target(parts[0], version, label, verb)
+
+
+def _decoded(part: str) -> str:
+    """Percent-decode one path segment; after the split, so that an encoded slash stays inside its segment."""
+    if "%" not in part:
+        return part
+    from urllib.parse import unquote
+
+    return unquote(part)
+
+
+def _predict(body: bytes, servable: Servable) -> str:
+    fields = _parse_json(body)
+    signature_key = _signature_key(fields, servable.manifest)
+    signature = servable.manifest.signatures[signature_key]
+    row_format = "instances" in fields
+    if row_format and "inputs" in fields:
+        raise MalformedRequestError("Invalid request: expecting only one of 'instances' or 'inputs', got both")
+    if row_format:
+        tensors = _decode_rows(fields["instances"], signature)
+    elif "inputs" in fields:
+        tensors = _decode_columns(fields["inputs"], signature)
+    else:
+        raise MalformedRequestError("Missing 'inputs' or 'instances' key")
+    outputs = servable.predict(signature_key, tensors)
+    return _encode(_encode_rows(outputs, signature) if row_format else _encode_columns(outputs))
+
+
+def _parse_json(body: bytes) -> dict[str, Any]:
+    if not body or body.isspace():
+        raise MalformedRequestError("JSON Parse error: The document is empty")
+    try:
+        fields = json.loads(body)
+    except RecursionError:
+        raise MalformedRequestError("JSON Parse error: the document is nested too deeply") from None
+    except ValueError as error:
+        raise MalformedRequestError(f"JSON Parse error: {error}") from error
+    if type(fields) is not dict:
+        raise MalformedRequestError("JSON Parse error: expected an object with the key 'instances' or 'inputs'")
+    return fields
+
+
+def _signature_key(fields: Mapping[str, Any], manifest: Manifest) -> str:
+    name = fields.get("signature_name", "")
+    if type(name) is not str:
+        raise MalformedRequestError("'signature_name' key must be a string value.")
+    if name in manifest.signatures:
+        return name
+    if name in ("", DEFAULT_SIGNATURE):
+        return manifest.default_signature
+    raise RequestError(
+        f'Serving signature name: "{name[:100]}" not found in signature def; '
+        f"the model has {', '.join(manifest.signatures)}"
+    )
+
+
+def _decode_rows(instances: Any, signature: SignatureSpec) -> dict[str, Tensor]:
+    """Row format: a list with one entry per row, a bare value for the only input or an object with all of them."""
+    if type(instances) is not list or not instances:
+        raise TensorError("'instances' must be a non-empty list, one entry per row")
+    names = [spec.name for spec in signature.inputs]
+    if type(instances[0]) is dict:
+        for row in instances:
+            if type(row) is not dict or row.keys() != set(names):
+                raise TensorError(f"every instance must be an object with exactly the inputs: {', '.join(names)}")
+        columns = {name: [row[name] for row in instances] for name in names}
+    elif len(names) == 1:
+        columns = {names[0]: instances}
+    else:
+        raise TensorError(f"the model has several inputs: every instance must be an object with {', '.join(names)}")
+    return {spec.name: pack(columns[spec.name], spec, _full_shape(spec, len(instances))) for spec in signature.inputs}
+
+
+def _decode_columns(inputs: Any, signature: SignatureSpec) -> dict[str, Tensor]:
+    """Columnar format: a whole tensor for the only input, or an object with one per input."""
+    if type(inputs) is not dict and len(signature.inputs) > 1:
+        names = ", ".join(spec.name for spec in signature.inputs)
+        raise TensorError(f"the model has several inputs: 'inputs' must be an object with {names}")
+    columns = inputs if type(inputs) is dict else {signature.inputs[0].name: inputs}
+    tensors = {}
+    for spec in signature.inputs:
+        if spec.name not in columns:
+            raise TensorError(f"Missing named input: {spec.name} in 'inputs' object.")
+        values = columns[spec.name]
+        tensors[spec.name] = pack(values, spec, _full_shape(spec, row_count(values) if spec.batched else 1))
+    rows = {tensors[spec.name].shape[0] for spec in signature.inputs if spec.batched}
+    if len(rows) > 1:
+        raise TensorError(f"inputs disagree on the number of rows: {sorted(rows)}")
+    return tensors
+
+
+def _full_shape(spec: TensorSpec, rows: int) -> Sequence[int]:
+    return (rows, *spec.shape[1:]) if spec.batched else spec.shape
+
+
+def _encode_rows(outputs: Mapping[str, Tensor], signature: SignatureSpec) -> dict[str, Any]:
+    for spec in signature.outputs:
+        if not spec.batched:
+            raise RequestError(
+                f"output {spec.name!r} has no row for each instance: ask in the columnar format 'inputs'"
+            )
+    columns = {name: unpack(tensor) for name, tensor in outputs.items()}
+    if len(columns) == 1:
+        return {"predictions": next(iter(columns.values()))}
+    return {"predictions": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]}
+
+
+def _encode_columns(outputs: Mapping[str, Tensor]) -> dict[str, Any]:
+    columns = {name: unpack(tensor) for name, tensor in outputs.items()}
+    return {"outputs": next(iter(columns.values())) if len(columns) == 1 else columns}
+
+
+def _status(manifest: Manifest) -> str:
+    state = {
+        "version": str(manifest.version),
+        "state": "AVAILABLE",
+        "status": {"error_code": "OK", "error_message": ""},
+    }
+    return _encode({"model_version_status": [state], "name": manifest.model, "ready": True})
+
+
+def _metadata(manifest: Manifest) -> str:
+    signatures = {
+        (DEFAULT_SIGNATURE if key == manifest.default_signature else key): {
+            "inputs": {spec.name: _tensor_info(spec) for spec in signature.inputs},
+            "outputs": {spec.name: _tensor_info(spec) for spec in signature.outputs},
+            "method_name": "tensorflow/serving/predict",
+            "defaults": {},
+        }
+        for key, signature in manifest.signatures.items()
+    }
+    model_spec = {"name": manifest.model, "signature_name": "", "version": str(manifest.version)}
+    return _encode({"model_spec": model_spec, "metadata": {"signature_def": {"signature_def": signatures}}})
+
+
+def _tensor_info(spec: TensorSpec) -> dict[str, Any]:
+    dimensions = [{"size": str(size), "name": ""} for size in spec.shape]
+    return {
+        "dtype": _TENSORFLOW_DTYPES[spec.dtype.name],
+        "tensor_shape": {"dim": dimensions, "unknown_rank": False},
+        "name": f"{spec.name}:0",
+    }
