@@ -1,0 +1,124 @@
+"""The recipe: what a build does, as a TOML file checked in full before anything heavy is imported.
+
+Loading a recipe imports neither TensorFlow nor numpy, so a mistyped key answers at once, and all mistakes at once.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from litelambda.errors import RecipeError
+from litelambda.recipe_messages import describe_problems
+from litelambda.sections import CROSS_ENTROPIES, ImagesData, Recipe
+
+__all__ = ["Recipe", "load_recipe"]
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read, override and check a recipe.
+
+    Args:
+        path: the TOML file.
+        overrides: `section.key=value` each; the value is read as TOML, and as a plain string where it is none.
+
+    Raises:
+        RecipeError: the file is missing or no TOML, or keys are wrong; the message names all of them by their path.
+    """
+    path = Path(path)
+    table = _read_toml(path)
+    for override in overrides:
+        _apply(table, override)
+    return _validate(table, path)
+
+
+def _validate(table: dict[str, Any], path: Path) -> Recipe:
+    try:
+        recipe = Recipe.model_validate(table)
+    except ValidationError as error:
+        problems = describe_problems(error, Recipe)
+    else:
+        recipe._folder = path.resolve().parent
+        problems = _contradictions(recipe)
+    if problems:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise RecipeError(f"{path}: {count}\n" + "\n".join(f"  {problem}" for problem in problems))
+    return recipe
+
+
+def _contradictions(recipe: Recipe) -> list[str]:
+    """Name the settings that are right alone but not together."""
+    data, train, quantize, pruning = recipe.data, recipe.train, recipe.quantize, recipe.compress.pruning
+    regression = data.task == "regression"
+    stopping = train.early_stopping
+    checks = [
+        (
+            regression and train.loss in CROSS_ENTROPIES,
+            f"train.loss: {train.loss!r} is for classification; data.task = 'regression' takes mse or mae",
+        ),
+        (
+            regression and data.labels is not None,
+            "data.labels: class names make no sense with data.task = 'regression'",
+        ),
+        (
+            regression and isinstance(data, ImagesData),
+            "data.task: a folder of class-named folders is for classification",
+        ),
+        (
+            train.from_logits and train.loss not in CROSS_ENTROPIES,
+            f"train.from_logits: only a cross-entropy takes logits, and train.loss is {train.loss!r}",
+        ),
+        (
+            quantize.io != "float32" and quantize.scheme != "int8",
+            f"quantize.io: {quantize.io!r} needs quantize.scheme = 'int8'; {quantize.scheme!r} takes float32",
+        ),
+        (
+            regression and stopping is not None and stopping.monitor == "val_accuracy",
+            "train.early_stopping.monitor: 'val_accuracy' needs data.task = 'classification'",
+        ),
+        (
+            pruning is not None and pruning.initial_sparsity >= pruning.final_sparsity,
+            "compress.pruning.initial_sparsity: must be below final_sparsity",
+        ),
+    ]
+    return [message for wrong, message in checks if wrong]
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: there is no such recipe") from None
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not a text file: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{path}: not valid TOML: {error}") from error
+
+
+def _apply(table: dict[str, Any], override: str) -> None:
+    """Write one `section.key=value` into the parsed recipe."""
+    dotted, equals, text = override.partition("=")
+    keys = [key.strip() for key in dotted.split(".")]
+    if not equals or not all(keys):
+        raise RecipeError(f"--set {override!r}: expected section.key=value, such as train.epochs=3")
+    for depth, key in enumerate(keys[:-1], start=1):
+        table = table.setdefault(key, {})
+        if not isinstance(table, dict):
+            raise RecipeError(f"--set {override!r}: {'.'.join(keys[:depth])} is a value, not a section")
+    table[keys[-1]] = _toml_value(text.strip())
+
+
+def _toml_value(text: str) -> Any:
+    """Read a value as TOML; what is none (a bare word, a path, a date) is a string."""
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    value = parsed["value"]
+    return value if len(parsed) == 1 and isinstance(value, str | int | float | bool | list | dict) else text

@@ -1,0 +1,303 @@
+"""The sections of a recipe: every key, its type, its limits and its default.
+
+Strict pydantic models. Only what can be known from one section alone is checked here: `litelambda.recipe` holds the
+sections against each other, and what only the data can tell (does the file exist, do the shapes fit) is the stages'.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+
+
+def _check_alias(alias: str) -> str:
+    if alias.isdigit() or alias == "versions":
+        raise ValueError("an alias is neither a number nor the word 'versions'")
+    return alias
+
+
+Alias = Annotated[Name, AfterValidator(_check_alias)]
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Activation = Literal["relu", "relu6", "tanh", "sigmoid", "gelu", "elu", "leaky_relu", "silu", "linear"]
+Loss = Literal["mse", "mae", "binary_crossentropy", "categorical_crossentropy", "sparse_categorical_crossentropy"]
+CROSS_ENTROPIES = ("binary_crossentropy", "categorical_crossentropy", "sparse_categorical_crossentropy")
+
+
+class Section(BaseModel):
+    """One table of the recipe: strict types, no unknown keys, immutable."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    kind: ClassVar[str] = ""
+    """Which member of a union of sections this is; empty for a section that stands alone."""
+
+
+class MlpModel(Section):
+    """The built-in multilayer perceptron."""
+
+    kind: ClassVar[str] = "mlp"
+    builder: Literal["mlp"]
+    hidden: list[PositiveInt] = [64, 64]
+    activation: Activation = "relu"
+    dropout: Fraction = 0.0
+    input_name: Name = "input"
+    output_name: Name = "output"
+
+
+class CnnModel(Section):
+    """The built-in convolutional network: convolution and pooling pairs, then dense layers."""
+
+    kind: ClassVar[str] = "cnn"
+    builder: Literal["cnn"]
+    filters: Annotated[list[PositiveInt], Field(min_length=1)] = [16, 32]
+    kernel_size: PositiveInt = 3
+    dense: list[PositiveInt] = [64]
+    activation: Activation = "relu"
+    dropout: Fraction = 0.0
+    input_name: Name = "input"
+    output_name: Name = "output"
+
+
+class FunctionModel(Section):
+    """A function of the user's, called with `input_shape`, `num_classes` and the settings."""
+
+    kind: ClassVar[str] = "function"
+    function: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+    settings: dict[str, Any] = {}
+
+
+class SavedKerasModel(Section):
+    """A model saved by Keras, trained further (or not at all: `train.epochs = 0`)."""
+
+    kind: ClassVar[str] = "saved"
+    path: Annotated[str, Field(pattern=r"\.(keras|h5)$")]
+
+
+def _model_kind(value: object) -> str | None:
+    """Tell which model section a table is by the one key that only it has."""
+    if isinstance(value, Section):
+        return value.kind if value.kind in ("function", "saved") else "builder"
+    sources = {"builder": "builder", "function": "function", "path": "saved"}
+    found = [kind for key, kind in sources.items() if isinstance(value, dict) and key in value]
+    return found[0] if len(found) == 1 else None
+
+
+BuiltInModel = Annotated[MlpModel | CnnModel, Field(discriminator="builder")]
+Model = Annotated[
+    Annotated[BuiltInModel, Tag("builder")]
+    | Annotated[FunctionModel, Tag("function")]
+    | Annotated[SavedKerasModel, Tag("saved")],
+    Discriminator(
+        _model_kind,
+        custom_error_type="model_kind",
+        custom_error_message="Needs exactly one of builder = 'mlp' or 'cnn', function = 'package.module:function' "
+        "and path = 'model.keras' or 'model.h5'",
+    ),
+]
+
+
+class Scaling(Section):
+    """An explicit normalisation: model value = raw value x scale + offset."""
+
+    scale: FiniteFloat
+    offset: FiniteFloat = 0.0
+
+
+def _normalize_kind(value: object) -> str:
+    return "scaling" if isinstance(value, dict | Scaling) else "rule"
+
+
+class DataSection(Section):
+    """What every kind of data set has in common."""
+
+    path: Annotated[str, Field(min_length=1)]
+    task: Literal["classification", "regression"] = "classification"
+    labels: Annotated[list[str], Field(min_length=2)] | None = None
+    normalize: Annotated[
+        Annotated[Literal["none", "0-1", "standardize"], Tag("rule")] | Annotated[Scaling, Tag("scaling")],
+        Discriminator(_normalize_kind),
+    ] = "none"
+    reshape: Annotated[list[PositiveInt], Field(min_length=1)] | None = None
+    validation_split: Fraction = 0.1
+    test_split: Fraction = 0.2
+    seed: Seed = 0
+
+
+class NpzData(DataSection):
+    """Arrays in one .npz file: x_train, y_train, x_test, y_test; or x and y, which the build splits."""
+
+    kind: ClassVar[str] = "npz"
+    format: Literal["npz"]
+
+
+class ImagesData(DataSection):
+    """A folder with one folder of images per class, or such folders below train/ and test/."""
+
+    kind: ClassVar[str] = "images"
+    format: Literal["images"]
+    image_size: Annotated[list[PositiveInt], Field(min_length=2, max_length=2)] | None = None
+    color: Literal["rgb", "grayscale"] = "rgb"
+
+
+class CsvData(DataSection):
+    """A CSV file with a header line, numeric feature columns and one column to predict."""
+
+    kind: ClassVar[str] = "csv"
+    format: Literal["csv"]
+    label: Annotated[str, Field(min_length=1)]
+    features: Annotated[list[str], Field(min_length=1)] | None = None
+
+
+Data = Annotated[NpzData | ImagesData | CsvData, Field(discriminator="format")]
+
+
+class Sgd(Section):
+    """Plain stochastic gradient descent."""
+
+    kind: ClassVar[str] = "sgd"
+    name: Literal["sgd"]
+    learning_rate: PositiveFloat = 0.01
+
+
+class Momentum(Section):
+    """Stochastic gradient descent with momentum."""
+
+    kind: ClassVar[str] = "momentum"
+    name: Literal["momentum"]
+    learning_rate: PositiveFloat = 0.01
+    momentum: Decay = 0.9
+    nesterov: bool = False
+
+
+class RmsProp(Section):
+    """RMSprop."""
+
+    kind: ClassVar[str] = "rmsprop"
+    name: Literal["rmsprop"]
+    learning_rate: PositiveFloat = 0.001
+    rho: Decay = 0.9
+    momentum: Decay = 0.0
+    epsilon: PositiveFloat = 1e-7
+    centered: bool = False
+
+
+class Adam(Section):
+    """Adam."""
+
+    kind: ClassVar[str] = "adam"
+    name: Literal["adam"] = "adam"
+    learning_rate: PositiveFloat = 0.001
+    beta_1: Decay = 0.9
+    beta_2: Decay = 0.999
+    epsilon: PositiveFloat = 1e-7
+    amsgrad: bool = False
+
+
+class AdamW(Section):
+    """Adam with decoupled weight decay."""
+
+    kind: ClassVar[str] = "adamw"
+    name: Literal["adamw"]
+    learning_rate: PositiveFloat = 0.001
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.004
+    beta_1: Decay = 0.9
+    beta_2: Decay = 0.999
+    epsilon: PositiveFloat = 1e-7
+    amsgrad: bool = False
+
+
+Optimizer = Annotated[Sgd | Momentum | RmsProp | Adam | AdamW, Field(discriminator="name")]
+
+
+class EarlyStopping(Section):
+    """Stop when a figure of the validation split no longer improves."""
+
+    patience: PositiveInt = 3
+    monitor: Literal["val_loss", "val_accuracy"] = "val_loss"
+    min_delta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    restore_best: bool = True
+
+
+class Train(Section):
+    """How the model is trained."""
+
+    loss: Loss
+    from_logits: bool = False
+    optimizer: Optimizer = Adam()
+    epochs: Annotated[int, Field(ge=0)] = 10
+    batch_size: PositiveInt = 64
+    seed: Seed = 0
+    early_stopping: EarlyStopping | None = None
+
+
+class Pruning(Section):
+    """Magnitude pruning with a polynomial schedule; sparsity is the share of a kernel's weights set to zero."""
+
+    final_sparsity: Annotated[float, Field(gt=0, lt=1)]
+    initial_sparsity: Fraction = 0.0
+    epochs: PositiveInt = 4
+    learning_rate: PositiveFloat | None = None
+    exclude: list[str] = []
+
+
+class Compress(Section):
+    """What makes the trained model smaller before it is quantized; nothing by default."""
+
+    pruning: Pruning | None = None
+
+
+class Quantize(Section):
+    """How the model becomes a flatbuffer."""
+
+    scheme: Literal["int8", "dynamic", "float16", "float32"] = "int8"
+    io: Literal["float32", "int8", "uint8"] = "float32"
+    representative_samples: PositiveInt = 200
+
+
+class Gate(Section):
+    """What the quantized model may lose against the float one before publishing is refused."""
+
+    max_accuracy_drop: Annotated[float, Field(ge=0, le=1)] = 0.005
+    max_mse_increase: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.05
+    """For regression: how much larger the mean squared error may be, as a share of the float model's."""
+
+
+class Publish(Section):
+    """Under which name, and which aliases move to the new version."""
+
+    name: Name
+    aliases: list[Alias] = ["latest"]
+
+
+class Recipe(Section):
+    """A whole build."""
+
+    model: Model
+    data: Data
+    train: Train
+    compress: Compress = Compress()
+    quantize: Quantize = Quantize()
+    gate: Gate = Gate()
+    publish: Publish
+
+    _folder: Path = PrivateAttr(default_factory=Path.cwd)
+
+    @property
+    def folder(self) -> Path:
+        """Where the recipe lies; its relative paths start here."""
+        return self._folder
+
+    def resolve(self, path: str) -> Path:
+        """Turn a path as written in the recipe into one that can be opened."""
+        return (self._folder / Path(path).expanduser()).resolve()

@@ -1,0 +1,176 @@
+"""Recipes: what is accepted, and how mistakes are named."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from litelambda.errors import RecipeError
+from litelambda.paths import RECIPES
+from litelambda.recipe import load_recipe
+from litelambda.sections import Adam, Momentum, Scaling
+
+MINIMAL = """
+[model]
+builder = "mlp"
+[data]
+format = "npz"
+path = "data/set.npz"
+[train]
+loss = "sparse_categorical_crossentropy"
+[publish]
+name = "tiny"
+"""
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> Path:
+    """A recipe with nothing but what is required."""
+    path = tmp_path / "tiny.toml"
+    path.write_text(MINIMAL)
+    return path
+
+
+def problems_of(path: Path, *overrides: str) -> list[str]:
+    """The lines of the RecipeError that loading raises, without its headline."""
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path, overrides)
+    return [line.strip() for line in str(caught.value).splitlines()[1:]]
+
+
+def test_defaults_fill_a_minimal_recipe(recipe_file: Path) -> None:
+    """A recipe needs only model, data, loss and name; the rest has defaults."""
+    recipe = load_recipe(recipe_file)
+    assert recipe.train.optimizer == Adam()
+    assert (recipe.quantize.scheme, recipe.quantize.io) == ("int8", "float32")
+    assert recipe.gate.max_accuracy_drop == 0.005
+    assert recipe.compress.pruning is None
+    assert recipe.publish.aliases == ["latest"]
+
+
+def test_relative_paths_start_at_the_recipe(recipe_file: Path) -> None:
+    """A path resolves against the recipe's folder, wherever the command runs."""
+    recipe = load_recipe(recipe_file)
+    assert recipe.resolve(recipe.data.path) == recipe_file.parent / "data" / "set.npz"
+    assert recipe.resolve("/elsewhere/set.npz") == Path("/elsewhere/set.npz")
+
+
+@pytest.mark.parametrize("name", ["mnist_mlp", "mnist_cnn"])
+def test_ready_recipes_are_valid(name: str) -> None:
+    """The recipes that ship load, carry their file's name and find their data."""
+    recipe = load_recipe(RECIPES / f"{name}.toml")
+    assert recipe.publish.name == name
+    assert recipe.resolve(recipe.data.path).is_file()
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "value"),
+    [
+        ("train.epochs=3", "train.epochs", 3),
+        ("train.optimizer.name=momentum", "train.optimizer", Momentum(name="momentum")),
+        ("model.hidden=[8, 4]", "model.hidden", [8, 4]),
+        ("data.path=../other.npz", "data.path", "../other.npz"),
+        ("data.normalize={scale = 0.5}", "data.normalize", Scaling(scale=0.5)),
+        ("publish.name=2026-11-23", "publish.name", "2026-11-23"),
+        ('publish.name="quoted"', "publish.name", "quoted"),
+        ("compress.pruning.final_sparsity=0.5", "compress.pruning.final_sparsity", 0.5),
+    ],
+)
+def test_overrides_are_read_as_toml_or_bare_words(recipe_file: Path, override: str, path: str, value: object) -> None:
+    """`--set` takes TOML values, plain words, and makes sections that were not there."""
+    found: object = load_recipe(recipe_file, [override])
+    for key in path.split("."):
+        found = getattr(found, key)
+    assert found == value
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("train.epohs=3", "train.epohs: unknown key; choose loss, from_logits, optimizer, epochs,"),
+        ("train.epohs=3", "did you mean 'epochs'?"),
+        ("trainn.epochs=3", "trainn: unknown key; choose model, data, train,"),
+        ("train.epochs=three", 'train.epochs: input should be a valid integer, got "three"'),
+        ("train.epochs=-1", "train.epochs: input should be greater than or equal to 0, got -1"),
+        ("train.epochs=true", "train.epochs: input should be a valid integer, got true"),
+        (
+            "train.optimizer.name=adaam",
+            "\"adaam\" is not known; choose sgd, momentum, rmsprop, adam or adamw; did you mean 'adam'?",
+        ),
+        ("train.optimizer.beta_1=0.5", "train.optimizer.name: is missing; choose sgd, momentum,"),
+        ("train.optimizer={name='momentum', momentum=2}", "train.optimizer.momentum: input should be less than 1"),
+        ("train.optimizer=adam", 'train.optimizer: expected a table, got "adam"'),
+        ("train.loss=mean", 'train.loss: "mean" is not known; choose mse, mae,'),
+        ("model.builder=mlpp", "model.builder: \"mlpp\" is not known; choose mlp or cnn; did you mean 'mlp'?"),
+        ("model.hidden=[8, 'x']", 'model.hidden[1]: input should be a valid integer, got "x"'),
+        ("model.path=x.h5", "model: needs exactly one of builder"),
+        ("data.format=npzz", 'data.format: "npzz" is not known; choose npz, images or csv'),
+        ("data.label=y", "data.label: unknown key; choose path, task, labels,"),
+        ("data.normalize=0-2", 'data.normalize: "0-2" is not known; choose none, 0-1 or standardize'),
+        ("data.normalize={scael=1}", "data.normalize.scael: unknown key; choose scale or offset; did you mean"),
+        ("data.normalize={scale=nan}", "data.normalize.scale: input should be a finite number"),
+        ("quantize.io=uint16", 'quantize.io: "uint16" is not known; choose float32, int8 or uint8'),
+        ("publish.name=a/b", "publish.name: string should match pattern"),
+        ("publish.aliases=['7']", "publish.aliases[0]: an alias is neither a number nor the word 'versions'"),
+        ("publish=3", "publish: expected a table, got 3"),
+    ],
+)
+def test_a_mistake_is_named_by_its_path(recipe_file: Path, override: str, problem: str) -> None:
+    """A wrong key or value is named with its path, what came and what is valid."""
+    assert problem in "\n".join(problems_of(recipe_file, override))
+
+
+def test_all_mistakes_are_reported_at_once(recipe_file: Path) -> None:
+    """Every wrong key of every section has its line."""
+    problems = problems_of(recipe_file, "train.loss=x", "model.builder=y", "data.seed=-1", "gaet.max_accuracy_drop=1")
+    assert [problem.partition(":")[0] for problem in problems] == ["model.builder", "data.seed", "train.loss", "gaet"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "path"),
+    [
+        (["data.task=regression"], "train.loss"),
+        (["data.task=regression", "train.loss=mse", "data.labels=['a', 'b']"], "data.labels"),
+        (["data.task=regression", "train.loss=mse", "data.format=images"], "data.task"),
+        (["train.loss=mse", "train.from_logits=true"], "train.from_logits"),
+        (["quantize.scheme=dynamic", "quantize.io=int8"], "quantize.io"),
+        (
+            ["data.task=regression", "train.loss=mae", "train.early_stopping.monitor=val_accuracy"],
+            "train.early_stopping.monitor",
+        ),
+        (["compress.pruning={final_sparsity=0.5, initial_sparsity=0.6}"], "compress.pruning.initial_sparsity"),
+    ],
+)
+def test_contradictions_between_sections_are_named(recipe_file: Path, overrides: list[str], path: str) -> None:
+    """Settings that are right alone but not together are refused by the path of the one to change."""
+    assert [problem.partition(":")[0] for problem in problems_of(recipe_file, *overrides)] == [path]
+
+
+@pytest.mark.parametrize("override", ["train.epochs", "=3", "train..epochs=3", "train.loss.name=3"])
+def test_an_override_that_sets_nothing_is_refused(recipe_file: Path, override: str) -> None:
+    """`--set` names its own mistake."""
+    with pytest.raises(RecipeError, match="--set"):
+        load_recipe(recipe_file, [override])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"[model\n", "not valid TOML.*line 1"), (b"\xff\xfe", "not a text file"), (None, "there is no such recipe")],
+)
+def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
+    """A missing file, a binary one and broken TOML are errors that name the file."""
+    path = tmp_path / "broken.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(RecipeError, match=rf"broken\.toml: {message}"):
+        load_recipe(path)
+
+
+def test_loading_a_recipe_is_light() -> None:
+    """A typo is answered before TensorFlow, Keras or numpy are imported."""
+    script = "import sys, litelambda.recipe; print([m for m in ('tensorflow', 'keras', 'numpy') if m in sys.modules])"
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
