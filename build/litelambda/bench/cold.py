@@ -1,0 +1,120 @@
+"""`litelambda bench cold`: how long each handler takes from the start of its process to being ready for an event.
+
+    litelambda bench cold --model mnist_mlp --runs 15 --store-latency-ms 30
+
+All handlers run in the real runtime client, one process at a time, in turn (A B C A B C …), after one round that is not
+counted. Times are medians of the same run; only their ratios carry over to another machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from litelambda.bench.contenders import FLOOR, OURS, USUAL, Contender, choose, contenders_for
+from litelambda.bench.flags import add_model_arguments
+from litelambda.bench.machine import describe_machine
+from litelambda.bench.report import Progress
+from litelambda.bench.requirements import require_runtime
+from litelambda.bench.subject import Subject, load_subject, make_rows, predict_event, read_predictions
+from litelambda.bench.summary import ratio, spread
+from litelambda.bench.workplace import Workplace
+from litelambda.errors import UsageError
+
+_ROWS = 1
+
+
+@dataclass
+class _Timings:
+    init_ms: list[float] = field(default_factory=list)
+    first_ms: list[float] = field(default_factory=list)
+    rss_mb: list[float] = field(default_factory=list)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's flags, but for `--json`, which all commands share."""
+    add_model_arguments(parser)
+    parser.add_argument(
+        "--runs", type=int, default=11, metavar="N", help="counted starts of each handler (default: 11)"
+    )
+    parser.add_argument(
+        "--store-latency-ms", type=float, default=0.0, metavar="MS",
+        help="time to first byte of the loopback S3; S3 itself takes about 30 (default: 0)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--store-mb-per-s", type=float, default=None, metavar="MB",
+        help="bandwidth of each stream of the loopback S3; S3 itself gives about 80 (default: unlimited)",
+    )  # fmt: skip
+    parser.add_argument("--handlers", metavar="A,B,…", help="only these, in this order (default: all)")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Run the benchmark.
+
+    Returns:
+        `handlers` by name with `init_ms`, `first_ms` and `rss_mb`, the `ratios`, and what they were measured on.
+
+    Raises:
+        BenchError: The model is not in the store, or a handler failed.
+        UsageError: A flag has an impossible value.
+    """
+    if args.runs < 1 or args.store_latency_ms < 0 or (args.store_mb_per_s is not None and args.store_mb_per_s <= 0):
+        raise UsageError("bench cold takes --runs >= 1, --store-latency-ms >= 0 and --store-mb-per-s > 0")
+    require_runtime()
+    subject = load_subject(args.store, args.model)
+    contenders = choose(contenders_for(subject), args.handlers)
+    bandwidth = args.store_mb_per_s * 1e6 if args.store_mb_per_s else None
+    with Workplace(
+        subject, package=args.package, latency_ms=args.store_latency_ms, bytes_per_second=bandwidth
+    ) as workplace:
+        timings = _measure(workplace, contenders, subject, args.runs)
+    handlers = {contender.name: _summarise(contender, timings[contender.name]) for contender in contenders}
+    return {
+        "handlers": handlers,
+        "ratios": _ratios(handlers),
+        "runs": args.runs,
+        "store": {"latency_ms": args.store_latency_ms, "mb_per_s": args.store_mb_per_s},
+        "package": str(args.package) if args.package else None,
+        "model": subject.describe(),
+        "machine": describe_machine(),
+    }
+
+
+def _measure(workplace: Workplace, contenders: Sequence[Contender], subject: Subject, runs: int) -> dict[str, _Timings]:
+    event = predict_event(subject.manifest.model, make_rows(subject.inputs, _ROWS))
+    timings = {contender.name: _Timings() for contender in contenders}
+    with Progress("cold starts", (runs + 1) * len(contenders)) as progress:
+        for round_number in range(runs + 1):
+            for contender in contenders:
+                progress.step(contender.name)
+                warm_up = round_number == 0
+                with workplace.start(contender, cache_bytecode=warm_up) as environment:
+                    answer = environment.invoke(event)
+                    peak_rss_mb = environment.peak_rss_mb()
+                if contender.name != FLOOR:
+                    read_predictions(answer.json(), _ROWS, contender.name)
+                if not warm_up:
+                    measured = timings[contender.name]
+                    measured.init_ms.append(environment.init_ms)
+                    measured.first_ms.append(answer.ms)
+                    measured.rss_mb.append(peak_rss_mb)
+    return timings
+
+
+def _summarise(contender: Contender, timings: _Timings) -> dict[str, Any]:
+    return {
+        **spread("init_ms", timings.init_ms),
+        **spread("first_ms", timings.first_ms),
+        **spread("rss_mb", timings.rss_mb),
+        "title": contender.title,
+    }
+
+
+def _ratios(handlers: dict[str, dict[str, Any]]) -> dict[str, float | None]:
+    """Ours over the floor, and how much more the usual handler adds to the floor than ours does."""
+    if not {FLOOR, OURS, USUAL} <= handlers.keys():
+        return {}
+    floor, ours, usual = (handlers[name]["init_ms"] for name in (FLOOR, OURS, USUAL))
+    return {"init_over_floor": ratio(ours, floor), "added_vs_usual": ratio(usual - floor, ours - floor)}

@@ -1,0 +1,70 @@
+"""The usual way to serve a TFLite model from Lambda: boto3, numpy, the LiteRT interpreter and Powertools.
+
+Written as one would write it today, with what costs nothing done right: one GET for the artifact, everything that can
+be done once done at INIT, the interpreter's tensors resized only when the batch size changes.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import boto3
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.event_handler import APIGatewayHttpResolver
+from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+logger = Logger()
+metrics = Metrics()
+app = APIGatewayHttpResolver()
+
+artifact = boto3.client("s3").get_object(Bucket=os.environ["MODEL_BUCKET"], Key=os.environ["MODEL_KEY"])
+interpreter = Interpreter(model_content=artifact["Body"].read(), num_threads=1)
+interpreter.allocate_tensors()
+signature = interpreter.get_signature_runner("predict")
+inputs, outputs = signature.get_input_details(), signature.get_output_details()
+del signature  # while one lives, the interpreter cannot be run directly, which is faster
+batch_size = 1
+interpreter.invoke()
+
+
+def run(tensors: dict[str, Any]) -> dict[str, Any]:
+    """Run the model on one batch; tensors and results by their names in the signature."""
+    global batch_size  # noqa: PLW0603 the interpreter is one per process, so is its shape
+    size = len(next(iter(tensors.values())))
+    if size != batch_size:
+        for name, tensor in tensors.items():
+            interpreter.resize_tensor_input(inputs[name]["index"], tensor.shape)
+        interpreter.allocate_tensors()
+        batch_size = size
+    for name, tensor in tensors.items():
+        interpreter.set_tensor(inputs[name]["index"], tensor)
+    interpreter.invoke()
+    return {name: interpreter.get_tensor(detail["index"]) for name, detail in outputs.items()}
+
+
+@app.post("/v1/models/<model>:predict")
+def predict(model: str) -> dict[str, Any]:
+    """TensorFlow Serving's REST predict, row format."""
+    instances = app.current_event.json_body["instances"]
+    if isinstance(instances[0], dict):
+        tensors = {name: np.array([row[name] for row in instances], detail["dtype"]) for name, detail in inputs.items()}
+    else:
+        tensors = {name: np.array(instances, detail["dtype"]) for name, detail in inputs.items()}
+    results = run(tensors)
+    metrics.add_metric(name="Predictions", unit=MetricUnit.Count, value=len(instances))
+    logger.info("predicted", extra={"model": model, "rows": len(instances)})
+    if len(results) == 1:
+        return {"predictions": next(iter(results.values())).tolist()}
+    columns = {name: result.tolist() for name, result in results.items()}
+    return {"predictions": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]}
+
+
+@logger.inject_lambda_context
+@metrics.log_metrics
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """Lambda's entry point."""
+    return app.resolve(event, context)

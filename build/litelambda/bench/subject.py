@@ -1,0 +1,179 @@
+"""The model that a benchmark serves: its objects out of a store, and requests made to its signature.
+
+Requests are made from the manifest alone, with a fixed seed, so that every handler and every run gets the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from litelambda.errors import BenchError
+from serving.manifest import Manifest
+from serving.tensor import TensorSpec
+
+_ALIAS = "latest"
+_SEED = 20261123
+_PIXELS = 255
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One published version of a model, read whole.
+
+    Attributes:
+        manifest: What the version says of itself.
+        manifest_sha256: The digest that pins it.
+        artifact_key: The flatbuffer's key, relative to the store.
+        objects: Store-relative keys to contents: all that a handler may fetch.
+    """
+
+    manifest: Manifest
+    manifest_sha256: str
+    artifact_key: str
+    objects: Mapping[str, bytes]
+
+    @property
+    def artifact(self) -> bytes:
+        """The flatbuffer."""
+        return self.objects[self.artifact_key]
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The inputs of the default signature."""
+        return self.manifest.signatures[self.manifest.default_signature].inputs
+
+    def describe(self) -> dict[str, Any]:
+        """What a report says of the model."""
+        return {
+            "name": self.manifest.model,
+            "version": self.manifest.version,
+            "digest": self.manifest_sha256,
+            "artifact_bytes": len(self.artifact),
+        }
+
+
+def load_subject(store_url: str, name: str) -> Subject:
+    """Read the version that the alias `latest` names out of a store.
+
+    Raises:
+        BenchError: The store has no such model; the message says how to build it.
+    """
+
+    def read(key: str) -> bytes:
+        try:
+            return _read_object(store_url, key)
+        except OSError as error:
+            raise BenchError(
+                f"no model {name!r} in the store {store_url} ({key} cannot be read: {error.strerror}). Build it with "
+                f"`litelambda build build/recipes/{name}.toml`, or name another with --model and --store."
+            ) from error
+
+    aliases_key = f"{name}/aliases.json"
+    aliases = read(aliases_key)
+    version = json.loads(aliases)[_ALIAS]
+    manifest_key = f"{name}/{version}/manifest.json"
+    manifest_bytes = read(manifest_key)
+    manifest = Manifest.from_json(manifest_bytes)
+    artifact_key = f"{name}/{version}/{manifest.artifact}"
+    objects = {aliases_key: aliases, manifest_key: manifest_bytes, artifact_key: read(artifact_key)}
+    return Subject(manifest, hashlib.sha256(manifest_bytes).hexdigest(), artifact_key, objects)
+
+
+def _read_object(store_url: str, key: str) -> bytes:
+    url = urlsplit(store_url)
+    if url.scheme != "file":
+        raise BenchError(
+            f"--store {store_url}: a benchmark reads a file:// store and serves it from a loopback S3 itself"
+        )
+    return (Path(unquote(url.path)) / key).read_bytes()
+
+
+def make_rows(inputs: tuple[TensorSpec, ...], count: int) -> list[Any]:
+    """Make `count` instances in TensorFlow Serving's row format, the same on every call.
+
+    Floats look like normalised pixels, n/255 in full precision, as clients send them; a single input's rows are bare.
+    """
+    chooser = random.Random(_SEED)  # noqa: S311 only has to be repeatable
+    rows = []
+    for _row in range(count):
+        values = {spec.name: _nest(list(spec.shape[1:]), spec, chooser) for spec in inputs}
+        rows.append(values if len(inputs) > 1 else values[inputs[0].name])
+    return rows
+
+
+def _nest(shape: list[int], spec: TensorSpec, chooser: random.Random) -> Any:
+    if shape:
+        return [_nest(shape[1:], spec, chooser) for _index in range(shape[0])]
+    if spec.dtype.kind == "bool":
+        return chooser.random() < 0.5
+    pixel = chooser.randint(0, _PIXELS)
+    if spec.dtype.kind == "float":
+        return pixel / _PIXELS
+    return pixel // 2  # fits every integer dtype
+
+
+def predict_event(model: str, rows: list[Any]) -> bytes:
+    """An API Gateway HTTP API event (payload format 2.0) of a JSON predict, as the Runtime API hands it over."""
+    path = f"/v1/models/{model}:predict"
+    host = "a1b2c3d4e5.execute-api.eu-west-1.amazonaws.com"
+    event = {
+        "version": "2.0",
+        "routeKey": "POST /v1/models/{model}",
+        "rawPath": path,
+        "rawQueryString": "",
+        "headers": {"content-type": "application/json", "accept": "*/*", "host": host, "user-agent": "bench"},
+        "requestContext": {
+            "accountId": "123456789012",
+            "apiId": "a1b2c3d4e5",
+            "domainName": host,
+            "domainPrefix": "a1b2c3d4e5",
+            "http": {
+                "method": "POST",
+                "path": path,
+                "protocol": "HTTP/1.1",
+                "sourceIp": "192.0.2.1",
+                "userAgent": "bench",
+            },
+            "requestId": "JKJaXmPLvHcESHA=",
+            "routeKey": "POST /v1/models/{model}",
+            "stage": "$default",
+            "time": "01/Jan/2026:00:00:00 +0000",
+            "timeEpoch": 1767225600000,
+        },
+        "body": json.dumps({"instances": rows}),
+        "isBase64Encoded": False,
+    }
+    return json.dumps(event).encode()
+
+
+def read_predictions(answer: Any, count: int, who: str) -> list[Any]:
+    """Take the predictions out of a handler's answer.
+
+    Raises:
+        BenchError: The answer is no success, or has another number of rows.
+    """
+    if not isinstance(answer, dict) or answer.get("statusCode") != 200:
+        raise BenchError(f"{who} answered a predict with {str(answer)[:500]}")
+    predictions: list[Any] = json.loads(answer["body"])["predictions"]
+    if len(predictions) != count:
+        raise BenchError(f"{who} answered {len(predictions)} predictions to {count} instances")
+    return predictions
+
+
+def largest_difference(one: Any, other: Any) -> float:
+    """The largest difference between two predictions of the same shape; infinite where the shapes differ."""
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        return max((largest_difference(one[key], other[key]) for key in one), default=0.0)
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        return max((largest_difference(a, b) for a, b in zip(one, other, strict=True)), default=0.0)
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return abs(one - other)
+    return math.inf

@@ -1,0 +1,118 @@
+"""Where contenders are unpacked and started: a temporary folder, an interpreter, and an S3 that has the model."""
+
+from __future__ import annotations
+
+import compileall
+import py_compile
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from litelambda.bench.contenders import BUCKET, PREFIX, TASK_ROOT, Contender
+from litelambda.bench.environment import Environment, lambda_environ, make_interpreter
+from litelambda.bench.object_store import LoopbackS3
+from litelambda.bench.subject import Subject
+from litelambda.errors import BenchError
+from litelambda.paths import FUNCTIONS
+
+_HANDLERS = Path(__file__).parent / "handlers"
+
+
+class Workplace:
+    """Unpacks each package once, on first use; a context manager that removes what it made.
+
+    Args:
+        subject: The model to serve.
+        package: An unpacked deployment package to use as it is, instead of the sources.
+        latency_ms: Time to first byte of the S3.
+        bytes_per_second: Bandwidth of each of its streams, or None.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        *,
+        package: Path | None = None,
+        latency_ms: float = 0.0,
+        bytes_per_second: float | None = None,
+    ) -> None:
+        if package is not None and not (package / "predict.py").is_file():
+            raise BenchError(f"--package {package} has no predict.py: expected an unpacked deployment package")
+        self._subject = subject
+        self._package = package.resolve() if package else None
+        self._trees: dict[str, Path] = {}
+        self._folder = tempfile.TemporaryDirectory(prefix="litelambda-bench-")
+        self._directory = Path(self._folder.name)
+        self._python = make_interpreter(self._directory / "python")
+        objects = {f"{BUCKET}/{PREFIX}/{key}": data for key, data in subject.objects.items()}
+        self._s3 = LoopbackS3(objects, latency_ms=latency_ms, bytes_per_second=bytes_per_second)
+
+    def start(self, contender: Contender, *, cache_bytecode: bool = False) -> Environment:
+        """Start a contender and wait until it is ready.
+
+        Args:
+            contender: Which one.
+            cache_bytecode: Whether Python may write bytecode beside what it imports, as an installer would have done.
+                A deployed function never can, and a user's package is never written to.
+
+        Raises:
+            BenchError: INIT failed.
+        """
+        tree = self._tree(contender.package)
+        extra = {name: value.replace(TASK_ROOT, str(tree)) for name, value in contender.settings.items()}
+        extra["AWS_ENDPOINT_URL_S3"] = self._s3.url
+        if tree == self._package or not cache_bytecode:
+            extra["PYTHONDONTWRITEBYTECODE"] = "1"
+        command = [str(self._python), "-m", "awslambdaric", contender.handler]
+        if contender.wrapper:
+            extra["AWS_LAMBDA_EXEC_WRAPPER"] = str(tree / contender.wrapper)
+            command.insert(0, extra["AWS_LAMBDA_EXEC_WRAPPER"])
+        environ = lambda_environ(contender.handler, tree, extra)
+        try:
+            return Environment(command, tree, environ, self._directory / f"{contender.name}.log")
+        except BenchError as error:
+            raise BenchError(f"{contender.name}: {error}") from error
+
+    def _tree(self, package: str) -> Path:
+        if package not in self._trees:
+            self._trees[package] = self._unpack(package)
+        return self._trees[package]
+
+    def _unpack(self, package: str) -> Path:
+        target = self._directory / package
+        if package == "bundled":
+            shutil.copytree(self._tree("functions"), target, symlinks=True)
+            for key, data in self._subject.objects.items():
+                path = target / "models" / key
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(data)
+            return target
+        if package == "functions":
+            if self._package:
+                return self._package
+            shutil.copytree(FUNCTIONS, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            target.mkdir()
+            shutil.copy(_HANDLERS / f"{package}.py", target)
+        return _compile(target)
+
+    def __enter__(self) -> Self:
+        self._s3.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._s3.__exit__(kind, error, traceback)
+        self._folder.cleanup()
+
+
+def _compile(tree: Path) -> Path:
+    """Add bytecode that is never checked against its source, as the deployment package has it."""
+    mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+    if not compileall.compile_dir(tree, quiet=2, invalidation_mode=mode):
+        raise BenchError(f"a module of {tree} cannot be compiled by {sys.implementation.cache_tag}")
+    return tree
