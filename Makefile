@@ -31,6 +31,14 @@ $(VENV)/.up-to-date: $(VENV)/.bootstrapped requirements/dev.txt pyproject.toml
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .; \
 	touch $@; echo "setup: done in $$((SECONDS - started)) s"
 
+LOCK = $(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11
+
+lock: $(VENV)/.bootstrapped  ## renew the locks in requirements/ from pyproject.toml
+	$(LOCK) pyproject.toml --extra bench --group dev -o requirements/dev.txt
+	$(LOCK) pyproject.toml --extra bench -c requirements/dev.txt -o requirements/build.txt
+	$(LOCK) --group pyproject.toml:functions --no-deps -o requirements/functions.txt
+	$(LOCK) --group pyproject.toml:sam -o requirements/sam.txt
+
 # ---- deployment: what ships, and the SAM command line, which has an environment of its own
 ARCH ?= arm64
 ARTIFACTS_DIR ?= $(error ARTIFACTS_DIR is set by sam build: say `sam build`, or `make package` for the zip alone)

@@ -1,0 +1,205 @@
+"""The `litelambda` command: arguments in, exit codes out. Each subcommand imports only what it needs.
+
+Exit codes: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted. With `--json`, stdout carries one JSON document
+and nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from litelambda import __version__
+from litelambda.errors import LitelambdaError
+from litelambda.paths import DEFAULT_STORE
+from serving.errors import ServingError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["main"]
+
+_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except (LitelambdaError, ServingError) as error:
+        print(f"litelambda: error: {error}", file=sys.stderr)
+        return getattr(error, "exit_code", 1)
+    except KeyboardInterrupt:
+        print("litelambda: interrupted", file=sys.stderr)
+        return _INTERRUPTED
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="litelambda", description="A trained Keras model behind HTTPS on AWS Lambda, colder than hello world."
+    )
+    parser.add_argument("--version", action="version", version=f"litelambda {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_build(commands)
+    _add_models(commands)
+    _add_alias(commands)
+    _add_serve(commands)
+    _add_package(commands)
+    _add_bench(commands)
+    return parser
+
+
+def _add(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], None], summary: str, *, store: bool = False
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary)
+    parser.set_defaults(run=run)
+    if store:
+        parser.add_argument(
+            "--store", default=DEFAULT_STORE, metavar="URL",
+            help="file:///path or s3://bucket/prefix (default: models/ in the project)",
+        )  # fmt: skip
+    return parser
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout, nothing else")
+
+
+def _print_json(document: Any) -> None:
+    print(json.dumps(document, indent=2))
+
+
+def _add_build(commands: Any) -> None:
+    parser = _add(commands, "build", _build, "train, compress, quantize, verify and publish a model", store=True)
+    parser.add_argument("recipe", metavar="RECIPE.toml", help="see build/recipes/")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides",
+        help="override a value of the recipe; may be given several times",
+    )  # fmt: skip
+    _add_json(parser)
+
+
+def _build(arguments: argparse.Namespace) -> None:
+    from litelambda.recipe import load_recipe
+
+    recipe = load_recipe(arguments.recipe, arguments.overrides)  # before TensorFlow: a typo answers at once
+    from litelambda.pipeline import build
+    from litelambda.progress import Reporter
+
+    result = build(recipe, arguments.store, Reporter())
+    if arguments.json:
+        _print_json(result.to_json())
+    else:
+        print(result.describe())
+
+
+def _add_models(commands: Any) -> None:
+    _add_json(_add(commands, "models", _models, "list the models of a store", store=True))
+
+
+def _models(arguments: argparse.Namespace) -> None:
+    from litelambda.catalogue import describe_models, list_models
+
+    models = list_models(arguments.store)
+    if arguments.json:
+        _print_json(models)
+    else:
+        print(describe_models(models, arguments.store))
+
+
+def _add_alias(commands: Any) -> None:
+    parser = _add(commands, "alias", _alias, "point an alias of a model at one of its versions", store=True)
+    parser.add_argument("model", metavar="NAME")
+    parser.add_argument("alias", metavar="ALIAS", help="latest, stable, …")
+    parser.add_argument("version", metavar="VERSION", type=int)
+
+
+def _alias(arguments: argparse.Namespace) -> None:
+    from litelambda.store import open_publishing_store
+
+    open_publishing_store(arguments.store).set_alias(arguments.model, arguments.alias, arguments.version)
+    print(f"{arguments.model}: {arguments.alias} is now version {arguments.version}", file=sys.stderr)
+
+
+def _add_serve(commands: Any) -> None:
+    parser = _add(
+        commands, "serve", _serve, "serve a store's models over HTTP, as the deployed function does", store=True
+    )
+    parser.add_argument("--host", default="127.0.0.1", metavar="H", help="address to bind (default: 127.0.0.1)")
+    parser.add_argument("--port", default=8080, type=_port, metavar="P", help="0 takes a free one (default: 8080)")
+    parser.add_argument("--model", default="", metavar="NAME", help="load this model before the first request")
+    parser.add_argument("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    from litelambda.serve import serve
+
+    serve(arguments.store, arguments.host, arguments.port, arguments.model, arguments.log_level)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: expected a number from 0 to 65535")
+    return int(text)
+
+
+def _add_package(commands: Any) -> None:
+    parser = _add(commands, "package", _package, "make the deployment package, exactly what `sam build` ships")
+    parser.add_argument("--arch", choices=("x86_64", "arm64"), default="arm64", help="(default: arm64)")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
+    _add_json(parser)
+
+
+def _package(arguments: argparse.Namespace) -> None:
+    from litelambda.package import package
+
+    result = package(arguments.arch, arguments.output)
+    if arguments.json:
+        _print_json(result.summary())
+        return
+    print(f"{result.archive}: {result.size_bytes / 1e6:.2f} MB, SHA-256 {result.sha256}")
+    for note in result.notes:
+        print(f"litelambda: note: {note}", file=sys.stderr)
+
+
+def _add_bench(commands: Any) -> None:
+    from litelambda.bench import cold, warm
+
+    bench = commands.add_parser("bench", help="measure cold starts and requests against a floor and peers")
+    kinds = bench.add_subparsers(title="benchmarks", metavar="KIND", required=True)
+    cold_parser = _add(kinds, "cold", _bench_cold, "time every handler from the start of its process to ready")
+    cold.add_arguments(cold_parser)
+    _add_json(cold_parser)
+    warm_parser = _add(kinds, "warm", _bench_warm, "time requests to handlers that are up")
+    warm.add_arguments(warm_parser)
+    _add_json(warm_parser)
+
+
+def _bench_cold(arguments: argparse.Namespace) -> None:
+    from litelambda.bench import cold, report
+
+    result = cold.run(arguments)
+    if arguments.json:
+        _print_json(result)
+    else:
+        report.show_cold(result)
+
+
+def _bench_warm(arguments: argparse.Namespace) -> None:
+    from litelambda.bench import report, warm
+
+    result = warm.run(arguments)
+    if arguments.json:
+        _print_json(result)
+    else:
+        report.show_warm(result)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""`litelambda serve`: the deployed handler, behind the local gateway, on this machine."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from litelambda.errors import UsageError
+from litelambda.gateway import Gateway, routes_of_template
+from litelambda.paths import TEMPLATE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["serve"]
+
+
+def serve(store: str, host: str, port: int, model: str = "", log_level: str = "INFO") -> None:
+    """Serve the models of a store over HTTP until interrupted.
+
+    Args:
+        store: URL of the store.
+        host: address to bind.
+        port: port to bind, 0 for any free one; the one taken is printed on stderr.
+        model: a model to load before the first request; "" loads each on its first request.
+        log_level: the function's LOG_LEVEL.
+
+    Raises:
+        UsageError: the port is taken.
+        ServingError: the model cannot be loaded.
+    """
+    os.environ.update(_environment(store, model, log_level))
+    handler = importlib.import_module("predict").handler
+    config = uvicorn.Config(
+        Gateway(handler, routes_of_template(TEMPLATE)),
+        host=host,
+        port=port,
+        log_level="warning",
+        lifespan="off",
+        ws="none",
+        server_header=False,
+        date_header=False,
+    )
+    try:
+        listener = config.bind_socket()
+    except SystemExit as error:
+        raise UsageError(f"cannot listen on {host}:{port}: is it in use? Choose another --port") from error
+    address, bound_port = listener.getsockname()[:2]
+    print(f"litelambda: serving {store} on http://{address}:{bound_port} (Ctrl-C stops)", file=sys.stderr, flush=True)
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def _environment(store: str, model: str, log_level: str) -> Mapping[str, str]:
+    environment = {"MODEL_STORE": store, "MODEL_NAME": model, "LOG_LEVEL": log_level, "METRICS_NAMESPACE": ""}
+    if store.startswith("s3://"):
+        environment |= _aws_environment()
+    return environment
+
+
+def _aws_environment() -> dict[str, str]:
+    """Credentials and region of this machine's AWS profile, in the variables that a function gets them in."""
+    import boto3
+
+    session = boto3.Session()
+    credentials = session.get_credentials()
+    if credentials is None:
+        raise UsageError("no AWS credentials found: run `aws configure`, or set AWS_PROFILE")
+    frozen = credentials.get_frozen_credentials()
+    values = {
+        "AWS_ACCESS_KEY_ID": frozen.access_key,
+        "AWS_SECRET_ACCESS_KEY": frozen.secret_key,
+        "AWS_SESSION_TOKEN": frozen.token,
+        "AWS_REGION": session.region_name,
+    }
+    return {name: value for name, value in values.items() if value}
