@@ -47,7 +47,7 @@ TASK_ROOT = "/var/task"  # where Lambda puts the bundle: the path that traceback
 # All that `import obstore` and `obstore.store` load.
 _OBSTORE_FILES = ("__init__.py", "_obstore.abi3.so", "store.py")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment that a zip can name
-_EPOCH_SECONDS = 315_532_800  # the same, UTC
+_EPOCH_SECONDS = 315_619_200  # a day later, UTC: `sam deploy` zips the folder in local time, which must not be 1979
 _COMPRESSION_LEVEL = 9
 
 

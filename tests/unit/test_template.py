@@ -1,0 +1,270 @@
+"""What the deployment template promises: nothing open, nothing too wide, every log kept for a stated time."""
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from litelambda.package import ARCHITECTURES, PYTHON_VERSION
+from litelambda.paths import FUNCTIONS, PROJECT, TEMPLATE
+from serving.settings import SETTINGS
+
+Template = dict[str, Any]
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with CloudFormation's tags: `!Ref x` reads as {"Ref": "x"}, `!GetAtt a.b` as {"Fn::GetAtt": "a.b"}."""
+
+
+def _intrinsic(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> Template:
+    name = suffix if suffix in {"Ref", "Condition"} else f"Fn::{suffix}"
+    if isinstance(node, yaml.ScalarNode):
+        return {name: loader.construct_scalar(node)}
+    if isinstance(node, yaml.SequenceNode):
+        return {name: loader.construct_sequence(node, deep=True)}
+    assert isinstance(node, yaml.MappingNode)
+    return {name: loader.construct_mapping(node, deep=True)}
+
+
+_Loader.add_multi_constructor("!", _intrinsic)
+
+TEMPLATES = [TEMPLATE, *sorted((PROJECT / "infra").glob("*.yaml"))]
+
+
+def _load(path: Path) -> Template:
+    return yaml.load(path.read_text(encoding="utf-8"), _Loader)  # _Loader is a SafeLoader
+
+
+@pytest.fixture(scope="module")
+def template() -> Template:
+    """template.yaml, parsed."""
+    return _load(TEMPLATE)
+
+
+def _of_type(template: Template, *types: str) -> dict[str, Template]:
+    return {name: resource for name, resource in template["Resources"].items() if resource["Type"] in types}
+
+
+def _alternatives(value: Any) -> Iterator[Any]:
+    """Every value that an expression can take, through !If and lists."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _alternatives(item)
+    elif isinstance(value, dict) and set(value) == {"Fn::If"}:
+        yield from _alternatives(value["Fn::If"][1:])
+    elif value != {"Ref": "AWS::NoValue"}:
+        yield value
+
+
+def _statements(template: Template) -> Iterator[tuple[str, Template]]:
+    """Every policy statement with the name of its resource."""
+    for name, resource in template["Resources"].items():
+        properties = resource.get("Properties", {})
+        documents = [
+            policy["PolicyDocument"] for policy in properties.get("Policies", []) if "PolicyDocument" in policy
+        ]
+        documents += [properties[key] for key in ("PolicyDocument", "AssumeRolePolicyDocument") if key in properties]
+        for document in documents:
+            for statement in _alternatives(document["Statement"]):
+                yield name, statement
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
+def test_no_statement_allows_everything(path: Path) -> None:
+    """No policy allows a wildcard action, all resources, or all principals."""
+    for name, statement in _statements(_load(path)):
+        if statement["Effect"] == "Deny":
+            continue
+        where = f"{name}.{statement.get('Sid', '')}"
+        for action in _alternatives(statement["Action"]):
+            assert "*" not in action, f"{where} allows {action}"
+        for resource in _alternatives(statement.get("Resource", [])):
+            assert resource != "*", f"{where} reaches every resource"
+        assert statement.get("Principal") != "*", f"{where} trusts everyone"
+
+
+def test_functions_have_written_roles(template: Template) -> None:
+    """Each function's role is spelt out here: no managed policy comes in, by hand or through SAM."""
+    functions = _of_type(template, "AWS::Serverless::Function")
+    assert functions
+    for name, function in functions.items():
+        role = function["Properties"]["Role"]["Fn::GetAtt"].removesuffix(".Arn")
+        assert "ManagedPolicyArns" not in template["Resources"][role]["Properties"], name
+        assert "Policies" not in function["Properties"], name
+
+
+def test_predict_can_only_read(template: Template) -> None:
+    """The predict function may read artifacts and write its log, and no more."""
+    actions = {
+        action
+        for name, statement in _statements(template)
+        if name == "PredictRole" and "Resource" in statement
+        for action in _alternatives(statement["Action"])
+    }
+    assert actions == {"logs:CreateLogStream", "logs:PutLogEvents", "s3:GetObject", "s3:ListBucket", "kms:Decrypt"}
+
+
+def test_every_route_is_authorised(template: Template) -> None:
+    """Every route follows the one Authorization parameter, whose default is signed requests."""
+    routes = _of_type(template, "AWS::ApiGatewayV2::Route")
+    keys = {route["Properties"]["RouteKey"] for route in routes.values()}
+    assert keys == {"GET /", "GET /healthz", "ANY /v1/{proxy+}", "ANY /v2", "ANY /v2/{proxy+}"}
+    for name, route in routes.items():
+        assert route["Properties"]["AuthorizationType"] == {"Ref": "Authorization"}, name
+    assert template["Parameters"]["Authorization"]["Default"] == "AWS_IAM"
+
+
+def test_no_other_door(template: Template) -> None:
+    """Functions are reached through the API alone: no events and no function URLs beside it."""
+    for name, function in _of_type(template, "AWS::Serverless::Function").items():
+        assert not {"Events", "FunctionUrlConfig"} & set(function["Properties"]), name
+
+
+def test_api_logs_and_throttles(template: Template) -> None:
+    """Every stage writes access logs as JSON, without payloads, and throttles."""
+    for name, stage in _of_type(template, "AWS::ApiGatewayV2::Stage").items():
+        properties = stage["Properties"]
+        fields = json.loads(properties["AccessLogSettings"]["Format"])
+        assert not any("body" in value.lower() or "header" in value.lower() for value in fields.values()), name
+        assert {"ThrottlingRateLimit", "ThrottlingBurstLimit"} <= set(properties["DefaultRouteSettings"]), name
+
+
+def test_every_function_logs_into_a_group_with_retention(template: Template) -> None:
+    """Each function writes into a log group of the template, and each group forgets."""
+    groups = _of_type(template, "AWS::Logs::LogGroup")
+    for name, group in groups.items():
+        assert "RetentionInDays" in group["Properties"], name
+    for name, function in _of_type(template, "AWS::Serverless::Function").items():
+        assert function["Properties"]["LoggingConfig"]["LogGroup"]["Ref"] in groups, name
+
+
+def test_every_bucket_is_closed(template: Template) -> None:
+    """Each bucket is encrypted, blocks public access, refuses plain HTTP and survives the stack."""
+    buckets = _of_type(template, "AWS::S3::Bucket")
+    policies = {
+        policy["Properties"]["Bucket"]["Ref"]: policy["Properties"]["PolicyDocument"]["Statement"]
+        for policy in _of_type(template, "AWS::S3::BucketPolicy").values()
+    }
+    assert "ArtifactBucket" in buckets
+    for name, bucket in buckets.items():
+        properties = bucket["Properties"]
+        assert properties["BucketEncryption"], name
+        assert set(properties["PublicAccessBlockConfiguration"].values()) == {True}, name
+        assert any(
+            statement["Effect"] == "Deny" and statement["Condition"] == {"Bool": {"aws:SecureTransport": False}}
+            for statement in policies[name]
+        ), name
+        assert bucket["DeletionPolicy"] == "Retain", name
+
+
+def test_artifacts_are_versioned_and_logged(template: Template) -> None:
+    """The artifact bucket keeps versions, expires old ones, and logs who reads them."""
+    properties = template["Resources"]["ArtifactBucket"]["Properties"]
+    assert properties["VersioningConfiguration"] == {"Status": "Enabled"}
+    assert properties["LoggingConfiguration"]["DestinationBucketName"] == {"Ref": "AccessLogBucket"}
+    assert any("NoncurrentVersionExpiration" in rule for rule in properties["LifecycleConfiguration"]["Rules"])
+
+
+def test_environment_is_what_the_code_reads(template: Template) -> None:
+    """The predict function's environment names every setting that the code reads, and no other."""
+    variables = template["Resources"]["PredictFunction"]["Properties"]["Environment"]["Variables"]
+    assert set(variables) == {setting.name for setting in SETTINGS}
+
+
+def test_defaults_agree_with_the_code(template: Template) -> None:
+    """A setting left alone means the same in the template and in the code."""
+    variables = template["Resources"]["PredictFunction"]["Properties"]["Environment"]["Variables"]
+    for setting in SETTINGS:
+        value = variables[setting.name]
+        if setting.default is not None:
+            assert template["Parameters"][value["Ref"]]["Default"] == setting.default, setting.name
+
+
+def test_handlers_exist(template: Template) -> None:
+    """Every handler is a module at the root of the shipped code, on the interpreter that the bytecode is for."""
+    for name, function in _of_type(template, "AWS::Serverless::Function").items():
+        module, _, attribute = function["Properties"]["Handler"].partition(".")
+        assert (FUNCTIONS / f"{module}.py").is_file(), name
+        assert attribute == "handler", name
+        assert function["Properties"]["Runtime"] == f"python{PYTHON_VERSION}", name
+
+
+def test_build_targets_exist(template: Template) -> None:
+    """Each function has its makefile target, found through a makefile for each architecture."""
+    architectures = template["Parameters"]["Architecture"]["AllowedValues"]
+    assert set(architectures) == set(ARCHITECTURES)
+    targets = re.findall(r"^build-(\w+):", (PROJECT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    for name, function in _of_type(template, "AWS::Serverless::Function").items():
+        assert name in targets
+        assert function["Metadata"]["BuildMethod"] == "makefile", name
+        for architecture in architectures:
+            folder = function["Metadata"]["ContextPath"]["Fn::Sub"].replace("${Architecture}", architecture)
+            assert f"ARCH := {architecture}\n" in (PROJECT / folder / "Makefile").read_text(encoding="utf-8"), name
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
+def test_every_reference_resolves(path: Path) -> None:
+    """Every !Ref, !GetAtt, !Sub and condition names something that the template has, and every parameter is used."""
+    template = _load(path)
+    known = {*template.get("Parameters", {}), *template["Resources"]}
+    used = set(_references({key: template.get(key, {}) for key in ("Conditions", "Resources", "Outputs")}))
+    assert {name for name in used if not name.startswith("AWS::")} <= known
+    assert set(template.get("Parameters", {})) <= used
+
+
+def _references(value: Any) -> Iterator[str]:
+    if isinstance(value, list):
+        for item in value:
+            yield from _references(item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if key == "Ref":
+                yield item
+            elif key == "Fn::GetAtt":
+                yield item.split(".")[0]
+            elif key == "Fn::Sub":
+                text, local = (item, {}) if isinstance(item, str) else item
+                names = {name.split(".")[0] for name in re.findall(r"\$\{([\w.:]+)\}", text)}
+                yield from names - set(local)
+                yield from _references(local)
+            else:
+                yield from _references(item)
+
+
+@pytest.mark.parametrize(
+    ("value", "accepted"),
+    [
+        ("", True),
+        ("s3://my-models/models", True),
+        ("s3://my-models/a/b.c", True),
+        ("file:///var/task/models", True),
+        ("s3://my-models", False),
+        ("s3://my-models/", False),
+        ("s3://my-models/models/", False),
+        ("https://example.com/models", False),
+    ],
+)
+def test_model_store_pattern(template: Template, value: str, *, accepted: bool) -> None:
+    """The ModelStore parameter takes what the read policy can be derived from: a bucket and a prefix, or a file URL."""
+    pattern = template["Parameters"]["ModelStore"]["AllowedPattern"]
+    assert bool(re.fullmatch(pattern, value)) is accepted
+
+
+def test_samconfig_names_known_parameters(template: Template) -> None:
+    """samconfig.toml overrides only parameters that exist, alike for build and deploy."""
+    config = tomllib.loads((PROJECT / "samconfig.toml").read_text(encoding="utf-8"))
+    for environment in (value for value in config.values() if isinstance(value, dict)):
+        overrides = {
+            command: environment[command]["parameters"].get("parameter_overrides", "")
+            for command in ("build", "deploy")
+            if command in environment
+        }
+        assert len(set(overrides.values())) <= 1
+        for override in overrides.values():
+            for assignment in override.split():
+                assert assignment.split("=")[0] in template["Parameters"]
