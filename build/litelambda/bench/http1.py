@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 MAX_HEAD_BYTES = 2 * 1024 * 1024  # a runtime client may send a megabyte of X-Ray cause in one header
@@ -87,7 +88,9 @@ class Connection:
         return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
     def close(self) -> None:
-        """Close the socket; harmless when the peer did so first."""
+        """End the connection both ways, so that a thread that reads it stops; harmless when the peer did so first."""
+        with suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
         self.sock.close()
 
     def _read_body(self, headers: Mapping[str, str]) -> bytes:
