@@ -169,15 +169,15 @@ def _package(arguments: argparse.Namespace) -> None:
 
 
 def _add_bench(commands: Any) -> None:
-    from litelambda.bench import cold, warm
+    from litelambda.bench.flags import add_cold_arguments, add_warm_arguments
 
     bench = commands.add_parser("bench", help="measure cold starts and requests against a floor and peers")
     kinds = bench.add_subparsers(title="benchmarks", metavar="KIND", required=True)
     cold_parser = _add(kinds, "cold", _bench_cold, "time every handler from the start of its process to ready")
-    cold.add_arguments(cold_parser)
+    add_cold_arguments(cold_parser)
     _add_json(cold_parser)
     warm_parser = _add(kinds, "warm", _bench_warm, "time requests to handlers that are up")
-    warm.add_arguments(warm_parser)
+    add_warm_arguments(warm_parser)
     _add_json(warm_parser)
 
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from litelambda.bench.contenders import FLOOR, OURS, USUAL, Contender, choose, contenders_for
-from litelambda.bench.flags import add_model_arguments
 from litelambda.bench.machine import describe_machine
 from litelambda.bench.report import Progress
 from litelambda.bench.requirements import require_runtime
@@ -31,23 +30,6 @@ class _Timings:
     init_ms: list[float] = field(default_factory=list)
     first_ms: list[float] = field(default_factory=list)
     rss_mb: list[float] = field(default_factory=list)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's flags, but for `--json`, which all commands share."""
-    add_model_arguments(parser)
-    parser.add_argument(
-        "--runs", type=int, default=11, metavar="N", help="counted starts of each handler (default: 11)"
-    )
-    parser.add_argument(
-        "--store-latency-ms", type=float, default=0.0, metavar="MS",
-        help="time to first byte of the loopback S3; S3 itself takes about 30 (default: 0)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--store-mb-per-s", type=float, default=None, metavar="MB",
-        help="bandwidth of each stream of the loopback S3; S3 itself gives about 80 (default: unlimited)",
-    )  # fmt: skip
-    parser.add_argument("--handlers", metavar="A,B,…", help="only these, in this order (default: all)")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The flags that the benchmarks share."""
+"""The flags of the benchmarks, apart from what runs them: declaring them must not slow every other command down."""
 
 from __future__ import annotations
 
@@ -8,8 +8,36 @@ from pathlib import Path
 from litelambda.paths import DEFAULT_STORE
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what is served, from where, and by which package."""
+def add_cold_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags of `bench cold`, but for `--json`, which all commands share."""
+    _add_model_arguments(parser)
+    parser.add_argument(
+        "--runs", type=int, default=11, metavar="N", help="counted starts of each handler (default: 11)"
+    )
+    parser.add_argument(
+        "--store-latency-ms", type=float, default=0.0, metavar="MS",
+        help="time to first byte of the loopback S3; S3 itself takes about 30 (default: 0)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--store-mb-per-s", type=float, default=None, metavar="MB",
+        help="bandwidth of each stream of the loopback S3; S3 itself gives about 80 (default: unlimited)",
+    )  # fmt: skip
+    parser.add_argument("--handlers", metavar="A,B,…", help="only these, in this order (default: all)")
+
+
+def add_warm_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags of `bench warm`, but for `--json`."""
+    _add_model_arguments(parser)
+    parser.add_argument(
+        "--invokes",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="counted invokes of each handler and case (default: 1000)",
+    )
+
+
+def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="mnist_mlp", metavar="NAME", help="model to serve (default: mnist_mlp)")
     parser.add_argument(
         "--store", default=DEFAULT_STORE, metavar="URL", help="store that has it (default: models/ here)"

@@ -17,7 +17,6 @@ from typing import Any
 
 from litelambda.bench.contenders import FLOOR, OURS, USUAL, choose, contenders_for
 from litelambda.bench.environment import Environment
-from litelambda.bench.flags import add_model_arguments
 from litelambda.bench.machine import describe_machine
 from litelambda.bench.report import Progress
 from litelambda.bench.requirements import require_runtime
@@ -38,18 +37,6 @@ _BLOCK = 50
 _WARM_UP = 100
 _RAW_S = 0.5
 _AGREE_WITHIN = 0.02
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's flags, but for `--json`, which all commands share."""
-    add_model_arguments(parser)
-    parser.add_argument(
-        "--invokes",
-        type=int,
-        default=1000,
-        metavar="N",
-        help="counted invokes of each handler and case (default: 1000)",
-    )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

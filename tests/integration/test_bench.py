@@ -1,0 +1,144 @@
+"""`litelambda bench` from the command line: every handler in the real runtime client, on a tiny published model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from litelambda.cli import main
+
+pytestmark = pytest.mark.slow
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+HANDLERS = ["hello", "litelambda", "litelambda_pinned", "litelambda_bundled", "usual"]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """The URL of a store with one version of the model `tiny`."""
+    root = tmp_path_factory.mktemp("models")
+    artifact = (GOLDEN / "tiny_int8.tflite").read_bytes()
+    manifest = {
+        "format_version": 1,
+        "model": "tiny",
+        "version": 1,
+        "artifact": "model.tflite",
+        "files": {"model.tflite": {"sha256": hashlib.sha256(artifact).hexdigest(), "size_bytes": len(artifact)}},
+        "default_signature": "predict",
+        "signatures": {
+            "predict": {
+                "inputs": [{"name": "x", "dtype": "float32", "shape": [-1, 4], "quantization": None}],
+                "outputs": [{"name": "probabilities", "dtype": "float32", "shape": [-1, 3], "quantization": None}],
+            }
+        },
+        "batching": {"dynamic": True, "verified_sizes": [1, 2, 3, 8, 32]},
+        "preprocessing": {},
+        "labels": None,
+    }
+    folder = root / "tiny" / "1"
+    folder.mkdir(parents=True)
+    document = json.dumps(manifest).encode()
+    (folder / "model.tflite").write_bytes(artifact)
+    (folder / "manifest.json").write_bytes(document)
+    pin = {"manifest_sha256": hashlib.sha256(document).hexdigest(), "artifact": "model.tflite"}
+    (root / "tiny" / "aliases.json").write_text(json.dumps({"latest": 1, "versions": {"1": pin}}))
+    return root.as_uri()
+
+
+def test_cold_measures_every_handler(store, capsys):
+    """One JSON document with times, memory and ratios of all handlers, and nothing else printed."""
+    assert main(["bench", "cold", "--store", store, "--model", "tiny", "--runs", "1", "--json"]) == 0
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
+    assert printed.err == ""
+    assert list(result["handlers"]) == HANDLERS
+    for numbers in result["handlers"].values():
+        assert numbers["init_ms_min"] <= numbers["init_ms"] <= numbers["init_ms_max"]
+        assert min(numbers["init_ms"], numbers["first_ms"], numbers["rss_mb"]) > 0
+    assert set(result["ratios"]) == {"init_over_floor", "added_vs_usual"}
+    assert (result["model"]["name"], result["runs"]) == ("tiny", 1)
+    assert result["machine"]["packages"]["awslambdaric"]
+
+
+def test_cold_prints_a_table(store, capsys):
+    """Without --json a person reads one line for each handler that was asked for."""
+    arguments = ["bench", "cold", "--store", store, "--model", "tiny", "--runs", "1", "--handlers", "hello,litelambda"]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "litelambda" in printed
+    assert "usual" not in printed
+
+
+def test_the_stores_latency_is_part_of_init(store, capsys):
+    """A slow S3 holds INIT up by at least one time to first byte."""
+    arguments = ["bench", "cold", "--store", store, "--model", "tiny", "--runs", "1", "--handlers", "litelambda"]
+    assert main([*arguments, "--store-latency-ms", "200", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["handlers"]["litelambda"]["init_ms"] >= 200
+
+
+def test_warm_measures_both_cases(store, capfd):
+    """Times on top of hello world's for one row and for 32, beside the usual handler's and the bare run's."""
+    assert main(["bench", "warm", "--store", store, "--model", "tiny", "--invokes", "20", "--json"]) == 0
+    result = json.loads(capfd.readouterr().out)
+    assert list(result["cases"]) == ["json_1_row", "json_32_rows"]
+    for case in result["cases"].values():
+        assert {"p50_us", "p99_us", "raw_us", "usual_us", "ratio"} <= set(case)
+        assert case["raw_us"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["cold", "--model", "absent"], 1, "litelambda build build/recipes/absent.toml"),
+        (["warm", "--model", "absent"], 1, "litelambda build build/recipes/absent.toml"),
+        (["cold", "--model", "tiny", "--handlers", "helo"], 2, "choose from hello"),
+        (["cold", "--model", "tiny", "--runs", "0"], 2, "--runs >= 1"),
+        (["warm", "--model", "tiny", "--invokes", "0"], 2, "--invokes >= 1"),
+        (["cold", "--model", "tiny", "--package", "/nonexistent"], 1, "predict.py"),
+    ],
+)
+def test_mistakes_are_named(store, capsys, arguments, code, message):
+    """A missing model, package or handler and an impossible number each have an exit code and a sentence."""
+    assert main(["bench", *arguments, "--store", store]) == code
+    assert message in capsys.readouterr().err
+
+
+def test_a_damaged_artifact_fails_with_the_handlers_own_words(store, tmp_path, capsys):
+    """What a function says when its INIT fails is what the benchmark says."""
+    copy = tmp_path / "models"
+    subprocess.run(["cp", "-r", store.removeprefix("file://"), str(copy)], check=True)
+    artifact = copy / "tiny" / "1" / "model.tflite"
+    artifact.write_bytes(artifact.read_bytes()[:-1] + b"?")
+    arguments = ["bench", "cold", "--store", copy.as_uri(), "--model", "tiny", "--handlers", "litelambda"]
+    assert main(arguments) == 1
+    assert "DigestError" in capsys.readouterr().err
+
+
+def test_an_interrupt_leaves_no_process_behind(store):
+    """Ctrl-C ends the benchmark with 130, and the handler that ran with it."""
+    command = [sys.executable, "-m", "litelambda.cli", "bench", "cold", "--store", store, "--model", "tiny"]
+    arguments = [*command, "--runs", "50", "--handlers", "litelambda", "--store-latency-ms", "5000"]
+    with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as bench:
+        child = _wait_for_child(bench.pid)
+        bench.send_signal(signal.SIGINT)
+        _output, errors = bench.communicate(timeout=30)
+    assert bench.returncode == 130
+    assert b"interrupted" in errors
+    assert not Path(f"/proc/{child}").exists()
+
+
+def _wait_for_child(pid: int) -> int:
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    deadline = time.monotonic() + 30
+    while not (found := children.read_text().split()):
+        assert time.monotonic() < deadline
+        os.sched_yield()
+    return int(found[0])
