@@ -37,7 +37,8 @@ TEMPLATES = [TEMPLATE, *sorted((PROJECT / "infra").glob("*.yaml"))]
 
 
 def _load(path: Path) -> Template:
-    return yaml.load(path.read_text(encoding="utf-8"), _Loader)  # _Loader is a SafeLoader
+    loaded: Template = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader
+    return loaded
 
 
 @pytest.fixture(scope="module")
