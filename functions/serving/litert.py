@@ -38,7 +38,7 @@ _MAX_RANK = 8
 _STATUS = {
     1: "invalid argument",
     2: "out of memory",
-    3: "runtime failure",
+    3: "runtime failure; the runtime's own line on stderr names the operator",
     4: "missing input tensor",
     5: "unsupported",
     6: "not found",

@@ -1,0 +1,80 @@
+"""Make the tiny flatbuffers beside this file: `python tests/golden/make_models.py`. They are committed, so that the tests
+of the serving side need no TensorFlow, and so that an artifact once published is proven to load in every later version.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+
+import numpy as np
+import tensorflow as tf
+
+FOLDER = Path(__file__).parent
+FIXED_SIZE_DTYPES = (
+    "bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32", "float64",
+)  # fmt: skip
+
+
+def convert(name, function, specs, *, calibration=None, io=tf.float32):
+    """Export a function under the signature `predict` and convert it; with calibration data to full int8."""
+    module = tf.Module()
+    module.predict = tf.function(function, input_signature=specs)
+    with tempfile.TemporaryDirectory() as folder:
+        tf.saved_model.save(module, folder, signatures={"predict": module.predict})
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["predict"])
+        if name == "unsupported_op":
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS, tf.lite.OpsSet.SELECT_TF_OPS]
+        if calibration is not None:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.representative_dataset = lambda: ({specs[0].name: row[None]} for row in calibration)
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+            converter.inference_input_type = converter.inference_output_type = io
+        (FOLDER / f"{name}.tflite").write_bytes(converter.convert())
+
+
+def main():
+    random = np.random.default_rng(0)
+    weights = tf.constant(random.normal(size=(4, 3)), tf.float32)
+    rows = random.uniform(0, 1, size=(64, 4)).astype("float32")
+    x4 = tf.TensorSpec([None, 4], tf.float32, name="x")
+
+    # The TensorFlow Serving tutorial's model.
+    convert("half_plus_two", lambda x: {"y": x / 2 + 2}, [tf.TensorSpec([None], tf.float32, name="x")])
+    # int8 inside, float32 at the edges, as the build makes them.
+    classify = lambda x: {"probabilities": tf.nn.softmax(x @ weights)}  # noqa: E731
+    convert("tiny_int8", classify, [x4], calibration=rows)
+    # The same with raw codes at the edges.
+    convert("tiny_int8_raw", classify, [x4], calibration=rows, io=tf.int8)
+    # Several inputs and outputs, of several dtypes and ranks.
+    convert(
+        "two_by_two",
+        lambda a, b: {"total": tf.reduce_sum(a, axis=1) + tf.cast(b, tf.float32), "twice": b * 2},
+        [tf.TensorSpec([None, 3], tf.float32, name="a"), tf.TensorSpec([None], tf.int32, name="b")],
+    )
+    # Every dtype of fixed size, out as it came in but for its shape.
+    for dtype in FIXED_SIZE_DTYPES:
+        convert(
+            f"dtype_{dtype}",
+            lambda x: {"y": tf.reshape(x, [3, 1])},
+            [tf.TensorSpec([1, 3], tf.dtypes.as_dtype(dtype), name="x")],
+        )
+    # No batch dimension at all.
+    convert("scalar", lambda x: {"y": x * 3.0}, [tf.TensorSpec([], tf.float32, name="x")])
+    # A batch size taken from SHAPE: its output keeps a stale size after a resize.
+    kernel = tf.constant(random.normal(size=(2, 2, 1, 2)), tf.float32)
+    dense = tf.constant(random.normal(size=(18, 3)), tf.float32)
+    convert(
+        "dynamic_flatten",
+        lambda x: {"y": tf.reshape(tf.nn.conv2d(x, kernel, 1, "VALID"), [tf.shape(x)[0], 18]) @ dense},
+        [tf.TensorSpec([None, 4, 4, 1], tf.float32, name="x")],
+    )
+    # An operator that only TensorFlow has.
+    convert("unsupported_op", lambda x: {"y": tf.linalg.det(x)}, [tf.TensorSpec([1, 2, 2], tf.float32, name="x")])
+
+
+if __name__ == "__main__":
+    main()
