@@ -1,0 +1,63 @@
+"""Imports TensorFlow and Keras late, once, and without their chatter."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_ENVIRONMENT = {
+    "KERAS_BACKEND": "tensorflow",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "TF_ENABLE_ONEDNN_OPTS": "0",  # oneDNN picks kernels by machine: other bytes elsewhere from the same seed
+}
+
+
+def load_tensorflow() -> Any:
+    """Import TensorFlow, quiet."""
+    if "tensorflow" not in sys.modules:
+        os.environ.update(_ENVIRONMENT)
+        for name in ("absl", "tensorflow", "h5py"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+    with native_stderr_held_back(unless="tensorflow" in sys.modules):
+        import tensorflow as tf
+    return tf
+
+
+def load_keras() -> Any:
+    """Import Keras on the TensorFlow backend, quiet."""
+    load_tensorflow()
+    import keras
+
+    return keras
+
+
+@contextmanager
+def native_stderr_held_back(*, unless: bool = False) -> Iterator[None]:
+    """Keep what native code writes to file descriptor 2, past every log level; show it only if the block fails.
+
+    Args:
+        unless: do nothing.
+    """
+    if unless:
+        yield
+        return
+    sys.stderr.flush()
+    original = os.dup(2)
+    try:
+        with tempfile.TemporaryFile() as held_back:
+            os.dup2(held_back.fileno(), 2)
+            try:
+                yield
+            except BaseException:
+                held_back.seek(0)
+                os.write(original, held_back.read())
+                raise
+            finally:
+                os.dup2(original, 2)
+    finally:
+        os.close(original)

@@ -1,0 +1,139 @@
+"""The TFLite converter in a process of its own: a model that crashes it becomes an error, not a crash of the build.
+
+    python -m litelambda.stages.convert JOBS.json
+
+runs as the child. JOBS.json lists conversions; the child notes in PROGRESS, beside it, which one it is at.
+It knows SavedModels and arrays, not Keras.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from litelambda.errors import ConversionError
+from litelambda.stages.backend import load_tensorflow
+
+SIGNATURE = "predict"  # not "serve": a SavedModel endpoint of that name silently drops the others
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """One flatbuffer to make.
+
+    Attributes:
+        subject: what is converted, for messages.
+        saved_model: folder of the SavedModel, with the signature "predict".
+        output: where the flatbuffer goes.
+        scheme: int8, dynamic, float16 or float32.
+        io: dtype at the edges of an int8 model.
+        representative: .npz with calibration rows, an array per input; needed by int8.
+        input_names: the inputs that those arrays are for, in their order.
+    """
+
+    subject: str
+    saved_model: str
+    output: str
+    scheme: str = "float32"
+    io: str = "float32"
+    representative: str | None = None
+    input_names: tuple[str, ...] = ()
+
+
+class ConverterCrashError(ConversionError):
+    """The converter's process died.
+
+    Attributes:
+        subject: the conversion it died at.
+    """
+
+    def __init__(self, subject: str, returncode: int) -> None:
+        self.subject = subject
+        cause = signal.Signals(-returncode).name if returncode < 0 else f"exit code {returncode}"
+        super().__init__(f"TensorFlow's converter crashed ({cause}) on {subject}")
+
+
+def convert(conversions: Sequence[Conversion], folder: Path) -> None:
+    """Make flatbuffers, one after the other, in one child process.
+
+    Args:
+        conversions: what to make.
+        folder: a scratch folder for the child's job and progress files.
+
+    Raises:
+        ConverterCrashError: the child died; its `subject` tells where.
+        ConversionError: the converter refused a model; the message names the operators.
+    """
+    jobs, progress = folder / "jobs.json", folder / "progress"
+    jobs.write_text(json.dumps([asdict(conversion) for conversion in conversions]))
+    progress.write_text(conversions[0].subject)
+    command = [sys.executable, "-m", "litelambda.stages.convert", str(jobs)]
+    # `run` kills the child when an exception (Ctrl-C) passes through.
+    child = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)  # noqa: S603 - our own module
+    if child.returncode == 0:
+        return
+    failure = folder / "failure"
+    subject = progress.read_text()
+    if failure.exists():
+        raise ConversionError(f"{subject} cannot be converted: {failure.read_text()}")
+    raise ConverterCrashError(subject, child.returncode)
+
+
+def _explain(error: Exception) -> str:
+    """The converter's reason in a sentence: the operators it lacks where it says so, else its first line."""
+    text = str(error)
+    operators = re.findall(r"^(?:TF Select|Custom) ops: (.+)$", text, re.MULTILINE)
+    if operators:
+        return f"TFLite has no operator for {', '.join(operators)}; replace them in the model"
+    if "TensorList" in text:
+        return "a recurrent layer loops over a dynamic batch; give it unroll=True"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:500] if lines else 'no reason given'}"
+
+
+def _main(jobs: Path) -> None:
+    for fields in json.loads(jobs.read_text()):
+        conversion = Conversion(**fields)
+        (jobs.parent / "progress").write_text(conversion.subject)
+        try:
+            artifact = _convert(conversion)
+        except Exception as error:  # noqa: BLE001 - whatever the converter raises is the parent's to report
+            (jobs.parent / "failure").write_text(_explain(error))
+            sys.exit(1)
+        Path(conversion.output).write_bytes(artifact)
+
+
+def _convert(conversion: Conversion) -> bytes:
+    tf = load_tensorflow()
+    converter = tf.lite.TFLiteConverter.from_saved_model(conversion.saved_model, signature_keys=[SIGNATURE])
+    if conversion.scheme != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if conversion.scheme == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if conversion.scheme == "int8" and conversion.representative:
+        with np.load(conversion.representative) as arrays:
+            rows = dict(zip(conversion.input_names, arrays.values(), strict=True))
+        converter.representative_dataset = lambda: _representative_rows(rows)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = converter.inference_output_type = tf.as_dtype(conversion.io)
+    artifact: bytes = converter.convert()
+    return artifact
+
+
+def _representative_rows(arrays: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, Mapping[str, NDArray[Any]]]]:
+    for index in range(len(next(iter(arrays.values())))):
+        yield SIGNATURE, {name: rows[index : index + 1] for name, rows in arrays.items()}
+
+
+if __name__ == "__main__":
+    _main(Path(sys.argv[1]))

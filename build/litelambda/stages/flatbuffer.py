@@ -1,0 +1,139 @@
+"""Reads a .tflite flatbuffer without running it: its signatures, and which of its operators compute in float."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+_EDGE_OPERATORS = {"QUANTIZE", "DEQUANTIZE"}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One input or output of a signature.
+
+    Attributes:
+        name: as the signature calls it.
+        dtype: numpy's name of the element type.
+        shape: sizes, -1 for a batch dimension.
+        quantization: (scale, zero_point) where the tensor is quantized as a whole.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    quantization: tuple[float, int] | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The tensor as the manifest describes it."""
+        scheme = self.quantization and {"scale": self.quantization[0], "zero_point": self.quantization[1]}
+        return {"name": self.name, "dtype": self.dtype, "shape": list(self.shape), "quantization": scheme}
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A named entry point; inputs and outputs in the order of the flatbuffer."""
+
+    key: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+
+def read_signatures(artifact: bytes) -> tuple[Signature, ...]:
+    """List the entry points of a flatbuffer."""
+    model = _parse(artifact)
+    signatures = []
+    for definition in model.signatureDefs or []:
+        graph = model.subgraphs[definition.subgraphIndex]
+        signatures.append(
+            Signature(
+                definition.signatureKey.decode(),
+                _tensors(graph, definition.inputs),
+                _tensors(graph, definition.outputs),
+            )
+        )
+    return tuple(signatures)
+
+
+def float_operators(artifact: bytes) -> list[str]:
+    """Name the operators that compute in float: float activations in or out, and no integer weights.
+
+    The QUANTIZE and DEQUANTIZE at a quantized model's edges do not count.
+    """
+    model = _parse(artifact)
+    names = _operator_names(model)
+    found = set()
+    for graph in model.subgraphs:
+        for operator in graph.operators or []:
+            name = names[operator.opcodeIndex]
+            if name not in _EDGE_OPERATORS and _is_float(model, graph, operator):
+                found.add(name)
+    return sorted(found)
+
+
+def weight_sparsity(artifact: bytes) -> float:
+    """The share of zeros among all integer weights of rank two and more."""
+    model = _parse(artifact)
+    zeros = total = 0
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            data = model.buffers[tensor.buffer].data
+            if tensor.type == _schema().TensorType.INT8 and data is not None and len(tensor.shape) > 1:
+                zeros += int(np.count_nonzero(np.asarray(data) == 0))
+                total += len(data)
+    return zeros / total if total else 0.0
+
+
+def _is_float(model: Any, graph: Any, operator: Any) -> bool:
+    schema = _schema()
+    activations: set[int] = set()
+    weights: set[int] = set()
+    for index in (*operator.inputs, *operator.outputs):
+        if index >= 0:
+            tensor = graph.tensors[index]
+            constant = model.buffers[tensor.buffer].data is not None
+            (weights if constant else activations).add(tensor.type)
+    integers = {schema.TensorType.INT4, schema.TensorType.INT8}
+    return schema.TensorType.FLOAT32 in activations and not integers & weights
+
+
+def _tensors(graph: Any, maps: Sequence[Any] | None) -> tuple[Tensor, ...]:
+    return tuple(_tensor(entry.name.decode(), graph.tensors[entry.tensorIndex]) for entry in maps or [])
+
+
+def _tensor(name: str, tensor: Any) -> Tensor:
+    signature_shape = tensor.shapeSignature if tensor.shapeSignature is not None else tensor.shape
+    shape = tuple(int(size) for size in (signature_shape if signature_shape is not None else ()))
+    scheme = tensor.quantization
+    quantization = None
+    if scheme is not None and scheme.scale is not None and len(scheme.scale) == 1:
+        quantization = (float(scheme.scale[0]), int(scheme.zeroPoint[0]))
+    return Tensor(name, _enum_names("TensorType")[tensor.type].lower(), shape, quantization)
+
+
+def _operator_names(model: Any) -> list[str]:
+    builtin = _enum_names("BuiltinOperator")
+    names = []
+    for code in model.operatorCodes:
+        if code.customCode:
+            names.append(code.customCode.decode())
+        else:
+            names.append(builtin[max(code.builtinCode, code.deprecatedBuiltinCode)])
+    return names
+
+
+def _enum_names(enum: str) -> dict[int, str]:
+    return {value: name for name, value in vars(getattr(_schema(), enum)).items() if isinstance(value, int)}
+
+
+def _parse(artifact: bytes) -> Any:
+    return _schema().ModelT.InitFromObj(_schema().Model.GetRootAs(bytearray(artifact), 0))
+
+
+def _schema() -> Any:
+    from ai_edge_litert import schema_py_generated
+
+    return schema_py_generated

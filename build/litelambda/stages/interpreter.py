@@ -1,0 +1,80 @@
+"""Runs an artifact through `ai_edge_litert`'s own Interpreter: the reference that the shipped runtime must match."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from litelambda.stages.backend import native_stderr_held_back
+from litelambda.stages.flatbuffer import Tensor, read_signatures
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class Reference:
+    """An artifact in the reference Interpreter, one signature of it.
+
+    Attributes:
+        inputs: tensors of the signature, in the order of the flatbuffer.
+        outputs: the same for its outputs.
+    """
+
+    def __init__(self, artifact: bytes, signature: str = "predict", num_threads: int = 1) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        found = {each.key: each for each in read_signatures(artifact)}[signature]
+        self.inputs, self.outputs = found.inputs, found.outputs
+        with native_stderr_held_back():
+            interpreter = Interpreter(model_content=artifact, num_threads=num_threads)
+        self._runner = interpreter.get_signature_runner(signature)
+
+    def run(self, inputs: Mapping[str, NDArray[Any]], batch: int) -> Arrays:
+        """Run all rows, `batch` at a time, tensors as the artifact itself takes and gives them.
+
+        Args:
+            inputs: rows per input, in the input's own dtype.
+            batch: rows per run; the Interpreter is resized to it.
+        """
+        num_rows = len(next(iter(inputs.values())))
+        parts = [
+            self._runner(**{name: rows[start : start + batch] for name, rows in inputs.items()})
+            for start in range(0, num_rows, batch)
+        ]
+        return {output.name: np.concatenate([part[output.name] for part in parts]) for output in self.outputs}
+
+    def run_real(self, inputs: Mapping[str, NDArray[Any]], batch: int) -> Arrays:
+        """Run all rows on real values: quantized on the way in and back on the way out where the edges are integers."""
+        raw = {tensor.name: to_codes(inputs[tensor.name], tensor) for tensor in self.inputs}
+        outputs = self.run(raw, batch)
+        return {tensor.name: to_reals(outputs[tensor.name], tensor) for tensor in self.outputs}
+
+    def safe_batch(self, inputs: Mapping[str, NDArray[Any]], batch: int) -> int:
+        """`batch` where running so many rows at once gives the bits that one at a time gives, else 1."""
+        some = {name: rows[:batch] for name, rows in inputs.items()}
+        single = self.run_real(some, 1)
+        try:
+            together = self.run_real(some, batch)
+        except (RuntimeError, ValueError):  # a shape in the graph is fixed to one row
+            return 1
+        return batch if all(np.array_equal(single[name], together[name]) for name in single) else 1
+
+
+def to_codes(values: NDArray[Any], tensor: Tensor) -> NDArray[Any]:
+    """Quantize real values for an integer tensor; for a float one only the dtype is changed."""
+    dtype = np.dtype(tensor.dtype)
+    if tensor.quantization is None or dtype.kind == "f":
+        return values.astype(dtype)
+    scale, zero_point = tensor.quantization
+    limits = np.iinfo(dtype)
+    return np.clip(np.round(values / np.float32(scale)) + zero_point, limits.min, limits.max).astype(dtype)
+
+
+def to_reals(codes: NDArray[Any], tensor: Tensor) -> NDArray[Any]:
+    """Turn an integer tensor's codes into real values; others come back as they are."""
+    if tensor.quantization is None or codes.dtype.kind == "f":
+        return codes
+    scale, zero_point = tensor.quantization
+    return (codes.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
