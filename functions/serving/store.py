@@ -147,7 +147,7 @@ class S3Store:
             answer = self._get(self._client, key)
             _check_size(f"{self.url}/{key}", answer.meta["size"], max_bytes)
             data: Buffer = answer.bytes()
-        except BaseError as error:
+        except (BaseError, OSError) as error:
             raise _translated(error, f"{self.url}/{key}") from error
         return data
 
@@ -161,7 +161,7 @@ def _translated(error: Any, name: str) -> StoreError:
     """Obstore's error in our own terms. Its text can name hosts and headers, so it stays in the chained cause."""
     from obstore import exceptions
 
-    if isinstance(error, exceptions.NotFoundError):
+    if isinstance(error, (exceptions.NotFoundError, FileNotFoundError)):
         return ObjectNotFoundError(f"no object {name}")
     if isinstance(error, (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError)):
         return StoreAccessError(

@@ -1,0 +1,73 @@
+"""An S3 on loopback that misbehaves as told: for what moto cannot do (refusals, outages, bodies cut short)."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    Fault = Callable[[str], int | None]
+
+CUT_SHORT = -1
+"""A fault: a full Content-Length, half of the body, and a closed connection."""
+
+
+@contextmanager
+def faulty_s3(objects: Mapping[str, bytes], fault: Fault) -> Iterator[tuple[str, list[str]]]:
+    """Serve `objects` by key of a bucket named `bucket`.
+
+    Args:
+        objects: bodies by key.
+        fault: by key, the status to answer with instead, `CUT_SHORT`, or None to behave.
+
+    Yields:
+        The endpoint's URL, and the list of keys asked for so far.
+    """
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            key = self.path.removeprefix("/bucket/")
+            asked.append(key)
+            status = fault(key)
+            if status is not None and status != CUT_SHORT:
+                self._answer(status, b"<Error><Code>Fault</Code><Message>as told</Message></Error>")
+            elif key not in objects:
+                self._answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
+            elif status == CUT_SHORT:
+                body = objects[key]
+                self._head(200, len(body))
+                self.wfile.write(body[: len(body) // 2])
+                self.close_connection = True
+            else:
+                self._answer(200, objects[key])
+
+        def _answer(self, status: int, body: bytes) -> None:
+            self._head(status, len(body))
+            self.wfile.write(body)
+
+        def _head(self, status: int, length: int) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(length))
+            self.send_header("ETag", '"0"')
+            self.send_header("Last-Modified", "Mon, 01 Jan 2024 00:00:00 GMT")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", asked
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -1,0 +1,140 @@
+"""Events to requests and responses to events, for every kind of sender."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import zlib
+from pathlib import Path
+
+import pytest
+
+from serving import errors
+from serving.http import MAX_BODY_BYTES, Response, request_from_event, response_to_event, status_of
+
+EVENTS = Path(__file__).parents[1] / "events"
+
+
+def event(name: str, **fields) -> dict:
+    return {**json.loads((EVENTS / f"{name}.json").read_text()), **fields}
+
+
+def with_body(body: bytes, **headers: str) -> dict:
+    encoded = base64.b64encode(body).decode()
+    return event("http_api_v2_predict", body=encoded, isBase64Encoded=True, headers=headers)
+
+
+@pytest.mark.parametrize("sender", ["http_api_v2", "rest_v1", "function_url", "alb", "alb_multi_value"])
+@pytest.mark.parametrize("kind", ["predict", "predict_base64"])
+def test_every_sender_gives_the_same_request(sender, kind):
+    """Method, path, headers and body do not depend on who wraps them, nor on base64."""
+    request = request_from_event(event(f"{sender}_{kind}"))
+    assert request.method == "POST"
+    assert request.path == "/v1/models/tiny:predict"
+    assert request.headers["content-type"].startswith("application/")
+    assert "instances" in json.loads(request.body)
+
+
+def test_the_stage_is_no_part_of_the_path():
+    """A named stage of an HTTP API stands before the path, and is cut off."""
+    staged = event("http_api_v2_predict", rawPath="/prod/v1/models/tiny:predict")
+    staged["requestContext"] = {**staged["requestContext"], "stage": "prod"}
+    assert request_from_event(staged).path == "/v1/models/tiny:predict"
+
+
+def test_no_body_is_an_empty_one():
+    """A GET has no body field at all."""
+    assert request_from_event(event("http_api_v2_status")).body == b""
+
+
+@pytest.mark.parametrize("value", [{}, [], None, {"Records": []}, {"requestContext": None}])
+def test_other_events_are_refused(value):
+    """What is no HTTP event is named as such."""
+    with pytest.raises(errors.MalformedRequestError, match="not an HTTP event"):
+        request_from_event(value)
+
+
+@pytest.mark.parametrize("headers", [{"content-encoding": "gzip"}, {}])
+def test_gzip_is_known_by_its_magic_number(headers):
+    """Some gateways decompress and leave the header, others compress and drop it."""
+    assert request_from_event(with_body(gzip.compress(b"{}"), **headers)).body == b"{}"
+    assert request_from_event(with_body(b"{}", **headers)).body == b"{}"
+
+
+def test_deflate_is_decompressed():
+    """deflate means zlib."""
+    assert request_from_event(with_body(zlib.compress(b"{}"), **{"content-encoding": "deflate"})).body == b"{}"
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [(gzip.compress(b"x" * 100)[:-9], "cut short"), (b"\x1f\x8bgarbage", "damaged")],
+)
+def test_damaged_compression_is_the_clients_fault(body, message):
+    """A broken gzip body is a 400 that says so."""
+    with pytest.raises(errors.MalformedRequestError, match=message):
+        request_from_event(with_body(body))
+
+
+def test_a_gzip_bomb_is_refused_before_it_unfolds():
+    """A gigabyte of zeros in a megabyte of gzip is stopped at the limit."""
+    compressor = zlib.compressobj(9, zlib.DEFLATED, 31)
+    block = bytes(2**20)
+    bomb = b"".join(compressor.compress(block) for _ in range(1024)) + compressor.flush()
+    with pytest.raises(errors.PayloadTooLargeError, match="6291456 bytes"):
+        request_from_event(with_body(bomb))
+
+
+@pytest.mark.parametrize("encoded", [True, False])
+def test_a_body_over_the_limit_is_refused(encoded):
+    """Seven megabytes are too many, in base64 or not."""
+    body = "A" * (7 * 2**20)
+    sent = base64.b64encode(body.encode()).decode() if encoded else body
+    with pytest.raises(errors.PayloadTooLargeError, match="score the file in batch"):
+        request_from_event(event("http_api_v2_predict", body=sent, isBase64Encoded=encoded))
+    assert MAX_BODY_BYTES < len(body)
+
+
+def test_bad_base64_is_refused():
+    """A body marked as base64 that is none is the client's fault."""
+    with pytest.raises(errors.MalformedRequestError, match="base64"):
+        request_from_event(event("http_api_v2_predict", body="!!!", isBase64Encoded=True))
+
+
+def test_response_forms():
+    """Text goes as it is, bytes as base64; a load balancer gets its status line and its kind of headers."""
+    response = Response(404, '{"error":"x"}')
+    assert response_to_event(response, event("http_api_v2_predict")) == {
+        "statusCode": 404,
+        "headers": {"Content-Type": "application/json"},
+        "body": '{"error":"x"}',
+        "isBase64Encoded": False,
+    }
+    assert response_to_event(response, event("alb_predict"))["statusDescription"] == "404 Not Found"
+    many = response_to_event(response, event("alb_multi_value_predict"))
+    assert many["multiValueHeaders"] == {"Content-Type": ["application/json"]}
+    assert "headers" not in many
+    binary = response_to_event(Response(200, b"\x00\xff"), event("rest_v1_predict"))
+    assert (base64.b64decode(binary["body"]), binary["isBase64Encoded"]) == (b"\x00\xff", True)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (errors.MalformedRequestError(""), 400),
+        (errors.TensorError(""), 400),
+        (errors.ModelNotFoundError(""), 404),
+        (errors.MethodNotAllowedError(""), 405),
+        (errors.PayloadTooLargeError(""), 413),
+        (errors.UnsupportedError(""), 501),
+        (errors.StoreUnavailableError(""), 503),
+        (errors.StoreAccessError(""), 500),
+        (errors.DigestError(""), 500),
+        (errors.LiteRtError(""), 500),
+        (RuntimeError(""), 500),
+    ],
+)
+def test_statuses(error, status):
+    """4xx for the client's fault, 5xx only for ours."""
+    assert status_of(error) == status

@@ -1,0 +1,73 @@
+"""The function's environment."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import yaml
+
+from litelambda.paths import PROJECT, TEMPLATE
+from serving.errors import SettingsError
+from serving.settings import SETTINGS, Settings
+
+STORE = {"MODEL_STORE": "s3://bucket/models"}
+DIGEST = "0" * 64
+
+
+def test_defaults():
+    """Only the store must be set."""
+    settings = Settings.from_environment(STORE)
+    assert settings.model_name == ""
+    assert settings.model_version == "latest"
+    assert settings.num_threads == 1
+    assert settings.log_level == "INFO"
+    assert settings.metrics_namespace == "litelambda"
+
+
+@pytest.mark.parametrize(("memory_mb", "threads"), [("128", 1), ("1769", 1), ("3538", 2), ("10240", 5), ("odd", 1)])
+def test_one_thread_for_each_whole_vcpu(memory_mb, threads):
+    """Threads follow the CPU share that Lambda gives with memory."""
+    settings = Settings.from_environment({**STORE, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": memory_mb})
+    assert settings.num_threads == threads
+
+
+def test_empty_values_mean_the_default_but_for_metrics():
+    """A template hands on empty parameters; an empty namespace is how metrics are turned off."""
+    settings = Settings.from_environment({**STORE, "MODEL_VERSION": "", "LOG_LEVEL": "", "METRICS_NAMESPACE": ""})
+    assert (settings.model_version, settings.log_level, settings.metrics_namespace) == ("latest", "INFO", "")
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({}, "MODEL_STORE is not set"),
+        ({**STORE, "LOG_LEVEL": "LOUD"}, "LOG_LEVEL is 'LOUD', expected one of DEBUG"),
+        ({**STORE, "NUM_THREADS": "many"}, "expected a number from 1 to 64"),
+        ({**STORE, "NUM_THREADS": "0"}, "expected a number from 1 to 64"),
+        ({**STORE, "MODEL_MANIFEST_SHA256": "abc"}, "64 hexadecimal digits"),
+        ({**STORE, "MODEL_MANIFEST_SHA256": DIGEST}, "set its number"),
+    ],
+)
+def test_a_wrong_environment_says_what_it_may_be(environment, message):
+    """Each impossible value is refused by name, with what was expected."""
+    with pytest.raises(SettingsError, match=message):
+        Settings.from_environment(environment)
+
+
+def test_a_digest_pins_a_numbered_version():
+    """Digest and number together are accepted."""
+    pinned = {**STORE, "MODEL_VERSION": "3", "MODEL_MANIFEST_SHA256": DIGEST.upper()}
+    assert Settings.from_environment(pinned).manifest_sha256 == DIGEST
+
+
+def test_template_and_readme_know_every_setting():
+    """The README's table and the template's environment are this table, no more and no less."""
+    names = {setting.name for setting in SETTINGS}
+    loader = type("Loader", (yaml.SafeLoader,), {})
+    loader.add_multi_constructor("!", lambda *_: None)
+    template = yaml.load(TEMPLATE.read_text(), loader)
+    variables = template["Resources"]["PredictFunction"]["Properties"]["Environment"]["Variables"]
+    assert set(variables) == names
+    section = (PROJECT / "README.md").read_text().partition("### Settings")[2].partition("\n#")[0]
+    assert set(re.findall(r"^\| `([A-Z0-9_]+)`", section, re.MULTILINE)) == names

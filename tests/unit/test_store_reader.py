@@ -1,0 +1,232 @@
+"""Reading stores and fetching artifacts: from a folder, from moto's S3 server, and from an S3 in trouble."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+
+import boto3
+import pytest
+from faulty_s3 import CUT_SHORT, faulty_s3
+from golden_store import golden, make_manifest, publish
+from moto.server import ThreadedMotoServer
+
+from serving import errors, store
+from serving.artifact import Aliases, Background, fetch_artifact
+from serving.store import open_store, split_store_url
+
+
+@pytest.fixture
+def folder(tmp_path):
+    publish(tmp_path, "tiny_int8")
+    return tmp_path
+
+
+@pytest.fixture
+def aws(monkeypatch):
+    """Credentials and a region, as a function has them in its environment."""
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_REGION": "eu-west-1",
+        "AWS_DEFAULT_REGION": "eu-west-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def quick_retries(monkeypatch):
+    """One retry only: the tests of outages need not wait as long as a function may."""
+    monkeypatch.setattr(store, "_RETRIES", 1)
+
+
+@pytest.fixture
+def moto_s3(aws, monkeypatch):
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://{host}:{port}")
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="bucket", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    yield client
+    server.stop()
+
+
+def objects_of(root) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def upload(client, root) -> None:
+    for key, body in objects_of(root).items():
+        client.put_object(Bucket="bucket", Key=f"models/{key}", Body=body)
+
+
+@pytest.mark.parametrize(
+    ("url", "parts"),
+    [
+        ("file:///srv/models/", ("file", "", "/srv/models")),
+        ("s3://bucket", ("s3", "bucket", "")),
+        ("s3://bucket/a/b/", ("s3", "bucket", "a/b")),
+    ],
+)
+def test_store_urls(url, parts):
+    """The two kinds of store URL."""
+    assert split_store_url(url) == parts
+
+
+@pytest.mark.parametrize("url", ["", "models", "file://relative", "s3://", "s3:///x", "ftp://host/x"])
+def test_other_urls_are_refused(url):
+    """Anything else is refused with the two forms that are taken."""
+    with pytest.raises(errors.SettingsError, match="neither file:///path nor s3://bucket/prefix"):
+        open_store(url)
+
+
+def test_file_store_maps_what_it_reads(folder):
+    """A file's bytes come as they are, and a missing one is its own error."""
+    files = open_store(folder.as_uri())
+    assert bytes(files.fetch("tiny_int8/1/model.tflite", 10**6)) == golden("tiny_int8")
+    with pytest.raises(errors.ObjectNotFoundError, match="no file"):
+        files.fetch("tiny_int8/2/model.tflite", 10**6)
+    with pytest.raises(errors.StoreError, match="at most 10 were expected"):
+        files.fetch("tiny_int8/1/model.tflite", 10)
+    with pytest.raises(errors.StoreError):
+        files.fetch("tiny_int8/1", 10**6)
+    (folder / "empty").touch()
+    assert bytes(files.fetch("empty", 10)) == b""
+
+
+def test_file_store_url_may_be_percent_encoded(tmp_path):
+    """A path with a space is a URL with %20."""
+    folder = tmp_path / "my models"
+    publish(folder, "tiny_int8")
+    assert fetch_artifact(open_store(folder.as_uri()), "tiny_int8").manifest.version == 1
+
+
+def test_s3_through_the_handlers_own_client(moto_s3, folder):
+    """An artifact comes out of S3 as it went in, by alias, by number and pinned."""
+    upload(moto_s3, folder)
+    remote = open_store("s3://bucket/models")
+    digest = hashlib.sha256((folder / "tiny_int8/1/manifest.json").read_bytes()).hexdigest()
+    for version, pin in (("latest", ""), ("1", ""), ("1", digest)):
+        artifact = fetch_artifact(remote, "tiny_int8", version, pin)
+        assert bytes(artifact.model) == golden("tiny_int8")
+    with pytest.raises(errors.ObjectNotFoundError):
+        remote.fetch("nothing", 10)
+    with pytest.raises(errors.ModelNotFoundError):
+        fetch_artifact(remote, "nothing")
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "message"),
+    [
+        (403, errors.StoreAccessError, "needs s3:GetObject"),
+        (401, errors.StoreAccessError, "needs s3:GetObject"),
+        (500, errors.StoreUnavailableError, "could not deliver"),
+        (503, errors.StoreUnavailableError, "could not deliver"),
+        (CUT_SHORT, errors.StoreUnavailableError, "could not deliver"),
+    ],
+)
+def test_an_s3_in_trouble(aws, quick_retries, monkeypatch, folder, fault, kind, message):
+    """Refusals, outages and cut bodies of the artifact each raise their own error."""
+    with faulty_s3(objects_of(folder), lambda key: fault if key.endswith("model.tflite") else None) as (endpoint, _):
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
+        with pytest.raises(kind, match=message):
+            fetch_artifact(open_store("s3://bucket"), "tiny_int8")
+
+
+def test_a_passing_outage_is_retried(aws, monkeypatch, folder):
+    """One 503 costs a retry, not the model."""
+    seen = []
+
+    def once(key):
+        seen.append(key)
+        return 503 if len(seen) == 1 else None
+
+    with faulty_s3(objects_of(folder), once) as (endpoint, _):
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
+        assert fetch_artifact(open_store("s3://bucket"), "tiny_int8").manifest.version == 1
+
+
+@pytest.mark.parametrize(
+    ("version", "keys"),
+    [
+        ("1", {"tiny_int8/1/manifest.json", "tiny_int8/1/model.tflite"}),
+        ("latest", {"tiny_int8/aliases.json", "tiny_int8/1/manifest.json", "tiny_int8/1/model.tflite"}),
+    ],
+)
+def test_round_trips(aws, monkeypatch, folder, version, keys):
+    """Each object is asked for once: one round trip for a number, two through an alias."""
+    with faulty_s3(objects_of(folder), lambda _: None) as (endpoint, asked):
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
+        fetch_artifact(open_store("s3://bucket"), "tiny_int8", version)
+    assert sorted(asked) == sorted(keys)
+
+
+def test_a_damaged_artifact_is_never_served(folder):
+    """One changed byte, or one missing, is a digest error."""
+    path = folder / "tiny_int8/1/model.tflite"
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(errors.DigestError, match="has SHA-256"):
+        fetch_artifact(open_store(folder.as_uri()), "tiny_int8")
+    path.write_bytes(data[:-1])
+    with pytest.raises(errors.DigestError, match="bytes, the manifest pins"):
+        fetch_artifact(open_store(folder.as_uri()), "tiny_int8")
+
+
+def test_a_manifest_with_another_digest_is_never_served(folder):
+    """Neither the environment's pin nor the alias' can be got round by changing the manifest."""
+    files = open_store(folder.as_uri())
+    with pytest.raises(errors.DigestError, match="pinned was"):
+        fetch_artifact(files, "tiny_int8", "1", "0" * 64)
+    path = folder / "tiny_int8/1/manifest.json"
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(errors.DigestError, match="pinned was"):
+        fetch_artifact(files, "tiny_int8")
+
+
+def test_a_manifest_of_another_version_is_refused(folder):
+    """A whole version copied over another is noticed."""
+    shutil.copytree(folder / "tiny_int8/1", folder / "tiny_int8/2")
+    with pytest.raises(errors.ArtifactError, match="not of tiny_int8 version 2"):
+        fetch_artifact(open_store(folder.as_uri()), "tiny_int8", "2")
+
+
+def test_the_manifest_may_name_another_artifact(tmp_path):
+    """The name of the artifact is the manifest's to say; the usual one is only tried first."""
+    data = golden("tiny_int8")
+    publish(tmp_path, "tiny_int8")
+    version = tmp_path / "tiny_int8" / "1"
+    entry = {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
+    (version / "manifest.json").write_text(
+        json.dumps(make_manifest("tiny_int8", 1, data, artifact="other.tflite", files={"other.tflite": entry}))
+    )
+    (version / "model.tflite").rename(version / "other.tflite")
+    assert bytes(fetch_artifact(open_store(tmp_path.as_uri()), "tiny_int8", "1").model) == data
+
+
+@pytest.mark.parametrize("version", ["2", "nope"])
+def test_a_missing_version_or_alias(folder, version):
+    """Both are the client's to mend."""
+    with pytest.raises(errors.ModelNotFoundError):
+        fetch_artifact(open_store(folder.as_uri()), "tiny_int8", version)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b'{"versions": 3}', b'{"versions": {"x": {}}}', b'{"versions": {"1": {}}}']
+)
+def test_a_damaged_aliases_document(data):
+    """Whatever is wrong with it, it is an ArtifactError."""
+    with pytest.raises(errors.ArtifactError):
+        Aliases.from_json(data)
+
+
+def test_background_hands_on_values_and_errors():
+    """What a call returns or raises in its thread reaches whoever asks, as often as they ask."""
+    assert Background(max, 1, 2).result() == 2
+    failing = Background(int, "x")
+    for _ in range(2):
+        with pytest.raises(ValueError, match="invalid literal"):
+            failing.result()
