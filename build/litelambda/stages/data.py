@@ -1,0 +1,205 @@
+"""Data: a data set on disk becomes splits that a model can be trained and judged on.
+
+Labels are encoded as class numbers, rows reshaped and normalised, missing splits cut off with the recipe's seed. The
+representative rows for quantization and the validation split come out of the training rows; the test split is kept
+apart for evaluation alone.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from litelambda.errors import DataError
+from litelambda.sections import Recipe, Scaling
+from litelambda.stages.sources import Source, Split, read_source
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What was done to raw values: model value = raw value x scale + offset, per column where these are lists."""
+
+    scale: float | list[float]
+    offset: float | list[float]
+
+    def apply(self, x: NDArray[Any]) -> NDArray[np.float32]:
+        """Turn raw values into what the model takes."""
+        scaled: NDArray[np.float32] = x.astype(np.float32) * np.asarray(self.scale, np.float32)
+        scaled += np.asarray(self.offset, np.float32)
+        return scaled
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Everything a build knows of its data.
+
+    Attributes:
+        train: rows to train on, float32, and their targets: int32 class numbers or float32 values (rows, outputs).
+        validation: rows cut off the training rows; None where the recipe says `validation_split = 0`.
+        test: rows for evaluation alone.
+        labels: names of the classes by number; None for regression.
+        num_outputs: classes, or values to predict.
+        preprocessing: None where the rows are as they were found.
+    """
+
+    train: Split
+    validation: Split | None
+    test: Split
+    labels: list[str] | None
+    num_outputs: int
+    preprocessing: Preprocessing | None
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one row."""
+        return self.train.x.shape[1:]
+
+    def representative(self, num_samples: int, seed: int) -> NDArray[np.float32]:
+        """Seeded sample of the training rows."""
+        order = np.random.default_rng(seed).permutation(len(self.train))
+        return self.train.x[np.sort(order[:num_samples])]
+
+
+def load_data(recipe: Recipe) -> Dataset:
+    """Read, encode, split, reshape and normalise a recipe's data.
+
+    Raises:
+        DataError: the data set is missing, unreadable, or does not fit what the recipe says of it.
+    """
+    settings = recipe.data
+    source = read_source(settings, recipe.resolve(settings.path))
+    labels = None
+    if settings.task == "classification":
+        source, labels = encode_labels(source, settings.labels)
+    else:
+        source = source.map(_regression_targets)
+    train, validation, test = _cut(source, settings.test_split, settings.validation_split, settings.seed)
+    if labels is not None and len(np.unique(train.y)) < 2:
+        raise DataError(f"{settings.path}: all training rows are of class {labels[int(train.y[0])]!r}")
+    shape = settings.reshape
+    train, test = _reshape(train, shape), _reshape(test, shape)
+    validation = _reshape(validation, shape) if validation else None
+    per_column = settings.format == "csv" and shape is None
+    preprocessing = _preprocessing(settings.normalize, train.x, per_column=per_column)
+    return Dataset(
+        _normalise(train, preprocessing),
+        _normalise(validation, preprocessing) if validation else None,
+        _normalise(test, preprocessing),
+        labels,
+        len(labels) if labels is not None else train.y.shape[1],
+        preprocessing,
+    )
+
+
+def encode_labels(source: Source, names: list[str] | None) -> tuple[Source, list[str]]:
+    """Turn labels into class numbers.
+
+    Args:
+        source: labels as integers, strings, or one-hot rows.
+        names: the classes in order, where the recipe lists them; integer labels are then positions in it.
+
+    Raises:
+        DataError: a label is not among the classes, or the labels are real numbers.
+    """
+    source = source.map(lambda split: Split(split.x, _plain_labels(split.y)))
+    values = np.unique(source.train.y)
+    if values.dtype.kind == "U" and np.char.isdecimal(values).all():
+        values = values[np.argsort(values.astype(np.int64))]  # class "10" comes after class "9"
+    if names is not None and values.dtype.kind == "i":
+        values = np.arange(len(names))
+    elif names is not None:
+        values = np.array(names)
+
+    def encode(split: Split) -> Split:
+        order = np.argsort(values)
+        found = order[np.minimum(np.searchsorted(values, split.y, sorter=order), len(values) - 1)]
+        unknown = np.unique(split.y[values[found] != split.y])
+        if len(unknown):
+            listed = ", ".join(map(str, unknown[:5]))
+            classes = ", ".join(map(str, names or values[:20]))
+            raise DataError(f"labels {listed} are none of the classes {classes}")
+        return Split(split.x, found.astype(np.int32))
+
+    return source.map(encode), names or [str(value) for value in values]
+
+
+def _plain_labels(y: NDArray[Any]) -> NDArray[Any]:
+    """Labels as a vector of integers or strings."""
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    elif y.ndim == 2 and np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all():
+        y = y.argmax(axis=1)
+    if y.ndim != 1:
+        raise DataError(f"labels have shape {list(y.shape)}; expected one class a row, or one-hot rows")
+    if y.dtype.kind == "f" and (y != np.round(y)).any():
+        raise DataError(f"labels such as {y[y != np.round(y)][0]} are no classes; is data.task = 'regression' meant?")
+    if y.dtype.kind in "US":
+        return y.astype(str)
+    if y.dtype.kind not in "buif":
+        raise DataError(f"labels are of type {y.dtype}; expected integers or strings")
+    return y.astype(np.int64)
+
+
+def _regression_targets(split: Split) -> Split:
+    y = split.y
+    if y.dtype.kind not in "buif" or y.ndim not in (1, 2):
+        raise DataError(f"targets are {y.dtype} of shape {list(y.shape)}; regression expects a number, or a few, a row")
+    if not np.isfinite(y).all():
+        raise DataError(f"target {int(np.argwhere(~np.isfinite(y))[0][0])} is NaN or infinite")
+    return Split(split.x, y.astype(np.float32).reshape(len(y), -1))
+
+
+def _cut(source: Source, test_share: float, validation_share: float, seed: int) -> tuple[Split, Split | None, Split]:
+    """Cut the splits that the source lacks off its training rows, at random but repeatably."""
+    order = np.random.default_rng(seed).permutation(len(source.train))
+    test, validation = source.test, source.validation
+    if test is None:
+        cut = _share(len(order), test_share, "data.test_split")
+        test, order = source.train.take(order[:cut]), order[cut:]
+    if validation is None and validation_share:
+        cut = _share(len(order), validation_share, "data.validation_split")
+        validation, order = source.train.take(order[:cut]), order[cut:]
+    return source.train.take(np.sort(order)), validation, test
+
+
+def _share(num_rows: int, share: float, key: str) -> int:
+    cut = round(num_rows * share)
+    if not 0 < cut < num_rows:
+        raise DataError(f"{key} = {share} of {num_rows} rows is {cut} rows: neither part may be empty")
+    return cut
+
+
+def _reshape(split: Split, shape: list[int] | None) -> Split:
+    if shape is None:
+        return split
+    row = split.x.shape[1:]
+    if math.prod(row) != math.prod(shape):
+        raise DataError(f"data.reshape = {shape} has {math.prod(shape)} values, a row of the data has {list(row)}")
+    return Split(split.x.reshape(len(split.x), *shape), split.y)
+
+
+def _preprocessing(rule: str | Scaling, x: NDArray[Any], *, per_column: bool) -> Preprocessing | None:
+    """Turn the recipe's rule into numbers, from the training rows alone."""
+    if isinstance(rule, Scaling):
+        return Preprocessing(rule.scale, rule.offset)
+    if rule == "none":
+        return None
+    axis = 0 if per_column else None
+    if rule == "standardize":
+        centre, width = x.mean(axis=axis, dtype=np.float64), x.std(axis=axis, dtype=np.float64)
+    elif x.dtype in (np.uint8, np.uint16):  # pixels: 255 is white, whether or not the training rows hold it
+        centre, width = np.float64(0), np.float64(np.iinfo(x.dtype).max)
+    else:
+        centre = x.min(axis=axis).astype(np.float64)
+        width = x.max(axis=axis) - centre
+    scale = 1.0 / np.where(width == 0, 1.0, width)  # a constant column stays one
+    return Preprocessing(scale.tolist(), (-centre * scale + 0.0).tolist())
+
+
+def _normalise(split: Split, preprocessing: Preprocessing | None) -> Split:
+    x = preprocessing.apply(split.x) if preprocessing else split.x.astype(np.float32)
+    return Split(x, split.y)
