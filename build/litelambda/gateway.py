@@ -12,6 +12,7 @@ import asyncio
 import base64
 import json
 import time
+import traceback
 import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -136,6 +137,9 @@ class Gateway:
                 )
             except TimeoutError:
                 return _gateway_error(503, "Service Unavailable")
+            except Exception:  # noqa: BLE001 - as API Gateway: the client learns nothing, the log everything
+                traceback.print_exc()
+                return _gateway_error(500, "Internal Server Error")
         return _response(answer)
 
     def _match(self, method: str, path: str) -> tuple[Route, dict[str, str]] | None:

@@ -49,6 +49,7 @@ def serve(store: str, host: str, port: int, model: str = "", log_level: str = "I
         listener = config.bind_socket()
     except SystemExit as error:
         raise UsageError(f"cannot listen on {host}:{port}: is it in use? Choose another --port") from error
+    listener.listen()  # now, so that whoever reads the line below can connect
     address, bound_port = listener.getsockname()[:2]
     print(f"litelambda: serving {store} on http://{address}:{bound_port} (Ctrl-C stops)", file=sys.stderr, flush=True)
     uvicorn.Server(config).run(sockets=[listener])

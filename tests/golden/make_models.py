@@ -1,5 +1,7 @@
-"""Make the tiny flatbuffers beside this file: `python tests/golden/make_models.py`. They are committed, so that the tests
-of the serving side need no TensorFlow, and so that an artifact once published is proven to load in every later version.
+"""Make the tiny flatbuffers beside this file: `python tests/golden/make_models.py`.
+
+They are committed, so that the tests of the serving side need no TensorFlow, and so that an artifact once published is
+proven to load in every later version.
 """
 
 from __future__ import annotations

@@ -10,12 +10,13 @@ import struct
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
-from golden_store import golden
 
+from golden_store import golden
 from serving import litert
 from serving.errors import LiteRtError, RuntimeLibraryError
 from serving.litert import CompiledModel
@@ -128,7 +129,7 @@ print("survived")
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     result = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, env=environment
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, env=environment, check=False
     )
     assert result.stdout.strip() == "survived", result.stderr[-2000:]
 
@@ -186,10 +187,10 @@ def test_loading_and_closing_does_not_leak():
     data = golden("tiny_int8")
 
     def resident_kb() -> int:
-        with open("/proc/self/statm") as statm:
-            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
+        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
 
-    if not os.path.exists("/proc/self/statm"):
+    statm = Path("/proc/self/statm")
+    if not statm.exists():
         pytest.skip("no /proc on this system to read the resident memory from")
 
     def cycle(times: int) -> None:

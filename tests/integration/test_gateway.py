@@ -1,0 +1,178 @@
+"""The local gateway over real HTTP: what it does to requests, as API Gateway does."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import threading
+from contextlib import contextmanager
+
+import pytest
+import uvicorn
+
+from litelambda import gateway
+from litelambda.gateway import MAX_PAYLOAD_BYTES, Gateway, Route, routes_of_template
+from litelambda.paths import TEMPLATE
+
+
+def echo(event, context):
+    """Answer with the event, so that tests see what a handler would."""
+    return {"statusCode": 200, "headers": {"Content-Type": "application/json"}, "body": json.dumps(event)}
+
+
+@contextmanager
+def running(handler=echo):
+    config = uvicorn.Config(
+        Gateway(handler, routes_of_template(TEMPLATE)), port=0, log_level="warning", lifespan="off", ws="none"
+    )
+    server = uvicorn.Server(config)
+    listener = config.bind_socket()
+    listener.listen()
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join(10)
+        listener.close()
+
+
+def send(port, method, path, body=None, headers=()):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request(method, path, body=body, headers=dict(headers))
+    response = connection.getresponse()
+    answer = response.status, dict(response.getheaders()), response.read()
+    connection.close()
+    return answer
+
+
+@pytest.fixture(scope="module")
+def port():
+    with running() as port:
+        yield port
+
+
+def event_of(port, *args, **kwargs):
+    status, _, body = send(port, *args, **kwargs)
+    assert status == 200
+    return json.loads(body)
+
+
+def test_events_have_payload_format_2(port):
+    """Path, query, method and headers stand where a function looks for them."""
+    event = event_of(port, "GET", "/v1/models/my%20model?x=1&y=", headers={"X-Mixed-Case": "a", "User-Agent": "me"})
+    assert event["version"] == "2.0"
+    assert event["routeKey"] == "ANY /v1/{proxy+}"
+    assert event["rawPath"] == "/v1/models/my%20model"
+    assert event["pathParameters"] == {"proxy": "models/my model"}
+    assert event["queryStringParameters"] == {"x": "1", "y": ""}
+    assert event["headers"]["x-mixed-case"] == "a"
+    assert event["requestContext"]["http"]["method"] == "GET"
+    assert event["requestContext"]["http"]["userAgent"] == "me"
+    assert "body" not in event
+
+
+@pytest.mark.parametrize(
+    ("content_type", "extra", "encoded"),
+    [
+        ("application/json", {}, False),
+        ("text/plain; charset=utf-8", {}, False),
+        ("application/octet-stream", {}, True),
+        ("application/json", {"Content-Encoding": "gzip"}, True),
+        (None, {}, True),
+    ],
+)
+def test_bodies_are_base64_by_content_type(port, content_type, extra, encoded):
+    """Text travels as it is; bytes, compressed bodies and unnamed ones as base64."""
+    headers = {**({"Content-Type": content_type} if content_type else {}), **extra}
+    event = event_of(port, "POST", "/v1/models/m:predict", body=b"{}", headers=headers)
+    assert event["isBase64Encoded"] is encoded
+    assert (base64.b64decode(event["body"]) if encoded else event["body"].encode()) == b"{}"
+
+
+def test_text_that_is_none_travels_as_bytes(port):
+    """Bytes that claim to be JSON but are not UTF-8 arrive whole."""
+    event = event_of(port, "POST", "/v1/x", body=b"\xff\xfe", headers={"Content-Type": "application/json"})
+    assert (base64.b64decode(event["body"]), event["isBase64Encoded"]) == (b"\xff\xfe", True)
+
+
+def test_chunked_bodies_arrive_whole(port):
+    """A client that streams is understood."""
+    event = event_of(port, "POST", "/v1/x", body=iter([b"ab", b"cd"]), headers={"Content-Type": "text/plain"})
+    assert event["body"] == "abcd"
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/elsewhere"), ("POST", "/"), ("GET", "/v1/")])
+def test_paths_without_a_route_are_the_gateways_404(port, method, path):
+    """What the template does not route never reaches the function."""
+    assert send(port, method, path)[0::2] == (404, b'{"message": "Not Found"}')
+
+
+@pytest.mark.parametrize("size", [MAX_PAYLOAD_BYTES + 1, 7_000_000])
+def test_the_limits_of_the_gateway_and_of_lambda(port, size):
+    """Over 10 MiB is too much for the gateway, over 6 MiB as an event too much for Lambda."""
+    status, _, body = send(port, "POST", "/v1/x", body=b"a" * size, headers={"Content-Type": "text/plain"})
+    assert (status, body) == (413, b'{"message": "Request Entity Too Large"}')
+
+
+def test_an_answer_over_lambdas_limit_is_a_500():
+    """Lambda refuses it, and the gateway says what it says of any failed function."""
+    big = {"statusCode": 200, "body": "a" * gateway.MAX_INVOCATION_BYTES}
+    with running(lambda event, context: big) as port:
+        assert send(port, "GET", "/")[0::2] == (500, b'{"message": "Internal Server Error"}')
+
+
+def test_a_handler_that_raises_is_a_500():
+    """A function's exception is the gateway's 500, and the gateway goes on."""
+    calls = []
+
+    def failing_once(event, context):
+        calls.append(event)
+        if len(calls) == 1:
+            raise RuntimeError("broken")
+        return {"statusCode": 204}
+
+    with running(failing_once) as port:
+        assert send(port, "GET", "/")[0::2] == (500, b'{"message": "Internal Server Error"}')
+        assert send(port, "GET", "/")[0] == 204
+
+
+def test_a_slow_handler_is_a_503(monkeypatch):
+    """A function slower than the gateway waits is answered for."""
+    monkeypatch.setattr(gateway, "TIMEOUT_SECONDS", 0.1)
+    release = threading.Event()
+
+    def slow(event, context):
+        release.wait(10)
+        return {"statusCode": 200}
+
+    with running(slow) as port:
+        try:
+            assert send(port, "GET", "/")[0::2] == (503, b'{"message": "Service Unavailable"}')
+        finally:
+            release.set()
+
+
+def test_binary_answers_are_decoded():
+    """A base64 answer reaches the client as bytes, with its own headers."""
+    answer = {
+        "statusCode": 200,
+        "headers": {"Content-Type": "application/octet-stream", "X-Own": "1"},
+        "body": base64.b64encode(b"\0\xff").decode(),
+        "isBase64Encoded": True,
+    }
+    with running(lambda event, context: answer) as port:
+        status, headers, body = send(port, "GET", "/")
+    assert (status, body, headers["x-own"]) == (200, b"\0\xff", "1")
+
+
+def test_routes_match_as_in_api_gateway():
+    """Exact routes come before greedy ones, and a greedy one needs something to take."""
+    assert Route("GET /").match("GET", "/") == {}
+    assert Route("GET /").match("POST", "/") is None
+    assert Route("ANY /v1/{proxy+}").match("PUT", "/v1/a/b") == {"proxy": "a/b"}
+    assert Route("ANY /v1/{proxy+}").match("GET", "/v1/") is None
+    keys = [route.key for route in routes_of_template(TEMPLATE)]
+    assert keys.index("GET /") < keys.index("ANY /v1/{proxy+}")
