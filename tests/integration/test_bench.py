@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import compileall
 import hashlib
 import json
 import os
+import py_compile
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from litelambda.cli import main
+from litelambda.paths import FUNCTIONS
 
 pytestmark = pytest.mark.slow
 
@@ -77,6 +81,31 @@ def test_cold_prints_a_table(store, capsys):
     assert "usual" not in printed
 
 
+def test_a_package_for_another_python_is_compiled_in_a_copy(store, tmp_path, capsys):
+    """A package is measured where it lies; one without bytecode for this interpreter is left alone and noted."""
+    package = tmp_path / "package"
+    shutil.copytree(FUNCTIONS, package, ignore=shutil.ignore_patterns("__pycache__"))
+    arguments = [
+        "bench",
+        "cold",
+        "--store",
+        store,
+        "--model",
+        "tiny",
+        "--runs",
+        "1",
+        "--handlers",
+        "litelambda_bundled",
+    ]
+    assert main([*arguments, "--package", str(package), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert "has no bytecode for" in result["notes"][0]
+    assert not list(package.rglob("*.pyc"))
+    compileall.compile_dir(package, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+    assert main([*arguments, "--package", str(package), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == []
+
+
 def test_the_stores_latency_is_part_of_init(store, capsys):
     """A slow S3 holds INIT up by at least one time to first byte."""
     arguments = ["bench", "cold", "--store", store, "--model", "tiny", "--runs", "1", "--handlers", "litelambda"]
@@ -87,7 +116,9 @@ def test_the_stores_latency_is_part_of_init(store, capsys):
 def test_warm_measures_both_cases(store, capfd):
     """Times on top of hello world's for one row and for 32, beside the usual handler's and the bare run's."""
     assert main(["bench", "warm", "--store", store, "--model", "tiny", "--invokes", "20", "--json"]) == 0
-    result = json.loads(capfd.readouterr().out)
+    printed = capfd.readouterr()
+    result = json.loads(printed.out)
+    assert printed.err == ""
     assert list(result["cases"]) == ["json_1_row", "json_32_rows"]
     for case in result["cases"].values():
         assert {"p50_us", "p99_us", "raw_us", "usual_us", "ratio"} <= set(case)

@@ -23,6 +23,7 @@ from litelambda.bench.workplace import Workplace
 from litelambda.errors import UsageError
 
 _ROWS = 1
+_BUSY = 1.5
 
 
 @dataclass
@@ -59,6 +60,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "runs": args.runs,
         "store": {"latency_ms": args.store_latency_ms, "mb_per_s": args.store_mb_per_s},
         "package": str(args.package) if args.package else None,
+        "notes": workplace.notes + _noise(handlers),
         "model": subject.describe(),
         "machine": describe_machine(),
     }
@@ -92,6 +94,17 @@ def _summarise(contender: Contender, timings: _Timings) -> dict[str, Any]:
         **spread("rss_mb", timings.rss_mb),
         "title": contender.title,
     }
+
+
+def _noise(handlers: dict[str, dict[str, Any]]) -> list[str]:
+    """Say when the machine was too busy for the figures to mean much."""
+    floor = handlers.get(FLOOR)
+    if floor is None or floor["init_ms"] <= _BUSY * floor["init_ms_min"]:
+        return []
+    times = floor["init_ms"] / floor["init_ms_min"]
+    return [
+        f"the machine was busy: hello world's median is {times:.1f} x its fastest start. Run again when it is idle."
+    ]
 
 
 def _ratios(handlers: dict[str, dict[str, Any]]) -> dict[str, float | None]:

@@ -11,9 +11,11 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import threading
 import time
 import venv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -71,6 +73,22 @@ def lambda_environ(handler: str, tree: Path, extra: Mapping[str, str]) -> dict[s
     }
 
 
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Take a Ctrl-C only at the end of the block: one inside Popen would leave a process that nobody knows of."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # where Python never raises KeyboardInterrupt
+        return
+    caught: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _frame: caught.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if caught:
+        signal.raise_signal(signal.SIGINT)
+
+
 class Environment:
     """Starts a function's process and waits until it is ready; on leaving the context, kills it.
 
@@ -93,7 +111,7 @@ class Environment:
         self.api = RuntimeApi(alive=lambda: self._process is None or self._process.poll() is None)
         try:
             variables = {**environ, "AWS_LAMBDA_RUNTIME_API": self.api.address}
-            with log.open("wb") as output:
+            with log.open("wb") as output, _interrupts_held_back():
                 started = time.perf_counter()
                 self._process = subprocess.Popen(  # noqa: S603 a command of ours
                     command, cwd=tree, env=variables, stdin=subprocess.DEVNULL,

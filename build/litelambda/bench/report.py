@@ -98,6 +98,6 @@ def _show(headings: Sequence[str], rows: Sequence[Sequence[str]], result: dict[s
         table.add_row(*row)
     console = Console()
     console.print(table)
-    for note in notes:
+    for note in [*notes, *result["notes"]]:
         console.print(note, highlight=False)
     console.print(f"{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}", highlight=False)

@@ -99,7 +99,8 @@ def _read_object(store_url: str, key: str) -> bytes:
 def make_rows(inputs: tuple[TensorSpec, ...], count: int) -> list[Any]:
     """Make `count` instances in TensorFlow Serving's row format, the same on every call.
 
-    Floats look like normalised pixels, n/255 in full precision, as clients send them; a single input's rows are bare.
+    Floats look like normalised pixels, n/255 to the seven digits that a float32 holds. The rows of a model with one
+    input are bare, those of several are objects.
     """
     chooser = random.Random(_SEED)  # noqa: S311 only has to be repeatable
     rows = []
@@ -116,7 +117,7 @@ def _nest(shape: list[int], spec: TensorSpec, chooser: random.Random) -> Any:
         return chooser.random() < 0.5
     pixel = chooser.randint(0, _PIXELS)
     if spec.dtype.kind == "float":
-        return pixel / _PIXELS
+        return round(pixel / _PIXELS, 7)
     return pixel // 2  # fits every integer dtype
 
 

@@ -9,10 +9,13 @@ runtime client; what hello world takes for the same event is subtracted, so that
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
+import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 from litelambda.bench.contenders import FLOOR, OURS, USUAL, choose, contenders_for
@@ -67,6 +70,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "invokes": args.invokes,
         "block": _BLOCK,
         "package": str(args.package) if args.package else None,
+        "notes": workplace.notes,
         "model": subject.describe(),
         "machine": describe_machine(),
     }
@@ -118,7 +122,7 @@ def _raw_us(subject: Subject, count: int) -> float:
 
     at_once = count if count in subject.manifest.batch_sizes else 1
     data = [bytes(at_once * spec.row_bytes) for spec in subject.inputs]
-    with CompiledModel(subject.artifact) as model:
+    with _quiet_stderr(), CompiledModel(subject.artifact) as model:
         key = subject.manifest.default_signature
         model.run(key, data, at_once)
         times = []
@@ -128,3 +132,17 @@ def _raw_us(subject: Subject, count: int) -> float:
                 model.run(key, data, at_once)
             times.append((time.perf_counter() - started) * 1e6)
     return statistics.median(times)
+
+
+@contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Keep what native code prints out of the progress line."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

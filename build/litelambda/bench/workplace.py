@@ -26,7 +26,8 @@ class Workplace:
 
     Args:
         subject: The model to serve.
-        package: An unpacked deployment package to use as it is, instead of the sources.
+        package: An unpacked deployment package to use as it is, instead of the sources; one that has no bytecode for
+            this interpreter is compiled in a copy, and a note says so.
         latency_ms: Time to first byte of the S3.
         bytes_per_second: Bandwidth of each of its streams, or None.
     """
@@ -43,6 +44,7 @@ class Workplace:
             raise BenchError(f"--package {package} has no predict.py: expected an unpacked deployment package")
         self._subject = subject
         self._package = package.resolve() if package else None
+        self.notes: list[str] = []
         self._trees: dict[str, Path] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="litelambda-bench-")
         self._directory = Path(self._folder.name)
@@ -91,9 +93,12 @@ class Workplace:
                 path.write_bytes(data)
             return target
         if package == "functions":
-            if self._package:
+            if self._package and _has_bytecode(self._package):
                 return self._package
-            shutil.copytree(FUNCTIONS, target, ignore=shutil.ignore_patterns("__pycache__"))
+            if self._package:
+                tag = sys.implementation.cache_tag
+                self.notes.append(f"the package has no bytecode for {tag}: measured a copy compiled for it")
+            shutil.copytree(self._package or FUNCTIONS, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             target.mkdir()
             shutil.copy(_HANDLERS / f"{package}.py", target)
@@ -108,6 +113,10 @@ class Workplace:
     ) -> None:
         self._s3.__exit__(kind, error, traceback)
         self._folder.cleanup()
+
+
+def _has_bytecode(tree: Path) -> bool:
+    return (tree / "__pycache__" / f"predict.{sys.implementation.cache_tag}.pyc").is_file()
 
 
 def _compile(tree: Path) -> Path:
