@@ -12,9 +12,9 @@ Round trips are INIT time: one when the version and its manifest's digest are pi
 from __future__ import annotations
 
 import hashlib
-import json
 from _thread import allocate_lock, start_new_thread
 
+from serving.aliases import fetch_aliases
 from serving.errors import ArtifactError, DigestError, ModelNotFoundError, ObjectNotFoundError
 from serving.manifest import Manifest
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from serving.aliases import Aliases
     from serving.store import Store
 
-__all__ = ["ARTIFACT_NAME", "MANIFEST_NAME", "Aliases", "Artifact", "Background", "fetch_aliases", "fetch_artifact"]
+__all__ = ["ARTIFACT_NAME", "MANIFEST_NAME", "Artifact", "Background", "fetch_artifact"]
 
 ARTIFACT_NAME = "model.tflite"
 MANIFEST_NAME = "manifest.json"
-ALIASES_NAME = "aliases.json"
 
 _MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
 _MAX_ARTIFACT_BYTES = 8 * 1024**3
@@ -67,67 +67,21 @@ class Background:
             return self._value
 
 
-class Aliases:
-    """A model's aliases.json.
-
-    Attributes:
-        targets: version number by alias.
-        pins: by version number, its manifest's digest and its artifact's name; enough to fetch both side by side.
-    """
-
-    __slots__ = ("pins", "targets")
-
-    def __init__(self, targets: dict[str, int], pins: dict[int, tuple[str, str]]) -> None:
-        self.targets = targets
-        self.pins = pins
-
-    @classmethod
-    def from_json(cls, data: bytes) -> Aliases:
-        """Read an aliases document.
-
-        Raises:
-            ArtifactError: it is not one.
-        """
-        try:
-            fields = json.loads(data)
-            pins = {
-                int(number): (pin["manifest_sha256"], pin["artifact"])
-                for number, pin in fields.get("versions", {}).items()
-            }
-            targets = {alias: target for alias, target in fields.items() if type(target) is int}
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise ArtifactError(f"{ALIASES_NAME} is not an aliases document: {error}") from error
-        return cls(targets, pins)
-
-
 class Artifact:
     """A verified model, in memory.
 
     Attributes:
         manifest: its manifest.
         model: the flatbuffer's bytes.
+        aliases: the aliases it was found through, None when it was asked for by number.
     """
 
-    __slots__ = ("manifest", "model")
+    __slots__ = ("aliases", "manifest", "model")
 
-    def __init__(self, manifest: Manifest, model: Buffer) -> None:
+    def __init__(self, manifest: Manifest, model: Buffer, aliases: Aliases | None = None) -> None:
         self.manifest = manifest
         self.model = model
-
-
-def fetch_aliases(store: Store, model: str) -> Aliases:
-    """Read a model's aliases.
-
-    Raises:
-        ModelNotFoundError: the store has no such model.
-        StoreError: see `Store.fetch`.
-        ArtifactError: the document is damaged.
-    """
-    try:
-        data = store.fetch(f"{model}/{ALIASES_NAME}", _MAX_DOCUMENT_BYTES)
-    except ObjectNotFoundError as error:
-        raise ModelNotFoundError(f"Servable not found for request: Latest({model})") from error
-    return Aliases.from_json(bytes(data))
+        self.aliases = aliases
 
 
 def fetch_artifact(store: Store, model: str, version: str = "latest", manifest_sha256: str = "") -> Artifact:
@@ -146,6 +100,7 @@ def fetch_artifact(store: Store, model: str, version: str = "latest", manifest_s
         StoreError: see `Store.fetch`.
     """
     artifact_name = ARTIFACT_NAME
+    aliases = None
     if not version.isdecimal():
         aliases = fetch_aliases(store, model)
         if version not in aliases.targets:
@@ -165,7 +120,7 @@ def fetch_artifact(store: Store, model: str, version: str = "latest", manifest_s
     else:
         data = store.fetch(f"{folder}/{manifest.artifact}", _MAX_ARTIFACT_BYTES)
     _check_digest(data, manifest, f"{store.url}/{folder}")
-    return Artifact(manifest, data)
+    return Artifact(manifest, data, aliases)
 
 
 def _checked_manifest(document: bytes, model: str, version: int, manifest_sha256: str, where: str) -> Manifest:

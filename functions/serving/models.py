@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from _thread import allocate_lock
 
-from serving.artifact import fetch_aliases, fetch_artifact
+from serving.aliases import fetch_aliases
+from serving.artifact import fetch_artifact
 from serving.errors import ArtifactError, ModelNotFoundError, ObjectNotFoundError, RequestError
 from serving.litert import CompiledModel
 from serving.manifest import is_valid_name

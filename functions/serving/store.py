@@ -44,6 +44,13 @@ if TYPE_CHECKING:
                 StoreError: larger than `max_bytes`, or a failure of another kind.
             """
 
+        def fetch_changed(self, key: str, max_bytes: int, tag: str) -> tuple[Buffer, str] | None:
+            """Read one object and its tag, unless it still has the tag given ("" for none known): then None.
+
+            Raises:
+                StoreError: as `fetch`.
+            """
+
 
 __all__ = ["FileStore", "S3Store", "Store", "open_store", "split_store_url"]
 
@@ -89,6 +96,19 @@ class FileStore:
 
             path = unquote(path)
         self._root = path
+
+    def fetch_changed(self, key: str, max_bytes: int, tag: str) -> tuple[Buffer, str] | None:
+        """Read one file, unless it is the one it was; see `Store.fetch_changed`."""
+        try:
+            status = os.stat(os.path.join(self._root, key))
+        except OSError:
+            current = ""  # `fetch` says what is wrong
+        else:
+            # A writer replaces the file whole, so that its inode changes even within one tick of the clock.
+            current = f"{status.st_ino}-{status.st_mtime_ns}-{status.st_size}"
+        if tag and tag == current:
+            return None
+        return self.fetch(key, max_bytes), current
 
     def fetch(self, key: str, max_bytes: int) -> Buffer:
         """Map one file read-only; see `Store.fetch`."""
@@ -150,6 +170,19 @@ class S3Store:
         except (BaseError, OSError) as error:
             raise _translated(error, f"{self.url}/{key}") from error
         return data
+
+    def fetch_changed(self, key: str, max_bytes: int, tag: str) -> tuple[Buffer, str] | None:
+        """GET one object, on condition of its ETag when one is known; see `Store.fetch_changed`."""
+        from obstore.exceptions import BaseError, NotModifiedError
+
+        try:
+            answer = self._get(self._client, key, options={"if_none_match": tag} if tag else None)
+            _check_size(f"{self.url}/{key}", answer.meta["size"], max_bytes)
+            return answer.bytes(), answer.meta["e_tag"] or ""
+        except NotModifiedError:
+            return None
+        except (BaseError, OSError) as error:
+            raise _translated(error, f"{self.url}/{key}") from error
 
 
 def _check_size(name: str, size: int, max_bytes: int) -> None:

@@ -13,7 +13,8 @@ from moto.server import ThreadedMotoServer
 from faulty_s3 import CUT_SHORT, faulty_s3
 from golden_store import golden, make_manifest, publish
 from serving import errors, store
-from serving.artifact import Aliases, Background, fetch_artifact
+from serving.aliases import Aliases
+from serving.artifact import Background, fetch_artifact
 from serving.store import open_store, split_store_url
 
 

@@ -1,0 +1,148 @@
+"""A model's aliases.json: which version an alias means, and how to fetch it in the fewest round trips.
+
+    {"latest": 7, "stable": 6,
+     "versions": {"7": {"manifest_sha256": "…", "artifact": "model.tflite"}, …},
+     "canary": {"latest": {"8": 10}},
+     "shadow": {"latest": 9}}
+
+Alias names are the top level's integers; `versions`, `canary` and `shadow` are reserved. The document is replaced whole
+and last, so that one read of it is always consistent. Writing it is the toolchain's part.
+"""
+
+from __future__ import annotations
+
+import json
+
+from serving.errors import ArtifactError, ModelNotFoundError, ObjectNotFoundError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from serving.store import Store
+
+__all__ = ["ALIASES_NAME", "RESERVED_NAMES", "Aliases", "fetch_aliases", "refetch_aliases"]
+
+ALIASES_NAME = "aliases.json"
+RESERVED_NAMES = frozenset({"versions", "canary", "shadow"})
+"""Keys of the document that are no aliases."""
+
+_MAX_BYTES = 4 * 1024 * 1024
+_NAME_SEPARATOR = "\0"  # in no name and in no header: keys of different models never run together
+
+
+class Aliases:
+    """A model's aliases.json.
+
+    Attributes:
+        targets: version number by alias.
+        pins: by version number, its manifest's digest and its artifact's name; enough to fetch both side by side.
+        canaries: by alias, the percentage of its requests that each canary version answers.
+        shadows: by alias, the version that runs beside it, whose answers are only compared.
+        tag: the store's tag of this document, "" when it gave none.
+    """
+
+    __slots__ = ("canaries", "pins", "shadows", "tag", "targets")
+
+    def __init__(
+        self,
+        targets: Mapping[str, int],
+        pins: Mapping[int, tuple[str, str]],
+        canaries: Mapping[str, Mapping[int, float]] | None = None,
+        shadows: Mapping[str, int] | None = None,
+        tag: str = "",
+    ) -> None:
+        self.targets = targets
+        self.pins = pins
+        self.canaries = canaries or {}
+        self.shadows = shadows or {}
+        self.tag = tag
+
+    @classmethod
+    def from_json(cls, data: bytes, tag: str = "") -> Aliases:
+        """Read an aliases document.
+
+        Raises:
+            ArtifactError: it is not one.
+        """
+        try:
+            fields = json.loads(data)
+            pins = {
+                int(number): (pin["manifest_sha256"], pin["artifact"])
+                for number, pin in fields.get("versions", {}).items()
+            }
+            targets = {alias: target for alias, target in fields.items() if type(target) is int}
+            canaries = {alias: _percentages(shares) for alias, shares in fields.get("canary", {}).items()}
+            shadows = {alias: int(number) for alias, number in fields.get("shadow", {}).items()}
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise ArtifactError(f"{ALIASES_NAME} is not an aliases document: {error}") from error
+        return cls(targets, pins, canaries, shadows, tag)
+
+    def choose(self, model: str, alias: str, key: str = "") -> int:
+        """The version that answers one request for an alias: its target, or a canary for its share of the requests.
+
+        Args:
+            model: the model's name.
+            alias: one of `targets`.
+            key: requests of the same key get the same version as long as the shares stay; "" leaves it to chance.
+        """
+        shares = self.canaries.get(alias)
+        if shares:
+            point = _sticky_percent(model, alias, key) if key else _random_percent()
+            for number, percent in shares.items():
+                point -= percent
+                if point < 0:
+                    return number
+        return self.targets[alias]
+
+    def versions(self) -> set[int]:
+        """Every version that a request can reach through an alias, shadows included."""
+        canaries = {number for shares in self.canaries.values() for number in shares}
+        return {*self.targets.values(), *canaries, *self.shadows.values()}
+
+
+def fetch_aliases(store: Store, model: str) -> Aliases:
+    """Read a model's aliases.
+
+    Raises:
+        ModelNotFoundError: the store has no such model.
+        StoreError: see `Store.fetch`.
+        ArtifactError: the document is damaged.
+    """
+    aliases = refetch_aliases(store, model, "")
+    if aliases is None:
+        raise ArtifactError(f"the store calls {model}/{ALIASES_NAME} unchanged, but was told of no earlier one")
+    return aliases
+
+
+def refetch_aliases(store: Store, model: str, tag: str) -> Aliases | None:
+    """Read a model's aliases; None, after a round trip without a body, when they still have the tag given.
+
+    Raises:
+        ModelNotFoundError, StoreError, ArtifactError: as `fetch_aliases`.
+    """
+    try:
+        found = store.fetch_changed(f"{model}/{ALIASES_NAME}", _MAX_BYTES, tag)
+    except ObjectNotFoundError as error:
+        raise ModelNotFoundError(f"Servable not found for request: Latest({model})") from error
+    return Aliases.from_json(bytes(found[0]), found[1]) if found else None
+
+
+def _percentages(shares: Any) -> dict[int, float]:
+    return {int(number): float(percent) for number, percent in shares.items()}
+
+
+def _sticky_percent(model: str, alias: str, key: str) -> float:
+    """A number in [0, 100) that depends on nothing but the arguments, the same in every environment."""
+    import hashlib
+
+    text = _NAME_SEPARATOR.join((model, alias, key))
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:4], "big") * 100 / 2**32
+
+
+def _random_percent() -> float:
+    import os
+
+    return int.from_bytes(os.urandom(4), "big") * 100 / 2**32
