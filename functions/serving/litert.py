@@ -234,13 +234,14 @@ class Signature:
 class _Buffers:
     """Managed host-memory tensors for one side of one signature at one batch size, reused from run to run."""
 
-    __slots__ = ("_library", "addresses", "handles", "sizes")
+    __slots__ = ("_library", "addresses", "handles", "sizes", "views")
 
     def __init__(self, library: _Library, types: Sequence[_RankedTensorType]) -> None:
         self._library = library
         self.handles = (_H * len(types))()
         self.addresses: list[int] = []
         self.sizes: list[int] = []
+        self.views: list[memoryview] = []
         try:
             for index, ranked_type in enumerate(types):
                 size = _size_bytes(ranked_type)
@@ -255,6 +256,7 @@ class _Buffers:
                 self.handles[index] = handle.value
                 self.addresses.append(library.get("GetTensorBufferHostMemory", _H(), handle).value)
                 self.sizes.append(size)
+                self.views.append(_view(self.addresses[-1], size))
         except BaseException:
             self.close()
             raise
@@ -458,10 +460,16 @@ class CompiledModel:
 
     @staticmethod
     def _fill(buffers: _Buffers, index: int, data: Buffer, spec: TensorSpec) -> None:
-        data = data if isinstance(data, bytes) else bytes(data)
-        if len(data) != buffers.sizes[index]:
-            raise LiteRtError(f"input {spec.name!r} takes {buffers.sizes[index]} bytes, got {len(data)}")
-        ctypes.memmove(buffers.addresses[index], data, len(data))
+        source = memoryview(data)
+        if source.nbytes != buffers.sizes[index]:
+            raise LiteRtError(f"input {spec.name!r} takes {buffers.sizes[index]} bytes, got {source.nbytes}")
+        # One copy, from wherever the bytes lie (a slice of the request's body) to where the runtime reads them.
+        buffers.views[index][:] = source if source.format == "B" and source.ndim == 1 else source.cast("B")
+
+
+def _view(address: int, size: int) -> memoryview:
+    """Native memory as a writable buffer; valid as long as its owner keeps it."""
+    return memoryview((ctypes.c_ubyte * size).from_address(address)).cast("B") if size else memoryview(bytearray())
 
 
 def _get_buffer(source: Buffer, view: _PyBuffer) -> None:
