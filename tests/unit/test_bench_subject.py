@@ -8,6 +8,7 @@ import json
 import pytest
 
 from litelambda.bench.contenders import choose, contenders_for
+from litelambda.bench.object_store import LoopbackS3
 from litelambda.bench.subject import largest_difference, load_subject, make_rows, predict_event, read_predictions
 from litelambda.errors import BenchError, UsageError
 from serving.tensor import DTYPES, TensorSpec
@@ -49,10 +50,15 @@ def test_a_missing_model_says_how_to_build_it(store):
         load_subject(store.as_uri(), "other")
 
 
-def test_a_store_elsewhere_is_refused(store):
-    """The benchmark serves its own S3; it reads from a folder."""
-    with pytest.raises(BenchError, match="file:// store"):
-        load_subject("s3://bucket/models", "m")
+def test_a_store_on_s3_is_read_too(store, monkeypatch):
+    """The same subject comes out of a bucket."""
+    objects = {f"bucket/p/{path.relative_to(store)}": path.read_bytes() for path in store.rglob("*.*")}
+    for name in ("AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "eu-west-1")
+    with LoopbackS3(objects) as s3:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3.url)
+        subject = load_subject("s3://bucket/p", "m")
+    assert subject.objects == load_subject(store.as_uri(), "m").objects
 
 
 def test_rows_follow_the_signature_and_never_change():

@@ -11,17 +11,18 @@ import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from litelambda.errors import BenchError
+from serving.errors import ObjectNotFoundError
 from serving.manifest import Manifest
+from serving.store import open_store
 from serving.tensor import TensorSpec
 
 _ALIAS = "latest"
 _SEED = 20261123
 _PIXELS = 255
+_MAX_BYTES = 8 * 1024**3
 
 
 @dataclass(frozen=True)
@@ -65,14 +66,16 @@ def load_subject(store_url: str, name: str) -> Subject:
 
     Raises:
         BenchError: The store has no such model; the message says how to build it.
+        StoreError: The store cannot be read.
     """
+    store = open_store(store_url)
 
     def read(key: str) -> bytes:
         try:
-            return _read_object(store_url, key)
-        except OSError as error:
+            return bytes(store.fetch(key, _MAX_BYTES))
+        except ObjectNotFoundError as error:
             raise BenchError(
-                f"no model {name!r} in the store {store_url} ({key} cannot be read: {error.strerror}). Build it with "
+                f"no model {name!r} in the store {store_url} ({error}). Build it with "
                 f"`litelambda build build/recipes/{name}.toml`, or name another with --model and --store."
             ) from error
 
@@ -85,15 +88,6 @@ def load_subject(store_url: str, name: str) -> Subject:
     artifact_key = f"{name}/{version}/{manifest.artifact}"
     objects = {aliases_key: aliases, manifest_key: manifest_bytes, artifact_key: read(artifact_key)}
     return Subject(manifest, hashlib.sha256(manifest_bytes).hexdigest(), artifact_key, objects)
-
-
-def _read_object(store_url: str, key: str) -> bytes:
-    url = urlsplit(store_url)
-    if url.scheme != "file":
-        raise BenchError(
-            f"--store {store_url}: a benchmark reads a file:// store and serves it from a loopback S3 itself"
-        )
-    return (Path(unquote(url.path)) / key).read_bytes()
 
 
 def make_rows(inputs: tuple[TensorSpec, ...], count: int) -> list[Any]:
