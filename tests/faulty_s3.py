@@ -42,18 +42,25 @@ def faulty_s3(objects: Mapping[str, bytes], fault: Fault) -> Iterator[tuple[str,
                 self._answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
             elif status == CUT_SHORT:
                 body = objects[key]
-                self._head(200, len(body))
+                self._head(206, len(body), {"Content-Range": f"bytes 0-{len(body) - 1}/{len(body)}"})
                 self.wfile.write(body[: len(body) // 2])
                 self.close_connection = True
+            elif "Range" in self.headers:
+                first, _, last = self.headers["Range"].removeprefix("bytes=").partition("-")
+                body = objects[key][int(first) : int(last) + 1]
+                total = len(objects[key])
+                self._answer(206, body, {"Content-Range": f"bytes {first}-{int(first) + len(body) - 1}/{total}"})
             else:
                 self._answer(200, objects[key])
 
-        def _answer(self, status: int, body: bytes) -> None:
-            self._head(status, len(body))
+        def _answer(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+            self._head(status, len(body), headers)
             self.wfile.write(body)
 
-        def _head(self, status: int, length: int) -> None:
+        def _head(self, status: int, length: int, headers: Mapping[str, str] | None = None) -> None:
             self.send_response(status)
+            for name, value in (headers or {}).items():
+                self.send_header(name, value)
             self.send_header("Content-Length", str(length))
             self.send_header("ETag", '"0"')
             self.send_header("Last-Modified", "Mon, 01 Jan 2024 00:00:00 GMT")

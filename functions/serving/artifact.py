@@ -11,60 +11,26 @@ Round trips are INIT time: one when the version and its manifest's digest are pi
 
 from __future__ import annotations
 
-import hashlib
-from _thread import allocate_lock, start_new_thread
-
 from serving.aliases import fetch_aliases
+from serving.background import Background
+from serving.digest import hexdigest
 from serving.errors import ArtifactError, DigestError, ModelNotFoundError, ObjectNotFoundError
 from serving.manifest import Manifest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
     from typing_extensions import Buffer
 
     from serving.aliases import Aliases
     from serving.store import Store
 
-__all__ = ["ARTIFACT_NAME", "MANIFEST_NAME", "Artifact", "Background", "fetch_artifact"]
+__all__ = ["ARTIFACT_NAME", "MANIFEST_NAME", "Artifact", "fetch_artifact"]
 
 ARTIFACT_NAME = "model.tflite"
 MANIFEST_NAME = "manifest.json"
 
 _MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
 _MAX_ARTIFACT_BYTES = 8 * 1024**3
-
-
-class Background:
-    """A call that runs in its own thread, begun at once; `result` waits for it.
-
-    `_thread` rather than `threading`: a primitive lock is all that is needed, and INIT does not pay for more.
-    """
-
-    __slots__ = ("_done", "_error", "_value")
-
-    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
-        self._value: Any = None
-        self._error: BaseException | None = None
-        self._done = allocate_lock()
-        self._done.acquire()
-        start_new_thread(self._run, (function, arguments))
-
-    def _run(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-        try:
-            self._value = function(*arguments)
-        except BaseException as error:  # noqa: BLE001 - raised again in the thread that asks for the result
-            self._error = error
-        self._done.release()
-
-    def result(self) -> Any:
-        """Wait for the call; return its value or raise its error."""
-        with self._done:
-            if self._error is not None:
-                raise self._error
-            return self._value
 
 
 class Artifact:
@@ -109,23 +75,23 @@ def fetch_artifact(store: Store, model: str, version: str = "latest", manifest_s
         manifest_sha256, artifact_name = aliases.pins.get(number, (manifest_sha256, artifact_name))
         version = str(number)
     folder = f"{model}/{int(version)}"
-    model_fetch = Background(store.fetch, f"{folder}/{artifact_name}", _MAX_ARTIFACT_BYTES)
+    model_fetch = Background(store.fetch_digested, f"{folder}/{artifact_name}", _MAX_ARTIFACT_BYTES)
     try:
         document = bytes(store.fetch(f"{folder}/{MANIFEST_NAME}", _MAX_DOCUMENT_BYTES))
     except ObjectNotFoundError as error:
         raise ModelNotFoundError(f"Servable not found for request: Specific({model}, {version})") from error
     manifest = _checked_manifest(document, model, int(version), manifest_sha256, f"{store.url}/{folder}")
     if manifest.artifact == artifact_name:
-        data = model_fetch.result()
+        data, digest = model_fetch.result()
     else:
-        data = store.fetch(f"{folder}/{manifest.artifact}", _MAX_ARTIFACT_BYTES)
-    _check_digest(data, manifest, f"{store.url}/{folder}")
+        data, digest = store.fetch_digested(f"{folder}/{manifest.artifact}", _MAX_ARTIFACT_BYTES)
+    _check_pin(data, digest, manifest, f"{store.url}/{folder}")
     return Artifact(manifest, data, aliases)
 
 
 def _checked_manifest(document: bytes, model: str, version: int, manifest_sha256: str, where: str) -> Manifest:
     if manifest_sha256:
-        digest = hashlib.sha256(document).hexdigest()
+        digest = hexdigest(document)
         if digest != manifest_sha256:
             raise DigestError(f"{where}/{MANIFEST_NAME} has SHA-256 {digest}, pinned was {manifest_sha256}")
     manifest = Manifest.from_json(document)
@@ -137,11 +103,10 @@ def _checked_manifest(document: bytes, model: str, version: int, manifest_sha256
     return manifest
 
 
-def _check_digest(data: Buffer, manifest: Manifest, where: str) -> None:
+def _check_pin(data: Buffer, digest: str, manifest: Manifest, where: str) -> None:
     entry = manifest.files[manifest.artifact]
     size = len(memoryview(data))
     if size != entry.size_bytes:
         raise DigestError(f"{where}/{manifest.artifact} has {size} bytes, the manifest pins {entry.size_bytes}")
-    digest = hashlib.sha256(data).hexdigest()
     if digest != entry.sha256:
         raise DigestError(f"{where}/{manifest.artifact} has SHA-256 {digest}, the manifest pins {entry.sha256}")

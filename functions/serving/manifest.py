@@ -6,9 +6,8 @@ refused. Writing manifests is the toolchain's part.
 
 from __future__ import annotations
 
-import json
-
 from serving.errors import ManifestError
+from serving.json_codec import loads
 from serving.tensor import DTYPES, DYNAMIC, Quantization, TensorSpec
 
 TYPE_CHECKING = False
@@ -100,7 +99,7 @@ class Manifest:
                 names the field.
         """
         try:
-            fields = json.loads(data)
+            fields = loads(data)
         except (ValueError, RecursionError) as error:
             raise ManifestError(f"the manifest is not JSON: {error}") from error
         format_version = _field(fields, "format_version", int)

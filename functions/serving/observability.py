@@ -6,9 +6,10 @@ which Lambda sends to CloudWatch; the logging package and powertools would cost 
 
 from __future__ import annotations
 
-import json
 import sys
 import time
+
+from serving.json_codec import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ class Log:
 
     def __init__(self, level: str, metrics_namespace: str) -> None:
         self.level = _LEVELS[level]
-        self._encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
         self._directive = [
             {"Namespace": metrics_namespace, "Dimensions": [["Route"], ["Route", "Model"]], "Metrics": _METRICS}
         ]
@@ -80,5 +80,5 @@ class Log:
 
     def _emit(self, fields: dict[str, Any]) -> None:
         # One write per line: lines of concurrent writers never interleave.
-        sys.stdout.write(self._encode(fields) + "\n")
+        sys.stdout.write(dumps(fields) + "\n")
         sys.stdout.flush()

@@ -7,17 +7,12 @@ from __future__ import annotations
 
 import os
 
-from serving.errors import (
-    ObjectNotFoundError,
-    SettingsError,
-    StoreAccessError,
-    StoreError,
-    StoreUnavailableError,
-)
+from serving.digest import hexdigest
+from serving.errors import ObjectNotFoundError, SettingsError, StoreAccessError, StoreError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Protocol
+    from typing import Protocol
 
     from typing_extensions import Buffer
 
@@ -44,6 +39,13 @@ if TYPE_CHECKING:
                 StoreError: larger than `max_bytes`, or a failure of another kind.
             """
 
+        def fetch_digested(self, key: str, max_bytes: int) -> tuple[Buffer, str]:
+            """Read one object whole, and its SHA-256 in hex, computed while it arrives.
+
+            Raises:
+                StoreError: as `fetch`.
+            """
+
         def fetch_changed(self, key: str, max_bytes: int, tag: str) -> tuple[Buffer, str] | None:
             """Read one object and its tag, unless it still has the tag given ("" for none known): then None.
 
@@ -52,13 +54,11 @@ if TYPE_CHECKING:
             """
 
 
-__all__ = ["FileStore", "S3Store", "Store", "open_store", "split_store_url"]
+__all__ = ["FileStore", "Store", "check_size", "open_store", "split_store_url"]
 
-# INIT has 10 s in all: what an S3 in trouble may take of them before the function says so.
-_RETRIES = 3
-_RETRY_SECONDS = 4
-_CONNECT_TIMEOUT = "1s"
-_READ_TIMEOUT = "8s"
+
+_READ_BYTES = 64 * 1024
+"""Up to here a file is read; mapping costs more than it saves."""
 
 
 def split_store_url(url: str) -> tuple[str, str, str]:
@@ -83,7 +83,11 @@ def open_store(url: str) -> Store:
         SettingsError: not a store URL.
     """
     scheme, bucket, path = split_store_url(url)
-    return FileStore(url, path) if scheme == "file" else S3Store(url, bucket, path)
+    if scheme == "file":
+        return FileStore(url, path)
+    from serving.s3_store import S3Store
+
+    return S3Store(url, bucket, path)
 
 
 class FileStore:
@@ -96,6 +100,11 @@ class FileStore:
 
             path = unquote(path)
         self._root = path
+
+    def fetch_digested(self, key: str, max_bytes: int) -> tuple[Buffer, str]:
+        """Map one file and hash it; see `Store.fetch_digested`."""
+        data = self.fetch(key, max_bytes)
+        return data, hexdigest(data)
 
     def fetch_changed(self, key: str, max_bytes: int, tag: str) -> tuple[Buffer, str] | None:
         """Read one file, unless it is the one it was; see `Store.fetch_changed`."""
@@ -121,9 +130,9 @@ class FileStore:
             raise StoreAccessError(f"no right to read {path}") from error
         try:
             size = os.fstat(descriptor).st_size
-            _check_size(path, size, max_bytes)
-            if not size:
-                return b""
+            check_size(path, size, max_bytes)
+            if size <= _READ_BYTES:
+                return os.read(descriptor, size)
             from mmap import ACCESS_READ, mmap
 
             return mmap(descriptor, size, access=ACCESS_READ)
@@ -133,72 +142,11 @@ class FileStore:
             os.close(descriptor)
 
 
-class S3Store:
-    """A prefix in an S3 bucket, read through obstore (a Rust client: 10 ms to import where boto3 takes 237).
+def check_size(name: str, size: int, max_bytes: int) -> None:
+    """Refuse an object larger than the caller expected.
 
-    Endpoint, region and credentials come from AWS's own environment variables, as everywhere.
+    Raises:
+        StoreError: it is.
     """
-
-    def __init__(self, url: str, bucket: str, prefix: str) -> None:
-        from datetime import timedelta
-
-        import obstore
-        from obstore.store import S3Store as Client
-
-        self.url = url
-        self._get = obstore.get
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-        self._client = Client(
-            bucket,
-            prefix=prefix or None,
-            client_options={
-                "allow_http": endpoint.startswith("http://"),
-                "connect_timeout": _CONNECT_TIMEOUT,
-                "timeout": _READ_TIMEOUT,
-            },
-            retry_config={"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=_RETRY_SECONDS)},
-        )
-
-    def fetch(self, key: str, max_bytes: int) -> Buffer:
-        """GET one object; see `Store.fetch`."""
-        from obstore.exceptions import BaseError
-
-        try:
-            answer = self._get(self._client, key)
-            _check_size(f"{self.url}/{key}", answer.meta["size"], max_bytes)
-            data: Buffer = answer.bytes()
-        except (BaseError, OSError) as error:
-            raise _translated(error, f"{self.url}/{key}") from error
-        return data
-
-    def fetch_changed(self, key: str, max_bytes: int, tag: str) -> tuple[Buffer, str] | None:
-        """GET one object, on condition of its ETag when one is known; see `Store.fetch_changed`."""
-        from obstore.exceptions import BaseError, NotModifiedError
-
-        try:
-            answer = self._get(self._client, key, options={"if_none_match": tag} if tag else None)
-            _check_size(f"{self.url}/{key}", answer.meta["size"], max_bytes)
-            return answer.bytes(), answer.meta["e_tag"] or ""
-        except NotModifiedError:
-            return None
-        except (BaseError, OSError) as error:
-            raise _translated(error, f"{self.url}/{key}") from error
-
-
-def _check_size(name: str, size: int, max_bytes: int) -> None:
     if size > max_bytes:
         raise StoreError(f"{name} has {size} bytes, at most {max_bytes} were expected")
-
-
-def _translated(error: Any, name: str) -> StoreError:
-    """Obstore's error in our own terms. Its text can name hosts and headers, so it stays in the chained cause."""
-    from obstore import exceptions
-
-    if isinstance(error, (exceptions.NotFoundError, FileNotFoundError)):
-        return ObjectNotFoundError(f"no object {name}")
-    if isinstance(error, (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError)):
-        return StoreAccessError(
-            f"S3 refused to read {name}: the function's role needs s3:GetObject on it (and s3:ListBucket to tell "
-            "a missing object from a forbidden one)"
-        )
-    return StoreUnavailableError(f"S3 could not deliver {name} ({type(error).__name__}) within {_RETRIES} retries")

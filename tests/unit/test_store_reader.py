@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import random
+import re
 import shutil
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
 
 import boto3
+import certifi
 import pytest
 from moto.server import ThreadedMotoServer
 
 from faulty_s3 import CUT_SHORT, faulty_s3
 from golden_store import golden, make_manifest, publish
-from serving import errors, store
+from serving import errors, s3_store
 from serving.aliases import Aliases
-from serving.artifact import Background, fetch_artifact
+from serving.artifact import fetch_artifact
+from serving.background import Background
+from serving.digest import hexdigest
 from serving.store import open_store, split_store_url
 
 
@@ -39,7 +49,7 @@ def aws(monkeypatch):
 @pytest.fixture
 def quick_retries(monkeypatch):
     """One retry only: the tests of outages need not wait as long as a function may."""
-    monkeypatch.setattr(store, "_RETRIES", 1)
+    monkeypatch.setattr(s3_store, "_RETRIES", 1)
 
 
 @pytest.fixture
@@ -51,6 +61,7 @@ def moto_s3(aws, monkeypatch):
     client = boto3.client("s3")
     client.create_bucket(Bucket="bucket", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
     yield client
+    urllib.request.urlopen(f"http://{host}:{port}/moto-api/reset", data=b"").close()  # its state outlives the server
     server.stop()
 
 
@@ -231,3 +242,79 @@ def test_background_hands_on_values_and_errors():
     for _ in range(2):
         with pytest.raises(ValueError, match="invalid literal"):
             failing.result()
+
+
+@pytest.mark.parametrize("size", [s3_store._PART_BYTES - 1, s3_store._PART_BYTES, 3 * s3_store._PART_BYTES + 17])
+def test_large_objects_come_in_parallel_ranges(aws, monkeypatch, size):
+    """Whatever its size, an object arrives whole, with its digest, in as many requests as it has ranges."""
+    body = random.Random(size).randbytes(size)
+    with faulty_s3({"big": body}, lambda _: None) as (endpoint, asked):
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
+        data, digest = open_store("s3://bucket").fetch_digested("big", 10**9)
+    assert bytes(data) == body
+    assert digest == hashlib.sha256(body).hexdigest()
+    assert len(asked) == -(-size // s3_store._PART_BYTES)
+
+
+def test_a_large_object_cut_short_is_an_error(aws, quick_retries, monkeypatch):
+    """A range that fails fails the object: nothing half-filled is handed on."""
+    body = bytes(3 * s3_store._PART_BYTES)
+    asked = []
+
+    def third(key):
+        asked.append(key)
+        return 500 if len(asked) >= 3 else None
+
+    with faulty_s3({"big": body}, third) as (endpoint, _):
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
+        with pytest.raises(errors.StoreUnavailableError):
+            open_store("s3://bucket").fetch_digested("big", 10**9)
+
+
+def test_only_amazons_roots_are_trusted_for_amazons_endpoints(aws, monkeypatch):
+    """The small trust store is used for S3 itself, and left aside where someone chose roots or another endpoint."""
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+
+    def chosen(endpoint):
+        with s3_store._Trust(endpoint):
+            return os.environ.get("SSL_CERT_FILE")
+
+    assert chosen("") == s3_store._TRUST
+    assert chosen("http://127.0.0.1:1") == s3_store._TRUST
+    assert chosen("https://s3.example.org") is None
+    assert "SSL_CERT_FILE" not in os.environ
+    monkeypatch.setenv("AWS_REGION", "cn-north-1")
+    assert chosen("") is None
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    monkeypatch.setenv("SSL_CERT_FILE", "/own.pem")
+    assert chosen("") == "/own.pem"
+
+
+def test_the_trusted_roots_are_amazons_and_well_known():
+    """Each shipped certificate is in Mozilla's list too, under the name of Amazon Trust Services."""
+    roots = re.findall("-----BEGIN.*?END CERTIFICATE-----", Path(s3_store._TRUST).read_text(), re.DOTALL)
+    assert len(roots) == 5
+    mozilla = Path(certifi.where()).read_text()
+    for root in roots:
+        comment = mozilla[: mozilla.index(root)].rpartition("# Issuer:")[2].partition("\n")[0]
+        assert "O=Amazon" in comment or "Starfield Services Root Certificate Authority - G2" in comment
+
+
+def test_obstore_itself_still_imports_beside_its_native_module(aws):
+    """The extension alone and the whole package live in one process."""
+    script = (
+        "from serving.s3_store import _load_native; native = _load_native(); "
+        "import obstore, obstore.store; print(obstore.store.S3Store('b') is not None and native is _load_native())"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", script]
+    output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert output.strip() == "True"
+
+
+@pytest.mark.parametrize("size", [0, 1, 5_000_000])
+def test_digests_are_hashlibs(size):
+    """Small inputs and large ones have the same digest as everywhere."""
+    data = random.Random(size).randbytes(size)
+    assert hexdigest(data) == hashlib.sha256(data).hexdigest()
