@@ -14,6 +14,9 @@ from litelambda.errors import UsageError
 BUCKET = "litelambda-bench"
 PREFIX = "models"
 FLOOR, OURS, USUAL = "hello", "litelambda", "usual"
+LEAN = "lean-bootstrap"
+"""The package's own wrapper of the runtime."""
+
 TASK_ROOT = "{task_root}"
 """Stands, in a setting, for where the package will be unpacked."""
 
@@ -56,7 +59,13 @@ def contenders_for(subject: Subject) -> list[Contender]:
         Contender(FLOOR, "hello world: the floor", "hello", "hello.handler"),
         Contender(OURS, "ours, S3 through an alias", "functions", "predict.handler", s3),
         Contender("litelambda_pinned", "ours, S3, version pinned", "functions", "predict.handler", {**s3, **pin}),
-        Contender("litelambda_bundled", "ours, model in the package", "bundled", "predict.handler", disk),
+        Contender(
+            "litelambda_lean", "ours, lean bootstrap, S3 through an alias", "functions", "predict.handler", s3, LEAN
+        ),
+        Contender(
+            "litelambda_lean_pinned", "lean, S3, version pinned", "functions", "predict.handler", {**s3, **pin}, LEAN
+        ),
+        Contender("litelambda_bundled", "lean, model in the package", "bundled", "predict.handler", disk, LEAN),
         Contender(USUAL, "boto3, numpy, LiteRT, Powertools", "usual", "usual.handler", usual),
     ]
 

@@ -11,12 +11,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import obstore
+
 from litelambda.bench.contenders import BUCKET, PREFIX, TASK_ROOT, Contender
 from litelambda.bench.environment import Environment, lambda_environ, make_interpreter
 from litelambda.bench.object_store import LoopbackS3
 from litelambda.bench.subject import Subject
 from litelambda.errors import BenchError
 from litelambda.paths import FUNCTIONS
+from serving.litert import find_library
 
 _HANDLERS = Path(__file__).parent / "handlers"
 
@@ -99,6 +102,8 @@ class Workplace:
                 tag = sys.implementation.cache_tag
                 self.notes.append(f"the package has no bytecode for {tag}: measured a copy compiled for it")
             shutil.copytree(self._package or FUNCTIONS, target, ignore=shutil.ignore_patterns("__pycache__"))
+            if not self._package:
+                _link_installed(target)
         else:
             target.mkdir()
             shutil.copy(_HANDLERS / f"{package}.py", target)
@@ -113,6 +118,14 @@ class Workplace:
     ) -> None:
         self._s3.__exit__(kind, error, traceback)
         self._folder.cleanup()
+
+
+def _link_installed(tree: Path) -> None:
+    """Put what the package would hold beside the sources: the installed obstore and runtime library."""
+    (tree / "obstore").symlink_to(Path(obstore.__file__).parent, target_is_directory=True)
+    library = Path(find_library())
+    (tree / "lib").mkdir()
+    (tree / "lib" / library.name).symlink_to(library)
 
 
 def _has_bytecode(tree: Path) -> bool:
