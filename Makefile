@@ -37,6 +37,7 @@ lock: $(VENV)/.bootstrapped  ## renew the locks in requirements/ from pyproject.
 	$(LOCK) pyproject.toml --extra bench --group dev -o requirements/dev.txt
 	$(LOCK) pyproject.toml --extra bench -c requirements/dev.txt -o requirements/build.txt
 	$(LOCK) --group pyproject.toml:functions --no-deps -o requirements/functions.txt
+	$(LOCK) --group pyproject.toml:scoring -c requirements/dev.txt -o requirements/scoring.txt
 	$(LOCK) --group pyproject.toml:sam -o requirements/sam.txt
 
 # ---- deployment: what ships, and the SAM command line, which has an environment of its own
@@ -62,3 +63,7 @@ $(SAM_VENV)/.up-to-date: $(VENV)/.up-to-date requirements/sam.txt
 	@$(BIN)/python -m venv --clear $(SAM_VENV)
 	@$(UV) pip sync --quiet --python $(SAM_VENV)/bin/python --compile-bytecode --require-hashes requirements/sam.txt
 	@touch $@
+
+# The last part of it needs a Docker engine: infra/local-image/README.md.
+test-sam: setup-sam  ## sam validate, sam build, sam local invoke and start-api
+	@LITELAMBDA_TEST_SAM=1 infra/local-image/with-engine $(BIN)/python -m pytest -q tests/e2e/test_sam.py tests/e2e/test_sam_local.py

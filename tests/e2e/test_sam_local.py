@@ -1,0 +1,130 @@
+"""The built function in Lambda's container, behind SAM's local API: the runtime client and real sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+import struct
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from e2e.sam import ENVIRONMENT, HERE, SAM, build, needs_engine, needs_sam, sam
+from golden_store import golden, publish
+from litelambda.paths import PROJECT
+from serving.litert import CompiledModel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = [needs_sam, needs_engine, pytest.mark.slow]
+
+EVENTS = PROJECT / "tests" / "events"
+ROW = (0.1, 0.2, 0.3, 0.4)
+PARAMETERS = f"Architecture={HERE} ModelStore=file:///var/task/models ModelName=tiny"
+START_TIMEOUT_S = 120
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built template; the function has a tiny model bundled."""
+    built = build(HERE, tmp_path_factory.mktemp("sam") / "build")
+    publish(built.parent / "PredictFunction" / "models", "tiny", data=golden("tiny_int8"))
+    return built
+
+
+@pytest.fixture(scope="module")
+def expected() -> list[float]:
+    """What the runtime says of `ROW` without any of the layers above."""
+    with CompiledModel(golden("tiny_int8")) as model:
+        (output,) = model.run("predict", [struct.pack("<4f", *ROW)])
+    return list(struct.unpack("<3f", output))
+
+
+@pytest.fixture(scope="module")
+def api(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """`sam local start-api`, warm; yields its port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = tmp_path_factory.mktemp("api") / "log"
+    command = [SAM, "local", "start-api", "--template", template, "--port", str(port), "--host", "127.0.0.1"]
+    command += ["--skip-pull-image", "--warm-containers", "EAGER", "--parameter-overrides", PARAMETERS]
+    with log.open("w") as sink, subprocess.Popen(command, env=ENVIRONMENT, stdout=sink, stderr=sink) as process:
+        try:
+            _wait_for(port, process, log)
+            yield port
+        finally:
+            process.terminate()
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.2)
+    pytest.fail(f"sam local start-api does not answer:\n{log.read_text()}")
+
+
+def _request(port: int, method: str, path: str, body: str | bytes | None = None, kind: str = "") -> tuple[int, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    with contextlib.closing(connection):
+        connection.request(method, path, body, {"Content-Type": kind} if kind else {})
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+
+
+@pytest.mark.parametrize("source", ["http_api_v2", "rest_v1", "function_url", "alb", "alb_multi_value"])
+def test_invoke(template: Path, expected: list[float], source: str) -> None:
+    """`sam local invoke` answers the same prediction to the events of every source."""
+    done = sam(
+        *("local", "invoke", "PredictFunction", "--template", template, "--event", EVENTS / f"{source}_predict.json"),
+        *("--skip-pull-image", "--parameter-overrides", PARAMETERS),
+    )
+    answer = json.loads(done.stdout.splitlines()[-1])
+    assert answer["statusCode"] == 200
+    assert json.loads(answer["body"]) == {"predictions": [expected]}
+
+
+def test_predict(api: int, expected: list[float]) -> None:
+    """A prediction over HTTP."""
+    body = json.dumps({"instances": [ROW]})
+    status, answer = _request(api, "POST", "/v1/models/tiny:predict", body, "application/json")
+    assert (status, json.loads(answer)) == (200, {"predictions": [expected]})
+
+
+def test_predict_in_base64(api: int, expected: list[float]) -> None:
+    """A body that the API hands on in base64 is read all the same."""
+    body = json.dumps({"instances": [ROW]}).encode()
+    status, answer = _request(api, "POST", "/v1/models/tiny:predict", body, "application/octet-stream")
+    assert (status, json.loads(answer)) == (200, {"predictions": [expected]})
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/v1/models/tiny", "/v1/models/tiny/metadata"])
+def test_get(api: int, path: str) -> None:
+    """Every route of the template reaches the function."""
+    status, answer = _request(api, "GET", path)
+    assert status == 200
+    json.loads(answer)
+
+
+def test_unknown_model(api: int) -> None:
+    """An unknown model is the protocol's 404."""
+    status, answer = _request(api, "POST", "/v1/models/nothing:predict", '{"instances": [1]}', "application/json")
+    assert status == 404
+    assert "error" in json.loads(answer)
+
+
+def test_init_failure_is_clear(template: Path) -> None:
+    """A model that is not in the store fails INIT: the reason is in the log, not in the answer."""
+    done = sam(
+        *("local", "invoke", "PredictFunction", "--template", template, "--event", EVENTS / "http_api_v2_health.json"),
+        *("--skip-pull-image", "--parameter-overrides", PARAMETERS.replace("ModelName=tiny", "ModelName=absent")),
+    )
+    assert "ModelNotFoundError" in done.stdout + done.stderr
