@@ -2,6 +2,7 @@
 
     <output>/function/              the bundle, as Lambda unpacks it into /var/task
         predict.py, serving/        the handlers and what they share, with bytecode beside them
+        lean-bootstrap              starts them without the stock runtime client, where AWS_LAMBDA_EXEC_WRAPPER names it
         obstore/                    the S3 client, without its type stubs, credential helpers and file system adapter
         lib/libLiteRt.so            alone out of the runtime's wheel, a seventh of its size
         licenses/                   whose work this is
@@ -42,6 +43,7 @@ Architecture = Literal["x86_64", "arm64"]
 
 PYTHON_VERSION = "3.13"  # the template's Runtime
 LIBRARY = "lib/libLiteRt.so"
+WRAPPER = "lean-bootstrap"
 TASK_ROOT = "/var/task"  # where Lambda puts the bundle: the path that tracebacks show
 
 # All that `import obstore` and `obstore.store` load.
@@ -139,7 +141,9 @@ def package(arch: Architecture, output: Path) -> PackageResult:
 def _assemble(arch: Architecture, bundle: Path, wheels: Path) -> str | None:
     """Lay out the bundle; return the version of the interpreter that compiled it, if there is one."""
     _unpack_wheels(ARCHITECTURES[arch], wheels)
-    for source in (*FUNCTIONS.glob("*.py"), *(FUNCTIONS / "serving").rglob("*.py")):
+    sources = [*FUNCTIONS.glob("*.py"), FUNCTIONS / WRAPPER]
+    sources += [path for kind in ("*.py", "*.pem") for path in (FUNCTIONS / "serving").rglob(kind)]
+    for source in sources:
         _copy(source, bundle / source.relative_to(FUNCTIONS))
     for name in _OBSTORE_FILES:
         _copy(wheels / "obstore" / name, bundle / "obstore" / name)
@@ -147,7 +151,7 @@ def _assemble(arch: Architecture, bundle: Path, wheels: Path) -> str | None:
     _add_licenses(bundle / "licenses", wheels)
     version = _compile(bundle)
     for path in (bundle, *bundle.rglob("*")):
-        path.chmod(0o755 if path.is_dir() else 0o644)
+        path.chmod(0o755 if path.is_dir() else _file_mode(path))
         os.utime(path, (_EPOCH_SECONDS, _EPOCH_SECONDS))
     return version
 
@@ -202,7 +206,7 @@ def _zip(bundle: Path, archive: Path) -> None:
         for path in _files(bundle):
             entry = zipfile.ZipInfo(path.relative_to(bundle).as_posix(), _EPOCH)
             entry.create_system = 3  # Unix, whatever this is
-            entry.external_attr = (stat.S_IFREG | 0o644) << 16
+            entry.external_attr = (stat.S_IFREG | _file_mode(path)) << 16
             entry.compress_type = zipfile.ZIP_DEFLATED
             target.writestr(entry, path.read_bytes(), compresslevel=_COMPRESSION_LEVEL)
 
@@ -213,6 +217,10 @@ def _check_budget(arch: Architecture, bundle: Path, archive: Path) -> None:
         largest = sorted(_files(bundle), key=lambda path: -path.stat().st_size)[:5]
         names = ", ".join(f"{path.relative_to(bundle)} {path.stat().st_size:,}" for path in largest)
         raise PackageError(f"the {arch} zip has {size:,} bytes, the budget is {budget:,}. Largest unpacked: {names}")
+
+
+def _file_mode(path: Path) -> int:
+    return 0o755 if path.name == WRAPPER else 0o644
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -57,7 +57,8 @@ def test_contents(packages: dict[str, PackageResult], arch: str) -> None:
     serving = {path.relative_to(FUNCTIONS).as_posix() for path in (FUNCTIONS / "serving").rglob("*.py")}
     sources = handlers | serving | {"obstore/__init__.py", "obstore/store.py"}
     licenses = {"litelambda.txt", "obstore.txt", "obstore-crates.txt", "ai-edge-litert.txt"}
-    expected = sources | {"obstore/_obstore.abi3.so", "lib/libLiteRt.so"} | {f"licenses/{name}" for name in licenses}
+    others = {"obstore/_obstore.abi3.so", "lib/libLiteRt.so", "lean-bootstrap", "serving/amazon_trust.pem"}
+    expected = sources | others | {f"licenses/{name}" for name in licenses}
     if packages[arch].bytecode:
         expected |= {re.sub(r"([^/]+)\.py$", r"__pycache__/\1.cpython-313.pyc", source) for source in sources}
     assert _names(packages[arch]) == expected
@@ -65,13 +66,14 @@ def test_contents(packages: dict[str, PackageResult], arch: str) -> None:
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_folder_and_zip_are_the_same(packages: dict[str, PackageResult], arch: str) -> None:
-    """The folder that `sam build` ships and the zip hold the same files, readable by everyone, none executable."""
+    """The folder that `sam build` ships and the zip hold the same files, readable by everyone, one executable."""
     result = packages[arch]
     with zipfile.ZipFile(result.archive) as archive:
         for entry in archive.infolist():
             path = result.directory / entry.filename
             assert archive.read(entry) == path.read_bytes()
-            assert entry.external_attr >> 16 == path.stat().st_mode == 0o100644
+            mode = 0o100755 if path.name == "lean-bootstrap" else 0o100644
+            assert entry.external_attr >> 16 == path.stat().st_mode == mode
             assert entry.date_time == (1980, 1, 1, 0, 0, 0)
     on_disk = {path.relative_to(result.directory).as_posix() for path in result.directory.rglob("*") if path.is_file()}
     assert on_disk == _names(result)
