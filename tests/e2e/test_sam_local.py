@@ -46,15 +46,16 @@ def expected() -> list[float]:
     return list(struct.unpack("<3f", output))
 
 
-@pytest.fixture(scope="module")
-def api(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """`sam local start-api`, warm; yields its port."""
+@pytest.fixture(scope="module", params=["lean", "stock"])
+def api(template: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """`sam local start-api`, warm, on either runtime client; yields its port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     log = tmp_path_factory.mktemp("api") / "log"
     command = [SAM, "local", "start-api", "--template", template, "--port", str(port), "--host", "127.0.0.1"]
-    command += ["--skip-pull-image", "--warm-containers", "EAGER", "--parameter-overrides", PARAMETERS]
+    command += ["--skip-pull-image", "--warm-containers", "EAGER"]
+    command += ["--parameter-overrides", f"{PARAMETERS} Bootstrap={request.param}"]
     with log.open("w") as sink, subprocess.Popen(command, env=ENVIRONMENT, stdout=sink, stderr=sink) as process:
         try:
             _wait_for(port, process, log)
@@ -99,10 +100,11 @@ def test_predict(api: int, expected: list[float]) -> None:
     assert (status, json.loads(answer)) == (200, {"predictions": [expected]})
 
 
-def test_predict_in_base64(api: int, expected: list[float]) -> None:
-    """A body that the API hands on in base64 is read all the same."""
-    body = json.dumps({"instances": [ROW]}).encode()
-    status, answer = _request(api, "POST", "/v1/models/tiny:predict", body, "application/octet-stream")
+def test_predict_from_bytes(api: int, expected: list[float]) -> None:
+    """The tensor's bytes, which the API hands on in base64, predict the same."""
+    status, answer = _request(
+        api, "POST", "/v1/models/tiny:predict", struct.pack("<4f", *ROW), "application/octet-stream"
+    )
     assert (status, json.loads(answer)) == (200, {"predictions": [expected]})
 
 
@@ -121,10 +123,12 @@ def test_unknown_model(api: int) -> None:
     assert "error" in json.loads(answer)
 
 
-def test_init_failure_is_clear(template: Path) -> None:
+@pytest.mark.parametrize("bootstrap", ["lean", "stock"])
+def test_init_failure_is_clear(template: Path, bootstrap: str) -> None:
     """A model that is not in the store fails INIT: the reason is in the log, not in the answer."""
     done = sam(
         *("local", "invoke", "PredictFunction", "--template", template, "--event", EVENTS / "http_api_v2_health.json"),
-        *("--skip-pull-image", "--parameter-overrides", PARAMETERS.replace("ModelName=tiny", "ModelName=absent")),
+        *("--skip-pull-image", "--parameter-overrides"),
+        f"{PARAMETERS} Bootstrap={bootstrap}".replace("ModelName=tiny", "ModelName=absent"),
     )
     assert "ModelNotFoundError" in done.stdout + done.stderr

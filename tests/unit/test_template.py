@@ -1,6 +1,7 @@
 """What the deployment template promises: nothing open, nothing too wide, every log kept for a stated time."""
 
 import json
+import os
 import re
 import tomllib
 from collections.abc import Iterator
@@ -174,7 +175,7 @@ def test_artifacts_are_versioned_and_logged(template: Template) -> None:
 def test_environment_is_what_the_code_reads(template: Template) -> None:
     """The predict function's environment names every setting that the code reads, and no other."""
     variables = template["Resources"]["PredictFunction"]["Properties"]["Environment"]["Variables"]
-    assert set(variables) == {setting.name for setting in SETTINGS}
+    assert set(variables) == {"AWS_LAMBDA_EXEC_WRAPPER"} | {setting.name for setting in SETTINGS}
 
 
 def test_defaults_agree_with_the_code(template: Template) -> None:
@@ -183,7 +184,16 @@ def test_defaults_agree_with_the_code(template: Template) -> None:
     for setting in SETTINGS:
         value = variables[setting.name]
         if setting.default is not None:
-            assert template["Parameters"][value["Ref"]]["Default"] == setting.default, setting.name
+            assert str(template["Parameters"][value["Ref"]]["Default"]) == setting.default, setting.name
+
+
+def test_the_wrapper_is_shipped(template: Template) -> None:
+    """What AWS_LAMBDA_EXEC_WRAPPER names is an executable of the shipped code; the stock client is a parameter away."""
+    variables = template["Resources"]["PredictFunction"]["Properties"]["Environment"]["Variables"]
+    condition, path, otherwise = variables["AWS_LAMBDA_EXEC_WRAPPER"]["Fn::If"]
+    assert template["Conditions"][condition] == {"Fn::Equals": [{"Ref": "Bootstrap"}, "lean"]}
+    assert otherwise == {"Ref": "AWS::NoValue"}
+    assert os.access(FUNCTIONS / Path(path).relative_to("/var/task"), os.X_OK)
 
 
 def test_handlers_exist(template: Template) -> None:
