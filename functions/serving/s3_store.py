@@ -102,11 +102,11 @@ class S3Store:
 
     def _fetch_ranges(self, key: str, first: Any) -> tuple[Buffer, str]:
         """Fill one buffer from parallel streams; hash each range when it and all before it are there."""
-        from mmap import mmap
+        from serving.memory import allocate
 
         size = first.meta["size"]
         hasher = new_hasher(size)
-        buffer = mmap(-1, size)
+        buffer = allocate(f"{self.url}/{key}", size)
         view = memoryview(buffer)
         starts = range(0, size, _PART_BYTES)
         parts: list[Background] = [Background(_drain, first, view[:_PART_BYTES])]

@@ -104,6 +104,10 @@ class FileStore:
     def fetch_digested(self, key: str, max_bytes: int) -> tuple[Buffer, str]:
         """Map one file and hash it; see `Store.fetch_digested`."""
         data = self.fetch(key, max_bytes)
+        if len(memoryview(data)) > _READ_BYTES:
+            from serving.memory import check_fits
+
+            check_fits(f"{self.url}/{key}", len(memoryview(data)))
         return data, hexdigest(data)
 
     def fetch_changed(self, key: str, max_bytes: int, tag: str) -> tuple[Buffer, str] | None:
