@@ -1,9 +1,9 @@
 """The deployment package: what the handlers import, for one architecture, and the same bytes every time.
 
     <output>/function/              the bundle, as Lambda unpacks it into /var/task
-        predict.py, serving/        the handlers and what they share, with bytecode beside them
+        predict.py, serving/        the handler and what it imports, with bytecode beside them
         lean-bootstrap              starts them without the stock runtime client, where AWS_LAMBDA_EXEC_WRAPPER names it
-        obstore/                    the S3 client, without its type stubs, credential helpers and file system adapter
+        obstore/_obstore.abi3.so    the S3 client, alone: the Python package around it is not imported
         lib/libLiteRt.so            alone out of the runtime's wheel, a seventh of its size
         licenses/                   whose work this is
     <output>/function-<arch>.zip    the same, zipped
@@ -46,8 +46,9 @@ LIBRARY = "lib/libLiteRt.so"
 WRAPPER = "lean-bootstrap"
 TASK_ROOT = "/var/task"  # where Lambda puts the bundle: the path that tracebacks show
 
-# All that `import obstore` and `obstore.store` load.
-_OBSTORE_FILES = ("__init__.py", "_obstore.abi3.so", "store.py")
+_OBSTORE = "obstore/_obstore.abi3.so"
+_HANDLER = "predict.py"
+_OTHERS = FUNCTIONS / "serving" / "scoring"  # the batch handler's alone, whose package has more in it
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment that a zip can name
 _EPOCH_SECONDS = 315_619_200  # a day later, UTC: `sam deploy` zips the folder in local time, which must not be 1979
 _COMPRESSION_LEVEL = 9
@@ -141,12 +142,11 @@ def package(arch: Architecture, output: Path) -> PackageResult:
 def _assemble(arch: Architecture, bundle: Path, wheels: Path) -> str | None:
     """Lay out the bundle; return the version of the interpreter that compiled it, if there is one."""
     _unpack_wheels(ARCHITECTURES[arch], wheels)
-    sources = [*FUNCTIONS.glob("*.py"), FUNCTIONS / WRAPPER]
-    sources += [path for kind in ("*.py", "*.pem") for path in (FUNCTIONS / "serving").rglob(kind)]
-    for source in sources:
-        _copy(source, bundle / source.relative_to(FUNCTIONS))
-    for name in _OBSTORE_FILES:
-        _copy(wheels / "obstore" / name, bundle / "obstore" / name)
+    shared = [path for kind in ("*.py", "*.pem") for path in (FUNCTIONS / "serving").rglob(kind)]
+    for source in (FUNCTIONS / _HANDLER, FUNCTIONS / WRAPPER, *shared):
+        if _OTHERS not in source.parents:
+            _copy(source, bundle / source.relative_to(FUNCTIONS))
+    _copy(wheels / _OBSTORE, bundle / _OBSTORE)
     _copy(wheels / "ai_edge_litert" / "libLiteRt.so", bundle / LIBRARY)
     _add_licenses(bundle / "licenses", wheels)
     version = _compile(bundle)

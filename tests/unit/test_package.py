@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from golden_store import golden, publish
 from litelambda import package as package_module
 from litelambda.errors import PackageError, UsageError
 from litelambda.interpreters import find_interpreter
@@ -53,9 +54,8 @@ def _run(interpreter: str, bundle: Path, code: str, stdin: str = "", **environme
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_contents(packages: dict[str, PackageResult], arch: str) -> None:
     """The package holds the handlers, what they share, the S3 client, the runtime's library and licences: no more."""
-    handlers = {path.name for path in FUNCTIONS.glob("*.py")}
     serving = {path.relative_to(FUNCTIONS).as_posix() for path in (FUNCTIONS / "serving").rglob("*.py")}
-    sources = handlers | serving | {"obstore/__init__.py", "obstore/store.py"}
+    sources = {"predict.py"} | {path for path in serving if not path.startswith("serving/scoring/")}
     licenses = {"litelambda.txt", "obstore.txt", "obstore-crates.txt", "ai-edge-litert.txt"}
     others = {"obstore/_obstore.abi3.so", "lib/libLiteRt.so", "lean-bootstrap", "serving/amazon_trust.pem"}
     expected = sources | others | {f"licenses/{name}" for name in licenses}
@@ -200,22 +200,28 @@ def test_runs_from_a_read_only_folder(packages: dict[str, PackageResult], interp
     assert HERE
     bundle = packages[HERE].directory
     code = """
-import obstore.store, serving.litert
-serving.litert.load_library()
-ours = f"{bundle}/lib/libLiteRt.so" in open("/proc/self/maps").read()
-print(json.dumps([ours, obstore.__file__]))
+from serving.litert import load_library
+from serving.store import open_store
+load_library()
+open_store("s3://bucket/prefix")
+maps = open("/proc/self/maps").read()
+print(json.dumps([f"{bundle}/{name}" in maps for name in ("lib/libLiteRt.so", "obstore/_obstore.abi3.so")]))
 """
-    assert _run(interpreter, bundle, code) == [True, str(bundle / "obstore" / "__init__.py")]
+    assert _run(interpreter, bundle, code, AWS_REGION="eu-west-1") == [True, True]
     on_disk = {path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()}
     assert on_disk == _names(packages[HERE])
 
 
 @on_linux
-def test_the_handler_answers(packages: dict[str, PackageResult], interpreter: str, tmp_path: Path) -> None:
-    """The packaged handler, alone, imports and answers a health request."""
+def test_the_handler_predicts(packages: dict[str, PackageResult], interpreter: str, tmp_path: Path) -> None:
+    """The packaged handler, alone, loads a model at INIT and answers a prediction."""
     assert HERE
-    event = (Path(__file__).parents[1] / "events" / "http_api_v2_health.json").read_text(encoding="utf-8")
+    publish(tmp_path, "tiny", data=golden("tiny_int8"))
+    event = (Path(__file__).parents[1] / "events" / "http_api_v2_predict.json").read_text(encoding="utf-8")
     code = "import predict; print(json.dumps(predict.handler(json.load(sys.stdin), None)))"
-    answer = _run(interpreter, packages[HERE].directory, code, event, MODEL_STORE=tmp_path.as_uri())
+    settings = {"MODEL_STORE": tmp_path.as_uri(), "MODEL_NAME": "tiny"}
+    answer = _run(interpreter, packages[HERE].directory, code, event, **settings)
     assert isinstance(answer, dict)
     assert answer["statusCode"] == 200
+    (row,) = json.loads(answer["body"])["predictions"]
+    assert sum(row) == pytest.approx(1, abs=0.01)
