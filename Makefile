@@ -31,6 +31,25 @@ $(VENV)/.up-to-date: $(VENV)/.bootstrapped requirements/dev.txt pyproject.toml
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .; \
 	touch $@; echo "setup: done in $$((SECONDS - started)) s"
 
+demo: setup  ## train on MNIST, quantize, verify, publish, serve and predict over HTTP
+	@$(BIN)/python -m litelambda.demo
+
+test: setup  ## run the tests
+	@started=$$SECONDS; $(BIN)/python -m pytest -q; echo "test: done in $$((SECONDS - started)) s"
+
+check: setup  ## lint, format and type checks
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check --quiet
+	@$(BIN)/mypy
+	@echo "check: ruff and mypy have nothing to say"
+
+format: setup  ## let ruff mend what it can
+	@$(BIN)/ruff check --fix --quiet
+	@$(BIN)/ruff format --quiet
+
+clean:  ## remove what the targets here made, but for the models
+	@rm -rf $(VENV) .venv-* .aws-sam dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
 LOCK = $(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11
 
 lock: $(VENV)/.bootstrapped  ## renew the locks in requirements/ from pyproject.toml
