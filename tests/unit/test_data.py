@@ -272,7 +272,7 @@ def test_a_missing_data_set_is_named(tmp_path: Path, kind: str) -> None:
 def test_files_of_the_wrong_kind_are_refused(tmp_path: Path, images: str) -> None:
     """A file that is no .npz, an empty folder, a broken and an odd-sized image are errors by name."""
     (tmp_path / "set.npz").write_bytes(b"PK\x03\x04 cut short")
-    with pytest.raises(DataError, match=r"set\.npz is not a \.npz file"):
+    with pytest.raises(DataError, match=r"set\.npz is not a readable \.npz file"):
         load(tmp_path, 'format = "npz"\npath = "set.npz"')
     np.save(tmp_path / "single.npy", pixels(3))
     with pytest.raises(DataError, match="is a single array"):

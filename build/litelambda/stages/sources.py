@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,27 +94,26 @@ def _check(name: str, split: Split | None, path: Path) -> None:
 
 
 def _read_npz(path: Path) -> Source:
-    try:
-        loaded = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is not a .npz file: {error}") from error
-    if not isinstance(loaded, np.lib.npyio.NpzFile):
+    with path.open("rb") as file:
+        try:
+            return _read_arrays(path, np.load(file, allow_pickle=False))
+        except (ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise DataError(f"{path} is not a readable .npz file: {error}") from error
+
+
+def _read_arrays(path: Path, arrays: Any) -> Source:
+    if not isinstance(arrays, np.lib.npyio.NpzFile):
         raise DataError(f"{path} is a single array, expected a .npz with x_train and y_train")
-    with loaded:
-        names = set(loaded.files)
-        suffix = "_train" if "x_train" in names else ""
-        if not {f"x{suffix}", f"y{suffix}"} <= names:
-            raise DataError(f"{path} holds {', '.join(sorted(names)) or 'nothing'}; expected x_train, y_train or x, y")
+    names = set(arrays.files)
 
-        def split(part: str) -> Split | None:
-            if not {f"x{part}", f"y{part}"} <= names:
-                return None
-            try:
-                return Split(loaded[f"x{part}"], loaded[f"y{part}"])
-            except ValueError as error:
-                raise DataError(f"{path}: x{part} or y{part} cannot be read: {error}") from error
+    def split(part: str) -> Split | None:
+        complete = {f"x{part}", f"y{part}"} <= names
+        return Split(arrays[f"x{part}"], arrays[f"y{part}"]) if complete else None
 
-        return Source(cast("Split", split(suffix)), split("_validation"), split("_test"))
+    train = split("_train" if "x_train" in names else "")
+    if train is None:
+        raise DataError(f"{path} holds {', '.join(sorted(names)) or 'nothing'}; expected x_train, y_train or x, y")
+    return Source(train, split("_validation"), split("_test"))
 
 
 def _read_csv(path: Path, settings: CsvData) -> Split:
