@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from math import inf
 
 _started = time.perf_counter()
 
@@ -28,7 +29,7 @@ _fetch_started = time.perf_counter()
 # From here on the fetch is under way: what is imported now costs nothing while the network is slower.
 from serving import litert  # noqa: E402
 from serving.errors import RequestError, ServingError  # noqa: E402
-from serving.http import Request, request_from_event, response_to_event  # noqa: E402
+from serving.http import Request, cors_headers, request_from_event, response_to_event  # noqa: E402
 from serving.models import ModelRepository  # noqa: E402
 from serving.observability import Log  # noqa: E402
 from serving.router import error_response, route  # noqa: E402
@@ -41,7 +42,13 @@ litert.load_library()
 _loaded = time.perf_counter()
 
 _log = Log(_settings.log_level, _settings.metrics_namespace)
-_repository = ModelRepository(_store, _settings.num_threads)
+_repository = ModelRepository(
+    _store,
+    _settings.num_threads,
+    memory_bytes=_settings.model_memory_bytes,
+    refresh_seconds=_settings.alias_refresh_seconds,
+    warn=lambda message: _log.write("WARNING", message),
+)
 if _fetch is not None:
     _artifact = _fetch.result()
     _fetched = time.perf_counter()
@@ -57,6 +64,7 @@ if _fetch is not None:
         total_ms=round((_ready - _started) * 1000, 3),
     )
 
+_ROOM_SECONDS = 0.5  # of a request's time, kept for the answer
 _cold = True
 
 
@@ -76,7 +84,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     request_id = getattr(context, "aws_request_id", "")
     method = "-"
     try:
-        request: Request = request_from_event(event)
+        request: Request = request_from_event(event, _deadline(context))
         method = request.method
         response = route(request, _repository)
     except RequestError as error:
@@ -90,4 +98,12 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         _log.write("ERROR", traceback.format_exc(), error=type(error).__name__, request_id=request_id)
         response = error_response(error, request_id)
     _log.request(response, method, (time.perf_counter() - started) * 1000, request_id, cold)
+    if _settings.cors_allow_origin:
+        response.headers = {**response.headers, **cors_headers(_settings.cors_allow_origin)}
     return response_to_event(response, event)
+
+
+def _deadline(context: Any) -> float:
+    """When this invocation's answer comes too late, with room left to say so."""
+    remaining = getattr(context, "get_remaining_time_in_millis", None)
+    return time.monotonic() + remaining() / 1000 - _ROOM_SECONDS if remaining else inf

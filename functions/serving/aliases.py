@@ -11,9 +11,11 @@ and last, so that one read of it is always consistent. Writing it is the toolcha
 
 from __future__ import annotations
 
-import json
+import os
 
+from serving.digest import hexdigest
 from serving.errors import ArtifactError, ModelNotFoundError, ObjectNotFoundError
+from serving.json_codec import loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,7 +69,7 @@ class Aliases:
             ArtifactError: it is not one.
         """
         try:
-            fields = json.loads(data)
+            fields = loads(data)
             pins = {
                 int(number): (pin["manifest_sha256"], pin["artifact"])
                 for number, pin in fields.get("versions", {}).items()
@@ -96,10 +98,12 @@ class Aliases:
                     return number
         return self.targets[alias]
 
-    def versions(self) -> set[int]:
-        """Every version that a request can reach through an alias, shadows included."""
-        canaries = {number for shares in self.canaries.values() for number in shares}
-        return {*self.targets.values(), *canaries, *self.shadows.values()}
+    def reachable(self, alias: str) -> set[int]:
+        """Every version that a request for an alias can reach, its shadow included; none for an unknown alias."""
+        if alias not in self.targets:
+            return set()
+        shadow = {self.shadows[alias]} if alias in self.shadows else set()
+        return {self.targets[alias], *self.canaries.get(alias, ()), *shadow}
 
 
 def fetch_aliases(store: Store, model: str) -> Aliases:
@@ -135,14 +139,9 @@ def _percentages(shares: Any) -> dict[int, float]:
 
 def _sticky_percent(model: str, alias: str, key: str) -> float:
     """A number in [0, 100) that depends on nothing but the arguments, the same in every environment."""
-    import hashlib
-
     text = _NAME_SEPARATOR.join((model, alias, key))
-    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-    return int.from_bytes(digest[:4], "big") * 100 / 2**32
+    return int(hexdigest(text.encode("utf-8", "surrogatepass"))[:8], 16) * 100 / 2**32
 
 
 def _random_percent() -> float:
-    import os
-
     return int.from_bytes(os.urandom(4), "big") * 100 / 2**32

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from serving.aliases import Aliases
     from serving.store import Store
 
-__all__ = ["ARTIFACT_NAME", "MANIFEST_NAME", "Artifact", "fetch_artifact"]
+__all__ = ["ARTIFACT_NAME", "MANIFEST_NAME", "Artifact", "fetch_artifact", "fetch_manifest"]
 
 ARTIFACT_NAME = "model.tflite"
 MANIFEST_NAME = "manifest.json"
@@ -76,17 +76,27 @@ def fetch_artifact(store: Store, model: str, version: str = "latest", manifest_s
         version = str(number)
     folder = f"{model}/{int(version)}"
     model_fetch = Background(store.fetch_digested, f"{folder}/{artifact_name}", _MAX_ARTIFACT_BYTES)
-    try:
-        document = bytes(store.fetch(f"{folder}/{MANIFEST_NAME}", _MAX_DOCUMENT_BYTES))
-    except ObjectNotFoundError as error:
-        raise ModelNotFoundError(f"Servable not found for request: Specific({model}, {version})") from error
-    manifest = _checked_manifest(document, model, int(version), manifest_sha256, f"{store.url}/{folder}")
+    manifest = fetch_manifest(store, model, int(version), manifest_sha256)
     if manifest.artifact == artifact_name:
         data, digest = model_fetch.result()
     else:
         data, digest = store.fetch_digested(f"{folder}/{manifest.artifact}", _MAX_ARTIFACT_BYTES)
     _check_pin(data, digest, manifest, f"{store.url}/{folder}")
     return Artifact(manifest, data, aliases)
+
+
+def fetch_manifest(store: Store, model: str, version: int, manifest_sha256: str = "") -> Manifest:
+    """Fetch the manifest of a version alone.
+
+    Raises:
+        ModelNotFoundError, DigestError, ManifestError, StoreError: as `fetch_artifact`.
+    """
+    folder = f"{model}/{version}"
+    try:
+        document = bytes(store.fetch(f"{folder}/{MANIFEST_NAME}", _MAX_DOCUMENT_BYTES))
+    except ObjectNotFoundError as error:
+        raise ModelNotFoundError(f"Servable not found for request: Specific({model}, {version})") from error
+    return _checked_manifest(document, model, version, manifest_sha256, f"{store.url}/{folder}")
 
 
 def _checked_manifest(document: bytes, model: str, version: int, manifest_sha256: str, where: str) -> Manifest:

@@ -16,7 +16,8 @@
     │   └── StoreConflictError       a create-only or compare-and-swap write lost
     ├── ArtifactError                the bytes came but must not be served
     │   ├── ManifestError            not a manifest this reader understands
-    │   └── DigestError              size or SHA-256 differs from the pinned one
+    │   ├── DigestError              size or SHA-256 differs from the pinned one
+    │   └── ModelTooLargeError       beyond the function's memory; the message says what to set
     └── LiteRtError                  the runtime refused a model or a run
         └── RuntimeLibraryError      libLiteRt.so is missing or is not for this machine
 
@@ -39,7 +40,15 @@ class MalformedRequestError(RequestError):
 
 
 class MethodNotAllowedError(RequestError):
-    """The path exists, but not under this HTTP method."""
+    """The path exists, but not under this HTTP method.
+
+    Attributes:
+        allowed: the methods that it has, separated by commas.
+    """
+
+    def __init__(self, message: str, allowed: str = "GET, HEAD, OPTIONS") -> None:
+        super().__init__(message)
+        self.allowed = allowed
 
 
 class TensorError(RequestError):
@@ -92,6 +101,10 @@ class ManifestError(ArtifactError):
 
 class DigestError(ArtifactError):
     """Size or SHA-256 differs from the pinned one."""
+
+
+class ModelTooLargeError(ArtifactError):
+    """The model is beyond the function's memory."""
 
 
 class LiteRtError(ServingError):

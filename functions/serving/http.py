@@ -1,12 +1,13 @@
 """HTTP as Lambda sees it: events of API Gateway v2 and v1, Function URLs and load balancers ⇄ Request and Response.
 
-The one place that maps errors to statuses. Knows no model protocol.
+The one place that maps errors to statuses, and that knows Lambda's limits. Knows no model protocol.
 """
 
 from __future__ import annotations
 
 from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
+from math import inf
 
 from serving import errors
 
@@ -15,13 +16,33 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-__all__ = ["MAX_BODY_BYTES", "Request", "Response", "request_from_event", "response_to_event", "status_of"]
+    from typing_extensions import Buffer
+
+__all__ = [
+    "MAX_BODY_BYTES",
+    "MAX_RESPONSE_BYTES",
+    "RAW_TYPES",
+    "Request",
+    "Response",
+    "check_response_bytes",
+    "cors_headers",
+    "finish",
+    "request_from_event",
+    "response_to_event",
+    "status_of",
+]
 
 MAX_BODY_BYTES = 6 * 1024 * 1024
 """Lambda's limit on a synchronous request; held against the decoded body too, so that gzip cannot widen it."""
 
 MAX_RESPONSE_BYTES = 6 * 1024 * 1024 - 1024
 """Lambda's limit on a synchronous response, less room for the envelope."""
+
+_LARGE_BASE64 = 16 * 1024  # from here on the native decoder earns its import
+_MIN_COMPRESSED_BYTES = 2048  # what fits a packet or two gains nothing
+
+RAW_TYPES = ("application/octet-stream", "application/x-npy", "image/")
+"""Content types whose body is not JSON: any first bytes mean nothing but themselves."""
 
 # Most specific first: the first class that matches decides.
 _STATUSES: tuple[tuple[type[Exception], int], ...] = (
@@ -41,16 +62,18 @@ class Request:
         method: upper case.
         path: without the stage, still percent-encoded, so that `%2F` is no slash.
         headers: values by lower-cased name.
-        body: decoded of base64 and gzip.
+        body: decoded of base64 and compression.
+        deadline: `time.monotonic()` at which an answer comes too late.
     """
 
-    __slots__ = ("body", "headers", "method", "path")
+    __slots__ = ("body", "deadline", "headers", "method", "path")
 
-    def __init__(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> None:
+    def __init__(self, method: str, path: str, headers: Mapping[str, str], body: Buffer, deadline: float = inf) -> None:
         self.method = method
         self.path = path
         self.headers = headers
         self.body = body
+        self.deadline = deadline
 
 
 class Response:
@@ -62,9 +85,10 @@ class Response:
         content_type: of the body.
         headers: further ones.
         model, version, route: what answered, for the log line; "" and 0 where nothing did.
+        notes: further fields of the log line.
     """
 
-    __slots__ = ("body", "content_type", "headers", "model", "route", "status", "version")
+    __slots__ = ("body", "content_type", "headers", "model", "notes", "route", "status", "version")
 
     def __init__(
         self,
@@ -84,6 +108,7 @@ class Response:
         self.route = route
         self.model = model
         self.version = version
+        self.notes: Mapping[str, Any] | None = None
 
 
 def status_of(error: Exception) -> int:
@@ -91,11 +116,12 @@ def status_of(error: Exception) -> int:
     return next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
 
 
-def request_from_event(event: Mapping[str, Any]) -> Request:
+def request_from_event(event: Mapping[str, Any], deadline: float = inf) -> Request:
     """Read a request out of an event.
 
     Args:
         event: of an API Gateway HTTP API (payload 2.0) or REST API (1.0), a Function URL or an ALB.
+        deadline: `time.monotonic()` at which an answer comes too late.
 
     Raises:
         MalformedRequestError: no such event, or a body that is not what it says it is.
@@ -114,7 +140,7 @@ def request_from_event(event: Mapping[str, Any]) -> Request:
     else:
         method, path = event["httpMethod"], event["path"]
     headers = _headers(event)
-    return Request(method.upper(), path, headers, _body(event, headers))
+    return Request(method.upper(), path, headers, _body(event, headers), deadline)
 
 
 def response_to_event(response: Response, event: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,10 +162,12 @@ def response_to_event(response: Response, event: Mapping[str, Any]) -> dict[str,
 
 _REASONS = {
     200: "OK",
+    204: "No Content",
     400: "Bad Request",
     404: "Not Found",
     405: "Method Not Allowed",
     413: "Content Too Large",
+    415: "Unsupported Media Type",
     500: "Internal Server Error",
     501: "Not Implemented",
     503: "Service Unavailable",
@@ -153,46 +181,82 @@ def _headers(event: Mapping[str, Any]) -> dict[str, str]:
     return {name.lower(): value for name, value in (event.get("headers") or {}).items()}
 
 
-def _body(event: Mapping[str, Any], headers: Mapping[str, str]) -> bytes:
+def _body(event: Mapping[str, Any], headers: Mapping[str, str]) -> Any:
     body = event.get("body") or ""
-    if event.get("isBase64Encoded"):
-        _check_length(len(body) * 3 // 4 - 2)
+    if not event.get("isBase64Encoded"):
+        data: Any = body.encode("utf-8", "surrogatepass")
+        length = len(data)
+    else:
+        length = len(body) * 3 // 4 - 2
+        _check_length(length)
         try:
-            data = a2b_base64(body, strict_mode=True)
+            data = _decode_large(body) if length > _LARGE_BASE64 else a2b_base64(body, strict_mode=True)
         except Base64Error as error:
             raise errors.MalformedRequestError(f"the body is marked as base64 but is not: {error}") from error
-    else:
-        data = body.encode("utf-8", "surrogatepass")
-    # By its magic number, not by Content-Encoding: some gateways decompress and leave the header as it was.
-    if data[:2] == b"\x1f\x8b":
-        data = _gunzip(data)
-    elif headers.get("content-encoding", "").lower() == "deflate":
-        data = _inflate(data)
-    _check_length(len(data))
-    return data
+    _check_length(length)
+    encoding = headers.get("content-encoding", "").lower()
+    if data[:2] == b"\x1f\x8b" and (encoding or not headers.get("content-type", "").startswith(RAW_TYPES)):
+        # By its magic number, not by Content-Encoding: some gateways decompress and leave the header as it was.
+        encoding = "gzip"
+    elif encoding != "deflate":
+        return data
+    from serving.compression import decompress, is_zlib
+
+    return decompress(data, encoding, MAX_BODY_BYTES) if encoding == "gzip" or is_zlib(data) else data
 
 
-def _gunzip(data: bytes) -> bytes:
-    return _decompress(data, 16 + 15)
+def _decode_large(body: str) -> Any:
+    from serving.base64_codec import decode
+
+    return decode(body)
 
 
-def _inflate(data: bytes) -> bytes:
-    return _decompress(data, 15)
+def finish(response: Response, headers: Mapping[str, str]) -> Response:
+    """Compress a prediction's body if its request accepts that and it is worth it, and check that it can be sent.
+
+    Args:
+        response: with status 200; clients choke on compressed errors and metadata.
+        headers: of the request.
+
+    Raises:
+        PayloadTooLargeError: over Lambda's limit on a synchronous response.
+    """
+    body = response.body
+    if "accept-encoding" in headers and len(body) >= _MIN_COMPRESSED_BYTES:
+        from serving.compression import accepted_encoding, compress
+
+        encoding = accepted_encoding(headers["accept-encoding"])
+        if encoding:
+            body = response.body = compress(body.encode() if isinstance(body, str) else body, encoding)
+            response.headers = {**response.headers, "Content-Encoding": encoding, "Vary": "Accept-Encoding"}
+    check_response_bytes(len(body) if isinstance(body, str) else len(body) * 4 // 3)
+    return response
 
 
-def _decompress(data: bytes, window_bits: int) -> bytes:
-    """Decompress no more than the limit and one byte, so that a bomb costs no memory."""
-    import zlib
+def cors_headers(origin: str) -> dict[str, str]:
+    """What lets a browser's page of `origin` ("*" for any) call and read the answer."""
+    return {
+        "Access-Control-Allow-Origin": origin,
+        "Access-Control-Allow-Methods": "GET, HEAD, POST, OPTIONS",
+        "Access-Control-Allow-Headers": "Accept, Authorization, Content-Type, Content-Encoding, "
+        "Inference-Header-Content-Length, X-Amz-Content-Sha256, X-Amz-Date, X-Amz-Security-Token, X-Routing-Key",
+        "Access-Control-Expose-Headers": "Inference-Header-Content-Length, X-Model-Version",
+        "Access-Control-Max-Age": "3600",
+        **({"Vary": "Origin"} if origin != "*" else {}),
+    }
 
-    decompressor = zlib.decompressobj(window_bits)
-    try:
-        plain = decompressor.decompress(data, MAX_BODY_BYTES + 1)
-    except zlib.error as error:
-        raise errors.MalformedRequestError(f"the compressed body is damaged: {error}") from error
-    _check_length(len(plain))
-    if not decompressor.eof:
-        raise errors.MalformedRequestError("the compressed body is cut short")
-    return plain
+
+def check_response_bytes(length: int) -> None:
+    """Refuse an answer of so many bytes before or after it is made.
+
+    Raises:
+        PayloadTooLargeError: over Lambda's limit on a synchronous response.
+    """
+    if length > MAX_RESPONSE_BYTES:
+        raise errors.PayloadTooLargeError(
+            f"the predictions take {length} bytes, over the {MAX_RESPONSE_BYTES} of a synchronous response: "
+            "send fewer rows at a time, or score the file in batch"
+        )
 
 
 def _check_length(length: int) -> None:

@@ -1,176 +1,278 @@
-"""Models ready to predict: loaded once, found by name, version or label.
+"""The models of this process: found by name, version or label, loaded on first use, dropped when memory is short.
 
-Knows artifacts and the runtime; knows no protocol.
+Knows artifacts and servables; knows no protocol. What an alias means is read once, and again in the background
+(`serving.refresh`) when that knowledge is older than a setting allows.
 """
 
 from __future__ import annotations
 
 from _thread import allocate_lock
+from time import time
 
 from serving.aliases import fetch_aliases
-from serving.artifact import fetch_artifact
-from serving.errors import ArtifactError, ModelNotFoundError, ObjectNotFoundError, RequestError
-from serving.litert import CompiledModel
+from serving.artifact import fetch_artifact, fetch_manifest
+from serving.errors import ArtifactError, ModelNotFoundError, ObjectNotFoundError, RequestError, ServingError
 from serving.manifest import is_valid_name
-from serving.tensor import Tensor
+from serving.servable import Servable, size_in_memory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
+    from typing import Any
 
+    from serving.aliases import Aliases
     from serving.artifact import Artifact
-    from serving.manifest import Manifest, SignatureSpec
+    from serving.manifest import Manifest
+    from serving.refresh import Refresh
+    from serving.shadow import Shadowed
     from serving.store import Store
 
-__all__ = ["ModelRepository", "Servable"]
+__all__ = ["Family", "ModelRepository"]
 
-# Below this many rows at once, resizing a model costs more than running its rows one by one.
-_MIN_BATCH = 8
+DEFAULT_ALIAS = "latest"
 
 
-class Servable:
-    """One version of a model, loaded and compiled.
+class Family:
+    """All versions of one model.
 
     Attributes:
-        manifest: what is known of it.
+        name: the model's.
+        aliases: what its aliases mean, as they are served.
+        checked: `time.time()` when that was last known to be the store's.
+        refresh: the refresh under way, or the last one.
+        broken: canaries and shadows that could not be loaded; left out until the next refresh.
     """
 
-    def __init__(self, artifact: Artifact, num_threads: int) -> None:
-        """Compile an artifact and check that the flatbuffer has what its manifest promises.
+    __slots__ = ("aliases", "broken", "checked", "name", "refresh")
 
-        Raises:
-            LiteRtError: the runtime refuses the flatbuffer.
-            ArtifactError: a signature of the manifest is not in the flatbuffer, or has other tensors.
-        """
-        self.manifest: Manifest = artifact.manifest
-        self._model = CompiledModel(artifact.model, num_threads=num_threads)
-        self._batch_sizes = [size for size in reversed(self.manifest.batch_sizes) if size >= _MIN_BATCH]
-        for key, spec in self.manifest.signatures.items():
-            self._check_signature(key, spec)
-
-    def warm_up(self) -> None:
-        """Run the default signature once on zeros, so that no request pays for the first run's allocations."""
-        key = self.manifest.default_signature
-        self._model.run(key, [bytes(spec.row_bytes) for spec in self._model.signatures[key].inputs])
-
-    def predict(self, signature_key: str, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Run a signature on any number of rows.
-
-        Args:
-            signature_key: one of the manifest's signatures.
-            inputs: a tensor for every input of the signature; batched ones share their number of rows.
-
-        Returns:
-            The outputs by name, in the signature's order; batched ones with as many rows as came in.
-
-        Raises:
-            LiteRtError: the runtime failed.
-        """
-        signature = self._model.signatures[signature_key]
-        tensors = [inputs[spec.name] for spec in signature.inputs]
-        rows = next((t.shape[0] for t, s in zip(tensors, signature.inputs, strict=True) if s.batched), 1)
-        if rows == 1:
-            outputs = self._model.run(signature_key, [tensor.data for tensor in tensors])
-        else:
-            outputs = self._run_rows(signature_key, tensors, rows)
-        return {
-            spec.name: Tensor(spec.dtype, (rows, *spec.shape[1:]) if spec.batched else spec.shape, data)
-            for spec, data in zip(signature.outputs, outputs, strict=True)
-        }
-
-    def close(self) -> None:
-        """Release the model's memory."""
-        self._model.close()
-
-    def _run_rows(self, signature_key: str, tensors: Sequence[Tensor], rows: int) -> list[bytes]:
-        """Run many rows in the largest batches that were proven safe, what is left of them one by one."""
-        signature = self._model.signatures[signature_key]
-        views = [memoryview(tensor.data) for tensor in tensors]
-        parts: list[list[bytes]] = []
-        start = 0
-        while start < rows:
-            size = next((size for size in self._batch_sizes if size <= rows - start), 1)
-            chunk = [
-                bytes(view[start * spec.row_bytes : (start + size) * spec.row_bytes]) if spec.batched else bytes(view)
-                for spec, view in zip(signature.inputs, views, strict=True)
-            ]
-            parts.append(self._model.run(signature_key, chunk, size))
-            start += size
-        return [
-            b"".join(column) if spec.batched else column[0]
-            for spec, column in zip(signature.outputs, zip(*parts, strict=True), strict=True)
-        ]
-
-    def _check_signature(self, key: str, spec: SignatureSpec) -> None:
-        signature = self._model.signatures.get(key)
-        if signature is None:
-            raise ArtifactError(f"the manifest names signature {key!r}, the flatbuffer has none of that name")
-        for promised, actual in ((spec.inputs, signature.inputs), (spec.outputs, signature.outputs)):
-            if list(map(repr, promised)) != list(map(repr, actual)):
-                raise ArtifactError(
-                    f"signature {key!r}: the manifest says {list(promised)}, the flatbuffer has {list(actual)}"
-                )
+    def __init__(self, name: str, aliases: Aliases) -> None:
+        self.name = name
+        self.aliases = aliases
+        self.checked = time()
+        self.refresh: Refresh | None = None
+        self.broken: set[int] = set()
 
 
 class ModelRepository:
-    """The models of a store, each loaded on first use and kept."""
+    """The models of a store, each loaded on its first use and kept while memory allows."""
 
-    def __init__(self, store: Store, num_threads: int) -> None:
-        self._store = store
+    def __init__(
+        self,
+        store: Store,
+        num_threads: int,
+        *,
+        memory_bytes: int = 1 << 40,
+        refresh_seconds: float = 60.0,
+        warn: Callable[[str], None] = print,
+    ) -> None:
+        """Make an empty repository.
+
+        Args:
+            store: where the models are.
+            num_threads: for each model's runs.
+            memory_bytes: what the loaded models may take together, by `size_in_memory`.
+            refresh_seconds: age from which on a model's aliases are read again.
+            warn: told of what went wrong without failing a request.
+        """
+        self.store = store
+        self.warn = warn
         self._num_threads = num_threads
+        self._memory_bytes = memory_bytes
+        self._refresh_seconds = refresh_seconds
         self._servables: dict[tuple[str, int], Servable] = {}
-        self._versions: dict[tuple[str, str], int] = {}
+        self._families: dict[str, Family] = {}
+        self._defaults: dict[str, str] = {}
+        self._loading: dict[tuple[str, int], Any] = {}
         self._lock = allocate_lock()
+        self._requests = 0
 
     def add(self, artifact: Artifact, reference: str) -> Servable:
-        """Load an artifact that was fetched as `reference` (a version number or an alias), and run it once."""
-        servable = Servable(artifact, self._num_threads)
-        servable.warm_up()
-        manifest = artifact.manifest
-        self._servables[manifest.model, manifest.version] = servable
-        self._versions[manifest.model, reference] = manifest.version
-        self._versions[manifest.model, str(manifest.version)] = manifest.version
-        return servable
+        """Load an artifact that was fetched as `reference`, which from now on answers requests that name no version.
 
-    def loaded_names(self) -> list[str]:
-        """Names of the models that are in memory, sorted."""
-        return sorted({name for name, _ in self._servables})
+        Args:
+            artifact: what was fetched.
+            reference: the version number or alias it was asked for by.
+        """
+        name = artifact.manifest.model
+        self._defaults[name] = reference
+        if artifact.aliases is not None:
+            self._families[name] = Family(name, artifact.aliases)
+        return self._admit(artifact)
 
-    def get(self, name: str, version: int | None = None, label: str = "latest") -> Servable:
-        """Find a servable, loading it on its first use.
+    def get(self, name: str, version: int | None = None, label: str = "", key: str = "") -> Servable | Shadowed:
+        """Find what answers a request, loading it on its first use.
 
         Args:
             name: the model.
             version: its version; None to go by `label`.
-            label: an alias.
+            label: an alias; "" for the model's default.
+            key: requests of one key see one version of a canary; "" leaves it to chance.
 
         Raises:
-            ModelNotFoundError: no such model, version or alias.
+            ModelNotFoundError: no such model or version.
             RequestError: no such label of a model that exists.
             StoreError, ArtifactError, LiteRtError: it exists but cannot be loaded.
         """
-        reference = label if version is None else str(version)
-        number = self._versions.get((name, reference))
-        if number is not None:
-            return self._servables[name, number]
-        if not is_valid_name(name) or not is_valid_name(reference):
-            raise ModelNotFoundError(f"Servable not found for request: {_request(name, version)}")
+        if version is None:
+            alias = label or self._defaults.get(name, DEFAULT_ALIAS)
+            if not alias.isdecimal():
+                return self._get_by_alias(self.family(name), alias, key)
+            version = int(alias)
+        return self.servable(name, version)
+
+    def family(self, name: str) -> Family:
+        """A model's aliases, no older than the setting allows or with a refresh under way.
+
+        Raises:
+            ModelNotFoundError, StoreError, ArtifactError: see `fetch_aliases`.
+        """
+        family = self._families.get(name)
+        if family is None:
+            if not is_valid_name(name):
+                raise ModelNotFoundError(f"Servable not found for request: Latest({name[:200]})")
+            family = self._families.setdefault(name, Family(name, fetch_aliases(self.store, name)))
+        elif time() - family.checked >= self._refresh_seconds:
+            from serving.refresh import refresh
+
+            refresh(family, self)
+        return family
+
+    def servable(self, name: str, number: int, pin: str = "") -> Servable:
+        """One version of a model, loaded if it is not.
+
+        Args:
+            name: the model.
+            number: its version.
+            pin: the digest its manifest must have; "" for what the model's aliases say of it, if anything.
+
+        Raises:
+            ModelNotFoundError: no such model or version.
+            StoreError, ArtifactError, LiteRtError: it exists but cannot be loaded.
+        """
+        servable = self._servables.get((name, number))
+        if servable is None:
+            servable = self._load(name, number, pin)
+        self._requests += 1
+        servable.used = self._requests
+        return servable
+
+    def loaded(self) -> list[Servable]:
+        """What is in memory, by model and version."""
         with self._lock:
-            number = self._versions.get((name, reference))
-            if number is not None:
-                return self._servables[name, number]
-            return self.add(self._fetch(name, reference), reference)
+            return [self._servables[key] for key in sorted(self._servables)]
 
-    def _fetch(self, name: str, reference: str) -> Artifact:
-        if not reference.isdecimal() and reference != "latest":
-            targets = fetch_aliases(self._store, name).targets
-            if reference not in targets:
-                raise RequestError(f"Unrecognized servable version label: {reference}")
+    def loaded_names(self) -> list[str]:
+        """Names of the models that are in memory, sorted."""
+        return sorted({servable.manifest.model for servable in self.loaded()})
+
+    def published_names(self) -> list[str]:
+        """Names of all models of the store, sorted.
+
+        Raises:
+            StoreError: the store cannot be listed.
+        """
+        return [name for name in self.store.list_folders() if is_valid_name(name)]
+
+    def manifest(self, name: str) -> Manifest:
+        """The manifest of what a model's default alias or version means, without loading the model.
+
+        Raises:
+            ModelNotFoundError, StoreError, ArtifactError: see `fetch_manifest`.
+        """
+        default = self._defaults.get(name, DEFAULT_ALIAS)
+        aliases = self.family(name).aliases
+        number = int(default) if default.isdecimal() else aliases.targets.get(default, 0)
+        servable = self._servables.get((name, number))
+        if servable is not None:
+            return servable.manifest
+        return fetch_manifest(self.store, name, number, aliases.pins.get(number, ("", ""))[0])
+
+    def unload(self, name: str) -> None:
+        """Give a model's memory back; the next request for it loads it again, by its aliases of that time."""
+        with self._lock:
+            for key in [key for key in self._servables if key[0] == name]:
+                del self._servables[key]
+            self._families.pop(name, None)
+
+    def is_loaded(self, name: str, number: int) -> bool:
+        """Whether a version is in memory."""
+        return (name, number) in self._servables
+
+    def _get_by_alias(self, family: Family, alias: str, key: str) -> Servable | Shadowed:
+        aliases = family.aliases  # read once: a refresh may replace it meanwhile
+        target = aliases.targets.get(alias)
+        if target is None:
+            if alias == DEFAULT_ALIAS:
+                raise ModelNotFoundError(f"Servable not found for request: Latest({family.name})")
+            raise RequestError(f"Unrecognized servable version label: {alias}")
+        number = aliases.choose(family.name, alias, key)
+        servable = self._optional(family, number) if number != target else None
+        servable = servable or self.servable(family.name, target)
+        shadow_number = aliases.shadows.get(alias)
+        if shadow_number is None or shadow_number == servable.manifest.version:
+            return servable
+        shadow = self._optional(family, shadow_number)
+        if shadow is None:
+            return servable
+        from serving.shadow import Shadowed
+
+        return Shadowed(servable, shadow, self.warn)
+
+    def _optional(self, family: Family, number: int) -> Servable | None:
+        """A canary or a shadow; None when it cannot be loaded, which no request is to suffer for."""
+        if number in family.broken:
+            return None
         try:
-            return fetch_artifact(self._store, name, reference)
+            return self.servable(family.name, number)
+        except ServingError as error:
+            family.broken.add(number)
+            self.warn(f"version {number} of {family.name}, a canary or shadow, is left out: {error}")
+            return None
+
+    def _load(self, name: str, number: int, pin: str) -> Servable:
+        """Fetch and compile a version once, however many threads ask for it."""
+        key = (name, number)
+        if not is_valid_name(name):
+            raise ModelNotFoundError(f"Servable not found for request: Specific({name[:200]}, {number})")
+        with self._lock:
+            gate = self._loading.setdefault(key, allocate_lock())
+        try:
+            with gate:
+                servable = self._servables.get(key)
+                return servable or self._admit(self._fetch(name, number, pin))
+        finally:
+            self._loading.pop(key, None)
+
+    def _fetch(self, name: str, number: int, pin: str) -> Artifact:
+        family = self._families.get(name)
+        if not pin and family is not None:
+            pin = family.aliases.pins.get(number, ("", ""))[0]
+        try:
+            return fetch_artifact(self.store, name, str(number), pin)
         except ObjectNotFoundError as error:
-            raise ArtifactError(f"version {reference} of model {name} is published, but incomplete: {error}") from error
+            raise ArtifactError(f"version {number} of model {name} is published, but incomplete: {error}") from error
 
+    def _admit(self, artifact: Artifact) -> Servable:
+        """Compile an artifact, warm it up and only then let requests see it."""
+        manifest = artifact.manifest
+        self._make_room(manifest.model, size_in_memory(len(memoryview(artifact.model))))
+        servable = Servable(artifact, self._num_threads)
+        servable.warm_up()
+        with self._lock:
+            self._servables[manifest.model, manifest.version] = servable
+        return servable
 
-def _request(name: str, version: int | None) -> str:
-    return f"Latest({name})" if version is None else f"Specific({name}, {version})"
+    def _make_room(self, name: str, needed: int) -> None:
+        """Drop what was not used for longest. What serves `name` now stays: it does so until its successor is ready.
+
+        Dropped models are freed when the last request that runs them is done.
+        """
+        family = self._families.get(name)
+        kept = set(family.aliases.targets.values()) if family is not None else set()
+        with self._lock:
+            free = self._memory_bytes - sum(servable.memory_bytes for servable in self._servables.values())
+            candidates = [key for key in self._servables if key[0] != name or key[1] not in kept]
+            for key in sorted(candidates, key=lambda key: self._servables[key].used):
+                if free >= needed:
+                    return
+                free += self._servables.pop(key).memory_bytes

@@ -100,6 +100,14 @@ class S3Store:
         except (exceptions.BaseError, OSError) as error:
             raise self._translated(error, key) from error
 
+    def list_folders(self) -> list[str]:
+        """LIST the prefixes below this store's; see `Store.list_folders`."""
+        try:
+            prefixes = self._native.list_with_delimiter(self._client)["common_prefixes"]
+        except (self._native.exceptions.BaseError, OSError) as error:
+            raise self._translated(error, "") from error
+        return sorted(prefix.rstrip("/").rpartition("/")[2] for prefix in prefixes)
+
     def _fetch_ranges(self, key: str, first: Any) -> tuple[Buffer, str]:
         """Fill one buffer from parallel streams; hash each range when it and all before it are there."""
         from serving.memory import allocate

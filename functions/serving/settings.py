@@ -45,6 +45,17 @@ SETTINGS = (
         "",
         "Digest of that version's manifest: pins the model and, with MODEL_VERSION a number, saves INIT a round trip.",
     ),
+    Setting(
+        "MODEL_MEMORY_MB",
+        "",
+        "Memory for all loaded models together; beyond it the least recently used go. Empty: half of the function's.",
+    ),
+    Setting(
+        "ALIAS_REFRESH_SECONDS", "60", "Age from which on aliases are read again, in the background; 0: every request."
+    ),
+    Setting(
+        "CORS_ALLOW_ORIGIN", "", "Origin whose pages may call from a browser, or * for any; empty: none is allowed."
+    ),
     Setting("NUM_THREADS", "", "Inference threads; empty: one per vCPU that the function's memory buys."),
     Setting(
         "LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR. DEBUG adds a trace of INIT; WARNING drops request lines."
@@ -63,15 +74,21 @@ class Settings:
         model_name: the default model, or "".
         model_version: a version number or an alias, as text.
         manifest_sha256: lower-case hex digest, or "".
+        model_memory_bytes: for all loaded models together.
+        alias_refresh_seconds: >= 0.
+        cors_allow_origin: an origin, "*" or "".
         num_threads: >= 1.
         log_level: one of DEBUG, INFO, WARNING, ERROR.
         metrics_namespace: CloudWatch namespace, or "".
     """
 
     __slots__ = (
+        "alias_refresh_seconds",
+        "cors_allow_origin",
         "log_level",
         "manifest_sha256",
         "metrics_namespace",
+        "model_memory_bytes",
         "model_name",
         "model_store",
         "model_version",
@@ -82,6 +99,9 @@ class Settings:
     model_name: str
     model_version: str
     manifest_sha256: str
+    model_memory_bytes: int
+    alias_refresh_seconds: float
+    cors_allow_origin: str
     num_threads: int
     log_level: str
     metrics_namespace: str
@@ -104,6 +124,9 @@ class Settings:
         self.model_name = values["MODEL_NAME"] or ""
         self.model_version = values["MODEL_VERSION"] or ""
         self.manifest_sha256 = _digest(values["MODEL_MANIFEST_SHA256"] or "", self.model_version)
+        self.model_memory_bytes = _memory_bytes(values["MODEL_MEMORY_MB"] or "", environment)
+        self.alias_refresh_seconds = _seconds(values["ALIAS_REFRESH_SECONDS"] or "")
+        self.cors_allow_origin = _origin(values["CORS_ALLOW_ORIGIN"] or "")
         self.num_threads = _num_threads(values["NUM_THREADS"] or "", environment)
         self.log_level = (values["LOG_LEVEL"] or "").upper()
         if self.log_level not in _LOG_LEVELS:
@@ -120,6 +143,28 @@ def _digest(value: str, version: str) -> str:
         raise SettingsError(
             f"MODEL_MANIFEST_SHA256 pins one version, but MODEL_VERSION is the alias {version!r}: set its number"
         )
+    return value
+
+
+def _memory_bytes(value: str, environment: Mapping[str, str]) -> int:
+    if value:
+        if not value.isdecimal() or not 1 <= int(value) <= 10240:
+            raise SettingsError(f"MODEL_MEMORY_MB is {value!r}, expected a number from 1 to 10240")
+        return int(value) << 20
+    memory_mb = environment.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "")
+    return (int(memory_mb) if memory_mb.isdecimal() else _MB_PER_VCPU) << 19
+
+
+def _seconds(value: str) -> float:
+    digits = value.replace(".", "", 1)
+    if not digits.isdecimal() or not 0 <= float(value) <= 86400:
+        raise SettingsError(f"ALIAS_REFRESH_SECONDS is {value!r}, expected a number from 0 to 86400")
+    return float(value)
+
+
+def _origin(value: str) -> str:
+    if value and value != "*" and (not value.startswith(("https://", "http://")) or not value.isprintable()):
+        raise SettingsError(f"CORS_ALLOW_ORIGIN is {value!r}, expected *, https://host or nothing")
     return value
 
 

@@ -53,6 +53,13 @@ if TYPE_CHECKING:
                 StoreError: as `fetch`.
             """
 
+        def list_folders(self) -> list[str]:
+            """Names of the folders at the store's top, sorted.
+
+            Raises:
+                StoreError: as `fetch`.
+            """
+
 
 __all__ = ["FileStore", "Store", "check_size", "open_store", "split_store_url"]
 
@@ -109,6 +116,16 @@ class FileStore:
 
             check_fits(f"{self.url}/{key}", len(memoryview(data)))
         return data, hexdigest(data)
+
+    def list_folders(self) -> list[str]:
+        """Name the folders; see `Store.list_folders`."""
+        try:
+            with os.scandir(self._root) as entries:
+                return sorted(entry.name for entry in entries if entry.is_dir())
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StoreAccessError(f"cannot list {self._root}: {error}") from error
 
     def fetch_changed(self, key: str, max_bytes: int, tag: str) -> tuple[Buffer, str] | None:
         """Read one file, unless it is the one it was; see `Store.fetch_changed`."""

@@ -19,7 +19,18 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-__all__ = ["DTYPES", "DYNAMIC", "Dtype", "Quantization", "Tensor", "TensorSpec", "pack", "row_count", "unpack"]
+__all__ = [
+    "DTYPES",
+    "DYNAMIC",
+    "Dtype",
+    "Quantization",
+    "Tensor",
+    "TensorSpec",
+    "pack",
+    "row_count",
+    "unpack",
+    "unpack_flat",
+]
 
 DYNAMIC = -1
 """The size of a dimension that the client chooses; only ever the first one, the batch."""
@@ -202,12 +213,16 @@ def pack(values: Any, spec: TensorSpec, shape: Sequence[int]) -> Tensor:
 
 def unpack(tensor: Tensor) -> Any:
     """Turn a tensor into nested lists of Python numbers; a scalar becomes a bare value."""
-    flat = list(
-        struct.unpack(f"<{len(memoryview(tensor.data)) // tensor.dtype.itemsize}{tensor.dtype.format}", tensor.data)
-    )
+    flat = list(unpack_flat(tensor))
     for dimension in reversed(tensor.shape[1:]):
         flat = [flat[start : start + dimension] for start in range(0, len(flat), dimension)] if dimension else []
     return flat if tensor.shape else flat[0]
+
+
+def unpack_flat(tensor: Tensor) -> tuple[Any, ...]:
+    """Turn a tensor into Python numbers, row-major."""
+    count = len(memoryview(tensor.data)) // tensor.dtype.itemsize
+    return struct.unpack(f"<{count}{tensor.dtype.format}", tensor.data)
 
 
 def _flatten(values: Any, spec: TensorSpec, shape: Sequence[int]) -> list[Any]:

@@ -6,10 +6,9 @@ status, `GET /v1/models`) are included, since its clients ask for them.
 
 from __future__ import annotations
 
-import json
-
-from serving.errors import MalformedRequestError, PayloadTooLargeError, RequestError, TensorError, UnsupportedError
-from serving.http import MAX_RESPONSE_BYTES, Response
+from serving.errors import MalformedRequestError, RequestError, TensorError, UnsupportedError
+from serving.http import RAW_TYPES, Response, check_response_bytes, finish
+from serving.json_codec import dumps, loads
 from serving.manifest import is_valid_name
 from serving.tensor import pack, row_count, unpack
 
@@ -18,36 +17,36 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
+    from typing_extensions import Buffer
+
     from serving.http import Request
     from serving.manifest import Manifest, SignatureSpec
-    from serving.models import ModelRepository, Servable
+    from serving.models import ModelRepository
+    from serving.servable import Servable
+    from serving.shadow import Shadowed
     from serving.tensor import Tensor, TensorSpec
 
-__all__ = ["answer"]
+__all__ = [
+    "DEFAULT_SIGNATURE",
+    "ROUTING_KEY_HEADER",
+    "VERSION_HEADER",
+    "answer",
+    "check_answer",
+    "parse_json",
+    "signature_key",
+]
+
+ROUTING_KEY_HEADER = "x-routing-key"
+"""Requests with the same value see the same version of a canary."""
+
+VERSION_HEADER = "X-Model-Version"
+"""Of a prediction: the version that made all of it."""
 
 DEFAULT_SIGNATURE = "serving_default"
 """TensorFlow's name for the signature that answers when a request names none."""
 
 _MODELS = "/v1/models"
 _VERBS = frozenset({"predict", "classify", "regress", "explain"})
-
-_TENSORFLOW_DTYPES = {
-    "bool": "DT_BOOL",
-    "uint8": "DT_UINT8",
-    "uint16": "DT_UINT16",
-    "uint32": "DT_UINT32",
-    "uint64": "DT_UINT64",
-    "int8": "DT_INT8",
-    "int16": "DT_INT16",
-    "int32": "DT_INT32",
-    "int64": "DT_INT64",
-    "float16": "DT_HALF",
-    "float32": "DT_FLOAT",
-    "float64": "DT_DOUBLE",
-    "string": "DT_STRING",
-}
-
-_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class _Target:
@@ -70,24 +69,33 @@ def answer(request: Request, repository: ModelRepository) -> Response:
         ServingError: a model that exists cannot be loaded or run.
     """
     if request.method == "GET" and request.path == _MODELS:
-        return Response(200, _encode({"models": repository.loaded_names()}), route="models")
+        return Response(200, dumps({"models": repository.loaded_names()}), route="models")
     target = _parse_path(request)
-    if target.verb in ("classify", "regress", "explain"):
-        raise UnsupportedError(f":{target.verb} is not offered here; this service answers :predict")
-    servable = repository.get(target.name, target.version, target.label)
-    if target.verb == "predict":
-        body = _predict(request.body, servable)
-    elif target.verb == "metadata":
-        body = _metadata(servable.manifest)
-    else:
-        body = _status(servable.manifest)
-    if len(body) > MAX_RESPONSE_BYTES:
-        raise PayloadTooLargeError(
-            f"the predictions take {len(body)} bytes, over the {MAX_RESPONSE_BYTES} of a synchronous response: "
-            "send fewer rows at a time, or score the file in batch"
-        )
+    if target.verb == "explain":
+        raise UnsupportedError(":explain is reserved, and not offered by this service yet; it answers :predict")
+    headers = request.headers
+    servable = repository.get(target.name, target.version, target.label, headers.get(ROUTING_KEY_HEADER, ""))
     manifest = servable.manifest
-    return Response(200, body, route=target.verb, model=manifest.model, version=manifest.version)
+    if target.verb in ("status", "metadata"):
+        from serving import tfserving_metadata
+
+        return tfserving_metadata.answer(target.verb, manifest)
+    if target.verb == "predict":
+        body = _predict(request, servable)
+    else:
+        from serving import tfserving_examples
+
+        body = tfserving_examples.answer(target.verb, parse_json(request.body), servable, request.deadline)
+    response = Response(
+        200,
+        body,
+        headers={VERSION_HEADER: str(manifest.version)},
+        route=target.verb,
+        model=manifest.model,
+        version=manifest.version,
+    )
+    response.notes = servable.notes
+    return finish(response, headers)
 
 
 def _parse_path(request: Request) -> _Target:
@@ -108,7 +116,7 @@ def _parse_path(request: Request) -> _Target:
     parts = [_decoded(part) for part in parts]
     if not parts[0] or len(parts) not in (1, 3):
         raise malformed
-    version, label = None, "latest"
+    version, label = None, ""
     if len(parts) == 3 and parts[1] == "versions" and parts[2].isdecimal() and len(parts[2]) < 19:
         # Clients that mean "whichever you serve" send 0 (ovmsclient always does); real versions start at 1.
         version = int(parts[2]) or None
@@ -128,28 +136,62 @@ def _decoded(part: str) -> str:
     return unquote(part)
 
 
-def _predict(body: bytes, servable: Servable) -> str:
-    fields = _parse_json(body)
-    signature_key = _signature_key(fields, servable.manifest)
-    signature = servable.manifest.signatures[signature_key]
+def _predict(request: Request, servable: Servable | Shadowed) -> str:
+    if request.headers.get("content-type", "").startswith(RAW_TYPES):
+        return _predict_raw(request, servable)
+    fields = parse_json(request.body)
+    key = signature_key(fields, servable.manifest)
+    signature = servable.manifest.signatures[key]
     row_format = "instances" in fields
     if row_format and "inputs" in fields:
-        raise MalformedRequestError("Invalid request: expecting only one of 'instances' or 'inputs', got both")
+        raise MalformedRequestError(
+            "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist, got both"
+        )
     if row_format:
         tensors = _decode_rows(fields["instances"], signature)
     elif "inputs" in fields:
         tensors = _decode_columns(fields["inputs"], signature)
     else:
         raise MalformedRequestError("Missing 'inputs' or 'instances' key")
-    outputs = servable.predict(signature_key, tensors)
-    return _encode(_encode_rows(outputs, signature) if row_format else _encode_columns(outputs))
+    check_answer(tensors, signature)
+    outputs = servable.predict(key, tensors, request.deadline)
+    return dumps(_encode_rows(outputs, signature) if row_format else _encode_columns(outputs))
 
 
-def _parse_json(body: bytes) -> dict[str, Any]:
-    if not body or body.isspace():
+def _predict_raw(request: Request, servable: Servable | Shadowed) -> str:
+    """An image or the bytes of a tensor instead of JSON; answered in the row format where the model has rows."""
+    from serving.raw_body import decode_raw
+
+    key = servable.manifest.default_signature
+    signature = servable.manifest.signatures[key]
+    tensors = decode_raw(request.body, request.headers["content-type"], signature, servable.manifest)
+    check_answer(tensors, signature)
+    outputs = servable.predict(key, tensors, request.deadline)
+    has_rows = all(spec.batched for spec in signature.outputs)
+    return dumps(_encode_rows(outputs, signature) if has_rows else _encode_columns(outputs))
+
+
+def check_answer(tensors: Mapping[str, Tensor], signature: SignatureSpec) -> None:
+    """Refuse, before anything runs, a request whose answer cannot fit a response: two characters a number at least.
+
+    Raises:
+        PayloadTooLargeError: it cannot.
+    """
+    rows = max((tensors[spec.name].shape[0] for spec in signature.inputs if spec.batched), default=1)
+    check_response_bytes(rows * sum(2 * (spec.row_bytes // spec.dtype.itemsize) for spec in signature.outputs))
+
+
+def parse_json(body: Buffer) -> dict[str, Any]:
+    """Read a request's JSON object.
+
+    Raises:
+        MalformedRequestError: empty, not JSON, nested too deeply, or no object.
+    """
+    data = body if isinstance(body, bytes) else bytes(body)
+    if not data or data.isspace():
         raise MalformedRequestError("JSON Parse error: The document is empty")
     try:
-        fields = json.loads(body)
+        fields = loads(data)
     except RecursionError:
         raise MalformedRequestError("JSON Parse error: the document is nested too deeply") from None
     except ValueError as error:
@@ -159,7 +201,12 @@ def _parse_json(body: bytes) -> dict[str, Any]:
     return fields
 
 
-def _signature_key(fields: Mapping[str, Any], manifest: Manifest) -> str:
+def signature_key(fields: Mapping[str, Any], manifest: Manifest) -> str:
+    """The signature that a request asks for.
+
+    Raises:
+        RequestError: not a string, or not one of the model's.
+    """
     name = fields.get("signature_name", "")
     if type(name) is not str:
         raise MalformedRequestError("'signature_name' key must be a string value.")
@@ -176,7 +223,7 @@ def _signature_key(fields: Mapping[str, Any], manifest: Manifest) -> str:
 def _decode_rows(instances: Any, signature: SignatureSpec) -> dict[str, Tensor]:
     """Row format: a list with one entry per row, a bare value for the only input or an object with all of them."""
     if type(instances) is not list or not instances:
-        raise TensorError("'instances' must be a non-empty list, one entry per row")
+        raise TensorError("No values in 'instances' array: it must be a non-empty list, one entry per row")
     names = [spec.name for spec in signature.inputs]
     if type(instances[0]) is dict:
         for row in instances:
@@ -227,35 +274,3 @@ def _encode_rows(outputs: Mapping[str, Tensor], signature: SignatureSpec) -> dic
 def _encode_columns(outputs: Mapping[str, Tensor]) -> dict[str, Any]:
     columns = {name: unpack(tensor) for name, tensor in outputs.items()}
     return {"outputs": next(iter(columns.values())) if len(columns) == 1 else columns}
-
-
-def _status(manifest: Manifest) -> str:
-    state = {
-        "version": str(manifest.version),
-        "state": "AVAILABLE",
-        "status": {"error_code": "OK", "error_message": ""},
-    }
-    return _encode({"model_version_status": [state], "name": manifest.model, "ready": True})
-
-
-def _metadata(manifest: Manifest) -> str:
-    signatures = {
-        (DEFAULT_SIGNATURE if key == manifest.default_signature else key): {
-            "inputs": {spec.name: _tensor_info(spec) for spec in signature.inputs},
-            "outputs": {spec.name: _tensor_info(spec) for spec in signature.outputs},
-            "method_name": "tensorflow/serving/predict",
-            "defaults": {},
-        }
-        for key, signature in manifest.signatures.items()
-    }
-    model_spec = {"name": manifest.model, "signature_name": "", "version": str(manifest.version)}
-    return _encode({"model_spec": model_spec, "metadata": {"signature_def": {"signature_def": signatures}}})
-
-
-def _tensor_info(spec: TensorSpec) -> dict[str, Any]:
-    dimensions = [{"size": str(size), "name": ""} for size in spec.shape]
-    return {
-        "dtype": _TENSORFLOW_DTYPES[spec.dtype.name],
-        "tensor_shape": {"dim": dimensions, "unknown_rank": False},
-        "name": f"{spec.name}:0",
-    }

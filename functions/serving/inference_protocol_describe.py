@@ -1,0 +1,110 @@
+"""What V2 tells of the server and of a model: metadata, Triton's model configuration, and statistics."""
+
+from __future__ import annotations
+
+from serving.inference_protocol_inputs import DATATYPES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from serving.manifest import Manifest
+    from serving.models import ModelRepository
+    from serving.servable import Servable
+    from serving.shadow import Shadowed
+    from serving.tensor import TensorSpec
+
+__all__ = ["SERVER_VERSION", "model_config", "model_metadata", "server_metadata", "statistics"]
+
+SERVER_VERSION = "0.1.0"
+"""Of litelambda; a test holds it against the toolchain's."""
+
+PLATFORM = "tflite"
+_EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics"]
+
+
+def server_metadata() -> dict[str, Any]:
+    """`GET /v2`."""
+    return {"name": "litelambda", "version": SERVER_VERSION, "extensions": _EXTENSIONS}
+
+
+def model_metadata(manifest: Manifest, repository: ModelRepository) -> dict[str, Any]:
+    """`GET /v2/models/{m}`: the versions are those in memory; any published one can be asked for."""
+    signature = manifest.signatures[manifest.default_signature]
+    loaded = {
+        servable.manifest.version for servable in repository.loaded() if servable.manifest.model == manifest.model
+    }
+    return {
+        "name": manifest.model,
+        "versions": [str(version) for version in sorted(loaded | {manifest.version})],
+        "platform": PLATFORM,
+        "inputs": [_tensor(spec) for spec in signature.inputs],
+        "outputs": [_tensor(spec) for spec in signature.outputs],
+    }
+
+
+def model_config(manifest: Manifest, repository: ModelRepository) -> dict[str, Any]:
+    """`GET /v2/models/{m}/config`, in the terms of Triton's model configuration.
+
+    `max_batch_size` is 0, as there: dims and shapes are whole, their batch dimension included.
+    """
+    signature = manifest.signatures[manifest.default_signature]
+    aliases = repository.family(manifest.model).aliases
+    return {
+        "name": manifest.model,
+        "platform": PLATFORM,
+        "backend": "litert",
+        "version_policy": {"specific": {"versions": sorted(set(aliases.targets.values()))}},
+        "max_batch_size": 0,
+        "input": [_config_tensor(spec) for spec in signature.inputs],
+        "output": [_config_tensor(spec) for spec in signature.outputs],
+        "default_model_filename": manifest.artifact,
+        "parameters": {"aliases": {"string_value": ",".join(f"{name}={to}" for name, to in aliases.targets.items())}},
+    }
+
+
+def statistics(repository: ModelRepository, servable: Servable | Shadowed | None) -> dict[str, Any]:
+    """`GET /v2/models[/{m}]/stats`: what this execution environment has done; each environment counts its own."""
+    manifest = servable.manifest if servable is not None else None
+    return {
+        "model_stats": [
+            _statistics(each)
+            for each in repository.loaded()
+            if manifest is None or (each.manifest.model, each.manifest.version) == (manifest.model, manifest.version)
+        ]
+    }
+
+
+def _statistics(servable: Servable) -> dict[str, Any]:
+    counts = servable.statistics
+    none = {"count": 0, "ns": 0}
+    run = {"count": counts.requests, "ns": counts.run_ns}
+    return {
+        "name": servable.manifest.model,
+        "version": str(servable.manifest.version),
+        "last_inference": counts.last_ms,
+        "inference_count": counts.rows,
+        "execution_count": counts.runs,
+        "inference_stats": {
+            "success": run,
+            "fail": {"count": counts.failures, "ns": 0},
+            "queue": none,
+            "compute_input": none,
+            "compute_infer": run,
+            "compute_output": none,
+            "cache_hit": none,
+            "cache_miss": none,
+        },
+        "batch_stats": [],
+        "memory_usage": [{"type": "CPU", "id": 0, "byte_size": servable.memory_bytes}],
+    }
+
+
+def _tensor(spec: TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "datatype": DATATYPES[spec.dtype.name], "shape": spec.shape}
+
+
+def _config_tensor(spec: TensorSpec) -> dict[str, Any]:
+    datatype = DATATYPES[spec.dtype.name]
+    return {"name": spec.name, "data_type": "TYPE_STRING" if datatype == "BYTES" else f"TYPE_{datatype}",
+            "dims": spec.shape}  # fmt: skip

@@ -1,0 +1,92 @@
+"""V2's model repository extension: what the store holds, and loading and unloading it by hand.
+
+Loading and unloading concern the execution environment that happens to answer. An unloaded model gives its memory back
+and is loaded again by the next request for it: no caller can take a model away from others.
+"""
+
+from __future__ import annotations
+
+from serving.background import Background
+from serving.errors import MalformedRequestError, ServingError
+from serving.http import Response
+from serving.inference_protocol_inputs import parse_request
+from serving.json_codec import dumps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from serving.http import Request
+    from serving.models import Family, ModelRepository
+
+__all__ = ["index", "load", "unload"]
+
+_AT_ONCE = 16
+
+
+def index(request: Request, repository: ModelRepository) -> Response:
+    """`POST /v2/repository/index`: what aliases reach or memory holds; `{"ready": true}` for the latter.
+
+    Raises:
+        MalformedRequestError: the body is not JSON.
+        StoreError: the store cannot be listed.
+    """
+    fields = parse_request(bytes(request.body)) if request.body else {}
+    ready_only = fields.get("ready", False)
+    if type(ready_only) is not bool:
+        raise MalformedRequestError("'ready' must be true or false")
+    names = repository.loaded_names() if ready_only else repository.published_names()
+    entries: list[dict[str, Any]] = []
+    for start in range(0, len(names), _AT_ONCE):
+        block = names[start : start + _AT_ONCE]
+        for name, fetch in [(name, Background(repository.family, name)) for name in block]:
+            try:
+                entries += _entries(fetch.result(), repository)
+            except ServingError as error:
+                repository.warn(f"the index cannot tell of {name}: {error}")
+                entries.append({"name": name, "version": "", "state": "UNAVAILABLE", "reason": type(error).__name__})
+    if ready_only:
+        entries = [entry for entry in entries if entry["state"] == "READY"]
+    return Response(200, dumps(entries), route="index")
+
+
+def load(request: Request, repository: ModelRepository, name: str) -> Response:  # noqa: ARG001 - its body configures nothing
+    """`POST /v2/repository/models/{m}/load`: load what the model's default alias means now.
+
+    Raises:
+        ModelNotFoundError: no such model.
+        StoreError, ArtifactError, LiteRtError: it cannot be loaded.
+    """
+    repository.unload(name)
+    manifest = repository.get(name).manifest
+    return Response(200, "", route="load", model=manifest.model, version=manifest.version)
+
+
+def unload(request: Request, repository: ModelRepository, name: str) -> Response:  # noqa: ARG001 - its body says nothing
+    """`POST /v2/repository/models/{m}/unload`: give a model's memory back.
+
+    Raises:
+        ModelNotFoundError: no such model.
+    """
+    repository.family(name)
+    repository.unload(name)
+    return Response(200, "", route="unload", model=name)
+
+
+def _entries(family: Family, repository: ModelRepository) -> list[dict[str, Any]]:
+    aliases = family.aliases
+    loaded = {servable.manifest.version for servable in repository.loaded() if servable.manifest.model == family.name}
+    reachable = {version for alias in aliases.targets for version in aliases.reachable(alias)}
+    entries = []
+    for version in sorted(loaded | reachable):
+        entry: dict[str, Any] = {
+            "name": family.name,
+            "version": str(version),
+            "state": "READY" if version in loaded else "UNAVAILABLE",
+            "reason": "" if version in loaded else "not loaded: the first request for it loads it",
+            "aliases": sorted(alias for alias, target in aliases.targets.items() if target == version),
+        }
+        canary = {alias: shares[version] for alias, shares in aliases.canaries.items() if version in shares}
+        shadow = sorted(alias for alias, number in aliases.shadows.items() if number == version)
+        entries.append({**entry, **({"canary": canary} if canary else {}), **({"shadow": shadow} if shadow else {})})
+    return entries

@@ -1,0 +1,201 @@
+"""JSON Schemas of requests and responses: those all models share, and those that follow from a model's manifest."""
+
+from __future__ import annotations
+
+from serving.inference_protocol_inputs import DATATYPES
+from serving.tfserving import DEFAULT_SIGNATURE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from serving.manifest import Manifest
+    from serving.tensor import Dtype, TensorSpec
+
+__all__ = ["COMMON_SCHEMAS", "model_schemas"]
+
+_LARGEST_FLOAT = {2: 65504.0, 4: 3.4028234e38, 8: 1.7976931348623157e308}
+_STRINGS = {"type": "array", "items": {"type": "string"}}
+
+
+def _object(properties: dict[str, Any], required: Sequence[str] | None = None, **more: Any) -> dict[str, Any]:
+    names = list(properties) if required is None else list(required)
+    return {"type": "object", "properties": properties, "required": names, **more}
+
+
+_METADATA_TENSOR = _object(
+    {"name": {"type": "string"}, "datatype": {"enum": list(DATATYPES.values())},
+     "shape": {"type": "array", "items": {"type": "integer", "minimum": -1}}}
+)  # fmt: skip
+
+COMMON_SCHEMAS: dict[str, Any] = {
+    "Error": _object({"error": {"type": "string"}}),
+    "Models": _object({"models": _STRINGS}),
+    "Ready": _object({"name": {"type": "string"}, "ready": {"type": "boolean"}}),
+    "ServerMetadata": _object({"name": {"type": "string"}, "version": {"type": "string"}, "extensions": _STRINGS}),
+    "Status": _object(
+        {
+            "name": {"type": "string"},
+            "ready": {"type": "boolean"},
+            "model_version_status": {
+                "type": "array",
+                "items": _object(
+                    {"version": {"type": "string"}, "state": {"type": "string"}, "status": {"type": "object"}}
+                ),
+            },
+        }
+    ),
+    "ModelMetadata": _object(
+        {
+            "name": {"type": "string"},
+            "versions": _STRINGS,
+            "platform": {"type": "string"},
+            "inputs": {"type": "array", "items": _METADATA_TENSOR},
+            "outputs": {"type": "array", "items": _METADATA_TENSOR},
+        }
+    ),
+    "Statistics": _object({"model_stats": {"type": "array", "items": {"type": "object"}}}),
+    "IndexRequest": _object({"ready": {"type": "boolean"}}, []),
+    "RepositoryIndex": {
+        "type": "array",
+        "items": _object({name: {"type": "string"} for name in ("name", "version", "state", "reason")}),
+    },
+}
+"""Schemas that do not depend on a model."""
+
+
+def model_schemas(manifest: Manifest) -> dict[str, Any]:
+    """Schemas of a model's requests and responses, by name."""
+    name = manifest.model
+    return {
+        f"{name}.PredictRequest": _predict_request(manifest),
+        f"{name}.PredictResponse": _predict_response(manifest),
+        f"{name}.InferRequest": _infer_request(manifest),
+        f"{name}.InferResponse": _infer_response(manifest),
+    }
+
+
+def _predict_request(manifest: Manifest) -> dict[str, Any]:
+    inputs = manifest.signatures[manifest.default_signature].inputs
+    signature_name = {"enum": ["", DEFAULT_SIGNATURE, manifest.default_signature]}
+    named = _object({spec.name: _row(spec) for spec in inputs}, additionalProperties=False)
+    columns = _object({spec.name: _whole(spec) for spec in inputs})
+    forms = []
+    if all(spec.batched for spec in inputs):
+        # All rows in one of the two forms, never in both.
+        row_forms = [named, _row(inputs[0])] if len(inputs) == 1 else [named]
+        instances = {"anyOf": [{"type": "array", "minItems": 1, "items": form} for form in row_forms]}
+        forms.append(
+            _object({"instances": instances, "inputs": False, "signature_name": signature_name}, ["instances"])
+        )
+    whole = {"anyOf": [columns, _whole(inputs[0])]} if len(inputs) == 1 else columns
+    forms.append(_object({"inputs": whole, "instances": False, "signature_name": signature_name}, ["inputs"]))
+    return forms[0] if len(forms) == 1 else {"oneOf": forms}
+
+
+def _predict_response(manifest: Manifest) -> dict[str, Any]:
+    outputs = manifest.signatures[manifest.default_signature].outputs
+    single = len(outputs) == 1
+    rows = _row(outputs[0]) if single else _object({spec.name: _row(spec) for spec in outputs})
+    whole = _whole(outputs[0]) if single else _object({spec.name: _whole(spec) for spec in outputs})
+    forms = [_object({"outputs": whole})]
+    if all(spec.batched for spec in outputs):
+        forms.append(_object({"predictions": {"type": "array", "items": rows}}))
+    return {"oneOf": forms} if len(forms) > 1 else forms[0]
+
+
+def _infer_request(manifest: Manifest) -> dict[str, Any]:
+    signature = manifest.signatures[manifest.default_signature]
+    outputs = {"enum": [spec.name for spec in signature.outputs]}
+    count = len(signature.inputs)
+    return _object(
+        {
+            "id": {"type": "string"},
+            "parameters": {"type": "object"},
+            "inputs": {
+                "type": "array",
+                "minItems": count,
+                "maxItems": count,
+                "items": {"oneOf": [_infer_input(spec) for spec in signature.inputs]},
+            },
+            "outputs": {
+                "type": "array",
+                "items": _object({"name": outputs, "parameters": {"type": "object"}}, ["name"]),
+            },
+        },
+        ["inputs"],
+    )
+
+
+def _infer_input(spec: TensorSpec) -> dict[str, Any]:
+    flat: dict[str, Any] = {"type": "array", "items": _value(spec.dtype)}
+    if not spec.batched:
+        flat |= {"minItems": spec.row_bytes // spec.dtype.itemsize, "maxItems": spec.row_bytes // spec.dtype.itemsize}
+    return _object(
+        {
+            "name": {"const": spec.name},
+            "datatype": {"const": DATATYPES[spec.dtype.name]},
+            "shape": _shape(spec),
+            "parameters": {"type": "object"},
+            "data": {"anyOf": [_whole(spec), flat]} if len(spec.shape) > 1 else flat,
+        },
+        ["name", "datatype", "shape"],
+    )
+
+
+def _infer_response(manifest: Manifest) -> dict[str, Any]:
+    signature = manifest.signatures[manifest.default_signature]
+    datatypes = sorted({DATATYPES[spec.dtype.name] for spec in signature.outputs} | {"BYTES"})
+    output = _object(
+        {
+            "name": {"enum": [spec.name for spec in signature.outputs]},
+            "datatype": {"enum": datatypes},
+            "shape": {"type": "array", "items": {"type": "integer"}},
+            "parameters": {"type": "object"},
+            "data": {"type": "array"},
+        },
+        ["name", "datatype", "shape"],
+    )
+    return _object(
+        {
+            "model_name": {"const": manifest.model},
+            "model_version": {"type": "string"},
+            "id": {"type": "string"},
+            "outputs": {"type": "array", "items": output},
+        },
+        ["model_name", "model_version", "outputs"],
+    )
+
+
+def _shape(spec: TensorSpec) -> dict[str, Any]:
+    sizes = [{"const": size} if size >= 0 else {"type": "integer", "minimum": 1} for size in spec.shape]
+    return {"type": "array", "prefixItems": sizes, "minItems": len(sizes), "maxItems": len(sizes)}
+
+
+def _row(spec: TensorSpec) -> dict[str, Any]:
+    return _nested(spec.dtype, spec.shape[1:] if spec.batched else spec.shape)
+
+
+def _whole(spec: TensorSpec) -> dict[str, Any]:
+    if not spec.batched:
+        return _nested(spec.dtype, spec.shape)
+    return {"type": "array", "minItems": 1, "items": _row(spec)}
+
+
+def _nested(dtype: Dtype, shape: Sequence[int]) -> dict[str, Any]:
+    schema = _value(dtype)
+    for size in reversed(shape):
+        schema = {"type": "array", "minItems": size, "maxItems": size, "items": schema}
+    return schema
+
+
+def _value(dtype: Dtype) -> dict[str, Any]:
+    if dtype.kind == "bool":
+        return {"type": "boolean"}
+    if dtype.kind == "float":
+        return {"type": "number", "minimum": -_LARGEST_FLOAT[dtype.itemsize], "maximum": _LARGEST_FLOAT[dtype.itemsize]}
+    bits = dtype.itemsize * 8
+    signed = not dtype.name.startswith("u")
+    return {"type": "integer", "minimum": -(1 << (bits - 1)) if signed else 0,
+            "maximum": (1 << (bits - 1 if signed else bits)) - 1}  # fmt: skip
