@@ -1,0 +1,13 @@
+"""Batch scoring: rows streamed out of files, run in batches, predictions written once.
+
+Loaded by the batch handler and by `litelambda score`, never on the way of a single prediction: here numpy, orjson and
+boto3 are at home, which cost a cold start more than it has.
+
+    events       what an event asks for: jobs
+    engine       one job from its input to its committed output
+    storage      files and S3 behind one interface: ranged reads, conditional writes, resumable uploads
+    formats      a module each: input rows in, predictions out
+    workers      decode, run and encode, on every core
+    checkpoint   where a job stopped before its deadline
+    shards       one job spread over many functions, and put together again
+"""

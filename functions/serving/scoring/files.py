@@ -1,0 +1,181 @@
+"""Inputs and outputs in local folders."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import quote, unquote
+
+from serving.errors import StoreAccessError, StoreError
+from serving.scoring.errors import InputNotFoundError, InputReplacedError, OutputExistsError
+from serving.scoring.storage import ObjectInfo, UploadState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["FileObjects", "FileUpload", "path_of"]
+
+
+def path_of(url: str) -> Path:
+    """The path of a file URL."""
+    return Path(unquote(url.removeprefix("file://")))
+
+
+def _url_of(path: Path) -> str:
+    return "file://" + quote(str(path))
+
+
+class FileObjects:
+    """See `storage.Objects`."""
+
+    def head(self, url: str, version_id: str = "") -> ObjectInfo | None:  # noqa: ARG002 - files have no versions
+        """See `Objects.head`."""
+        path = path_of(url)
+        try:
+            status = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except PermissionError as error:
+            raise StoreAccessError(f"no right to read {path}") from error
+        return ObjectInfo(url, status.st_size, _tag(status)) if path.is_file() else None
+
+    def read(self, info: ObjectInfo, start: int, stop: int) -> bytes:
+        """See `Objects.read`."""
+        path = path_of(info.url)
+        try:
+            with path.open("rb", buffering=0) as file:
+                if _tag(os.fstat(file.fileno())) != info.tag:
+                    raise InputReplacedError(f"{path} was changed while it was read")
+                return os.pread(file.fileno(), max(stop - start, 0), start)
+        except FileNotFoundError as error:
+            raise InputNotFoundError(f"{path} is gone") from error
+        except PermissionError as error:
+            raise StoreAccessError(f"no right to read {path}") from error
+        except OSError as error:
+            raise StoreError(f"cannot read {path}: {error}") from error
+
+    def list(self, url: str, start_after: str = "") -> Iterator[ObjectInfo]:
+        """See `Objects.list`."""
+        root = path_of(url)
+        folder = root if url.endswith("/") else root.parent
+        urls = (_url_of(path) for path in folder.rglob("*") if path.is_file())
+        for found in sorted(each for each in urls if each.startswith(url) and each > start_after):
+            info = self.head(found)
+            if info is not None:
+                yield info
+
+    def get(self, url: str) -> tuple[bytes, str] | None:
+        """See `Objects.get`."""
+        path = path_of(url)
+        try:
+            return path.read_bytes(), _tag(path.stat())
+        except FileNotFoundError:
+            return None
+
+    def put(self, url: str, data: bytes, *, tag: str | None = None) -> bool:
+        """See `Objects.put`. Compare and swap holds against this process alone; there is one writer of a local job."""
+        path = path_of(url)
+        if tag:
+            info = self.head(url)
+            if info is None or info.tag != tag:
+                return False
+        upload = FileUpload(url, None, replace=tag != "")
+        upload.write(data)
+        try:
+            upload.commit()
+        except OutputExistsError:
+            return False
+        return path.exists()
+
+    def delete(self, url: str) -> None:
+        """See `Objects.delete`."""
+        path_of(url).unlink(missing_ok=True)
+
+    def upload(
+        self,
+        url: str,
+        part_bytes: int,  # noqa: ARG002 - files have no parts
+        state: UploadState | None = None,
+        *,
+        hold_head: bool = False,  # noqa: ARG002 - and can be written anywhere
+        replace: bool = False,
+    ) -> FileUpload:
+        """See `Objects.upload`."""
+        return FileUpload(url, state, replace=replace)
+
+
+class FileUpload:
+    """A file under a name of its own, linked to its real one at the end: create-only, and whole at once."""
+
+    def __init__(self, url: str, state: UploadState | None, *, replace: bool = False) -> None:
+        self._path = path_of(url)
+        self._replace = replace
+        self._file: BinaryIO | None = None
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            if state is None:
+                self._part = self._path.with_name(f".{self._path.name}.{os.getpid()}.part")
+                self._file = self._part.open("wb")
+                self.size = 0
+            else:
+                self._part = Path(str(state.upload["path"]))
+                self.size = int(str(state.upload["size"]))
+                self._file = self._part.open("r+b")
+                self._file.truncate(self.size)
+                self._file.seek(self.size)
+        except PermissionError as error:
+            raise StoreAccessError(f"no right to write {self._path}") from error
+        except OSError as error:
+            raise StoreError(f"cannot write {self._path}: {error}") from error
+
+    def write(self, data: bytes) -> None:
+        """See `Upload.write`."""
+        try:
+            self._open_file().write(data)
+        except OSError as error:
+            raise StoreError(f"cannot write {self._path}: {error}") from error
+        self.size += len(data)
+
+    def commit(self, head: bytes | None = None) -> None:
+        """See `Upload.commit`."""
+        file = self._open_file()
+        if head:
+            file.seek(0)
+            file.write(head)
+        file.flush()
+        os.fsync(file.fileno())
+        file.close()
+        if self._replace:
+            self._part.replace(self._path)
+            return
+        try:
+            os.link(self._part, self._path)
+        except FileExistsError as error:
+            raise OutputExistsError(f"{self._path} exists already") from error
+        finally:
+            self._part.unlink()
+
+    def suspend(self) -> UploadState:
+        """See `Upload.suspend`."""
+        file = self._open_file()
+        file.flush()
+        os.fsync(file.fileno())
+        file.close()
+        return UploadState({"path": str(self._part), "size": self.size})
+
+    def abort(self) -> None:
+        """See `Upload.abort`."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+            self._part.unlink(missing_ok=True)
+
+    def _open_file(self) -> BinaryIO:
+        if self._file is None:
+            raise StoreError(f"the upload of {self._path} was aborted")
+        return self._file
+
+
+def _tag(status: os.stat_result) -> str:
+    return f"{status.st_mtime_ns:x}-{status.st_size:x}"

@@ -1,0 +1,197 @@
+"""NumPy's .npy: one array, its rows along the first axis, streamed without ever being whole in memory.
+
+Out: an array of the same number of rows in the same order. A row that could not be scored is all NaN (zeros where the
+output's dtype has none), and in errors.jsonl.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from serving.scoring.batching import row_shape
+from serving.scoring.errors import JobError, SchemaError, UnreadableInputError
+from serving.scoring.formats.base import BadRow, Chunk, Model, Rows
+from serving.scoring.formats.values import bytes_of, check_row_shape, first_non_finite, to_model
+from serving.scoring.source import blocks, inflate, skip
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from serving.scoring.formats.base import Array, Decoder
+    from serving.scoring.job import Job
+    from serving.scoring.storage import ObjectInfo
+
+__all__ = ["ArrayDecoder", "NpyReader", "NpyWriter", "parse_header", "rows_per_chunk"]
+
+CHUNK_BYTES = 2 * 1024 * 1024
+_MAX_HEADER_BYTES = 16 * 1024
+_HEAD_BYTES = 128
+
+
+def parse_header(data: bytes) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+    """Shape, dtype and length of a .npy header.
+
+    Raises:
+        UnreadableInputError: not a .npy file, or of Python objects.
+        SchemaError: in Fortran's order, whose rows are scattered over the file, or without rows.
+    """
+    stream = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(stream)
+    except (ValueError, EOFError) as error:
+        raise UnreadableInputError(f"not a .npy array: {error}") from error
+    if dtype.hasobject or dtype.kind not in "biuf":
+        raise UnreadableInputError(f"the array has dtype {dtype}, expected numbers")
+    if fortran and len(shape) > 1:
+        raise SchemaError("the array is in Fortran order: save it with numpy.ascontiguousarray")
+    if not shape:
+        raise SchemaError("the array is a single value: expected rows along the first axis")
+    return shape, dtype, stream.tell()
+
+
+def rows_per_chunk(bytes_per_row: int, batch_rows: int) -> int:
+    """Rows of a chunk: some megabytes, and whole batches."""
+    rows = max(CHUNK_BYTES // max(bytes_per_row, 1), 1)
+    return -(-rows // batch_rows) * batch_rows
+
+
+class NpyReader:
+    """See `base.Reader`."""
+
+    def __init__(self, job: Job, info: ObjectInfo, model: Model) -> None:
+        if len(model.inputs) != 1:
+            names = ", ".join(spec.name for spec in model.inputs)
+            raise SchemaError(f"the model has the inputs {names}: send a .npz with an array for each")
+        self._info = info
+        self._gzip = job.input.lower().endswith(".gz")
+        shape, self._dtype, self._header_bytes = parse_header(self._head())
+        check_row_shape("the array", shape[1:], model.inputs[0])
+        self._shape = shape[1:]
+        self._row_bytes = int(np.prod(shape[1:])) * self._dtype.itemsize
+        self._first, self._last = job.span or (0, shape[0])
+        self._last = min(self._last, shape[0])
+        if self._gzip and job.span:
+            raise JobError(f"{job.input} is gzipped: it cannot be split into ranges")
+        if not self._gzip and info.size < self._header_bytes + shape[0] * self._row_bytes:
+            raise UnreadableInputError(f"the header promises {shape[0]} rows, the file is too short for them")
+        self._chunk_rows = rows_per_chunk(self._row_bytes, model.batch_rows)
+        self.total_bytes = max(self._last - self._first, 0) * self._row_bytes
+        self._input = model.inputs[0].name
+        self.decoder: Decoder = ArrayDecoder(model)
+
+    def chunks(self, position: dict[str, Any] | None) -> Iterator[Chunk]:
+        """See `Reader.chunks`."""
+        row = position["row"] if position else self._first
+        name = self._input
+        for data in self._pieces(row):
+            count = len(data) // self._row_bytes
+            array = np.frombuffer(data, self._dtype).reshape(count, *self._shape)
+            after = row + count
+            yield Chunk({name: array}, row, {"row": after}, (after - self._first) * self._row_bytes)
+            row = after
+
+    def _head(self) -> bytes:
+        stream = blocks(self._info, 0, min(_MAX_HEADER_BYTES, self._info.size))
+        return next(inflate(stream), b"") if self._gzip else next(stream, b"")
+
+    def _pieces(self, row: int) -> Iterator[bytes]:
+        """The data from a row on, a chunk's rows at a time."""
+        size = self._chunk_rows * self._row_bytes
+        start = self._header_bytes + row * self._row_bytes
+        stop = self._header_bytes + self._last * self._row_bytes
+        if not self._gzip:
+            yield from blocks(self._info, start, stop, size)
+            return
+        rest, left = b"", stop - start
+        for piece in skip(inflate(blocks(self._info, 0, self._info.size)), start):
+            rest += piece[: left - len(rest)]
+            while len(rest) >= size:
+                yield rest[:size]
+                rest, left = rest[size:], left - size
+        if len(rest) < left:
+            raise UnreadableInputError("the file is too short for the rows that its header promises")
+        if rest:
+            yield rest
+
+
+class ArrayDecoder:
+    """See `base.Decoder`."""
+
+    id_name = "row"
+    passthrough: tuple[str, ...] | None = ()
+
+    def __init__(self, model: Model) -> None:
+        self._inputs = model.inputs
+        self._preprocessing = model.preprocessing
+
+    def decode(self, chunk: Chunk) -> Rows:
+        """See `Decoder.decode`."""
+        arrays, bad = [], None
+        for spec in self._inputs:
+            raw = chunk.payload[spec.name]
+            if spec.finite and raw.dtype.kind == "f":
+                found = first_non_finite(raw)
+                if found is not None:
+                    bad = found if bad is None else bad | found
+            arrays.append(to_model(raw, spec, self._preprocessing.get(spec.name)))
+        count = len(arrays[0])
+        ids: Sequence[int] = range(chunk.first, chunk.first + count)
+        rows = []
+        if bad is not None:
+            rows = [
+                BadRow(
+                    chunk.first + int(index),
+                    "holds NaN or an infinity, which a quantized model cannot represent",
+                    int(index),
+                )
+                for index in np.flatnonzero(bad)
+            ]
+            arrays = [array[~bad] for array in arrays]
+            ids = (np.flatnonzero(~bad) + chunk.first).tolist()
+        return Rows([bytes_of(array) for array in arrays], ids, None, rows)
+
+
+class NpyWriter:
+    """See `base.Writer`."""
+
+    ending = ".npy"
+    holds_head = True
+
+    def __init__(self, model: Model) -> None:
+        if len(model.outputs) != 1:
+            names = ", ".join(spec.name for spec in model.outputs)
+            raise JobError(f"the model has the outputs {names}: a .npy holds one, choose jsonl or csv")
+        self._shape = row_shape(model.outputs[0])
+        self._dtype = np.dtype(model.outputs[0].dtype.name)
+
+    def begin(self, decoder: Decoder) -> bytes:  # noqa: ARG002 - the same for all
+        """See `Writer.begin`."""
+        return self._header(0)
+
+    def head(self, num_rows: int) -> bytes | None:
+        """See `Writer.head`."""
+        return self._header(num_rows)
+
+    def encode(self, rows: Rows, outputs: Sequence[Array], id_name: str) -> bytes:  # noqa: ARG002 - rows have no names
+        """See `Writer.encode`."""
+        if not rows.bad:
+            return outputs[0].tobytes() if outputs else b""
+        filler = np.nan if self._dtype.kind == "f" else 0
+        aligned = np.full((len(rows.ids) + len(rows.bad), *self._shape), filler, self._dtype)
+        if outputs:
+            good = np.ones(len(aligned), bool)
+            good[[each.index for each in rows.bad]] = False
+            aligned[good] = outputs[0]
+        return aligned.tobytes()
+
+    def _header(self, num_rows: int) -> bytes:
+        descr = np.lib.format.dtype_to_descr(self._dtype)
+        shape = (num_rows, *self._shape)
+        fields = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {shape!r}, }}"
+        padded = fields.encode().ljust(_HEAD_BYTES - 11) + b"\n"
+        return b"\x93NUMPY\x01\x00" + (_HEAD_BYTES - 10).to_bytes(2, "little") + padded

@@ -1,0 +1,122 @@
+"""What line-based formats have in common: cutting a stream of bytes into chunks of whole lines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from serving.scoring.errors import JobError, UnreadableInputError
+from serving.scoring.formats.base import Chunk
+from serving.scoring.source import blocks, inflate, skip
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from serving.scoring.job import Job
+    from serving.scoring.storage import ObjectInfo
+
+__all__ = ["BYTE_ORDER_MARK", "LineSource", "lines_of"]
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+CHUNK_BYTES = 1024 * 1024
+MAX_LINE_BYTES = 32 * 1024 * 1024
+
+
+class LineSource:
+    """The lines of an object, or of a range of its bytes: a line belongs to the range that it starts in."""
+
+    def __init__(self, job: Job, info: ObjectInfo) -> None:
+        self._info = info
+        self.gzip = job.input.lower().endswith(".gz")
+        if self.gzip and job.span:
+            raise JobError(f"{job.input} is gzipped: it cannot be split into ranges")
+        self._start, self._stop = job.span or (0, info.size)
+        self.total_bytes = self._stop - self._start
+
+    @property
+    def whole(self) -> bool:
+        """Whether this starts where the object does."""
+        return self._start == 0
+
+    def head(self, count: int) -> bytes:
+        """The first bytes of the object, wherever the range starts, gzip taken off."""
+        data = b""
+        for block in self._stream(0, self._info.size):
+            data += block
+            if len(data) >= count:
+                break
+        return data
+
+    def chunks(
+        self, position: dict[str, Any] | None, split: Callable[[bytes], int], first_line: int = 1
+    ) -> Iterator[Chunk]:
+        """Cut into chunks that end where `split` says.
+
+        Args:
+            position: `offset` of the next line in the uncompressed stream, and its number `line`; None to start.
+            split: the length of the whole records at the start of some bytes, 0 for none.
+            first_line: number of the first line, where `position` is None.
+        """
+        offset, line = (position["offset"], position["line"]) if position else (self._begin(), first_line)
+        rest = bytearray()
+        for block in self._stream(offset, self._stop):
+            rest += block
+            while len(rest) >= CHUNK_BYTES:
+                data = bytes(memoryview(rest)[:CHUNK_BYTES])
+                length = split(data)
+                if not length:
+                    data = bytes(rest)
+                    length = split(data)
+                if not length:
+                    if len(rest) > MAX_LINE_BYTES:
+                        raise UnreadableInputError(f"line {line} is longer than {MAX_LINE_BYTES} bytes")
+                    break
+                yield self._chunk(data[:length], offset, line)
+                offset, line = offset + length, line + data.count(b"\n", 0, length)
+                del rest[:length]
+        if rest:
+            yield from self._last(bytes(rest), offset, line, split)
+
+    def _last(self, data: bytes, offset: int, line: int, split: Callable[[bytes], int]) -> Iterator[Chunk]:
+        """The rest: what is whole, and the line that the next range would begin inside of."""
+        length = len(data) if self._stop == self._info.size else split(data)
+        if length:
+            yield self._chunk(data[:length], offset, line)
+            offset, line = offset + length, line + data.count(b"\n", 0, length)
+        if length < len(data):
+            tail = data[length:] + self._line_end(self._stop)
+            yield self._chunk(tail, offset, line)
+
+    def _chunk(self, data: bytes, offset: int, line: int) -> Chunk:
+        after = {"offset": offset + len(data), "line": line + data.count(b"\n")}
+        return Chunk(data, line, after, min(after["offset"] - self._start, self.total_bytes))
+
+    def _begin(self) -> int:
+        """Where the first line that starts in the range starts."""
+        if self._start == 0:
+            return 0
+        return self._start - 1 + len(self._line_end(self._start - 1))
+
+    def _line_end(self, offset: int) -> bytes:
+        """The bytes from an offset to the end of its line."""
+        data = b""
+        for block in blocks(self._info, offset, self._info.size, 256 * 1024):
+            end = block.find(b"\n")
+            if end >= 0:
+                return data + block[: end + 1]
+            data += block
+            if len(data) > MAX_LINE_BYTES:
+                raise UnreadableInputError(f"the line at byte {offset} is longer than {MAX_LINE_BYTES} bytes")
+        return data
+
+    def _stream(self, offset: int, stop: int) -> Iterator[bytes]:
+        if self.gzip:
+            return skip(inflate(blocks(self._info, 0, self._info.size)), offset)
+        return blocks(self._info, offset, stop)
+
+
+def lines_of(data: bytes) -> list[bytes]:
+    """Lines without their ends; whatever follows the last newline is a line too, unless it is empty."""
+    lines = data.split(b"\n")
+    if not lines[-1]:
+        lines.pop()
+    return lines

@@ -1,0 +1,156 @@
+"""A job: one input, one model, one output. What an event, a shard or a command line is turned into."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from serving.scoring.errors import JobError
+from serving.scoring.formats import INPUT_FORMATS, OUTPUT_FORMATS
+
+if TYPE_CHECKING:
+    from serving.scoring.storage import ObjectInfo
+
+__all__ = ["DEFAULT_TOLERATED_BAD", "Job", "Outputs", "identity"]
+
+DEFAULT_TOLERATED_BAD = 0.01
+_FIELDS = {
+    *("input", "output", "version_id", "etag", "model", "input_format", "output_format", "passthrough"),
+    *("tolerated_bad", "span", "start_after", "limit", "resize", "shard"),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be scored, and how.
+
+    Attributes:
+        input: URL of an object, or of a prefix of images (with a slash at its end).
+        output: URL of the predictions; with a slash at its end, the prefix under which their name is derived.
+        version_id: S3's id of the input's version, "" where the bucket keeps none.
+        etag: the input's ETag (or a file's tag), "" for whatever is there.
+        model: NAME, NAME@alias or NAME:version; "" for the function's own.
+        input_format: one of `formats.INPUT_FORMATS`, "" to go by the input's ending.
+        output_format: one of `formats.OUTPUT_FORMATS`.
+        passthrough: names of the fields that the output repeats; None for all that are no inputs.
+        tolerated_bad: share of bad rows, above which the job fails.
+        span: the part of the input that is meant: bytes of text, rows of an array; None for all.
+        start_after: of a prefix, the URL after which this job begins.
+        limit: of a prefix, the number of objects from there.
+        resize: whether images of another size than the model's are resized.
+        shard: number of this part of a larger run, None for a job of its own.
+    """
+
+    input: str
+    output: str
+    version_id: str = ""
+    etag: str = ""
+    model: str = ""
+    input_format: str = ""
+    output_format: str = "jsonl"
+    passthrough: tuple[str, ...] | None = None
+    tolerated_bad: float = DEFAULT_TOLERATED_BAD
+    span: tuple[int, int] | None = None
+    start_after: str = ""
+    limit: int | None = None
+    resize: bool = False
+    shard: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.input_format and self.input_format not in INPUT_FORMATS:
+            raise JobError(f"input_format {self.input_format!r}: expected one of {', '.join(INPUT_FORMATS)}")
+        if self.output_format not in OUTPUT_FORMATS:
+            raise JobError(f"output_format {self.output_format!r}: expected one of {', '.join(OUTPUT_FORMATS)}")
+        if not 0 <= self.tolerated_bad <= 1:
+            raise JobError(f"tolerated_bad {self.tolerated_bad}: expected a share from 0 to 1")
+        for url in (self.input, self.output):
+            if not url.startswith(("s3://", "file:///")):
+                raise JobError(f"{url!r} is neither s3://bucket/key nor file:///path")
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Job:
+        """From JSON.
+
+        Raises:
+            JobError: a field is missing, unknown or impossible; the message names it.
+        """
+        unknown = fields.keys() - _FIELDS
+        if unknown:
+            raise JobError(
+                f"unknown field {', '.join(sorted(unknown))} of a job: expected {', '.join(sorted(_FIELDS))}"
+            )
+        for name in ("input", "output"):
+            if not isinstance(fields.get(name), str):
+                raise JobError(f"a job needs {name}, a URL")
+        values = dict(fields)
+        try:
+            for name in ("span", "passthrough"):
+                if values.get(name) is not None:
+                    values[name] = tuple(values[name])
+            return cls(**values)
+        except TypeError as error:
+            raise JobError(f"a field of the job has the wrong type: {error}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON, without what is as it would be anyway."""
+        default = Job(self.input, self.output)
+        fields: dict[str, Any] = {"input": self.input, "output": self.output}
+        for name in sorted(_FIELDS - fields.keys()):
+            value = getattr(self, name)
+            if value != getattr(default, name):
+                fields[name] = list(value) if isinstance(value, tuple) else value
+        return fields
+
+    @property
+    def version(self) -> str:
+        """What tells the input from any other at its URL; "" when that is not known yet."""
+        return self.version_id or self.etag
+
+    def pinned(self, info: ObjectInfo, model: str) -> Job:
+        """The same job, of one version of its input and one of its model."""
+        return replace(self, version_id=info.version_id, etag=info.tag, model=model)
+
+
+class Outputs:
+    """Where the outputs of a job go. Their name tells input, version and model, so that each is written once.
+
+    Attributes:
+        predictions: the output; that it is there means that all others are.
+        errors: the bad rows.
+        summary: the run summary.
+        failure: the report of a job that cannot be done.
+        checkpoint: where the job stopped before its deadline.
+    """
+
+    def __init__(self, job: Job, model_digest: str) -> None:
+        ending = "." + job.output_format
+        base = job.output
+        if base.endswith("/"):
+            base += f"{_name_of(job.input)}.{identity(job, model_digest)}"
+            self.predictions = base + ending
+        else:
+            self.predictions = base
+            base = base.removesuffix(ending)
+        self.errors = base + ".errors.jsonl"
+        self.summary = base + ".summary.json"
+        self.failure = base + ".failure.json"
+        self.checkpoint = base + ".checkpoint"
+
+
+def identity(job: Job, model_digest: str) -> str:
+    """What a job's output depends on, as 32 hexadecimal digits: input, version of the input, model."""
+    parts = [job.input, job.version, model_digest]
+    if job.span:
+        parts.append(f"{job.span[0]}-{job.span[1]}")
+    if job.start_after or job.limit is not None:
+        parts.append(f"{job.start_after}+{job.limit}")
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def _name_of(url: str) -> str:
+    """The input's key below its bucket, or the file's name."""
+    if url.startswith("s3://"):
+        key = url[5:].partition("/")[2]
+        return key.rstrip("/") or "all"
+    return url.rstrip("/").rpartition("/")[2] or "all"

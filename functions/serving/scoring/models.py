@@ -1,0 +1,136 @@
+"""The model of a job: which version is meant, pinned by its digest before the first row."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from serving.aliases import fetch_aliases
+from serving.artifact import MANIFEST_NAME, fetch_artifact
+from serving.errors import ModelNotFoundError, ObjectNotFoundError
+from serving.manifest import is_valid_name
+from serving.scoring.errors import JobError
+from serving.store import open_store
+
+if TYPE_CHECKING:
+    from serving.manifest import Manifest
+    from serving.store import Store
+
+__all__ = ["LoadedModel", "ModelSource", "Pin", "parse_reference"]
+
+_MAX_MANIFEST_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Pin:
+    """One version of a model, and what its manifest must hash to."""
+
+    name: str
+    version: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A verified artifact.
+
+    Attributes:
+        pin: which one it is.
+        manifest: its manifest.
+        document: the manifest's bytes.
+        artifact: the flatbuffer.
+    """
+
+    pin: Pin
+    manifest: Manifest
+    document: bytes
+    artifact: bytes
+
+
+def parse_reference(reference: str) -> tuple[str, str]:
+    """Split NAME, NAME@alias or NAME:version into the name and the version number or alias.
+
+    Raises:
+        JobError: it is none of these.
+    """
+    name, at, alias = reference.partition("@")
+    if not at:
+        name, colon, alias = reference.partition(":")
+        if colon and not alias.isdecimal():
+            raise JobError(f"model {reference!r}: expected NAME, NAME@alias or NAME:version")
+        alias = alias or "latest"
+    if not is_valid_name(name) or not is_valid_name(alias):
+        raise JobError(f"model {reference!r}: expected NAME, NAME@alias or NAME:version")
+    return name, alias
+
+
+class ModelSource:
+    """The models of a store; the last one that was loaded stays."""
+
+    def __init__(self, store_url: str, max_age_s: float = 0.0) -> None:
+        """Open a store.
+
+        Args:
+            store_url: see `serving.store.open_store`.
+            max_age_s: how old the meaning of an alias may be, which saves reading it for every small file.
+        """
+        self.url = store_url
+        self._max_age_s = max_age_s
+        self._pins: dict[str, tuple[float, Pin]] = {}
+        self._store: Store = open_store(store_url)
+        self._loaded: LoadedModel | None = None
+        self._lock = threading.Lock()
+
+    def pin(self, reference: str) -> Pin:
+        """What a reference means now; an alias may mean something else a minute later.
+
+        Raises:
+            ModelNotFoundError: there is no such model, version or alias.
+            StoreError: the store cannot be read.
+        """
+        read, pin = self._pins.get(reference, (0.0, None))
+        now = time.monotonic()
+        if pin is None or now - read > self._max_age_s:
+            pin = self._resolve(reference)
+            self._pins[reference] = now, pin
+        return pin
+
+    def _resolve(self, reference: str) -> Pin:
+        name, version = parse_reference(reference)
+        digest = ""
+        if version.isdecimal():
+            number = int(version)
+        else:
+            aliases = fetch_aliases(self._store, name)
+            if version not in aliases.targets:
+                raise ModelNotFoundError(f"model {name} has no alias {version!r}")
+            number = aliases.targets[version]
+            digest = aliases.pins.get(number, ("", ""))[0]
+        loaded = self._loaded
+        if not digest and loaded is not None and (loaded.pin.name, loaded.pin.version) == (name, number):
+            return loaded.pin  # versions are immutable
+        return Pin(name, number, digest or hashlib.sha256(self._manifest(name, number)).hexdigest())
+
+    def load(self, pin: Pin) -> LoadedModel:
+        """Fetch and verify the pinned version.
+
+        Raises:
+            ModelNotFoundError: it is not there.
+            ArtifactError: it is not what was pinned.
+            StoreError: the store cannot be read.
+        """
+        with self._lock:
+            if self._loaded is None or self._loaded.pin != pin:
+                document = self._manifest(pin.name, pin.version)
+                artifact = fetch_artifact(self._store, pin.name, str(pin.version), pin.digest)
+                self._loaded = LoadedModel(pin, artifact.manifest, document, bytes(artifact.model))
+            return self._loaded
+
+    def _manifest(self, name: str, version: int) -> bytes:
+        try:
+            return bytes(self._store.fetch(f"{name}/{version}/{MANIFEST_NAME}", _MAX_MANIFEST_BYTES))
+        except ObjectNotFoundError as error:
+            raise ModelNotFoundError(f"model {name} has no version {version} in {self.url}") from error
