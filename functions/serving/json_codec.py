@@ -56,6 +56,10 @@ def loads(document: str | bytes | bytearray) -> Any:
         value, end = _scan(text, start)
     except StopIteration as error:
         raise ValueError(f"Expecting value: char {error.value}") from None
+    except SystemError:  # CPython 3.11's scanner says what is wrong only where `json` has been imported
+        from json import loads as explain
+
+        return explain(text)
     if end != len(text) and text[end:].strip(_WHITESPACE):
         raise ValueError(f"Extra data: char {end}")
     return value

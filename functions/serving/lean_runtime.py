@@ -23,15 +23,28 @@ if TYPE_CHECKING:
 
     Handler = Callable[[Any, "Context"], Any]
 
-__all__ = ["Context", "RuntimeClient", "RuntimeClientError", "main", "serve"]
+__all__ = ["Context", "Fault", "RuntimeClient", "RuntimeClientError", "main", "serve"]
 
 _BASE = "/2018-06-01/runtime"
 _RECEIVE_BYTES = 256 * 1024
 _TOO_LARGE = 413
+_CLIENT_CONTEXT, _IDENTITY = "lambda-runtime-client-context", "lambda-runtime-cognito-identity"
 
 
 class RuntimeClientError(Exception):
     """The Runtime API answered in a way that leaves nothing to do but to end the environment."""
+
+
+class Fault(Exception):  # noqa: N818 - the stock client's word for what it reports under a type of its own
+    """A failure between the Runtime API and the handler.
+
+    Attributes:
+        error_type: as the stock client names it, e.g. "Runtime.HandlerNotFound".
+    """
+
+    def __init__(self, error_type: str, message: str) -> None:
+        super().__init__(message)
+        self.error_type = error_type
 
 
 class RuntimeClient:
@@ -47,12 +60,15 @@ class RuntimeClient:
         self._peer = (host, int(port or 80))
         self._host = f" HTTP/1.1\r\nHost: {address}\r\n".encode()
         self._socket: socket | None = None
+        self._echo = b""
 
     def next(self) -> tuple[Mapping[str, str], bytes]:
         """Wait for an invocation; return its headers by lower-cased name, and its payload."""
         status, headers, body = self._call(b"GET " + _BASE.encode() + b"/invocation/next" + self._host + b"\r\n")
         if status != 200:
             raise RuntimeClientError(f"the Runtime API answered {status} to next: {body[:200]!r}")
+        invocation_id = headers.get("lambda-runtime-invocation-id")
+        self._echo = f"Lambda-Runtime-Invocation-Id: {invocation_id}\r\n".encode() if invocation_id else b""
         return headers, body
 
     def respond(self, request_id: str, payload: bytes) -> None:
@@ -68,7 +84,7 @@ class RuntimeClient:
         self._post("/init/error", dumps(error).encode(), error["errorType"])
 
     def _post(self, path: str, payload: bytes, error_type: str = "") -> None:
-        head = [f"POST {_BASE}{path}".encode(), self._host, b"Content-Type: application/json\r\n"]
+        head = [f"POST {_BASE}{path}".encode(), self._host, b"Content-Type: application/json\r\n", self._echo]
         if error_type:
             head.append(f"Lambda-Runtime-Function-Error-Type: {error_type}\r\n".encode())
         head.append(b"Content-Length: %d\r\n\r\n" % len(payload))
@@ -99,7 +115,7 @@ class RuntimeClient:
             connection.sendall(payload)
         received = _receive_until(connection, b"", b"\r\n\r\n")
         text, _, rest = received.partition(b"\r\n\r\n")
-        lines = text.decode("latin-1").split("\r\n")
+        lines = text.decode("utf-8", "replace").split("\r\n")
         headers = {}
         for line in lines[1:]:
             name, _, value = line.partition(":")
@@ -159,27 +175,41 @@ def _receive_chunks(connection: socket, data: bytes) -> bytes:
         data = data[length + 2 :]
 
 
+class _Nobody:
+    """The identity of a caller that Cognito does not know."""
+
+    cognito_identity_id = None
+    cognito_identity_pool_id = None
+
+
 class Context:
     """What a handler may know of its invocation, by the names of AWS's own context object.
 
     Attributes:
-        aws_request_id, invoked_function_arn: of this invocation.
+        aws_request_id, invoked_function_arn, tenant_id: of this invocation.
         function_name, function_version, memory_limit_in_mb, log_group_name, log_stream_name: of the environment.
-        client_context: what a mobile SDK sent, as a dict, or None.
-        identity: the Cognito identity, as a dict, or None.
+        client_context: what a mobile SDK sent (`client`, `custom`, `env`), or None.
+        identity: of Cognito (`cognito_identity_id`, `cognito_identity_pool_id`), each None where there is none.
     """
 
     def __init__(self, headers: Mapping[str, str]) -> None:
         environment = os.environ
         self.aws_request_id = headers["lambda-runtime-aws-request-id"]
-        self.invoked_function_arn = headers.get("lambda-runtime-invoked-function-arn", "")
-        self.function_name = environment.get("AWS_LAMBDA_FUNCTION_NAME", "")
-        self.function_version = environment.get("AWS_LAMBDA_FUNCTION_VERSION", "")
-        self.memory_limit_in_mb = environment.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "")
-        self.log_group_name = environment.get("AWS_LAMBDA_LOG_GROUP_NAME", "")
-        self.log_stream_name = environment.get("AWS_LAMBDA_LOG_STREAM_NAME", "")
-        self.client_context = loads(headers.get("lambda-runtime-client-context") or "null")
-        self.identity = loads(headers.get("lambda-runtime-cognito-identity") or "null")
+        self.invoked_function_arn = headers.get("lambda-runtime-invoked-function-arn")
+        self.tenant_id = headers.get("lambda-runtime-aws-tenant-id")
+        self.function_name = environment.get("AWS_LAMBDA_FUNCTION_NAME")
+        self.function_version = environment.get("AWS_LAMBDA_FUNCTION_VERSION")
+        self.memory_limit_in_mb = environment.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE")
+        self.log_group_name = environment.get("AWS_LAMBDA_LOG_GROUP_NAME")
+        self.log_stream_name = environment.get("AWS_LAMBDA_LOG_STREAM_NAME")
+        self.client_context = None
+        self.identity: object = _Nobody
+        client_context, identity = headers.get(_CLIENT_CONTEXT), headers.get(_IDENTITY)
+        if client_context or identity:
+            from serving.lean_callers import read_client_context, read_identity
+
+            self.client_context = read_client_context(client_context or "null")
+            self.identity = read_identity(identity or "{}")
         self._deadline_ms = int(headers.get("lambda-runtime-deadline-ms", "0"))
 
     def get_remaining_time_in_millis(self) -> int:
@@ -199,17 +229,32 @@ def serve(client: RuntimeClient, handler: Handler) -> NoReturn:
         trace_id = headers.get("lambda-runtime-trace-id")
         if trace_id:
             os.environ["_X_AMZN_TRACE_ID"] = trace_id
-        try:
-            answer = dumps(handler(loads(payload), Context(headers))).encode()
-        except BaseException as error:
-            # Any failure of a handler is the invocation's, not the loop's.
-            described = _describe(error, request_id)
-            _log(described)
-            client.fail(request_id, described)
-            if isinstance(error, SystemExit):
-                raise
         else:
+            os.environ.pop("_X_AMZN_TRACE_ID", None)
+        try:
+            answer = _answer(handler, headers, payload)
+        except Exception as error:  # noqa: BLE001 - a handler's failure is the invocation's, not the loop's
+            from serving.lean_errors import describe, log
+
+            described = describe(error, request_id)
+            log(described)
+            client.fail(request_id, described)
+        else:
+            sys.stdout.flush()  # a line begun is not left for the next invocation
             client.respond(request_id, answer)
+
+
+def _answer(handler: Handler, headers: Mapping[str, str], payload: bytes) -> bytes:
+    context = Context(headers)
+    try:
+        event = loads(payload)
+    except ValueError as error:
+        raise Fault("Runtime.UnmarshalError", f"Unable to unmarshal input: {error}") from error
+    result = handler(event, context)
+    try:
+        return dumps(result).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise Fault("Runtime.MarshalError", f"Unable to marshal response: {error}") from error
 
 
 def main() -> None:
@@ -219,9 +264,11 @@ def main() -> None:
     client = RuntimeClient(os.environ["AWS_LAMBDA_RUNTIME_API"])
     try:
         handler = _load_handler(os.environ["_HANDLER"])
-    except BaseException as error:  # noqa: BLE001 - INIT has failed, whatever it was
-        described = _describe(error, "")
-        _log(described)
+    except Exception as error:  # noqa: BLE001 - INIT has failed, whatever it was
+        from serving.lean_errors import describe, log
+
+        described = describe(error)
+        log(described)
         client.fail_init(described)
         sys.exit(1)
     gc.freeze()
@@ -230,28 +277,19 @@ def main() -> None:
 
 
 def _load_handler(name: str) -> Handler:
-    module_name, dot, function_name = name.replace("/", ".").rpartition(".")
+    module_name, dot, function_name = name.rpartition(".")
     if not dot:
-        raise ImportError(f"_HANDLER is {name!r}, expected module.function")
-    __import__(module_name)
-    handler: Handler = getattr(sys.modules[module_name], function_name)
+        raise Fault("Runtime.MalformedHandlerName", f"Bad handler '{name}': expected module.function")
+    try:
+        dotted = module_name.replace("/", ".")
+        __import__(dotted)
+    except ImportError as error:
+        raise Fault("Runtime.ImportModuleError", f"Unable to import module '{module_name}': {error}") from error
+    except SyntaxError as error:
+        raise Fault("Runtime.UserCodeSyntaxError", f"Syntax error in module '{module_name}': {error}") from error
+    try:
+        handler: Handler = getattr(sys.modules[dotted], function_name)
+    except AttributeError as error:
+        message = f"Handler '{function_name}' missing on module '{module_name}'"
+        raise Fault("Runtime.HandlerNotFound", message) from error
     return handler
-
-
-def _describe(error: BaseException, request_id: str) -> dict[str, Any]:
-    import traceback
-
-    return {
-        "errorMessage": str(error),
-        "errorType": type(error).__name__,
-        "requestId": request_id,
-        "stackTrace": traceback.format_tb(error.__traceback__),
-    }
-
-
-def _log(error: Mapping[str, Any]) -> None:
-    """One log event: carriage returns keep its lines together in CloudWatch."""
-    lines = [f"[ERROR] {error['errorType']}: {error['errorMessage']}", "Traceback (most recent call last):"]
-    lines += [line for entry in error["stackTrace"] for line in entry.rstrip("\n").split("\n")]
-    sys.stdout.write("\r".join(lines) + "\n")
-    sys.stdout.flush()

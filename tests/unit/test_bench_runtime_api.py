@@ -205,6 +205,6 @@ def test_client_context_reaches_the_runtime():
     with RuntimeApi() as api:
         thread, answers = talk(api.address, NEXT)
         with pytest.raises(BenchError, match="did not answer in time"):
-            api.invoke({}, timeout_s=0.3, client_context=json.dumps({"a": 1}))
+            api.invoke({}, timeout_s=0.3, headers={"lambda-runtime-client-context": json.dumps({"a": 1})})
         thread.join(10)
     assert b'lambda-runtime-client-context: {"a": 1}' in answers[0]

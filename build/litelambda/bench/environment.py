@@ -98,17 +98,27 @@ class Environment:
         environ: All of its environment, but for the Runtime API's address.
         log: The file that takes what it prints.
         timeout_s: How long INIT may take.
+        keep_alive: See `RuntimeApi`.
 
     Raises:
         BenchError: INIT failed; the message ends with what the process printed last.
     """
 
     def __init__(
-        self, command: Sequence[str], tree: Path, environ: Mapping[str, str], log: Path, *, timeout_s: float = 60.0
+        self,
+        command: Sequence[str],
+        tree: Path,
+        environ: Mapping[str, str],
+        log: Path,
+        *,
+        timeout_s: float = 60.0,
+        keep_alive: bool = True,
     ) -> None:
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
-        self.api = RuntimeApi(alive=lambda: self._process is None or self._process.poll() is None)
+        self.api = RuntimeApi(
+            alive=lambda: self._process is None or self._process.poll() is None, keep_alive=keep_alive
+        )
         try:
             variables = {**environ, "AWS_LAMBDA_RUNTIME_API": self.api.address}
             with log.open("wb") as output, _interrupts_held_back():
@@ -125,14 +135,21 @@ class Environment:
             self.close()
             raise
 
-    def invoke(self, event: object, *, timeout_s: float = 30.0) -> Invocation:
-        """Hand the function one event and wait for its answer.
+    def invoke(
+        self,
+        event: object,
+        *,
+        timeout_s: float = 30.0,
+        headers: Mapping[str, str | None] | None = None,
+        chunked: bool = False,
+    ) -> Invocation:
+        """Hand the function one event and wait for its answer; see `RuntimeApi.invoke`.
 
         Raises:
             BenchError: The process died or did not answer; the message ends with what it printed last.
         """
         try:
-            return self.api.invoke(event, timeout_s=timeout_s)
+            return self.api.invoke(event, timeout_s=timeout_s, headers=headers, chunked=chunked)
         except BenchError as error:
             raise BenchError(f"{error}\n{self.log_tail()}") from error
 
@@ -143,6 +160,19 @@ class Environment:
         status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="ascii")
         peak = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
         return int(peak.split()[1]) / 1024
+
+    def exit_code(self) -> int:
+        """How the process ended; waits for its end.
+
+        Raises:
+            BenchError: It was never started, or is still there after some seconds.
+        """
+        if self._process is None:
+            raise BenchError("the function's process was never started")
+        try:
+            return self._process.wait(_KILL_AFTER_S)
+        except subprocess.TimeoutExpired as error:
+            raise BenchError("the function's process still runs") from error
 
     def log_tail(self) -> str:
         """The end of what the process printed."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 MAX_HEAD_BYTES = 2 * 1024 * 1024  # a runtime client may send a megabyte of X-Ray cause in one header
 MAX_BODY_BYTES = 64 * 1024 * 1024
+CHUNK_BYTES = 100_000
 _RECEIVE_BYTES = 256 * 1024
 
 REASONS = {
@@ -80,6 +81,14 @@ class Connection:
     def respond(self, status: int, headers: Mapping[str, str], body: bytes | memoryview = b"") -> None:
         """Send a whole response; `content-length` is added unless `headers` has it (as an answer to HEAD must)."""
         self.sock.sendall(b"".join((self.head(status, {"content-length": str(len(body)), **headers}), body)))
+
+    def respond_in_chunks(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        """Send a response whose length is not told beforehand."""
+        self.sock.sendall(self.head(status, {**headers, "transfer-encoding": "chunked"}))
+        for start in range(0, len(body), CHUNK_BYTES):
+            chunk = body[start : start + CHUNK_BYTES]
+            self.sock.sendall(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+        self.sock.sendall(b"0\r\n\r\n")
 
     @staticmethod
     def head(status: int, headers: Mapping[str, str]) -> bytes:

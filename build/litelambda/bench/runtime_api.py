@@ -21,6 +21,7 @@ from litelambda.bench.http1 import Connection, ProtocolError, Request
 from litelambda.errors import BenchError
 
 FUNCTION_ARN = "arn:aws:lambda:eu-west-1:123456789012:function:bench"
+TRACE_ID = "Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=0"
 MAX_RESPONSE_BYTES = 6_291_556
 _PREFIX = "/2018-06-01/runtime/"
 _LOOK_EVERY_S = 0.1
@@ -54,13 +55,17 @@ class RuntimeApi:
     Args:
         alive: Tells whether the runtime's process still runs; asked while waiting for it.
         function_arn: The ARN handed to the handler's context.
+        keep_alive: Whether a connection outlives an answer; without, it is closed unannounced, as after a freeze.
     """
 
-    def __init__(self, *, alive: Callable[[], bool] = lambda: True, function_arn: str = FUNCTION_ARN) -> None:
+    def __init__(
+        self, *, alive: Callable[[], bool] = lambda: True, function_arn: str = FUNCTION_ARN, keep_alive: bool = True
+    ) -> None:
         self.init_error: dict[str, Any] | None = None
         self.ready_at: float | None = None
         self._alive = alive
         self._function_arn = function_arn
+        self._keep_alive = keep_alive
         self._connections: list[Connection] = []
         self._parked: Connection | None = None
         self._in_flight = ""
@@ -97,16 +102,16 @@ class RuntimeApi:
         event: object,
         *,
         timeout_s: float = 30.0,
-        trace_id: str = "Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=0",
-        client_context: str | None = None,
+        headers: Mapping[str, str | None] | None = None,
+        chunked: bool = False,
     ) -> Invocation:
         """Hand one event to the runtime and wait for its answer.
 
         Args:
             event: The event; bytes are sent as they are, all else as JSON.
             timeout_s: The function's timeout: the deadline that the runtime is told.
-            trace_id: X-Ray's header of this invoke.
-            client_context: JSON of a mobile SDK's client context, where the invoke has one.
+            headers: Headers of the Runtime API to add, replace, or (None) leave out.
+            chunked: Whether the event travels in chunks, without its length.
 
         Raises:
             BenchError: The runtime died or did not answer in time.
@@ -114,17 +119,18 @@ class RuntimeApi:
         self.wait_ready(timeout_s)
         body = event if isinstance(event, bytes) else json.dumps(event).encode()
         self._in_flight = str(uuid.uuid4())
-        headers = {
+        sent = {
             **_JSON,
             "lambda-runtime-aws-request-id": self._in_flight,
             "lambda-runtime-deadline-ms": str(int((time.time() + timeout_s) * 1000)),
             "lambda-runtime-invoked-function-arn": self._function_arn,
-            "lambda-runtime-trace-id": trace_id,
-            **({"lambda-runtime-client-context": client_context} if client_context else {}),
+            "lambda-runtime-trace-id": TRACE_ID,
+            **(headers or {}),
         }
+        present = {name: value for name, value in sent.items() if value is not None}
         deadline = time.monotonic() + timeout_s
         started = time.perf_counter()
-        self._hand_over(headers, body)
+        self._hand_over(present, body, chunked)
         while self._answer is None:
             self._serve_one(deadline, "answer")
         kind, payload, finished = self._answer
@@ -138,10 +144,14 @@ class RuntimeApi:
         for connection in self._connections:
             connection.close()
 
-    def _hand_over(self, headers: Mapping[str, str], body: bytes) -> None:
+    def _hand_over(self, headers: Mapping[str, str], body: bytes, chunked: bool) -> None:
         connection, self._parked, self._answer = self._parked, None, None
         try:
-            if connection is not None:
+            if connection is None:
+                return
+            if chunked:
+                connection.respond_in_chunks(200, headers, body)
+            else:
                 connection.respond(200, headers, body)
         except OSError as error:
             raise BenchError(f"the runtime went away before it took the event: {error}") from error
@@ -174,6 +184,9 @@ class RuntimeApi:
             return
         if connection is self._parked:
             self._parked = None
+        self._drop(connection)
+
+    def _drop(self, connection: Connection) -> None:
         self._selector.unregister(connection.sock)
         self._connections.remove(connection)
         connection.close()
@@ -206,6 +219,8 @@ class RuntimeApi:
         else:
             self._answer = (kind, request.body, now)
             connection.respond(202, _JSON, b'{"status":"OK"}')
+            if not self._keep_alive:
+                self._drop(connection)
 
     def __enter__(self) -> Self:
         return self
