@@ -58,6 +58,9 @@ lock: $(VENV)/.bootstrapped  ## renew the locks in requirements/ from pyproject.
 	$(LOCK) --group pyproject.toml:functions --no-deps -o requirements/functions.txt
 	$(LOCK) --group pyproject.toml:scoring -c requirements/dev.txt -o requirements/scoring.txt
 	$(LOCK) --group pyproject.toml:sam -o requirements/sam.txt
+	$(LOCK) --group pyproject.toml:bench-onnxruntime -c requirements/dev.txt -o requirements/bench-onnxruntime.txt
+	$(LOCK) --group pyproject.toml:bench-runtime-client -c requirements/dev.txt -o requirements/bench-runtime-client.txt
+	$(LOCK) --group pyproject.toml:bench-tflite-runtime -o requirements/bench-tflite-runtime.txt
 
 # ---- deployment: what ships, and the SAM command line, which has an environment of its own
 ARCH ?= arm64
