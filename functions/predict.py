@@ -19,6 +19,10 @@ from serving.store import open_store  # noqa: E402
 
 _settings = Settings.from_environment(os.environ)
 _store = open_store(_settings.model_store)
+if os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start":
+    from serving.snapstart import register
+
+    register(_store)
 _fetch = (
     Background(fetch_artifact, _store, _settings.model_name, _settings.model_version, _settings.manifest_sha256)
     if _settings.model_name

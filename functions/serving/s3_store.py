@@ -48,18 +48,30 @@ class S3Store:
 
     def __init__(self, url: str, bucket: str, prefix: str) -> None:
         self.url = url
+        self._bucket = bucket
+        self._prefix = prefix
         self._native = _load_native()
+        self.reopen()
+
+    def reopen(self) -> None:
+        """Forget connections and credentials; see `Store.reopen`."""
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+        provider = None
+        if "AWS_CONTAINER_CREDENTIALS_FULL_URI" in os.environ:
+            from serving import container_credentials
+
+            provider = container_credentials.credentials if container_credentials.offered() else None
         with _Trust(endpoint):
             self._client = self._native._store.S3Store(
-                bucket,
-                prefix=prefix or None,
+                self._bucket,
+                prefix=self._prefix or None,
                 client_options={
                     "allow_http": endpoint.startswith("http://"),
                     "connect_timeout": _CONNECT_TIMEOUT,
                     "timeout": _READ_TIMEOUT,
                 },
                 retry_config={"max_retries": _RETRIES},
+                credential_provider=provider,
             )
 
     def fetch(self, key: str, max_bytes: int) -> Buffer:

@@ -60,6 +60,9 @@ if TYPE_CHECKING:
                 StoreError: as `fetch`.
             """
 
+        def reopen(self) -> None:
+            """Forget connections and credentials, for a process that was restored from a snapshot."""
+
 
 __all__ = ["FileStore", "Store", "check_size", "open_store", "split_store_url"]
 
@@ -107,6 +110,9 @@ class FileStore:
 
             path = unquote(path)
         self._root = path
+
+    def reopen(self) -> None:
+        """Nothing is kept open here; see `Store.reopen`."""
 
     def fetch_digested(self, key: str, max_bytes: int) -> tuple[Buffer, str]:
         """Map one file and hash it; see `Store.fetch_digested`."""
