@@ -28,6 +28,9 @@ _METRICS = [
 ]
 
 
+_SHADOW_METRICS = [*_METRICS, {"Name": "ShadowRows", "Unit": "Count"}, {"Name": "ShadowDisagreements", "Unit": "Count"}]
+
+
 class Log:
     """Structured lines on stdout.
 
@@ -37,9 +40,10 @@ class Log:
 
     def __init__(self, level: str, metrics_namespace: str) -> None:
         self.level = _LEVELS[level]
-        self._directive = [
-            {"Namespace": metrics_namespace, "Dimensions": [["Route"], ["Route", "Model"]], "Metrics": _METRICS}
-        ]
+        self._directive, self._shadow_directive = (
+            [{"Namespace": metrics_namespace, "Dimensions": [["Route"], ["Route", "Model"]], "Metrics": metrics}]
+            for metrics in (_METRICS, _SHADOW_METRICS)
+        )
         self._metrics = bool(metrics_namespace)
 
     def write(self, level: str, message: str, **fields: Any) -> None:
@@ -70,10 +74,15 @@ class Log:
             "request_id": request_id,
             "cold_start": cold_start,
         }
+        directive = self._directive
+        if response.notes:
+            fields.update(response.notes)
+            if "ShadowRows" in response.notes:
+                directive = self._shadow_directive
         if self._metrics:
             fields["ClientError"] = int(400 <= status < 500)
             fields["ServerError"] = int(status >= 500)
-            fields["_aws"] = {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": self._directive}
+            fields["_aws"] = {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": directive}
         elif _LEVELS[fields["level"]] < self.level:
             return
         self._emit(fields)

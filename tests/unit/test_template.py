@@ -115,7 +115,7 @@ def test_every_route_is_authorised(template: Template) -> None:
     """Every route follows the one Authorization parameter, whose default is signed requests."""
     routes = _of_type(template, "AWS::ApiGatewayV2::Route")
     keys = {route["Properties"]["RouteKey"] for route in routes.values()}
-    assert keys == {"GET /", "GET /healthz", "ANY /v1/{proxy+}", "ANY /v2", "ANY /v2/{proxy+}"}
+    assert keys == {"ANY /", "ANY /healthz", "ANY /openapi.json", "ANY /v1/{proxy+}", "ANY /v2", "ANY /v2/{proxy+}"}
     for name, route in routes.items():
         assert route["Properties"]["AuthorizationType"] == {"Ref": "Authorization"}, name
     assert template["Parameters"]["Authorization"]["Default"] == "AWS_IAM"
