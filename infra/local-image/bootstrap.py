@@ -5,7 +5,7 @@ import sys
 
 sys.path.insert(0, os.environ["LAMBDA_TASK_ROOT"])
 
-from awslambdaric.__main__ import main  # noqa: E402 - the function's folder comes first on the path
+from awslambdaric.__main__ import main  # the function's folder comes first on the path
 
 if __name__ == "__main__":
     main([sys.argv[0], os.environ["_HANDLER"]])
