@@ -48,12 +48,12 @@ def decode_image(body: Buffer, content_type: str, spec: TensorSpec, manifest: Ma
     """
     if content_type not in FORMATS:
         raise RequestError(f"content type {content_type[:60]!r}: expected one of {', '.join(FORMATS)}")
-    preprocessing = (manifest.fields.get("preprocessing") or {}).get(spec.name)
+    preprocessing: dict[str, float] | None = (manifest.fields.get("preprocessing") or {}).get(spec.name)
     size = image_size(spec, preprocessing is not None)
     if size is None:
         raise RequestError(f"input {spec.name!r} of shape {list(spec.shape)} is no image")
     pixels = _decode(body, FORMATS[content_type], *size)
-    data = _values(pixels, spec, preprocessing or {"scale": 1.0, "offset": 0.0})
+    data = _values(pixels, spec, preprocessing)
     return Tensor(spec.dtype, (1, *spec.shape[1:]) if spec.batched else spec.shape, data)
 
 
@@ -88,6 +88,8 @@ def _decode(body: Buffer, kind: str, height: int, width: int, channels: int) -> 
             pixels: bytes = converted.tobytes()
     except PayloadTooLargeError:
         raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise PayloadTooLargeError(f"the picture has more pixels than the limit of {MAX_PIXELS}") from error
     except Exception as error:  # a damaged file makes Pillow raise nearly anything, and it is the client's
         raise MalformedRequestError(f"the body is not a readable {kind} file: {type(error).__name__}") from error
     return pixels
@@ -98,12 +100,18 @@ def _check_pixels(width: int, height: int) -> None:
         raise PayloadTooLargeError(f"the picture has {width} x {height} pixels, over the limit of {MAX_PIXELS}")
 
 
-def _values(pixels: bytes, spec: TensorSpec, preprocessing: dict[str, Any]) -> bytes:
-    """The model's values of all pixels, through a table of the 256 there can be."""
+def _values(pixels: bytes, spec: TensorSpec, preprocessing: dict[str, float] | None) -> bytes:
+    """The model's values of all pixels, through a table of the 256 there can be.
+
+    Codes of a model that says nothing of preprocessing are the pixels themselves, int8 ones around -128.
+    """
     dtype, scheme = spec.dtype, spec.quantization
-    values: list[Any] = [raw * preprocessing["scale"] + preprocessing["offset"] for raw in range(256)]
-    if scheme is not None:
-        values = [round(value / scheme.scale) + scheme.zero_point for value in values]
+    if preprocessing is not None:
+        values: list[Any] = [raw * preprocessing["scale"] + preprocessing["offset"] for raw in range(256)]
+        if scheme is not None:
+            values = [round(value / scheme.scale) + scheme.zero_point for value in values]
+    else:
+        values = [raw - 128 if dtype.name == "int8" else raw for raw in range(256)]
     if dtype.kind == "float":
         table = [struct.pack(f"<{dtype.format}", value) for value in values]
         return b"".join(map(table.__getitem__, pixels))

@@ -64,6 +64,12 @@ def main():
             lambda x: {"y": tf.reshape(x, [3, 1])},
             [tf.TensorSpec([1, 3], tf.dtypes.as_dtype(dtype), name="x")],
         )
+    # Pictures of 2 by 3 RGB pixels, as floats and as codes.
+    image = tf.TensorSpec([None, 2, 3, 3], tf.float32, name="image")
+    colours = lambda image: {"mean": tf.reduce_mean(image, axis=[1, 2])}  # noqa: E731
+    convert("image_2x3", colours, [image])
+    pictures = random.uniform(0, 1, size=(64, 2, 3, 3)).astype("float32")
+    convert("image_2x3_uint8", colours, [image], calibration=pictures, io=tf.uint8)
     # No batch dimension at all.
     convert("scalar", lambda x: {"y": x * 3.0}, [tf.TensorSpec([], tf.float32, name="x")])
     # A batch size taken from SHAPE: its output keeps a stale size after a resize.

@@ -1,0 +1,285 @@
+"""What the handler answers beside JSON predictions: classify and regress, raw bodies, pictures, HEAD, CORS, OpenAPI."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from golden_store import golden, publish
+from handler_client import load_module, send
+
+ROWS = [[0.1, 0.2, 0.3, 0.4], [0.9, 0.8, 0.7, 0.6]]
+LABELS = ["cat", "dog", "fox"]
+NPY = "application/x-npy"
+RAW = "application/octet-stream"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    root = tmp_path_factory.mktemp("store")
+    publish(root, "tiny", data=golden("tiny_int8"), labels=LABELS)
+    publish(root, "pixels", data=golden("tiny_int8"), preprocessing={"x": {"scale": 1 / 255, "offset": 0.0}})
+    publish(root, "image", data=golden("image_2x3"), preprocessing={"image": {"scale": 1 / 255, "offset": -0.5}})
+    publish(root, "codes", data=golden("image_2x3_uint8"))
+    for name in ("half_plus_two", "two_by_two", "scalar"):
+        publish(root, name)
+    publish(root, "int64", data=golden("dtype_int64"))
+    return root
+
+
+@pytest.fixture(scope="module")
+def handler(store):
+    return load_module(store, "tiny").handler
+
+
+def predictions(handler, name, rows=ROWS):
+    return send(handler, "POST", f"/v1/models/{name}:predict", {"instances": rows}).json()["predictions"]
+
+
+def npy(array):
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def picture(array, kind="PNG"):
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def test_classify(handler):
+    """Each example gets all labels with their scores, in the model's order; what is missing comes from the context."""
+    body = {"context": {"x": ROWS[1]}, "examples": [{"x": ROWS[0]}, {}]}
+    answer = send(handler, "POST", "/v1/models/tiny:classify", body)
+    expected = [
+        [[label, score] for label, score in zip(LABELS, row, strict=True)] for row in predictions(handler, "tiny")
+    ]
+    assert (answer.status, answer.json()) == (200, {"results": expected})
+
+
+def test_regress(handler):
+    """One value an example, in the key `results`."""
+    body = {"examples": [{"x": 1.0}, {"x": [2.0]}, {"x": 5}]}
+    assert send(handler, "POST", "/v1/models/half_plus_two:regress", body).json() == {"results": [2.5, 3.0, 4.5]}
+    body = {"examples": [{"a": [1, 2, 3], "b": 1}]}
+    assert send(handler, "POST", "/v1/models/two_by_two:regress", body).json() == {"results": [7.0]}
+
+
+@pytest.mark.parametrize(
+    ("verb", "model", "body", "message"),
+    [
+        ("classify", "tiny", {}, "When method is classify, key 'examples' is expected and was not found"),
+        ("classify", "tiny", {"examples": 1}, "Expecting 'examples' value to be an list/array"),
+        ("classify", "tiny", {"examples": []}, "'examples' value is an empty array"),
+        ("classify", "tiny", {"examples": [1]}, "Example must be JSON object"),
+        ("classify", "tiny", {"examples": [{}], "context": 1}, "Example must be JSON object"),
+        ("classify", "tiny", {"examples": [{}]}, "Missing feature: x"),
+        ("classify", "tiny", {"examples": [{"x": [1, 2]}]}, "Expecting tensor size: 4 but got: 2"),
+        ("classify", "tiny", {"examples": [{"x": {"b64": "AA=="}}]}, ""),
+        ("classify", "half_plus_two", {"examples": [{"x": 1}]}, "Expected Classification signature method_name"),
+        ("regress", "tiny", {"examples": [{"x": ROWS[0]}]}, "Expected Regression signature method_name"),
+        ("regress", "half_plus_two", {"examples": [{"x": 1}], "signature_name": "y"}, "not found in signature def"),
+        ("regress", "scalar", {"examples": [{"x": 1}]}, "Expected Regression signature"),
+        ("predict", "tiny", {"instances": [[{"b64": "AA=="}] * 4]}, "is not of expected type: float"),
+    ],
+)
+def test_bad_examples(handler, verb, model, body, message):
+    """The servers' own words for what is wrong."""
+    answer = send(handler, "POST", f"/v1/models/{model}:{verb}", body)
+    assert (answer.status, message in answer.json()["error"]) == (400, True), answer.body
+
+
+@pytest.mark.parametrize("path", ["/v1/models/tiny:predict", "/v2/models/tiny/infer"])
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (np.array(ROWS, "<f4").tobytes(), RAW),
+        (npy(np.array(ROWS, "<f4")), NPY),
+        (npy(np.array(ROWS, ">f4")), NPY),
+        (npy(np.array(ROWS, "<f8")), "Application/X-NPY; charset=binary"),
+    ],
+)
+def test_raw_tensors(handler, path, body, content_type):
+    """Bytes and .npy files, in any byte order and wider types, give what their JSON gives."""
+    answer = send(handler, "POST", path, body, {"Content-Type": content_type.lower()})
+    assert answer.status == 200, answer.body
+    fields = answer.json()
+    values = fields["predictions"] if "predictions" in fields else fields["outputs"][0]["data"]
+    assert np.ravel(values).tolist() == np.ravel(predictions(handler, "tiny")).tolist()
+
+
+def test_compressed_raw_tensors(handler):
+    """A compressed tensor says so in its header, since any bytes may open one."""
+    body = gzip.compress(np.array(ROWS, "<f4").tobytes())
+    headers = {"Content-Type": RAW, "Content-Encoding": "gzip"}
+    assert send(handler, "POST", "/v1/models/tiny:predict", body, headers).status == 200
+    assert send(handler, "POST", "/v1/models/tiny:predict", body, {"Content-Type": RAW}).status == 400
+
+
+def test_one_row_needs_no_batch_dimension(handler):
+    """A .npy file of one row's shape is one row."""
+    answer = send(handler, "POST", "/v1/models/tiny:predict", npy(np.array(ROWS[0], "f4")), {"Content-Type": NPY})
+    assert answer.json()["predictions"] == predictions(handler, "tiny", ROWS[:1])
+
+
+@pytest.mark.parametrize(
+    ("model", "body", "content_type", "message"),
+    [
+        ("tiny", b"", RAW, "0 bytes, expected a multiple of 16"),
+        ("tiny", b"123", RAW, "3 bytes, expected a multiple of 16"),
+        ("scalar", bytes(8), RAW, "8 bytes, expected 4"),
+        ("two_by_two", bytes(16), RAW, "this one has "),
+        ("tiny", b"no", NPY, "not a .npy file"),
+        ("tiny", b"\x93NUMPY\x01\x00\xff\xff", NPY, "not a .npy file"),
+        ("tiny", b"\x93NUMPY\x01\x00\x04\x00{1:(", NPY, "header cannot be read"),
+        ("tiny", npy(np.array(["a"])), NPY, "header cannot be read, or holds no numbers"),
+        ("tiny", npy(np.array([[1 + 2j] * 4])), NPY, "holds no numbers"),
+        ("tiny", npy(np.zeros((2, 4), "f4"))[:-1], NPY, "but holds 31 bytes"),
+        ("tiny", npy(np.zeros((2, 5), "f4")), NPY, "Expected [-1, 4], got [2, 5]"),
+        ("tiny", npy(np.zeros((0, 4), "f4")), NPY, "Expected [-1, 4], got [0, 4]"),
+        ("tiny", npy(np.zeros((4, 4), "f4", order="F")), NPY, "Fortran order"),
+        ("int64", npy(np.zeros((1, 3), "f4")), NPY, "is not of expected type: int64"),
+        ("tiny", b"GIF89a", "image/gif", "expected one of image/png, image/jpeg"),
+        ("tiny", picture(np.zeros((2, 2), "uint8")), "image/png", "is no image"),
+        ("image", b"\x89PNG\r\n\x1a\n", "image/png", "not a readable PNG file"),
+        ("image", picture(np.zeros((2, 2, 3), "uint8"))[:45], "image/png", "not a readable PNG file"),
+        ("image", picture(np.zeros((2, 2, 3), "uint8")), "image/jpeg", "not a readable JPEG file"),
+    ],
+)
+def test_bad_raw_bodies(handler, model, body, content_type, message):
+    """A body that is not what its type says, or does not fit, is the client's fault and named."""
+    answer = send(handler, "POST", f"/v1/models/{model}:predict", body, {"Content-Type": content_type})
+    assert (answer.status, list(answer.json())) == (400, ["error"])
+    assert message in answer.json()["error"]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_picture_is_preprocessed_as_the_manifest_says(handler, kind):
+    """Pixels become scale * pixel + offset, in the model's size and order of channels."""
+    pixels = np.full((2, 3, 3), (10, 128, 250), "uint8")
+    encoded = picture(pixels, kind)
+    decoded = np.asarray(Image.open(io.BytesIO(encoded)))
+    answer = send(handler, "POST", "/v1/models/image:predict", encoded, {"Content-Type": f"image/{kind.lower()}"})
+    assert answer.status == 200, answer.body
+    expected = predictions(handler, "image", [(decoded / 255 - 0.5).tolist()])
+    assert answer.json()["predictions"] == pytest.approx(np.array(expected), abs=1e-6)
+
+
+def test_a_picture_is_resized_and_converted(handler):
+    """A larger grey picture serves an RGB model of another size."""
+    grey = np.full((20, 30), 77, "uint8")
+    answer = send(handler, "POST", "/v2/models/image/infer", picture(grey), {"Content-Type": "image/png"})
+    expected = predictions(handler, "image", [np.full((2, 3, 3), 77 / 255 - 0.5).tolist()])
+    assert answer.json()["outputs"][0]["data"] == pytest.approx(expected[0], abs=1e-6)
+
+
+def test_a_flat_input_with_known_pixels_takes_a_square_picture(handler):
+    """Four values are two by two grey pixels where the manifest says what pixels mean."""
+    grey = np.array([[0, 51], [102, 255]], "uint8")
+    answer = send(handler, "POST", "/v1/models/pixels:predict", picture(grey), {"Content-Type": "image/png"})
+    assert answer.json()["predictions"] == predictions(handler, "pixels", [[0.0, 0.2, 0.4, 1.0]])
+
+
+def test_raw_codes_take_pixels_as_they_are(handler):
+    """An input of uint8 codes without preprocessing gets the pixels themselves, by its scale."""
+    pixels = np.arange(18, dtype="uint8").reshape(2, 3, 3)
+    answer = send(handler, "POST", "/v1/models/codes:predict", picture(pixels), {"Content-Type": "image/png"})
+    assert answer.json()["predictions"] == predictions(handler, "codes", [pixels.tolist()])
+
+
+def test_a_picture_bomb_is_refused_before_it_unfolds(handler):
+    """A picture of a hundred million pixels in a few kilobytes costs no memory."""
+    buffer = io.BytesIO()
+    Image.new("1", (10_000, 10_000)).save(buffer, "PNG")
+    answer = send(handler, "POST", "/v1/models/image:predict", buffer.getvalue(), {"Content-Type": "image/png"})
+    assert (answer.status, "the limit of 16777216" in answer.json()["error"]) == (413, True)
+
+
+def test_without_pillow_pictures_are_not_offered(handler, monkeypatch):
+    """A deployment without an image decoder says so, as 501."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "PIL"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    answer = send(handler, "POST", "/v1/models/image:predict", b"x", {"Content-Type": "image/png"})
+    assert (answer.status, "package Pillow" in answer.json()["error"]) == (501, True)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=80), st.sampled_from([RAW, NPY, "image/png", "image/jpeg", "image/x", "application/json"]),
+       st.sampled_from([b"", b"\x93NUMPY\x01\x00", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"\x1f\x8b"]))  # fmt: skip
+def test_no_raw_body_gives_a_5xx(handler, tail, content_type, head):
+    """Whatever bytes come under whatever type, they are answered or told what is wrong."""
+    for model in ("tiny", "image", "int64"):
+        answer = send(handler, "POST", f"/v1/models/{model}:predict", head + tail, {"Content-Type": content_type})
+        assert answer.status in (200, 400)
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/healthz", "/openapi.json", "/v1/models", "/v1/models/tiny", "/v2", "/v2/models/tiny"]
+)
+def test_head_is_get_without_its_body(handler, path):
+    """HEAD answers with the status and type of GET, and nothing in the body."""
+    head, get = send(handler, "HEAD", path), send(handler, "GET", path)
+    assert (head.status, head.headers["content-type"], head.body) == (200, get.headers["content-type"], b"")
+    assert get.body
+    assert send(handler, "HEAD", "/v1/models/nope").status == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/", "GET, HEAD, OPTIONS"),
+        ("/v1/models/tiny", "GET, HEAD, OPTIONS"),
+        ("/v1/models/tiny:predict", "POST, OPTIONS"),
+        ("/v2/models/tiny/infer", "POST, OPTIONS"),
+        ("/v2/repository/index", "POST, OPTIONS"),
+    ],
+)
+def test_options_names_the_methods(handler, path, allowed):
+    """OPTIONS is a 204 with the path's methods, and without CORS says nothing to browsers."""
+    answer = send(handler, "OPTIONS", path)
+    assert (answer.status, answer.headers["allow"], answer.body) == (204, allowed, b"")
+    assert not any(name.startswith("access-control") for name in answer.headers)
+
+
+def test_cors(store):
+    """With an origin set, preflights, answers and errors all carry it; a single one makes caches keep them apart."""
+    handler = load_module(store, CORS_ALLOW_ORIGIN="https://app.example").handler
+    for method, path in (("OPTIONS", "/v2/models/tiny/infer"), ("GET", "/v2"), ("GET", "/v2/models/nope")):
+        headers = send(handler, method, path).headers
+        assert (headers["access-control-allow-origin"], headers["vary"]) == ("https://app.example", "Origin")
+        assert "Inference-Header-Content-Length" in headers["access-control-allow-headers"]
+        assert "Inference-Header-Content-Length" in headers["access-control-expose-headers"]
+    anyone = load_module(store, CORS_ALLOW_ORIGIN="*").handler
+    assert send(anyone, "GET", "/").headers["access-control-allow-origin"] == "*"
+
+
+def test_openapi_describes_every_model_of_the_store(handler, store):
+    """The document has a model's routes and real shapes, loaded or not; what cannot be read is left out."""
+    publish(store, "damaged", data=golden("tiny_int8"))
+    (store / "damaged/1/manifest.json").write_text("{")
+    document = send(handler, "GET", "/openapi.json").json()
+    assert document["openapi"] == "3.1.0"
+    assert "/v1/models/damaged:predict" not in document["paths"]
+    for model in ("tiny", "two_by_two", "scalar", "image"):
+        assert "post" in document["paths"][f"/v1/models/{model}:predict"]
+        assert "post" in document["paths"][f"/v2/models/{model}/infer"]
+    schemas = document["components"]["schemas"]
+    row = schemas["image.PredictRequest"]["oneOf"][0]["properties"]["instances"]["anyOf"][1]["items"]
+    sizes = []
+    while row["type"] == "array":
+        assert row["minItems"] == row["maxItems"]
+        sizes.append(row["minItems"])
+        row = row["items"]
+    assert (sizes, row["type"]) == ([2, 3, 3], "number")
+    assert "instances" not in json.dumps(schemas["scalar.PredictRequest"]["required"])
+    assert send(handler, "POST", "/openapi.json").status == 405

@@ -1,0 +1,316 @@
+"""Many models behind one handler: versions, aliases, canaries, shadows, memory and reloads while requests run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+
+import pytest
+
+from golden_store import golden, publish
+from handler_client import load_module, send
+from litelambda.paths import FUNCTIONS
+from serving.aliases import Aliases
+from serving.errors import StoreUnavailableError
+from serving.models import ModelRepository
+from serving.servable import size_in_memory
+from serving.store import open_store
+
+PREDICT = "/v1/models/m:predict"
+BODY = {"instances": [1.0, 2.0, 5.0]}
+
+
+def publish_versions(root, *versions, name="m", **fields):
+    """Versions of half_plus_two; the last is `latest`."""
+    for version in versions:
+        publish(root, name, version, golden("half_plus_two"), **fields)
+
+
+def set_aliases(root, document, name="m"):
+    """Replace a model's aliases as the toolchain does, keeping its pins."""
+    path = root / name / "aliases.json"
+    temporary = path.with_suffix(".new")
+    temporary.write_text(json.dumps(document))
+    temporary.replace(path)
+
+
+def version_of(handler, path=PREDICT, key=None, body=BODY):
+    answer = send(handler, "POST", path, body, {"X-Routing-Key": key} if key else None)
+    assert answer.status == 200, answer.body
+    return int(answer.headers["x-model-version"])
+
+
+def wait_for(condition, seconds=10):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.005)
+
+
+def test_versions_aliases_and_the_default(tmp_path):
+    """A number, an alias, or nothing: then what MODEL_VERSION says of the function's own model."""
+    publish_versions(tmp_path, 1, 2, 3)
+    set_aliases(tmp_path, {"latest": 3, "stable": 2})
+    handler = load_module(tmp_path, "m", MODEL_VERSION="1").handler
+    assert version_of(handler) == 1
+    assert version_of(handler, "/v1/models/m/labels/stable:predict") == 2
+    assert version_of(handler, "/v1/models/m/versions/3:predict") == 3
+    assert version_of(load_module(tmp_path, "m", MODEL_VERSION="stable").handler) == 2
+    assert version_of(load_module(tmp_path).handler) == 3
+
+
+def test_a_hundred_models_cost_init_nothing(tmp_path):
+    """INIT opens, fetches and loads the same with a hundred models in the store as with one."""
+    publish_versions(tmp_path / "one", 1)
+    publish_versions(tmp_path / "many", 1)
+    for index in range(99):
+        shutil.copytree(tmp_path / "many/m", tmp_path / f"many/m{index}")
+    script = (
+        "import sys; opened = []\n"
+        "sys.addaudithook(lambda name, arguments: opened.append(name) if name in ('open', 'os.scandir', 'os.listdir')"
+        " and 'models-under-test' in str(arguments[0]) else None)\n"
+        "import predict, json; print(json.dumps([opened, sorted(sys.modules)]))"
+    )
+    results = []
+    for kind in ("one", "many"):
+        (tmp_path / kind).rename(tmp_path / f"models-under-test-{kind}")
+        environment = {**os.environ, "PYTHONPATH": str(FUNCTIONS), "MODEL_NAME": "m", "PYTHONDONTWRITEBYTECODE": "1"}
+        environment["MODEL_STORE"] = (tmp_path / f"models-under-test-{kind}").as_uri()
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=True
+        )
+        results.append(json.loads(done.stdout))
+    assert results[0] == results[1]
+    assert results[0][0] == ["open"] * 3  # aliases, manifest, artifact
+
+
+def test_least_recently_used_models_go(tmp_path):
+    """The memory budget holds; what was used last stays, what went is loaded again when it is asked for."""
+    data = golden("half_plus_two")
+    for name in ("a", "b", "c"):
+        publish(tmp_path, name, 1, data)
+    warnings = []
+    repository = ModelRepository(
+        open_store(tmp_path.as_uri()), 1, memory_bytes=2 * size_in_memory(len(data)), warn=warnings.append
+    )
+    for name in ("a", "b", "a", "c"):
+        repository.get(name)
+    assert repository.loaded_names() == ["a", "c"]
+    held = repository.get("a")
+    repository.get("b")
+    repository.get("c")
+    assert repository.loaded_names() == ["b", "c"]
+    held.warm_up()  # a request that still runs it is not disturbed
+    assert repository.get("a") is not held
+    assert warnings == []
+
+
+def test_a_canary_gets_its_share(tmp_path):
+    """A tenth of the keys see the canary, each always; without a key it is chance, of the same odds."""
+    publish_versions(tmp_path, 1, 2)
+    set_aliases(tmp_path, {"latest": 1, "canary": {"latest": {"2": 10}}})
+    handler = load_module(tmp_path, "m").handler
+    versions = {key: version_of(handler, key=f"user-{key}") for key in range(400)}
+    assert 20 <= Counter(versions.values())[2] <= 65
+    assert versions == {key: version_of(handler, key=f"user-{key}") for key in range(400)}
+    assert 0 < Counter(version_of(handler) for _ in range(400))[2] < 100
+    assert {version_of(handler, "/v1/models/m/versions/1:predict") for _ in range(30)} == {1}
+
+
+def test_shares_only_grow_into_each_other():
+    """When a canary's share is raised, every key that saw it still does."""
+    keys = [f"user-{number}" for number in range(500)]
+    small, large = (Aliases({"latest": 1}, {}, {"latest": {2: share}}) for share in (10.0, 30.0))
+    before = {key for key in keys if small.choose("m", "latest", key) == 2}
+    assert before < {key for key in keys if large.choose("m", "latest", key) == 2}
+    nobody, everybody = (Aliases({"latest": 1}, {}, {"latest": {2: share}}) for share in (0.0, 100.0))
+    assert {nobody.choose("m", "latest", key) for key in keys} == {1}
+    assert {everybody.choose("m", "latest", key) for key in keys} == {2}
+    assert {everybody.choose("m", "latest") for _ in keys} == {2}
+
+
+@pytest.mark.parametrize("kind", ["canary", "shadow"])
+def test_a_broken_canary_or_shadow_fails_nobody(tmp_path, capsys, kind):
+    """A version that cannot be loaded is left out, with a warning in the log."""
+    publish_versions(tmp_path, 1, 2)
+    (tmp_path / "m/2/model.tflite").write_bytes(b"broken")
+    set_aliases(tmp_path, {"latest": 1, kind: {"latest": {"2": 100} if kind == "canary" else 2}})
+    handler = load_module(tmp_path, "m").handler
+    assert [version_of(handler) for _ in range(3)] == [1, 1, 1]
+    warnings = [line for line in capsys.readouterr().out.splitlines() if '"WARNING"' in line]
+    assert len(warnings) == 1
+    assert "left out" in warnings[0]
+
+
+def test_a_shadow_is_compared_and_never_returned(tmp_path, capsys):
+    """The shadow runs on the same rows; the log counts where it decides otherwise, the answer is the version's own."""
+    publish(tmp_path, "m", 1, golden("tiny_int8"))
+    publish(tmp_path, "m", 2, golden("tiny_int8"))
+    rows = [[0.1, 0.2, 0.3, 0.4], [0.9, 0.8, 0.7, 0.6]]
+    set_aliases(tmp_path, {"latest": 1})
+    plain = send(load_module(tmp_path, "m").handler, "POST", PREDICT, {"instances": rows})
+    set_aliases(tmp_path, {"latest": 1, "shadow": {"latest": 2}})
+    shadowed = load_module(tmp_path, "m")
+    capsys.readouterr()
+    answer = send(shadowed.handler, "POST", PREDICT, {"instances": rows})
+    assert answer.body == plain.body
+    assert answer.headers["x-model-version"] == "1"
+    (line,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert {name: line[name] for name in ("version", "shadow_version", "ShadowRows", "ShadowDisagreements")} == {
+        "version": 1, "shadow_version": 2, "ShadowRows": 2, "ShadowDisagreements": 0,
+    }  # fmt: skip
+    assert line["shadow_max_abs_difference"] == 0
+    assert {"ShadowRows", "ShadowDisagreements"} <= {
+        metric["Name"] for metric in line["_aws"]["CloudWatchMetrics"][0]["Metrics"]
+    }
+
+
+def test_a_shadow_with_other_inputs_is_named_not_run(tmp_path, capsys):
+    """A shadow of another signature is told of in the log."""
+    publish(tmp_path, "m", 1, golden("half_plus_two"))
+    publish(tmp_path, "m", 2, golden("tiny_int8"))
+    set_aliases(tmp_path, {"latest": 1, "shadow": {"latest": 2}})
+    assert version_of(load_module(tmp_path, "m").handler) == 1
+    assert '"shadow_error":"another signature"' in capsys.readouterr().out
+
+
+def test_moving_an_alias_is_a_rollback(tmp_path):
+    """A moved alias is seen after its time to live, without a restart; moved back, the old version answers again."""
+    publish_versions(tmp_path, 1, 2)
+    handler = load_module(tmp_path, "m", ALIAS_REFRESH_SECONDS="0").handler
+    assert version_of(handler) == 2
+    set_aliases(tmp_path, {"latest": 1})
+    wait_for(lambda: version_of(handler) == 1)
+    set_aliases(tmp_path, {"latest": 2})
+    wait_for(lambda: version_of(handler) == 2)
+
+
+@pytest.mark.parametrize("damage", ["unreadable aliases", "no aliases", "broken version"])
+def test_the_old_version_serves_while_the_new_one_cannot(tmp_path, capsys, damage):
+    """Whatever is wrong with the store's new state, requests go on; when it is mended, they follow."""
+    publish_versions(tmp_path, 1, 2)
+    set_aliases(tmp_path, {"latest": 1})
+    handler = load_module(tmp_path, "m", ALIAS_REFRESH_SECONDS="0").handler
+    artifact = tmp_path / "m/2/model.tflite"
+    good = artifact.read_bytes()
+    if damage == "broken version":
+        artifact.write_bytes(good[:-1])
+        set_aliases(tmp_path, {"latest": 2})
+    elif damage == "no aliases":
+        (tmp_path / "m/aliases.json").unlink()
+    else:
+        (tmp_path / "m/aliases.json").write_text("{")
+    for _ in range(50):
+        assert version_of(handler) == 1
+        time.sleep(0.002)
+    assert "could not be refreshed" in capsys.readouterr().out
+    artifact.write_bytes(good)
+    set_aliases(tmp_path, {"latest": 2})
+    wait_for(lambda: version_of(handler) == 2)
+
+
+def test_young_aliases_are_not_asked_for(tmp_path):
+    """Within the time to live, no request touches the store."""
+    publish_versions(tmp_path, 1)
+    handler = load_module(tmp_path, "m", ALIAS_REFRESH_SECONDS="3600").handler
+    shutil.rmtree(tmp_path / "m")
+    assert [version_of(handler) for _ in range(5)] == [1] * 5
+
+
+def test_a_pinned_function_never_follows_an_alias(tmp_path):
+    """With a number in MODEL_VERSION nothing is refreshed."""
+    publish_versions(tmp_path, 1)
+    handler = load_module(tmp_path, "m", MODEL_VERSION="1", ALIAS_REFRESH_SECONDS="0").handler
+    publish_versions(tmp_path, 2)
+    time.sleep(0.05)
+    assert [version_of(handler) for _ in range(20)] == [1] * 20
+
+
+class FrozenStore:
+    """A store whose conditional reads hang, as a connection does that was frozen with its process."""
+
+    def __init__(self, store):
+        self._store = store
+        self.thawed = threading.Event()
+        self.asked = 0
+
+    def __getattr__(self, name):
+        return getattr(self._store, name)
+
+    def fetch_changed(self, key, max_bytes, tag):
+        if tag:
+            self.asked += 1
+            self.thawed.wait(20)
+            raise StoreUnavailableError("the connection died")
+        return self._store.fetch_changed(key, max_bytes, tag)
+
+
+def test_a_refresh_that_a_freeze_cut_off_delays_nobody_for_long(tmp_path, monkeypatch):
+    """Requests go on beside a refresh that hangs, wait a moment at most, and a dead one is begun again."""
+    publish_versions(tmp_path, 1)
+    store = FrozenStore(open_store(tmp_path.as_uri()))
+    warnings = []
+    repository = ModelRepository(store, 1, refresh_seconds=0, warn=warnings.append)
+    repository.get("m")
+    repository.get("m")
+    started = time.monotonic()
+    for _ in range(200):
+        assert repository.get("m").manifest.version == 1
+    assert time.monotonic() - started < 1
+    wait_for(lambda: store.asked)
+    assert store.asked == 1
+    monkeypatch.setattr("serving.refresh._PATIENCE_SECONDS", 0)
+    monkeypatch.setattr("serving.refresh._LONGEST_WAIT_SECONDS", 0.05)
+    started = time.monotonic()
+    repository.get("m")
+    assert 0.04 < time.monotonic() - started < 1
+    store.thawed.set()
+    wait_for(lambda: warnings)
+    assert "the connection died" in warnings[0]
+    repository.get("m")
+    wait_for(lambda: store.asked >= 2)
+
+
+def test_fifty_reloads_under_load_fail_and_mix_nothing(tmp_path):
+    """While an alias moves fifty times, every request is answered, whole, by one of the versions."""
+    rows = [[0.1, 0.2, 0.3, 0.4], [0.9, 0.8, 0.7, 0.6]] * 20
+    models = {1: "tiny_int8", 2: "tiny_int8", 3: "tiny_int8"}
+    for version, name in models.items():
+        publish(tmp_path, "m", version, golden(name), labels=[f"v{version}"] * 3)
+    set_aliases(tmp_path, {"latest": 1})
+    # Memory for one model and a half: every move evicts and loads.
+    module = load_module(tmp_path, "m", ALIAS_REFRESH_SECONDS="0", MODEL_MEMORY_MB="1", METRICS_NAMESPACE="",
+                         LOG_LEVEL="ERROR")  # fmt: skip
+    expected = send(module.handler, "POST", PREDICT, {"instances": rows}).body
+    seen, failures, stop = Counter(), [], threading.Event()
+
+    def load():
+        while not stop.is_set():
+            v1 = send(module.handler, "POST", PREDICT, {"instances": rows})
+            classified = send(module.handler, "POST", "/v1/models/m:classify", {"examples": [{"x": rows[0]}] * 3})
+            seen[v1.headers.get("x-model-version")] += 1
+            labels = {pair[0] for row in classified.json().get("results", [[["none", 0]]]) for pair in row}
+            if v1.status != 200 or v1.body != expected or labels != {f"v{classified.headers.get('x-model-version')}"}:
+                failures.append((v1.status, classified.status, labels, classified.headers))
+
+    threads = [threading.Thread(target=load) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for move in range(50):
+            target = move % 3 + 1
+            set_aliases(tmp_path, {"latest": target})
+            count = seen[str(target)]
+            wait_for(lambda: seen[str(target)] > count or failures)  # noqa: B023 - waited for at once
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert failures == []
+    assert set(seen) == {"1", "2", "3"}
