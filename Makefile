@@ -88,4 +88,4 @@ $(SAM_VENV)/.up-to-date: $(VENV)/.up-to-date requirements/sam.txt
 
 # The last part of it needs a Docker engine: infra/local-image/README.md.
 test-sam: setup-sam  ## sam validate, sam build, sam local invoke and start-api
-	@LITELAMBDA_TEST_SAM=1 infra/local-image/with-engine $(BIN)/python -m pytest -q tests/e2e/test_sam.py tests/e2e/test_sam_local.py
+	@LITELAMBDA_TEST_SAM=1 infra/local-image/with-engine $(BIN)/python -m pytest -q tests/e2e/test_sam.py tests/e2e/test_sam_local.py tests/e2e/test_rie.py

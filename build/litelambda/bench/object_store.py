@@ -28,16 +28,22 @@ _MISSING = b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>NoSuchKey</Cod
 
 
 class LoopbackS3:
-    """Serves `objects` at path-style URLs on a free port of 127.0.0.1; a context manager.
+    """Serves `objects` at path-style URLs on 127.0.0.1; a context manager.
 
     Args:
         objects: `bucket/key` to content.
         latency_ms: Time to first byte of every answer.
         bytes_per_second: Bandwidth of each stream; None for as fast as loopback goes.
+        port: Where to listen; 0 for a free one.
     """
 
     def __init__(
-        self, objects: Mapping[str, bytes], *, latency_ms: float = 0.0, bytes_per_second: float | None = None
+        self,
+        objects: Mapping[str, bytes],
+        *,
+        latency_ms: float = 0.0,
+        bytes_per_second: float | None = None,
+        port: int = 0,
     ) -> None:
         self.requests: list[str] = []
         self._objects = objects
@@ -45,7 +51,7 @@ class LoopbackS3:
         self._latency_s = latency_ms / 1000
         self._bytes_per_second = bytes_per_second
         self._modified = formatdate(usegmt=True)
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self._listener = socket.create_server(("127.0.0.1", port), backlog=64)
         self._connections: set[Connection] = set()
         self._thread = threading.Thread(target=self._accept, name="loopback-s3", daemon=True)
 

@@ -1,0 +1,73 @@
+"""Environments of their own for peers that cannot live beside the toolchain, made on first use from hashed locks.
+
+Each is a virtual environment `.venv-bench-NAME` in the project's folder, from `requirements/bench-NAME.txt`, made anew
+when the lock has changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import uv
+
+from litelambda.errors import BenchError
+from litelambda.interpreters import find_interpreter
+from litelambda.paths import PROJECT, REQUIREMENTS
+
+HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
+"""The running interpreter's version."""
+
+
+@dataclass(frozen=True)
+class PeerEnvironment:
+    """An interpreter with packages of its own.
+
+    Attributes:
+        python: Its executable.
+        packages: The folder of its packages.
+    """
+
+    python: Path
+    packages: Path
+
+
+def make_peer_environment(name: str, version: str = HERE) -> PeerEnvironment:
+    """Make the environment of a peer, or find it made.
+
+    Args:
+        name: Which lock: `requirements/bench-NAME.txt`.
+        version: Of Python, such as "3.11".
+
+    Raises:
+        BenchError: There is no such interpreter here, or the packages cannot be had for it.
+    """
+    lock = REQUIREMENTS / f"bench-{name}.txt"
+    folder = PROJECT / f".venv-bench-{name}"
+    environment = PeerEnvironment(folder / "bin" / "python", folder / "lib" / f"python{version}" / "site-packages")
+    stamp = folder / "made-from"
+    made_from = f"{version} {hashlib.sha256(lock.read_bytes()).hexdigest()}"
+    if stamp.is_file() and stamp.read_text(encoding="utf-8") == made_from:
+        return environment
+    interpreter = find_interpreter(version)
+    if interpreter is None:
+        raise BenchError(f"{name} needs CPython {version}, which is not on this machine")
+    if sys.stderr.isatty():
+        print(f"making {folder.name} from the locked {lock.name}", file=sys.stderr)
+    _uv(name, "venv", "--clear", "--python", str(interpreter.path), str(folder))
+    _uv(
+        name, "pip", "sync", "--compile-bytecode", "--require-hashes", "--only-binary", ":all:",
+        "--python", str(environment.python), str(lock),
+    )  # fmt: skip
+    stamp.write_text(made_from, encoding="utf-8")
+    return environment
+
+
+def _uv(name: str, *arguments: str) -> None:
+    command = [uv.find_uv_bin(), "--quiet", "--no-config", *arguments]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)  # noqa: S603 - fixed
+    if done.returncode:
+        raise BenchError(f"the environment of {name} cannot be made: {done.stderr.strip()}")
