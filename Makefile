@@ -80,7 +80,7 @@ build-PredictFunction: setup
 
 setup-sam: $(SAM_VENV)/.up-to-date  ## make the SAM command line's environment .venv-sam (skipped when up to date)
 
-$(SAM_VENV)/.up-to-date: $(VENV)/.up-to-date requirements/sam.txt
+$(SAM_VENV)/.up-to-date: requirements/sam.txt | $(VENV)/.up-to-date
 	@echo "setup-sam: installing the locked SAM command line in $(SAM_VENV)"
 	@$(BIN)/python -m venv --clear $(SAM_VENV)
 	@$(UV) pip sync --quiet --python $(SAM_VENV)/bin/python --compile-bytecode --require-hashes requirements/sam.txt

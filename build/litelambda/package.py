@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Literal
 
 import uv
 
+from litelambda.elf import ElfError, trim
 from litelambda.errors import PackageError, UsageError
 from litelambda.interpreters import find_interpreter
 from litelambda.paths import FUNCTIONS, PROJECT, REQUIREMENTS
@@ -146,8 +147,8 @@ def _assemble(arch: Architecture, bundle: Path, wheels: Path) -> str | None:
     for source in (FUNCTIONS / _HANDLER, FUNCTIONS / WRAPPER, *shared):
         if _OTHERS not in source.parents:
             _copy(source, bundle / source.relative_to(FUNCTIONS))
-    _copy(wheels / _OBSTORE, bundle / _OBSTORE)
-    _copy(wheels / "ai_edge_litert" / "libLiteRt.so", bundle / LIBRARY)
+    _copy_library(wheels / _OBSTORE, bundle / _OBSTORE)
+    _copy_library(wheels / "ai_edge_litert" / "libLiteRt.so", bundle / LIBRARY)
     _add_licenses(bundle / "licenses", wheels)
     version = _compile(bundle)
     for path in (bundle, *bundle.rglob("*")):
@@ -239,3 +240,12 @@ def _copy(source: Path, target: Path) -> None:
         raise PackageError(f"{source} does not exist: was a lock renewed, or a file moved?")
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
+
+
+def _copy_library(source: Path, target: Path) -> None:
+    """Copy a shared library without what only debuggers read: a wheel's may be a fifth larger for it."""
+    _copy(source, target)
+    try:
+        target.write_bytes(trim(target.read_bytes()))
+    except ElfError as error:
+        raise PackageError(f"{source}: {error}") from error
