@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import tempfile
@@ -19,12 +18,15 @@ _ENVIRONMENT = {
 
 def load_tensorflow() -> Any:
     """Import TensorFlow, quiet."""
-    if "tensorflow" not in sys.modules:
+    first = "tensorflow" not in sys.modules
+    if first:
         os.environ.update(_ENVIRONMENT)
-        for name in ("absl", "tensorflow", "h5py"):
-            logging.getLogger(name).setLevel(logging.ERROR)
-    with native_stderr_held_back(unless="tensorflow" in sys.modules):
+    with native_stderr_held_back(unless=not first):
         import tensorflow as tf
+    if first:
+        from absl import logging
+
+        logging.set_verbosity(logging.ERROR)
     return tf
 
 

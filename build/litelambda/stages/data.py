@@ -32,6 +32,10 @@ class Preprocessing:
         scaled += np.asarray(self.offset, np.float32)
         return scaled
 
+    def to_json(self) -> dict[str, Any]:
+        """The manifest's `preprocessing` of one input."""
+        return {"scale": self.scale, "offset": self.offset}
+
 
 @dataclass(frozen=True)
 class Dataset:
