@@ -11,14 +11,16 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag
 
+from serving.aliases import RESERVED_NAMES
+
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
 
 def _check_alias(alias: str) -> str:
-    if alias.isdigit() or alias == "versions":
-        raise ValueError("an alias is neither a number nor the word 'versions'")
+    if alias.isdecimal() or alias in RESERVED_NAMES:
+        raise ValueError(f"an alias is neither a number nor one of the words {', '.join(sorted(RESERVED_NAMES))}")
     return alias
 
 
@@ -297,6 +299,10 @@ class Recipe(Section):
     def folder(self) -> Path:
         """Where the recipe lies; its relative paths start here."""
         return self._folder
+
+    def to_json(self) -> dict[str, Any]:
+        """The recipe with all its defaults, as the manifest records it."""
+        return self.model_dump(mode="json")
 
     def resolve(self, path: str) -> Path:
         """Turn a path as written in the recipe into one that can be opened."""

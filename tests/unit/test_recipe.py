@@ -114,7 +114,7 @@ def test_overrides_are_read_as_toml_or_bare_words(recipe_file: Path, override: s
         ("data.normalize={scale=nan}", "data.normalize.scale: input should be a finite number"),
         ("quantize.io=uint16", 'quantize.io: "uint16" is not known; choose float32, int8 or uint8'),
         ("publish.name=a/b", "publish.name: string should match pattern"),
-        ("publish.aliases=['7']", "publish.aliases[0]: an alias is neither a number nor the word 'versions'"),
+        ("publish.aliases=['7']", "publish.aliases[0]: an alias is neither a number nor one of the words"),
         ("publish=3", "publish: expected a table, got 3"),
     ],
 )

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.errors import ConversionError
+from litelambda.processes import describe_exit
 from litelambda.stages.backend import load_tensorflow
 
 SIGNATURE = "predict"  # not "serve": a SavedModel endpoint of that name silently drops the others
@@ -59,8 +59,7 @@ class ConverterCrashError(ConversionError):
 
     def __init__(self, subject: str, returncode: int) -> None:
         self.subject = subject
-        cause = signal.Signals(-returncode).name if returncode < 0 else f"exit code {returncode}"
-        super().__init__(f"TensorFlow's converter crashed ({cause}) on {subject}")
+        super().__init__(f"TensorFlow's converter crashed ({describe_exit(returncode)}) on {subject}")
 
 
 def convert(conversions: Sequence[Conversion], folder: Path) -> None:

@@ -29,6 +29,7 @@ class Reference:
         self.inputs, self.outputs = found.inputs, found.outputs
         with native_stderr_held_back():
             interpreter = Interpreter(model_content=artifact, num_threads=num_threads)
+            interpreter.allocate_tensors()
         self._runner = interpreter.get_signature_runner(signature)
 
     def run(self, inputs: Mapping[str, NDArray[Any]], batch: int) -> Arrays:

@@ -1,0 +1,193 @@
+"""The build: data -> train -> compress -> quantize -> evaluate -> verify -> publish, timed and reported.
+
+It only composes: what a stage does is the stage's, what it made goes on to the next as a dataclass.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from litelambda.progress import Reporter, Stage
+from litelambda.recipe import Recipe
+from litelambda.stages.compress import Compressed, compress
+from litelambda.stages.data import Dataset, load_data
+from litelambda.stages.evaluate import Evaluated, check_gate, evaluate
+from litelambda.stages.interpreter import to_codes
+from litelambda.stages.publish import REPORT_NAME, Description, Published, publish, save_keras
+from litelambda.stages.quantize import Quantized, quantize
+from litelambda.stages.train import Trained, train
+from litelambda.stages.verify import Verified, verify
+from litelambda.store import open_publishing_store
+from serving.artifact import ARTIFACT_NAME
+
+_VERIFIED_ROWS = 256
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What a build made and published.
+
+    Attributes:
+        published: name, version, place and digest.
+        metrics: figures of the float and the quantized model on the same test split.
+        size_bytes: of the float flatbuffer, the artifact, and what is stored of it.
+        seconds: how long each stage took.
+        float_operators: operators of the artifact that compute in float.
+        batching: what was proven of running several rows at once.
+    """
+
+    published: Published
+    metrics: Mapping[str, Any]
+    size_bytes: Mapping[str, int]
+    seconds: Mapping[str, float]
+    float_operators: list[str]
+    batching: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that `litelambda build --json` prints."""
+        return {
+            "model": self.published.model,
+            "version": self.published.version,
+            "url": self.published.url,
+            "digest": self.published.digest,
+            "metrics": dict(self.metrics),
+            "size_bytes": dict(self.size_bytes),
+            "published": True,
+            "aliases": self.published.aliases,
+            "float_ops": self.float_operators,
+            "batching": dict(self.batching),
+            "seconds": {name: round(seconds, 2) for name, seconds in self.seconds.items()},
+        }
+
+    def describe(self) -> str:
+        """The same for a person, in a few lines."""
+        before, after = self.metrics["float"], self.metrics["quantized"]
+        figures = ", ".join(f"{name} {before[name]:.4g} (float) {after[name]:.4g} (quantized)" for name in before)
+        share = self.size_bytes["quantized"] / self.size_bytes["float"]
+        aliases = ", ".join(self.published.aliases) or "no alias"
+        return (
+            f"{self.published.model} version {self.published.version} ({aliases}) in {self.published.url}\n"
+            f"{figures} on {self.metrics['num_examples']:,} test rows\n"
+            f"{self.size_bytes['quantized']:,} bytes, {share:.1%} of the float model's {self.size_bytes['float']:,}\n"
+            f"built in {sum(self.seconds.values()):.1f} s"
+        )
+
+
+def build(recipe: Recipe, store_url: str, reporter: Reporter) -> BuildResult:
+    """Run every stage of a recipe and publish what came of it.
+
+    Args:
+        recipe: from `load_recipe`.
+        store_url: `file:///…` or `s3://bucket/prefix`.
+        reporter: told about every stage.
+
+    Raises:
+        LitelambdaError: a stage failed; nothing was published unless the message says so.
+        ServingError: the store's URL is wrong, or the store refused.
+    """
+    store = open_publishing_store(store_url)
+    seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(name: str) -> Iterator[Stage]:
+        with reporter.stage(name) as current:
+            yield current
+        seconds[name] = current.seconds
+
+    with stage("data") as current:
+        data = load_data(recipe)
+        current.summary = f"{len(data.train):,} training and {len(data.test):,} test rows of {list(data.input_shape)}"
+    with stage("train") as current:
+        trained = train(recipe, data, current.progress)
+        current.summary = f"{trained.model.count_params():,} parameters, {trained.num_epochs} epochs"
+    with stage("compress") as current:
+        compressed = compress(recipe, trained, data, current.progress)
+        current.summary = ", ".join(compressed.figures) or "nothing to do"
+    with stage("quantize") as current:
+        quantized = quantize(compressed.model, _representative(recipe, data, compressed), recipe.quantize)
+        current.summary = f"{recipe.quantize.scheme}, {len(quantized.artifact):,} bytes"
+    with stage("evaluate") as current:
+        evaluated = evaluate(recipe, data, trained, compressed, quantized, current.progress)
+        check_gate(recipe.gate, evaluated)
+        current.summary = _compare(evaluated)
+    with stage("verify") as current:
+        verified = verify(quantized.artifact, _raw_test_rows(data, quantized))
+        rows = "rows in batches" if verified.batching["dynamic"] else "rows one by one"
+        current.summary = f"{verified.num_rows} rows bit for bit; {rows}"
+    with stage("publish") as current:
+        description = _describe(recipe, data, quantized, evaluated, verified)
+        files = {
+            ARTIFACT_NAME: quantized.artifact,
+            **save_keras(compressed.model),
+            REPORT_NAME: _report(recipe, trained, compressed, description, seconds),
+        }
+        published = publish(store, recipe.publish.name, recipe.publish.aliases, files, description)
+        current.summary = f"version {published.version} in {published.url}"
+    return BuildResult(
+        published,
+        description.metrics,
+        {**description.size_bytes, "stored": len(quantized.artifact)},
+        seconds,
+        quantized.float_operators,
+        verified.batching,
+    )
+
+
+def _representative(recipe: Recipe, data: Dataset, compressed: Compressed) -> dict[str, np.ndarray[Any, Any]]:
+    rows = data.representative(recipe.quantize.representative_samples, recipe.train.seed)
+    return {compressed.model.inputs[0].name: rows}
+
+
+def _raw_test_rows(data: Dataset, quantized: Quantized) -> dict[str, np.ndarray[Any, Any]]:
+    (tensor,) = quantized.signature.inputs
+    return {tensor.name: to_codes(data.test.x[:_VERIFIED_ROWS], tensor)}
+
+
+def _compare(evaluated: Evaluated) -> str:
+    before, after = evaluated.float_metrics, evaluated.quantized_metrics
+    return ", ".join(f"{name} {before[name]:.4g} -> {after[name]:.4g}" for name in before)
+
+
+def _describe(
+    recipe: Recipe, data: Dataset, quantized: Quantized, evaluated: Evaluated, verified: Verified
+) -> Description:
+    (tensor,) = quantized.signature.inputs
+    preprocessing = data.preprocessing and {tensor.name: data.preprocessing.to_json()}
+    return Description(
+        signature=quantized.signature,
+        batching=verified.batching,
+        quantization={
+            "scheme": quantized.scheme,
+            "io": quantized.io,
+            "float_ops": quantized.float_operators,
+            "note": quantized.note,
+        },
+        labels=data.labels,
+        preprocessing=preprocessing or {},
+        metrics=evaluated.to_json(),
+        size_bytes={"float": len(quantized.float_artifact), "quantized": len(quantized.artifact)},
+        recipe=recipe.to_json(),
+    )
+
+
+def _report(
+    recipe: Recipe, trained: Trained, compressed: Compressed, description: Description, seconds: Mapping[str, float]
+) -> bytes:
+    """Everything measured on the way, for who wants to know how a version came about."""
+    report = {
+        "recipe": recipe.to_json(),
+        "train": {"epochs": trained.num_epochs, "history": trained.history},
+        "compress": compressed.figures,
+        "quantization": description.quantization,
+        "batching": description.batching,
+        "metrics": description.metrics,
+        "size_bytes": description.size_bytes,
+        "seconds": seconds,
+    }
+    return json.dumps(report, indent=1, ensure_ascii=False).encode()

@@ -1,0 +1,117 @@
+"""Tells a person how a build is getting on: a live line on a terminal, a line per finished stage elsewhere, or nothing.
+
+Stages only know `Stage.progress` and `Stage.summary`; nothing here knows what a stage does.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+
+class Stage:
+    """One stage under way.
+
+    Attributes:
+        name: what it is called.
+        summary: what came of it, set by whoever runs it and shown when it ends.
+        seconds: how long it took, known when it has ended.
+    """
+
+    def __init__(self, name: str, reporter: Reporter) -> None:
+        self.name = name
+        self.summary = ""
+        self.seconds = 0.0
+        self._reporter = reporter
+
+    def progress(self, fraction: float, text: str) -> None:
+        """Say how far the stage is, from 0 to 1, and what it is doing."""
+        self._reporter.show_progress(self, fraction, text)
+
+
+class Reporter:
+    """Reports nothing; base of those that do."""
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Stage]:
+        """Run a block as a stage and time it."""
+        stage = Stage(name, self)
+        started = time.perf_counter()
+        self.show_start(stage)
+        try:
+            yield stage
+        except BaseException:
+            stage.seconds = time.perf_counter() - started
+            self.show_failure(stage)
+            raise
+        stage.seconds = time.perf_counter() - started
+        self.show_end(stage)
+
+    def show_start(self, stage: Stage) -> None:
+        """A stage begins."""
+
+    def show_progress(self, stage: Stage, fraction: float, text: str) -> None:
+        """A stage is under way."""
+
+    def show_end(self, stage: Stage) -> None:
+        """A stage has succeeded."""
+
+    def show_failure(self, stage: Stage) -> None:
+        """A stage was left by an exception, which says the rest."""
+
+
+class PlainReporter(Reporter):
+    """A line per finished stage."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def show_end(self, stage: Stage) -> None:
+        """Write the stage's line."""
+        self._stream.write(f"{stage.name:<10}{stage.seconds:7.1f} s  {stage.summary}\n")
+        self._stream.flush()
+
+
+class TerminalReporter(Reporter):
+    """A live line while a stage runs, a line with a tick when it has ended."""
+
+    def __init__(self, stream: TextIO) -> None:
+        from rich.console import Console
+
+        # A descriptor of its own: the build holds native libraries' writes to the process's standard error back.
+        self._console = Console(file=os.fdopen(os.dup(stream.fileno()), "w", buffering=1))
+        self._status = self._console.status("")
+
+    def show_start(self, stage: Stage) -> None:
+        """Start the live line."""
+        self._status.update(f"[bold]{stage.name}[/]")
+        self._status.start()
+
+    def show_progress(self, stage: Stage, fraction: float, text: str) -> None:
+        """Update the live line."""
+        self._status.update(f"[bold]{stage.name}[/] {fraction:4.0%}  {text}")
+
+    def show_end(self, stage: Stage) -> None:
+        """Replace the live line with the stage's result."""
+        self._status.stop()
+        self._console.print(f"[green]✓[/] [bold]{stage.name:<10}[/]{stage.seconds:7.1f} s  {stage.summary}")
+
+    def show_failure(self, stage: Stage) -> None:
+        """Replace the live line with a cross."""
+        self._status.stop()
+        self._console.print(f"[red]✗[/] [bold]{stage.name:<10}[/]{stage.seconds:7.1f} s")
+
+
+def open_reporter(*, json_output: bool = False) -> Reporter:
+    """Choose how to report on standard error.
+
+    Args:
+        json_output: a script reads standard output: nothing is reported unless a person watches a terminal.
+    """
+    if sys.stderr.isatty():
+        return TerminalReporter(sys.stderr)
+    return Reporter() if json_output else PlainReporter(sys.stderr)

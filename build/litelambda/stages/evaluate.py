@@ -1,0 +1,135 @@
+"""Evaluate: the float model and the artifact on the same full test split, and the gate between them and publishing."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from litelambda.errors import GateError
+from litelambda.sections import Gate, Recipe
+from litelambda.stages.compress import Compressed
+from litelambda.stages.data import Dataset
+from litelambda.stages.interpreter import Reference
+from litelambda.stages.quantize import Quantized
+from litelambda.stages.train import Progress, Trained
+
+_BATCH = 64
+_CHUNK = 1024  # rows between two reports of progress
+
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Figures of both models on the test split.
+
+    Attributes:
+        float_metrics: of the trained model, before anything was compressed.
+        compressed_metrics: of the float model after compression; None where nothing was compressed.
+        quantized_metrics: of the artifact.
+        agreement: share of rows on which trained model and artifact name the same class; None for regression.
+        max_abs_difference: largest difference between their outputs.
+        num_examples: rows of the test split.
+    """
+
+    float_metrics: Metrics
+    compressed_metrics: Metrics | None
+    quantized_metrics: Metrics
+    agreement: float | None
+    max_abs_difference: float
+    num_examples: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest's `metrics`."""
+        compressed = {"compressed": self.compressed_metrics} if self.compressed_metrics else {}
+        return {
+            "float": self.float_metrics,
+            **compressed,
+            "quantized": self.quantized_metrics,
+            "agreement": self.agreement,
+            "max_abs_difference": self.max_abs_difference,
+            "num_examples": self.num_examples,
+        }
+
+
+def evaluate(
+    recipe: Recipe, data: Dataset, trained: Trained, compressed: Compressed, quantized: Quantized, progress: Progress
+) -> Evaluated:
+    """Run both models over the whole test split and compare them."""
+    from_logits = recipe.train.from_logits
+    in_float = _predict(trained.model, data)
+    in_integers = run_artifact(quantized, data, progress)
+    changed = None if compressed.model is trained.model else _predict(compressed.model, data)
+    agreement = None
+    if data.labels is not None:
+        same = predicted_classes(in_float, from_logits) == predicted_classes(in_integers, from_logits)
+        agreement = float(np.mean(same))
+    return Evaluated(
+        float_metrics=measure(in_float, data, from_logits),
+        compressed_metrics=None if changed is None else measure(changed, data, from_logits),
+        quantized_metrics=measure(in_integers, data, from_logits),
+        agreement=agreement,
+        max_abs_difference=float(np.max(np.abs(in_float - in_integers))),
+        num_examples=len(data.test),
+    )
+
+
+def check_gate(gate: Gate, evaluated: Evaluated) -> None:
+    """Let the artifact pass, or not.
+
+    Raises:
+        GateError: it lost more against the float model than the gate allows; the message has the numbers.
+    """
+    before, after = evaluated.float_metrics, evaluated.quantized_metrics
+    if "accuracy" in before:
+        drop = before["accuracy"] - after["accuracy"]
+        if drop > gate.max_accuracy_drop:
+            raise GateError(
+                f"accuracy fell by {drop:.4f}, from {before['accuracy']:.4f} (float) to {after['accuracy']:.4f} "
+                f"(quantized); gate.max_accuracy_drop allows {gate.max_accuracy_drop}. Nothing was published"
+            )
+    elif after["mse"] > before["mse"] * (1 + gate.max_mse_increase):
+        increase = after["mse"] / before["mse"] - 1 if before["mse"] else float("inf")
+        raise GateError(
+            f"the mean squared error rose by {increase:.1%}, from {before['mse']:.6g} (float) to {after['mse']:.6g} "
+            f"(quantized); gate.max_mse_increase allows {gate.max_mse_increase:.1%}. Nothing was published"
+        )
+
+
+def run_artifact(quantized: Quantized, data: Dataset, progress: Progress) -> NDArray[Any]:
+    """Outputs of the artifact for the whole test split, as real values."""
+    reference = Reference(quantized.artifact, num_threads=os.cpu_count() or 1)
+    name = reference.inputs[0].name
+    rows = data.test.x
+    batch = reference.safe_batch({name: rows}, min(_BATCH, len(rows)))
+    parts = []
+    for start in range(0, len(rows), _CHUNK):
+        outputs = reference.run_real({name: rows[start : start + _CHUNK]}, batch)
+        parts.append(outputs[reference.outputs[0].name])
+        progress((start + len(parts[-1])) / len(rows), f"{start + len(parts[-1]):,} of {len(rows):,} rows")
+    return np.concatenate(parts)
+
+
+def measure(outputs: NDArray[Any], data: Dataset, from_logits: bool) -> Metrics:
+    """Judge outputs against the test split: accuracy for classes, mse and mae for values."""
+    if data.labels is not None:
+        return {"accuracy": float(np.mean(predicted_classes(outputs, from_logits) == data.test.y))}
+    error = outputs.astype(np.float64) - data.test.y
+    return {"mse": float(np.mean(error**2)), "mae": float(np.mean(np.abs(error)))}
+
+
+def predicted_classes(outputs: NDArray[Any], from_logits: bool) -> NDArray[Any]:
+    """The class each row of outputs stands for; a single output is the probability, or logit, of class 1."""
+    if outputs.shape[1] == 1:
+        return (outputs[:, 0] > (0.0 if from_logits else 0.5)).astype(np.int64)
+    classes: NDArray[Any] = outputs.argmax(axis=1)
+    return classes
+
+
+def _predict(model: Any, data: Dataset) -> NDArray[Any]:
+    outputs: NDArray[Any] = model.predict(data.test.x, batch_size=model.inputs[0].shape[0] or 256, verbose=0)
+    return outputs

@@ -1,0 +1,163 @@
+"""Publish: model files, report and manifest into the store, read back as the server will, then the aliases."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from litelambda import __version__
+from litelambda.errors import VerificationError
+from litelambda.stages.backend import load_keras
+from litelambda.stages.flatbuffer import Signature
+from litelambda.store import ArtifactStore
+from serving.artifact import ARTIFACT_NAME, fetch_artifact
+from serving.errors import ServingError
+from serving.manifest import FORMAT_VERSION
+from serving.store import open_store
+
+REPORT_NAME = "report.json"
+_TOOLS = ("keras", "tensorflow", "ai-edge-litert", "numpy")
+
+
+@dataclass(frozen=True)
+class Description:
+    """What the manifest says beside names, numbers and digests.
+
+    Attributes:
+        signature: of the artifact.
+        batching: what was proven of running several rows at once.
+        quantization: scheme, io, which operators stayed float, and why.
+        labels: class names by number, or None.
+        preprocessing: per input what turns raw values into the model's.
+        metrics: figures of both models.
+        size_bytes: of the float flatbuffer and of the artifact.
+        recipe: what was built from.
+    """
+
+    signature: Signature
+    batching: Mapping[str, Any]
+    quantization: Mapping[str, Any]
+    labels: list[str] | None
+    preprocessing: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    size_bytes: Mapping[str, int]
+    recipe: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Published:
+    """A version that can be read.
+
+    Attributes:
+        model: its name.
+        version: its number.
+        url: where it lies.
+        digest: SHA-256 of its manifest, which pins all the rest.
+        aliases: the aliases that were moved to it.
+    """
+
+    model: str
+    version: int
+    url: str
+    digest: str
+    aliases: list[str]
+
+
+def publish(
+    store: ArtifactStore, name: str, aliases: list[str], files: Mapping[str, bytes], description: Description
+) -> Published:
+    """Publish a version and move aliases to it.
+
+    Args:
+        store: where to.
+        name: the model's name.
+        aliases: moved once the version has been read back; an alias at a later version stays there.
+        files: contents by name, the artifact ("model.tflite") first.
+        description: the rest of the manifest.
+
+    Raises:
+        PublishError: another publisher took the number, or an alias cannot be moved.
+        VerificationError: what the store gives back is not what was published; no alias was moved.
+        StoreError: the store refused.
+    """
+    version = store.next_version(name)
+    manifest = make_manifest(name, version, files, description)
+    store.publish(name, version, files, manifest)
+    digest = hashlib.sha256(manifest).hexdigest()
+    _read_back(store, name, version, digest, files)
+    for alias in aliases:
+        store.advance_alias(name, alias, version)
+    return Published(name, version, f"{store.url.rstrip('/')}/{name}/{version}", digest, aliases)
+
+
+def make_manifest(name: str, version: int, files: Mapping[str, bytes], description: Description) -> bytes:
+    """Write the manifest of format version 1."""
+    document = {
+        "format_version": FORMAT_VERSION,
+        "model": name,
+        "version": version,
+        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "artifact": ARTIFACT_NAME,
+        "files": {
+            file: {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
+            for file, content in files.items()
+        },
+        "default_signature": description.signature.key,
+        "signatures": {
+            description.signature.key: {
+                "inputs": [tensor.to_json() for tensor in description.signature.inputs],
+                "outputs": [tensor.to_json() for tensor in description.signature.outputs],
+            }
+        },
+        "batching": description.batching,
+        "quantization": description.quantization,
+        "labels": description.labels,
+        "preprocessing": description.preprocessing,
+        "metrics": description.metrics,
+        "size_bytes": {**description.size_bytes, "stored": len(files[ARTIFACT_NAME])},
+        "recipe": description.recipe,
+        "tools": tool_versions(),
+    }
+    # Compact: a cold start parses it.
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def tool_versions() -> dict[str, str]:
+    """Versions of what makes an artifact."""
+    tools = {tool.replace("-", "_"): importlib.metadata.version(tool) for tool in _TOOLS}
+    return {"litelambda": __version__, **tools, "python": platform.python_version()}
+
+
+def save_keras(model: Any) -> dict[str, bytes]:
+    """The model as .keras and .h5 files; custom layers that HDF5 cannot hold leave the .h5 out."""
+    load_keras()
+    saved = {}
+    with tempfile.TemporaryDirectory(prefix="litelambda-") as scratch:
+        for name in ("model.keras", "model.h5"):
+            path = Path(scratch) / name
+            try:
+                model.save(path)
+            except NotImplementedError:
+                continue
+            saved[name] = path.read_bytes()
+    return saved
+
+
+def _read_back(store: ArtifactStore, name: str, version: int, digest: str, files: Mapping[str, bytes]) -> None:
+    """Fetch what was published through the reader that serves it."""
+    try:
+        artifact = fetch_artifact(open_store(store.url), name, str(version), digest)
+        same = bytes(artifact.model) == files[ARTIFACT_NAME]
+        changed = [file for file, content in files.items() if store.read_file(name, version, file) != content]
+    except ServingError as error:
+        raise VerificationError(f"{name} version {version} cannot be read back from {store.url}: {error}") from error
+    if not same or changed:
+        raise VerificationError(f"{name} version {version} came back from {store.url} changed: {', '.join(changed)}")
