@@ -90,9 +90,9 @@ def _build(arguments: argparse.Namespace) -> None:
 
     recipe = load_recipe(arguments.recipe, arguments.overrides)  # before TensorFlow: a typo answers at once
     from litelambda.pipeline import build
-    from litelambda.progress import Reporter
+    from litelambda.progress import open_reporter
 
-    result = build(recipe, arguments.store, Reporter())
+    result = build(recipe, arguments.store, open_reporter(json_output=arguments.json))
     if arguments.json:
         _print_json(result.to_json())
     else:
