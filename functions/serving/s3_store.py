@@ -30,6 +30,7 @@ __all__ = ["S3Store"]
 _RETRIES = 3
 _CONNECT_TIMEOUT = "1s"
 _READ_TIMEOUT = "8s"
+_RETRY_S = 6  # from the first request on: a store that does not answer at all is not asked a second time
 
 _PART_BYTES = 8 * 1024 * 1024
 """One range. An object no larger comes in one round trip; S3 gives a stream about 80 MB/s, and has many streams."""
@@ -55,6 +56,8 @@ class S3Store:
 
     def reopen(self) -> None:
         """Forget connections and credentials; see `Store.reopen`."""
+        from datetime import timedelta  # obstore has loaded it for itself
+
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
         provider = None
         if "AWS_CONTAINER_CREDENTIALS_FULL_URI" in os.environ:
@@ -70,7 +73,7 @@ class S3Store:
                     "connect_timeout": _CONNECT_TIMEOUT,
                     "timeout": _READ_TIMEOUT,
                 },
-                retry_config={"max_retries": _RETRIES},
+                retry_config={"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=_RETRY_S)},
                 credential_provider=provider,
             )
 
