@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["BatchRunner", "row_bytes", "row_shape"]
 
 _SMALLEST_BATCH = 8  # between one row and this, a resize costs more than it saves
-_TRIALS = 3  # of each size; the first pays for the resize and is not counted
+_TRIALS = 2  # timed runs of each size; the one that pays for the resize is not among them
+_ATTEMPTS = 8  # runs that may be spent on getting those
 _WORSE = 1.10  # how much slower than the best a size must be for larger ones not to be tried
 _RESIZE_SECONDS = 0.0004
 _MAX_BATCH_BYTES = 64 * 1024 * 1024
@@ -53,7 +54,9 @@ class BatchRunner:
         resizable = all(spec.batched for spec in (*inputs, *self.signature.outputs))
         usable = [size for size in sizes if size >= _SMALLEST_BATCH and size * row <= _MAX_BATCH_BYTES]
         self._untried = [1, *usable] if resizable else [1]
-        self._seconds: dict[int, float] = {}  # per run, by batch size
+        self._trials: list[float] = []
+        self._attempts = 0
+        self._seconds: dict[int, float] = {}  # of a run, by batch size
         self._current = 0
         self.best = 0
 
@@ -72,8 +75,9 @@ class BatchRunner:
         """
         parts: list[list[bytes]] = []
         start = 0
-        while self._untried and start < count:
-            start = self._try_next(columns, start, count, parts)
+        while self._untried and self._untried[0] <= count - start:
+            parts.append(self._try(columns, start))
+            start += self._current
         size = self.best or 1
         while count - start >= size:
             parts.append(self._run(columns, start, size))
@@ -82,54 +86,44 @@ class BatchRunner:
             parts.extend(self._run_rest(columns, start, count - start))
         return parts[0] if len(parts) == 1 else [b"".join(column) for column in zip(*parts, strict=True)]
 
-    def _try_next(self, columns: Sequence[memoryview], start: int, count: int, parts: list[list[bytes]]) -> int:
-        """Measure the smallest size that was not tried yet, if there are rows enough for it; return the next row."""
+    def _try(self, columns: Sequence[memoryview], start: int) -> list[bytes]:
+        """Run the smallest size that is not judged yet, and judge it once it was timed often enough."""
         size = self._untried[0]
-        if size * _TRIALS > count - start:
-            # Too few rows for a fair trial: whatever is best so far goes on, and larger sizes wait for more rows.
-            parts.extend(self._run_few(columns, start, count - start))
-            return count
-        times = []
-        for _trial in range(_TRIALS):
-            started = time.perf_counter()
-            parts.append(self._run(columns, start, size))
-            times.append(time.perf_counter() - started)
-            start += size
-        self._untried.pop(0)
-        self._seconds[size] = min(times[1:])
-        self.best = min(self._seconds, key=lambda each: self._seconds[each] / each)
-        if self._seconds[size] / size > _WORSE * self._seconds[self.best] / self.best:
-            self._untried.clear()
-        return start
-
-    def _run_few(self, columns: Sequence[memoryview], start: int, count: int) -> list[list[bytes]]:
-        if count >= _SMALLEST_BATCH and len(self._untried) > 0:
-            known = [size for size in (*self._seconds, *self._untried) if size <= count]
-            size = max(known, default=1)
-            parts = []
-            while count >= size:
-                parts.append(self._run(columns, start, size))
-                start, count = start + size, count - size
-            return parts + (self._run_rest(columns, start, count) if count else [])
-        return self._run_rest(columns, start, count)
+        resized = self._current != size
+        started = time.perf_counter()
+        outputs = self._run(columns, start, size)
+        seconds = time.perf_counter() - started
+        self._attempts += 1
+        if not resized:
+            self._trials.append(seconds)
+        if len(self._trials) >= _TRIALS or self._attempts >= _ATTEMPTS:
+            self._seconds[size] = min(self._trials, default=seconds)
+            self._untried.pop(0)
+            self._trials, self._attempts = [], 0
+            per_row = {each: total / each for each, total in self._seconds.items()}
+            self.best = min(per_row, key=lambda each: per_row[each])
+            if per_row[size] > _WORSE * per_row[self.best]:
+                self._untried.clear()
+        return outputs
 
     def _run_rest(self, columns: Sequence[memoryview], start: int, count: int) -> list[list[bytes]]:
-        """Run fewer rows than a batch: filled up with zeros to a size that is ready, or at sizes that fit exactly."""
+        """Run fewer rows than a batch: filled up with zeros to the size that is ready, or one by one."""
         size = self._current if self._current > count else self.best
-        filled = self._seconds.get(size, 0.0)
-        single = self._seconds.get(1, 0.0)
+        filled, single = self._seconds.get(size, 0.0), self._seconds.get(1, 0.0)
         if size > count and filled and filled <= count * single + 2 * _RESIZE_SECONDS:
-            padding = [bytes((size - count) * width) for width in self._input_bytes]
-            views = self._slices(columns, start, count)
-            rows = [memoryview(bytes(view) + zeros) for view, zeros in zip(views, padding, strict=True)]
-            outputs = self._run(rows, 0, size)
+            rows = [
+                memoryview(bytes(view) + bytes((size - count) * width))
+                for view, width in zip(self._slices(columns, start, count), self._input_bytes, strict=True)
+            ]
             widths = [row_bytes(spec) for spec in self.signature.outputs]
-            return [[data[: count * width] for data, width in zip(outputs, widths, strict=True)]]
+            outputs = zip(self._run(rows, 0, size), widths, strict=True)
+            return [[data[: count * width] for data, width in outputs]]
         return [self._run(columns, row, 1) for row in range(start, start + count)]
 
     def _run(self, columns: Sequence[memoryview], start: int, size: int) -> list[bytes]:
+        outputs = self._model.run(self.signature.key, self._slices(columns, start, size), size)
         self._current = size
-        return self._model.run(self.signature.key, self._slices(columns, start, size), size)
+        return outputs
 
     def _slices(self, columns: Sequence[memoryview], start: int, count: int) -> list[memoryview]:
         return [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import quote, unquote
@@ -14,7 +15,7 @@ from serving.scoring.storage import ObjectInfo, UploadState
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["FileObjects", "FileUpload", "path_of"]
+__all__ = ["FileObjects", "FileUpload", "opened", "path_of"]
 
 
 def path_of(url: str) -> Path:
@@ -24,6 +25,32 @@ def path_of(url: str) -> Path:
 
 def _url_of(path: Path) -> str:
     return "file://" + quote(str(path))
+
+
+@contextmanager
+def opened(info: ObjectInfo) -> Iterator[int]:
+    """A file's descriptor, while it is the version that was asked for.
+
+    Raises:
+        InputNotFoundError: it is gone.
+        InputReplacedError: it was changed.
+        StoreAccessError: it may not be read.
+    """
+    path = path_of(info.url)
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError as error:
+        raise InputNotFoundError(f"{path} is gone") from error
+    except PermissionError as error:
+        raise StoreAccessError(f"no right to read {path}") from error
+    try:
+        if _tag(os.fstat(descriptor)) != info.tag:
+            raise InputReplacedError(f"{path} was changed while it was read")
+        yield descriptor
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error}") from error
+    finally:
+        os.close(descriptor)
 
 
 class FileObjects:
@@ -42,18 +69,8 @@ class FileObjects:
 
     def read(self, info: ObjectInfo, start: int, stop: int) -> bytes:
         """See `Objects.read`."""
-        path = path_of(info.url)
-        try:
-            with path.open("rb", buffering=0) as file:
-                if _tag(os.fstat(file.fileno())) != info.tag:
-                    raise InputReplacedError(f"{path} was changed while it was read")
-                return os.pread(file.fileno(), max(stop - start, 0), start)
-        except FileNotFoundError as error:
-            raise InputNotFoundError(f"{path} is gone") from error
-        except PermissionError as error:
-            raise StoreAccessError(f"no right to read {path}") from error
-        except OSError as error:
-            raise StoreError(f"cannot read {path}: {error}") from error
+        with opened(info) as descriptor:
+            return os.pread(descriptor, max(stop - start, 0), start)
 
     def list(self, url: str, start_after: str = "") -> Iterator[ObjectInfo]:
         """See `Objects.list`."""

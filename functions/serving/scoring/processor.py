@@ -109,11 +109,11 @@ class Processor:
         """
         started = time.perf_counter()
         rows = self._decoder.decode(chunk)
-        chunk.payload = None
+        parts = [self._runner.run(columns, count) for count, columns in rows.pieces if count]
         count = len(rows.ids)
         outputs = []
         if count:
-            data = self._runner.run(rows.columns, count)
+            data = [b"".join(column) for column in zip(*parts, strict=True)]
             outputs = [output_array(each, spec) for each, spec in zip(data, self._model.outputs, strict=True)]
         encoded = self._writer.encode(rows, outputs, self._decoder.id_name)
         name = self._decoder.id_name

@@ -5,6 +5,7 @@ Memory holds a few blocks, however large the object is.
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from serving.scoring.errors import UnreadableInputError
+from serving.scoring.files import opened
 from serving.scoring.storage import objects_for
 
 if TYPE_CHECKING:
@@ -19,11 +21,35 @@ if TYPE_CHECKING:
 
     from serving.scoring.storage import ObjectInfo
 
-__all__ = ["BLOCK_BYTES", "blocks", "inflate", "skip"]
+__all__ = ["BLOCK_BYTES", "Span", "blocks", "inflate", "skip"]
 
 BLOCK_BYTES = 4 * 1024 * 1024
 _AHEAD = 3
 _GZIP = 16 + zlib.MAX_WBITS
+
+
+class Span:
+    """A part of a local file, read piece by piece by whoever works on it.
+
+    What was just read is still in the core's cache when the model copies it: half the time of reading it whole.
+    """
+
+    __slots__ = ("_info", "_start", "_stop")
+
+    def __init__(self, info: ObjectInfo, start: int, stop: int) -> None:
+        self._info = info
+        self._start = start
+        self._stop = stop
+
+    def pieces(self, piece_bytes: int) -> Iterator[bytes]:
+        """The bytes, in pieces of one size and a last one.
+
+        Raises:
+            InputReplacedError: it is another version now.
+        """
+        with opened(self._info) as descriptor:
+            for start in range(self._start, self._stop, piece_bytes):
+                yield os.pread(descriptor, min(piece_bytes, self._stop - start), start)
 
 
 def blocks(info: ObjectInfo, start: int, stop: int, block_bytes: int = BLOCK_BYTES) -> Iterator[bytes]:

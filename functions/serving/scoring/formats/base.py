@@ -15,7 +15,7 @@ import numpy as np
 from serving.scoring.batching import row_bytes, row_shape
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from serving.manifest import Manifest
     from serving.tensor import TensorSpec
@@ -99,13 +99,14 @@ class Rows:
     """Decoded rows.
 
     Attributes:
-        columns: per input, the good rows' bytes one after the other.
+        pieces: the good rows, some at a time: their number, and per input their bytes one after the other. Where they
+            are read while they are iterated over, all else is complete only at the end.
         ids: of the good rows.
         extras: of the good rows, the fields that pass through; None where there are none.
         bad: the others.
     """
 
-    columns: list[memoryview]
+    pieces: Iterable[tuple[int, list[memoryview]]]
     ids: Sequence[RowId]
     extras: list[dict[str, Any]] | None = None
     bad: list[BadRow] = field(default_factory=list)

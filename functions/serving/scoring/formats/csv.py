@@ -126,7 +126,8 @@ class CsvDecoder:
                     column.append(value)
                 ids.append(number)
                 extras.append(extra)
-        return Rows([memoryview(b"".join(column)) for column in columns], ids, extras if self._extras else None, bad)
+        views = [memoryview(b"".join(column)) for column in columns]
+        return Rows([(len(ids), views)], ids, extras if self._extras else None, bad)
 
     def _records(self, chunk: Chunk) -> Iterator[tuple[int, Any]]:
         """Line number and cells of each record; packed already where the fast way could take it."""

@@ -125,9 +125,9 @@ class ImagesDecoder:
             else:
                 ids.append(name)
         if not images:
-            return Rows([memoryview(b"")], ids, None, bad)
+            return Rows([], ids, None, bad)
         array = to_model(np.stack(images), self._spec, self._preprocessing)
-        return Rows([bytes_of(array)], ids, None, bad)
+        return Rows([(len(ids), [bytes_of(array)])], ids, None, bad)
 
     def _pixels(self, data: bytes | str, url: str) -> Array:
         from PIL import Image, UnidentifiedImageError

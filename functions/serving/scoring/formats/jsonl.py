@@ -76,11 +76,12 @@ class JsonlDecoder:
                 extras.append(extra)
             index += 1
         views = [memoryview(b"".join(column)) for column in columns.values()]
-        return Rows(views, ids, extras if any(extras) else None, bad)
+        return Rows([(len(ids), views)], ids, extras if any(extras) else None, bad)
 
     def _decode_line(self, line: bytes) -> tuple[dict[str, bytes], dict[str, Any]]:
         value = orjson.loads(line)
-        booleans = b"true" in line or b"false" in line
+        # One character is found ten times as fast as four: most lines hold neither word.
+        booleans = (b"u" in line and b"true" in line) or (b"l" in line and b"false" in line)
         packers = self._packers
         if type(value) is not dict:
             if len(packers) > 1:

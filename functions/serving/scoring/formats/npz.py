@@ -92,10 +92,12 @@ class NpzReader:
                 member.skip(row)
             while row < self._num_rows:
                 count = min(size, self._num_rows - row)
-                arrays = {
-                    spec.name: member.rows(count) for spec, member in zip(self._model.inputs, members, strict=True)
-                }
-                yield Chunk(arrays, row, {"row": row + count}, (row + count) * self._row_bytes)
+                yield Chunk(
+                    [[member.rows(count) for member in members]],
+                    row,
+                    {"row": row + count},
+                    (row + count) * self._row_bytes,
+                )
                 row += count
         except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError) as error:
             raise UnreadableInputError(f"the .npz is damaged: {error}") from error

@@ -57,24 +57,18 @@ class LineSource:
             first_line: number of the first line, where `position` is None.
         """
         offset, line = (position["offset"], position["line"]) if position else (self._begin(), first_line)
-        rest = bytearray()
+        rest = b""
         for block in self._stream(offset, self._stop):
-            rest += block
-            while len(rest) >= CHUNK_BYTES:
-                data = bytes(memoryview(rest)[:CHUNK_BYTES])
-                length = split(data)
-                if not length:
-                    data = bytes(rest)
-                    length = split(data)
-                if not length:
-                    if len(rest) > MAX_LINE_BYTES:
-                        raise UnreadableInputError(f"line {line} is longer than {MAX_LINE_BYTES} bytes")
-                    break
+            data = rest + block if rest else block
+            length = split(data)
+            if length:
                 yield self._chunk(data[:length], offset, line)
                 offset, line = offset + length, line + data.count(b"\n", 0, length)
-                del rest[:length]
+            elif len(data) > MAX_LINE_BYTES:
+                raise UnreadableInputError(f"line {line} is longer than {MAX_LINE_BYTES} bytes")
+            rest = data[length:]
         if rest:
-            yield from self._last(bytes(rest), offset, line, split)
+            yield from self._last(rest, offset, line, split)
 
     def _last(self, data: bytes, offset: int, line: int, split: Callable[[bytes], int]) -> Iterator[Chunk]:
         """The rest: what is whole, and the line that the next range would begin inside of."""
@@ -110,8 +104,8 @@ class LineSource:
 
     def _stream(self, offset: int, stop: int) -> Iterator[bytes]:
         if self.gzip:
-            return skip(inflate(blocks(self._info, 0, self._info.size)), offset)
-        return blocks(self._info, offset, stop)
+            return skip(inflate(blocks(self._info, 0, self._info.size), CHUNK_BYTES), offset)
+        return blocks(self._info, offset, stop, CHUNK_BYTES)
 
 
 def lines_of(data: bytes) -> list[bytes]:

@@ -1,0 +1,125 @@
+"""One measured run of `litelambda bench batch`, in a process of its own.
+
+    python -m litelambda.bench.batch_child score|raw|usual FILE STORE MODEL
+
+Prints one JSON object. A short run before the measured one pays for imports, compilation and the trial of batch sizes.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from litelambda.bench.subject import Subject, load_subject
+from serving.scoring.batching import BatchRunner, row_bytes
+
+_WARM_UP_ROWS = 2048
+
+
+def main() -> None:
+    """Measure what the command line says."""
+    kind, path, store, model = sys.argv[1:]
+    subject = load_subject(store, model)
+    prepare = {"score": _score, "raw": _raw, "usual": _usual}[kind]
+    work = prepare(subject, Path(path), store, model)
+    work(_WARM_UP_ROWS)
+    wall, cpu = time.perf_counter(), time.process_time()
+    rows, batch_size = work(None)
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    result = {"rows": rows, "cpu_s": cpu, "wall_s": wall, "batch_size": batch_size, "peak_rss_mb": _peak_rss_mb()}
+    print(json.dumps(result))
+
+
+def _peak_rss_mb() -> float:
+    status = Path("/proc/self/status")
+    if status.exists():
+        # getrusage would answer the parent's peak, where that was higher: it is inherited through fork.
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 / 1024
+
+
+def _score(subject: Subject, path: Path, store: str, model: str) -> Callable[[int | None], tuple[int, int]]:
+    """The engine, as `litelambda score` and the batch function call it, with one worker."""
+    from serving.scoring.engine import run_job
+    from serving.scoring.job import Job
+    from serving.scoring.models import ModelSource
+    from serving.scoring.storage import to_url
+
+    models = ModelSource(store)
+    output_format = path.suffix[1:]
+    reference = f"{model}:{subject.manifest.version}"
+
+    def work(limit: int | None) -> tuple[int, int]:
+        span = None
+        if limit is not None:
+            span = (0, limit) if output_format == "npy" else (0, limit * 4096)
+        output = path.with_name(f"out-{path.name}")
+        job = Job(to_url(str(path)), to_url(str(output)), model=reference, output_format=output_format, span=span)
+        summary = run_job(job, models, replace=True).summary or {}
+        if summary["rows_bad"]:
+            raise SystemExit(f"{summary['rows_bad']} rows of the benchmark's own file are bad")
+        return summary["rows_in"], summary["batch_size"]
+
+    return work
+
+
+def _raw(subject: Subject, path: Path, store: str, model: str) -> Callable[[int | None], tuple[int, int]]:  # noqa: ARG001 - one signature for all
+    """The runtime alone, on rows that are in memory: at the size that the engine's own trial chooses."""
+    from serving.litert import CompiledModel
+
+    spec = subject.inputs[0]
+    width = row_bytes(spec)
+    data = np.load(path, mmap_mode=None).tobytes() if path.suffix == ".npy" else bytes(4096 * width)
+    view = memoryview(data)
+    compiled = CompiledModel(subject.artifact)
+    key = subject.manifest.default_signature
+    trial = BatchRunner(compiled, key, subject.manifest.batch_sizes)
+    trial.run([view], min(4096, len(view) // width))
+    size = trial.best or 1
+
+    def work(limit: int | None) -> tuple[int, int]:
+        rows = len(view) // width if limit is None else min(limit, len(view) // width)
+        rows -= rows % size
+        for start in range(0, rows, size):
+            compiled.run(key, [view[start * width : (start + size) * width]], size)
+        return rows, size
+
+    return work
+
+
+def _usual(subject: Subject, path: Path, store: str, model: str) -> Callable[[int | None], tuple[int, int]]:  # noqa: ARG001 - see _raw
+    """What people write: a line, json.loads, numpy, the Interpreter, json.dumps."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter: Any = Interpreter(model_content=subject.artifact, num_threads=1)
+    interpreter.allocate_tensors()
+    given, made = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    output = path.with_name(f"usual-{path.name}")
+
+    def work(limit: int | None) -> tuple[int, int]:
+        rows = 0
+        with path.open() as lines, output.open("w") as out:
+            for line in lines:
+                row = np.array(json.loads(line), given["dtype"])[np.newaxis]
+                interpreter.set_tensor(given["index"], row)
+                interpreter.invoke()
+                prediction = interpreter.get_tensor(made["index"])[0].tolist()
+                out.write(json.dumps({"prediction": prediction}) + "\n")
+                rows += 1
+                if rows == limit:
+                    break
+        return rows, 1
+
+    return work
+
+
+if __name__ == "__main__":
+    main()
