@@ -74,6 +74,10 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> Objects:
     """The store's objects by key."""
     root = tmp_path_factory.mktemp("store")
     publish(root, "tiny", data=golden("tiny_int8"))
+    return read_store(root)
+
+
+def read_store(root: Path) -> Objects:
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*.*")}
 
 
@@ -320,6 +324,17 @@ def test_a_store_that_is_killed(start: Any, objects: Objects, expected: list[flo
         check_failed_init(emulator, endpoint, "StoreUnavailableError", "tiny/aliases.json")
         with LoopbackS3({f"bucket/{key}": data for key, data in objects.items()}, port=port):
             assert predictions(emulator.invoke(predict_event())) == expected
+
+
+def test_a_model_beyond_the_functions_memory(start: Any, tmp_path: Path) -> None:
+    """A model that cannot fit is refused before the kernel kills the function, with the memory that it needs."""
+    publish(tmp_path / "store", "tiny", data=golden("tiny_int8") + bytes(32 * 1024 * 1024))
+    objects = read_store(tmp_path / "store")
+    with (
+        faulty_s3(objects, lambda _key: None) as (endpoint, _asked),
+        start(endpoint, AWS_LAMBDA_FUNCTION_MEMORY_SIZE="64") as emulator,
+    ):
+        check_failed_init(emulator, endpoint, "ModelTooLargeError", "set MemorySize to at least 82")
 
 
 def check_failed_init(emulator: Emulator, endpoint: str, error_type: str, message: str) -> None:
