@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_models(commands)
     _add_alias(commands)
     _add_serve(commands)
+    _add_score(commands)
     _add_package(commands)
     _add_bench(commands)
     return parser
@@ -149,6 +150,43 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _add_score(commands: Any) -> None:
+    parser = _add(commands, "score", _score, "score a file, or all images of a prefix", store=True)
+    parser.add_argument(
+        "input", metavar="INPUT", help="path or s3:// URL of .jsonl, .csv, .npy, .npz (or .gz), or a prefix/"
+    )
+    parser.add_argument(
+        "output", metavar="OUTPUT", help="path or s3:// URL ending with .jsonl, .csv or .npy, or a prefix/"
+    )
+    parser.add_argument("--model", required=True, metavar="NAME[@ALIAS|:VERSION]")
+    parser.add_argument("--on", choices=("local", "aws"), default="local", help="where to run (default: local)")
+    parser.add_argument("--state-machine", metavar="ARN", help="of --on aws (default: $LITELAMBDA_STATE_MACHINE)")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="cores to use (default: all)")
+    parser.add_argument(
+        "--input-format", metavar="NAME", help="jsonl, csv, npy, npz or images (default: by the ending)"
+    )
+    parser.add_argument("--output-format", metavar="NAME", help="jsonl, csv or npy (default: by the ending)")
+    parser.add_argument(
+        "--passthrough", metavar="A,B,…", help="fields that the output repeats (default: all but inputs)"
+    )
+    parser.add_argument(
+        "--tolerate", type=float, default=0.01, metavar="SHARE", help="share of bad rows to accept (default: 0.01)"
+    )
+    parser.add_argument("--resize", action="store_true", help="resize images that have not the model's size")
+    parser.add_argument("--force", action="store_true", help="write over an output that exists")
+    _add_json(parser)
+
+
+def _score(arguments: argparse.Namespace) -> None:
+    from litelambda.score import describe, score
+
+    summary = score(arguments)
+    if arguments.json:
+        _print_json(summary)
+    else:
+        print(describe(summary))
+
+
 def _add_package(commands: Any) -> None:
     parser = _add(commands, "package", _package, "make the deployment package, exactly what `sam build` ships")
     parser.add_argument("--arch", choices=("x86_64", "arm64"), default="arm64", help="(default: arm64)")
@@ -169,7 +207,7 @@ def _package(arguments: argparse.Namespace) -> None:
 
 
 def _add_bench(commands: Any) -> None:
-    from litelambda.bench.flags import add_cold_arguments, add_warm_arguments
+    from litelambda.bench.flags import add_batch_arguments, add_cold_arguments, add_warm_arguments
 
     bench = commands.add_parser("bench", help="measure cold starts and requests against a floor and peers")
     kinds = bench.add_subparsers(title="benchmarks", metavar="KIND", required=True)
@@ -179,6 +217,9 @@ def _add_bench(commands: Any) -> None:
     warm_parser = _add(kinds, "warm", _bench_warm, "time requests to handlers that are up")
     add_warm_arguments(warm_parser)
     _add_json(warm_parser)
+    batch_parser = _add(kinds, "batch", _bench_batch, "time rows through the batch engine, on one core")
+    add_batch_arguments(batch_parser)
+    _add_json(batch_parser)
 
 
 def _bench_cold(arguments: argparse.Namespace) -> None:
@@ -199,6 +240,16 @@ def _bench_warm(arguments: argparse.Namespace) -> None:
         _print_json(result)
     else:
         report.show_warm(result)
+
+
+def _bench_batch(arguments: argparse.Namespace) -> None:
+    from litelambda.bench import batch, report
+
+    result = batch.run(arguments)
+    if arguments.json:
+        _print_json(result)
+    else:
+        report.show_batch(result)
 
 
 if __name__ == "__main__":

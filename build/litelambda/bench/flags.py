@@ -37,6 +37,18 @@ def add_warm_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags of `bench batch`, but for `--json`."""
+    parser.add_argument("--model", default="mnist_mlp", metavar="NAME", help="model to score with (default: mnist_mlp)")
+    parser.add_argument(
+        "--store", default=DEFAULT_STORE, metavar="URL", help="store that has it (default: models/ here)"
+    )
+    parser.add_argument(
+        "--rows", type=int, default=102_400, metavar="N", help="rows of the larger .npy file (default: 102,400)"
+    )
+    parser.add_argument("--runs", type=int, default=5, metavar="N", help="runs of each kind, in turn (default: 5)")
+
+
 def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="mnist_mlp", metavar="NAME", help="model to serve (default: mnist_mlp)")
     parser.add_argument(

@@ -1,0 +1,163 @@
+"""`litelambda score`: the batch function's own code, on this machine or submitted to AWS.
+
+litelambda score rows.jsonl predictions.jsonl --model mnist_mlp
+litelambda score s3://bucket/rows/ s3://bucket/predictions/ --model mnist_mlp@stable --on aws --state-machine ARN
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from litelambda.errors import LitelambdaError, UsageError
+from serving.scoring.engine import run_job
+from serving.scoring.errors import JobError
+from serving.scoring.formats import OUTPUT_FORMATS
+from serving.scoring.job import Job
+from serving.scoring.models import ModelSource
+from serving.scoring.storage import to_url
+from serving.scoring.workers import available_cores
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+__all__ = ["ScoreError", "describe", "score"]
+
+_POLL_SECONDS = 2.0
+_BAR_WIDTH = 30
+_UPDATE_SECONDS = 0.1
+
+
+class ScoreError(LitelambdaError):
+    """A job could not be done."""
+
+
+def score(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Do what the command line says; return the run summary.
+
+    Raises:
+        UsageError: the arguments make no sense.
+        ScoreError: the output exists already, or the job failed on AWS.
+        ServingError: the input or the model cannot be used.
+    """
+    try:
+        job = _job(arguments)
+    except JobError as error:
+        raise UsageError(str(error)) from error
+    if arguments.on == "aws":
+        return _on_aws(job, arguments)
+    return _on_local(job, arguments)
+
+
+def _job(arguments: argparse.Namespace) -> Job:
+    output = to_url(arguments.output)
+    name = output.lower()
+    named = next((each for each in OUTPUT_FORMATS if name.endswith("." + each)), "jsonl")
+    passthrough = arguments.passthrough
+    return Job(
+        to_url(arguments.input),
+        output,
+        model=arguments.model,
+        output_format=arguments.output_format or named,
+        input_format=arguments.input_format or "",
+        passthrough=None if passthrough is None else tuple(filter(None, passthrough.split(","))),
+        tolerated_bad=arguments.tolerate,
+        resize=arguments.resize,
+    )
+
+
+def _on_local(job: Job, arguments: argparse.Namespace) -> dict[str, Any]:
+    # A service manager's stop is like Ctrl-C: the unfinished output is removed on the way out.
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with _Bar(job.input) as bar:
+            outcome = run_job(
+                job,
+                ModelSource(arguments.store),
+                workers=arguments.workers or available_cores(),
+                progress=bar.show,
+                replace=arguments.force,
+            )
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    if outcome.summary is None:
+        raise ScoreError(f"{outcome.outputs.predictions} exists already: give another name, or --force")
+    return outcome.summary
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _on_aws(job: Job, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Start the state machine, and wait for its end."""
+    machine = arguments.state_machine or os.environ.get("LITELAMBDA_STATE_MACHINE", "")
+    if not machine:
+        raise UsageError("--on aws needs --state-machine ARN (an output of the stack), or LITELAMBDA_STATE_MACHINE")
+    for url in (job.input, job.output):
+        if not url.startswith("s3://"):
+            raise UsageError(f"--on aws takes s3:// URLs, not {url}")
+    if not job.output.endswith("/"):
+        raise UsageError(f"--on aws writes a part for each shard: give a prefix that ends with /, not {job.output}")
+    import boto3
+    import orjson
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        client = boto3.client("stepfunctions")
+        started = client.start_execution(stateMachineArn=machine, input=orjson.dumps(job.to_dict()).decode())
+        arn = started["executionArn"]
+        print(f"litelambda: started {arn}", file=sys.stderr)
+        while (state := client.describe_execution(executionArn=arn))["status"] == "RUNNING":
+            time.sleep(_POLL_SECONDS)
+    except (BotoCoreError, ClientError) as error:
+        raise ScoreError(f"Step Functions: {error}") from error
+    if state["status"] != "SUCCEEDED":
+        raise ScoreError(f"{arn} ended {state['status']}: {state.get('error', '')} {state.get('cause', '')}".strip())
+    result: dict[str, Any] = orjson.loads(state["output"])
+    return result
+
+
+class _Bar:
+    """A progress bar on stderr, if that is a terminal."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title.rstrip("/").rpartition("/")[2]
+        self._shown = sys.stderr.isatty()
+        self._started = time.monotonic()
+        self._last = 0.0
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown:
+            print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
+
+    def show(self, done: int, total: int, rows: int) -> None:
+        """Redraw, now and then."""
+        now = time.monotonic()
+        if not self._shown or now - self._last < _UPDATE_SECONDS:
+            return
+        self._last = now
+        share = min(done / total, 1.0) if total else 1.0
+        bar = "█" * round(share * _BAR_WIDTH)
+        rate = rows / max(now - self._started, 1e-9)
+        text = f"{self._title} {bar:·<{_BAR_WIDTH}} {share:4.0%}  {rows:,} rows, {rate:,.0f}/s"
+        print(f"\r\x1b[2K{text}", end="", file=sys.stderr, flush=True)
+
+
+def describe(summary: dict[str, Any]) -> str:
+    """The summary in a few lines for a person."""
+    model = summary["model"]
+    rows = (
+        f"{summary['rows_out']:,} of {summary['rows_in']:,} rows scored by {model['name']} version {model['version']}"
+    )
+    lines = [f"{rows} in {summary['seconds']:.1f} s", f"predictions: {summary['output']['url']}"]
+    if summary["rows_bad"]:
+        lines.append(f"bad rows: {summary['rows_bad']:,}, see {summary['errors']}")
+    return "\n".join(lines)
