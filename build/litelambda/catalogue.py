@@ -1,0 +1,71 @@
+"""What a store holds: every model, its versions and its aliases, as data and as a table."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from litelambda.store import ArtifactStore, open_publishing_store
+
+Model = dict[str, Any]
+
+
+def list_models(store_url: str) -> list[Model]:
+    """List a store's models.
+
+    Args:
+        store_url: `file:///…` or `s3://bucket/prefix`; one that was never published to is empty.
+
+    Returns:
+        `{"model", "versions": [{"version", "digest", "created", "metrics"}], "aliases": {alias: version}}` each,
+        sorted by name, versions ascending.
+
+    Raises:
+        StoreError: the store refused.
+    """
+    store = open_publishing_store(store_url)
+    return [
+        {
+            "model": model,
+            "versions": [_version(store, model, version) for version in store.list_versions(model)],
+            "aliases": store.read_aliases(model),
+        }
+        for model in store.list_models()
+    ]
+
+
+def describe_models(models: Sequence[Model], store_url: str) -> str:
+    """Show a list of models as a table, newest version first."""
+    if not models:
+        return f"no models in {store_url}"
+    rows = [("MODEL", "VERSION", "CREATED", "ALIASES", "QUANTIZED", "DIGEST")]
+    for model in models:
+        for version in reversed(model["versions"]):
+            aliases = [alias for alias, target in model["aliases"].items() if target == version["version"]]
+            figures = version["metrics"].get("quantized", {}).items()
+            rows.append(
+                (
+                    model["model"],
+                    str(version["version"]),
+                    version["created"],
+                    " ".join(sorted(aliases)),
+                    " ".join(f"{name} {value:.4g}" for name, value in figures),
+                    version["digest"][:12],
+                )
+            )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(lines)
+
+
+def _version(store: ArtifactStore, model: str, version: int) -> dict[str, Any]:
+    manifest = store.read_manifest(model, version)
+    fields = json.loads(manifest)
+    return {
+        "version": version,
+        "digest": hashlib.sha256(manifest).hexdigest(),
+        "created": fields.get("created", ""),
+        "metrics": fields.get("metrics", {}),
+    }
