@@ -16,6 +16,8 @@ from serving.scoring.errors import JobError
 from serving.store import open_store
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from serving.manifest import Manifest
     from serving.store import Store
 
@@ -70,15 +72,17 @@ def parse_reference(reference: str) -> tuple[str, str]:
 class ModelSource:
     """The models of a store; the last one that was loaded stays."""
 
-    def __init__(self, store_url: str, max_age_s: float = 0.0) -> None:
+    def __init__(self, store_url: str, max_age_s: float = 0.0, digests: Mapping[str, str] | None = None) -> None:
         """Open a store.
 
         Args:
             store_url: see `serving.store.open_store`.
             max_age_s: how old the meaning of an alias may be, which saves reading it for every small file.
+            digests: by reference, what the manifest must hash to.
         """
         self.url = store_url
         self._max_age_s = max_age_s
+        self._digests = digests or {}
         self._pins: dict[str, tuple[float, Pin]] = {}
         self._store: Store = open_store(store_url)
         self._loaded: LoadedModel | None = None
@@ -100,7 +104,7 @@ class ModelSource:
 
     def _resolve(self, reference: str) -> Pin:
         name, version = parse_reference(reference)
-        digest = ""
+        digest = self._digests.get(reference, "")
         if version.isdecimal():
             number = int(version)
         else:
@@ -108,7 +112,7 @@ class ModelSource:
             if version not in aliases.targets:
                 raise ModelNotFoundError(f"model {name} has no alias {version!r}")
             number = aliases.targets[version]
-            digest = aliases.pins.get(number, ("", ""))[0]
+            digest = digest or aliases.pins.get(number, ("", ""))[0]
         loaded = self._loaded
         if not digest and loaded is not None and (loaded.pin.name, loaded.pin.version) == (name, number):
             return loaded.pin  # versions are immutable
