@@ -191,7 +191,7 @@ def test_the_wrapper_is_shipped(template: Template) -> None:
     """What AWS_LAMBDA_EXEC_WRAPPER names is an executable of the shipped code; the stock client is a parameter away."""
     variables = template["Resources"]["PredictFunction"]["Properties"]["Environment"]["Variables"]
     condition, path, otherwise = variables["AWS_LAMBDA_EXEC_WRAPPER"]["Fn::If"]
-    assert template["Conditions"][condition] == {"Fn::Equals": [{"Ref": "Bootstrap"}, "lean"]}
+    assert {"Fn::Equals": [{"Ref": "Bootstrap"}, "lean"]} in template["Conditions"][condition]["Fn::And"]
     assert otherwise == {"Ref": "AWS::NoValue"}
     assert os.access(FUNCTIONS / Path(path).relative_to("/var/task"), os.X_OK)
 
@@ -223,6 +223,9 @@ def test_every_reference_resolves(path: Path) -> None:
     """Every !Ref, !GetAtt, !Sub and condition names something that the template has, and every parameter is used."""
     template = _load(path)
     known = {*template.get("Parameters", {}), *template["Resources"]}
+    for name, resource in template["Resources"].items():  # SAM makes a resource of each alias it publishes
+        if "AutoPublishAlias" in resource.get("Properties", {}):
+            known.add(f"{name}Alias{resource['Properties']['AutoPublishAlias']}")
     used = set(_references({key: template.get(key, {}) for key in ("Conditions", "Resources", "Outputs")}))
     assert {name for name in used if not name.startswith("AWS::")} <= known
     assert set(template.get("Parameters", {})) <= used
@@ -279,3 +282,21 @@ def test_samconfig_names_known_parameters(template: Template) -> None:
         for override in overrides.values():
             for assignment in override.split():
                 assert assignment.split("=")[0] in template["Parameters"]
+
+
+def test_snapshots_and_provisioned_environments_exclude_each_other(template: Template) -> None:
+    """Both are off by default, and the template refuses them together, since no linter would."""
+    assert template["Parameters"]["SnapStart"]["Default"] == "off"
+    assert template["Parameters"]["ProvisionedConcurrency"]["Default"] == 0
+    rule = template["Rules"]["SnapStartExcludesProvisionedConcurrency"]
+    assert rule["RuleCondition"] == {"Fn::Equals": [{"Ref": "SnapStart"}, "on"]}
+    assert [assertion["Assert"] for assertion in rule["Assertions"]] == [
+        {"Fn::Equals": [{"Ref": "ProvisionedConcurrency"}, "0"]}
+    ]
+
+
+def test_snapstart_forces_the_stock_client(template: Template) -> None:
+    """The lean bootstrap's condition holds only without snapshots."""
+    assert template["Conditions"]["LeanBootstrap"] == {
+        "Fn::And": [{"Fn::Equals": [{"Ref": "Bootstrap"}, "lean"]}, {"Fn::Not": [{"Condition": "HasSnapStart"}]}]
+    }
