@@ -1,0 +1,139 @@
+"""`make demo`: the main job from a recipe to an answer over HTTP, by the commands that a user would type."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from litelambda.errors import LitelambdaError
+from litelambda.paths import DEFAULT_STORE, PROJECT, RECIPES
+from litelambda.recipe import load_recipe
+from serving.artifact import fetch_artifact
+from serving.errors import ModelNotFoundError
+from serving.store import open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from serving.manifest import Manifest
+
+__all__ = ["main"]
+
+_RECIPE = RECIPES / "mnist_mlp.toml"
+_MODEL = "mnist_mlp"
+_IMAGE = 7  # of the test set
+_SHADES = " .:-=+*#%@"
+_START_TIMEOUT_S = 60
+
+
+def main() -> int:
+    """Run the demo; 0 when the prediction is right."""
+    started = time.perf_counter()
+    recipe = load_recipe(_RECIPE)
+    with np.load(recipe.resolve(recipe.data.path)) as data:
+        image, label = data["x_test"][_IMAGE], int(data["y_test"][_IMAGE])
+    manifest = _published() or _build()
+    built = time.perf_counter()
+    with _serving() as (host, port):
+        up = time.perf_counter()
+        answer = _predict(host, port, image)
+        answered = time.perf_counter()
+    digit = int(np.argmax(answer["predictions"][0]))
+    _show_model(manifest)
+    _show_request(image, f"http://{host}:{port}", answer)
+    print(f"\npredicted {digit}, labelled {label}: {'right' if digit == label else 'WRONG'}")
+    print(
+        f"build {built - started:.1f} s, server up {up - built:.1f} s, first request {(answered - up) * 1000:.0f} ms, "
+        f"all {answered - started:.1f} s"
+    )
+    return 0 if digit == label else 1
+
+
+def _published() -> Manifest | None:
+    """The model that an earlier run built from the very same recipe, if it is there."""
+    try:
+        manifest = fetch_artifact(open_store(DEFAULT_STORE), _MODEL).manifest
+    except ModelNotFoundError:
+        return None
+    if manifest.fields["recipe"] != load_recipe(_RECIPE).to_json():
+        return None
+    print(f"demo: {_MODEL} version {manifest.version} is built from this recipe already")
+    return manifest
+
+
+def _build() -> Manifest:
+    print(f"demo: litelambda build {_RECIPE.relative_to(PROJECT)}", flush=True)
+    command = [sys.executable, "-m", "litelambda.cli", "build", str(_RECIPE), "--json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)  # noqa: S603 - our own command
+    if done.returncode:
+        raise LitelambdaError(f"the build failed with exit code {done.returncode}; what it said is above")
+    return fetch_artifact(open_store(DEFAULT_STORE), _MODEL, str(json.loads(done.stdout)["version"])).manifest
+
+
+@contextmanager
+def _serving() -> Iterator[tuple[str, int]]:
+    """Run `litelambda serve` on a free port; its log goes where nobody minds it."""
+    print(f"demo: litelambda serve --model {_MODEL} --port 0", flush=True)
+    command = [sys.executable, "-m", "litelambda.cli", "serve", "--model", _MODEL, "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as server:  # noqa: S603
+        try:
+            yield _address(server)
+        finally:
+            server.terminate()
+
+
+def _address(server: subprocess.Popen[str]) -> tuple[str, int]:
+    said = []
+    for line in server.stderr or ():
+        said.append(line)
+        if " on http://" in line:
+            url = urlsplit(line.partition(" on ")[2].split()[0])
+            return url.hostname or "", url.port or 0
+    raise LitelambdaError("the server did not come up:\n" + "".join(said))
+
+
+def _predict(host: str, port: int, image: np.ndarray) -> dict[str, Any]:
+    """One TensorFlow Serving request with one image, its pixels scaled to 0-1 as the manifest's preprocessing says."""
+    connection = http.client.HTTPConnection(host, port, timeout=_START_TIMEOUT_S)
+    body = json.dumps({"instances": [(image.reshape(-1) / 255).tolist()]})
+    connection.request("POST", f"/v1/models/{_MODEL}:predict", body, {"Content-Type": "application/json"})
+    response = connection.getresponse()
+    text = response.read()
+    connection.close()
+    if response.status != 200:
+        raise LitelambdaError(f"the server answered {response.status}: {text.decode(errors='replace')}")
+    answer: dict[str, Any] = json.loads(text)
+    return answer
+
+
+def _show_model(manifest: Manifest) -> None:
+    metrics, sizes = manifest.fields["metrics"], manifest.fields["size_bytes"]
+    print(f"\n{_MODEL} version {manifest.version}, on {metrics['num_examples']:,} test images")
+    for kind in ("float", "quantized"):
+        print(f"  {kind:<10} accuracy {metrics[kind]['accuracy']:.4f}   {sizes[kind]:>9,} bytes")
+    print(f"  {'both agree on':<19} {metrics['agreement']:.4f}")
+
+
+def _show_request(image: np.ndarray, url: str, answer: dict[str, Any]) -> None:
+    print()
+    for row in image[::2, ::1]:
+        print("  " + "".join(_SHADES[int(pixel) * (len(_SHADES) - 1) // 255] for pixel in row))
+    print(f'\nPOST {url}/v1/models/{_MODEL}:predict  {{"instances": [[0.0, 0.0, … 784 pixels]]}}')
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except LitelambdaError as error:
+        sys.exit(f"demo: error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
