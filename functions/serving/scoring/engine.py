@@ -205,8 +205,14 @@ class _Run:
         """Score until the end of the input or of the time."""
         started = time.monotonic()
         description = Model.of(self._model.manifest)
-        reader = open_reader(self._job, self._info, description)
         writer = open_writer(self._job, description)
+        reader = open_reader(self._job, self._info, description)
+        try:
+            return self._read(reader, writer, checkpoint, started)
+        finally:
+            reader.close()
+
+    def _read(self, reader: Reader, writer: Writer, checkpoint: Checkpoint | None, started: float) -> Outcome:
         begin = writer.begin(reader.decoder)
         if checkpoint is not None and checkpoint.input_tag != self._info.tag:
             checkpoint = None

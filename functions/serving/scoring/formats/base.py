@@ -141,6 +141,9 @@ class Reader(Protocol):
             StoreError: it could not be read.
         """
 
+    def close(self) -> None:
+        """Release what is held open."""
+
 
 class Writer(Protocol):
     """Turns predictions into bytes."""

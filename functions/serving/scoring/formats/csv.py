@@ -54,6 +54,9 @@ class CsvReader:
             position = {"offset": self._header_bytes, "line": self._header_lines + 1}
         return self._source.chunks(position, _whole_records)
 
+    def close(self) -> None:
+        """See `Reader.close`."""
+
     def _read_header(self) -> bytes:
         size = 64 * 1024
         while size <= _MAX_HEADER_BYTES:
@@ -286,5 +289,5 @@ class CsvWriter:
 
 def _cells(values: Sequence[Any]) -> bytes:
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="").writerow(values)
-    return text.getvalue().encode()
+    csv.writer(text, lineterminator="\n").writerow(values)  # what it ends lines with is what it quotes
+    return text.getvalue()[:-1].encode()

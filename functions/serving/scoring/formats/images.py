@@ -82,6 +82,9 @@ class ImagesReader:
                 first, count, done = count, count + len(batch), done + sum(each.size for each in batch)
                 yield Chunk(payload, first, {"count": count, "bytes": done, "after": batch[-1].url}, done)
 
+    def close(self) -> None:
+        """See `Reader.close`."""
+
     def _list(self, after: str) -> Iterator[ObjectInfo]:
         if not self._prefix:
             return iter([self._info] if after < self._info.url else [])

@@ -42,6 +42,9 @@ class JsonlReader:
         """See `Reader.chunks`."""
         return self._source.chunks(position, lambda data: data.rfind(b"\n") + 1)
 
+    def close(self) -> None:
+        """See `Reader.close`."""
+
 
 class JsonlDecoder:
     """See `base.Decoder`."""

@@ -93,6 +93,9 @@ class NpyReader:
             yield Chunk(payload, row, {"row": after}, (after - self._first) * self._row_bytes)
             row = after
 
+    def close(self) -> None:
+        """See `Reader.close`."""
+
     def _head(self) -> bytes:
         stream = blocks(self._info, 0, min(_MAX_HEADER_BYTES, self._info.size))
         return next(inflate(stream), b"") if self._gzip else next(stream, b"")

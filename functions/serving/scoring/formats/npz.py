@@ -68,8 +68,20 @@ class NpzReader:
     def __init__(self, job: Job, info: ObjectInfo, model: Model) -> None:
         if job.span:
             raise JobError(f"{job.input} is a zip: it cannot be split into ranges")
-        self._archive = _open_archive(job, info)
         self._model = model
+        self._file = _open_file(job, info)
+        try:
+            self._open(model)
+        except BaseException:
+            self.close()
+            raise
+        self.decoder: Decoder = ArrayDecoder(model)
+
+    def _open(self, model: Model) -> None:
+        try:
+            self._archive = zipfile.ZipFile(self._file)
+        except zipfile.BadZipFile as error:
+            raise UnreadableInputError(f"not a .npz archive: {error}") from error
         self._names = _member_names(self._archive, model)
         members = self._open_members()
         for member, spec in zip(members, model.inputs, strict=True):
@@ -80,7 +92,10 @@ class NpzReader:
         self._num_rows = counts.pop()
         self._row_bytes = sum(member.row_bytes for member in members)
         self.total_bytes = self._num_rows * self._row_bytes
-        self.decoder: Decoder = ArrayDecoder(model)
+
+    def close(self) -> None:
+        """See `Reader.close`."""
+        self._file.close()
 
     def chunks(self, position: dict[str, Any] | None) -> Iterator[Chunk]:
         """See `Reader.chunks`."""
@@ -109,18 +124,18 @@ class NpzReader:
             raise UnreadableInputError(f"the .npz is damaged: {error}") from error
 
 
-def _open_archive(job: Job, info: ObjectInfo) -> zipfile.ZipFile:
-    if job.input.lower().endswith(".gz"):
-        file: Any = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the reader
+def _open_file(job: Job, info: ObjectInfo) -> IO[bytes]:
+    if not job.input.lower().endswith(".gz"):
+        return io.BufferedReader(_Ranged(info), _WINDOW_BYTES // 16)
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the reader
+    try:
         for piece in inflate(blocks(info, 0, info.size)):
             file.write(piece)
-        file.seek(0)
-    else:
-        file = io.BufferedReader(_Ranged(info), _WINDOW_BYTES // 16)
-    try:
-        return zipfile.ZipFile(file)
-    except zipfile.BadZipFile as error:
-        raise UnreadableInputError(f"not a .npz archive: {error}") from error
+    except BaseException:
+        file.close()
+        raise
+    file.seek(0)
+    return file
 
 
 def _member_names(archive: zipfile.ZipFile, model: Model) -> list[str]:

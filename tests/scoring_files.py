@@ -1,0 +1,69 @@
+"""Inputs, models and contexts for the tests of batch scoring."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import golden_store
+from serving.litert import CompiledModel
+from serving.scoring.models import ModelSource
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+MODEL = "tiny_int8"
+
+
+class Context:
+    """Lambda's context: so many seconds from now on."""
+
+    def __init__(self, seconds: float = 900.0) -> None:
+        self.aws_request_id = "request"
+        self._end = time.monotonic() + seconds
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Milliseconds until the function would be stopped."""
+        return max(int((self._end - time.monotonic()) * 1000), 0)
+
+
+def make_store(root: Path, name: str = MODEL, version: int = 1, **fields: Any) -> ModelSource:
+    """A store with one golden model."""
+    golden_store.publish(root, name, version, **fields)
+    return ModelSource(root.as_uri())
+
+
+def expected(rows: Array, name: str = MODEL) -> Array:
+    """What the model says of each row, run one by one."""
+    with CompiledModel(golden_store.golden(name)) as model:
+        key = next(iter(model.signatures))
+        spec = model.signatures[key].outputs[0]
+        outputs = [model.run(key, [row.tobytes()])[0] for row in rows]
+    return np.frombuffer(b"".join(outputs), spec.dtype.name).reshape(len(rows), *spec.shape[1:])
+
+
+def make_rows(count: int, width: int = 4, seed: int = 0) -> Array:
+    """Random float32 rows in [0, 1)."""
+    return np.random.default_rng(seed).random((count, width), dtype=np.float32)
+
+
+def as_jsonl(rows: Array, name: str = "", **extra: list[Any]) -> bytes:
+    """Rows as JSON Lines: bare values, or objects with the input's name and what passes through."""
+    if not name:
+        return b"".join(json.dumps(row).encode() + b"\n" for row in rows.tolist())
+    columns = [dict(zip(extra, values, strict=True)) for values in zip(*extra.values(), strict=True)] or [{}] * len(
+        rows
+    )
+    return b"".join(
+        json.dumps({name: row, **columns[index]}).encode() + b"\n" for index, row in enumerate(rows.tolist())
+    )
+
+
+def read_jsonl(data: bytes) -> list[dict[str, Any]]:
+    """The objects of a JSON Lines file."""
+    return [json.loads(line) for line in data.splitlines()]
