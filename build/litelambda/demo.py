@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -40,15 +41,16 @@ def main() -> int:
     recipe = load_recipe(_RECIPE)
     with np.load(recipe.resolve(recipe.data.path)) as data:
         image, label = data["x_test"][_IMAGE], int(data["y_test"][_IMAGE])
+    request = _write_request(image)
     manifest = _published() or _build()
     built = time.perf_counter()
     with _serving() as (host, port):
         up = time.perf_counter()
-        answer = _predict(host, port, image)
+        answer = _predict(host, port, request)
         answered = time.perf_counter()
     digit = int(np.argmax(answer["predictions"][0]))
     _show_model(manifest)
-    _show_request(image, f"http://{host}:{port}", answer)
+    _show_request(image, request, f"http://{host}:{port}", answer)
     print(f"\npredicted {digit}, labelled {label}: {'right' if digit == label else 'WRONG'}")
     print(
         f"build {built - started:.1f} s, server up {up - built:.1f} s, first request {(answered - up) * 1000:.0f} ms, "
@@ -100,11 +102,18 @@ def _address(server: subprocess.Popen[str]) -> tuple[str, int]:
     raise LitelambdaError("the server did not come up:\n" + "".join(said))
 
 
-def _predict(host: str, port: int, image: np.ndarray) -> dict[str, Any]:
-    """One TensorFlow Serving request with one image, its pixels scaled to 0-1 as the manifest's preprocessing says."""
+def _write_request(image: np.ndarray) -> Path:
+    """A TensorFlow Serving request with one image, its pixels scaled to 0-1 as the manifest's preprocessing says."""
+    path = PROJECT / ".demo" / "request.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"instances": [(image.reshape(-1) / 255).round(4).tolist()]}))
+    return path
+
+
+def _predict(host: str, port: int, request: Path) -> dict[str, Any]:
     connection = http.client.HTTPConnection(host, port, timeout=_START_TIMEOUT_S)
-    body = json.dumps({"instances": [(image.reshape(-1) / 255).tolist()]})
-    connection.request("POST", f"/v1/models/{_MODEL}:predict", body, {"Content-Type": "application/json"})
+    headers = {"Content-Type": "application/json"}
+    connection.request("POST", f"/v1/models/{_MODEL}:predict", request.read_bytes(), headers)
     response = connection.getresponse()
     text = response.read()
     connection.close()
@@ -122,11 +131,11 @@ def _show_model(manifest: Manifest) -> None:
     print(f"  {'both agree on':<19} {metrics['agreement']:.4f}")
 
 
-def _show_request(image: np.ndarray, url: str, answer: dict[str, Any]) -> None:
+def _show_request(image: np.ndarray, request: Path, url: str, answer: dict[str, Any]) -> None:
     print()
-    for row in image[::2, ::1]:
-        print("  " + "".join(_SHADES[int(pixel) * (len(_SHADES) - 1) // 255] for pixel in row))
-    print(f'\nPOST {url}/v1/models/{_MODEL}:predict  {{"instances": [[0.0, 0.0, … 784 pixels]]}}')
+    for row in image[::2]:
+        print("  " + "".join(_SHADES[int(pixel) * (len(_SHADES) - 1) // 255] for pixel in row).rstrip())
+    print(f"\ncurl {url}/v1/models/{_MODEL}:predict -d @{request.relative_to(PROJECT)}")
     print(json.dumps(answer))
 
 
