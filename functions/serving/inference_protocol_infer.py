@@ -6,7 +6,7 @@ from serving.errors import MalformedRequestError, RequestError
 from serving.http import RAW_TYPES, Response, check_response_bytes, finish
 from serving.inference_protocol_inputs import decode_inputs, parse_request
 from serving.inference_protocol_outputs import LENGTH_HEADER, encode_outputs, wanted_outputs
-from serving.raw_body import decode_raw
+from serving.raw_body import decode_raw, holds_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ def _split(request: Request) -> tuple[bytes | None, memoryview]:
     view = memoryview(request.body)
     text = request.headers.get(_LENGTH_HEADER)
     if text is None:
-        if request.headers.get("content-type", "").startswith(RAW_TYPES):
+        content_type = request.headers.get("content-type", "")
+        if content_type.startswith(RAW_TYPES) and not holds_json(view, content_type):
             return None, view
         return bytes(view), view[:0]
     text = text.strip()

@@ -11,6 +11,7 @@ import struct
 from math import prod
 
 from serving.errors import MalformedRequestError, RequestError, TensorError
+from serving.json_codec import loads
 from serving.tensor import DTYPES, Tensor, pack
 
 TYPE_CHECKING = False
@@ -20,10 +21,11 @@ if TYPE_CHECKING:
     from serving.manifest import Manifest, SignatureSpec
     from serving.tensor import Dtype, TensorSpec
 
-__all__ = ["decode_raw", "tensor_of_bytes"]
+__all__ = ["decode_raw", "holds_json", "tensor_of_bytes"]
 
 _NPY_MAGIC = b"\x93NUMPY"
 _MAX_NPY_HEADER_BYTES = 4096
+_JSON_STARTS = (b"{", b" ", b"\n", b"\r", b"\t")
 _NPY_DTYPES = {
     {"bool": "b", "int": "i", "float": "f"}[dtype.kind] + str(dtype.itemsize): dtype
     for dtype in DTYPES.values()
@@ -56,6 +58,16 @@ def decode_raw(body: Buffer, content_type: str, signature: SignatureSpec, manife
     from serving.images import decode_image
 
     return {spec.name: decode_image(body, kind, spec, manifest)}
+
+
+def holds_json(body: Buffer, content_type: str) -> bool:
+    """Whether a body is JSON all the same: HTTP libraries call any bytes they are given application/octet-stream."""
+    if not content_type.startswith("application/octet-stream") or bytes(memoryview(body)[:1]) not in _JSON_STARTS:
+        return False
+    try:
+        return type(loads(bytes(body))) is dict
+    except (ValueError, RecursionError):
+        return False
 
 
 def tensor_of_bytes(data: memoryview, spec: TensorSpec, shape: tuple[int, ...]) -> Tensor:

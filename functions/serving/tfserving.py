@@ -137,8 +137,12 @@ def _decoded(part: str) -> str:
 
 
 def _predict(request: Request, servable: Servable | Shadowed) -> str:
-    if request.headers.get("content-type", "").startswith(RAW_TYPES):
-        return _predict_raw(request, servable)
+    content_type = request.headers.get("content-type", "")
+    if content_type.startswith(RAW_TYPES):
+        from serving.raw_body import holds_json
+
+        if not holds_json(request.body, content_type):
+            return _predict_raw(request, servable)
     fields = parse_json(request.body)
     key = signature_key(fields, servable.manifest)
     signature = servable.manifest.signatures[key]

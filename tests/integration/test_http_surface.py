@@ -125,6 +125,16 @@ def test_compressed_raw_tensors(handler):
     assert send(handler, "POST", "/v1/models/tiny:predict", body, {"Content-Type": RAW}).status == 400
 
 
+@pytest.mark.parametrize("path", ["/v1/models/tiny:predict", "/v2/models/tiny/infer"])
+def test_json_under_the_type_of_bytes(handler, path):
+    """HTTP libraries call any bytes octet-stream: JSON under that name is JSON, a tensor that opens like it is not."""
+    inputs = [{"name": "x", "shape": [2, 4], "datatype": "FP32", "data": ROWS}]
+    body = json.dumps({"instances": ROWS} if "v1" in path else {"inputs": inputs}).encode()
+    assert send(handler, "POST", path, body, {"Content-Type": RAW}).status == 200
+    tensor = b"{   " + np.array(ROWS, "<f4").tobytes()[4:]
+    assert send(handler, "POST", path, tensor, {"Content-Type": RAW}).status == 200
+
+
 def test_one_row_needs_no_batch_dimension(handler):
     """A .npy file of one row's shape is one row."""
     answer = send(handler, "POST", "/v1/models/tiny:predict", npy(np.array(ROWS[0], "f4")), {"Content-Type": NPY})

@@ -1,0 +1,84 @@
+"""The service that clients are held against: `litelambda serve`, the real handler behind the faithful gateway."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from golden_store import golden, publish
+
+PROJECT = Path(__file__).parents[2]
+CLIENTS = Path(__file__).parent / "clients"
+LABELS = ["cat", "dog", "fox"]
+_TIMEOUT_S = 120
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Address of a service with a store of golden models, "127.0.0.1:port"."""
+    root = tmp_path_factory.mktemp("store")
+    publish(root, "half_plus_two", version=123)
+    publish(root, "tiny", 1, golden("tiny_int8"), labels=LABELS)
+    publish(root, "tiny", 2, golden("tiny_int8"), labels=LABELS)
+    aliases = json.loads((root / "tiny/aliases.json").read_text())
+    (root / "tiny/aliases.json").write_text(json.dumps({**aliases, "stable": 1}))
+    publish(root, "two_by_two")
+    for name in ("bool", "float16", "int8", "int64", "uint8", "float64"):
+        publish(root, f"dtype_{name}")
+    command = [sys.executable, "-m", "litelambda.cli", "serve", "--store", root.as_uri(), "--port", "0",
+               "--model", "tiny", "--log-level", "ERROR"]  # fmt: skip
+    environment = {**os.environ, "CORS_ALLOW_ORIGIN": "*"}
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment
+    ) as server:
+        try:
+            assert server.stderr is not None
+            yield _read_address(server.stderr)
+        finally:
+            server.terminate()
+
+
+def _read_address(lines: Iterable[str]) -> str:
+    """Wait for the line that names the address; the runtime may say something before it."""
+    seen = []
+    for line in lines:
+        seen.append(line)
+        match = re.search(r"http://([\d.]+:\d+)", line)
+        if match is not None:
+            return match[1]
+    raise AssertionError("the service did not come up: " + "".join(seen))
+
+
+def tool(environment: str, name: str = "python") -> str:
+    """Path of an executable in a client's environment; skips the test where `make test-contract` did not make it."""
+    path = PROJECT / f".venv-contract-{environment}" / "bin" / name
+    if not path.exists():
+        pytest.skip(f"no environment .venv-contract-{environment}: `make test-contract` makes it")
+    return str(path)
+
+
+def checks_of(script: str) -> list[str]:
+    """Names of the checks in a client's script."""
+    return re.findall(r"^(?:async )?def (check_\w+)", (CLIENTS / script).read_text(), re.MULTILINE)
+
+
+_results: dict[tuple[str, str], dict[str, str]] = {}
+
+
+def run_checks(environment: str, script: str, address: str) -> dict[str, str]:
+    """Run all checks of a script in the client's environment, once a session; what failed, by check."""
+    key = (script, address)
+    if key not in _results:
+        command = [tool(environment), str(CLIENTS / "run_checks.py"), str(CLIENTS / script), address]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        _results[key] = json.loads(done.stdout.splitlines()[-1])
+    return _results[key]
