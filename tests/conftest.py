@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from litelambda.pipeline import BuildResult, build
+from litelambda.progress import Reporter
+from litelambda.recipe import load_recipe
 from litelambda.sections import Quantize
 from litelambda.stages.backend import load_keras
 from litelambda.stages.quantize import quantize
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let Keras be: TensorFlow's variables have not caught up with NumPy 2.4's `copy` keyword."""
+    config.addinivalue_line(
+        "filterwarnings", "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"
+    )
 
 
 def representative_rows(model: Any, num_rows: int = 32) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
@@ -61,3 +73,65 @@ def tiny_uint8_tflite(tiny_model: Any) -> bytes:
 def two_way_tflite(two_way_model: Any) -> bytes:
     """`two_way_model` in int8 with float32 edges."""
     return quantize(two_way_model, representative_rows(two_way_model), Quantize()).artifact
+
+
+TINY_RECIPE = """
+[model]
+builder = "mlp"
+hidden = [8]
+input_name = "features"
+output_name = "probabilities"
+[data]
+format = "npz"
+path = "tiny.npz"
+normalize = "0-1"
+[train]
+loss = "sparse_categorical_crossentropy"
+optimizer = { name = "adam", learning_rate = 0.01 }
+epochs = 6
+batch_size = 32
+[quantize]
+representative_samples = 50
+[gate]
+max_accuracy_drop = 0.05
+[publish]
+name = "tiny"
+"""
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe beside its data: 600 rows of four uint8 values, three classes told by which of three is largest."""
+    folder = tmp_path_factory.mktemp("tiny")
+    x = np.random.default_rng(0).integers(0, 256, (600, 4), dtype=np.uint8)
+    np.savez(folder / "tiny.npz", x=x, y=x[:, :3].argmax(axis=1))
+    (folder / "recipe.toml").write_text(TINY_RECIPE)
+    return folder / "recipe.toml"
+
+
+@dataclass(frozen=True)
+class BuiltArtifact:
+    """A published version and the store it is in.
+
+    Attributes:
+        store_url: `file:///…`
+        model: "tiny", with the input "features" (4) and the output "probabilities" (3).
+        version: 1, aliased "latest" and "stable".
+        folder: where its files lie.
+        result: what the build reported.
+    """
+
+    store_url: str
+    model: str
+    version: int
+    folder: Path
+    result: BuildResult
+
+
+@pytest.fixture(scope="session")
+def built_artifact(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> BuiltArtifact:
+    """The whole pipeline run once on `tiny_recipe`. Read it; do not write to its store."""
+    root = tmp_path_factory.mktemp("store")
+    recipe = load_recipe(tiny_recipe, ['publish.aliases=["latest", "stable"]'])
+    result = build(recipe, root.as_uri(), Reporter())
+    return BuiltArtifact(root.as_uri(), "tiny", 1, root / "tiny" / "1", result)

@@ -12,7 +12,6 @@ from typing import Any
 _ENVIRONMENT = {
     "KERAS_BACKEND": "tensorflow",
     "TF_CPP_MIN_LOG_LEVEL": "3",
-    "TF_ENABLE_ONEDNN_OPTS": "0",  # oneDNN picks kernels by machine: other bytes elsewhere from the same seed
 }
 
 
@@ -55,7 +54,7 @@ def native_stderr_held_back(*, unless: bool = False) -> Iterator[None]:
             os.dup2(held_back.fileno(), 2)
             try:
                 yield
-            except BaseException:
+            except Exception:
                 held_back.seek(0)
                 os.write(original, held_back.read())
                 raise

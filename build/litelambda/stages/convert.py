@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.errors import ConversionError
-from litelambda.processes import describe_exit
+from litelambda.processes import describe_exit, run_child
 from litelambda.stages.backend import load_tensorflow
 
 SIGNATURE = "predict"  # not "serve": a SavedModel endpoint of that name silently drops the others
@@ -77,8 +76,7 @@ def convert(conversions: Sequence[Conversion], folder: Path) -> None:
     jobs.write_text(json.dumps([asdict(conversion) for conversion in conversions]))
     progress.write_text(conversions[0].subject)
     command = [sys.executable, "-m", "litelambda.stages.convert", str(jobs)]
-    # `run` kills the child when an exception (Ctrl-C) passes through.
-    child = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)  # noqa: S603 - our own module
+    child = run_child(command)
     if child.returncode == 0:
         return
     failure = folder / "failure"

@@ -9,7 +9,6 @@ signature, the input rows and the numbers of rows to run one after the other.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.errors import VerificationError
-from litelambda.processes import describe_exit
+from litelambda.processes import describe_exit, run_child
 from serving.errors import LiteRtError
 from serving.litert import CompiledModel
 
@@ -67,7 +66,7 @@ def probe(
     )
     (folder / "job.json").write_text(json.dumps(asdict(job)))
     command = [sys.executable, "-m", "litelambda.stages.probe", str(folder / "job.json")]
-    child = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)  # noqa: S603 - our own module
+    child = run_child(command)
     if child.returncode == _REFUSED:
         raise VerificationError(child.stdout.strip())
     if child.returncode:

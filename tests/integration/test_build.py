@@ -1,0 +1,188 @@
+"""The build pipeline end to end on a tiny model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import numpy as np
+import pytest
+from moto.server import ThreadedMotoServer
+
+from conftest import BuiltArtifact
+from litelambda.errors import GateError, PublishError
+from litelambda.pipeline import build
+from litelambda.progress import PlainReporter, Reporter
+from litelambda.recipe import load_recipe
+from litelambda.stages.backend import load_keras
+from litelambda.store import open_publishing_store
+from serving.artifact import fetch_artifact
+from serving.litert import CompiledModel
+from serving.store import open_store
+
+
+def test_the_result_says_what_scripts_rely_on(built_artifact: BuiltArtifact) -> None:
+    """`build --json` has model, version, place, digest, metrics and sizes."""
+    result = built_artifact.result.to_json()
+    manifest = (built_artifact.folder / "manifest.json").read_bytes()
+    assert json.loads(json.dumps(result)) == result
+    assert (result["model"], result["version"], result["published"]) == ("tiny", 1, True)
+    assert result["url"] == f"{built_artifact.store_url}/tiny/1"
+    assert result["digest"] == hashlib.sha256(manifest).hexdigest()
+    assert set(result["metrics"]["float"]) == set(result["metrics"]["quantized"]) == {"accuracy"}
+    assert set(result["size_bytes"]) == {"float", "quantized", "stored"}
+    assert list(result["seconds"]) == ["data", "train", "compress", "quantize", "evaluate", "verify", "publish"]
+    assert "tiny version 1 (latest, stable)" in built_artifact.result.describe()
+
+
+def test_the_manifest_pins_every_file(built_artifact: BuiltArtifact) -> None:
+    """Each published file is in the manifest with its digest and size, and nothing else was published."""
+    manifest = json.loads((built_artifact.folder / "manifest.json").read_bytes())
+    files = {file.name: file.read_bytes() for file in built_artifact.folder.iterdir() if file.name != "manifest.json"}
+    assert manifest["files"] == {
+        name: {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
+        for name, content in files.items()
+    }
+    assert set(files) == {"model.tflite", "model.keras", "model.h5", "report.json"}
+
+
+def test_the_manifest_describes_the_model(built_artifact: BuiltArtifact) -> None:
+    """What a server and a client need is there without opening the flatbuffer."""
+    manifest = json.loads((built_artifact.folder / "manifest.json").read_bytes())
+    signature = manifest["signatures"]["predict"]
+    assert signature["inputs"] == [{"name": "features", "dtype": "float32", "shape": [-1, 4], "quantization": None}]
+    assert signature["outputs"][0]["name"] == "probabilities"
+    assert manifest["labels"] == ["0", "1", "2"]
+    assert manifest["preprocessing"] == {"features": {"scale": 1 / 255, "offset": 0.0}}
+    assert manifest["batching"] == {"dynamic": True, "verified_sizes": [1, 2, 3, 8, 32]}
+    assert manifest["quantization"] == {"scheme": "int8", "io": "float32", "float_ops": [], "note": None}
+    assert manifest["recipe"]["data"]["path"] == "tiny.npz"
+    assert manifest["metrics"]["num_examples"] == 120
+    assert {"litelambda", "keras", "tensorflow", "ai_edge_litert", "python"} <= set(manifest["tools"])
+
+
+def test_the_server_reads_and_runs_what_was_published(built_artifact: BuiltArtifact, tiny_recipe: Path) -> None:
+    """Raw values through the manifest's preprocessing give the right class in the shipped runtime."""
+    artifact = fetch_artifact(open_store(built_artifact.store_url), "tiny", "stable")
+    scaling = artifact.manifest.fields["preprocessing"]["features"]
+    raw = np.array([[200, 10, 30, 90], [5, 20, 240, 250]], np.uint8)
+    rows = raw.astype(np.float32) * np.float32(scaling["scale"]) + np.float32(scaling["offset"])
+    with CompiledModel(artifact.model) as model:
+        (answer,) = model.run("predict", [rows.tobytes()], batch=2)
+    assert np.frombuffer(answer, np.float32).reshape(2, 3).argmax(axis=1).tolist() == [0, 2]
+
+
+def test_the_keras_files_are_the_model_that_was_converted(built_artifact: BuiltArtifact) -> None:
+    """Both saved files load and answer alike."""
+    keras = load_keras()
+    rows = np.random.default_rng(0).random((8, 4), dtype=np.float32)
+    answers = [
+        keras.models.load_model(built_artifact.folder / name, compile=False).predict(rows, verbose=0)
+        for name in ("model.keras", "model.h5")
+    ]
+    assert np.array_equal(*answers)
+
+
+def test_the_report_has_the_training_history(built_artifact: BuiltArtifact) -> None:
+    """The loss of every epoch and the time of every stage so far are kept with the artifact."""
+    report = json.loads((built_artifact.folder / "report.json").read_bytes())
+    assert len(report["train"]["history"]["val_loss"]) == report["train"]["epochs"] == 6
+    assert set(report["seconds"]) >= {"data", "train", "quantize"}
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_artifact(
+    built_artifact: BuiltArtifact, tiny_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A second build of a recipe gives the very same bytes; a failed gate publishes nothing beside them."""
+    again = build(load_recipe(tiny_recipe), tmp_path.as_uri(), PlainReporter(sys.stderr))
+    artifact = tmp_path / "tiny" / "1" / "model.tflite"
+    assert artifact.read_bytes() == (built_artifact.folder / "model.tflite").read_bytes()
+    assert again.metrics == built_artifact.result.metrics
+    assert [line.split()[0] for line in capsys.readouterr().err.splitlines()] == list(again.seconds)
+
+
+@pytest.mark.slow
+def test_a_gate_that_is_not_met_publishes_nothing(tiny_recipe: Path, tmp_path: Path) -> None:
+    """A float16 model cannot be better by half: the gate's numbers are in the error and the store stays empty."""
+    recipe = load_recipe(tiny_recipe, ["gate.max_accuracy_drop=0", "train.epochs=1", "quantize.io=int8"])
+    broken = recipe.model_copy(update={"gate": recipe.gate.model_copy(update={"max_accuracy_drop": -1.0})})
+    with pytest.raises(GateError, match=r"\(float\) to .* \(quantized\); gate\.max_accuracy_drop allows -1"):
+        build(broken, tmp_path.as_uri(), Reporter())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["train", "quantize"])
+def test_ctrl_c_leaves_nothing_behind(tiny_recipe: Path, tmp_path: Path, stage: str) -> None:
+    """An interrupted build exits with 130, has published nothing and leaves no process."""
+    command = [
+        sys.executable, "-m", "litelambda.cli", "build", str(tiny_recipe), "--store", tmp_path.as_uri(),
+        "--set", f"train.epochs={100_000 if stage == 'train' else 1}",
+    ]  # fmt: skip
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("data" if stage == "train" else "compress"):
+                break
+        time.sleep(1.5)
+        os.kill(process.pid, signal.SIGINT)  # the build alone: it must see to its own children
+        rest = process.stderr.read()
+        assert process.wait(timeout=60) == 130, rest
+    assert rest.splitlines()[-1] == "litelambda: interrupted"
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
+@pytest.fixture
+def s3_endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """An S3 on loopback with the empty bucket "models", for boto3 and for the server's own client."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://{host}:{port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="models")
+    yield client
+    client.close()
+    server.stop()
+
+
+@pytest.mark.slow
+def test_a_build_into_s3(tiny_recipe: Path, s3_endpoint: Any) -> None:
+    """The same pipeline publishes into a bucket, is read back through the server's client and listed."""
+    result = build(load_recipe(tiny_recipe), "s3://models/team", Reporter())
+    assert result.published.url == "s3://models/team/tiny/1"
+    store = open_publishing_store("s3://models/team")
+    assert store.list_versions("tiny") == [1]
+    assert store.read_aliases("tiny") == {"latest": 1}
+    artifact = fetch_artifact(open_store("s3://models/team"), "tiny")
+    assert bytes(artifact.model) == store.read_file("tiny", 1, "model.tflite")
+
+
+@pytest.mark.slow
+def test_a_publisher_that_loses_the_race_says_so(
+    tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When another publisher takes the number between choosing and writing, the build ends in a clear error."""
+    store = open_publishing_store(tmp_path.as_uri())
+    store.publish("tiny", 1, {"model.tflite": b"the winner's"}, b"{}")
+    monkeypatch.setattr("litelambda.store.ArtifactStore.next_version", lambda *_: 1)
+    with pytest.raises(PublishError, match="version 1 of tiny was taken by another publisher"):
+        build(load_recipe(tiny_recipe, ["train.epochs=1", "gate.max_accuracy_drop=1"]), tmp_path.as_uri(), Reporter())
+    assert store.read_file("tiny", 1, "model.tflite") == b"the winner's"
+    assert store.read_aliases("tiny") == {}
