@@ -100,11 +100,11 @@ def fetch_manifest(store: Store, model: str, version: int, manifest_sha256: str 
 
 
 def _checked_manifest(document: bytes, model: str, version: int, manifest_sha256: str, where: str) -> Manifest:
-    if manifest_sha256:
-        digest = hexdigest(document)
-        if digest != manifest_sha256:
-            raise DigestError(f"{where}/{MANIFEST_NAME} has SHA-256 {digest}, pinned was {manifest_sha256}")
+    digest = hexdigest(document)
+    if manifest_sha256 and digest != manifest_sha256:
+        raise DigestError(f"{where}/{MANIFEST_NAME} has SHA-256 {digest}, pinned was {manifest_sha256}")
     manifest = Manifest.from_json(document)
+    manifest.sha256 = digest
     if (manifest.model, manifest.version) != (model, version):
         raise ArtifactError(
             f"{where}/{MANIFEST_NAME} is the manifest of {manifest.model} version {manifest.version}, "

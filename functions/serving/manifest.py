@@ -65,6 +65,7 @@ class Manifest:
         signatures: entry points by key.
         batch_sizes: numbers of rows that were proven safe to run at once, ascending; (1,) when none was.
         labels: names of the classes by index, or None.
+        sha256: digest of the document it was read from, "" until who fetched it says.
         fields: the whole document, for those who want the recipe, the metrics or the tools.
     """
 
@@ -76,6 +77,7 @@ class Manifest:
         "files",
         "labels",
         "model",
+        "sha256",
         "signatures",
         "version",
     )
@@ -88,6 +90,7 @@ class Manifest:
     signatures: dict[str, SignatureSpec]
     batch_sizes: tuple[int, ...]
     labels: list[str] | None
+    sha256: str
     fields: dict[str, Any]
 
     @classmethod
@@ -110,6 +113,7 @@ class Manifest:
             )
         self = cls()
         self.fields = fields
+        self.sha256 = ""
         self.model = _field(fields, "model", str)
         self.version = _field(fields, "version", int)
         self.artifact = _field(fields, "artifact", str)

@@ -82,6 +82,7 @@ class ModelRepository:
         self._servables: dict[tuple[str, int], Servable] = {}
         self._families: dict[str, Family] = {}
         self._defaults: dict[str, str] = {}
+        self._digests: dict[tuple[str, int], str] = {}
         self._loading: dict[tuple[str, int], Any] = {}
         self._lock = allocate_lock()
         self._requests = 0
@@ -245,6 +246,8 @@ class ModelRepository:
 
     def _fetch(self, name: str, number: int, pin: str) -> Artifact:
         family = self._families.get(name)
+        # A version that was served before must be the same one still: what INIT was pinned to stays pinned.
+        pin = pin or self._digests.get((name, number), "")
         if not pin and family is not None:
             pin = family.aliases.pins.get(number, ("", ""))[0]
         try:
@@ -260,6 +263,7 @@ class ModelRepository:
         servable.warm_up()
         with self._lock:
             self._servables[manifest.model, manifest.version] = servable
+            self._digests[manifest.model, manifest.version] = manifest.sha256
         return servable
 
     def _make_room(self, name: str, needed: int) -> None:

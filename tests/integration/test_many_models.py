@@ -314,3 +314,14 @@ def test_fifty_reloads_under_load_fail_and_mix_nothing(tmp_path):
             thread.join()
     assert failures == []
     assert set(seen) == {"1", "2", "3"}
+
+
+def test_a_version_that_comes_back_must_be_the_same(tmp_path):
+    """What INIT was pinned to stays pinned when the model is unloaded and loaded again."""
+    digest = publish(tmp_path, "m", 1, golden("half_plus_two"))
+    handler = load_module(tmp_path, "m", MODEL_VERSION="1", MODEL_MANIFEST_SHA256=digest).handler
+    assert version_of(handler) == 1
+    manifest = tmp_path / "m" / "1" / "manifest.json"
+    manifest.write_text(manifest.read_text() + "\n")
+    assert send(handler, "POST", "/v2/repository/models/m/unload", {}).status == 200
+    assert send(handler, "POST", PREDICT, BODY).status == 500
