@@ -60,6 +60,7 @@ lock: $(VENV)/.bootstrapped  ## renew the locks in requirements/ from pyproject.
 	$(LOCK) --group pyproject.toml:sam -o requirements/sam.txt
 	$(LOCK) --group pyproject.toml:bench-onnxruntime -c requirements/dev.txt -o requirements/bench-onnxruntime.txt
 	$(LOCK) --group pyproject.toml:bench-runtime-client -c requirements/dev.txt -o requirements/bench-runtime-client.txt
+	$(LOCK) --group pyproject.toml:bench-tf2onnx -c requirements/dev.txt -o requirements/bench-tf2onnx.txt
 	$(LOCK) --group pyproject.toml:bench-tflite-runtime -o requirements/bench-tflite-runtime.txt
 
 # ---- deployment: what ships, and the SAM command line, which has an environment of its own

@@ -18,11 +18,16 @@ import pytest
 
 from litelambda.cli import main
 from litelambda.paths import FUNCTIONS
+from serving.litert import find_library
 
 pytestmark = pytest.mark.slow
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-HANDLERS = ["hello", "litelambda", "litelambda_pinned", "litelambda_bundled", "usual"]
+HANDLERS = [
+    "hello", "litelambda", "litelambda_pinned", "litelambda_lean", "litelambda_lean_pinned", "litelambda_bundled",
+    "usual",
+]  # fmt: skip
+FORMS = ["json_1_row", "binary_1_row", "raw_1_row", "json_32_rows", "binary_32_rows", "raw_32_rows"]
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +62,11 @@ def store(tmp_path_factory):
     return root.as_uri()
 
 
-def test_cold_measures_every_handler(store, capsys):
+def test_cold_measures_every_handler(store, tmp_path, capsys):
     """One JSON document with times, memory and ratios of all handlers, and nothing else printed."""
-    assert main(["bench", "cold", "--store", store, "--model", "tiny", "--runs", "1", "--json"]) == 0
+    chart = tmp_path / "cold.png"
+    arguments = ["bench", "cold", "--store", store, "--model", "tiny", "--runs", "1", "--chart", str(chart)]
+    assert main([*arguments, "--json"]) == 0
     printed = capsys.readouterr()
     result = json.loads(printed.out)
     assert printed.err == ""
@@ -67,9 +74,10 @@ def test_cold_measures_every_handler(store, capsys):
     for numbers in result["handlers"].values():
         assert numbers["init_ms_min"] <= numbers["init_ms"] <= numbers["init_ms_max"]
         assert min(numbers["init_ms"], numbers["first_ms"], numbers["rss_mb"]) > 0
-    assert set(result["ratios"]) == {"init_over_floor", "added_vs_usual"}
+    assert set(result["ratios"]) == {"init_over_floor", "lean_over_floor", "bundled_over_floor", "added_vs_usual"}
     assert (result["model"]["name"], result["runs"]) == ("tiny", 1)
     assert result["machine"]["packages"]["awslambdaric"]
+    assert chart.stat().st_size > 0
 
 
 def test_cold_prints_a_table(store, capsys):
@@ -85,6 +93,8 @@ def test_a_package_for_another_python_is_compiled_in_a_copy(store, tmp_path, cap
     """A package is measured where it lies; one without bytecode for this interpreter is left alone and noted."""
     package = tmp_path / "package"
     shutil.copytree(FUNCTIONS, package, ignore=shutil.ignore_patterns("__pycache__"))
+    (package / "lib").mkdir()
+    (package / "lib" / "libLiteRt.so").symlink_to(find_library())
     arguments = [
         "bench",
         "cold",
@@ -113,16 +123,29 @@ def test_the_stores_latency_is_part_of_init(store, capsys):
     assert json.loads(capsys.readouterr().out)["handlers"]["litelambda"]["init_ms"] >= 200
 
 
-def test_warm_measures_both_cases(store, capfd):
-    """Times on top of hello world's for one row and for 32, beside the usual handler's and the bare run's."""
-    assert main(["bench", "warm", "--store", store, "--model", "tiny", "--invokes", "20", "--json"]) == 0
+def test_peers_have_environments_of_their_own(store, capsys):
+    """What cannot live beside the toolchain is measured too, or a note says why not; all of them predict."""
+    names = "usual_tflite_runtime,onnxruntime"
+    arguments = ["bench", "cold", "--store", store, "--model", "tiny", "--runs", "1", "--handlers", f"hello,{names}"]
+    assert main([*arguments, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    for name in names.split(","):
+        assert name in result["handlers"] or any(note.startswith(f"without {name}: ") for note in result["notes"])
+
+
+def test_warm_measures_every_form(store, tmp_path, capfd):
+    """Times on top of hello world's for each form of one row and of 32, beside the usual handler and the bare run."""
+    chart = tmp_path / "warm.svg"
+    arguments = ["bench", "warm", "--store", store, "--model", "tiny", "--invokes", "20", "--chart", str(chart)]
+    assert main([*arguments, "--json"]) == 0
     printed = capfd.readouterr()
     result = json.loads(printed.out)
     assert printed.err == ""
-    assert list(result["cases"]) == ["json_1_row", "json_32_rows"]
+    assert list(result["cases"]) == FORMS
     for case in result["cases"].values():
-        assert {"p50_us", "p99_us", "raw_us", "usual_us", "ratio"} <= set(case)
+        assert {"p50_us", "p99_us", "lean_us", "raw_us", "usual_us", "ratio", "over_raw"} <= set(case)
         assert case["raw_us"] > 0
+    assert chart.stat().st_size > 0
 
 
 @pytest.mark.parametrize(
@@ -133,6 +156,7 @@ def test_warm_measures_both_cases(store, capfd):
         (["cold", "--model", "tiny", "--handlers", "helo"], 2, "choose from hello"),
         (["cold", "--model", "tiny", "--runs", "0"], 2, "--runs >= 1"),
         (["warm", "--model", "tiny", "--invokes", "0"], 2, "--invokes >= 1"),
+        (["cold", "--model", "tiny", "--chart", "chart.pdf"], 2, "expected a .svg or .png"),
         (["cold", "--model", "tiny", "--package", "/nonexistent"], 1, "predict.py"),
     ],
 )

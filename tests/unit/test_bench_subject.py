@@ -113,6 +113,7 @@ def test_contenders_are_chosen_by_name(store):
     """In the order asked for; an unknown name is answered with the valid ones."""
     table = contenders_for(load_subject(store.as_uri(), "m"))
     assert [each.name for each in choose(table, "usual,hello")] == ["usual", "hello"]
-    assert choose(table, None) == table
-    with pytest.raises(UsageError, match="hello, litelambda, litelambda_pinned, litelambda_bundled, usual"):
+    assert choose(table, None) == [each for each in table if not each.peer]
+    assert choose(table, None, peers=True) == table
+    with pytest.raises(UsageError, match=r"hello, litelambda, .*, usual_tflite_runtime, onnxruntime, tensorflow"):
         choose(table, "helo")

@@ -1,6 +1,7 @@
 """`litelambda bench cold`: how long each handler takes from the start of its process to being ready for an event.
 
     litelambda bench cold --model mnist_mlp --runs 15 --store-latency-ms 30
+    litelambda bench cold --peers --runs 5 --chart cold-start.svg
 
 All handlers run in the real runtime client, one process at a time, in turn (A B C A B C …), after one round that is not
 counted. Times are medians of the same run; only their ratios carry over to another machine.
@@ -13,7 +14,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from litelambda.bench.contenders import FLOOR, OURS, USUAL, Contender, choose, contenders_for
+from litelambda.bench.charts import check_chart_path, draw_cold
+from litelambda.bench.contenders import (
+    FLOOR,
+    OURS,
+    OURS_BUNDLED,
+    OURS_LEAN,
+    USUAL,
+    Contender,
+    choose,
+    contenders_for,
+)
 from litelambda.bench.machine import describe_machine
 from litelambda.bench.report import Progress
 from litelambda.bench.requirements import require_runtime
@@ -45,16 +56,18 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """
     if args.runs < 1 or args.store_latency_ms < 0 or (args.store_mb_per_s is not None and args.store_mb_per_s <= 0):
         raise UsageError("bench cold takes --runs >= 1, --store-latency-ms >= 0 and --store-mb-per-s > 0")
+    check_chart_path(args.chart)
     require_runtime()
     subject = load_subject(args.store, args.model)
-    contenders = choose(contenders_for(subject), args.handlers)
+    contenders = choose(contenders_for(subject), args.handlers, peers=args.peers)
     bandwidth = args.store_mb_per_s * 1e6 if args.store_mb_per_s else None
     with Workplace(
         subject, package=args.package, latency_ms=args.store_latency_ms, bytes_per_second=bandwidth
     ) as workplace:
+        contenders = workplace.prepare(contenders)
         timings = _measure(workplace, contenders, subject, args.runs)
     handlers = {contender.name: _summarise(contender, timings[contender.name]) for contender in contenders}
-    return {
+    result = {
         "handlers": handlers,
         "ratios": _ratios(handlers),
         "runs": args.runs,
@@ -64,6 +77,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "model": subject.describe(),
         "machine": describe_machine(),
     }
+    if args.chart:
+        draw_cold(result, args.chart)
+    return result
 
 
 def _measure(workplace: Workplace, contenders: Sequence[Contender], subject: Subject, runs: int) -> dict[str, _Timings]:
@@ -108,8 +124,12 @@ def _noise(handlers: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def _ratios(handlers: dict[str, dict[str, Any]]) -> dict[str, float | None]:
-    """Ours over the floor, and how much more the usual handler adds to the floor than ours does."""
-    if not {FLOOR, OURS, USUAL} <= handlers.keys():
+    """Ours over the floor in its three ways, and how much more the usual handler adds to the floor than ours does."""
+    init = {name: numbers["init_ms"] for name, numbers in handlers.items()}
+    if FLOOR not in init:
         return {}
-    floor, ours, usual = (handlers[name]["init_ms"] for name in (FLOOR, OURS, USUAL))
-    return {"init_over_floor": ratio(ours, floor), "added_vs_usual": ratio(usual - floor, ours - floor)}
+    over_floor = {"init_over_floor": OURS, "lean_over_floor": OURS_LEAN, "bundled_over_floor": OURS_BUNDLED}
+    ratios = {key: ratio(init[name], init[FLOOR]) for key, name in over_floor.items() if name in init}
+    if OURS in init and USUAL in init:
+        ratios["added_vs_usual"] = ratio(init[USUAL] - init[FLOOR], init[OURS] - init[FLOOR])
+    return ratios

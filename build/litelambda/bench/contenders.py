@@ -1,6 +1,7 @@
 """Who runs in a benchmark: a table of handlers, each a package, an entry point and its settings.
 
-To add one, add a line to `contenders_for`; the cold and the warm benchmark take it from there.
+To add one, add a line to `contenders_for`; the cold and the warm benchmark take it from there. Peers are in the same
+table, but take part only when they are asked for: they take seconds to start, or an environment of their own.
 """
 
 from __future__ import annotations
@@ -8,12 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from litelambda.bench.peers import HERE
 from litelambda.bench.subject import Subject
 from litelambda.errors import UsageError
 
 BUCKET = "litelambda-bench"
 PREFIX = "models"
 FLOOR, OURS, USUAL = "hello", "litelambda", "usual"
+OURS_LEAN, OURS_BUNDLED = "litelambda_lean", "litelambda_bundled"
+ONNX_KEY = "peers/model.onnx"
+"""Where the loopback S3 has the model as ONNX, when a contender wants it."""
+
 LEAN = "lean-bootstrap"
 """The package's own wrapper of the runtime."""
 
@@ -33,6 +39,8 @@ class Contender:
         handler: Dotted name of its entry point.
         settings: The environment variables that are its own.
         wrapper: An executable of the package that starts the runtime, as `AWS_LAMBDA_EXEC_WRAPPER` names one.
+        environment: Lock and Python version of an environment of its own, see `peers`; None for this one.
+        peer: Whether it takes part only when asked for.
     """
 
     name: str
@@ -41,6 +49,8 @@ class Contender:
     handler: str
     settings: Mapping[str, str] = field(default_factory=dict)
     wrapper: str | None = None
+    environment: tuple[str, str] | None = None
+    peer: bool = False
 
 
 def contenders_for(subject: Subject) -> list[Contender]:
@@ -52,32 +62,49 @@ def contenders_for(subject: Subject) -> list[Contender]:
     usual = {
         "MODEL_BUCKET": BUCKET,
         "MODEL_KEY": f"{PREFIX}/{subject.artifact_key}",
+        "INTERPRETER": "ai_edge_litert.interpreter",
         "POWERTOOLS_SERVICE_NAME": "bench",
         "POWERTOOLS_METRICS_NAMESPACE": "bench",
     }
+    tflite_runtime = {**usual, "INTERPRETER": "tflite_runtime.interpreter"}
+    tensorflow = {**usual, "INTERPRETER": "tensorflow.lite.python.interpreter"}
+    onnx = {**usual, "MODEL_KEY": ONNX_KEY}
+    package, entry = "functions", "predict.handler"
     return [
         Contender(FLOOR, "hello world: the floor", "hello", "hello.handler"),
-        Contender(OURS, "ours, S3 through an alias", "functions", "predict.handler", s3),
-        Contender("litelambda_pinned", "ours, S3, version pinned", "functions", "predict.handler", {**s3, **pin}),
-        Contender(
-            "litelambda_lean", "ours, lean bootstrap, S3 through an alias", "functions", "predict.handler", s3, LEAN
-        ),
-        Contender(
-            "litelambda_lean_pinned", "lean, S3, version pinned", "functions", "predict.handler", {**s3, **pin}, LEAN
-        ),
-        Contender("litelambda_bundled", "lean, model in the package", "bundled", "predict.handler", disk, LEAN),
+        Contender(OURS, "ours, S3 through an alias", package, entry, s3),
+        Contender("litelambda_pinned", "ours, S3, version pinned", package, entry, {**s3, **pin}),
+        Contender(OURS_LEAN, "ours, lean bootstrap, S3 through an alias", package, entry, s3, LEAN),
+        Contender("litelambda_lean_pinned", "lean, S3, version pinned", package, entry, {**s3, **pin}, LEAN),
+        Contender(OURS_BUNDLED, "lean, model in the package", "bundled", entry, disk, LEAN),
         Contender(USUAL, "boto3, numpy, LiteRT, Powertools", "usual", "usual.handler", usual),
-    ]
+        Contender(
+            "usual_tflite_runtime", "the usual one on tflite-runtime 2.14, Python 3.11", "usual", "usual.handler",
+            tflite_runtime, environment=("tflite-runtime", "3.11"), peer=True,
+        ),
+        Contender(
+            "onnxruntime", "boto3, numpy, ONNX Runtime, Powertools", "onnx_runtime", "onnx_runtime.handler",
+            onnx, environment=("onnxruntime", HERE), peer=True,
+        ),
+        Contender(
+            "tensorflow", "the usual one on all of TensorFlow", "usual", "usual.handler", tensorflow, peer=True
+        ),
+    ]  # fmt: skip
 
 
-def choose(contenders: Sequence[Contender], names: str | None) -> list[Contender]:
-    """The contenders of a comma-separated list of names, in its order; all of them without a list.
+def choose(contenders: Sequence[Contender], names: str | None, *, peers: bool = False) -> list[Contender]:
+    """The contenders of a comma-separated list of names, in its order.
+
+    Args:
+        contenders: The table.
+        names: The list; without one, all but the peers.
+        peers: Whether a choice without a list has the peers too.
 
     Raises:
         UsageError: A name is unknown; the message lists the valid ones.
     """
     by_name = {contender.name: contender for contender in contenders}
-    wanted = names.split(",") if names else list(by_name)
+    wanted = names.split(",") if names else [each.name for each in contenders if peers or not each.peer]
     for name in wanted:
         if name not in by_name:
             raise UsageError(f"unknown handler {name!r}: choose from {', '.join(by_name)}")

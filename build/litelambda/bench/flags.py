@@ -10,7 +10,7 @@ from litelambda.paths import DEFAULT_STORE
 
 def add_cold_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of `bench cold`, but for `--json`, which all commands share."""
-    _add_model_arguments(parser)
+    _add_model_arguments(parser, default="mnist_mlp", meaning="model to serve (default: mnist_mlp)")
     parser.add_argument(
         "--runs", type=int, default=11, metavar="N", help="counted starts of each handler (default: 11)"
     )
@@ -22,19 +22,25 @@ def add_cold_arguments(parser: argparse.ArgumentParser) -> None:
         "--store-mb-per-s", type=float, default=None, metavar="MB",
         help="bandwidth of each stream of the loopback S3; S3 itself gives about 80 (default: unlimited)",
     )  # fmt: skip
-    parser.add_argument("--handlers", metavar="A,B,…", help="only these, in this order (default: all)")
+    parser.add_argument("--handlers", metavar="A,B,…", help="only these, in this order (default: all but the peers)")
+    parser.add_argument(
+        "--peers", action="store_true",
+        help="also tflite-runtime, ONNX Runtime and TensorFlow: made on first use, and slow to start",
+    )  # fmt: skip
+    _add_chart_argument(parser)
 
 
 def add_warm_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of `bench warm`, but for `--json`."""
-    _add_model_arguments(parser)
+    _add_model_arguments(parser, default=None, meaning="model to serve (default: mnist_mlp, and a MobileNetV2 beside)")
     parser.add_argument(
         "--invokes",
         type=int,
         default=1000,
         metavar="N",
-        help="counted invokes of each handler and case (default: 1000)",
+        help="counted invokes of each handler and case, a tenth for MobileNetV2 (default: 1000)",
     )
+    _add_chart_argument(parser)
 
 
 def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,9 +55,13 @@ def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=int, default=5, metavar="N", help="runs of each kind, in turn (default: 5)")
 
 
-def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="mnist_mlp", metavar="NAME", help="model to serve (default: mnist_mlp)")
+def _add_model_arguments(parser: argparse.ArgumentParser, *, default: str | None, meaning: str) -> None:
+    parser.add_argument("--model", default=default, metavar="NAME", help=meaning)
     parser.add_argument(
         "--store", default=DEFAULT_STORE, metavar="URL", help="store that has it (default: models/ here)"
     )
     parser.add_argument("--package", type=Path, metavar="DIR", help="unpacked deployment package to measure as it is")
+
+
+def _add_chart_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--chart", type=Path, metavar="FILE", help="also draw the result, as .svg or .png")

@@ -46,8 +46,10 @@ class LoopbackS3:
         port: int = 0,
     ) -> None:
         self.requests: list[str] = []
-        self._objects = objects
-        self._etags = {name: f'"{hashlib.md5(data).hexdigest()}"' for name, data in objects.items()}  # noqa: S324 as S3 does
+        self._objects: dict[str, bytes] = {}
+        self._etags: dict[str, str] = {}
+        for name, data in objects.items():
+            self.add(name, data)
         self._latency_s = latency_ms / 1000
         self._bytes_per_second = bytes_per_second
         self._modified = formatdate(usegmt=True)
@@ -60,6 +62,11 @@ class LoopbackS3:
         """The endpoint, for `AWS_ENDPOINT_URL_S3`."""
         host, port = self._listener.getsockname()
         return f"http://{host}:{port}"
+
+    def add(self, name: str, data: bytes) -> None:
+        """Hold one more object, `bucket/key`."""
+        self._objects[name] = data
+        self._etags[name] = f'"{hashlib.md5(data).hexdigest()}"'  # noqa: S324 as S3 does
 
     def _accept(self) -> None:
         while True:

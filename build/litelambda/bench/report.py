@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
+_MIN_WIDTH = 100  # where there is no terminal, rich would take 80 columns and cut figures off
 _CLEAR_LINE = "\r\x1b[2K"
 
 
@@ -67,48 +68,19 @@ def show_warm(result: dict[str, Any]) -> None:
             name,
             f"{case['p50_us']:.0f}",
             f"{case['p99_us']:.0f}",
-            f"{case['raw_us']:.0f}",
+            f"{case['lean_us']:.0f}",
             f"{case['usual_us']:.0f}",
-            f"{case['ratio']:.2f}" if case["ratio"] is not None else "-",
+            f"{case['raw_us']:.0f}",
+            "-" if case["ratio"] is None else f"{case['ratio']:.2f}",
+            "-" if case["over_raw"] is None else f"{case['over_raw']:.2f}",
             f"{case['hello_us']:.0f}",
         )
         for name, case in result["cases"].items()
     ]
-    headings = ("case", "p50 µs", "p99 µs", "raw µs", "usual µs", "÷ usual", "hello µs")
+    headings = ("case", "p50 µs", "p99 µs", "lean µs", "usual µs", "raw µs", "÷ usual", "÷ raw", "hello µs")
     notes = [
-        f"{result['invokes']} invokes each, in turns of {result['block']}; p50 and p99 on top of hello world's p50"
+        f"{result['invokes']} invokes each, in turns of {result['block']}; all but raw on top of hello world's p50"
     ]
-    _show(headings, rows, result, notes)
-
-
-def show_batch(result: dict[str, Any]) -> None:
-    """Print the table of `bench batch`."""
-    rows = [
-        (
-            name,
-            f"{case['rows_per_s']:,}",
-            f"{case['raw_rows_per_s']:,}",
-            f"{case['usual_rows_per_s']:,}" if "usual_rows_per_s" in case else "-",
-            f"{case['ratio']:.2f}",
-            f"{case['batch_size']}",
-            f"{case['peak_rss_mb']:.0f}",
-            f"{result['scaling'][name]['time_ratio']:.1f}",
-            f"{result['scaling'][name]['rss_ratio']:.2f}",
-        )
-        for name, case in result["cases"].items()
-    ]
-    headings = (
-        "case",
-        "rows/s",
-        "raw rows/s",
-        "usual rows/s",
-        "ratio",
-        "batch",
-        "peak MB",
-        "10 x rows: time",
-        "memory",
-    )
-    notes = ["rows per second of CPU time, best of the runs; ratio of npy to raw, of jsonl to usual"]
     _show(headings, rows, result, notes)
 
 
@@ -128,6 +100,7 @@ def _show(headings: Sequence[str], rows: Sequence[Sequence[str]], result: dict[s
     for row in rows:
         table.add_row(*row)
     console = Console()
+    console.width = max(console.width, _MIN_WIDTH)
     console.print(table)
     for note in [*notes, *result["notes"]]:
         console.print(note, highlight=False)

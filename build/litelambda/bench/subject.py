@@ -116,15 +116,20 @@ def _nest(shape: list[int], spec: TensorSpec, chooser: random.Random) -> Any:
 
 
 def predict_event(model: str, rows: list[Any]) -> bytes:
-    """An API Gateway HTTP API event (payload format 2.0) of a JSON predict, as the Runtime API hands it over."""
-    path = f"/v1/models/{model}:predict"
+    """The event of a JSON predict."""
+    body = json.dumps({"instances": rows})
+    return http_event(f"/v1/models/{model}:predict", {"content-type": "application/json"}, body)
+
+
+def http_event(path: str, headers: Mapping[str, str], body: str, *, is_base64: bool = False) -> bytes:
+    """An API Gateway HTTP API event (payload format 2.0) of a POST, as the Runtime API hands it over."""
     host = "a1b2c3d4e5.execute-api.eu-west-1.amazonaws.com"
     event = {
         "version": "2.0",
-        "routeKey": "POST /v1/models/{model}",
+        "routeKey": "ANY /{proxy+}",
         "rawPath": path,
         "rawQueryString": "",
-        "headers": {"content-type": "application/json", "accept": "*/*", "host": host, "user-agent": "bench"},
+        "headers": {"accept": "*/*", "host": host, "user-agent": "bench", **headers},
         "requestContext": {
             "accountId": "123456789012",
             "apiId": "a1b2c3d4e5",
@@ -138,13 +143,13 @@ def predict_event(model: str, rows: list[Any]) -> bytes:
                 "userAgent": "bench",
             },
             "requestId": "JKJaXmPLvHcESHA=",
-            "routeKey": "POST /v1/models/{model}",
+            "routeKey": "ANY /{proxy+}",
             "stage": "$default",
             "time": "01/Jan/2026:00:00:00 +0000",
             "timeEpoch": 1767225600000,
         },
-        "body": json.dumps({"instances": rows}),
-        "isBase64Encoded": False,
+        "body": body,
+        "isBase64Encoded": is_base64,
     }
     return json.dumps(event).encode()
 

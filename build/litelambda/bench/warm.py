@@ -1,54 +1,54 @@
 """`litelambda bench warm`: what a prediction costs once the function runs.
 
-    litelambda bench warm --model mnist_mlp --invokes 2000
+    litelambda bench warm --invokes 2000 --chart warm.svg
+    litelambda bench warm --model my_model
 
-The handlers stay up, each in its own process, and are invoked in short blocks in turn. Round trips go through the real
-runtime client; what hello world takes for the same event is subtracted, so that what is left is the handler's own work.
+The handlers stay up, each in its own process, and are invoked in short blocks in turn. Round trips go through the
+runtime clients; what hello world takes for the same event in the stock one is subtracted, so that what is left is what
+the handler adds.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
-import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from litelambda.bench.contenders import FLOOR, OURS, USUAL, choose, contenders_for
+from litelambda.bench.cases import Case, make_cases
+from litelambda.bench.charts import check_chart_path, draw_warm
+from litelambda.bench.contenders import FLOOR, OURS, OURS_LEAN, USUAL, choose, contenders_for
 from litelambda.bench.environment import Environment
 from litelambda.bench.machine import describe_machine
+from litelambda.bench.mobilenet import NAME as MOBILENET
+from litelambda.bench.mobilenet import mobilenet_store
+from litelambda.bench.raw import bare_run
 from litelambda.bench.report import Progress
 from litelambda.bench.requirements import require_runtime
-from litelambda.bench.subject import (
-    Subject,
-    largest_difference,
-    load_subject,
-    make_rows,
-    predict_event,
-    read_predictions,
-)
+from litelambda.bench.subject import Subject, largest_difference, load_subject
 from litelambda.bench.summary import percentile, ratio
 from litelambda.bench.workplace import Workplace
 from litelambda.errors import BenchError, UsageError
 
-CASES = {"json_1_row": 1, "json_32_rows": 32}
+DEFAULT_MODEL = "mnist_mlp"
+_ROW_COUNTS = (1, 32)
 _BLOCK = 50
 _WARM_UP = 100
-_RAW_S = 0.5
+_MOBILENET_SHARE = 10  # a request takes some ten times longer, so that a tenth of them do
+_RAW = "raw"
 _AGREE_WITHIN = 0.02
+_CODES_WITHIN = 1
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Run the benchmark.
 
     Returns:
-        `cases` by name, in microseconds: `p50_us` and `p99_us` of ours and `usual_us` on top of hello world's median,
-        `raw_us` of the bare run in the runtime, the `ratio` of ours to the usual handler; and what they were measured
-        on.
+        `cases` by name, in microseconds: `p50_us` and `p99_us` of ours, `lean_us` of ours under the lean bootstrap and
+        `usual_us`, all on top of hello world's median; `raw_us` of the bare run in the runtime; the `ratio` of ours to
+        the usual handler and `over_raw` to the bare run; and what they were measured on.
 
     Raises:
         BenchError: The model is not in the store, a handler failed, or two handlers disagree.
@@ -56,93 +56,87 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """
     if args.invokes < 1:
         raise UsageError(f"bench warm takes --invokes >= 1, not {args.invokes}")
+    check_chart_path(args.chart)
     require_runtime()
-    subject = load_subject(args.store, args.model)
-    contenders = choose(contenders_for(subject), f"{FLOOR},{OURS},{USUAL}")
-    cases = {}
-    with Workplace(subject, package=args.package) as workplace, ExitStack() as stack:
-        started = {each.name: stack.enter_context(workplace.start(each)) for each in contenders}
-        with Progress("warm invokes", len(CASES) * -(-args.invokes // _BLOCK)) as progress:
-            for name, rows in CASES.items():
-                cases[name] = _measure_case(started, subject, rows, args.invokes, progress, name)
-    return {
+    subject = load_subject(args.store, args.model or DEFAULT_MODEL)
+    plan = [(subject, make_cases(subject, _ROW_COUNTS), args.invokes)]
+    if args.model is None:
+        large = load_subject(mobilenet_store(), MOBILENET)
+        plan.append((large, make_cases(large, (1,), f"{MOBILENET}_"), -(-args.invokes // _MOBILENET_SHARE)))
+    cases: dict[str, Any] = {}
+    notes: list[str] = []
+    with Progress(
+        "warm invokes", sum(len(each) * -(-invokes // _BLOCK) for _subject, each, invokes in plan)
+    ) as progress:
+        for each, each_cases, invokes in plan:
+            cases |= _measure(each, each_cases, invokes, args.package, progress, notes)
+    result = {
         "cases": cases,
         "invokes": args.invokes,
         "block": _BLOCK,
         "package": str(args.package) if args.package else None,
-        "notes": workplace.notes,
+        "notes": sorted(set(notes)),
         "model": subject.describe(),
         "machine": describe_machine(),
     }
+    if args.chart:
+        draw_warm(result, args.chart)
+    return result
+
+
+def _measure(
+    subject: Subject, cases: Sequence[Case], invokes: int, package: Path | None, progress: Progress, notes: list[str]
+) -> dict[str, Any]:
+    contenders = choose(contenders_for(subject), f"{FLOOR},{OURS},{OURS_LEAN},{USUAL}")
+    with Workplace(subject, package=package) as workplace, ExitStack() as stack:
+        started = {each.name: stack.enter_context(workplace.start(each)) for each in contenders}
+        measured = {case.name: _measure_case(started, subject, case, invokes, progress) for case in cases}
+        notes += workplace.notes
+    return measured
 
 
 def _measure_case(
-    environments: Mapping[str, Environment], subject: Subject, count: int, invokes: int, progress: Progress, name: str
+    environments: Mapping[str, Environment], subject: Subject, case: Case, invokes: int, progress: Progress
 ) -> dict[str, Any]:
-    rows = make_rows(subject.inputs, count)
-    event = predict_event(subject.manifest.model, rows)
-    _check_agreement(environments, event, count)
-    times: dict[str, list[float]] = {each: [] for each in environments}
+    _check_agreement(environments, subject, case)
+    times: dict[str, list[float]] = {each: [] for each in (*environments, _RAW)}
     for environment in environments.values():
         for _index in range(min(_WARM_UP, invokes)):
-            environment.invoke(event)
-    for start in range(0, invokes, _BLOCK):
-        progress.step(name)
-        for each, environment in environments.items():
-            times[each] += [environment.invoke(event).ms * 1000 for _index in range(min(_BLOCK, invokes - start))]
-    return {**_summarise(times), "raw_us": round(_raw_us(subject, count), 2), "event_bytes": len(event)}
+            environment.invoke(case.event)
+    with bare_run(subject, case.num_rows) as bare:
+        for start in range(0, invokes, _BLOCK):
+            progress.step(case.name)
+            turn = range(min(_BLOCK, invokes - start))
+            for each, environment in environments.items():
+                times[each] += [environment.invoke(case.event).ms * 1000 for _index in turn]
+            times[_RAW] += [bare.time_us() for _index in turn]
+    return _summarise(times) | {"event_bytes": len(case.event)}
 
 
 def _summarise(times: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    floor = statistics.median(times[FLOOR])
-    ours, usual = (statistics.median(times[name]) - floor for name in (OURS, USUAL))
+    floor, raw = statistics.median(times[FLOOR]), statistics.median(times[_RAW])
+    ours, lean, usual = (statistics.median(times[name]) - floor for name in (OURS, OURS_LEAN, USUAL))
     return {
         "p50_us": round(ours, 1),
         "p99_us": round(percentile(times[OURS], 99) - floor, 1),
+        "lean_us": round(lean, 1),
+        "lean_p99_us": round(percentile(times[OURS_LEAN], 99) - floor, 1),
         "usual_us": round(usual, 1),
         "usual_p99_us": round(percentile(times[USUAL], 99) - floor, 1),
         "hello_us": round(floor, 1),
+        "raw_us": round(raw, 2),
         "ratio": ratio(ours, usual),
+        "over_raw": ratio(ours, raw),
+        "lean_over_raw": ratio(lean, raw),
     }
 
 
-def _check_agreement(environments: Mapping[str, Environment], event: bytes, count: int) -> None:
+def _check_agreement(environments: Mapping[str, Environment], subject: Subject, case: Case) -> None:
     """Refuse to compare handlers that do not give the same predictions."""
-    ours, usual = (read_predictions(environments[name].invoke(event).json(), count, name) for name in (OURS, USUAL))
-    difference = largest_difference(ours, usual)
-    if not difference <= _AGREE_WITHIN:
-        raise BenchError(
-            f"{OURS} and {USUAL} differ by {difference:g} on the same rows; at most {_AGREE_WITHIN} is noise"
-        )
-
-
-def _raw_us(subject: Subject, count: int) -> float:
-    """Median time of a bare run of `count` rows in the runtime; row by row where batches are not proven safe."""
-    from serving.litert import CompiledModel
-
-    at_once = count if count in subject.manifest.batch_sizes else 1
-    data = [bytes(at_once * spec.row_bytes) for spec in subject.inputs]
-    with _quiet_stderr(), CompiledModel(subject.artifact) as model:
-        key = subject.manifest.default_signature
-        model.run(key, data, at_once)
-        times = []
-        end = time.perf_counter() + _RAW_S
-        while (started := time.perf_counter()) < end:
-            for _run in range(count // at_once):
-                model.run(key, data, at_once)
-            times.append((time.perf_counter() - started) * 1e6)
-    return statistics.median(times)
-
-
-@contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Keep what native code prints out of the progress line."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with Path(os.devnull).open("wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+    outputs = subject.manifest.signatures[subject.manifest.default_signature].outputs
+    within = _AGREE_WITHIN if all(spec.dtype.kind == "float" for spec in outputs) else _CODES_WITHIN
+    ours = case.read(environments[OURS].invoke(case.event).json(), OURS)
+    for name in (OURS_LEAN, USUAL):
+        difference = largest_difference(ours, case.read(environments[name].invoke(case.event).json(), name))
+        if not difference <= within:
+            raise BenchError(f"{OURS} and {name} differ by {difference:g} on {case.name}; at most {within} is noise")

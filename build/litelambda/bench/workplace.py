@@ -7,15 +7,18 @@ import py_compile
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import obstore
 
-from litelambda.bench.contenders import BUCKET, PREFIX, TASK_ROOT, Contender
+from litelambda.bench.contenders import BUCKET, ONNX_KEY, PREFIX, TASK_ROOT, Contender
 from litelambda.bench.environment import Environment, lambda_environ, make_interpreter
 from litelambda.bench.object_store import LoopbackS3
+from litelambda.bench.onnx_model import convert_to_onnx
+from litelambda.bench.peers import make_peer_environment
 from litelambda.bench.subject import Subject
 from litelambda.errors import BenchError
 from litelambda.paths import FUNCTIONS
@@ -55,6 +58,21 @@ class Workplace:
         objects = {f"{BUCKET}/{PREFIX}/{key}": data for key, data in subject.objects.items()}
         self._s3 = LoopbackS3(objects, latency_ms=latency_ms, bytes_per_second=bytes_per_second)
 
+    def prepare(self, contenders: Sequence[Contender]) -> list[Contender]:
+        """Make what contenders need of their own; those that cannot have it are left out, and a note says why."""
+        able = []
+        for contender in contenders:
+            try:
+                if contender.environment:
+                    make_peer_environment(*contender.environment)
+                if contender.settings.get("MODEL_KEY") == ONNX_KEY:
+                    self._s3.add(f"{BUCKET}/{ONNX_KEY}", convert_to_onnx(self._subject.artifact))
+            except BenchError as error:
+                self.notes.append(f"without {contender.name}: {error}")
+            else:
+                able.append(contender)
+        return able
+
     def start(self, contender: Contender, *, cache_bytecode: bool = False) -> Environment:
         """Start a contender and wait until it is ready.
 
@@ -71,7 +89,11 @@ class Workplace:
         extra["AWS_ENDPOINT_URL_S3"] = self._s3.url
         if tree == self._package or not cache_bytecode:
             extra["PYTHONDONTWRITEBYTECODE"] = "1"
-        command = [str(self._python), "-m", "awslambdaric", contender.handler]
+        python = self._python
+        if contender.environment:
+            peer = make_peer_environment(*contender.environment)
+            python, extra["PYTHONPATH"] = peer.python, ""
+        command = [str(python), "-m", "awslambdaric", contender.handler]
         if contender.wrapper:
             extra["AWS_LAMBDA_EXEC_WRAPPER"] = str(tree / contender.wrapper)
             command.insert(0, extra["AWS_LAMBDA_EXEC_WRAPPER"])

@@ -1,4 +1,6 @@
-"""The usual way to serve a TFLite model from Lambda: boto3, numpy, the LiteRT interpreter and Powertools.
+"""The usual way to serve a TFLite model from Lambda: boto3, numpy, an interpreter and Powertools.
+
+INTERPRETER names the module that has the interpreter: LiteRT's, its predecessor tflite-runtime's, or TensorFlow's.
 
 Written as one would write it today, with what costs nothing done right: one GET for the artifact, everything that can
 be done once done at INIT, the interpreter's tensors resized only when the batch size changes.
@@ -6,14 +8,17 @@ be done once done at INIT, the interpreter's tensors resized only when the batch
 
 from __future__ import annotations
 
+import base64
+import json
+import math
 import os
+from importlib import import_module
 from typing import Any
 
 import boto3
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
 from aws_lambda_powertools import Logger, Metrics
-from aws_lambda_powertools.event_handler import APIGatewayHttpResolver
+from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
@@ -22,7 +27,7 @@ metrics = Metrics()
 app = APIGatewayHttpResolver()
 
 artifact = boto3.client("s3").get_object(Bucket=os.environ["MODEL_BUCKET"], Key=os.environ["MODEL_KEY"])
-interpreter = Interpreter(model_content=artifact["Body"].read(), num_threads=1)
+interpreter = import_module(os.environ["INTERPRETER"]).Interpreter(model_content=artifact["Body"].read(), num_threads=1)
 interpreter.allocate_tensors()
 signature = interpreter.get_signature_runner("predict")
 inputs, outputs = signature.get_input_details(), signature.get_output_details()
@@ -61,6 +66,43 @@ def predict(model: str) -> dict[str, Any]:
         return {"predictions": next(iter(results.values())).tolist()}
     columns = {name: result.tolist() for name, result in results.items()}
     return {"predictions": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]}
+
+
+@app.post("/v2/models/<model>/infer")
+def infer(model: str) -> Response[bytes]:
+    """The Open Inference Protocol's inference with binary tensors; without JSON in front, one raw tensor."""
+    body = base64.b64decode(app.current_event["body"])
+    length = int(app.current_event.headers["inference-header-content-length"])
+    results = run(read_tensors(json.loads(body[:length])["inputs"] if length else None, body, length))
+    rows = len(next(iter(results.values())))
+    metrics.add_metric(name="Predictions", unit=MetricUnit.Count, value=rows)
+    logger.info("predicted", extra={"model": model, "rows": rows})
+    described = [
+        {
+            "name": name,
+            "shape": result.shape,
+            "datatype": "FP32" if result.dtype == np.float32 else result.dtype.name.upper(),
+            "parameters": {"binary_data_size": result.nbytes},
+        }
+        for name, result in results.items()
+    ]
+    document = json.dumps({"model_name": model, "outputs": described}).encode()
+    headers = {"Inference-Header-Content-Length": str(len(document))}
+    content = document + b"".join(result.tobytes() for result in results.values())
+    return Response(200, "application/octet-stream", content, headers)
+
+
+def read_tensors(described: list[dict[str, Any]] | None, body: bytes, offset: int) -> dict[str, Any]:
+    """The tensors behind the JSON that describes them; the whole body where nothing does."""
+    if described is None:
+        ((name, detail),) = inputs.items()
+        return {name: np.frombuffer(body, detail["dtype"]).reshape(-1, *detail["shape"][1:])}
+    tensors = {}
+    for tensor in described:
+        dtype, count = inputs[tensor["name"]]["dtype"], math.prod(tensor["shape"])
+        tensors[tensor["name"]] = np.frombuffer(body, dtype, count, offset).reshape(tensor["shape"])
+        offset += tensors[tensor["name"]].nbytes
+    return tensors
 
 
 @logger.inject_lambda_context
