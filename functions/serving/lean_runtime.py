@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Context", "Fault", "RuntimeClient", "RuntimeClientError", "main", "serve"]
 
 _BASE = "/2018-06-01/runtime"
-_RECEIVE_BYTES = 256 * 1024
+_RECEIVE_BYTES = 64 * 1024  # a buffer that malloc keeps: a larger one would be mapped anew for every call
 _TOO_LARGE = 413
 _CLIENT_CONTEXT, _IDENTITY = "lambda-runtime-client-context", "lambda-runtime-cognito-identity"
 
@@ -167,8 +167,8 @@ def _receive_chunks(connection: socket, data: bytes) -> bytes:
         data = _receive_until(connection, data, b"\r\n")
         line, _, data = data.partition(b"\r\n")
         length = int(line.partition(b";")[0], 16)
-        while len(data) < length + 2:
-            data += _receive(connection)
+        if len(data) < length + 2:
+            data = _receive_exactly(connection, data, length + 2)
         if not length:
             return b"".join(chunks)  # there are no trailers in this API
         chunks.append(data[:length])
