@@ -58,10 +58,29 @@ lock: $(VENV)/.bootstrapped  ## renew the locks in requirements/ from pyproject.
 	$(LOCK) --group pyproject.toml:functions --no-deps -o requirements/functions.txt
 	$(LOCK) --group pyproject.toml:scoring -c requirements/dev.txt -o requirements/scoring.txt
 	$(LOCK) --group pyproject.toml:sam -o requirements/sam.txt
+	for client in $(CONTRACT_CLIENTS); do \
+	  $(LOCK) --group pyproject.toml:contract-$$client -o requirements/contract-$$client.txt; \
+	done
 	$(LOCK) --group pyproject.toml:bench-onnxruntime -c requirements/dev.txt -o requirements/bench-onnxruntime.txt
 	$(LOCK) --group pyproject.toml:bench-runtime-client -c requirements/dev.txt -o requirements/bench-runtime-client.txt
 	$(LOCK) --group pyproject.toml:bench-tf2onnx -c requirements/dev.txt -o requirements/bench-tf2onnx.txt
 	$(LOCK) --group pyproject.toml:bench-tflite-runtime -o requirements/bench-tflite-runtime.txt
+
+# ---- contract: real clients, each in an environment of its own, against the service
+CONTRACT_CLIENTS := triton kserve ovmsclient mlserver schemathesis
+CONTRACT_VENVS := $(CONTRACT_CLIENTS:%=.venv-contract-%/.up-to-date)
+
+.PHONY: test-contract
+
+test-contract: setup $(CONTRACT_VENVS)  ## tritonclient, KServe, ovmsclient, MLServer and schemathesis against the service
+	@started=$$SECONDS; LITELAMBDA_TEST_CONTRACT=1 $(BIN)/python -m pytest -q tests/contract; \
+	echo "test-contract: done in $$((SECONDS - started)) s"
+
+.venv-contract-%/.up-to-date: requirements/contract-%.txt | $(VENV)/.up-to-date
+	@echo "test-contract: installing the locked $* in .venv-contract-$*"
+	@$(BIN)/python -m venv --clear --without-pip .venv-contract-$*
+	@$(UV) pip sync --quiet --python .venv-contract-$*/bin/python --require-hashes $<
+	@touch $@
 
 # ---- deployment: what ships, and the SAM command line, which has an environment of its own
 ARCH ?= arm64

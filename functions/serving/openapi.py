@@ -41,23 +41,23 @@ def answer(request: Request, repository: ModelRepository) -> Response:
     if request.method != "GET":
         raise MethodNotAllowedError(f"{request.method} is not allowed here, use GET")
     names = repository.published_names()
-    manifests = []
+    models = []
     for start in range(0, min(len(names), MAX_MODELS), _AT_ONCE):
         block = names[start : min(start + _AT_ONCE, MAX_MODELS)]
-        for name, fetch in [(name, Background(repository.manifest, name)) for name in block]:
+        for name, fetch in [(name, Background(_describe, repository, name)) for name in block]:
             try:
-                manifests.append(fetch.result())
+                models.append(fetch.result())
             except ServingError as error:
                 repository.warn(f"openapi.json leaves {name} out: {error}")
-    return Response(200, dumps(document(manifests)), route="openapi")
+    return Response(200, dumps(document(models)), route="openapi")
 
 
-def document(manifests: list[Manifest]) -> dict[str, Any]:
-    """The OpenAPI document of a service with these models."""
+def document(models: list[tuple[Manifest, list[str]]]) -> dict[str, Any]:
+    """The OpenAPI document of a service with these models, each with its aliases."""
     paths = _server_paths()
     schemas = dict(COMMON_SCHEMAS)
-    for manifest in manifests:
-        paths |= _tensorflow_serving_paths(manifest)
+    for manifest, aliases in models:
+        paths |= _tensorflow_serving_paths(manifest, aliases)
         paths |= _inference_protocol_paths(manifest)
         schemas |= model_schemas(manifest)
     return {
@@ -71,6 +71,10 @@ def document(manifests: list[Manifest]) -> dict[str, Any]:
         "paths": paths,
         "components": {"schemas": schemas},
     }
+
+
+def _describe(repository: ModelRepository, name: str) -> tuple[Manifest, list[str]]:
+    return repository.manifest(name), sorted(repository.family(name).aliases.targets)
 
 
 def _server_paths() -> dict[str, Any]:
@@ -94,13 +98,13 @@ def _server_paths() -> dict[str, Any]:
     }
 
 
-def _tensorflow_serving_paths(manifest: Manifest) -> dict[str, Any]:
+def _tensorflow_serving_paths(manifest: Manifest, aliases: list[str]) -> dict[str, Any]:
     name = manifest.model
     paths = {}
     for suffix, parameter in (
         ("", None),
         ("/versions/{version}", {"type": "integer", "minimum": 0, "maximum": 999999999}),
-        ("/labels/{label}", {"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9_.-]{0,127}$"}),
+        ("/labels/{label}", {"enum": aliases}),
     ):
         key = suffix[1:].partition("/")[0]
         parameters = [] if parameter is None else [_path_parameter(suffix, parameter)]

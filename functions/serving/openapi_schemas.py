@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMON_SCHEMAS", "model_schemas"]
 
-_LARGEST_FLOAT = {2: 65504.0, 4: 3.4028234e38, 8: 1.7976931348623157e308}
+_FLOATS_BELOW = {2: 65520.0, 4: 3.4028235677973366e38}
+"""From here on, a number no longer rounds to one that the dtype of so many bytes can hold."""
+
 _STRINGS = {"type": "array", "items": {"type": "string"}}
 
 
@@ -97,8 +99,16 @@ def _predict_request(manifest: Manifest) -> dict[str, Any]:
 def _predict_response(manifest: Manifest) -> dict[str, Any]:
     outputs = manifest.signatures[manifest.default_signature].outputs
     single = len(outputs) == 1
-    rows = _row(outputs[0]) if single else _object({spec.name: _row(spec) for spec in outputs})
-    whole = _whole(outputs[0]) if single else _object({spec.name: _whole(spec) for spec in outputs})
+    rows = (
+        _row(outputs[0], bounded=False)
+        if single
+        else _object({spec.name: _row(spec, bounded=False) for spec in outputs})
+    )
+    whole = (
+        _whole(outputs[0], bounded=False)
+        if single
+        else _object({spec.name: _whole(spec, bounded=False) for spec in outputs})
+    )
     forms = [_object({"outputs": whole})]
     if all(spec.batched for spec in outputs):
         forms.append(_object({"predictions": {"type": "array", "items": rows}}))
@@ -118,6 +128,7 @@ def _infer_request(manifest: Manifest) -> dict[str, Any]:
                 "minItems": count,
                 "maxItems": count,
                 "items": {"oneOf": [_infer_input(spec) for spec in signature.inputs]},
+                "allOf": [{"contains": _object({"name": {"const": spec.name}})} for spec in signature.inputs],
             },
             "outputs": {
                 "type": "array",
@@ -140,7 +151,7 @@ def _infer_input(spec: TensorSpec) -> dict[str, Any]:
             "parameters": {"type": "object"},
             "data": {"anyOf": [_whole(spec), flat]} if len(spec.shape) > 1 else flat,
         },
-        ["name", "datatype", "shape"],
+        ["name", "datatype", "shape", "data"],
     )
 
 
@@ -173,28 +184,30 @@ def _shape(spec: TensorSpec) -> dict[str, Any]:
     return {"type": "array", "prefixItems": sizes, "minItems": len(sizes), "maxItems": len(sizes)}
 
 
-def _row(spec: TensorSpec) -> dict[str, Any]:
-    return _nested(spec.dtype, spec.shape[1:] if spec.batched else spec.shape)
+def _row(spec: TensorSpec, *, bounded: bool = True) -> dict[str, Any]:
+    return _nested(spec.dtype, spec.shape[1:] if spec.batched else spec.shape, bounded)
 
 
-def _whole(spec: TensorSpec) -> dict[str, Any]:
+def _whole(spec: TensorSpec, *, bounded: bool = True) -> dict[str, Any]:
     if not spec.batched:
-        return _nested(spec.dtype, spec.shape)
-    return {"type": "array", "minItems": 1, "items": _row(spec)}
+        return _nested(spec.dtype, spec.shape, bounded)
+    return {"type": "array", "minItems": 1, "items": _row(spec, bounded=bounded)}
 
 
-def _nested(dtype: Dtype, shape: Sequence[int]) -> dict[str, Any]:
-    schema = _value(dtype)
+def _nested(dtype: Dtype, shape: Sequence[int], bounded: bool) -> dict[str, Any]:
+    schema = _value(dtype) if bounded or dtype.kind != "float" else {"type": "number"}
     for size in reversed(shape):
         schema = {"type": "array", "minItems": size, "maxItems": size, "items": schema}
     return schema
 
 
 def _value(dtype: Dtype) -> dict[str, Any]:
+    """What a request may hold for one element; answers may hold more, NaN and infinities that a model made."""
     if dtype.kind == "bool":
         return {"type": "boolean"}
     if dtype.kind == "float":
-        return {"type": "number", "minimum": -_LARGEST_FLOAT[dtype.itemsize], "maximum": _LARGEST_FLOAT[dtype.itemsize]}
+        limit = _FLOATS_BELOW.get(dtype.itemsize)
+        return {"type": "number", **({"exclusiveMinimum": -limit, "exclusiveMaximum": limit} if limit else {})}
     bits = dtype.itemsize * 8
     signed = not dtype.name.startswith("u")
     return {"type": "integer", "minimum": -(1 << (bits - 1)) if signed else 0,

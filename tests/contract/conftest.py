@@ -21,6 +21,14 @@ LABELS = ["cat", "dog", "fox"]
 _TIMEOUT_S = 120
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave the clients to `make test-contract`: their environments take more room than everything else together."""
+    if not os.environ.get("LITELAMBDA_TEST_CONTRACT"):
+        for item in items:
+            if item.path.is_relative_to(CLIENTS.parent):
+                item.add_marker(pytest.mark.skip(reason="real clients: run `make test-contract`"))
+
+
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Address of a service with a store of golden models, "127.0.0.1:port"."""

@@ -59,3 +59,13 @@ def test_mlserver_infer(service: str, tmp_path: Any) -> None:
         assert len(answers) == len(lines), done.stdout + done.stderr
         for answer in answers:
             assert answer["outputs"][0]["shape"] == [1, 3], answer
+
+
+def test_schemathesis(service: str, tmp_path: Any) -> None:
+    """The service keeps every promise of its OpenAPI document, whatever is generated from it; nothing is a 5xx."""
+    most = "^(?!/v[12]/models/(dtype_|half|two_by_two/(versions|labels)))"
+    command = [tool("schemathesis", "schemathesis"), "--config-file", str(CLIENTS.parent / "schemathesis.toml"), "run",
+               f"http://{service}/openapi.json", "--max-examples", "8", "--phases", "coverage,fuzzing",
+               "--seed", "1", "--include-path-regex", most]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
