@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+import uuid
 from typing import TYPE_CHECKING, Any
 
 from litelambda.errors import LitelambdaError, UsageError
@@ -109,7 +110,9 @@ def _on_aws(job: Job, arguments: argparse.Namespace) -> dict[str, Any]:
 
     try:
         client = boto3.client("stepfunctions")
-        started = client.start_execution(stateMachineArn=machine, input=orjson.dumps(job.to_dict()).decode())
+        name = f"litelambda-{uuid.uuid4().hex}"
+        request = orjson.dumps(job.to_dict()).decode()
+        started = client.start_execution(stateMachineArn=machine, name=name, input=request)
         arn = started["executionArn"]
         print(f"litelambda: started {arn}", file=sys.stderr)
         while (state := client.describe_execution(executionArn=arn))["status"] == "RUNNING":

@@ -1,0 +1,215 @@
+"""The Distributed Map state machine, executed by moto with the real handler as its Lambda function."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import re
+import time
+import uuid
+from unittest.mock import patch
+
+import boto3
+import numpy as np
+import pytest
+from moto.awslambda_simple.models import LambdaSimpleBackend
+from moto.core.config import default_user_config
+
+from litelambda.errors import UsageError
+from litelambda.paths import PROJECT
+from litelambda.score import ScoreError, score
+from score_stack import BUCKET, score_stack
+from scoring_files import as_jsonl, expected, make_rows, read_jsonl
+
+_SUBSTITUTIONS = {
+    "ScoreFunctionArn": "arn:aws:lambda:eu-west-1:123456789012:function:score",
+    "ShardBytes": "2000",
+    "MaxConcurrency": "4",
+    "ToleratedFailurePercentage": "50",
+}
+
+
+def definition(**changes: str) -> str:
+    """The state machine as CloudFormation would fill it in, its pauses shortened."""
+    text = (PROJECT / "infra" / "scoring.asl.json").read_text(encoding="utf-8")
+    values = {**_SUBSTITUTIONS, **changes}
+    text = re.sub(r"\$\{(\w+)\}", lambda match: values[match[1]], text)
+    return re.sub(r'"IntervalSeconds": \d+, "MaxAttempts": \d+', '"IntervalSeconds": 1, "MaxAttempts": 3', text)
+
+
+@pytest.fixture
+def stack(tmp_path, monkeypatch):
+    monkeypatch.setattr("serving.scoring.s3._ATTEMPTS", 1)
+    monkeypatch.setitem(default_user_config, "stepfunctions", {"execute_state_machine": True})
+    monkeypatch.setitem(default_user_config, "lambda", {"use_docker": False})
+    with score_stack(tmp_path, monkeypatch) as made:
+
+        def invoke(_self, function_name, qualifier, body, headers, response_headers):
+            try:
+                return json.dumps(made.invoke(json.loads(body)))
+            except Exception as error:  # noqa: BLE001 - as the runtime client reports it
+                response_headers["x-amz-function-error"] = "Unhandled"
+                return json.dumps({"errorType": type(error).__name__, "errorMessage": str(error)})
+
+        trust = {"Version": "2012-10-17", "Statement": []}
+        iam = boto3.client("iam")
+        role = iam.create_role(RoleName="score", AssumeRolePolicyDocument=json.dumps(trust))["Role"]["Arn"]
+        boto3.client("lambda").create_function(
+            FunctionName="score", Runtime="python3.13", Role=role, Handler="score.handler", Code={"ZipFile": b"unused"}
+        )
+        with patch.object(LambdaSimpleBackend, "invoke", invoke):
+            yield made
+
+
+def create(changes=None) -> str:
+    client = boto3.client("stepfunctions")
+    role = "arn:aws:iam::123456789012:role/machine"
+    made = client.create_state_machine(name="score", definition=definition(**(changes or {})), roleArn=role)
+    return made["stateMachineArn"]
+
+
+def execute(machine, request):
+    """Run it to its end."""
+    client = boto3.client("stepfunctions")
+    name = uuid.uuid4().hex  # moto makes none
+    arn = client.start_execution(stateMachineArn=machine, name=name, input=json.dumps(request))["executionArn"]
+    for _attempt in range(600):
+        state = client.describe_execution(executionArn=arn)
+        if state["status"] != "RUNNING":
+            return state
+        time.sleep(0.1)
+    raise AssertionError("the execution never ends")
+
+
+def summary_of(stack, state):
+    return json.loads(stack.get(json.loads(state["output"])["summary"].removeprefix(f"s3://{BUCKET}/")))
+
+
+def merged(stack, summary):
+    """All predictions of a run, in the order of its shards."""
+    keys = [part["url"].removeprefix(f"s3://{BUCKET}/") for part in summary["parts"]]
+    return np.array([line["prediction"] for key in keys for line in read_jsonl(stack.get(key))], np.float32)
+
+
+def npy(rows) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, rows)
+    return stream.getvalue()
+
+
+def test_shards_of_one_prefix_add_up(stack):
+    """Over 50 shards of text and arrays, some of them throttled at first: every row is in one part, once."""
+    text, array, small = make_rows(1200, seed=1), make_rows(900, seed=2), make_rows(3, seed=3)
+    stack.put("big/a.jsonl", as_jsonl(text))
+    stack.put("big/b.npy", npy(array))
+    stack.put("big/c.jsonl", as_jsonl(small))
+    stack.put("big/ignored.txt", b"no rows")
+    throttled = []
+
+    def fault(operation, key):
+        if operation == "GetObject" and key.startswith("big/") and len(throttled) < 5:
+            throttled.append(key)
+            return 503
+        return None
+
+    stack.fault = fault
+    state = execute(create(), {"input": f"s3://{BUCKET}/big/", "output": f"s3://{BUCKET}/runs/"})
+    assert state["status"] == "SUCCEEDED", state
+    assert len(throttled) == 5
+    summary = summary_of(stack, state)
+    assert summary["output"]["num_shards"] == len(summary["parts"]) >= 50
+    assert (summary["rows_in"], summary["rows_out"], summary["rows_bad"]) == (2103, 2103, 0)
+    assert sum(summary["predictions"]["probabilities"]["classes"].values()) == 2103
+    np.testing.assert_array_equal(merged(stack, summary), expected(np.concatenate([text, array, small])))
+
+
+def test_a_run_with_failing_shards(stack):
+    """Shards that cannot be scored are listed with their reasons; all others are there and add up."""
+    rows = make_rows(3)
+    for index in range(60):
+        bad = index % 10 == 3
+        stack.put(f"many/{index:02d}.jsonl", b"nonsense\n" if bad else as_jsonl(rows))
+    machine = create()
+    state = execute(machine, {"input": f"s3://{BUCKET}/many/", "output": f"s3://{BUCKET}/runs/"})
+    (key,) = [key for key in stack.list("runs/") if re.fullmatch(r"runs/\w+/summary.json", key)]
+    summary = json.loads(stack.get(key))
+    assert (len(summary["parts"]), len(summary["failed"])) == (54, 6)
+    assert {failure["error"] for failure in summary["failed"]} == {"TooManyBadRowsError"}
+    assert (summary["rows_in"], summary["rows_out"]) == (162, 162)
+    assert len(merged(stack, summary)) == 162
+    # moto does not know tolerated failures: it fails the map, whose catch leads here.
+    assert state["status"] in {"SUCCEEDED", "FAILED"}
+    if state["status"] == "FAILED":
+        assert state["error"] == "TooManyShardsFailed"
+        assert key in state["cause"]
+
+    # Mended, and started again: a new run, since the input is another; what was good is scored again under its name.
+    for index in range(3, 60, 10):
+        stack.put(f"many/{index:02d}.jsonl", as_jsonl(rows))
+    state = execute(machine, {"input": f"s3://{BUCKET}/many/", "output": f"s3://{BUCKET}/runs/"})
+    assert state["status"] == "SUCCEEDED"
+    assert summary_of(stack, state)["rows_out"] == 180
+
+
+def test_starting_a_run_again_scores_nothing_twice(stack):
+    """The same input and model are the same run: its shards are found done."""
+    stack.put("big/a.jsonl", as_jsonl(make_rows(300)))
+    machine, request = create(), {"input": f"s3://{BUCKET}/big/a.jsonl", "output": f"s3://{BUCKET}/runs/"}
+    first = summary_of(stack, execute(machine, request))
+    written = {key: stack.s3.head_object(Bucket=BUCKET, Key=key)["LastModified"] for key in stack.list("runs/")}
+    stack.calls.clear()
+    second = summary_of(stack, execute(machine, request))
+    assert first["rows_out"] == second["rows_out"] == 300
+    puts = {key for operation, key in stack.calls if operation == "PutObject"}
+    assert {key.rpartition("/")[2] for key in puts} == {"shards.json", "summary.json"}
+    assert written.keys() == set(stack.list("runs/"))
+
+
+def test_an_upload_starts_a_run(stack):
+    """EventBridge's event of an uploaded object is a request, too; a shard longer than an invocation goes on."""
+    rows = make_rows(900)
+    etag = stack.put("bulk/a.jsonl", as_jsonl(rows))
+    event = json.loads((PROJECT / "tests" / "events" / "eventbridge_object_created.json").read_text(encoding="utf-8"))
+    event["detail"]["object"] = {"key": "bulk/a.jsonl", "size": 1, "etag": etag}
+    stops = []
+
+    def must_stop(run, limit):
+        stops.append(run)
+        return run._means.time_left is not None and len(stops) % 2 == 0
+
+    with (
+        patch("serving.scoring.engine._Run._must_stop", must_stop),
+        patch("serving.scoring.formats.text.CHUNK_BYTES", 4000),
+        patch("serving.scoring.storage.MIN_PART_BYTES", 6000),
+        patch("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", 5000),
+    ):
+        state = execute(create({"ShardBytes": "40000"}), event)
+    assert state["status"] == "SUCCEEDED", state
+    summary = summary_of(stack, state)
+    assert summary["output"]["url"].startswith(f"s3://{BUCKET}/predictions/")
+    np.testing.assert_array_equal(merged(stack, summary), expected(rows))
+    assert stops
+
+
+def arguments(machine: str, source: str, output: str) -> argparse.Namespace:
+    return argparse.Namespace(
+        input=source, output=output, model="tiny_int8", on="aws", state_machine=machine, input_format=None,
+        output_format=None, passthrough=None, tolerate=0.01, resize=False,
+    )  # fmt: skip
+
+
+def test_the_command_submits_and_waits(stack, monkeypatch):
+    """`litelambda score --on aws` starts the state machine, waits for it, and answers with the run's summary."""
+    monkeypatch.setattr("litelambda.score._POLL_SECONDS", 0.1)
+    stack.put("big/a.jsonl", as_jsonl(make_rows(100)))
+    machine = create()
+    result = score(arguments(machine, f"s3://{BUCKET}/big/", f"s3://{BUCKET}/runs/"))
+    assert (result["rows_out"], result["failed"]) == (100, 0)
+    with pytest.raises(ScoreError, match="FAILED"):
+        score(arguments(machine, f"s3://{BUCKET}/nothing/", f"s3://{BUCKET}/runs/"))
+    for source, output in (("rows.jsonl", f"s3://{BUCKET}/runs/"), (f"s3://{BUCKET}/big/", f"s3://{BUCKET}/a.jsonl")):
+        with pytest.raises(UsageError):
+            score(arguments(machine, source, output))
+    with pytest.raises(UsageError, match="state-machine"):
+        score(arguments("", "s3://a/b", "s3://a/c/"))
