@@ -19,8 +19,8 @@ def list_models(store_url: str) -> list[Model]:
         store_url: `file:///…` or `s3://bucket/prefix`; one that was never published to is empty.
 
     Returns:
-        `{"model", "versions": [{"version", "digest", "created", "metrics"}], "aliases": {alias: version}}` each,
-        sorted by name, versions ascending.
+        `{"model", "versions": [{"version", "digest", "created", "metrics"}], "aliases": {alias: version},
+        "canary": {alias: {version: percent}}, "shadow": {alias: version}}` each, sorted by name, versions ascending.
 
     Raises:
         StoreError: the store refused.
@@ -31,6 +31,7 @@ def list_models(store_url: str) -> list[Model]:
             "model": model,
             "versions": [_version(store, model, version) for version in store.list_versions(model)],
             "aliases": store.read_aliases(model),
+            **store.read_traffic(model),
         }
         for model in store.list_models()
     ]
@@ -43,14 +44,13 @@ def describe_models(models: Sequence[Model], store_url: str) -> str:
     rows = [("MODEL", "VERSION", "CREATED", "ALIASES", "QUANTIZED", "DIGEST")]
     for model in models:
         for version in reversed(model["versions"]):
-            aliases = [alias for alias, target in model["aliases"].items() if target == version["version"]]
             figures = version["metrics"].get("quantized", {}).items()
             rows.append(
                 (
                     model["model"],
                     str(version["version"]),
                     version["created"],
-                    " ".join(sorted(aliases)),
+                    " ".join(_roles(model, version["version"])),
                     " ".join(f"{name} {value:.4g}" for name, value in figures),
                     version["digest"][:12],
                 )
@@ -58,6 +58,14 @@ def describe_models(models: Sequence[Model], store_url: str) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
     return "\n".join(lines)
+
+
+def _roles(model: Model, version: int) -> list[str]:
+    """What a version is to the aliases: their target, a canary for so many percent, or a shadow."""
+    targets = sorted(alias for alias, target in model["aliases"].items() if target == version)
+    shares = {alias: shares[str(version)] for alias, shares in model["canary"].items() if str(version) in shares}
+    canaries = [f"{alias}:canary={percent:g}%" for alias, percent in sorted(shares.items())]
+    return targets + canaries + [f"{alias}:shadow" for alias, number in model["shadow"].items() if number == version]
 
 
 def _version(store: ArtifactStore, model: str, version: int) -> dict[str, Any]:

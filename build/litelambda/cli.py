@@ -119,13 +119,33 @@ def _add_alias(commands: Any) -> None:
     parser.add_argument("model", metavar="NAME")
     parser.add_argument("alias", metavar="ALIAS", help="latest, stable, …")
     parser.add_argument("version", metavar="VERSION", type=int)
+    parser.add_argument(
+        "--canary", action="append", default=[], type=_share, metavar="VERSION=PERCENT",
+        help="let this version answer so many percent of the alias' requests; may be given several times",
+    )  # fmt: skip
+    parser.add_argument(
+        "--shadow", type=int, metavar="VERSION",
+        help="run this version beside the one that answers, and count where it decides otherwise",
+    )  # fmt: skip
 
 
 def _alias(arguments: argparse.Namespace) -> None:
     from litelambda.store import open_publishing_store
 
-    open_publishing_store(arguments.store).set_alias(arguments.model, arguments.alias, arguments.version)
-    print(f"{arguments.model}: {arguments.alias} is now version {arguments.version}", file=sys.stderr)
+    store, canary = open_publishing_store(arguments.store), dict(arguments.canary)
+    store.set_alias(arguments.model, arguments.alias, arguments.version, canary, arguments.shadow)
+    others = [f"version {version} for {percent:g} % of requests" for version, percent in canary.items()]
+    others += [f"version {arguments.shadow} as its shadow"] if arguments.shadow else []
+    names = ", ".join([f"version {arguments.version}", *others])
+    print(f"{arguments.model}: {arguments.alias} is now {names}", file=sys.stderr)
+
+
+def _share(text: str) -> tuple[int, float]:
+    version, _, percent = text.partition("=")
+    try:
+        return int(version), float(percent.rstrip("%"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share: expected VERSION=PERCENT, as in 8=10") from None
 
 
 def _add_serve(commands: Any) -> None:

@@ -15,7 +15,7 @@ import json
 import random
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,13 +110,49 @@ class ArtifactStore:
         document, _ = self._read_aliases(model)
         return {name: target for name, target in document.items() if name not in RESERVED_NAMES}
 
-    def set_alias(self, model: str, alias: str, version: int) -> None:
+    def read_traffic(self, model: str) -> dict[str, Document]:
+        """A model's `{"canary": {alias: {version: percent}}, "shadow": {alias: version}}`."""
+        document, _ = self._read_aliases(model)
+        return {name: document.get(name, {}) for name in ("canary", "shadow")}
+
+    def set_alias(
+        self,
+        model: str,
+        alias: str,
+        version: int,
+        canary: Mapping[int, float] | None = None,
+        shadow: int | None = None,
+    ) -> None:
         """Point an alias at a published version, forward or back.
 
+        Args:
+            model: the model.
+            alias: its alias.
+            version: what answers the alias' requests.
+            canary: percentages of those requests that other versions answer instead; what was set before goes.
+            shadow: a version that runs beside the one that answers, to be compared; what was set before goes.
+
         Raises:
-            PublishError: no such version, the name is not allowed, or other writers never let this one through.
+            PublishError: no such version, a name or percentage that is not allowed, or other writers never let this
+                one through.
         """
-        self._change_alias(model, alias, version, lambda _: True)
+        shares = dict(canary or {})
+        if any(not 0 < percent <= 100 for percent in shares.values()) or sum(shares.values()) > 100:
+            raise PublishError(f"the shares of canaries must be over 0 and no more than 100 together, not {shares}")
+        if version in shares or shadow == version:
+            raise PublishError(f"version {version} is what {alias} points at: it cannot be its own canary or shadow")
+
+        def change(document: Document) -> bool:
+            document[alias] = version
+            for name, value in (("canary", {str(key): share for key, share in shares.items()}), ("shadow", shadow)):
+                others = {key: other for key, other in document.pop(name, {}).items() if key != alias}
+                if value:
+                    others[alias] = value
+                if others:
+                    document[name] = others
+            return True
+
+        self._change_aliases(model, alias, [version, *shares, *([shadow] if shadow else [])], change)
 
     def advance_alias(self, model: str, alias: str, version: int) -> None:
         """Point an alias at a version unless it points at a later one: a slow publisher does not turn it back.
@@ -124,19 +160,29 @@ class ArtifactStore:
         Raises:
             PublishError: as `set_alias`.
         """
-        self._change_alias(model, alias, version, lambda current: current is None or current < version)
 
-    def _change_alias(self, model: str, alias: str, version: int, wanted: Callable[[int | None], bool]) -> None:
+        def change(document: Document) -> bool:
+            current = document.get(alias)
+            document[alias] = version
+            return current is None or current < version
+
+        self._change_aliases(model, alias, [version], change)
+
+    def _change_aliases(
+        self, model: str, alias: str, versions: Sequence[int], change: Callable[[Document], bool]
+    ) -> None:
+        """Let `change` edit the document, with pins for `versions`, until no other writer interferes.
+
+        It says whether there is anything to write.
+        """
         if not is_valid_name(alias) or alias.isdecimal() or alias in RESERVED_NAMES:
             raise PublishError(f"{alias!r} cannot be an alias: letters, digits, _ . and - make one, a number does not")
-        manifest = self.read_manifest(model, version)
-        pin = {"manifest_sha256": hashlib.sha256(manifest).hexdigest(), "artifact": json.loads(manifest)["artifact"]}
+        pins = {str(version): self._pin(model, version) for version in versions}
         for _ in range(_ATTEMPTS):
             document, tag = self._read_aliases(model)
-            if not wanted(document.get(alias)):
+            if not change(document):
                 return
-            document[alias] = version
-            _pin(document, version, pin)
+            _set_pins(document, pins)
             try:
                 content = json.dumps(document, separators=(",", ":")).encode()
                 self._objects.replace(f"{model}/{ALIASES_NAME}", content, tag)
@@ -148,6 +194,10 @@ class ArtifactStore:
             f"{model}/{ALIASES_NAME} in {self.url} changes all the time: {alias} was not moved; try again"
         )
 
+    def _pin(self, model: str, version: int) -> dict[str, str]:
+        manifest = self.read_manifest(model, version)
+        return {"manifest_sha256": hashlib.sha256(manifest).hexdigest(), "artifact": json.loads(manifest)["artifact"]}
+
     def _read_aliases(self, model: str) -> tuple[Document, str | None]:
         try:
             content, tag = self._objects.read(f"{model}/{ALIASES_NAME}")
@@ -157,9 +207,9 @@ class ArtifactStore:
         return document, tag
 
 
-def _pin(document: Document, version: int, pin: Mapping[str, str]) -> None:
-    """Add what a side-by-side fetch of a version needs; drop the pins that nothing points at any more."""
-    pins = {**document.get("versions", {}), str(version): pin}
+def _set_pins(document: Document, new: Mapping[str, Mapping[str, str]]) -> None:
+    """Add what a side-by-side fetch of these versions needs; drop the pins that nothing points at any more."""
+    pins = {**document.get("versions", {}), **new}
     targets = {str(target) for name, target in document.items() if name not in RESERVED_NAMES}
     targets |= {number for shares in document.get("canary", {}).values() for number in shares}
     targets |= {str(target) for target in document.get("shadow", {}).values()}

@@ -176,8 +176,8 @@ def test_aliases_carry_what_a_side_by_side_fetch_needs(store: ArtifactStore) -> 
     content, tag = objects.read("digits/aliases.json")
     more = {**json.loads(content), "canary": {"latest": {"1": 10}}}
     objects.replace("digits/aliases.json", json.dumps(more).encode(), tag)
-    store.set_alias("digits", "latest", 2)
-    store.set_alias("digits", "latest", 3)
+    store.advance_alias("digits", "latest", 2)
+    store.advance_alias("digits", "latest", 3)
     document = json.loads(objects.read("digits/aliases.json")[0])
     assert document["canary"] == {"latest": {"1": 10}}
     assert document["versions"] == {
