@@ -303,12 +303,15 @@ class CompiledModel:
             self.close()
             raise
 
-    def run(self, signature_key: str, inputs: Sequence[Buffer], batch: int | None = None) -> list[bytes]:
+    def run(
+        self, signature_key: str, inputs: Sequence[Buffer | Callable[[memoryview], None]], batch: int | None = None
+    ) -> list[bytes]:
         """Run one signature once.
 
         Args:
             signature_key: which entry point.
-            inputs: row-major little-endian bytes per input, in the order of `Signature.inputs`.
+            inputs: row-major little-endian bytes per input, in the order of `Signature.inputs`; or a function that
+                writes them to where the runtime reads them, which saves who reads a file a copy.
             batch: rows in each batched input; None or 1 for one. Another number resizes the model, which is safe
                 only where the manifest's `batching` says it was proven (a stale output would corrupt the heap).
 
@@ -459,7 +462,10 @@ class CompiledModel:
         return types
 
     @staticmethod
-    def _fill(buffers: _Buffers, index: int, data: Buffer, spec: TensorSpec) -> None:
+    def _fill(buffers: _Buffers, index: int, data: Buffer | Callable[[memoryview], None], spec: TensorSpec) -> None:
+        if callable(data):
+            data(buffers.views[index])
+            return
         source = memoryview(data)
         if source.nbytes != buffers.sizes[index]:
             raise LiteRtError(f"input {spec.name!r} takes {buffers.sizes[index]} bytes, got {source.nbytes}")

@@ -6,15 +6,17 @@ Only sizes that the manifest's `batching` lists were proven safe: no other is ev
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from typing_extensions import Buffer
 
     from serving.litert import CompiledModel, Signature
     from serving.tensor import TensorSpec
 
-__all__ = ["BatchRunner", "row_bytes", "row_shape"]
+__all__ = ["BatchRunner", "Column", "row_bytes", "row_shape"]
 
 _SMALLEST_BATCH = 8  # between one row and this, a resize costs more than it saves
 _TRIALS = 2  # timed runs of each size; the one that pays for the resize is not among them
@@ -35,6 +37,13 @@ def row_bytes(spec: TensorSpec) -> int:
     for dimension in row_shape(spec):
         size *= dimension
     return size
+
+
+class Column(Protocol):
+    """The rows of one input: bytes in memory, or bytes in a file that are read when they are needed."""
+
+    def __getitem__(self, span: slice, /) -> Buffer | Callable[[memoryview], None]:
+        """Some of the rows, by their bytes: themselves, or a function that writes them to a buffer."""
 
 
 class BatchRunner:
@@ -60,7 +69,7 @@ class BatchRunner:
         self._current = 0
         self.best = 0
 
-    def run(self, columns: Sequence[memoryview], count: int) -> list[bytes]:
+    def run(self, columns: Sequence[Column], count: int) -> list[bytes]:
         """Run `count` rows.
 
         Args:
@@ -86,7 +95,7 @@ class BatchRunner:
             parts.extend(self._run_rest(columns, start, count - start))
         return parts[0] if len(parts) == 1 else [b"".join(column) for column in zip(*parts, strict=True)]
 
-    def _try(self, columns: Sequence[memoryview], start: int) -> list[bytes]:
+    def _try(self, columns: Sequence[Column], start: int) -> list[bytes]:
         """Run the smallest size that is not judged yet, and judge it once it was timed often enough."""
         size = self._untried[0]
         resized = self._current != size
@@ -106,27 +115,38 @@ class BatchRunner:
                 self._untried.clear()
         return outputs
 
-    def _run_rest(self, columns: Sequence[memoryview], start: int, count: int) -> list[list[bytes]]:
+    def _run_rest(self, columns: Sequence[Column], start: int, count: int) -> list[list[bytes]]:
         """Run fewer rows than a batch: filled up with zeros to the size that is ready, or one by one."""
         size = self._current if self._current > count else self.best
         filled, single = self._seconds.get(size, 0.0), self._seconds.get(1, 0.0)
         if size > count and filled and filled <= count * single + 2 * _RESIZE_SECONDS:
             rows = [
-                memoryview(bytes(view) + bytes((size - count) * width))
-                for view, width in zip(self._slices(columns, start, count), self._input_bytes, strict=True)
+                memoryview(_filled(data, count * width, size * width))
+                for data, width in zip(self._slices(columns, start, count), self._input_bytes, strict=True)
             ]
             widths = [row_bytes(spec) for spec in self.signature.outputs]
             outputs = zip(self._run(rows, 0, size), widths, strict=True)
             return [[data[: count * width] for data, width in outputs]]
         return [self._run(columns, row, 1) for row in range(start, start + count)]
 
-    def _run(self, columns: Sequence[memoryview], start: int, size: int) -> list[bytes]:
+    def _run(self, columns: Sequence[Column], start: int, size: int) -> list[bytes]:
         outputs = self._model.run(self.signature.key, self._slices(columns, start, size), size)
         self._current = size
         return outputs
 
-    def _slices(self, columns: Sequence[memoryview], start: int, count: int) -> list[memoryview]:
+    def _slices(self, columns: Sequence[Column], start: int, count: int) -> list[Buffer | Callable[[memoryview], None]]:
         return [
             column[start * width : (start + count) * width]
             for column, width in zip(columns, self._input_bytes, strict=True)
         ]
+
+
+def _filled(data: Buffer | Callable[[memoryview], None], used: int, size: int) -> bytearray:
+    """Bytes that are followed by zeros up to a size."""
+    filled = bytearray(size)
+    view = memoryview(filled)[:used]
+    if callable(data):
+        data(view)
+    else:
+        view[:] = memoryview(data)
+    return filled

@@ -13,6 +13,7 @@ from serving.litert import CompiledModel
 from serving.manifest import Manifest
 from serving.scoring.batching import BatchRunner
 from serving.scoring.formats.base import Model, output_array
+from serving.scoring.formats.values import NotFiniteError
 from serving.scoring.tally import tally_of
 
 if TYPE_CHECKING:
@@ -109,7 +110,12 @@ class Processor:
         """
         started = time.perf_counter()
         rows = self._decoder.decode(chunk)
-        parts = [self._runner.run(columns, count) for count, columns in rows.pieces if count]
+        try:
+            parts = [self._runner.run(columns, count) for count, columns in rows.pieces if count]
+        except NotFiniteError:
+            chunk.payload.straight = False
+            rows = self._decoder.decode(chunk)
+            parts = [self._runner.run(columns, count) for count, columns in rows.pieces if count]
         count = len(rows.ids)
         outputs = []
         if count:

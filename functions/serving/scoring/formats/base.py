@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from serving.manifest import Manifest
+    from serving.scoring.batching import Column
     from serving.tensor import TensorSpec
 
     Array = np.ndarray[Any, np.dtype[Any]]
@@ -106,7 +107,7 @@ class Rows:
         bad: the others.
     """
 
-    pieces: Iterable[tuple[int, list[memoryview]]]
+    pieces: Iterable[tuple[int, Sequence[Column]]]
     ids: Sequence[RowId]
     extras: list[dict[str, Any]] | None = None
     bad: list[BadRow] = field(default_factory=list)

@@ -14,17 +14,18 @@ import numpy as np
 from serving.scoring.batching import row_shape
 from serving.scoring.errors import JobError, SchemaError, UnreadableInputError
 from serving.scoring.formats.base import BadRow, Chunk, Model, Rows
-from serving.scoring.formats.values import bytes_of, check_row_shape, first_non_finite, to_model
+from serving.scoring.formats.values import NotFiniteError, bytes_of, check_row_shape, first_non_finite, to_model
 from serving.scoring.source import Span, blocks, inflate, skip
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from serving.scoring.batching import Column
     from serving.scoring.formats.base import Array, Decoder
     from serving.scoring.job import Job
     from serving.scoring.storage import ObjectInfo
 
-__all__ = ["ArrayDecoder", "NpyReader", "NpyWriter", "parse_header", "rows_per_chunk"]
+__all__ = ["ArrayDecoder", "FileRows", "NpyReader", "NpyWriter", "parse_header", "rows_per_chunk"]
 
 CHUNK_BYTES = 8 * 1024 * 1024
 PIECE_BYTES = 256 * 1024  # stays in a core's cache
@@ -103,7 +104,6 @@ class NpyReader:
     def _payloads(self, row: int) -> Iterator[tuple[int, Any]]:
         """Chunks from a row on: of a local file, where they are; of anything else, what they are."""
         if self._info.url.startswith("file:") and not self._gzip:
-            piece_bytes = self._piece_rows * self._row_bytes
             for first in range(row, self._last, self._chunk_rows):
                 last = min(first + self._chunk_rows, self._last)
                 span = Span(
@@ -111,7 +111,7 @@ class NpyReader:
                     self._header_bytes + first * self._row_bytes,
                     self._header_bytes + last * self._row_bytes,
                 )
-                yield last - first, _FilePieces(span, self._dtype, self._shape, piece_bytes)
+                yield last - first, FileRows(span, self._dtype, self._shape, last - first, self._piece_rows)
             return
         for data in self._data(row):
             count = len(data) // self._row_bytes
@@ -153,9 +153,16 @@ class ArrayDecoder:
         rows.pieces = self._pieces(chunk, rows)
         return rows
 
-    def _pieces(self, chunk: Chunk, rows: Rows) -> Iterator[tuple[int, list[memoryview]]]:
+    def _pieces(self, chunk: Chunk, rows: Rows) -> Iterator[tuple[int, Sequence[Column]]]:
+        payload = chunk.payload
+        if isinstance(payload, FileRows) and payload.straight and payload.dtype == self._inputs[0].dtype.name:
+            with payload.span.opened() as read:
+                check = self._inputs[0].finite and payload.dtype.kind == "f"
+                yield payload.count, [_FileColumn(read, payload.dtype if check else None)]
+            rows.ids = range(chunk.first, chunk.first + payload.count)
+            return
         total = 0
-        for arrays in chunk.payload:
+        for arrays in payload:
             bad = self._bad_rows(arrays)
             if bad is not None:
                 places = (np.flatnonzero(bad) + total).tolist()
@@ -184,15 +191,45 @@ class ArrayDecoder:
         return bad
 
 
-class _FilePieces:
-    """A chunk of a local file's rows."""
+class FileRows:
+    """A chunk of a local file's rows.
 
-    def __init__(self, span: Span, dtype: np.dtype[Any], shape: tuple[int, ...], piece_bytes: int) -> None:
-        self._span, self._dtype, self._shape, self._piece_bytes = span, dtype, shape, piece_bytes
+    Attributes:
+        span: where they are.
+        dtype: of the values.
+        count: number of rows.
+        straight: whether they may go from the file to the model unseen, if they need no conversion.
+    """
+
+    def __init__(self, span: Span, dtype: np.dtype[Any], shape: tuple[int, ...], count: int, piece_rows: int) -> None:
+        self.span, self.dtype, self.count = span, dtype, count
+        self.straight = True
+        self._shape = shape
+        self._piece_bytes = span.size // count * piece_rows
 
     def __iter__(self) -> Iterator[list[Array]]:
-        for data in self._span.pieces(self._piece_bytes):
-            yield [np.frombuffer(data, self._dtype).reshape(-1, *self._shape)]
+        """The rows as arrays, some at a time."""
+        with self.span.opened() as read:
+            for start in range(0, self.span.size, self._piece_bytes):
+                data = bytearray(min(self._piece_bytes, self.span.size - start))
+                read(start, memoryview(data))
+                yield [np.frombuffer(data, self.dtype).reshape(-1, *self._shape)]
+
+
+class _FileColumn:
+    """See `batching.Column`: read where the model reads it, and looked at while it is in the core's cache."""
+
+    def __init__(self, read: Callable[[int, memoryview], None], checked: np.dtype[Any] | None) -> None:
+        self._read = read
+        self._checked = checked
+
+    def __getitem__(self, span: slice, /) -> Callable[[memoryview], None]:
+        def fill(target: memoryview) -> None:
+            self._read(span.start, target)
+            if self._checked is not None and first_non_finite(np.frombuffer(target, self._checked)) is not None:
+                raise NotFiniteError(_NOT_FINITE)
+
+        return fill
 
 
 class NpyWriter:

@@ -15,7 +15,11 @@ from serving.tensor import DYNAMIC, TensorSpec, pack
 if TYPE_CHECKING:
     from serving.scoring.formats.base import Array
 
-__all__ = ["RowPacker", "bytes_of", "check_row_shape", "first_non_finite", "to_model"]
+__all__ = ["NotFiniteError", "RowPacker", "bytes_of", "check_row_shape", "first_non_finite", "to_model"]
+
+
+class NotFiniteError(Exception):
+    """Rows that were handed on unseen hold NaN or an infinity: they must be looked at one by one."""
 
 
 class RowPacker:
