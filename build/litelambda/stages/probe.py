@@ -84,11 +84,14 @@ def _main(job: _Job) -> None:
         model = CompiledModel(Path(job.model).read_bytes())
         signature = model.signatures[job.signature]
         collected: list[list[bytes]] = [[] for _ in signature.outputs]
+        batched = any(spec.batched for spec in signature.inputs)
         start = 0
         for size in job.sizes:
             order = np.arange(start, start + size)
             inputs = [np.take(rows[spec.name], order, axis=0, mode="wrap").tobytes() for spec in signature.inputs]
-            for parts, output in zip(collected, model.run(job.signature, inputs, size), strict=True):
+            for parts, output in zip(
+                collected, model.run(job.signature, inputs, size if batched else None), strict=True
+            ):
                 parts.append(output)
             start += size
         model.close()
