@@ -55,12 +55,15 @@ def _cnn(section: CnnModel, data: Dataset) -> list[Any]:
         raise TrainError(f"model.filters: {len(section.filters)} halvings leave nothing of {_sizes(input_shape)}")
     layers = [keras.Input(input_shape, name=section.input_name)]
     for number, filters in enumerate(section.filters, start=1):
-        layers += [
+        layers.append(
             keras.layers.Conv2D(
-                filters, section.kernel_size, padding="same", activation=section.activation, name=f"conv_{number}"
-            ),
-            keras.layers.MaxPooling2D(name=f"pool_{number}"),
-        ]
+                filters, section.kernel_size, padding="same", use_bias=not section.batch_norm, name=f"conv_{number}"
+            )
+        )
+        if section.batch_norm:
+            layers.append(keras.layers.BatchNormalization(name=f"norm_{number}"))
+        layers.append(keras.layers.Activation(section.activation, name=f"activation_{number}"))
+        layers.append(keras.layers.MaxPooling2D(name=f"pool_{number}"))
     layers.append(keras.layers.Flatten(name="flatten"))
     for number, width in enumerate(section.dense, start=1):
         layers.append(keras.layers.Dense(width, activation=section.activation, name=f"dense_{number}"))

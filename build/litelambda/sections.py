@@ -65,6 +65,7 @@ class CnnModel(Section):
     filters: Annotated[list[PositiveInt], Field(min_length=1)] = [16, 32]
     kernel_size: PositiveInt = 3
     dense: list[PositiveInt] = [64]
+    batch_norm: bool = False
     activation: Activation = "relu"
     dropout: Fraction = 0.0
     input_name: Name = "input"
@@ -236,6 +237,7 @@ class Train(Section):
 
     loss: Loss
     from_logits: bool = False
+    schedule: Literal["constant", "cosine"] = "constant"
     optimizer: Optimizer = Adam()
     epochs: Annotated[int, Field(ge=0)] = 10
     batch_size: PositiveInt = 64

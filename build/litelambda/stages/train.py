@@ -97,7 +97,8 @@ def fit(
     keras, tf = load_keras(), load_tensorflow()
     if not epochs:
         return {}
-    optimizer = make_optimizer(settings.optimizer, learning_rate)
+    num_steps = epochs * math.ceil(len(data.train) / settings.batch_size)
+    optimizer = make_optimizer(settings.optimizer, _scheduled(settings, learning_rate, num_steps))
     metrics = ["accuracy"] if data.labels is not None else []
     try:
         model.compile(optimizer=optimizer, loss=make_loss(settings), metrics=metrics)
@@ -123,8 +124,8 @@ def seed_everything(seed: int) -> None:
     tf.config.experimental.enable_op_determinism()
 
 
-def make_optimizer(settings: Optimizer, learning_rate: float | None = None) -> Any:
-    """Make the Keras optimizer of a recipe, with another learning rate where one is given."""
+def make_optimizer(settings: Optimizer, learning_rate: Any = None) -> Any:
+    """Make the Keras optimizer of a recipe, with another learning rate, or a schedule of it, where one is given."""
     optimizers = load_keras().optimizers
     classes = {
         "sgd": optimizers.SGD,
@@ -137,6 +138,14 @@ def make_optimizer(settings: Optimizer, learning_rate: float | None = None) -> A
     if learning_rate is not None:
         arguments["learning_rate"] = learning_rate
     return classes[settings.name](**arguments)
+
+
+def _scheduled(settings: Train, learning_rate: float | None, num_steps: int) -> Any:
+    """The learning rate as the recipe's schedule has it: a number, or what Keras computes it with at every step."""
+    rate = learning_rate or settings.optimizer.learning_rate
+    if settings.schedule == "constant":
+        return rate
+    return load_keras().optimizers.schedules.CosineDecay(rate, num_steps)
 
 
 def make_loss(settings: Train) -> Any:
