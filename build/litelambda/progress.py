@@ -81,9 +81,12 @@ class TerminalReporter(Reporter):
 
     def __init__(self, stream: TextIO) -> None:
         from rich.console import Console
+        from rich.markup import escape
 
-        # A descriptor of its own: the build holds native libraries' writes to the process's standard error back.
-        self._console = Console(file=os.fdopen(os.dup(stream.fileno()), "w", buffering=1))
+        self._escape = escape
+        # A descriptor of its own, to the end: the build holds native libraries' writes to standard error back.
+        own = os.fdopen(os.dup(stream.fileno()), "w", buffering=1, closefd=False)
+        self._console = Console(file=own, highlight=False)
         self._status = self._console.status("")
 
     def show_start(self, stage: Stage) -> None:
@@ -93,12 +96,14 @@ class TerminalReporter(Reporter):
 
     def show_progress(self, stage: Stage, fraction: float, text: str) -> None:
         """Update the live line."""
-        self._status.update(f"[bold]{stage.name}[/] {fraction:4.0%}  {text}")
+        self._status.update(f"[bold]{stage.name}[/] {fraction:4.0%}  {self._escape(text)}")
 
     def show_end(self, stage: Stage) -> None:
         """Replace the live line with the stage's result."""
         self._status.stop()
-        self._console.print(f"[green]✓[/] [bold]{stage.name:<10}[/]{stage.seconds:7.1f} s  {stage.summary}")
+        self._console.print(
+            f"[green]✓[/] [bold]{stage.name:<10}[/]{stage.seconds:7.1f} s  {self._escape(stage.summary)}"
+        )
 
     def show_failure(self, stage: Stage) -> None:
         """Replace the live line with a cross."""

@@ -1,0 +1,63 @@
+"""Progress of a build: on a terminal, in lines elsewhere, not at all for scripts."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from typing import TextIO
+
+import pytest
+
+from litelambda.progress import PlainReporter, Reporter, TerminalReporter, open_reporter
+
+
+@pytest.fixture
+def terminal() -> Iterator[tuple[int, TextIO]]:
+    """A pseudo-terminal: what is read from, and what is written to."""
+    reader, writer = os.openpty()
+    with os.fdopen(writer, "w") as stream:
+        yield reader, stream
+    os.close(reader)
+
+
+def test_a_finished_stage_is_a_line() -> None:
+    """Name, seconds and what came of it; nothing while it runs."""
+    stream = io.StringIO()
+    with PlainReporter(stream).stage("train") as stage:
+        stage.progress(0.5, "epoch 1/2")
+        assert stream.getvalue() == ""
+        stage.summary = "55,050 parameters"
+    assert stream.getvalue().split() == ["train", f"{stage.seconds:.1f}", "s", "55,050", "parameters"]
+
+
+def test_a_failed_stage_is_left_to_its_error() -> None:
+    """The exception passes, timed, and no line claims success."""
+    stream = io.StringIO()
+    with pytest.raises(KeyboardInterrupt), PlainReporter(stream).stage("train") as stage:
+        raise KeyboardInterrupt
+    assert stream.getvalue() == ""
+    assert stage.seconds > 0
+
+
+def test_a_terminal_gets_a_live_line(terminal: tuple[int, TextIO]) -> None:
+    """A tick for what succeeded, a cross for what failed."""
+    reader, stream = terminal
+    reporter = TerminalReporter(stream)
+    with reporter.stage("data") as stage:
+        stage.progress(0.25, "reading")
+        stage.summary = "600 rows [of 4]"
+    with pytest.raises(ValueError, match="no"), reporter.stage("train"):
+        raise ValueError("no")
+    shown = os.read(reader, 65536).decode()
+    assert "✓" in shown
+    assert "600 rows [of 4]" in shown
+    assert "✗" in shown
+
+
+def test_who_watches_decides(monkeypatch: pytest.MonkeyPatch, terminal: tuple[int, TextIO]) -> None:
+    """Lines without a terminal, silence for scripts, the live line wherever a person watches."""
+    assert type(open_reporter()) is PlainReporter
+    assert type(open_reporter(json_output=True)) is Reporter
+    monkeypatch.setattr("sys.stderr", terminal[1])
+    assert type(open_reporter(json_output=True)) is TerminalReporter
