@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import select
 from collections.abc import Iterator
 from typing import TextIO
 
@@ -49,7 +50,9 @@ def test_a_terminal_gets_a_live_line(terminal: tuple[int, TextIO]) -> None:
         stage.summary = "600 rows [of 4]"
     with pytest.raises(ValueError, match="no"), reporter.stage("train"):
         raise ValueError("no")
-    shown = os.read(reader, 65536).decode()
+    shown = ""
+    while "✗" not in shown and select.select([reader], [], [], 5)[0]:
+        shown += os.read(reader, 65536).decode()
     assert "✓" in shown
     assert "600 rows [of 4]" in shown
     assert "✗" in shown
