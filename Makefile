@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 SAM_VENV := .venv-sam
 
-.PHONY: help setup setup-sam demo test check format lock package clean
+.PHONY: help setup setup-sam demo test check format lock package charts clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -46,6 +46,10 @@ check: setup  ## lint, format and type checks
 format: setup  ## let ruff mend what it can
 	@$(BIN)/ruff check --fix --quiet
 	@$(BIN)/ruff format --quiet
+
+charts: setup  ## measure on this machine and draw the README's charts anew; leave it idle meanwhile
+	@$(BIN)/litelambda bench cold --peers --chart .readme/cold-start.svg
+	@$(BIN)/litelambda bench warm --chart .readme/warm.svg
 
 clean:  ## remove what the targets here made, but for the models
 	@rm -rf $(VENV) .venv-* .aws-sam dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

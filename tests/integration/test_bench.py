@@ -75,6 +75,7 @@ def test_cold_measures_every_handler(store, tmp_path, capsys):
         assert numbers["init_ms_min"] <= numbers["init_ms"] <= numbers["init_ms_max"]
         assert min(numbers["init_ms"], numbers["first_ms"], numbers["rss_mb"]) > 0
     assert set(result["ratios"]) == {"init_over_floor", "lean_over_floor", "bundled_over_floor", "added_vs_usual"}
+    assert set(result["ratios_of_fastest"]) == set(result["ratios"])
     assert (result["model"]["name"], result["runs"]) == ("tiny", 1)
     assert result["machine"]["packages"]["awslambdaric"]
     assert chart.stat().st_size > 0

@@ -57,7 +57,11 @@ def show_cold(result: dict[str, Any]) -> None:
     titles = [f"{name}: {numbers['title']}" for name, numbers in result["handlers"].items()]
     notes = [f"median of {result['runs']} starts each, in turn; S3 on loopback, {result['store']['latency_ms']:g} ms"]
     if ratios.get("added_vs_usual"):
-        notes.append(f"the usual handler adds {ratios['added_vs_usual']:.1f} x what litelambda adds to hello world")
+        fastest = result["ratios_of_fastest"]["added_vs_usual"]
+        of_fastest = f" ({fastest:.1f} x by the fastest starts)" if fastest else ""
+        notes.append(
+            f"the usual handler adds {ratios['added_vs_usual']:.1f} x what litelambda adds to hello world{of_fastest}"
+        )
     _show(headings, rows, result, [*titles, *notes])
 
 
