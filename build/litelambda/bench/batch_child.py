@@ -1,6 +1,6 @@
 """One measured run of `litelambda bench batch`, in a process of its own.
 
-    python -m litelambda.bench.batch_child score|raw|usual FILE STORE MODEL
+    python -m litelambda.bench.batch_child score|raw|memory|usual FILE STORE MODEL
 
 Prints one JSON object. A short run before the measured one pays for imports, compilation and the trial of batch sizes.
 """
@@ -8,6 +8,7 @@ Prints one JSON object. A short run before the measured one pays for imports, co
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 import time
@@ -18,16 +19,17 @@ from typing import Any
 import numpy as np
 
 from litelambda.bench.subject import Subject, load_subject
+from serving.litert import CompiledModel
 from serving.scoring.batching import BatchRunner, row_bytes
 
-_WARM_UP_ROWS = 2048
+_WARM_UP_ROWS = 4096
 
 
 def main() -> None:
     """Measure what the command line says."""
     kind, path, store, model = sys.argv[1:]
     subject = load_subject(store, model)
-    prepare = {"score": _score, "raw": _raw, "usual": _usual}[kind]
+    prepare = {"score": _score, "raw": _raw, "memory": _memory, "usual": _usual}[kind]
     work = prepare(subject, Path(path), store, model)
     work(_WARM_UP_ROWS)
     wall, cpu = time.perf_counter(), time.process_time()
@@ -60,7 +62,7 @@ def _score(subject: Subject, path: Path, store: str, model: str) -> Callable[[in
     def work(limit: int | None) -> tuple[int, int]:
         span = None
         if limit is not None:
-            span = (0, limit) if output_format == "npy" else (0, limit * 4096)
+            span = (0, limit) if output_format == "npy" else (0, limit * 512)
         output = path.with_name(f"out-{path.name}")
         job = Job(to_url(str(path)), to_url(str(output)), model=reference, output_format=output_format, span=span)
         summary = run_job(job, models, replace=True).summary or {}
@@ -72,27 +74,51 @@ def _score(subject: Subject, path: Path, store: str, model: str) -> Callable[[in
 
 
 def _raw(subject: Subject, path: Path, store: str, model: str) -> Callable[[int | None], tuple[int, int]]:  # noqa: ARG001 - one signature for all
-    """The runtime alone, on rows that are in memory: at the size that the engine's own trial chooses."""
-    from serving.litert import CompiledModel
-
-    spec = subject.inputs[0]
-    width = row_bytes(spec)
-    data = np.load(path, mmap_mode=None).tobytes() if path.suffix == ".npy" else bytes(4096 * width)
-    view = memoryview(data)
-    compiled = CompiledModel(subject.artifact)
-    key = subject.manifest.default_signature
-    trial = BatchRunner(compiled, key, subject.manifest.batch_sizes)
-    trial.run([view], min(4096, len(view) // width))
-    size = trial.best or 1
+    """The runtime alone, at its best batch size; the rows of an array go from the file straight to it."""
+    width = row_bytes(subject.inputs[0])
+    compiled, key, size = _compiled(subject)
+    file = path.open("rb", buffering=0)
+    header = path.stat().st_size % width if path.suffix == ".npy" else 0
+    zeros = bytes(size * width)
 
     def work(limit: int | None) -> tuple[int, int]:
-        rows = len(view) // width if limit is None else min(limit, len(view) // width)
-        rows -= rows % size
+        total = (path.stat().st_size - header) // width
+        rows = min(total, limit or total) // size * size
+        for start in range(0, rows, size):
+
+            def fill(target: memoryview, offset: int = header + start * width) -> None:
+                os.preadv(file.fileno(), [target], offset)
+
+            compiled.run(key, [fill if header else zeros], size)
+        return rows, size
+
+    return work
+
+
+def _memory(subject: Subject, path: Path, store: str, model: str) -> Callable[[int | None], tuple[int, int]]:  # noqa: ARG001 - one signature for all
+    """The runtime alone, on rows that are in memory already."""
+    width = row_bytes(subject.inputs[0])
+    compiled, key, size = _compiled(subject)
+    view = memoryview(np.load(path).tobytes())
+
+    def work(limit: int | None) -> tuple[int, int]:
+        total = len(view) // width
+        rows = min(total, limit or total) // size * size
         for start in range(0, rows, size):
             compiled.run(key, [view[start * width : (start + size) * width]], size)
         return rows, size
 
     return work
+
+
+def _compiled(subject: Subject) -> tuple[CompiledModel, str, int]:
+    """The model, its signature, and the batch size that the engine's own trial chooses."""
+    compiled = CompiledModel(subject.artifact)
+    key = subject.manifest.default_signature
+    trial = BatchRunner(compiled, key, subject.manifest.batch_sizes)
+    rows = 16 * subject.manifest.batch_sizes[-1]
+    trial.run([memoryview(bytes(rows * row_bytes(subject.inputs[0])))], rows)
+    return compiled, key, trial.best or 1
 
 
 def _usual(subject: Subject, path: Path, store: str, model: str) -> Callable[[int | None], tuple[int, int]]:  # noqa: ARG001 - see _raw

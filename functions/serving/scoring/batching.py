@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["BatchRunner", "Column", "row_bytes", "row_shape"]
 
 _SMALLEST_BATCH = 8  # between one row and this, a resize costs more than it saves
-_TRIALS = 2  # timed runs of each size; the one that pays for the resize is not among them
+_TRIALS = 3  # timed runs of each size; the one that pays for the resize is not among them
 _ATTEMPTS = 8  # runs that may be spent on getting those
-_WORSE = 1.10  # how much slower than the best a size must be for larger ones not to be tried
+_WORSE = 1.25  # how much slower than the best a size must be for larger ones not to be tried
+_AS_GOOD = 1.05  # of sizes that differ by no more, the smallest: its rows stay in the core's cache
 _RESIZE_SECONDS = 0.0004
 _MAX_BATCH_BYTES = 64 * 1024 * 1024
 
@@ -110,8 +111,9 @@ class BatchRunner:
             self._untried.pop(0)
             self._trials, self._attempts = [], 0
             per_row = {each: total / each for each, total in self._seconds.items()}
-            self.best = min(per_row, key=lambda each: per_row[each])
-            if per_row[size] > _WORSE * per_row[self.best]:
+            fastest = min(per_row.values())
+            self.best = min(each for each, seconds in per_row.items() if seconds <= _AS_GOOD * fastest)
+            if per_row[size] > _WORSE * fastest:
                 self._untried.clear()
         return outputs
 

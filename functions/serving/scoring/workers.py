@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection, Pipe
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,8 +17,6 @@ from serving.scoring.errors import WorkerError
 from serving.scoring.processor import Processor
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from serving.scoring.formats.base import Chunk
     from serving.scoring.processor import Recipe, Scored
 
@@ -39,7 +37,7 @@ def available_cores() -> int:
 
 
 class Workers:
-    """Scores chunks side by side.
+    """Scores chunks side by side; a single worker scores them at once, while others read ahead and write behind it.
 
     Args:
         recipe: what a worker needs to know.
@@ -53,16 +51,22 @@ class Workers:
         self._local = threading.local()
         self._workers: list[_Worker] = []
         self._lock = threading.Lock()
-        self._executor = ThreadPoolExecutor(count, thread_name_prefix="score")
+        alone = count == 1 and not processes
+        self._executor = None if alone else ThreadPoolExecutor(count, thread_name_prefix="score")
         self.count = count
 
     def submit(self, chunk: Chunk) -> Future[Scored]:
         """Hand a chunk to the next worker that is free."""
-        return self._executor.submit(self._score, chunk)
+        if self._executor is not None:
+            return self._executor.submit(self._score, chunk)
+        scored: Future[Scored] = Future()
+        scored.set_result(self._score(chunk))
+        return scored
 
     def close(self) -> None:
         """Wait for the chunks that are being worked on, drop the others, and end the workers."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
         for worker in self._workers:
             worker.close()
         self._workers.clear()
