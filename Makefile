@@ -52,7 +52,7 @@ charts: setup  ## measure on this machine and draw the README's charts anew; lea
 	@$(BIN)/litelambda bench warm --chart .readme/warm.svg
 
 clean:  ## remove what the targets here made, but for the models
-	@rm -rf $(VENV) .venv-* .aws-sam dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) .venv-* .bench .aws-sam dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 LOCK = $(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11
 

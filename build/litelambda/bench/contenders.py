@@ -17,8 +17,8 @@ BUCKET = "litelambda-bench"
 PREFIX = "models"
 FLOOR, OURS, USUAL = "hello", "litelambda", "usual"
 OURS_LEAN, OURS_BUNDLED = "litelambda_lean", "litelambda_bundled"
-ONNX_KEY = "peers/model.onnx"
-"""Where the loopback S3 has the model as ONNX, when a contender wants it."""
+FLATBUFFER_KEY, ONNX_KEY = "peers/model.tflite", "peers/model.onnx"
+"""Where the loopback S3 has the model for those who read no manifest; as ONNX only when a contender wants it."""
 
 LEAN = "lean-bootstrap"
 """The package's own wrapper of the runtime."""
@@ -61,7 +61,7 @@ def contenders_for(subject: Subject) -> list[Contender]:
     disk = {**s3, **pin, "MODEL_STORE": f"file://{TASK_ROOT}/models"}
     usual = {
         "MODEL_BUCKET": BUCKET,
-        "MODEL_KEY": f"{PREFIX}/{subject.artifact_key}",
+        "MODEL_KEY": FLATBUFFER_KEY,
         "INTERPRETER": "ai_edge_litert.interpreter",
         "POWERTOOLS_SERVICE_NAME": "bench",
         "POWERTOOLS_METRICS_NAMESPACE": "bench",

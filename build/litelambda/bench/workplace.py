@@ -14,7 +14,7 @@ from typing import Self
 
 import obstore
 
-from litelambda.bench.contenders import BUCKET, ONNX_KEY, PREFIX, TASK_ROOT, Contender
+from litelambda.bench.contenders import BUCKET, FLATBUFFER_KEY, ONNX_KEY, PREFIX, TASK_ROOT, Contender
 from litelambda.bench.environment import Environment, lambda_environ, make_interpreter
 from litelambda.bench.object_store import LoopbackS3
 from litelambda.bench.onnx_model import convert_to_onnx
@@ -56,6 +56,7 @@ class Workplace:
         self._directory = Path(self._folder.name)
         self._python = make_interpreter(self._directory / "python")
         objects = {f"{BUCKET}/{PREFIX}/{key}": data for key, data in subject.objects.items()}
+        objects[f"{BUCKET}/{FLATBUFFER_KEY}"] = subject.artifact
         self._s3 = LoopbackS3(objects, latency_ms=latency_ms, bytes_per_second=bytes_per_second)
 
     def prepare(self, contenders: Sequence[Contender]) -> list[Contender]:
