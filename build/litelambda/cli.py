@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"litelambda {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_build(commands)
+    _add_import(commands)
     _add_models(commands)
     _add_alias(commands)
     _add_serve(commands)
@@ -94,6 +95,36 @@ def _build(arguments: argparse.Namespace) -> None:
     from litelambda.progress import open_reporter
 
     result = build(recipe, arguments.store, open_reporter(json_output=arguments.json))
+    if arguments.json:
+        _print_json(result.to_json())
+    else:
+        print(result.describe())
+
+
+def _add_import(commands: Any) -> None:
+    parser = _add(commands, "import", _import, "publish a model that was made elsewhere, verified", store=True)
+    parser.add_argument("path", type=Path, metavar="PATH", help=".tflite, .keras, .h5, or the folder of a SavedModel")
+    parser.add_argument("--name", required=True, metavar="NAME", help="the model's name in the store")
+    parser.add_argument(
+        "--representative", type=Path, metavar="DATA",
+        help=".npy or .npz with rows as the model will see them: it is quantized to int8 with these",
+    )  # fmt: skip
+    parser.add_argument("--labels", type=Path, metavar="FILE", help="names of the classes, a JSON list or a line each")
+    _add_json(parser)
+
+
+def _import(arguments: argparse.Namespace) -> None:
+    from litelambda.importer import import_model
+    from litelambda.progress import open_reporter
+
+    result = import_model(
+        arguments.path,
+        arguments.name,
+        arguments.store,
+        open_reporter(json_output=arguments.json),
+        arguments.representative,
+        arguments.labels,
+    )
     if arguments.json:
         _print_json(result.to_json())
     else:

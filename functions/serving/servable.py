@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from serving.artifact import Artifact
     from serving.manifest import Manifest, SignatureSpec
+    from serving.tensor import TensorSpec
 
 __all__ = ["Servable", "Statistics", "size_in_memory"]
 
@@ -79,8 +80,7 @@ class Servable:
         self.used = 0
         self._model = CompiledModel(artifact.model, num_threads=num_threads)
         self._batch_sizes = [size for size in reversed(self.manifest.batch_sizes) if size >= _MIN_BATCH]
-        for key, spec in self.manifest.signatures.items():
-            self._check_signature(key, spec)
+        self._signatures = {key: self._matched(key, spec) for key, spec in self.manifest.signatures.items()}
 
     def warm_up(self) -> None:
         """Run the default signature once on zeros, so that no request pays for the first run's allocations."""
@@ -102,7 +102,7 @@ class Servable:
             PayloadTooLargeError: more rows than the deadline allows.
             LiteRtError: the runtime failed.
         """
-        signature = self._model.signatures[signature_key]
+        signature = self._signatures[signature_key]
         tensors = [inputs[spec.name] for spec in signature.inputs]
         rows = next((t.shape[0] for t, s in zip(tensors, signature.inputs, strict=True) if s.batched), 1)
         statistics = self.statistics
@@ -125,7 +125,7 @@ class Servable:
 
     def _run_rows(self, signature_key: str, tensors: Sequence[Tensor], rows: int, deadline: float) -> list[bytes]:
         """Run many rows in the largest batches that were proven safe, what is left of them one by one."""
-        signature = self._model.signatures[signature_key]
+        signature = self._signatures[signature_key]
         views = [memoryview(tensor.data) for tensor in tensors]
         parts: list[list[bytes]] = []
         start = 0
@@ -148,12 +148,27 @@ class Servable:
             for spec, column in zip(signature.outputs, zip(*parts, strict=True), strict=True)
         ]
 
-    def _check_signature(self, key: str, spec: SignatureSpec) -> None:
-        signature = self._model.signatures.get(key)
-        if signature is None:
+    def _matched(self, key: str, promised: SignatureSpec) -> SignatureSpec:
+        """A signature of the manifest in the runtime's order of tensors, which need not be the file's."""
+        actual = self._model.signatures.get(key)
+        if actual is None:
             raise ArtifactError(f"the manifest names signature {key!r}, the flatbuffer has none of that name")
-        for promised, actual in ((spec.inputs, signature.inputs), (spec.outputs, signature.outputs)):
-            if list(map(repr, promised)) != list(map(repr, actual)):
-                raise ArtifactError(
-                    f"signature {key!r}: the manifest says {list(promised)}, the flatbuffer has {list(actual)}"
-                )
+        return type(promised)(
+            self._in_order(key, promised.inputs, actual.inputs), self._in_order(key, promised.outputs, actual.outputs)
+        )
+
+    def _in_order(
+        self, key: str, promised: tuple[TensorSpec, ...], actual: tuple[TensorSpec, ...]
+    ) -> tuple[TensorSpec, ...]:
+        by_name = {spec.name: spec for spec in promised}
+        ordered = tuple(by_name[spec.name] for spec in actual if spec.name in by_name)
+        if len(ordered) != len(promised) or list(map(self._run_as, ordered)) != list(map(self._run_as, actual)):
+            raise ArtifactError(
+                f"signature {key!r}: the manifest says {list(promised)}, the flatbuffer has {list(actual)}"
+            )
+        return ordered
+
+    def _run_as(self, spec: TensorSpec) -> str:
+        """A tensor as it is run: where rows go one by one, a batch of one and a batch of any size are the same."""
+        shape = (1, *spec.shape[1:]) if spec.batched and self.manifest.batch_sizes == (1,) else spec.shape
+        return f"{spec.name}: {spec.dtype.name}{list(shape)}"

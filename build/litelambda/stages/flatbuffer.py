@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+UNNAMED_SIGNATURE = "<placeholder signature>"
+"""What LiteRT calls the only entry point of a model that names none."""
 
 _EDGE_OPERATORS = {"QUANTIZE", "DEQUANTIZE"}
 
@@ -43,7 +47,7 @@ class Signature:
 
 
 def read_signatures(artifact: bytes) -> tuple[Signature, ...]:
-    """List the entry points of a flatbuffer."""
+    """List the entry points of a flatbuffer; one without any has its first graph, under the runtime's name for that."""
     model = _parse(artifact)
     signatures = []
     for definition in model.signatureDefs or []:
@@ -55,6 +59,11 @@ def read_signatures(artifact: bytes) -> tuple[Signature, ...]:
                 _tensors(graph, definition.outputs),
             )
         )
+    if not signatures:
+        graph = model.subgraphs[0]
+        inputs, outputs = ([graph.tensors[index] for index in side] for side in (graph.inputs, graph.outputs))
+        named = [tuple(_tensor(tensor.name.decode(), tensor) for tensor in side) for side in (inputs, outputs)]
+        signatures.append(Signature(UNNAMED_SIGNATURE, *named))
     return tuple(signatures)
 
 
@@ -74,17 +83,24 @@ def float_operators(artifact: bytes) -> list[str]:
     return sorted(found)
 
 
+def weight_codes(artifact: bytes) -> list[NDArray[np.int8]]:
+    """The int8 codes of every weight tensor of rank two and more."""
+    model = _parse(artifact)
+    return [
+        np.asarray(model.buffers[tensor.buffer].data).astype(np.int8)
+        for graph in model.subgraphs
+        for tensor in graph.tensors
+        if tensor.type == _schema().TensorType.INT8
+        and model.buffers[tensor.buffer].data is not None
+        and len(tensor.shape) > 1
+    ]
+
+
 def weight_sparsity(artifact: bytes) -> float:
     """The share of zeros among all integer weights of rank two and more."""
-    model = _parse(artifact)
-    zeros = total = 0
-    for graph in model.subgraphs:
-        for tensor in graph.tensors:
-            data = model.buffers[tensor.buffer].data
-            if tensor.type == _schema().TensorType.INT8 and data is not None and len(tensor.shape) > 1:
-                zeros += int(np.count_nonzero(np.asarray(data) == 0))
-                total += len(data)
-    return zeros / total if total else 0.0
+    codes = weight_codes(artifact)
+    total = sum(len(each) for each in codes)
+    return sum(int(np.count_nonzero(each == 0)) for each in codes) / total if total else 0.0
 
 
 def _is_float(model: Any, graph: Any, operator: Any) -> bool:

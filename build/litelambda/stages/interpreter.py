@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.stages.backend import native_stderr_held_back
-from litelambda.stages.flatbuffer import Tensor, read_signatures
+from litelambda.stages.flatbuffer import UNNAMED_SIGNATURE, Tensor, read_signatures
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -30,7 +30,9 @@ class Reference:
         with native_stderr_held_back():
             interpreter = Interpreter(model_content=artifact, num_threads=num_threads)
             interpreter.allocate_tensors()
-        self._runner = interpreter.get_signature_runner(signature)
+        self._runner = (
+            _Unnamed(interpreter) if signature == UNNAMED_SIGNATURE else interpreter.get_signature_runner(signature)
+        )
 
     def run(self, inputs: Mapping[str, NDArray[Any]], batch: int) -> Arrays:
         """Run all rows, `batch` at a time, tensors as the artifact itself takes and gives them.
@@ -61,6 +63,26 @@ class Reference:
         except (RuntimeError, ValueError):  # a shape in the graph is fixed to one row
             return 1
         return batch if all(np.array_equal(single[name], together[name]) for name in single) else 1
+
+
+class _Unnamed:
+    """Runs a model without signatures as a signature runner does, by the names of its tensors."""
+
+    def __init__(self, interpreter: Any) -> None:
+        self._interpreter = interpreter
+
+    def __call__(self, **inputs: NDArray[Any]) -> Arrays:
+        interpreter = self._interpreter
+        details = {each["name"]: each for each in interpreter.get_input_details()}
+        resized = [name for name, values in inputs.items() if tuple(details[name]["shape"]) != values.shape]
+        for name in resized:
+            interpreter.resize_tensor_input(details[name]["index"], inputs[name].shape)
+        if resized:
+            interpreter.allocate_tensors()
+        for name, values in inputs.items():
+            interpreter.set_tensor(details[name]["index"], values)
+        interpreter.invoke()
+        return {each["name"]: interpreter.get_tensor(each["index"]) for each in interpreter.get_output_details()}
 
 
 def to_codes(values: NDArray[Any], tensor: Tensor) -> NDArray[Any]:
