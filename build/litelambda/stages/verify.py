@@ -21,7 +21,9 @@ from litelambda.stages.interpreter import Reference
 from litelambda.stages.probe import probe
 
 BATCH_SIZES = (1, 2, 3, 8, 32)
-_ORDER = (1, 2, 3, 8, 32, 8, 3, 2, 1, 32, 1)  # growing, shrinking, and from one end to the other
+LARGE_BATCH_SIZES = (64, 128, 256)
+"""Proven as well where rows are small: there they score a file up to a fifth faster than 32."""
+_MAX_LARGE_BATCH_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -85,12 +87,15 @@ def _prove_batching(
     expected: Mapping[str, NDArray[Any]],
     folder: Path,
 ) -> dict[str, Any]:
-    order = np.arange(sum(_ORDER))
+    row_bytes = sum(values[:1].nbytes for values in rows.values())
+    sizes = [*BATCH_SIZES, *(size for size in LARGE_BATCH_SIZES if size * row_bytes <= _MAX_LARGE_BATCH_BYTES)]
+    runs = [*sizes, *sizes[-2::-1], sizes[-1], 1]  # growing, shrinking, and from one end to the other
+    order = np.arange(sum(runs))
     try:
-        together = probe(artifact, signature, rows, _ORDER, folder)
+        together = probe(artifact, signature, rows, runs, folder)
     except VerificationError as error:
         return {"dynamic": False, "reason": str(error)}
     for name, values in expected.items():
         if together[name] != np.take(values, order, axis=0, mode="wrap").tobytes():
             return {"dynamic": False, "reason": f"output {name!r}: rows in a batch differ from rows one by one"}
-    return {"dynamic": True, "verified_sizes": list(BATCH_SIZES)}
+    return {"dynamic": True, "verified_sizes": sizes}
