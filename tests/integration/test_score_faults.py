@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -82,6 +83,7 @@ class _Trouble:
 def test_a_thousand_faults(tmp_path, monkeypatch):
     """Throttling, cut bodies, crashes, duplicates, reordering: each file's rows are there once, poison is set apart."""
     monkeypatch.setattr("serving.scoring.s3._ATTEMPTS", 1)
+    monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda seconds: None))  # back-off is botocore's
     monkeypatch.setattr("serving.scoring.s3._BODY_ATTEMPTS", 12)
     with score_stack(tmp_path, monkeypatch, versioned=True) as stack:
         rows_of = {}
