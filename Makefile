@@ -35,7 +35,7 @@ demo: setup  ## train on MNIST, quantize, verify, publish, serve and predict ove
 	@$(BIN)/python -m litelambda.demo
 
 test: setup  ## run the tests
-	@started=$$SECONDS; $(BIN)/python -m pytest -q; echo "test: done in $$((SECONDS - started)) s"
+	@started=$$SECONDS; $(BIN)/python -m pytest -q -n logical --dist loadfile; echo "test: done in $$((SECONDS - started)) s"
 
 check: setup  ## lint, format and type checks
 	@$(BIN)/ruff check
@@ -90,16 +90,18 @@ test-contract: setup $(CONTRACT_VENVS)  ## tritonclient, KServe, ovmsclient, MLS
 ARCH ?= arm64
 ARTIFACTS_DIR ?= $(error ARTIFACTS_DIR is set by sam build: say `sam build`, or `make package` for the zip alone)
 
-.PHONY: build-PredictFunction test-sam
+.PHONY: build-PredictFunction build-ScoreFunction test-sam
 
 package: setup  ## make the deployment package of ARCH=arm64|x86_64 in dist/
 	@$(BIN)/litelambda package --arch $(ARCH) --output dist/$(ARCH)
 
 # Called by `sam build` (BuildMethod: makefile): a copy of the bundle that `litelambda package` makes, no more and no less.
 # In a folder of its own each time: `sam build --parallel` runs several of these at once.
-build-PredictFunction: setup
+build-PredictFunction: FUNCTION := predict
+build-ScoreFunction: FUNCTION := score
+build-PredictFunction build-ScoreFunction: setup
 	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
-	$(BIN)/litelambda package --arch $(ARCH) --output "$$folder"; \
+	$(BIN)/litelambda package --function $(FUNCTION) --arch $(ARCH) --output "$$folder"; \
 	mkdir -p "$(ARTIFACTS_DIR)"; cp -R -p "$$folder/function/." "$(ARTIFACTS_DIR)"
 
 setup-sam: $(SAM_VENV)/.up-to-date  ## make the SAM command line's environment .venv-sam (skipped when up to date)

@@ -241,6 +241,12 @@ def _score(arguments: argparse.Namespace) -> None:
 def _add_package(commands: Any) -> None:
     parser = _add(commands, "package", _package, "make the deployment package, exactly what `sam build` ships")
     parser.add_argument("--arch", choices=("x86_64", "arm64"), default="arm64", help="(default: arm64)")
+    parser.add_argument(
+        "--function",
+        choices=("predict", "score"),
+        default="predict",
+        help="predictions over HTTP, or batches (default: predict)",
+    )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     _add_json(parser)
 
@@ -248,7 +254,7 @@ def _add_package(commands: Any) -> None:
 def _package(arguments: argparse.Namespace) -> None:
     from litelambda.package import package
 
-    result = package(arguments.arch, arguments.output)
+    result = package(arguments.arch, arguments.output, arguments.function)
     if arguments.json:
         _print_json(result.summary())
         return

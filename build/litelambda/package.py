@@ -38,9 +38,10 @@ from litelambda.paths import FUNCTIONS, PROJECT, REQUIREMENTS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["ARCHITECTURES", "PYTHON_VERSION", "Architecture", "PackageResult", "package"]
+__all__ = ["ARCHITECTURES", "PYTHON_VERSION", "Architecture", "Function", "PackageResult", "package"]
 
 Architecture = Literal["x86_64", "arm64"]
+Function = Literal["predict", "score"]
 
 PYTHON_VERSION = "3.13"  # the template's Runtime
 LIBRARY = "lib/libLiteRt.so"
@@ -48,8 +49,9 @@ WRAPPER = "lean-bootstrap"
 TASK_ROOT = "/var/task"  # where Lambda puts the bundle: the path that tracebacks show
 
 _OBSTORE = "obstore/_obstore.abi3.so"
-_HANDLER = "predict.py"
-_OTHERS = FUNCTIONS / "serving" / "scoring"  # the batch handler's alone, whose package has more in it
+_SCORING = FUNCTIONS / "serving" / "scoring"  # the batch handler's alone, whose package has more in it
+_SCORE_BUDGET_BYTES = 50_000_000  # what Lambda takes without a bucket
+_NOT_SHIPPED = ("tests", "_pyinstaller", "f2py", "include", "__pycache__")  # folders of the batch handler's wheels
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment that a zip can name
 _EPOCH_SECONDS = 315_619_200  # a day later, UTC: `sam deploy` zips the folder in local time, which must not be 1979
 _COMPRESSION_LEVEL = 9
@@ -58,7 +60,7 @@ _COMPRESSION_LEVEL = 9
 @dataclasses.dataclass(frozen=True)
 class _Target:
     platform: str  # of the wheels; Lambda's Amazon Linux 2023 has glibc 2.34
-    budget_bytes: int  # of the zip, without a model
+    budget_bytes: int  # of the predict function's zip, without a model
 
 
 ARCHITECTURES: dict[Architecture, _Target] = {
@@ -98,12 +100,13 @@ class PackageResult:
         }
 
 
-def package(arch: Architecture, output: Path) -> PackageResult:
-    """Make the deployment package.
+def package(arch: Architecture, output: Path, function: Function = "predict") -> PackageResult:
+    """Make the deployment package of a function.
 
     Args:
         arch: the function's architecture; any machine can make either.
         output: folder for `function/` (replaced if it is a bundle) and `function-<arch>.zip`.
+        function: the batch function ("score") has numpy, orjson, Pillow and Powertools on top of what predicts.
 
     Raises:
         PackageError: the wheels cannot be had, or the zip is beyond its size budget.
@@ -117,10 +120,10 @@ def package(arch: Architecture, output: Path) -> PackageResult:
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output, prefix=".package-") as scratch:
         bundle = Path(scratch, "function")
-        bytecode = _assemble(arch, bundle, Path(scratch, "wheels"))
+        bytecode = _assemble(arch, bundle, Path(scratch, "wheels"), function)
         zipped = Path(scratch, "function.zip")
         _zip(bundle, zipped)
-        _check_budget(arch, bundle, zipped)
+        _check_budget(arch, bundle, zipped, function)
         if directory.exists():
             shutil.rmtree(directory)
         bundle.rename(directory)
@@ -140,16 +143,19 @@ def package(arch: Architecture, output: Path) -> PackageResult:
     )
 
 
-def _assemble(arch: Architecture, bundle: Path, wheels: Path) -> str | None:
+def _assemble(arch: Architecture, bundle: Path, wheels: Path, function: Function) -> str | None:
     """Lay out the bundle; return the version of the interpreter that compiled it, if there is one."""
-    _unpack_wheels(ARCHITECTURES[arch], wheels)
+    _unpack_wheels(ARCHITECTURES[arch], wheels, "functions.txt")
     shared = [path for kind in ("*.py", "*.pem") for path in (FUNCTIONS / "serving").rglob(kind)]
-    for source in (FUNCTIONS / _HANDLER, FUNCTIONS / WRAPPER, *shared):
-        if _OTHERS not in source.parents:
+    others = {"predict": _SCORING, "score": FUNCTIONS / WRAPPER}[function]
+    for source in (FUNCTIONS / f"{function}.py", FUNCTIONS / WRAPPER, *shared):
+        if others not in (source, *source.parents):
             _copy(source, bundle / source.relative_to(FUNCTIONS))
     _copy_library(wheels / _OBSTORE, bundle / _OBSTORE)
     _copy_library(wheels / "ai_edge_litert" / "libLiteRt.so", bundle / LIBRARY)
     _add_licenses(bundle / "licenses", wheels)
+    if function == "score":
+        _add_scoring_wheels(arch, bundle, wheels.with_name("scoring-wheels"))
     version = _compile(bundle)
     for path in (bundle, *bundle.rglob("*")):
         path.chmod(0o755 if path.is_dir() else _file_mode(path))
@@ -157,9 +163,22 @@ def _assemble(arch: Architecture, bundle: Path, wheels: Path) -> str | None:
     return version
 
 
-def _unpack_wheels(target: _Target, folder: Path) -> None:
+def _add_scoring_wheels(arch: Architecture, bundle: Path, wheels: Path) -> None:
+    """Copy what the batch handler imports from PyPI, without tests and type stubs."""
+    _unpack_wheels(ARCHITECTURES[arch], wheels, "scoring.txt")
+    for source in _files(wheels):
+        place = source.relative_to(wheels)
+        if place.parts[0].endswith(".dist-info"):
+            if "licenses" in place.parts:
+                name = place.parts[0].partition("-")[0]
+                _copy(source, bundle / "licenses" / name / "-".join(place.parts[place.parts.index("licenses") + 1 :]))
+        elif place.parts[0] != "bin" and source.suffix not in {".pyi", ".a"} and not {*place.parts} & {*_NOT_SHIPPED}:
+            _copy(source, bundle / place)
+
+
+def _unpack_wheels(target: _Target, folder: Path, lock_name: str) -> None:
     """Fetch the locked wheels of another platform, if need be, and unpack them; uv caches them."""
-    lock = REQUIREMENTS / "functions.txt"
+    lock = REQUIREMENTS / lock_name
     command = [
         *(uv.find_uv_bin(), "pip", "install", "--quiet", "--no-config", "--require-hashes", "--no-deps"),
         *("--python", sys.executable, "--python-version", PYTHON_VERSION, "--python-platform", target.platform),
@@ -212,8 +231,9 @@ def _zip(bundle: Path, archive: Path) -> None:
             target.writestr(entry, path.read_bytes(), compresslevel=_COMPRESSION_LEVEL)
 
 
-def _check_budget(arch: Architecture, bundle: Path, archive: Path) -> None:
-    size, budget = archive.stat().st_size, ARCHITECTURES[arch].budget_bytes
+def _check_budget(arch: Architecture, bundle: Path, archive: Path, function: Function) -> None:
+    size = archive.stat().st_size
+    budget = ARCHITECTURES[arch].budget_bytes if function == "predict" else _SCORE_BUDGET_BYTES
     if size > budget:
         largest = sorted(_files(bundle), key=lambda path: -path.stat().st_size)[:5]
         names = ", ".join(f"{path.relative_to(bundle)} {path.stat().st_size:,}" for path in largest)
