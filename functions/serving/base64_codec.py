@@ -30,20 +30,44 @@ def decode(text: str) -> Buffer:
     native = _decoder()
     if native is None:
         return a2b_base64(text, strict_mode=True)
-    try:
-        source = text.encode("ascii")
-    except UnicodeEncodeError as error:
-        raise Base64Error("a character that is not ASCII") from error
-    padding = len(source) - len(source.rstrip(b"="))
-    if len(source) % 4 or padding > 2 or source.find(b"=", 0, len(source) - padding) >= 0:
-        raise Base64Error("the padding is wrong")
-    target = bytearray(len(source) // 4 * 3)
-    length = native((ctypes.c_char * len(target)).from_buffer(target), source, len(source))
+    size = len(text)
+    padding = size - len(text[-3:].rstrip("=")) - max(size - 3, 0)
+    if size % 4 or padding > 2 or not text.isascii() or text.find("=", 0, size - padding) >= 0:
+        raise Base64Error("the padding is wrong, or a character is outside the alphabet")
+    target = _take(size // 4 * 3)
+    # The characters of an ASCII text lie in memory as its bytes: no copy is made to read them.
+    length = native(ctypes.byref(ctypes.c_char.from_buffer(target)), _characters(text), size)
     # libcrypto skips white space at both ends, which makes what it found shorter.
-    if length != len(target):
-        raise Base64Error("a character outside the alphabet")
-    return memoryview(target).toreadonly()[: length - padding]
+    if length != size // 4 * 3:
+        raise Base64Error("a character is outside the alphabet")
+    view = memoryview(target).toreadonly()[: length - padding]
+    _spare.append(target)
+    return view
 
+
+_spare: list[bytearray] = []  # popping and appending are atomic: no buffer is ever taken twice
+
+
+def _take(size: int) -> bytearray:
+    """A buffer of at least `size` bytes, the last one again if nobody looks at it any more.
+
+    Memory fresh from the kernel costs more than decoding into it: every page is faulted in, request after request.
+    """
+    while _spare:
+        buffer = _spare.pop()
+        if len(buffer) >= size:
+            try:
+                buffer.append(0)
+            except BufferError:  # an earlier request still reads it
+                continue
+            buffer.pop()
+            return buffer
+    return bytearray(max(size, 1))
+
+
+_characters = ctypes.pythonapi.PyUnicode_AsUTF8
+_characters.argtypes = (ctypes.py_object,)
+_characters.restype = ctypes.c_void_p
 
 _native: Callable[..., int] | None = None
 _looked = False
@@ -62,6 +86,6 @@ def _load(name: str) -> Callable[..., int] | None:
         function = ctypes.CDLL(name).EVP_DecodeBlock
     except (OSError, AttributeError):
         return None
-    function.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int)
+    function.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)
     function.restype = ctypes.c_int
     return function
