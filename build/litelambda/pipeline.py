@@ -21,6 +21,7 @@ from litelambda.stages.evaluate import Evaluated, check_gate, evaluate
 from litelambda.stages.interpreter import to_codes
 from litelambda.stages.publish import REPORT_NAME, Description, Published, publish, save_keras
 from litelambda.stages.quantize import Quantized, quantize
+from litelambda.stages.storing import store_form
 from litelambda.stages.train import Trained, train
 from litelambda.stages.verify import Verified, verify
 from litelambda.store import open_publishing_store
@@ -127,12 +128,13 @@ def build(recipe: Recipe, store_url: str, reporter: Reporter) -> BuildResult:
             **save_keras(compressed.model),
             REPORT_NAME: _report(recipe, trained, compressed, description, seconds),
         }
-        published = publish(store, recipe.publish.name, recipe.publish.aliases, files, description)
+        stored = store_form(quantized.artifact, recipe.publish)
+        published = publish(store, recipe.publish.name, recipe.publish.aliases, files, description, stored)
         current.summary = f"version {published.version} in {published.url}"
     return BuildResult(
         published,
         description.metrics,
-        {**description.size_bytes, "stored": len(quantized.artifact)},
+        {**description.size_bytes, "stored": len(stored.content)},
         seconds,
         quantized.float_operators,
         verified.batching,

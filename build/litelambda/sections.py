@@ -9,40 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag
+from pydantic import Discriminator, Field, PrivateAttr, Tag
 
-from serving.aliases import RESERVED_NAMES
+from litelambda.compress_sections import Compress
+from litelambda.section_types import Alias, FiniteFloat, Fraction, Name, PositiveFloat, PositiveInt, Section, Seed
 
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
-
-Name = Annotated[str, Field(pattern=NAME_PATTERN)]
-
-
-def _check_alias(alias: str) -> str:
-    if alias.isdecimal() or alias in RESERVED_NAMES:
-        raise ValueError(f"an alias is neither a number nor one of the words {', '.join(sorted(RESERVED_NAMES))}")
-    return alias
-
-
-Alias = Annotated[Name, AfterValidator(_check_alias)]
-PositiveInt = Annotated[int, Field(gt=0)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Activation = Literal["relu", "relu6", "tanh", "sigmoid", "gelu", "elu", "leaky_relu", "silu", "linear"]
 Loss = Literal["mse", "mae", "binary_crossentropy", "categorical_crossentropy", "sparse_categorical_crossentropy"]
 CROSS_ENTROPIES = ("binary_crossentropy", "categorical_crossentropy", "sparse_categorical_crossentropy")
-
-
-class Section(BaseModel):
-    """One table of the recipe: strict types, no unknown keys, immutable."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    kind: ClassVar[str] = ""
-    """Which member of a union of sections this is; empty for a section that stands alone."""
 
 
 class MlpModel(Section):
@@ -50,7 +25,7 @@ class MlpModel(Section):
 
     kind: ClassVar[str] = "mlp"
     builder: Literal["mlp"]
-    hidden: list[PositiveInt] = [64, 64]
+    hidden: list[PositiveInt] = Field(default=[64, 64])
     activation: Activation = "relu"
     dropout: Fraction = 0.0
     input_name: Name = "input"
@@ -62,9 +37,9 @@ class CnnModel(Section):
 
     kind: ClassVar[str] = "cnn"
     builder: Literal["cnn"]
-    filters: Annotated[list[PositiveInt], Field(min_length=1)] = [16, 32]
+    filters: Annotated[list[PositiveInt], Field(min_length=1)] = Field(default=[16, 32])
     kernel_size: PositiveInt = 3
-    dense: list[PositiveInt] = [64]
+    dense: list[PositiveInt] = Field(default=[64])
     batch_norm: bool = False
     activation: Activation = "relu"
     dropout: Fraction = 0.0
@@ -77,7 +52,7 @@ class FunctionModel(Section):
 
     kind: ClassVar[str] = "function"
     function: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field(default_factory=dict)
 
 
 class SavedKerasModel(Section):
@@ -237,28 +212,12 @@ class Train(Section):
 
     loss: Loss
     from_logits: bool = False
-    schedule: Literal["constant", "cosine"] = "constant"
     optimizer: Optimizer = Adam()
     epochs: Annotated[int, Field(ge=0)] = 10
+    schedule: Literal["constant", "cosine"] = "constant"
     batch_size: PositiveInt = 64
     seed: Seed = 0
     early_stopping: EarlyStopping | None = None
-
-
-class Pruning(Section):
-    """Magnitude pruning with a polynomial schedule; sparsity is the share of a kernel's weights set to zero."""
-
-    final_sparsity: Annotated[float, Field(gt=0, lt=1)]
-    initial_sparsity: Fraction = 0.0
-    epochs: PositiveInt = 4
-    learning_rate: PositiveFloat | None = None
-    exclude: list[str] = []
-
-
-class Compress(Section):
-    """What makes the trained model smaller before it is quantized; nothing by default."""
-
-    pruning: Pruning | None = None
 
 
 class Quantize(Section):
@@ -278,10 +237,14 @@ class Gate(Section):
 
 
 class Publish(Section):
-    """Under which name, and which aliases move to the new version."""
+    """Under which name, in which form, and which aliases move to the new version."""
 
     name: Name
-    aliases: list[Alias] = ["latest"]
+    aliases: list[Alias] = Field(default=["latest"])
+    stored: Literal["auto", "none", "zlib", "xz"] = "auto"
+    """How the artifact lies in the store; auto takes what a function has in memory soonest."""
+    bandwidth_mb_per_s: PositiveFloat = 80.0
+    """From the store to a function, for `stored = "auto"`."""
 
 
 class Recipe(Section):

@@ -4,7 +4,7 @@ The layout of a store, as the README documents it:
 
     <model>/aliases.json               {"latest": 7, "versions": {"7": {"manifest_sha256": …, "artifact": …}}}
     <model>/<version>/manifest.json    pins every file by size and SHA-256
-    <model>/<version>/model.tflite
+    <model>/<version>/model.tflite     or model.tflite.z (zlib), model.tflite.xz: the manifest's `artifact` says which
 
 Round trips are INIT time: one when the version and its manifest's digest are pinned, two through an alias.
 """
@@ -63,6 +63,7 @@ def fetch_artifact(store: Store, model: str, version: str = "latest", manifest_s
         ModelNotFoundError: no such model, version or alias.
         DigestError: what came is not what was pinned.
         ManifestError: the manifest cannot be read, or is another model's.
+        ArtifactError: a compressed artifact does not unpack to what was pinned.
         StoreError: see `Store.fetch`.
     """
     artifact_name = ARTIFACT_NAME
@@ -81,7 +82,13 @@ def fetch_artifact(store: Store, model: str, version: str = "latest", manifest_s
         data, digest = model_fetch.result()
     else:
         data, digest = store.fetch_digested(f"{folder}/{manifest.artifact}", _MAX_ARTIFACT_BYTES)
-    _check_pin(data, digest, manifest, f"{store.url}/{folder}")
+    where = f"{store.url}/{folder}"
+    _check_pin(data, digest, manifest, where)
+    entry = manifest.files[manifest.artifact]
+    if entry.encoding:
+        from serving.unpack import unpack
+
+        data = unpack(data, entry, f"{where}/{manifest.artifact}")
     return Artifact(manifest, data, aliases)
 
 

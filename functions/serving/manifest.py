@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["FORMAT_VERSION", "FileEntry", "Manifest", "SignatureSpec", "is_valid_name"]
 
 FORMAT_VERSION = 1
+_ENCODINGS = ("zlib", "xz")
 _NAME_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")
 
 
@@ -34,13 +35,17 @@ class FileEntry:
     Attributes:
         sha256: lower-case hex digest of its bytes.
         size_bytes: its length.
+        encoding: what it is compressed with, "" for nothing.
+        unpacked: pin of what it unpacks to, None where it is not compressed.
     """
 
-    __slots__ = ("sha256", "size_bytes")
+    __slots__ = ("encoding", "sha256", "size_bytes", "unpacked")
 
-    def __init__(self, sha256: str, size_bytes: int) -> None:
+    def __init__(self, sha256: str, size_bytes: int, encoding: str = "", unpacked: FileEntry | None = None) -> None:
         self.sha256 = sha256
         self.size_bytes = size_bytes
+        self.encoding = encoding
+        self.unpacked = unpacked
 
 
 class SignatureSpec:
@@ -143,7 +148,21 @@ def _field(fields: Any, name: str, kind: type) -> Any:
 def _file_entry(files: dict[str, Any], name: str) -> FileEntry:
     if not is_valid_name(name):
         raise ManifestError(f"manifest field files: {name!r} is no file name")
-    return FileEntry(_field(files[name], "sha256", str), _field(files[name], "size_bytes", int))
+    fields = files[name]
+    entry = _pin(fields)
+    if "encoding" in fields:
+        entry.encoding = _field(fields, "encoding", str)
+        if entry.encoding not in _ENCODINGS:
+            raise ManifestError(
+                f"manifest file {name}: encoding {entry.encoding!r} is none of {', '.join(_ENCODINGS)}: "
+                "deploy a newer litelambda"
+            )
+        entry.unpacked = _pin(fields.get("unpacked"))
+    return entry
+
+
+def _pin(fields: Any) -> FileEntry:
+    return FileEntry(_field(fields, "sha256", str), _field(fields, "size_bytes", int))
 
 
 def _signature(fields: dict[str, Any], key: str, finite: bool) -> SignatureSpec:

@@ -18,6 +18,7 @@ from serving.errors import ObjectNotFoundError
 from serving.manifest import Manifest
 from serving.store import open_store
 from serving.tensor import TensorSpec
+from serving.unpack import unpack
 
 _ALIAS = "latest"
 _SEED = 20261123
@@ -43,8 +44,9 @@ class Subject:
 
     @property
     def artifact(self) -> bytes:
-        """The flatbuffer."""
-        return self.objects[self.artifact_key]
+        """The flatbuffer, unpacked."""
+        stored = self.objects[self.artifact_key]
+        return bytes(unpack(stored, self.manifest.files[self.manifest.artifact], self.artifact_key))
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:

@@ -1,15 +1,29 @@
-"""Compress: make the trained model smaller, where the recipe asks for it, before it is quantized."""
+"""Compress: make the trained model smaller, where the recipe asks for it, before it is quantized.
+
+The steps run in one order: what changes the model's shape first (folding, structured pruning, low rank), then what
+constrains its weights (pruning, then clustering or quantization-aware training, which keep pruning's zeros).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from litelambda.compress_sections import Compress
 from litelambda.sections import Recipe
-from litelambda.stages.backend import load_keras
 from litelambda.stages.data import Dataset
+from litelambda.stages.fitting import Progress
+from litelambda.stages.folding import fold_batch_norm
+from litelambda.stages.grids import cluster, quantization_aware
+from litelambda.stages.layers import copy_model, kernels
+from litelambda.stages.low_rank import factorise
 from litelambda.stages.pruning import prune
-from litelambda.stages.train import Progress, Trained
+from litelambda.stages.recovery import Lessons, make_lessons
+from litelambda.stages.structured import thin_out
+from litelambda.stages.train import Trained
+
+Figures = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -18,11 +32,11 @@ class Compressed:
 
     Attributes:
         model: a Keras model; the trained one itself where the recipe compresses nothing.
-        figures: per step ("pruning") what it did, for the report.
+        figures: per step ("pruning", …) what it did, for the report.
     """
 
     model: Any
-    figures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    figures: dict[str, Figures] = field(default_factory=dict)
 
 
 def compress(recipe: Recipe, trained: Trained, data: Dataset, progress: Progress) -> Compressed:
@@ -31,9 +45,69 @@ def compress(recipe: Recipe, trained: Trained, data: Dataset, progress: Progress
     Raises:
         TrainError: a step does not fit the model, or fine-tuning failed.
     """
-    pruning = recipe.compress.pruning
-    if pruning is None:
+    return apply_steps(recipe, recipe.compress, trained, data, progress)
+
+
+def apply_steps(recipe: Recipe, settings: Compress, trained: Trained, data: Dataset, progress: Progress) -> Compressed:
+    """As `compress`, with other settings than the recipe's own."""
+    steps = list(_steps(settings, trained.model))
+    if not steps:
         return Compressed(trained.model)
-    model = load_keras().models.clone_model(trained.model)
-    model.set_weights(trained.model.get_weights())
-    return Compressed(model, {"pruning": asdict(prune(model, pruning, recipe.train, data, progress))})
+    lessons = make_lessons(recipe.train, data, settings.distillation, trained.model)
+    model, figures = copy_model(trained.model), {}
+    for number, (name, step) in enumerate(steps):
+
+        def report(fraction: float, text: str, name: str = name, number: int = number) -> None:
+            progress((number + fraction) / len(steps), f"{name}: {text}")
+
+        model, figures[name] = step(model, lessons, report)
+    return Compressed(model, figures)
+
+
+Step = Callable[[Any, Lessons, Progress], tuple[Any, Figures]]
+
+
+def _steps(settings: Compress, model: Any) -> Iterator[tuple[str, Step]]:
+    """The steps that the settings ask for, each from (model, lessons, progress) to (model, figures)."""
+    if settings.exclude:
+        kernels(model, settings.exclude, "compress")  # refuses names that the model does not have
+    if settings.fold_batch_norm:
+        yield "fold_batch_norm", _fold
+    for name, function in _RESHAPING.items():
+        if (section := getattr(settings, name)) is not None:
+            yield name, _step(function, section, settings.exclude)
+    for name, function in _CONSTRAINING.items():
+        if (section := getattr(settings, name)) is not None:
+            yield name, _step(_in_place(function), section, settings.exclude)
+
+
+def _step(function: Callable[..., Any], section: Any, exclude: list[str]) -> Step:
+    """A step that leaves alone what all steps do, as far as the model still has it."""
+
+    def step(model: Any, lessons: Lessons, progress: Progress) -> tuple[Any, Figures]:
+        common = [name for name in exclude if name in kernels(model)]
+        complete = section.model_copy(update={"exclude": sorted({*section.exclude, *common})})
+        smaller, done = function(model, complete, lessons, progress)
+        return smaller, asdict(done)
+
+    return step
+
+
+def _in_place(function: Callable[..., Any]) -> Callable[..., Any]:
+    def changed(model: Any, *arguments: Any) -> tuple[Any, Any]:
+        return model, function(model, *arguments)
+
+    return changed
+
+
+def _fold(model: Any, lessons: Lessons, progress: Progress) -> tuple[Any, Figures]:  # noqa: ARG001 - a `Step`
+    folded, names = fold_batch_norm(model)
+    return folded, {"folded": names}
+
+
+_RESHAPING: dict[str, Callable[..., Any]] = {"structured": thin_out, "low_rank": factorise}
+_CONSTRAINING: dict[str, Callable[..., Any]] = {
+    "pruning": prune,
+    "clustering": cluster,
+    "quantization_aware": quantization_aware,
+}

@@ -13,9 +13,10 @@ from litelambda.errors import GateError
 from litelambda.sections import Gate, Recipe
 from litelambda.stages.compress import Compressed
 from litelambda.stages.data import Dataset
+from litelambda.stages.fitting import Progress
 from litelambda.stages.interpreter import Reference
 from litelambda.stages.quantize import Quantized
-from litelambda.stages.train import Progress, Trained
+from litelambda.stages.train import Trained
 
 _BATCH = 64
 _CHUNK = 1024  # rows between two reports of progress

@@ -1,28 +1,32 @@
-"""Magnitude pruning: the smallest weights of every kernel become zero while training goes on.
+"""Pruning: the least important weights become zero while training goes on.
 
 Zeros stay zeros in int8, because its weights have zero point 0. They shrink what is stored compressed, not the
-flatbuffer and not the time of a run.
+flatbuffer and not the time of a run; `litelambda.stages.structured` does that.
 
-Source: Zhu & Gupta 2017, "To prune, or not to prune", eq. 1 (the polynomial schedule).
+Sources: Zhu & Gupta 2017, "To prune, or not to prune", eq. 1 (the schedule); Sun et al. 2023, "A simple and effective
+pruning approach for large language models" (Wanda's scores); Lin et al. 2020, "Dynamic model pruning with feedback".
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from litelambda.errors import TrainError
-from litelambda.sections import Pruning, Train
-from litelambda.stages.backend import load_keras
-from litelambda.stages.data import Dataset
-from litelambda.stages.train import Progress, fit
+from litelambda.compress_sections import Pruning
+from litelambda.stages.fitting import Progress
+from litelambda.stages.layers import Array, as_matrix, input_rms, kernels, read
+from litelambda.stages.projection import straight_through
+from litelambda.stages.recovery import Lessons, recover
 
-_RAMP = 0.75  # share of the steps over which sparsity rises; in the rest the survivors settle
-_UPDATES = 100  # masks are chosen anew this often on the way, not at every step
+_RAMP = 0.6  # share of the steps over which sparsity rises; in the rest the survivors settle
+_UPDATES = 40  # masks are chosen anew this often on the way, not at every step
+_WATCHED_ROWS = 1024
+
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -31,45 +35,51 @@ class Pruned:
 
     Attributes:
         sparsity: share of zeros per layer.
+        total_sparsity: share of zeros of all layers that were pruned.
         history: per figure its value after each epoch of fine-tuning.
     """
 
     sparsity: dict[str, float]
+    total_sparsity: float
     history: dict[str, list[float]]
 
 
-def prune(model: Any, settings: Pruning, train: Train, data: Dataset, progress: Progress) -> Pruned:
-    """Prune a trained model in place, fine-tuning it meanwhile.
-
-    Args:
-        model: the Keras model.
-        settings: the recipe's `compress.pruning`.
-        train: its `train` section: loss, optimizer, batch size.
-        data: rows to fine-tune on.
-        progress: told the share that is done and what is being done.
+def prune(model: Any, settings: Pruning, lessons: Lessons, progress: Progress) -> Pruned:
+    """Prune a trained model in place, fine-tuning it meanwhile; what was pruned is noted in `lessons.keep`.
 
     Raises:
         TrainError: an excluded layer does not exist, nothing is left to prune, or fine-tuning failed.
     """
-    kernels = _kernels(model, settings)
-    num_steps = settings.epochs * math.ceil(len(data.train) / train.batch_size)
-    interval = max(1, round(num_steps * _RAMP / _UPDATES))
-    masks: dict[str, NDArray[np.bool_]] = {}
-    step = 0
+    layers = kernels(model, settings.exclude, "compress.pruning")
+    rms: dict[str, Array] = {}
+    if settings.scores == "wanda":
+        rms = input_rms(model, layers, lessons.data.representative(_WATCHED_ROWS, lessons.train.seed))
+    masks: dict[str, Mask] = {}
+    ramp = max(1, round(lessons.num_steps(settings.epochs) * _RAMP))
+    interval = max(1, ramp // _UPDATES)
 
-    def on_train_batch_end(batch: int, logs: object = None) -> None:  # noqa: ARG001 - Keras passes them by name
-        nonlocal step
-        step += 1
-        target = sparsity_at(step / (num_steps * _RAMP), settings.initial_sparsity, settings.final_sparsity)
-        for name, kernel in kernels.items():
-            if name not in masks or (step % interval == 0 and step <= num_steps * _RAMP) or step == num_steps:
-                masks[name] = keep_largest(np.asarray(kernel), target)
-            kernel.assign(kernel * masks[name])
+    def choose(step: int, free: Mapping[str, Array]) -> None:
+        if step > ramp or (step % interval and step != ramp):
+            return
+        sparsity = sparsity_at(step / ramp, settings.initial_sparsity, settings.final_sparsity)
+        scores = {name: score(layer, free[name], rms.get(name)) for name, layer in layers.items()}
+        masks.update(keep_largest(scores, sparsity, together=settings.scope == "global"))
 
-    callback = load_keras().callbacks.LambdaCallback(on_train_batch_end=on_train_batch_end)
-    history = fit(model, train, data, settings.epochs, [callback], progress, settings.learning_rate)
-    zeros = {name: float(np.mean(np.asarray(kernel) == 0)) for name, kernel in kernels.items()}
-    return Pruned(zeros, history)
+    def use(name: str) -> Any:
+        return lambda free: free * masks[name].reshape(free.shape)
+
+    callback = straight_through(
+        {name: layer.kernel for name, layer in layers.items()}, {name: use(name) for name in layers}, choose
+    )
+    history = recover(model, lessons, settings, [callback], progress)
+    values = {name: read(layer.kernel) for name, layer in layers.items()}
+    lessons.keep.update({name: value != 0 for name, value in values.items()})
+    zeros = sum(int(np.count_nonzero(value == 0)) for value in values.values())
+    return Pruned(
+        {name: float(np.mean(value == 0)) for name, value in values.items()},
+        zeros / sum(value.size for value in values.values()),
+        history,
+    )
 
 
 def sparsity_at(progress: float, initial: float, final: float) -> float:
@@ -83,36 +93,46 @@ def sparsity_at(progress: float, initial: float, final: float) -> float:
     return final + (initial - final) * (1.0 - min(progress, 1.0)) ** 3
 
 
-def keep_largest(kernel: NDArray[Any], sparsity: float) -> NDArray[np.bool_]:
-    """Choose the weights to keep: the largest by magnitude, and in each output channel at least one.
+def score(layer: Any, kernel: Array, rms: Array | None = None) -> Array:
+    """How much each weight matters, as a matrix with the output channels last.
 
     Args:
-        kernel: weights with the output channels last.
+        layer: whose kernel it is.
+        kernel: its values.
+        rms: root mean square of the layer's input per channel; None to go by magnitude alone.
+    """
+    magnitude = np.abs(kernel)
+    if rms is not None:
+        magnitude = magnitude * rms[:, np.newaxis]  # (…, input channels, output channels) x (input channels, 1)
+    return as_matrix(layer, magnitude)
+
+
+def keep_largest(scores: Mapping[str, Array], sparsity: float, *, together: bool = False) -> dict[str, Mask]:
+    """Choose the weights to keep: those of the largest scores, and in each output channel at least one.
+
+    Args:
+        scores: matrices with the output channels last, by layer.
         sparsity: the share to drop.
+        together: one threshold for all layers, instead of one for each.
 
     Returns:
         True where a weight stays.
     """
-    magnitude = np.abs(kernel).reshape(-1, kernel.shape[-1])
-    num_dropped = round(magnitude.size * sparsity)
-    mask = np.ones(magnitude.size, np.bool_)
-    mask[np.argsort(magnitude, axis=None, kind="stable")[:num_dropped]] = False
-    mask = mask.reshape(magnitude.shape)
-    mask[magnitude.argmax(axis=0), np.arange(magnitude.shape[1])] = True
-    return mask.reshape(kernel.shape)
+    if together:
+        joined = _largest(np.concatenate([each.ravel() for each in scores.values()]), sparsity)
+        ends = np.cumsum([each.size for each in scores.values()])[:-1]
+        flat = dict(zip(scores, np.split(joined, ends), strict=True))
+    else:
+        flat = {name: _largest(each.ravel(), sparsity) for name, each in scores.items()}
+    masks = {}
+    for name, each in scores.items():
+        mask = flat[name].reshape(each.shape)
+        mask[each.argmax(axis=0), np.arange(each.shape[1])] = True
+        masks[name] = mask
+    return masks
 
 
-def _kernels(model: Any, settings: Pruning) -> dict[str, Any]:
-    """The kernels to prune by the name of their layer; one-dimensional weights (biases, norms) are left alone."""
-    found = {
-        layer.name: layer.kernel
-        for layer in model._flatten_layers(include_self=False)
-        if getattr(layer, "kernel", None) is not None and len(layer.kernel.shape) > 1
-    }
-    unknown = [name for name in settings.exclude if name not in found]
-    if unknown:
-        raise TrainError(f"compress.pruning.exclude: no layer {', '.join(unknown)}; prunable are {', '.join(found)}")
-    kernels = {name: kernel for name, kernel in found.items() if name not in settings.exclude}
-    if not kernels:
-        raise TrainError("compress.pruning: no layer is left to prune")
-    return kernels
+def _largest(scores: Array, sparsity: float) -> Mask:
+    mask = np.ones(scores.size, np.bool_)
+    mask[np.argsort(scores, kind="stable")[: round(scores.size * sparsity)]] = False
+    return mask

@@ -17,6 +17,7 @@ from litelambda import __version__
 from litelambda.errors import VerificationError
 from litelambda.stages.backend import load_keras
 from litelambda.stages.flatbuffer import Signature
+from litelambda.stages.storing import Stored
 from litelambda.store import ArtifactStore
 from serving.artifact import ARTIFACT_NAME, fetch_artifact
 from serving.errors import ServingError
@@ -72,7 +73,12 @@ class Published:
 
 
 def publish(
-    store: ArtifactStore, name: str, aliases: list[str], files: Mapping[str, bytes], description: Description
+    store: ArtifactStore,
+    name: str,
+    aliases: list[str],
+    files: Mapping[str, bytes],
+    description: Description,
+    stored: Stored | None = None,
 ) -> Published:
     """Publish a version and move aliases to it.
 
@@ -82,6 +88,7 @@ def publish(
         aliases: moved once the version has been read back; an alias at a later version stays there.
         files: contents by name, the artifact ("model.tflite") first.
         description: the rest of the manifest.
+        stored: the form in which the artifact is stored instead of as it is.
 
     Raises:
         PublishError: another publisher took the number, or an alias cannot be moved.
@@ -89,27 +96,36 @@ def publish(
         StoreError: the store refused.
     """
     version = store.next_version(name)
-    manifest = make_manifest(name, version, files, description)
+    artifact = files[ARTIFACT_NAME]
+    if stored is not None:
+        files = {stored.name: stored.content, **{file: files[file] for file in files if file != ARTIFACT_NAME}}
+    manifest = make_manifest(name, version, files, description, stored)
     store.publish(name, version, files, manifest)
     digest = hashlib.sha256(manifest).hexdigest()
-    _read_back(store, name, version, digest, files)
+    _read_back(store, f"{name}/{version}", digest, artifact, files)
     for alias in aliases:
         store.advance_alias(name, alias, version)
     return Published(name, version, f"{store.url.rstrip('/')}/{name}/{version}", digest, aliases)
 
 
-def make_manifest(name: str, version: int, files: Mapping[str, bytes], description: Description) -> bytes:
+def make_manifest(
+    name: str, version: int, files: Mapping[str, bytes], description: Description, stored: Stored | None = None
+) -> bytes:
     """Write the manifest of format version 1."""
+    artifact = stored.name if stored else ARTIFACT_NAME
+    pins: dict[str, dict[str, Any]] = {
+        file: {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
+        for file, content in files.items()
+    }
+    if stored:
+        pins[artifact] |= stored.pin
     document = {
         "format_version": FORMAT_VERSION,
         "model": name,
         "version": version,
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "artifact": ARTIFACT_NAME,
-        "files": {
-            file: {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
-            for file, content in files.items()
-        },
+        "artifact": artifact,
+        "files": pins,
         "default_signature": description.signature.key,
         "signatures": {
             description.signature.key: {
@@ -122,7 +138,7 @@ def make_manifest(name: str, version: int, files: Mapping[str, bytes], descripti
         "labels": description.labels,
         "preprocessing": description.preprocessing,
         "metrics": description.metrics,
-        "size_bytes": {**description.size_bytes, "stored": len(files[ARTIFACT_NAME])},
+        "size_bytes": {**description.size_bytes, "stored": len(files[artifact])},
         "recipe": description.recipe,
         "tools": tool_versions(),
     }
@@ -151,12 +167,12 @@ def save_keras(model: Any) -> dict[str, bytes]:
     return saved
 
 
-def _read_back(store: ArtifactStore, name: str, version: int, digest: str, files: Mapping[str, bytes]) -> None:
+def _read_back(store: ArtifactStore, path: str, digest: str, artifact: bytes, files: Mapping[str, bytes]) -> None:
     """Fetch what was published through the reader that serves it."""
+    name, _, version = path.partition("/")
     try:
-        artifact = fetch_artifact(open_store(store.url), name, str(version), digest)
-        same = bytes(artifact.model) == files[ARTIFACT_NAME]
-        changed = [file for file, content in files.items() if store.read_file(name, version, file) != content]
+        same = bytes(fetch_artifact(open_store(store.url), name, version, digest).model) == artifact
+        changed = [file for file, content in files.items() if store.read_file(name, int(version), file) != content]
     except ServingError as error:
         raise VerificationError(f"{name} version {version} cannot be read back from {store.url}: {error}") from error
     if not same or changed:

@@ -1,0 +1,180 @@
+"""Fit: the one way in which models are trained here, the same way every time for the same seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from litelambda.errors import TrainError
+from litelambda.sections import CROSS_ENTROPIES, Optimizer, Train
+from litelambda.stages.backend import load_keras, load_tensorflow
+from litelambda.stages.data import Dataset
+from litelambda.stages.sources import Split
+
+Progress = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a model is trained towards.
+
+    Attributes:
+        loss: a Keras loss.
+        metrics: figures beside it.
+        train_y: what the loss compares the outputs of the training rows with.
+        validation_y: the same for the validation rows, where there are any.
+    """
+
+    loss: Any
+    metrics: list[Any]
+    train_y: NDArray[Any]
+    validation_y: NDArray[Any] | None
+
+
+@dataclass(frozen=True)
+class Course:
+    """How long and how fast to train.
+
+    Attributes:
+        epochs: how often to see every training row; 0 leaves the model as it is.
+        learning_rate: instead of the optimizer's own.
+        schedule: what becomes of the learning rate until the end.
+        callbacks: Keras callbacks beside the progress report.
+        objective: instead of the recipe's loss on the labels.
+    """
+
+    epochs: int
+    learning_rate: float | None = None
+    schedule: Literal["constant", "cosine"] = "constant"
+    callbacks: Sequence[Any] = ()
+    objective: Objective | None = None
+
+
+def fit(model: Any, settings: Train, data: Dataset, course: Course, progress: Progress) -> dict[str, list[float]]:
+    """Compile the model and train it.
+
+    Args:
+        model: the Keras model, changed in place.
+        settings: loss, optimizer and batch size.
+        data: rows to train on and to watch.
+        course: how long, how fast and towards what.
+        progress: told the share that is done and what is being done.
+
+    Returns:
+        Per figure its value after each epoch.
+
+    Raises:
+        TrainError: Keras refused, or the loss became NaN or infinite.
+    """
+    keras, tf = load_keras(), load_tensorflow()
+    if not course.epochs:
+        return {}
+    num_steps = course.epochs * math.ceil(len(data.train) / settings.batch_size)
+    optimizer = make_optimizer(settings.optimizer, _learning_rate(settings, course, num_steps))
+    objective = course.objective or plain_objective(model, settings, data)
+    try:
+        model.compile(optimizer=optimizer, loss=objective.loss, metrics=objective.metrics)
+        history = model.fit(
+            row_batches(data.train.x, objective.train_y, settings),
+            epochs=course.epochs,
+            shuffle=False,  # the batches are
+            validation_data=data.validation and (data.validation.x, objective.validation_y),
+            callbacks=[*course.callbacks, _watch(keras, course.epochs, progress)],
+            verbose=0,
+        )
+    except (ValueError, TypeError, tf.errors.OpError) as error:
+        raise TrainError(f"Keras could not train the model: {error}") from error
+    return {name: [float(value) for value in values] for name, values in history.history.items()}
+
+
+def plain_objective(model: Any, settings: Train, data: Dataset) -> Objective:
+    """The recipe's loss on the labels."""
+    return Objective(
+        make_loss(settings),
+        ["accuracy"] if data.labels is not None else [],
+        _targets(model, settings, data, data.train),
+        None if data.validation is None else _targets(model, settings, data, data.validation),
+    )
+
+
+def seed_everything(seed: int) -> None:
+    """Make everything random in Python, NumPy and TensorFlow repeat itself, layer names included."""
+    keras, tf = load_keras(), load_tensorflow()
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+
+
+def make_optimizer(settings: Optimizer, learning_rate: Any = None) -> Any:
+    """Make the Keras optimizer of a recipe, with another learning rate, or a schedule of it, where one is given."""
+    optimizers = load_keras().optimizers
+    classes = {
+        "sgd": optimizers.SGD,
+        "momentum": optimizers.SGD,
+        "rmsprop": optimizers.RMSprop,
+        "adam": optimizers.Adam,
+        "adamw": optimizers.AdamW,
+    }
+    arguments = settings.model_dump(exclude={"name"})
+    if learning_rate is not None:
+        arguments["learning_rate"] = learning_rate
+    return classes[settings.name](**arguments)
+
+
+def _learning_rate(settings: Train, course: Course, num_steps: int) -> Any:
+    """A number, or what Keras computes one with at every step."""
+    rate = course.learning_rate or settings.optimizer.learning_rate
+    if course.schedule == "constant":
+        return rate
+    return load_keras().optimizers.schedules.CosineDecay(rate, num_steps)
+
+
+def make_loss(settings: Train) -> Any:
+    """Make the Keras loss of a recipe."""
+    losses = load_keras().losses
+    if settings.loss not in CROSS_ENTROPIES:
+        return losses.get(settings.loss)
+    class_name = "".join(word.capitalize() for word in settings.loss.split("_"))
+    return getattr(losses, class_name)(from_logits=settings.from_logits)
+
+
+def row_batches(x: NDArray[Any], y: NDArray[Any], settings: Train) -> Any:
+    """Batches in another order every epoch, the same orders for the same seed.
+
+    Keras's own shuffling starts anew with every epoch once a seed is set: it gives the same order every time.
+    """
+    tf = load_tensorflow()
+    with tf.device("CPU"):
+        rows, targets = tf.constant(x), tf.constant(y)
+    order = tf.data.Dataset.range(len(x)).shuffle(len(x), seed=settings.seed, reshuffle_each_iteration=True)
+    return order.batch(settings.batch_size).map(lambda i: (tf.gather(rows, i), tf.gather(targets, i))).prefetch(2)
+
+
+def _targets(model: Any, settings: Train, data: Dataset, split: Split) -> NDArray[Any]:
+    """What the loss compares the model's output with."""
+    if data.labels is None or settings.loss == "sparse_categorical_crossentropy":
+        return split.y
+    if model.outputs[0].shape[1] == 1:
+        return split.y.astype(np.float32).reshape(-1, 1)
+    one_hot: NDArray[np.float32] = np.eye(data.num_outputs, dtype=np.float32)[split.y]
+    return one_hot
+
+
+def _watch(keras: Any, epochs: int, progress: Progress) -> Any:
+    """Report every epoch, and stop at a loss that is no number."""
+
+    def on_epoch_end(epoch: int, logs: dict[str, float]) -> None:
+        if not math.isfinite(logs["loss"]):
+            raise TrainError(
+                f"the loss became {logs['loss']} in epoch {epoch + 1}: lower train.optimizer.learning_rate, "
+                "or normalise the data (data.normalize)"
+            )
+        figures = "  ".join(f"{name} {value:.4f}" for name, value in logs.items())
+        progress((epoch + 1) / epochs, f"epoch {epoch + 1}/{epochs}  {figures}")
+
+    return keras.callbacks.LambdaCallback(on_epoch_end=on_epoch_end)

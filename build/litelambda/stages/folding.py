@@ -1,0 +1,53 @@
+"""Folding: a batch normalisation that follows a linear layer becomes part of its kernel and bias.
+
+The converter does so too, but later: folded here, the weights that are pruned and put on a grid are those that ship.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from litelambda.errors import TrainError
+from litelambda.stages.backend import load_keras
+from litelambda.stages.chains import followers
+from litelambda.stages.layers import Array, is_depthwise, kernels, read, rebuild, serialise
+
+
+def fold_batch_norm(model: Any) -> tuple[Any, list[str]]:
+    """Fold what can be folded.
+
+    Returns:
+        The new model, and the names of the normalisations that are gone.
+
+    Raises:
+        TrainError: there is nothing to fold.
+    """
+    keras = load_keras()
+    replacements: dict[str, list[tuple[dict[str, Any], list[Array]]]] = {}
+    folded = []
+    for name, layer in kernels(model, (), "compress.fold_batch_norm").items():
+        after = followers(model, layer)
+        norm = after[0] if len(after) == 1 else None
+        linear = getattr(layer, "activation", None) is keras.activations.linear
+        if not isinstance(norm, keras.layers.BatchNormalization) or not linear or not hasattr(layer, "use_bias"):
+            continue
+        if norm.axis not in (-1, len(layer.output.shape) - 1):
+            continue
+        replacements[name] = [(serialise(layer, use_bias=True), _folded(layer, norm))]
+        replacements[norm.name] = []
+        folded.append(norm.name)
+    if not folded:
+        raise TrainError("compress.fold_batch_norm: no batch normalisation directly follows a layer without activation")
+    return rebuild(model, replacements), folded
+
+
+def _folded(layer: Any, norm: Any) -> list[Array]:
+    mean, variance = read(norm.moving_mean), read(norm.moving_variance)
+    gamma = read(norm.gamma) if norm.scale else np.ones_like(mean)
+    beta = read(norm.beta) if norm.center else np.zeros_like(mean)
+    factor = gamma / np.sqrt(variance + norm.epsilon)
+    kernel, bias = read(layer.kernel), read(layer.bias) if layer.use_bias else np.zeros_like(mean)
+    per_channel = factor.reshape(kernel.shape[-2:]) if is_depthwise(layer) else factor
+    return [kernel * per_channel, (bias - mean) * factor + beta]

@@ -1,0 +1,147 @@
+"""Weights on coarse grids inside int8: quantization-aware training on few bits, and clustering to few values.
+
+The converter gives an output channel the scale max|w| / 127. A weight that is an integer k of -127…127 times that scale
+becomes exactly the code k: what is trained on such a grid is what ships, and the codes take few different values, which
+is what compresses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from litelambda.compress_sections import Clustering, QuantizationAware
+from litelambda.errors import TrainError
+from litelambda.stages.fitting import Progress
+from litelambda.stages.layers import Array, as_matrix, kernels, read
+from litelambda.stages.projection import straight_through
+from litelambda.stages.recovery import Lessons, recover
+
+_CODE_MAX = 127
+_ROUNDS = 30
+
+
+@dataclass(frozen=True)
+class OnGrid:
+    """What was put on a grid.
+
+    Attributes:
+        distinct_values: how many different int8 codes each layer has.
+        history: per figure its value after each epoch.
+    """
+
+    distinct_values: dict[str, int]
+    history: dict[str, list[float]]
+
+
+def quantization_aware(model: Any, settings: QuantizationAware, lessons: Lessons, progress: Progress) -> OnGrid:
+    """Train a model in place with its kernels on the grid of a few bits; they end on it.
+
+    Raises:
+        TrainError: a named layer does not exist, nothing is left, or training failed.
+    """
+    step = "compress.quantization_aware"
+    layers = kernels(model, settings.exclude, step)
+    unknown = [name for name in settings.layer_bits if name not in layers]
+    if unknown:
+        raise TrainError(f"{step}.layer_bits: no layer {', '.join(unknown)}; there are {', '.join(layers)}")
+    codes = {name: even_codes(settings.layer_bits.get(name, settings.bits)) for name in layers}
+    return _train_on(model, layers, codes, settings, lessons, progress)
+
+
+def cluster(model: Any, settings: Clustering, lessons: Lessons, progress: Progress) -> OnGrid:
+    """Train a model in place with few different weights in each layer.
+
+    Raises:
+        TrainError: an excluded layer does not exist, nothing is left, or training failed.
+    """
+    layers = kernels(model, settings.exclude, "compress.clustering")
+    codes = {
+        name: shared_codes(normalise(as_matrix(layer, read(layer.kernel))), settings.clusters)
+        for name, layer in layers.items()
+    }
+    return _train_on(model, layers, codes, settings, lessons, progress)
+
+
+def _train_on(
+    model: Any,
+    layers: Mapping[str, Any],
+    codes: Mapping[str, Array],
+    settings: QuantizationAware | Clustering,
+    lessons: Lessons,
+    progress: Progress,
+) -> OnGrid:
+    def projection(name: str) -> Callable[[Array], Array]:
+        layer, keep = layers[name], lessons.keep.get(name)
+
+        def project(free: Array) -> Array:
+            values = free if keep is None else free * keep
+            return snap(as_matrix(layer, values), codes[name]).reshape(free.shape)
+
+        return project
+
+    callback = straight_through(
+        {name: layer.kernel for name, layer in layers.items()},
+        {name: projection(name) for name in layers},
+        lambda _step, _free: None,
+    )
+    history = recover(model, lessons, settings, [callback], progress)
+    if not settings.epochs:
+        callback.project()  # clustering alone, without fine-tuning
+    used = {name: to_codes(as_matrix(layer, read(layer.kernel))) for name, layer in layers.items()}
+    return OnGrid({name: len(np.unique(each)) for name, each in used.items()}, history)
+
+
+def even_codes(bits: int) -> NDArray[np.int64]:
+    """The int8 codes of a symmetric grid of some bits: 2^bits - 1 of them, zero and both ends among them."""
+    levels = 2 ** (bits - 1) - 1
+    codes: NDArray[np.int64] = np.round(np.arange(-levels, levels + 1) * (_CODE_MAX / levels)).astype(np.int64)
+    return codes
+
+
+def shared_codes(normalised: Array, clusters: int) -> NDArray[np.int64]:
+    """Choose the codes that a layer's weights share: k-means on the integer grid, 0 and ±127 fixed.
+
+    Args:
+        normalised: weights divided by the largest of their channel.
+        clusters: how many codes at most.
+    """
+    values = np.sort(normalised[normalised != 0]) * _CODE_MAX
+    fixed = np.array([-_CODE_MAX, 0, _CODE_MAX])
+    if not len(values) or clusters <= len(fixed):
+        return fixed
+    centres = np.quantile(values, (np.arange(clusters - 3) + 0.5) / (clusters - 3))
+    for _ in range(_ROUNDS):
+        every = np.sort(np.concatenate([fixed, centres]))
+        nearest = np.searchsorted((every[1:] + every[:-1]) / 2, values)
+        counts = np.bincount(nearest, minlength=len(every))
+        sums = np.bincount(nearest, values, len(every))
+        moved = np.where(counts > 0, sums / np.maximum(counts, 1), every)
+        centres = moved[~np.isin(every, fixed)]
+    return np.unique(np.concatenate([fixed, np.round(centres).astype(np.int64)]))
+
+
+def normalise(matrix: Array) -> Array:
+    """Weights divided by the largest magnitude of their channel, a column."""
+    largest = np.abs(matrix).max(axis=0, keepdims=True)
+    scaled: Array = matrix / np.where(largest == 0, 1, largest)
+    return scaled
+
+
+def snap(matrix: Array, codes: Array) -> Array:
+    """Move every weight to the nearest of the codes, in units of its channel's largest magnitude over 127."""
+    largest = np.abs(matrix).max(axis=0, keepdims=True)
+    between = (codes[1:] + codes[:-1]) / 2
+    scaled = matrix * (_CODE_MAX / np.where(largest == 0, 1, largest))
+    snapped: Array = codes[np.searchsorted(between, scaled)] * (largest / _CODE_MAX)
+    return snapped
+
+
+def to_codes(matrix: Array) -> NDArray[np.int64]:
+    """The int8 codes that the converter will give a kernel, a channel a column."""
+    codes: NDArray[np.int64] = np.round(normalise(matrix) * _CODE_MAX).astype(np.int64)
+    return codes

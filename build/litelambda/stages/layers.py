@@ -1,0 +1,144 @@
+"""What the compression steps know of Keras layers: which kernels there are, and models rebuilt with other layers.
+
+A kernel is looked at as a matrix with the output channels last, which is how int8 scales run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from litelambda.errors import TrainError
+from litelambda.stages.backend import load_keras
+
+Array = NDArray[Any]
+
+
+def kernels(model: Any, exclude: Iterable[str] = (), step: str = "") -> dict[str, Any]:
+    """The layers with a kernel of rank two or more, by name; biases and norms are nobody's to compress.
+
+    Args:
+        model: the Keras model.
+        exclude: names of layers to leave out.
+        step: the recipe's path of who asks, for messages.
+
+    Raises:
+        TrainError: an excluded layer does not exist, or none is left.
+    """
+    found = {
+        layer.name: layer
+        for layer in model._flatten_layers(include_self=False)
+        if getattr(layer, "kernel", None) is not None and len(layer.kernel.shape) > 1
+    }
+    unknown = [name for name in exclude if name not in found]
+    if unknown:
+        raise TrainError(f"{step}.exclude: no layer {', '.join(unknown)}; layers with a kernel are {', '.join(found)}")
+    left = {name: layer for name, layer in found.items() if name not in set(exclude)}
+    if not left:
+        raise TrainError(f"{step}: no layer is left to work on")
+    return left
+
+
+def read(variable: Any) -> Array:
+    """A variable's value as an array of one's own."""
+    return np.array(load_keras().ops.convert_to_numpy(variable))
+
+
+def is_depthwise(layer: Any) -> bool:
+    """Whether the kernel's last two dimensions, not the last alone, are the output channels."""
+    keras = load_keras()
+    return isinstance(layer, keras.layers.DepthwiseConv1D | keras.layers.DepthwiseConv2D)
+
+
+def as_matrix(layer: Any, kernel: Array) -> Array:
+    """A kernel as (weights of a channel, output channels); a view."""
+    channels = kernel.shape[-1] * (kernel.shape[-2] if is_depthwise(layer) else 1)
+    return kernel.reshape(-1, channels)
+
+
+def input_rms(model: Any, layers: Mapping[str, Any], rows: Array) -> dict[str, Array]:
+    """Root mean square of each layer's input per input channel.
+
+    Raises:
+        TrainError: a layer is inside a nested model, where its input cannot be seen.
+    """
+    keras = load_keras()
+    try:
+        inputs = [layer.input for layer in layers.values()]
+        watched = keras.Model(model.inputs, inputs)
+        found = watched.predict(rows, batch_size=model.inputs[0].shape[0] or 256, verbose=0)
+    except (AttributeError, ValueError) as error:
+        raise TrainError(f"the inputs of the layers {', '.join(layers)} cannot be watched: {error}") from error
+    values = found if isinstance(found, list) else [found]
+    return {
+        name: np.sqrt(np.mean(np.square(each, dtype=np.float64), axis=tuple(range(each.ndim - 1))))
+        for name, each in zip(layers, values, strict=True)
+    }
+
+
+def copy_model(model: Any) -> Any:
+    """The same model with weights of its own."""
+    copy = load_keras().models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def rebuild(model: Any, replacements: Mapping[str, Sequence[tuple[dict[str, Any], list[Array]]]]) -> Any:
+    """Copy a model with some layers replaced, each by a chain of layers; all other weights are copied.
+
+    Args:
+        model: Sequential or Functional.
+        replacements: by layer name, the chain as (serialised layer, weights); an empty chain drops the layer.
+
+    Raises:
+        TrainError: Keras cannot rebuild the model, as with layers inside nested models.
+    """
+    keras = load_keras()
+
+    def make(layer: Any) -> list[Any]:
+        if layer.name in replacements:
+            return [keras.layers.deserialize(config) for config, _ in replacements[layer.name]]
+        return [layer.__class__.from_config(layer.get_config())]
+
+    def make_one(layer: Any) -> Any:
+        chain = make(layer)
+        if not chain:
+            return keras.layers.Identity(name=layer.name)
+        return chain[0] if len(chain) == 1 else keras.Sequential(chain, name=layer.name)
+
+    def call(layer: Any, *arguments: Any, **settings: Any) -> Any:
+        if isinstance(layer, keras.layers.Identity):
+            settings.pop("mask", None)  # the layer that it stands for took one
+        return layer(*arguments, **settings)
+
+    if isinstance(model, keras.Sequential):
+        first = keras.Input(batch_shape=model.inputs[0].shape, dtype=model.inputs[0].dtype, name=model.inputs[0].name)
+        copy = keras.Sequential([first, *(each for layer in model.layers for each in make(layer))], name=model.name)
+    else:
+        copy = keras.models.clone_model(model, clone_function=make_one, call_function=call)
+    weights = [
+        values
+        for layer in model.layers
+        for values in (
+            [array for _, arrays in replacements[layer.name] for array in arrays]
+            if layer.name in replacements
+            else layer.get_weights()
+        )
+    ]
+    try:
+        copy.set_weights(weights)
+    except ValueError as error:
+        raise TrainError(f"the model {model.name!r} cannot be rebuilt with other layers: {error}") from error
+    return copy
+
+
+def serialise(layer: Any, **changes: Any) -> dict[str, Any]:
+    """A layer's serialised form with some settings changed, for `rebuild`."""
+    config = load_keras().layers.serialize(layer)
+    config["config"] = {**config["config"], **changes}
+    config.pop("build_config", None)
+    serialised: dict[str, Any] = config
+    return serialised

@@ -1,0 +1,101 @@
+"""Low rank: a large kernel becomes the product of two thin ones, which is smaller raw and less work.
+
+A Dense layer becomes Dense(rank) and Dense(units); a convolution becomes one with `rank` filters and a 1 x 1
+convolution. The last of the two keeps the layer's name, bias and activation.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from litelambda.compress_sections import LowRank
+from litelambda.errors import TrainError
+from litelambda.stages.backend import load_keras
+from litelambda.stages.fitting import Progress
+from litelambda.stages.layers import Array, as_matrix, kernels, read, rebuild, serialise
+from litelambda.stages.recovery import Lessons, recover
+
+
+@dataclass(frozen=True)
+class Factorised:
+    """What was factorised.
+
+    Attributes:
+        ranks: by layer, the inner size of its two factors.
+        energy: by layer, the share of its squared singular values that they kept.
+        parameters: of the model before and after.
+        history: per figure its value after each epoch of fine-tuning.
+    """
+
+    ranks: dict[str, int]
+    energy: dict[str, float]
+    parameters: tuple[int, int]
+    history: dict[str, list[float]]
+
+
+def factorise(model: Any, settings: LowRank, lessons: Lessons, progress: Progress) -> tuple[Any, Factorised]:
+    """Factorise a model's large kernels and fine-tune it.
+
+    Returns:
+        The new model, and what was done.
+
+    Raises:
+        TrainError: an excluded layer does not exist, no layer would get smaller, or fine-tuning failed.
+    """
+    replacements, ranks, kept = {}, {}, {}
+    for name, layer in kernels(model, settings.exclude, "compress.low_rank").items():
+        matrix = _factorisable(layer, settings.min_weights)
+        if matrix is None:
+            continue
+        left, values, right = np.linalg.svd(matrix, full_matrices=False)
+        rank = _rank(values, settings)
+        if rank * sum(matrix.shape) >= matrix.size:
+            continue
+        root = np.sqrt(values[:rank])
+        replacements[name] = _chain(layer, left[:, :rank] * root, root[:, np.newaxis] * right[:rank])
+        ranks[name], kept[name] = rank, float(np.sum(values[:rank] ** 2) / np.sum(values**2))
+    if not ranks:
+        raise TrainError(
+            "compress.low_rank: no Dense or convolution would get smaller: lower rank, energy or min_weights"
+        )
+    smaller = rebuild(model, replacements)
+    history = recover(smaller, lessons, settings, [], progress)
+    return smaller, Factorised(ranks, kept, (model.count_params(), smaller.count_params()), history)
+
+
+def _factorisable(layer: Any, min_weights: int) -> Array | None:
+    """A kernel as (inputs, outputs), where two layers can stand for it and it is large enough."""
+    keras = load_keras()
+    plain = type(layer) in (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D)
+    if not plain or getattr(layer, "groups", 1) != 1 or math.prod(layer.kernel.shape) < min_weights:
+        return None
+    return as_matrix(layer, read(layer.kernel)).astype(np.float64)
+
+
+def _rank(values: Array, settings: LowRank) -> int:
+    if settings.rank is not None:
+        return min(settings.rank, len(values))
+    energy = np.cumsum(values**2) / np.sum(values**2)
+    return int(np.searchsorted(energy, settings.energy) + 1)
+
+
+def _chain(layer: Any, left: Array, right: Array) -> list[tuple[dict[str, Any], list[Array]]]:
+    keras = load_keras()
+    rank = left.shape[1]
+    thin: dict[str, Any] = {"name": f"{layer.name}_inner", "use_bias": False, "activation": "linear"}
+    bias = [read(layer.bias)] if layer.use_bias else []
+    if isinstance(layer, keras.layers.Dense):
+        first = serialise(layer, **thin, units=rank)
+        second = serialise(layer)
+        return [(first, [left]), (second, [right, *bias])]
+    ones = [1] * (len(layer.kernel.shape) - 2)
+    first = serialise(layer, **thin, filters=rank)
+    second = serialise(layer, kernel_size=ones, strides=ones, dilation_rate=ones, padding="valid")
+    return [
+        (first, [left.reshape(*layer.kernel.shape[:-1], rank)]),
+        (second, [right.reshape(*ones, rank, -1), *bias]),
+    ]

@@ -1,0 +1,138 @@
+"""Structured pruning: whole units and filters go, so that the model itself is smaller raw and runs faster.
+
+A unit can go where all that sees it is known: from its layer through activations, poolings, normalisations, dropout and
+flattening to one Dense layer or convolution, whose inputs go with it. Other layers are left alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from litelambda.compress_sections import Structured
+from litelambda.errors import TrainError
+from litelambda.stages.backend import load_keras
+from litelambda.stages.chains import only_follower
+from litelambda.stages.fitting import Progress
+from litelambda.stages.layers import Array, input_rms, kernels, read, rebuild, serialise
+from litelambda.stages.recovery import Lessons, recover
+
+_WATCHED_ROWS = 1024
+_TRANSPARENT = (
+    "Activation", "ReLU", "LeakyReLU", "ELU", "Dropout", "GaussianNoise", "Identity",
+    "MaxPooling1D", "MaxPooling2D", "AveragePooling1D", "AveragePooling2D", "GlobalMaxPooling1D", "GlobalMaxPooling2D",
+    "GlobalAveragePooling1D", "GlobalAveragePooling2D", "ZeroPadding1D", "ZeroPadding2D",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Thinned:
+    """What was removed.
+
+    Attributes:
+        units: by layer, how many units it had and has.
+        parameters: of the model before and after.
+        history: per figure its value after each epoch of fine-tuning.
+    """
+
+    units: dict[str, tuple[int, int]]
+    parameters: tuple[int, int]
+    history: dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class _Path:
+    """From a layer to the one that consumes its units.
+
+    Attributes:
+        consumer: the Dense layer or convolution at the end.
+        norms: batch normalisations on the way.
+        repeats: inputs of the consumer for each unit, more than one after flattening.
+    """
+
+    consumer: Any
+    norms: list[Any]
+    repeats: int
+
+
+def thin_out(model: Any, settings: Structured, lessons: Lessons, progress: Progress) -> tuple[Any, Thinned]:
+    """Remove the least important units of every layer that allows it, and fine-tune.
+
+    Returns:
+        The new model, and what was done.
+
+    Raises:
+        TrainError: an excluded layer does not exist, no layer allows it, or fine-tuning failed.
+    """
+    layers = kernels(model, settings.exclude, "compress.structured")
+    paths = {name: path for name, layer in layers.items() if (path := _path(model, layer)) is not None}
+    if not paths:
+        raise TrainError("compress.structured: no layer's units lead to one Dense layer or convolution alone")
+    consumers = {path.consumer.name: path.consumer for path in paths.values()}
+    rms = input_rms(model, consumers, lessons.data.representative(_WATCHED_ROWS, lessons.train.seed))
+    kept = {name: _kept(path, rms[path.consumer.name], settings.sparsity) for name, path in paths.items()}
+    smaller = rebuild(model, _replacements(model, paths, kept))
+    history = recover(smaller, lessons, settings, [], progress)
+    units = {name: (int(layers[name].kernel.shape[-1]), len(chosen)) for name, chosen in kept.items()}
+    return smaller, Thinned(units, (model.count_params(), smaller.count_params()), history)
+
+
+def _path(model: Any, layer: Any) -> _Path | None:
+    keras = load_keras()
+    plain = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D)
+    if type(layer) not in plain or getattr(layer, "groups", 1) != 1:
+        return None
+    norms: list[Any] = []
+    repeats = 1
+    current = only_follower(model, layer)
+    while current is not None:
+        if type(current) in plain:
+            grouped = getattr(current, "groups", 1) != 1 or getattr(current, "data_format", None) == "channels_first"
+            return None if grouped else _Path(current, norms, repeats)
+        if isinstance(current, keras.layers.BatchNormalization):
+            norms.append(current)
+        elif isinstance(current, keras.layers.Flatten):
+            repeats *= int(np.prod(current.input.shape[1:-1]))
+        elif type(current).__name__ not in _TRANSPARENT:
+            return None
+        current = only_follower(model, current)
+    return None
+
+
+def _kept(path: _Path, rms: Array, sparsity: float) -> Array:
+    """Choose the units to keep: those whose activations move the consumer's outputs most."""
+    kernel = read(path.consumer.kernel)
+    weight = np.sqrt(np.square(kernel, dtype=np.float64).sum(axis=(*range(kernel.ndim - 2), kernel.ndim - 1)))
+    importance = np.square(weight * rms).reshape(path.repeats, -1).sum(axis=0)
+    num_kept = max(1, len(importance) - round(len(importance) * sparsity))
+    return np.sort(np.argsort(-importance, kind="stable")[:num_kept])
+
+
+def _replacements(
+    model: Any, paths: dict[str, _Path], kept: dict[str, Array]
+) -> dict[str, list[tuple[dict[str, Any], list[Array]]]]:
+    """Every layer that loses outputs, inputs or channels, anew."""
+    keras = load_keras()
+    inputs = {path.consumer.name: (kept[name], path.repeats) for name, path in paths.items()}
+    replacements: dict[str, list[tuple[dict[str, Any], list[Array]]]] = {}
+    for layer in model.layers:
+        if layer.name not in kept and layer.name not in inputs:
+            continue
+        kernel, bias = read(layer.kernel), [read(layer.bias)] if layer.use_bias else []
+        if layer.name in inputs:
+            chosen, repeats = inputs[layer.name]
+            width = kernel.shape[-2] // repeats
+            rows = (np.arange(repeats)[:, np.newaxis] * width + chosen).ravel()
+            kernel = kernel[..., rows, :]
+        changes: dict[str, Any] = {}
+        if layer.name in kept:
+            chosen = kept[layer.name]
+            kernel, bias = kernel[..., chosen], [each[chosen] for each in bias]
+            changes["units" if isinstance(layer, keras.layers.Dense) else "filters"] = len(chosen)
+        replacements[layer.name] = [(serialise(layer, **changes), [kernel, *bias])]
+    for name, path in paths.items():
+        for norm in path.norms:
+            replacements[norm.name] = [(serialise(norm), [values[kept[name]] for values in norm.get_weights()])]
+    return replacements
