@@ -1,0 +1,131 @@
+"""Conditional reads and listings, on folders and on S3: what lets a running function follow its store."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from golden_store import golden, publish
+from serving.aliases import fetch_aliases, refetch_aliases
+from serving.errors import ModelNotFoundError, ObjectNotFoundError
+from serving.models import ModelRepository
+from serving.store import open_store
+
+
+class Place:
+    """A store that tests write to.
+
+    Attributes:
+        url: its URL.
+        server: moto's, None for a folder.
+    """
+
+    def __init__(self, folder, url, server=None):
+        self._folder = folder
+        self.url = url
+        self.server = server
+
+    def write(self, key, data):
+        """Replace an object whole, as publishers do."""
+        if self.server is not None:
+            boto3.client("s3").put_object(Bucket="bucket", Key=f"models/{key}", Body=data)
+            return
+        path = self._folder / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".new")
+        temporary.write_bytes(data)
+        temporary.replace(path)
+
+
+@pytest.fixture(params=["file", "s3"])
+def place(request, tmp_path, monkeypatch):
+    if request.param == "file":
+        yield Place(tmp_path / "store", (tmp_path / "store").as_uri())
+        return
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.setenv(name, "eu-west-1")
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://{host}:{port}")
+    urlopen(
+        Request(f"http://{host}:{port}/moto-api/reset", method="POST")
+    ).close()  # moto keeps its state in the process
+    boto3.client("s3").create_bucket(Bucket="bucket", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    place = Place(None, "s3://bucket/models", server)
+    yield place
+    if place.server is not None:
+        server.stop()
+
+
+def test_an_object_is_read_again_only_when_it_changed(place):
+    """Its tag makes the next read an empty one, until someone replaces it."""
+    store = open_store(place.url)
+    place.write("m/aliases.json", b"one")
+    data, tag = store.fetch_changed("m/aliases.json", 100, "")
+    assert bytes(data) == b"one"
+    assert store.fetch_changed("m/aliases.json", 100, tag) is None
+    place.write("m/aliases.json", b"two")
+    data, new_tag = store.fetch_changed("m/aliases.json", 100, tag)
+    assert (bytes(data), new_tag != tag) == (b"two", True)
+    with pytest.raises(ObjectNotFoundError):
+        store.fetch_changed("n/aliases.json", 100, tag)
+
+
+def test_the_folders_at_the_top(place):
+    """Listed once each, sorted; what lies deeper or beside them is not."""
+    store = open_store(place.url)
+    assert store.list_folders() == []
+    for key in ("b/aliases.json", "a/1/manifest.json", "a/2/manifest.json", "file.txt"):
+        place.write(key, b"x")
+    assert store.list_folders() == ["a", "b"]
+
+
+def test_aliases_are_fetched_once_and_then_followed(place):
+    """Unchanged aliases cost no body; a model that is not there is the client's mistake."""
+    store = open_store(place.url)
+    place.write("m/aliases.json", json.dumps({"latest": 1}).encode())
+    aliases = fetch_aliases(store, "m")
+    assert refetch_aliases(store, "m", aliases.tag) is None
+    place.write("m/aliases.json", json.dumps({"latest": 2, "canary": {"latest": {"3": 5}}}).encode())
+    newer = refetch_aliases(store, "m", aliases.tag)
+    assert (newer.targets, newer.reachable("latest")) == ({"latest": 2}, {2, 3})
+    with pytest.raises(ModelNotFoundError):
+        fetch_aliases(store, "n")
+
+
+def test_a_repository_follows_its_store_and_outlives_it(place, tmp_path, monkeypatch):
+    """Moved aliases are followed in the background; when the store is gone, what is loaded serves on."""
+    monkeypatch.setattr("serving.s3_store._RETRIES", 0)
+    source = tmp_path / "source"
+    for version in (1, 2):
+        publish(source, "m", version, golden("half_plus_two"))
+    for path in source.rglob("*.*"):
+        place.write(path.relative_to(source).as_posix(), path.read_bytes())
+    warnings: list[str] = []
+    repository = ModelRepository(open_store(place.url), 1, refresh_seconds=0, warn=warnings.append)
+    assert repository.get("m").manifest.version == 2
+    place.write("m/aliases.json", json.dumps({"latest": 1}).encode())
+    _wait_for(lambda: repository.get("m").manifest.version == 1)
+    if place.server is not None:
+        place.server.stop()
+        place.server = None
+    else:
+        (Path(tmp_path) / "store").rename(tmp_path / "gone")
+    _wait_for(lambda: repository.get("m").manifest.version == 1 and warnings)
+    assert "the old ones serve on" in warnings[0]
+
+
+def _wait_for(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
