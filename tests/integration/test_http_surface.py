@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
+import subprocess
 import sys
 
 import numpy as np
@@ -14,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from golden_store import golden, publish
-from handler_client import load_module, send
+from handler_client import EVENTS, load_module, send
+from litelambda.paths import FUNCTIONS
 
 ROWS = [[0.1, 0.2, 0.3, 0.4], [0.9, 0.8, 0.7, 0.6]]
 LABELS = ["cat", "dog", "fox"]
@@ -293,3 +296,36 @@ def test_openapi_describes_every_model_of_the_store(handler, store):
     assert (sizes, row["type"]) == ([2, 3, 3], "number")
     assert "instances" not in json.dumps(schemas["scalar.PredictRequest"]["required"])
     assert send(handler, "POST", "/openapi.json").status == 405
+
+
+WORST = """
+import json, resource, sys
+import predict
+body = sys.argv[1] % ",".join([sys.argv[2]] * ((6 * 1024 * 1024 - 500) // (len(sys.argv[2]) + 1)))
+event = json.load(open(sys.argv[3]))
+event |= {"rawPath": sys.argv[4], "body": body}
+print(json.dumps([predict.handler(event, None)["statusCode"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
+"""
+
+
+@pytest.mark.parametrize("unit", ["[[[[]]]]", '{"a":[]}'])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/models/tiny:predict", '{"instances":[%s]}'),
+        ("/v2/models/tiny/infer", '{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[%s]}]}'),
+        ("/v2/models/tiny/infer", '{"inputs":[],"parameters":{"a":[%s]}}'),
+    ],
+)
+def test_the_worst_json_fits_the_default_memory(store, path, body, unit):
+    """The largest body there can be, all of it tiny containers, takes less than the function's default memory."""
+    environment = {**os.environ, "PYTHONPATH": str(FUNCTIONS), "MODEL_STORE": store.as_uri(), "LOG_LEVEL": "ERROR",
+                   "METRICS_NAMESPACE": ""}  # fmt: skip
+    event = str(EVENTS / "http_api_v2_predict.json")
+    done = subprocess.run(
+        [sys.executable, "-c", WORST, body, unit, event, path],
+        env=environment, capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    status, peak_kb = json.loads(done.stdout.splitlines()[-1])
+    assert status == 400
+    assert peak_kb < 400 * 1024

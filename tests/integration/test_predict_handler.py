@@ -351,3 +351,24 @@ def test_init_loads_nothing_heavy(store, model):
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=True
     ).stdout
     assert not FORBIDDEN & set(json.loads(output))
+
+
+def test_init_leaves_the_rest_for_later(store):
+    """Protocols, decoders and whatever else only some requests need are imported by the first request that does."""
+    script = "import predict, sys, json; print(json.dumps(sorted(sys.modules)))"
+    environment = {**os.environ, "PYTHONPATH": str(FUNCTIONS), "MODEL_STORE": store.as_uri(), "MODEL_NAME": "tiny"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    later = (
+        "inference_protocol",
+        "openapi",
+        "tfserving_",
+        "raw_body",
+        "images",
+        "compression",
+        "base64_codec",
+        "refresh",
+    )
+    loaded = [name for name in json.loads(done.stdout) if name.startswith(tuple(f"serving.{each}" for each in later))]
+    assert loaded == []
