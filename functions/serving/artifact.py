@@ -50,7 +50,13 @@ class Artifact:
         self.aliases = aliases
 
 
-def fetch_artifact(store: Store, model: str, version: str = "latest", manifest_sha256: str = "") -> Artifact:
+def fetch_artifact(
+    store: Store,
+    model: str,
+    version: str = "latest",
+    manifest_sha256: str = "",
+    artifact_name: str = ARTIFACT_NAME,
+) -> Artifact:
     """Fetch and verify one version of a model.
 
     Args:
@@ -58,6 +64,7 @@ def fetch_artifact(store: Store, model: str, version: str = "latest", manifest_s
         model: a valid model name.
         version: a version number, or an alias.
         manifest_sha256: hex digest that the manifest must have, or "" to trust the store's.
+        artifact_name: what to fetch beside the manifest; another name in it costs one more round trip.
 
     Raises:
         ModelNotFoundError: no such model, version or alias.
@@ -66,7 +73,6 @@ def fetch_artifact(store: Store, model: str, version: str = "latest", manifest_s
         ArtifactError: a compressed artifact does not unpack to what was pinned.
         StoreError: see `Store.fetch`.
     """
-    artifact_name = ARTIFACT_NAME
     aliases = None
     if not version.isdecimal():
         aliases = fetch_aliases(store, model)
