@@ -10,7 +10,7 @@ from _thread import allocate_lock
 from time import time
 
 from serving.aliases import fetch_aliases
-from serving.artifact import fetch_artifact, fetch_manifest
+from serving.artifact import ARTIFACT_NAME, fetch_artifact, fetch_manifest
 from serving.errors import ArtifactError, ModelNotFoundError, ObjectNotFoundError, RequestError, ServingError
 from serving.manifest import is_valid_name
 from serving.servable import Servable, size_in_memory
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Family", "ModelRepository"]
 
 DEFAULT_ALIAS = "latest"
+_NO_PIN = ("", "")
 
 
 class Family:
@@ -138,13 +139,13 @@ class ModelRepository:
             refresh(family, self)
         return family
 
-    def servable(self, name: str, number: int, pin: str = "") -> Servable:
+    def servable(self, name: str, number: int, pin: tuple[str, str] = _NO_PIN) -> Servable:
         """One version of a model, loaded if it is not.
 
         Args:
             name: the model.
             number: its version.
-            pin: the digest its manifest must have; "" for what the model's aliases say of it, if anything.
+            pin: its manifest's digest and its artifact's name; without them what the model's aliases say holds.
 
         Raises:
             ModelNotFoundError: no such model or version.
@@ -186,7 +187,7 @@ class ModelRepository:
         servable = self._servables.get((name, number))
         if servable is not None:
             return servable.manifest
-        return fetch_manifest(self.store, name, number, aliases.pins.get(number, ("", ""))[0])
+        return fetch_manifest(self.store, name, number, aliases.pins.get(number, _NO_PIN)[0])
 
     def unload(self, name: str) -> None:
         """Give a model's memory back; the next request for it loads it again, by its aliases of that time."""
@@ -230,7 +231,7 @@ class ModelRepository:
             self.warn(f"version {number} of {family.name}, a canary or shadow, is left out: {error}")
             return None
 
-    def _load(self, name: str, number: int, pin: str) -> Servable:
+    def _load(self, name: str, number: int, pin: tuple[str, str]) -> Servable:
         """Fetch and compile a version once, however many threads ask for it."""
         key = (name, number)
         if not is_valid_name(name):
@@ -244,14 +245,13 @@ class ModelRepository:
         finally:
             self._loading.pop(key, None)
 
-    def _fetch(self, name: str, number: int, pin: str) -> Artifact:
+    def _fetch(self, name: str, number: int, pin: tuple[str, str]) -> Artifact:
         family = self._families.get(name)
+        known = family.aliases.pins.get(number, _NO_PIN) if family is not None else _NO_PIN
         # A version that was served before must be the same one still: what INIT was pinned to stays pinned.
-        pin = pin or self._digests.get((name, number), "")
-        if not pin and family is not None:
-            pin = family.aliases.pins.get(number, ("", ""))[0]
+        digest = pin[0] or self._digests.get((name, number), "") or known[0]
         try:
-            return fetch_artifact(self.store, name, str(number), pin)
+            return fetch_artifact(self.store, name, str(number), digest, pin[1] or known[1] or ARTIFACT_NAME)
         except ObjectNotFoundError as error:
             raise ArtifactError(f"version {number} of model {name} is published, but incomplete: {error}") from error
 

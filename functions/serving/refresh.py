@@ -88,7 +88,7 @@ class Refresh:
                 continue
             for number in aliases.reachable(alias):
                 try:
-                    repository.servable(family.name, number, aliases.pins.get(number, ("", ""))[0])
+                    repository.servable(family.name, number, aliases.pins.get(number, ("", "")))
                 except ServingError as error:
                     if number == aliases.targets[alias]:
                         raise

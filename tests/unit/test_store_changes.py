@@ -13,6 +13,7 @@ from moto.server import ThreadedMotoServer
 
 from golden_store import golden, publish
 from serving.aliases import fetch_aliases, refetch_aliases
+from serving.digest import hexdigest
 from serving.errors import ModelNotFoundError, ObjectNotFoundError
 from serving.models import ModelRepository
 from serving.store import open_store
@@ -129,3 +130,28 @@ def _wait_for(condition):
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.01)
+
+
+def test_a_version_is_asked_for_by_its_artifacts_own_name(tmp_path):
+    """Found through an alias, an artifact of another name costs no extra round trip, loaded at once or on a refresh."""
+    for version in (1, 2):
+        publish(tmp_path, "m", version, golden("half_plus_two"))
+        folder = tmp_path / f"m/{version}"
+        (folder / "model.tflite").rename(folder / "other.tflite")
+        manifest = (folder / "manifest.json").read_text().replace("model.tflite", "other.tflite")
+        (folder / "manifest.json").write_text(manifest)
+    digests = {number: hexdigest((tmp_path / f"m/{number}/manifest.json").read_bytes()) for number in (1, 2)}
+    pins = {str(number): {"manifest_sha256": digests[number], "artifact": "other.tflite"} for number in (1, 2)}
+    aliases = tmp_path / "m/aliases.json"
+    aliases.write_text(json.dumps({"latest": 1, "versions": pins}))
+    store = open_store(tmp_path.as_uri())
+    asked: list[str] = []
+    fetch = store.fetch
+    store.fetch = lambda key, max_bytes: (asked.append(key), fetch(key, max_bytes))[1]
+    repository = ModelRepository(store, 1, refresh_seconds=0)
+    assert repository.get("m").manifest.version == 1
+    (tmp_path / "m/aliases.new").write_text(json.dumps({"latest": 2, "versions": pins}))
+    (tmp_path / "m/aliases.new").replace(aliases)
+    _wait_for(lambda: repository.get("m").manifest.version == 2)
+    assert {"m/1/other.tflite", "m/2/other.tflite"} < set(asked)
+    assert not [key for key in asked if key.endswith("/model.tflite")]
