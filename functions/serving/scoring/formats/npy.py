@@ -57,7 +57,7 @@ def parse_header(data: bytes) -> tuple[tuple[int, ...], np.dtype[Any], int]:
     return shape, dtype, stream.tell()
 
 
-def rows_per_chunk(bytes_per_row: int, batch_rows: int, chunk_bytes: int = CHUNK_BYTES) -> int:
+def rows_per_chunk(bytes_per_row: int, batch_rows: int, chunk_bytes: int) -> int:
     """Rows of a chunk: about as many bytes as asked for, and whole batches."""
     return max(chunk_bytes // max(bytes_per_row, 1) // batch_rows, 1) * batch_rows
 
@@ -81,7 +81,7 @@ class NpyReader:
             raise JobError(f"{job.input} is gzipped: it cannot be split into ranges")
         if not self._gzip and info.size < self._header_bytes + shape[0] * self._row_bytes:
             raise UnreadableInputError(f"the header promises {shape[0]} rows, the file is too short for them")
-        self._chunk_rows = rows_per_chunk(self._row_bytes, model.batch_rows)
+        self._chunk_rows = rows_per_chunk(self._row_bytes, model.batch_rows, CHUNK_BYTES)
         self._piece_rows = rows_per_chunk(self._row_bytes, model.batch_rows, PIECE_BYTES)
         self.total_bytes = max(self._last - self._first, 0) * self._row_bytes
         self.decoder: Decoder = ArrayDecoder(model)

@@ -15,7 +15,7 @@ import numpy as np
 
 from serving.scoring.errors import JobError, SchemaError, UnreadableInputError
 from serving.scoring.formats.base import Chunk, Model
-from serving.scoring.formats.npy import ArrayDecoder, parse_header, rows_per_chunk
+from serving.scoring.formats.npy import CHUNK_BYTES, ArrayDecoder, parse_header, rows_per_chunk
 from serving.scoring.formats.values import check_row_shape
 from serving.scoring.source import blocks, inflate
 from serving.scoring.storage import objects_for
@@ -100,7 +100,7 @@ class NpzReader:
     def chunks(self, position: dict[str, Any] | None) -> Iterator[Chunk]:
         """See `Reader.chunks`."""
         row = position["row"] if position else 0
-        size = rows_per_chunk(self._row_bytes, self._model.batch_rows)
+        size = rows_per_chunk(self._row_bytes, self._model.batch_rows, CHUNK_BYTES)
         try:
             members = self._open_members()
             for member in members:

@@ -1,0 +1,104 @@
+"""Batch sizes: only those that were proven, the fastest of them, and never a wrong row."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from golden_store import golden
+from scoring_files import expected, make_rows
+from serving.litert import CompiledModel
+from serving.scoring.batching import BatchRunner
+from serving.tensor import DTYPES, TensorSpec
+
+SIZES = (1, 2, 3, 8, 32)
+
+
+class Recorder:
+    """A model that notes the sizes it is run at; each run costs as much as `seconds` says."""
+
+    def __init__(self, model, seconds=None):
+        self.signatures = model.signatures
+        self.sizes = []
+        self._model, self._seconds = model, seconds
+
+    def run(self, key, inputs, batch=None):
+        self.sizes.append(batch)
+        if self._seconds:
+            end = time.perf_counter() + self._seconds(batch)
+            while time.perf_counter() < end:
+                pass
+        return self._model.run(key, inputs, batch)
+
+
+@pytest.fixture
+def model():
+    with CompiledModel(golden("tiny_int8")) as compiled:
+        yield compiled
+
+
+def run(runner, rows):
+    (data,) = runner.run([memoryview(rows.tobytes())], len(rows))
+    return np.frombuffer(data, np.float32).reshape(len(rows), 3)
+
+
+@pytest.mark.parametrize("counts", [[1], [5, 1, 3], [31, 33], [1000, 7, 250], [64] * 10])
+def test_any_numbers_of_rows(model, counts):
+    """However many rows come at a time, each has the prediction it has alone, and only proven sizes were run."""
+    recorder = Recorder(model)
+    runner = BatchRunner(recorder, "predict", SIZES)
+    for seed, count in enumerate(counts):
+        rows = make_rows(count, seed=seed)
+        np.testing.assert_array_equal(run(runner, rows), expected(rows))
+    assert set(recorder.sizes) <= set(SIZES)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "best"),
+    [
+        (lambda batch: 0.0004, 32),  # what matters is the call
+        (lambda batch: 0.002 * batch, 1),  # what matters are the rows: batches gain nothing
+        (lambda batch: 0.002 * batch if batch <= 8 else 0.004 * batch, 1),  # too large for the cache
+        (lambda batch: 0.005 + (0.0001 if batch <= 8 else 0.002) * batch, 8),
+    ],
+)
+def test_the_fastest_size_is_found(model, seconds, best):
+    """The size in use is the one whose rows took the least time, the smallest of those that are as good."""
+    runner = BatchRunner(Recorder(model, seconds), "predict", SIZES)
+    for seed in range(3):
+        run(runner, make_rows(200, seed=seed))
+    assert runner.best == best
+
+
+def test_a_model_that_must_not_be_resized(model):
+    """Where nothing but single rows was proven, rows are run one by one."""
+    recorder = Recorder(model)
+    runner = BatchRunner(recorder, "predict", (1,))
+    rows = make_rows(100)
+    np.testing.assert_array_equal(run(runner, rows), expected(rows))
+    assert set(recorder.sizes) == {1}
+
+
+def test_outputs_without_rows_are_never_batched(model):
+    """A model whose output has no batch dimension is run row by row, whatever its manifest lists."""
+    recorder = Recorder(model)
+    signature = recorder.signatures["predict"]
+    fixed = TensorSpec("probabilities", DTYPES["float32"], (1, 3))
+    recorder.signatures = {"predict": type(signature)("predict", 0, signature.inputs, (fixed,))}
+    runner = BatchRunner(recorder, "predict", SIZES)
+    run(runner, make_rows(50))
+    assert set(recorder.sizes) == {1}
+
+
+def test_a_rest_is_filled_up_where_that_is_cheaper(model):
+    """A few rows left over run as part of a batch of zeros, if single runs and two resizes would take longer."""
+    recorder = Recorder(model, lambda batch: 0.0005)
+    runner = BatchRunner(recorder, "predict", SIZES)
+    run(runner, make_rows(500))
+    assert runner.best == 32
+    recorder.sizes.clear()
+    rows = make_rows(32 + 20, seed=1)
+    np.testing.assert_array_equal(run(runner, rows), expected(rows))
+    assert recorder.sizes == [32, 32]

@@ -1,0 +1,285 @@
+"""The engine on local files: workers, resuming, tolerance, what is left behind, and what is counted."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+
+from litelambda.paths import FUNCTIONS
+from scoring_files import as_jsonl, expected, make_rows, make_store, read_jsonl
+from serving.errors import DigestError, ModelNotFoundError
+from serving.scoring import engine, workers
+from serving.scoring.errors import InputNotFoundError, InputReplacedError, JobError, TooManyBadRowsError, WorkerError
+from serving.scoring.formats.base import Chunk
+from serving.scoring.job import Job
+from serving.scoring.models import ModelSource
+from serving.scoring.storage import objects_for, part_bytes_for, to_url
+from serving.scoring.summary import cost_usd
+from serving.scoring.tally import add_tallies
+
+
+@pytest.fixture
+def models(tmp_path):
+    return make_store(tmp_path / "store")
+
+
+def job_of(path, output, **options) -> Job:
+    return Job(path.as_uri(), output.as_uri(), model="tiny_int8", output_format=output.suffix[1:], **options)
+
+
+@pytest.mark.parametrize("processes", [False, True])
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.npy"])
+def test_workers_keep_the_order(models, tmp_path, monkeypatch, processes, name):
+    """Several workers, threads or processes, give the bytes that one gives, bad rows included."""
+    monkeypatch.setattr("serving.scoring.formats.text.CHUNK_BYTES", 3000)
+    monkeypatch.setattr("serving.scoring.formats.npy.CHUNK_BYTES", 1000)
+    monkeypatch.setattr(engine, "_MIN_BYTES_FOR_PROCESSES", 0 if processes else 10**9)
+    rows = make_rows(2000)
+    if name == "rows.npy":
+        np.save(tmp_path / name, rows)
+    else:
+        (tmp_path / name).write_bytes(as_jsonl(rows).replace(b"]\n[", b"]\nbad\n[", 3))
+    outputs = []
+    for count in (1, 3):
+        output = tmp_path / f"out{count}.jsonl"
+        summary = engine.run_job(job_of(tmp_path / name, output), models, workers=count).summary
+        assert summary["rows_out"] == 2000
+        outputs.append(output.read_bytes())
+    assert outputs[0] == outputs[1]
+    found = np.array([line["prediction"] for line in read_jsonl(outputs[0])], np.float32)
+    np.testing.assert_array_equal(found, expected(rows))
+
+
+def test_a_worker_process_that_dies(models, tmp_path, monkeypatch):
+    """A killed worker fails the run with its status; no half-written output stays behind."""
+    monkeypatch.setattr(engine, "_MIN_BYTES_FOR_PROCESSES", 0)
+    (tmp_path / "rows.jsonl").write_bytes(as_jsonl(make_rows(100)))
+    original = workers._Child.score
+
+    def dying(child, chunk):
+        child._process.kill()
+        child._process.wait()
+        return original(child, chunk)
+
+    with patch.object(workers._Child, "score", dying), pytest.raises(WorkerError, match="-9"):
+        engine.run_job(job_of(tmp_path / "rows.jsonl", tmp_path / "out.jsonl"), models, workers=2)
+    assert not [path for path in tmp_path.iterdir() if "out" in path.name]
+
+
+def test_an_error_in_a_worker_process_is_the_engines_own(models, tmp_path, monkeypatch):
+    """What a decoder raises in another process is raised here, as itself."""
+    monkeypatch.setattr(engine, "_MIN_BYTES_FOR_PROCESSES", 0)
+    (tmp_path / "rows.jsonl").write_bytes(as_jsonl(make_rows(10)))
+    with (
+        patch.object(workers._Child, "__init__", _child_of_a_broken_recipe),
+        pytest.raises((WorkerError, AttributeError)),
+    ):
+        engine.run_job(job_of(tmp_path / "rows.jsonl", tmp_path / "out.jsonl"), models, workers=2)
+
+
+def _child_of_a_broken_recipe(child, recipe):
+    recipe.decoder = None
+    _original_child(child, recipe)
+
+
+_original_child = workers._Child.__init__
+
+
+def test_resuming_from_a_checkpoint(models, tmp_path, monkeypatch):
+    """A job that stops every few chunks ends with the bytes of one that did not, and with its counts."""
+    monkeypatch.setattr("serving.scoring.formats.text.CHUNK_BYTES", 2000)
+    lines = as_jsonl(make_rows(700)).splitlines(keepends=True)
+    lines[100:100] = [b"bad\n"]
+    (tmp_path / "rows.jsonl").write_bytes(b"".join(lines))
+    whole = engine.run_job(job_of(tmp_path / "rows.jsonl", tmp_path / "whole.jsonl"), models).summary
+    job = job_of(tmp_path / "rows.jsonl", tmp_path / "parts.jsonl")
+    monkeypatch.setattr(engine._Run, "_must_stop", lambda run, limit: run._counts.rows_in % 3 == 0)
+    statuses = []
+    while not statuses or statuses[-1] == "continues":
+        outcome = engine.run_job(job, models, time_left=lambda: 900.0)
+        statuses.append(outcome.status)
+        job = Job.from_dict(json.loads(json.dumps(outcome.job.to_dict())))
+    assert len(statuses) > 2
+    assert outcome.summary["invocations"] == len(statuses)
+    for name in ("rows_in", "rows_out", "rows_bad", "predictions"):
+        assert outcome.summary[name] == whole[name]
+    assert (tmp_path / "parts.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert (tmp_path / "parts.errors.jsonl").read_bytes() == (tmp_path / "whole.errors.jsonl").read_bytes()
+    assert not [path for path in tmp_path.iterdir() if path.suffix in {".part", ".checkpoint"}]
+
+
+def test_the_deadline_leaves_room_for_what_is_in_flight(models, tmp_path):
+    """It stops while there is time for the slowest chunk so far, for each that is on its way, and a margin."""
+    (tmp_path / "rows.jsonl").write_bytes(b"")
+    job = job_of(tmp_path / "rows.jsonl", tmp_path / "out.jsonl")
+    info = engine.find_input(job)
+    left = [100.0]
+    means = engine._Means(1, lambda: left[0], None, replace=False)
+    run = engine._Run(job, info, models.load(models.pin("tiny_int8")), engine.Outputs(job, "d"), means)
+    run._slowest = 10.0
+    assert not run._must_stop(2)
+    left[0] = 44.0
+    assert run._must_stop(2)
+
+
+def test_ranges_of_text_share_no_line(models, tmp_path):
+    """Cut anywhere, the ranges of a file have each line once: a line belongs to the range that it starts in."""
+    rows = make_rows(60)
+    data = as_jsonl(rows)
+    (tmp_path / "rows.jsonl").write_bytes(data)
+    for step in (1, 64, 65, 1000, len(data), len(data) + 5):
+        starts = range(0, 150 if step == 1 else len(data), step)
+        found = []
+        for start in starts:
+            output = tmp_path / "out.npy"
+            job = job_of(tmp_path / "rows.jsonl", output, span=(start, min(start + step, len(data))))
+            engine.run_job(job, models, replace=True)
+            found.append(np.load(output))
+        wanted = expected(rows[: data.count(b"\n", 0, 149) + 1] if step == 1 else rows)
+        np.testing.assert_array_equal(np.concatenate(found), wanted)
+
+
+def test_too_many_bad_rows(models, tmp_path):
+    """Above the tolerated share the file is refused; its bad rows are told all the same."""
+    (tmp_path / "rows.jsonl").write_bytes(b"bad\n" * 3 + as_jsonl(make_rows(7)))
+    job = job_of(tmp_path / "rows.jsonl", tmp_path / "out.jsonl", tolerated_bad=0.29)
+    with pytest.raises(TooManyBadRowsError, match="3 of 10 rows are bad"):
+        engine.run_job(job, models)
+    assert not (tmp_path / "out.jsonl").exists()
+    assert len(read_jsonl((tmp_path / "out.errors.jsonl").read_bytes())) == 3
+    job = job_of(tmp_path / "rows.jsonl", tmp_path / "out.jsonl", tolerated_bad=0.3)
+    assert engine.run_job(job, models).summary["rows_bad"] == 3
+
+
+def test_a_hopeless_file_is_not_read_to_its_end(models, tmp_path, monkeypatch):
+    """Once no rest could make the share tolerable, the job ends."""
+    monkeypatch.setattr(engine, "_SURELY_TOO_MANY", 100)
+    monkeypatch.setattr("serving.scoring.formats.text.CHUNK_BYTES", 1000)
+    (tmp_path / "rows.jsonl").write_bytes(b"bad\n" * 100_000)
+    with pytest.raises(TooManyBadRowsError, match=r"of [0-9]{3,4} rows are bad"):
+        engine.run_job(job_of(tmp_path / "rows.jsonl", tmp_path / "out.jsonl"), models)
+
+
+def test_outputs_are_written_once(models, tmp_path):
+    """An output that is there is left alone, unless the caller says so."""
+    (tmp_path / "rows.jsonl").write_bytes(as_jsonl(make_rows(5)))
+    (tmp_path / "out.jsonl").write_bytes(b"mine")
+    job = job_of(tmp_path / "rows.jsonl", tmp_path / "out.jsonl")
+    assert engine.run_job(job, models).status == "already_done"
+    assert (tmp_path / "out.jsonl").read_bytes() == b"mine"
+    assert engine.run_job(job, models, replace=True).status == "done"
+    assert len(read_jsonl((tmp_path / "out.jsonl").read_bytes())) == 5
+
+
+def test_inputs_that_are_not_what_was_asked_for(models, tmp_path):
+    """A missing file, a changed one, an empty prefix and a job without a model are told apart."""
+    path, output = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
+    with pytest.raises(InputNotFoundError):
+        engine.run_job(job_of(path, output), models)
+    path.write_bytes(as_jsonl(make_rows(5)))
+    with pytest.raises(InputReplacedError):
+        engine.run_job(job_of(path, output, etag="old"), models)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputNotFoundError, match="nothing under"):
+        engine.run_job(Job(to_url(f"{tmp_path}/empty/"), output.as_uri(), model="tiny_int8"), models)
+    with pytest.raises(JobError, match="names no model"):
+        engine.run_job(Job(path.as_uri(), output.as_uri()), models)
+    packed = tmp_path / "rows.jsonl.gz"
+    packed.write_bytes(b"")
+    with pytest.raises(JobError, match="cannot be split"):
+        engine.run_job(job_of(packed, output, span=(0, 5)), models)
+
+
+def test_a_file_that_changes_while_it_is_read(models, tmp_path, monkeypatch):
+    """Rows of two versions of a local file are never mixed."""
+    monkeypatch.setattr("serving.scoring.formats.npy.CHUNK_BYTES", 1000)
+    path = tmp_path / "rows.npy"
+    np.save(path, make_rows(1000))
+    with pytest.raises(InputReplacedError, match="changed while it was read"):
+        engine.run_job(
+            job_of(path, tmp_path / "out.npy"), models, progress=lambda done, total, rows: os.utime(path, (1, 1))
+        )
+
+
+def test_models_that_are_not_there(models, tmp_path):
+    """A model, version or alias that the store lacks is an error of its own; a pinned digest must hold."""
+    (tmp_path / "rows.jsonl").write_bytes(as_jsonl(make_rows(5)))
+    for model in ("other", "tiny_int8:9", "tiny_int8@nope"):
+        job = Job((tmp_path / "rows.jsonl").as_uri(), (tmp_path / "out.jsonl").as_uri(), model=model)
+        with pytest.raises(ModelNotFoundError):
+            engine.run_job(job, models)
+    pinned = ModelSource(models.url, digests={"tiny_int8": "0" * 64})
+    with pytest.raises(DigestError):
+        engine.run_job(job_of(tmp_path / "rows.jsonl", tmp_path / "out.jsonl"), pinned)
+
+
+def test_compare_and_swap_of_small_objects(tmp_path):
+    """A checkpoint is replaced only over the one that was read."""
+    url = (tmp_path / "x").as_uri()
+    objects = objects_for(url)
+    assert objects.put(url, b"1", tag="")
+    assert not objects.put(url, b"2", tag="")
+    _, tag = objects.get(url)
+    assert objects.put(url, b"33", tag=tag)
+    assert not objects.put(url, b"4", tag=tag)
+    assert objects.get(url)[0] == b"33"
+    objects.delete(url)
+    assert not objects.put(url, b"5", tag=tag)
+    assert objects.get(url) is None
+
+
+def test_tallies_add_up():
+    """Counts are added, extremes kept, classes seen by one side only are not lost."""
+    total = {
+        "a": {"classes": {"x": 1}},
+        "b": {"count": 1, "sum": 2.0, "min": 2.0, "max": 2.0, "powers_of_two": {"2": 1}},
+    }
+    more = {
+        "a": {"classes": {"x": 2, "y": 1}},
+        "b": {"count": 2, "sum": 1.0, "min": -1.0, "max": 2.5, "powers_of_two": {}},
+    }
+    add_tallies(total, more)
+    assert total == {
+        "a": {"classes": {"x": 3, "y": 1}},
+        "b": {"count": 3, "sum": 3.0, "min": -1.0, "max": 2.5, "powers_of_two": {"2": 1}},
+    }
+
+
+def test_cost_is_estimated_where_it_is_billed(monkeypatch):
+    """A gigabyte for 1,000 seconds costs about two cents; on a machine of one's own nothing is estimated."""
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "1024")
+    assert 0.013 < cost_usd(1000.0, 1) < 0.017
+    monkeypatch.delenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE")
+    assert cost_usd(1000.0, 1) is None
+
+
+def test_parts_are_large_enough_for_any_output():
+    """An output may be eight times its input, and still have fewer parts than S3 takes."""
+    for size in (0, 10**6, 10**10, 10**12):
+        assert 8 * size / part_bytes_for(size) < 10_000
+
+
+def test_the_predict_path_loads_nothing_of_this():
+    """numpy, orjson, boto3, Powertools and the batch engine cost a cold start nothing."""
+    script = (
+        "import sys, json; sys.path.insert(0, sys.argv[1]); import serving.router, serving.models;"
+        "print(json.dumps([name for name in sys.modules]))"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(FUNCTIONS)], capture_output=True, text=True, check=True)
+    loaded = set(json.loads(done.stdout))
+    assert not {"numpy", "orjson", "boto3", "aws_lambda_powertools", "serving.scoring"} & loaded
+
+
+def test_chunks_travel_to_other_processes():
+    """A chunk is all that crosses the pipe: its payload comes out as it went in."""
+    import pickle
+
+    chunk = Chunk(b"data", 3, {"offset": 4}, 4)
+    copy = pickle.loads(pickle.dumps(chunk))
+    assert (copy.payload, copy.first, copy.position) == (b"data", 3, {"offset": 4})
