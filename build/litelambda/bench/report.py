@@ -88,6 +88,37 @@ def show_warm(result: dict[str, Any]) -> None:
     _show(headings, rows, result, notes)
 
 
+def show_batch(result: dict[str, Any]) -> None:
+    """Print the table of `bench batch`."""
+    rows = [
+        (
+            name,
+            f"{case['rows_per_s']:,}",
+            f"{case['raw_rows_per_s']:,}",
+            f"{case['usual_rows_per_s']:,}" if "usual_rows_per_s" in case else "-",
+            f"{case['ratio']:.2f}",
+            f"{case['batch_size']}",
+            f"{case['peak_rss_mb']:.0f}",
+            f"{result['scaling'][name]['time_ratio']:.1f}",
+            f"{result['scaling'][name]['rss_ratio']:.2f}",
+        )
+        for name, case in result["cases"].items()
+    ]
+    headings = (
+        "case",
+        "rows/s",
+        "raw rows/s",
+        "usual rows/s",
+        "ratio",
+        "batch",
+        "peak MB",
+        "10 x rows: time",
+        "memory",
+    )
+    notes = ["rows per second of CPU time, best of the runs; ratio of npy to raw, of jsonl to usual"]
+    _show(headings, rows, result, notes)
+
+
 def _show(headings: Sequence[str], rows: Sequence[Sequence[str]], result: dict[str, Any], notes: list[str]) -> None:
     # Here, so that neither `--json` nor another command waits for rich.
     from rich import box

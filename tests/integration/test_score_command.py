@@ -1,0 +1,149 @@
+"""`litelambda score` and `litelambda bench batch`, as a person calls them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from golden_store import publish
+from litelambda.cli import main
+from scoring_files import as_jsonl, expected, make_rows, read_jsonl
+
+
+@pytest.fixture
+def store(tmp_path):
+    publish(tmp_path / "store", "tiny_int8")
+    return (tmp_path / "store").as_uri()
+
+
+def test_a_file_on_this_machine(store, tmp_path, capsys):
+    """Paths in, paths out; `--json` prints the run summary and nothing else, a person gets two lines."""
+    rows = make_rows(100)
+    (tmp_path / "rows.jsonl").write_bytes(as_jsonl(rows))
+    command = [
+        "score",
+        str(tmp_path / "rows.jsonl"),
+        str(tmp_path / "out.npy"),
+        "--model",
+        "tiny_int8",
+        "--store",
+        store,
+    ]
+    assert main([*command, "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["rows_in"], summary["rows_out"], summary["model"]["version"]) == (100, 100, 1)
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), expected(rows))
+    assert main([*command, "--force"]) == 0
+    assert "100 of 100 rows scored by tiny_int8 version 1" in capsys.readouterr().out
+
+
+def test_exit_codes(store, tmp_path, capsys):
+    """An output that exists, a bad input or a missing model is 1; what makes no sense is 2; each says why."""
+    (tmp_path / "rows.jsonl").write_bytes(as_jsonl(make_rows(5)) + b"bad\n")
+    source, output = str(tmp_path / "rows.jsonl"), str(tmp_path / "out.jsonl")
+    base = ["--model", "tiny_int8", "--store", store]
+    for command, code, message in (
+        (["score", source, output, *base], 1, "1 of 6 rows are bad"),
+        (["score", source, output, *base, "--tolerate", "0.2"], 0, ""),
+        (["score", source, output, *base, "--tolerate", "0.2"], 1, "exists already"),
+        (["score", source + "x", output, *base], 1, "there is no"),
+        (["score", source, output + "2", "--model", "none", "--store", store], 1, "none"),
+        (["score", source, output, *base, "--tolerate", "7"], 2, "share from 0 to 1"),
+        (["score", source, output, *base, "--output-format", "xml"], 2, "jsonl, csv, npy"),
+        (["score", source, output, *base, "--on", "aws"], 2, "state-machine"),
+    ):
+        assert main(command) == code, command
+        assert message in capsys.readouterr().err
+    assert {path.name for path in tmp_path.glob("out*")} == {"out.jsonl", "out.errors.jsonl", "out.summary.json"}
+
+
+def test_a_terminal_sees_a_bar(store, tmp_path):
+    """Progress goes to stderr, only where that is a terminal, and is gone at the end."""
+    (tmp_path / "rows.jsonl").write_bytes(as_jsonl(make_rows(30_000)))
+    ours, theirs = pty.openpty()
+    command = [
+        *(sys.executable, "-m", "litelambda.cli", "score", str(tmp_path / "rows.jsonl"), str(tmp_path / "out.jsonl")),
+        *("--model", "tiny_int8", "--store", store, "--json"),
+    ]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, check=True)
+    os.close(theirs)
+    shown = b""
+    try:
+        while block := os.read(ours, 65536):
+            shown += block
+    except OSError:
+        pass  # how a terminal says that the other end was closed
+    os.close(ours)
+    assert "rows.jsonl █" in shown.decode()
+    assert shown.endswith(b"\x1b[2K")
+    assert json.loads(done.stdout)["rows_in"] == 30_000
+
+
+def test_ctrl_c_leaves_nothing_behind(store, tmp_path):
+    """Interrupted, the command ends with 130, its workers with it, and no part of the output stays."""
+    with (tmp_path / "rows.jsonl").open("wb") as file:
+        for _ in range(300):
+            file.write(as_jsonl(make_rows(1000)))
+    command = [
+        *(sys.executable, "-m", "litelambda.cli", "score", str(tmp_path / "rows.jsonl"), str(tmp_path / "out.jsonl")),
+        *("--model", "tiny_int8", "--store", store, "--workers", "2"),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    while not list(tmp_path.glob(".out.jsonl.*.part")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert b"Traceback" not in errors
+    assert not [path for path in tmp_path.iterdir() if "out" in path.name]
+
+
+def test_all_cores(store, tmp_path, monkeypatch):
+    """Text is scored by as many processes as there are cores; the output is that of one."""
+    monkeypatch.setattr("serving.scoring.engine._MIN_BYTES_FOR_PROCESSES", 0)
+    monkeypatch.setattr("litelambda.score.available_cores", lambda: 3)
+    rows = make_rows(20_000)
+    (tmp_path / "rows.jsonl").write_bytes(as_jsonl(rows))
+    assert (
+        main(
+            [
+                "score",
+                str(tmp_path / "rows.jsonl"),
+                str(tmp_path / "out.jsonl"),
+                "--model",
+                "tiny_int8",
+                "--store",
+                store,
+            ]
+        )
+        == 0
+    )
+    lines = read_jsonl((tmp_path / "out.jsonl").read_bytes())
+    assert [line["line"] for line in lines] == list(range(1, 20_001))
+
+
+@pytest.mark.slow
+def test_bench_batch(store, capsys):
+    """The benchmark's JSON has a case for arrays and one for text, beside the bare runtime and the usual loop."""
+    assert (
+        main(["bench", "batch", "--model", "tiny_int8", "--store", store, "--rows", "2000", "--runs", "1", "--json"])
+        == 0
+    )
+    result = json.loads(capsys.readouterr().out)
+    assert result["cases"].keys() == result["scaling"].keys() == {"npy", "jsonl"}
+    for case in result["cases"].values():
+        assert {"rows_per_s", "raw_rows_per_s", "ratio", "peak_rss_mb"} <= case.keys()
+        assert case["rows_per_s"] > 0
+    assert result["cases"]["jsonl"]["usual_rows_per_s"] > 0
+    assert main([*command, "2000"]) == 0
+    assert "raw rows/s" in capsys.readouterr().out
+    assert main([*command, "1"]) == 2
