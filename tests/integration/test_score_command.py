@@ -113,20 +113,8 @@ def test_all_cores(store, tmp_path, monkeypatch):
     monkeypatch.setattr("litelambda.score.available_cores", lambda: 3)
     rows = make_rows(20_000)
     (tmp_path / "rows.jsonl").write_bytes(as_jsonl(rows))
-    assert (
-        main(
-            [
-                "score",
-                str(tmp_path / "rows.jsonl"),
-                str(tmp_path / "out.jsonl"),
-                "--model",
-                "tiny_int8",
-                "--store",
-                store,
-            ]
-        )
-        == 0
-    )
+    files = [str(tmp_path / "rows.jsonl"), str(tmp_path / "out.jsonl")]
+    assert main(["score", *files, "--model", "tiny_int8", "--store", store]) == 0
     lines = read_jsonl((tmp_path / "out.jsonl").read_bytes())
     assert [line["line"] for line in lines] == list(range(1, 20_001))
 
@@ -134,10 +122,8 @@ def test_all_cores(store, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_bench_batch(store, capsys):
     """The benchmark's JSON has a case for arrays and one for text, beside the bare runtime and the usual loop."""
-    assert (
-        main(["bench", "batch", "--model", "tiny_int8", "--store", store, "--rows", "2000", "--runs", "1", "--json"])
-        == 0
-    )
+    command = ["bench", "batch", "--model", "tiny_int8", "--store", store, "--runs", "1", "--rows"]
+    assert main([*command, "2000", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["cases"].keys() == result["scaling"].keys() == {"npy", "jsonl"}
     for case in result["cases"].values():
