@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from golden_store import golden, make_manifest
 
+from golden_store import golden, make_manifest
 from serving.errors import ManifestError
 from serving.manifest import Manifest, is_valid_name
 
