@@ -1,16 +1,16 @@
 """Every error the toolchain raises on purpose; each knows the exit code of the command that met it.
 
-    LitelambdaError
-    ├── UsageError           wrong usage (exit 2)
-    │   └── RecipeError      the recipe is not valid: the message names every wrong key by its path
-    ├── DataError            the data set is missing, unreadable or not what the recipe says
-    ├── TrainError           training failed (a loss of NaN, a model that does not fit its data, …)
-    ├── ConversionError      the model could not be converted to a flatbuffer
-    ├── GateError            the quantized model is worse than the gate allows: nothing was published
-    ├── VerificationError    the artifact does not behave in the shipped runtime as it must
-    ├── PublishError         the store refused the artifact, or another publisher was first
-    ├── PackageError         the deployment package could not be made, or is beyond its size budget
-    └── BenchError           a benchmark could not be run
+LitelambdaError
+├── UsageError           wrong usage (exit 2)
+│   └── RecipeError      the recipe is not valid: the message names every wrong key by its path
+├── DataError            the data set is missing, unreadable or not what the recipe says
+├── TrainError           training failed (a loss of NaN, a model that does not fit its data, …)
+├── ConversionError      the model could not be converted to a flatbuffer
+├── GateError            the quantized model is worse than the gate allows: nothing was published
+├── VerificationError    the artifact does not behave in the shipped runtime as it must
+├── PublishError         the store refused the artifact, or another publisher was first
+├── PackageError         the deployment package could not be made, or is beyond its size budget
+└── BenchError           a benchmark could not be run
 """
 
 from __future__ import annotations
