@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
+import threading
 from collections.abc import Sequence
 
 
@@ -11,18 +13,33 @@ def run_child(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, its output captured.
 
     An exception that passes through, Ctrl-C above all, kills the child and waits until it is gone, which
-    `subprocess.run` does not.
+    `subprocess.run` does not. The child's standard input ends when this process does: see `exit_with_parent`.
     """
-    with subprocess.Popen(  # noqa: S603 - only our own modules are run
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
-    ) as child:
-        try:
-            stdout, stderr = child.communicate()
-        except BaseException:
-            child.kill()
-            child.wait()
-            raise
+    reader, writer = os.pipe()
+    try:
+        with subprocess.Popen(  # noqa: S603 - only our own modules are run
+            command, stdin=reader, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
+        ) as child:
+            try:
+                stdout, stderr = child.communicate()
+            except BaseException:
+                child.kill()
+                child.wait()
+                raise
+    finally:
+        os.close(reader)
+        os.close(writer)
     return subprocess.CompletedProcess(command, child.returncode, stdout, stderr)
+
+
+def exit_with_parent() -> None:
+    """In a child of `run_child`: die with the parent, even where it was killed or interrupted while starting this."""
+
+    def watch() -> None:
+        os.read(0, 1)  # unbuffered: a lock held on sys.stdin would abort the interpreter's shutdown
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def describe_exit(returncode: int) -> str:

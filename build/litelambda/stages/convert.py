@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.errors import ConversionError
-from litelambda.processes import describe_exit, run_child
+from litelambda.processes import describe_exit, exit_with_parent, run_child
 from litelambda.stages.backend import load_tensorflow
 
 SIGNATURE = "predict"  # not "serve": a SavedModel endpoint of that name silently drops the others
@@ -133,4 +133,5 @@ def _representative_rows(arrays: Mapping[str, NDArray[Any]]) -> Iterator[tuple[s
 
 
 if __name__ == "__main__":
+    exit_with_parent()
     _main(Path(sys.argv[1]))

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.errors import VerificationError
-from litelambda.processes import describe_exit, run_child
+from litelambda.processes import describe_exit, exit_with_parent, run_child
 from serving.errors import LiteRtError
 from serving.litert import CompiledModel
 
@@ -103,4 +103,5 @@ def _main(job: _Job) -> None:
 
 
 if __name__ == "__main__":
+    exit_with_parent()
     _main(_Job(**json.loads(Path(sys.argv[1]).read_text())))
