@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
+from urllib.parse import unquote
 
 from serving.errors import ObjectNotFoundError, StoreAccessError, StoreConflictError, StoreError, StoreUnavailableError
 from serving.store import split_store_url
@@ -68,7 +69,7 @@ def open_objects(url: str) -> ObjectStore:
         SettingsError: not a store URL.
     """
     scheme, bucket, path = split_store_url(url)
-    return FileObjects(url, Path(path)) if scheme == "file" else S3Objects(url, bucket, path)
+    return FileObjects(url, Path(unquote(path))) if scheme == "file" else S3Objects(url, bucket, path)
 
 
 class FileObjects:

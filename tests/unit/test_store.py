@@ -26,6 +26,7 @@ from serving.errors import (
     StoreError,
     StoreUnavailableError,
 )
+from serving.store import open_store
 
 FILES: dict[str, bytes | Path] = {"model.tflite": b"flatbuffer", "report.json": b"{}"}
 
@@ -80,6 +81,14 @@ def test_what_is_published_can_be_read(store: ArtifactStore) -> None:
     assert store.next_version("digits") == 11
     assert store.read_manifest("digits", 2) == manifest_of(2)
     assert store.read_file("digits", 2, "model.tflite") == b"flatbuffer"
+
+
+def test_a_folder_with_a_space_is_the_same_for_writer_and_reader(tmp_path: Path) -> None:
+    """A file URL escapes what a path may hold; both sides of a store undo that."""
+    store = open_publishing_store((tmp_path / "my models").as_uri())
+    publish(store, 1)
+    assert (tmp_path / "my models" / "digits" / "1" / "manifest.json").is_file()
+    assert bytes(open_store(store.url).fetch("digits/1/model.tflite", 100)) == b"flatbuffer"
 
 
 def test_files_may_come_from_disk(store: ArtifactStore, tmp_path: Path) -> None:
