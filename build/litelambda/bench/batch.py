@@ -70,6 +70,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "scaling": {name: _scaling(name, measured) for name in files if not name.endswith("_10x")},
         "rows": args.rows,
         "runs": args.runs,
+        "notes": [],
         "model": subject.describe(),
         "machine": describe_machine(),
     }

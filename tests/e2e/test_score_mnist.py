@@ -1,0 +1,88 @@
+"""Batch scoring of a model that was just built: the build's own accuracy, and a million rows that add up."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from litelambda.cli import main
+from litelambda.paths import PROJECT, RECIPES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.slow
+_ROWS = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with the ready recipe's model, after one epoch."""
+    root = tmp_path_factory.mktemp("store")
+    command = [
+        "build",
+        str(RECIPES / "mnist_mlp.toml"),
+        "--set",
+        "train.epochs=1",
+        "--set",
+        "gate.max_accuracy_drop=0.02",
+    ]
+    assert main([*command, "--store", root.as_uri(), "--json"]) == 0
+    return root
+
+
+@pytest.fixture(scope="module")
+def images() -> Any:
+    """The labelled images of MNIST."""
+    with np.load(PROJECT / "build" / "data" / "mnist.npz") as data:
+        return {name: data[name] for name in data.files}
+
+
+def score(source: Path, output: Path, store: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """The command's summary."""
+    capsys.readouterr()
+    assert main(["score", str(source), str(output), "--model", "mnist_mlp", "--store", store.as_uri(), "--json"]) == 0
+    summary: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return summary
+
+
+def test_accuracy_is_the_builds(store: Path, images: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Raw pixels as an array and normalised ones as text give exactly the accuracy of the build's int8 model."""
+    manifest = json.loads((store / "mnist_mlp" / "1" / "manifest.json").read_bytes())
+    pixels, labels = images["x_test"], images["y_test"]
+    np.save(tmp_path / "pixels.npy", pixels)
+    with (tmp_path / "rows.jsonl").open("w") as file:
+        for row, label in zip(
+            pixels.reshape(len(pixels), -1).astype(np.float32) / np.float32(255), labels, strict=True
+        ):
+            file.write(json.dumps({"image": row.tolist(), "truth": str(label)}) + "\n")
+    score(tmp_path / "pixels.npy", tmp_path / "out.npy", store, capsys)
+    accuracy = np.mean(np.load(tmp_path / "out.npy").argmax(axis=1) == labels)
+    assert accuracy == manifest["metrics"]["quantized"]["accuracy"]
+    summary = score(tmp_path / "rows.jsonl", tmp_path / "out.jsonl", store, capsys)
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert np.mean([line["label"] == line["truth"] for line in lines]) == accuracy
+    assert (summary["rows_in"], summary["rows_out"], summary["rows_bad"]) == (10_000, 10_000, 0)
+
+
+def test_a_million_rows(store: Path, images: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every one of a million rows is counted once, in the sums and in the histogram, and is where it belongs."""
+    known = np.concatenate([images["x_train"], images["x_test"]])
+    source = tmp_path / "million.npy"
+    array = np.lib.format.open_memmap(source, "w+", np.uint8, (_ROWS, 28, 28))
+    for start in range(0, _ROWS, len(known)):
+        array[start : start + len(known)] = known[: _ROWS - start]
+    del array
+    summary = score(source, tmp_path / "out.npy", store, capsys)
+    source.unlink()
+    assert (summary["rows_in"], summary["rows_out"], summary["rows_bad"]) == (_ROWS, _ROWS, 0)
+    found = np.load(tmp_path / "out.npy").argmax(axis=1)
+    assert len(found) == _ROWS
+    counts = {str(digit): int(count) for digit, count in enumerate(np.bincount(found, minlength=10))}
+    assert summary["predictions"]["probabilities"]["classes"] == counts
+    for start in range(len(known), _ROWS, len(known)):
+        part = found[start : start + len(known)]
+        np.testing.assert_array_equal(part, found[: len(part)])
