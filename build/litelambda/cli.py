@@ -132,12 +132,21 @@ def _import(arguments: argparse.Namespace) -> None:
 
 
 def _add_models(commands: Any) -> None:
-    _add_json(_add(commands, "models", _models, "list the models of a store", store=True))
+    parser = _add(commands, "models", _models, "list the models of a store", store=True)
+    parser.add_argument(
+        "--report", metavar="NAME[@ALIAS|:VERSION]", help="open what was measured when this one was built"
+    )
+    _add_json(parser)
 
 
 def _models(arguments: argparse.Namespace) -> None:
     from litelambda.catalogue import describe_models, list_models
 
+    if arguments.report:
+        from litelambda.open_report import open_report
+
+        print(open_report(arguments.store, arguments.report))
+        return
     models = list_models(arguments.store)
     if arguments.json:
         _print_json(models)

@@ -19,9 +19,12 @@ from litelambda.stages.compress import Compressed, compress
 from litelambda.stages.data import Dataset, load_data
 from litelambda.stages.evaluate import Evaluated, check_gate, evaluate
 from litelambda.stages.interpreter import to_codes
+from litelambda.stages.latency import measure_latency_us
 from litelambda.stages.publish import REPORT_NAME, Description, Published, publish, save_keras
 from litelambda.stages.quantize import Quantized, quantize
-from litelambda.stages.storing import store_form
+from litelambda.stages.report import HTML_NAME, make_html
+from litelambda.stages.search import search
+from litelambda.stages.storing import Stored, store_form
 from litelambda.stages.train import Trained, train
 from litelambda.stages.verify import Verified, verify
 from litelambda.store import open_publishing_store
@@ -108,11 +111,16 @@ def build(recipe: Recipe, store_url: str, reporter: Reporter) -> BuildResult:
         trained = train(recipe, data, current.progress)
         current.summary = f"{trained.model.count_params():,} parameters, {trained.num_epochs} epochs"
     with stage("compress") as current:
-        compressed = compress(recipe, trained, data, current.progress)
+        if recipe.compress.auto is None:
+            compressed = compress(recipe, trained, data, current.progress)
+        else:
+            compressed = search(recipe, trained, data, current.progress)
         current.summary = ", ".join(compressed.figures) or "nothing to do"
     with stage("quantize") as current:
-        quantized = quantize(compressed.model, _representative(recipe, data, compressed), recipe.quantize)
-        current.summary = f"{recipe.quantize.scheme}, {len(quantized.artifact):,} bytes"
+        scheme = compressed.scheme or recipe.quantize.scheme
+        settings = recipe.quantize.model_copy(update={"scheme": scheme})
+        quantized = quantize(compressed.model, _representative(recipe, data, compressed), settings, trained.model)
+        current.summary = f"{scheme}, {len(quantized.artifact):,} bytes"
     with stage("evaluate") as current:
         evaluated = evaluate(recipe, data, trained, compressed, quantized, current.progress)
         check_gate(recipe.gate, evaluated)
@@ -123,12 +131,18 @@ def build(recipe: Recipe, store_url: str, reporter: Reporter) -> BuildResult:
         current.summary = f"{verified.num_rows} rows bit for bit; {rows}"
     with stage("publish") as current:
         description = _describe(recipe, data, quantized, evaluated, verified)
+        stored = store_form(quantized.artifact, recipe.publish)
+        report = _report(trained, compressed, evaluated, description, stored) | {"seconds": seconds}
+        report["latency_us"] = {
+            "float": measure_latency_us(quantized.float_artifact),
+            "quantized": measure_latency_us(quantized.artifact),
+        }
         files = {
             ARTIFACT_NAME: quantized.artifact,
             **save_keras(compressed.model),
-            REPORT_NAME: _report(recipe, trained, compressed, description, seconds),
+            REPORT_NAME: json.dumps(report, indent=1, ensure_ascii=False).encode(),
+            HTML_NAME: make_html(report),
         }
-        stored = store_form(quantized.artifact, recipe.publish)
         published = publish(store, recipe.publish.name, recipe.publish.aliases, files, description, stored)
         current.summary = f"version {published.version} in {published.url}"
     return BuildResult(
@@ -179,17 +193,18 @@ def _describe(
 
 
 def _report(
-    recipe: Recipe, trained: Trained, compressed: Compressed, description: Description, seconds: Mapping[str, float]
-) -> bytes:
+    trained: Trained, compressed: Compressed, evaluated: Evaluated, description: Description, stored: Stored
+) -> dict[str, Any]:
     """Everything measured on the way, for who wants to know how a version came about."""
-    report = {
-        "recipe": recipe.to_json(),
+    return {
+        "recipe": description.recipe,
         "train": {"epochs": trained.num_epochs, "history": trained.history},
         "compress": compressed.figures,
         "quantization": description.quantization,
         "batching": description.batching,
         "metrics": description.metrics,
-        "size_bytes": description.size_bytes,
-        "seconds": seconds,
+        "confusion": evaluated.confusion,
+        "labels": description.labels,
+        "size_bytes": {**description.size_bytes, "stored": len(stored.content)},
+        "stored": {"encoding": stored.encoding, "ready_ms": stored.ready_ms},
     }
-    return json.dumps(report, indent=1, ensure_ascii=False).encode()

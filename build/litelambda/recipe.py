@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from litelambda.errors import RecipeError
 from litelambda.recipe_messages import describe_problems
-from litelambda.sections import CROSS_ENTROPIES, ImagesData, Recipe
+from litelambda.sections import CROSS_ENTROPIES, ImagesData, NpzData, Recipe
 
 __all__ = ["Recipe", "load_recipe"]
 
@@ -54,7 +54,7 @@ def _contradictions(recipe: Recipe) -> list[str]:
     """Name the settings that are right alone but not together."""
     data, train, quantize, pruning = recipe.data, recipe.train, recipe.quantize, recipe.compress.pruning
     regression = data.task == "regression"
-    stopping = train.early_stopping
+    stopping, auto = train.early_stopping, recipe.compress.auto
     checks = [
         (
             regression and train.loss in CROSS_ENTROPIES,
@@ -81,11 +81,26 @@ def _contradictions(recipe: Recipe) -> list[str]:
             "train.early_stopping.monitor: 'val_accuracy' needs data.task = 'classification'",
         ),
         (
+            auto is not None and bool(_steps(recipe)),
+            f"compress.auto: chooses the steps itself; take out compress.{', compress.'.join(_steps(recipe))}",
+        ),
+        (auto is not None and regression, "compress.auto: needs data.task = 'classification'"),
+        (
+            auto is not None and not recipe.data.validation_split and not isinstance(data, NpzData),
+            "compress.auto: judges on validation rows: set data.validation_split",
+        ),
+        (
             pruning is not None and pruning.initial_sparsity >= pruning.final_sparsity,
             "compress.pruning.initial_sparsity: must be below final_sparsity",
         ),
     ]
     return [message for wrong, message in checks if wrong]
+
+
+def _steps(recipe: Recipe) -> list[str]:
+    """The steps of compression that a recipe spells out."""
+    names = ("fold_batch_norm", "structured", "low_rank", "pruning", "clustering", "quantization_aware")
+    return [name for name in names if getattr(recipe.compress, name)]
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -36,3 +36,7 @@ class Section(BaseModel):
 
     kind: ClassVar[str] = ""
     """Which member of a union of sections this is; empty for a section that stands alone."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The table with all its defaults, as plain values."""
+        return self.model_dump(mode="json")

@@ -265,10 +265,6 @@ class Recipe(Section):
         """Where the recipe lies; its relative paths start here."""
         return self._folder
 
-    def to_json(self) -> dict[str, Any]:
-        """The recipe with all its defaults, as the manifest records it."""
-        return self.model_dump(mode="json")
-
     def resolve(self, path: str) -> Path:
         """Turn a path as written in the recipe into one that can be opened."""
         return (self._folder / Path(path).expanduser()).resolve()

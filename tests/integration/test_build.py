@@ -20,8 +20,8 @@ from moto.server import ThreadedMotoServer
 
 from conftest import BuiltArtifact
 from litelambda.errors import GateError, PublishError, UsageError
-from litelambda.paths import RECIPES
 from litelambda.open_report import open_report
+from litelambda.paths import RECIPES
 from litelambda.pipeline import build
 from litelambda.progress import PlainReporter, Reporter
 from litelambda.recipe import load_recipe

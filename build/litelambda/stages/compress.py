@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from litelambda.compress_sections import Compress
 from litelambda.sections import Recipe
@@ -33,10 +33,12 @@ class Compressed:
     Attributes:
         model: a Keras model; the trained one itself where the recipe compresses nothing.
         figures: per step ("pruning", …) what it did, for the report.
+        scheme: how to quantize it, where a search found that out; None for the recipe's own.
     """
 
     model: Any
     figures: dict[str, Figures] = field(default_factory=dict)
+    scheme: Literal["int8", "dynamic", "float16", "float32"] | None = None
 
 
 def compress(recipe: Recipe, trained: Trained, data: Dataset, progress: Progress) -> Compressed:

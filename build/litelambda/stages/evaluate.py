@@ -35,6 +35,7 @@ class Evaluated:
         agreement: share of rows on which trained model and artifact name the same class; None for regression.
         max_abs_difference: largest difference between their outputs.
         num_examples: rows of the test split.
+        confusion: how often each class (a row) was taken for each (a column) by the artifact; None for regression.
     """
 
     float_metrics: Metrics
@@ -43,6 +44,7 @@ class Evaluated:
     agreement: float | None
     max_abs_difference: float
     num_examples: int
+    confusion: list[list[int]] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The manifest's `metrics`."""
@@ -65,10 +67,12 @@ def evaluate(
     in_float = _predict(trained.model, data)
     in_integers = run_artifact(quantized, data, progress)
     changed = None if compressed.model is trained.model else _predict(compressed.model, data)
-    agreement = None
+    agreement, confusion = None, None
     if data.labels is not None:
-        same = predicted_classes(in_float, from_logits) == predicted_classes(in_integers, from_logits)
-        agreement = float(np.mean(same))
+        found = predicted_classes(in_integers, from_logits)
+        agreement = float(np.mean(predicted_classes(in_float, from_logits) == found))
+        pairs = np.bincount(data.test.y * len(data.labels) + found, minlength=len(data.labels) ** 2)
+        confusion = pairs.reshape(len(data.labels), -1).tolist()
     return Evaluated(
         float_metrics=measure(in_float, data, from_logits),
         compressed_metrics=None if changed is None else measure(changed, data, from_logits),
@@ -76,6 +80,7 @@ def evaluate(
         agreement=agreement,
         max_abs_difference=float(np.max(np.abs(in_float - in_integers))),
         num_examples=len(data.test),
+        confusion=confusion,
     )
 
 

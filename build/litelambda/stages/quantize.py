@@ -30,7 +30,7 @@ class Quantized:
 
     Attributes:
         artifact: the flatbuffer to publish.
-        float_artifact: the same model unquantized, to compare sizes with.
+        float_artifact: the same model unquantized and uncompressed, to compare sizes with.
         signature: its entry point.
         scheme: as in the recipe.
         io: dtype at the edges.
@@ -47,13 +47,16 @@ class Quantized:
     note: str | None
 
 
-def quantize(model: Any, representative: Mapping[str, NDArray[Any]], settings: Quantize) -> Quantized:
+def quantize(
+    model: Any, representative: Mapping[str, NDArray[Any]], settings: Quantize, original: Any = None
+) -> Quantized:
     """Convert a model.
 
     Args:
         model: a Functional or Sequential Keras model.
         representative: rows of the training split per input name, to calibrate activations with.
         settings: the recipe's `quantize` section.
+        original: the model before it was compressed, whose size the artifact's is compared with.
 
     Raises:
         ConversionError: the model cannot be converted; the message names operators, or the layer that crashes.
@@ -63,7 +66,10 @@ def quantize(model: Any, representative: Mapping[str, NDArray[Any]], settings: Q
         export(model, folder / "model")
         np.savez(folder / "representative.npz", *representative.values())
         subject = f"the model {model.name!r}"
-        plain = Conversion(subject, str(folder / "model"), str(folder / "float.tflite"))
+        if original is not None and original is not model:
+            export(original, folder / "original")
+        float_folder = folder / "original" if (folder / "original").exists() else folder / "model"
+        plain = Conversion(subject, str(float_folder), str(folder / "float.tflite"))
         quantized = Conversion(
             subject,
             str(folder / "model"),

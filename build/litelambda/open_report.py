@@ -1,0 +1,50 @@
+"""Opens the report that a build left beside an artifact."""
+
+from __future__ import annotations
+
+import tempfile
+import webbrowser
+from pathlib import Path
+
+from litelambda.errors import UsageError
+from litelambda.store import open_publishing_store
+from serving.errors import ObjectNotFoundError
+
+_REPORT_NAME = "report.html"
+
+
+def open_report(store_url: str, reference: str, *, show: bool = True) -> Path:
+    """Fetch a version's report and show it in the browser.
+
+    Args:
+        store_url: `file:///…` or `s3://bucket/prefix`.
+        reference: `NAME`, `NAME@ALIAS` or `NAME:VERSION`; the alias `latest` where none is given.
+        show: open it; otherwise it is only fetched.
+
+    Returns:
+        Where the page lies on this machine.
+
+    Raises:
+        UsageError: there is no such model, alias or version, or it has no report.
+    """
+    store = open_publishing_store(store_url)
+    name, colon, number = reference.partition(":")
+    if not colon:
+        name, _, alias = reference.partition("@")
+        aliases = store.read_aliases(name)
+        alias = alias or "latest"
+        if alias not in aliases:
+            known = ", ".join(aliases) or "none"
+            raise UsageError(f"{name!r} has no alias {alias!r} in {store_url}; it has {known}")
+        number = str(aliases[alias])
+    if not number.isdecimal():
+        raise UsageError(f"--report {reference!r}: expected NAME, NAME@ALIAS or NAME:VERSION")
+    try:
+        page = store.read_file(name, int(number), _REPORT_NAME)
+    except ObjectNotFoundError:
+        raise UsageError(f"{name} version {number} in {store_url} has no {_REPORT_NAME}") from None
+    path = Path(tempfile.mkdtemp(prefix="litelambda-")) / f"{name}-{number}.html"
+    path.write_bytes(page)
+    if show:
+        webbrowser.open(path.as_uri())
+    return path

@@ -1,0 +1,57 @@
+"""Latency: how long the shipped runtime takes for one row of an artifact, measured in a process of its own.
+
+    python -m litelambda.stages.latency MODEL.tflite
+
+is the child. It knows `serving.litert` alone: what is timed is what a request waits for in the runtime, on one thread.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from litelambda.errors import VerificationError
+from litelambda.processes import describe_exit, exit_with_parent, run_child
+from serving.litert import CompiledModel
+
+_WARM_UP_S = 0.05
+_MEASURED_S = 0.3
+_MIN_RUNS = 20
+
+
+def measure_latency_us(artifact: bytes) -> float:
+    """The median time of a run with one row, in microseconds.
+
+    Raises:
+        VerificationError: the runtime refused the artifact, or crashed.
+    """
+    with tempfile.TemporaryDirectory(prefix="litelambda-") as scratch:
+        path = Path(scratch) / "model.tflite"
+        path.write_bytes(artifact)
+        child = run_child([sys.executable, "-m", "litelambda.stages.latency", str(path)])
+    if child.returncode:
+        reason = child.stderr.strip().splitlines()[-1:] or [describe_exit(child.returncode)]
+        raise VerificationError(f"the shipped runtime cannot run the artifact: {reason[0]}")
+    return float(child.stdout)
+
+
+def _main(path: Path) -> None:
+    exit_with_parent()
+    with CompiledModel(path.read_bytes()) as model:
+        key, signature = next(iter(model.signatures.items()))
+        rows = [bytes(spec.row_bytes) for spec in signature.inputs]
+        taken: list[float] = []
+        started = time.perf_counter()
+        while len(taken) < _MIN_RUNS or time.perf_counter() - started < _WARM_UP_S + _MEASURED_S:
+            before = time.perf_counter()
+            model.run(key, rows)
+            taken.append(time.perf_counter() - before)
+            if time.perf_counter() - started < _WARM_UP_S:
+                taken.clear()
+    print(1e6 * sorted(taken)[len(taken) // 2])
+
+
+if __name__ == "__main__":
+    _main(Path(sys.argv[1]))

@@ -1,0 +1,76 @@
+"""The report's figures and words, from made-up measurements."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from litelambda.stages.report import confidence_interval, make_html, overfitting
+
+REPORT: dict[str, Any] = {
+    "recipe": {"publish": {"name": "<digits>"}, "train": {"early_stopping": {}}, "model": {"dropout": 0.2}},
+    "train": {
+        "history": {"accuracy": [0.8, 0.99], "val_accuracy": [0.8, 0.9], "loss": [1, 0.1], "val_loss": [0.6, 0.7]}
+    },
+    "compress": {
+        "pruning": {"sparsity": {"dense_1": 0.8}},
+        "structured": {"units": {"dense_1": (64, 32)}},
+        "quantization_aware": {"distinct_values": {"dense_1": 15, "output": 15}},
+        "auto": {
+            "chosen": "int8 + 4 bits",
+            "pareto": ["int8 + 4 bits", "int8"],
+            "tried": [
+                {"name": "int8", "problem": "", "accuracy": 0.9, "stored": 900, "raw": 1000, "latency": 2.0},
+                {"name": "int8 + 4 bits", "problem": "", "accuracy": 0.89, "stored": 400, "raw": 1000, "latency": 2.0},
+                {"name": "dynamic", "problem": "no kernel", "accuracy": 0, "stored": 0, "raw": 0, "latency": 0},
+            ],
+        },
+    },
+    "metrics": {"float": {"accuracy": 0.9}, "quantized": {"accuracy": 0.89}, "num_examples": 1000},
+    "confusion": [[40, 10], [5, 45]],
+    "labels": ["no", "yes"],
+    "size_bytes": {"float": 4000, "quantized": 1000, "stored": 400},
+    "latency_us": {"float": 3.0, "quantized": 2.0},
+    "seconds": {"train": 1.5},
+}
+
+
+def test_the_page_has_every_section() -> None:
+    """Figures, layers, what the search chose and why not, and names that are escaped."""
+    page = make_html(REPORT).decode()
+    assert page.count("<svg") == 5
+    for text in (
+        "&lt;digits&gt;",
+        "1/10.0",
+        "64 → 32",
+        "80.0%",
+        "no kernel",
+        "chosen",
+        "dropout 0.2",
+        "2.0 µs",
+    ):
+        assert text in page
+    assert "<script" not in page
+    assert page == make_html(REPORT).decode()
+
+
+def test_a_report_of_a_regression_has_no_classes() -> None:
+    """What was not measured is left out."""
+    plain = {**REPORT, "compress": {}, "confusion": None, "metrics": {"float": {"mse": 1.0}, "quantized": {"mse": 1.1}}}
+    page = make_html({**plain, "train": {"history": {}}, "metrics": {**plain["metrics"], "num_examples": 5}}).decode()
+    assert "Confusion" not in page
+    assert "mse" in page
+
+
+@pytest.mark.parametrize(("share", "count", "low", "high"), [(0.5, 100, 0.404, 0.596), (1.0, 50, 0.929, 1.0)])
+def test_confidence_intervals_are_wilsons(share: float, count: int, low: float, high: float) -> None:
+    """The interval holds near the ends too."""
+    assert confidence_interval(share, count) == (pytest.approx(low, abs=1e-3), pytest.approx(high, abs=1e-3))
+
+
+def test_overfitting_is_called_what_it_is() -> None:
+    """The gap between the curves, the epoch of the lowest validation loss, and what to do."""
+    assert "+9.00 points above validation" in overfitting(REPORT["train"]["history"])
+    assert "epoch 1 of 2: over-fitted: try dropout" in overfitting(REPORT["train"]["history"])
+    assert overfitting({"loss": [1.0]}) == "There were no validation rows to compare with."
