@@ -40,7 +40,11 @@ def _mlp(section: MlpModel, data: Dataset) -> list[Any]:
                          "set data.reshape")  # fmt: skip
     layers = [keras.Input(input_shape, name=section.input_name)]
     for number, width in enumerate(section.hidden, start=1):
-        layers.append(keras.layers.Dense(width, activation=section.activation, name=f"dense_{number}"))
+        layers.append(
+            keras.layers.Dense(
+                width, activation=section.activation, kernel_regularizer=_penalty(section), name=f"dense_{number}"
+            )
+        )
         if section.dropout:
             layers.append(keras.layers.Dropout(section.dropout, name=f"dropout_{number}"))
     return layers
@@ -57,7 +61,12 @@ def _cnn(section: CnnModel, data: Dataset) -> list[Any]:
     for number, filters in enumerate(section.filters, start=1):
         layers.append(
             keras.layers.Conv2D(
-                filters, section.kernel_size, padding="same", use_bias=not section.batch_norm, name=f"conv_{number}"
+                filters,
+                section.kernel_size,
+                padding="same",
+                use_bias=not section.batch_norm,
+                kernel_regularizer=_penalty(section),
+                name=f"conv_{number}",
             )
         )
         if section.batch_norm:
@@ -66,10 +75,18 @@ def _cnn(section: CnnModel, data: Dataset) -> list[Any]:
         layers.append(keras.layers.MaxPooling2D(name=f"pool_{number}"))
     layers.append(keras.layers.Flatten(name="flatten"))
     for number, width in enumerate(section.dense, start=1):
-        layers.append(keras.layers.Dense(width, activation=section.activation, name=f"dense_{number}"))
+        layers.append(
+            keras.layers.Dense(
+                width, activation=section.activation, kernel_regularizer=_penalty(section), name=f"dense_{number}"
+            )
+        )
     if section.dropout:
         layers.append(keras.layers.Dropout(section.dropout, name="dropout"))
     return layers
+
+
+def _penalty(section: MlpModel | CnnModel) -> Any:
+    return load_keras().regularizers.L1L2(section.l1, section.l2) if section.l1 or section.l2 else None
 
 
 def _sequential(section: MlpModel | CnnModel, layers: list[Any], units: int, activation: str) -> Any:

@@ -81,6 +81,10 @@ def _contradictions(recipe: Recipe) -> list[str]:
             "train.early_stopping.monitor: 'val_accuracy' needs data.task = 'classification'",
         ),
         (
+            regression and train.class_weights != "none",
+            "train.class_weights: needs data.task = 'classification'",
+        ),
+        (
             auto is not None and bool(_steps(recipe)),
             f"compress.auto: chooses the steps itself; take out compress.{', compress.'.join(_steps(recipe))}",
         ),

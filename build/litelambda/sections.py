@@ -12,7 +12,17 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Discriminator, Field, PrivateAttr, Tag
 
 from litelambda.compress_sections import Compress
-from litelambda.section_types import Alias, FiniteFloat, Fraction, Name, PositiveFloat, PositiveInt, Section, Seed
+from litelambda.section_types import (
+    Alias,
+    FiniteFloat,
+    Fraction,
+    Name,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+    Seed,
+)
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Activation = Literal["relu", "relu6", "tanh", "sigmoid", "gelu", "elu", "leaky_relu", "silu", "linear"]
@@ -28,6 +38,9 @@ class MlpModel(Section):
     hidden: list[PositiveInt] = Field(default=[64, 64])
     activation: Activation = "relu"
     dropout: Fraction = 0.0
+    l1: NonNegativeFloat = 0.0
+    l2: NonNegativeFloat = 0.0
+    """Penalties on the kernels, added to the loss."""
     input_name: Name = "input"
     output_name: Name = "output"
 
@@ -43,6 +56,9 @@ class CnnModel(Section):
     batch_norm: bool = False
     activation: Activation = "relu"
     dropout: Fraction = 0.0
+    l1: NonNegativeFloat = 0.0
+    l2: NonNegativeFloat = 0.0
+    """Penalties on the kernels, added to the loss."""
     input_name: Name = "input"
     output_name: Name = "output"
 
@@ -207,6 +223,17 @@ class EarlyStopping(Section):
     restore_best: bool = True
 
 
+class Augmentation(Section):
+    """Random changes to training rows, others in every epoch; the model itself never has them."""
+
+    flip_horizontal: bool = False
+    """Images only."""
+    shift: Fraction = 0.0
+    """Images only: up to this share of height and width, in every direction; what comes in is zero."""
+    noise: NonNegativeFloat = 0.0
+    """Standard deviation of what is added to every value, in the model's own units."""
+
+
 class Train(Section):
     """How the model is trained."""
 
@@ -214,7 +241,10 @@ class Train(Section):
     from_logits: bool = False
     optimizer: Optimizer = Adam()
     epochs: Annotated[int, Field(ge=0)] = 10
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine", "exponential", "step"] = "constant"
+    class_weights: Literal["none", "balanced"] = "none"
+    """Balanced: rows of rare classes count for more, so that every class has the same weight in the loss."""
+    augmentation: Augmentation | None = None
     batch_size: PositiveInt = 64
     seed: Seed = 0
     early_stopping: EarlyStopping | None = None

@@ -1,13 +1,18 @@
-"""Fit: the order of rows."""
+"""Fit: the order of rows, what happens to them on the way, and what keeps a model from learning them by heart."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
+from litelambda.errors import TrainError
 from litelambda.recipe import load_recipe
-from litelambda.stages.fitting import row_batches
+from litelambda.stages.data import load_data
+from litelambda.stages.fitting import class_weights, row_batches
+from litelambda.stages.train import train
 
 
 def test_rows_come_in_another_order_every_epoch(tiny_recipe: Path) -> None:
@@ -20,3 +25,51 @@ def test_rows_come_in_another_order_every_epoch(tiny_recipe: Path) -> None:
     assert not np.array_equal(first, second)
     again = np.concatenate([x.numpy() for x, _ in row_batches(rows, rows, settings)])
     assert np.array_equal(first, again)
+
+
+def test_augmented_rows_repeat_with_the_seed_and_differ_by_epoch(tiny_recipe: Path) -> None:
+    """Noise, shifts and flips change rows, otherwise in every epoch, the same way for the same seed."""
+    overrides = ["train.augmentation={flip_horizontal=true, shift=0.25, noise=0.01}", "train.batch_size=8"]
+    settings = load_recipe(tiny_recipe, overrides).train
+    rows = np.zeros((16, 8, 8, 1), np.float32)
+    rows[:, 3:5, 1:3] = 1
+
+    def epochs() -> list[np.ndarray[Any, Any]]:
+        batches = row_batches(rows, np.arange(16), settings)
+        return [np.concatenate([x.numpy() for x, _ in batches]) for _ in range(2)]
+
+    first, second = epochs()
+    assert not np.array_equal(first, second)
+    assert all(np.array_equal(a, b) for a, b in zip((first, second), epochs(), strict=True))
+    places = {tuple(np.argwhere(image[:, :, 0] > 0.5)[0]) for image in first}
+    assert len(places) > 5
+    assert {int((image > 0.5).sum()) for image in first} <= {2, 4}  # two pixels wide, half of it may leave
+
+
+def test_images_alone_can_be_shifted(tiny_recipe: Path) -> None:
+    """A shift of rows of numbers is an error that says what to do."""
+    settings = load_recipe(tiny_recipe, ["train.augmentation={shift=0.1}"]).train
+    with pytest.raises(TrainError, match=r"train\.augmentation: flip_horizontal and shift take images"):
+        row_batches(np.zeros((4, 3), np.float32), np.zeros(4), settings)
+
+
+def test_balanced_classes_have_the_same_weight(tiny_recipe: Path) -> None:
+    """Rows of a rare class count for more, so that all classes sum to the same."""
+    recipe = load_recipe(tiny_recipe, ["train.class_weights=balanced"])
+    data = load_data(recipe)
+    weights = class_weights(recipe.train, data)
+    assert weights is not None
+    sums = [weights[number] * int((data.train.y == number).sum()) for number in range(3)]
+    assert sums == pytest.approx([len(data.train) / 3] * 3)
+    assert class_weights(load_recipe(tiny_recipe).train, data) is None
+
+
+def test_penalties_and_schedules_train(tiny_recipe: Path) -> None:
+    """L1 and L2 are in the layers, a schedule lowers the rate, and none of the three is in the exported model."""
+    overrides = ["model.l1=0.001", "model.l2=0.01", "train.epochs=2", "train.class_weights=balanced"]
+    for schedule in ("exponential", "step"):
+        recipe = load_recipe(tiny_recipe, [*overrides, f"train.schedule={schedule}", "train.augmentation={noise=0.01}"])
+        trained = train(recipe, load_data(recipe), lambda *_: None)
+        assert float(trained.model.optimizer.learning_rate) == pytest.approx(0.0001, rel=0.2)
+    assert trained.model.get_layer("dense_1").kernel_regularizer.l2 == pytest.approx(0.01)
+    assert not any("random" in type(layer).__name__.lower() for layer in trained.model.layers)

@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 
 from litelambda.errors import TrainError
 from litelambda.sections import CROSS_ENTROPIES, Optimizer, Train
+from litelambda.stages.augmentation import augment
 from litelambda.stages.backend import load_keras, load_tensorflow
 from litelambda.stages.data import Dataset
 from litelambda.stages.sources import Split
+
+_FINAL_SHARE = 0.01  # of the learning rate, at the end of an exponential schedule
 
 Progress = Callable[[float, str], None]
 
@@ -50,7 +53,7 @@ class Course:
 
     epochs: int
     learning_rate: float | None = None
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine", "exponential", "step"] = "constant"
     callbacks: Sequence[Any] = ()
     objective: Objective | None = None
 
@@ -83,6 +86,7 @@ def fit(model: Any, settings: Train, data: Dataset, course: Course, progress: Pr
             row_batches(data.train.x, objective.train_y, settings),
             epochs=course.epochs,
             shuffle=False,  # the batches are
+            class_weight=class_weights(settings, data) if course.objective is None else None,
             validation_data=data.validation and (data.validation.x, objective.validation_y),
             callbacks=[*course.callbacks, _watch(keras, course.epochs, progress)],
             verbose=0,
@@ -131,7 +135,12 @@ def _learning_rate(settings: Train, course: Course, num_steps: int) -> Any:
     rate = course.learning_rate or settings.optimizer.learning_rate
     if course.schedule == "constant":
         return rate
-    return load_keras().optimizers.schedules.CosineDecay(rate, num_steps)
+    schedules = load_keras().optimizers.schedules
+    if course.schedule == "cosine":
+        return schedules.CosineDecay(rate, num_steps)
+    if course.schedule == "exponential":
+        return schedules.ExponentialDecay(rate, num_steps, _FINAL_SHARE)
+    return schedules.PiecewiseConstantDecay([num_steps // 2, num_steps * 3 // 4], [rate, rate / 10, rate / 100])
 
 
 def make_loss(settings: Train) -> Any:
@@ -152,7 +161,25 @@ def row_batches(x: NDArray[Any], y: NDArray[Any], settings: Train) -> Any:
     with tf.device("CPU"):
         rows, targets = tf.constant(x), tf.constant(y)
     order = tf.data.Dataset.range(len(x)).shuffle(len(x), seed=settings.seed, reshuffle_each_iteration=True)
-    return order.batch(settings.batch_size).map(lambda i: (tf.gather(rows, i), tf.gather(targets, i))).prefetch(2)
+    batches = order.batch(settings.batch_size)
+    augmentation = settings.augmentation
+    if augmentation is None:
+        return batches.map(lambda i: (tf.gather(rows, i), tf.gather(targets, i))).prefetch(2)
+    # Random operations of TensorFlow's own are refused where all must repeat: seeds come with the rows.
+    seeds = tf.data.Dataset.random(settings.seed, rerandomize_each_iteration=True).batch(2)
+    return (
+        tf.data.Dataset.zip(batches, seeds)
+        .map(lambda i, seed: (augment(tf.gather(rows, i), augmentation, seed), tf.gather(targets, i)))
+        .prefetch(2)
+    )
+
+
+def class_weights(settings: Train, data: Dataset) -> dict[int, float] | None:
+    """How much a row of each class counts, where the recipe asks for that."""
+    if settings.class_weights == "none" or data.labels is None:
+        return None
+    counts = np.bincount(data.train.y, minlength=len(data.labels))
+    return {number: len(data.train) / (len(counts) * max(1, int(count))) for number, count in enumerate(counts)}
 
 
 def _targets(model: Any, settings: Train, data: Dataset, split: Split) -> NDArray[Any]:
