@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from litelambda.pipeline import BuildResult, build
+from built import BuiltArtifact
+from litelambda.pipeline import build
 from litelambda.progress import Reporter
 from litelambda.recipe import load_recipe
 from litelambda.sections import Quantize
@@ -107,25 +107,6 @@ def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savez(folder / "tiny.npz", x=x, y=x[:, :3].argmax(axis=1))
     (folder / "recipe.toml").write_text(TINY_RECIPE)
     return folder / "recipe.toml"
-
-
-@dataclass(frozen=True)
-class BuiltArtifact:
-    """A published version and the store it is in.
-
-    Attributes:
-        store_url: `file:///…`
-        model: "tiny", with the input "features" (4) and the output "probabilities" (3).
-        version: 1, aliased "latest" and "stable".
-        folder: where its files lie.
-        result: what the build reported.
-    """
-
-    store_url: str
-    model: str
-    version: int
-    folder: Path
-    result: BuildResult
 
 
 @pytest.fixture(scope="session")

@@ -15,17 +15,14 @@ import pytest
 
 from golden_store import golden, publish
 
-PROJECT = Path(__file__).parents[2]
-CLIENTS = Path(__file__).parent / "clients"
 LABELS = ["cat", "dog", "fox"]
-_TIMEOUT_S = 120
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave the clients to `make test-contract`: their environments take more room than everything else together."""
     if not os.environ.get("LITELAMBDA_TEST_CONTRACT"):
         for item in items:
-            if item.path.is_relative_to(CLIENTS.parent):
+            if item.path.is_relative_to(Path(__file__).parent):
                 item.add_marker(pytest.mark.skip(reason="real clients: run `make test-contract`"))
 
 
@@ -63,30 +60,3 @@ def _read_address(lines: Iterable[str]) -> str:
         if match is not None:
             return match[1]
     raise AssertionError("the service did not come up: " + "".join(seen))
-
-
-def tool(environment: str, name: str = "python") -> str:
-    """Path of an executable in a client's environment; skips the test where `make test-contract` did not make it."""
-    path = PROJECT / f".venv-contract-{environment}" / "bin" / name
-    if not path.exists():
-        pytest.skip(f"no environment .venv-contract-{environment}: `make test-contract` makes it")
-    return str(path)
-
-
-def checks_of(script: str) -> list[str]:
-    """Names of the checks in a client's script."""
-    return re.findall(r"^(?:async )?def (check_\w+)", (CLIENTS / script).read_text(), re.MULTILINE)
-
-
-_results: dict[tuple[str, str], dict[str, str]] = {}
-
-
-def run_checks(environment: str, script: str, address: str) -> dict[str, str]:
-    """Run all checks of a script in the client's environment, once a session; what failed, by check."""
-    key = (script, address)
-    if key not in _results:
-        command = [tool(environment), str(CLIENTS / "run_checks.py"), str(CLIENTS / script), address]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        _results[key] = json.loads(done.stdout.splitlines()[-1])
-    return _results[key]

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from moto.server import ThreadedMotoServer
 
-from conftest import BuiltArtifact
+from built import BuiltArtifact
 from litelambda.errors import GateError, PublishError, UsageError
 from litelambda.open_report import open_report
 from litelambda.paths import RECIPES
