@@ -245,6 +245,8 @@ class Train(Section):
     class_weights: Literal["none", "balanced"] = "none"
     """Balanced: rows of rare classes count for more, so that every class has the same weight in the loss."""
     augmentation: Augmentation | None = None
+    devices: list[str] | None = None
+    """TensorFlow's names of what to train on ("GPU:0", …), which share every batch; every GPU where none is named."""
     batch_size: PositiveInt = 64
     seed: Seed = 0
     early_stopping: EarlyStopping | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,9 @@ from litelambda.errors import TrainError
 from litelambda.sections import Recipe
 from litelambda.stages.backend import load_keras
 from litelambda.stages.data import Dataset
+from litelambda.stages.devices import sharing
 from litelambda.stages.fitting import Course, Progress, fit, seed_everything
+from litelambda.stages.layers import copy_model
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,6 @@ def train(recipe: Recipe, data: Dataset, progress: Progress) -> Trained:
         TrainError: the model does not fit the data, Keras refused it, or the loss became NaN.
     """
     seed_everything(recipe.train.seed)
-    model = build_model(recipe, data)
     stopping = recipe.train.early_stopping
     if stopping is not None and data.validation is None:
         raise TrainError("train.early_stopping needs validation rows: set data.validation_split")
@@ -58,5 +60,9 @@ def train(recipe: Recipe, data: Dataset, progress: Progress) -> Trained:
             )
         )
     course = Course(recipe.train.epochs, schedule=recipe.train.schedule, callbacks=callbacks)
-    history = fit(model, recipe.train, data, course, progress)
-    return Trained(model, history)
+    scope = sharing(recipe.train.devices)
+    with scope:
+        model = build_model(recipe, data)
+        history = fit(model, recipe.train, data, course, progress)
+    # Variables that devices share cannot be used outside: the next stages get a plain model.
+    return Trained(model if isinstance(scope, nullcontext) else copy_model(model), history)
