@@ -22,7 +22,7 @@ _MIN_RUNS = 20
 
 
 def measure_latency_us(artifact: bytes) -> float:
-    """The median time of a run with one row, in microseconds.
+    """The time of a run with one row, in microseconds: the 10th percentile, as other processes can only add to it.
 
     Raises:
         VerificationError: the runtime refused the artifact, or crashed.
@@ -50,7 +50,7 @@ def _main(path: Path) -> None:
             taken.append(time.perf_counter() - before)
             if time.perf_counter() - started < _WARM_UP_S:
                 taken.clear()
-    print(1e6 * sorted(taken)[len(taken) // 2])
+    print(1e6 * sorted(taken)[len(taken) // 10])
 
 
 if __name__ == "__main__":
