@@ -1,6 +1,6 @@
 """`litelambda bench batch`: rows a second of one core through the batch engine, beside the bare runtime.
 
-    litelambda bench batch --model mnist_mlp --rows 65536
+    litelambda bench batch --model mnist_mlp --rows 204800
 
 Everything runs one process at a time, in turn (A B C A B C …), on one core's worth of work: a rate is rows by CPU time
 of the whole process, so that what other programs do to the clock on the wall changes little. "raw" is the least that
@@ -30,7 +30,7 @@ from litelambda.bench.summary import ratio
 from litelambda.errors import BenchError, UsageError
 
 _SEED = 20261123
-_JSONL_SHARE = 8  # a JSON row takes so much longer that fewer do
+_JSONL_SHARE = 16  # a JSON row takes so much longer that fewer do
 _TEN = 10
 _TIMEOUT_S = 900
 

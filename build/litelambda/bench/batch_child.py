@@ -23,6 +23,7 @@ from serving.litert import CompiledModel
 from serving.scoring.batching import BatchRunner, row_bytes
 
 _WARM_UP_ROWS = 4096
+_REPEATS = 3  # of which the fastest counts: whatever else runs on the machine only ever adds time
 
 
 def main() -> None:
@@ -32,11 +33,14 @@ def main() -> None:
     prepare = {"score": _score, "raw": _raw, "memory": _memory, "usual": _usual}[kind]
     work = prepare(subject, Path(path), store, model)
     work(_WARM_UP_ROWS)
-    wall, cpu = time.perf_counter(), time.process_time()
-    rows, batch_size = work(None)
-    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    result = {"rows": rows, "cpu_s": cpu, "wall_s": wall, "batch_size": batch_size, "peak_rss_mb": _peak_rss_mb()}
-    print(json.dumps(result))
+    best: dict[str, Any] = {}
+    for _repeat in range(_REPEATS):
+        wall, cpu = time.perf_counter(), time.process_time()
+        rows, batch_size = work(None)
+        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+        if not best or cpu < best["cpu_s"]:
+            best = {"rows": rows, "cpu_s": cpu, "wall_s": wall, "batch_size": batch_size}
+    print(json.dumps({**best, "peak_rss_mb": _peak_rss_mb()}))
 
 
 def _peak_rss_mb() -> float:

@@ -50,7 +50,7 @@ def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
         "--store", default=DEFAULT_STORE, metavar="URL", help="store that has it (default: models/ here)"
     )
     parser.add_argument(
-        "--rows", type=int, default=102_400, metavar="N", help="rows of the larger .npy file (default: 102,400)"
+        "--rows", type=int, default=204_800, metavar="N", help="rows of the larger .npy file (default: 204,800)"
     )
     parser.add_argument("--runs", type=int, default=5, metavar="N", help="runs of each kind, in turn (default: 5)")
 

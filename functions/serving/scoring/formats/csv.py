@@ -82,16 +82,22 @@ class CsvReader:
 def _first_record(data: bytes) -> int:
     """Length of the first record: up to the first newline outside quotes."""
     end = data.find(b"\n") + 1
-    while end and data.count(b'"', 0, end) % 2:
-        end = data.find(b"\n", end) + 1
+    inside = data.count(b'"', 0, end) % 2
+    while end and inside:
+        after = data.find(b"\n", end) + 1
+        inside ^= data.count(b'"', end, after) % 2
+        end = after
     return end
 
 
 def _whole_records(data: bytes) -> int:
     """Length of the whole records: up to the last newline outside quotes."""
     end = data.rfind(b"\n") + 1
-    while end and data.count(b'"', 0, end) % 2:
-        end = data.rfind(b"\n", 0, end - 1) + 1
+    inside = data.count(b'"', 0, end) % 2
+    while end and inside:
+        before = data.rfind(b"\n", 0, end - 1) + 1
+        inside ^= data.count(b'"', before, end) % 2
+        end = before
     return end
 
 

@@ -62,8 +62,9 @@ class LineSource:
             data = rest + block if rest else block
             length = split(data)
             if length:
-                yield self._chunk(data[:length], offset, line)
-                offset, line = offset + length, line + data.count(b"\n", 0, length)
+                chunk = self._chunk(data[:length], offset, line)
+                offset, line = chunk.position["offset"], chunk.position["line"]
+                yield chunk
             elif len(data) > MAX_LINE_BYTES:
                 raise UnreadableInputError(f"line {line} is longer than {MAX_LINE_BYTES} bytes")
             rest = data[length:]
@@ -74,8 +75,9 @@ class LineSource:
         """The rest: what is whole, and the line that the next range would begin inside of."""
         length = len(data) if self._stop == self._info.size else split(data)
         if length:
-            yield self._chunk(data[:length], offset, line)
-            offset, line = offset + length, line + data.count(b"\n", 0, length)
+            chunk = self._chunk(data[:length], offset, line)
+            offset, line = chunk.position["offset"], chunk.position["line"]
+            yield chunk
         if length < len(data):
             tail = data[length:] + self._line_end(self._stop)
             yield self._chunk(tail, offset, line)

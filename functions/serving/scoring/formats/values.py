@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from itertools import chain
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -115,9 +116,9 @@ def to_model(array: Array, spec: TensorSpec, preprocessing: dict[str, float] | N
 def first_non_finite(array: Array) -> Array | None:
     """Which rows of a float array hold NaN or an infinity; None, after one fast pass, when none does."""
     # The sum of squares of finite values of any sane size is finite; only when it is not does each row get looked at.
-    flat = array.reshape(-1)
-    with np.errstate(all="ignore"):
-        if array.dtype == np.float32 and np.isfinite(np.dot(flat, flat)):
+    if array.dtype == np.float32:
+        flat = array.reshape(-1)
+        if isfinite(np.dot(flat, flat)):
             return None
     bad: Array = np.asarray(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))
     return bad if bad.any() else None
