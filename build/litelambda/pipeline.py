@@ -78,7 +78,8 @@ class BuildResult:
         return (
             f"{self.published.model} version {self.published.version} ({aliases}) in {self.published.url}\n"
             f"{figures} on {self.metrics['num_examples']:,} test rows\n"
-            f"{self.size_bytes['quantized']:,} bytes, {share:.1%} of the float model's {self.size_bytes['float']:,}\n"
+            f"{self.size_bytes['quantized']:,} bytes, {share:.1%} of the float model's {self.size_bytes['float']:,}; "
+            f"{self.size_bytes['stored']:,} stored\n"
             f"built in {sum(self.seconds.values()):.1f} s"
         )
 
