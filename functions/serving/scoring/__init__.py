@@ -5,6 +5,7 @@ boto3 are at home, which cost a cold start more than it has.
 
     events       what an event asks for: jobs
     engine       one job from its input to its committed output
+    inputs       which version of which input is meant, and the report on one that cannot be scored
     storage      files and S3 behind one interface: ranged reads, conditional writes, resumable uploads
     formats      a module each: input rows in, predictions out
     workers      decode, run and encode, on every core

@@ -7,7 +7,6 @@ comes again sees them with one HEAD and is done.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -17,9 +16,6 @@ import orjson
 
 from serving.scoring.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from serving.scoring.errors import (
-    InputError,
-    InputNotFoundError,
-    InputReplacedError,
     JobError,
     LostUploadError,
     OutputExistsError,
@@ -27,8 +23,8 @@ from serving.scoring.errors import (
 )
 from serving.scoring.formats import open_reader, open_writer
 from serving.scoring.formats.base import Model
+from serving.scoring.inputs import find_input
 from serving.scoring.job import Job, Outputs
-from serving.scoring.models import Pin
 from serving.scoring.processor import Recipe
 from serving.scoring.storage import ObjectInfo, objects_for, part_bytes_for
 from serving.scoring.summary import Counts, make_summary, utc_now
@@ -45,7 +41,7 @@ if TYPE_CHECKING:
 
     Progress = Callable[[int, int, int], None]
 
-__all__ = ["Outcome", "find_input", "report_failure", "run_job"]
+__all__ = ["Outcome", "run_job"]
 
 _MIN_BYTES_FOR_PROCESSES = 16 * 1024 * 1024  # below, starting a process costs more than it saves
 _MARGIN_SHARE, _MAX_MARGIN_S = 0.15, 20.0
@@ -116,58 +112,6 @@ def run_job(
     except LostUploadError:
         objects.delete(outputs.checkpoint)  # nothing can go on from there: the next try begins anew
         raise
-
-
-def find_input(job: Job) -> ObjectInfo:
-    """The input, at the version that the job names.
-
-    Raises:
-        InputNotFoundError: there is none.
-        InputReplacedError: it is another version.
-    """
-    objects = objects_for(job.input)
-    if job.input.endswith("/"):
-        return _find_prefix(job)
-    info = objects.head(job.input, job.version_id)
-    if info is None:
-        raise InputNotFoundError(f"there is no {job.input}" + (f" of version {job.version}" if job.version else ""))
-    if job.etag and info.tag != job.etag:
-        raise InputReplacedError(f"{job.input} was replaced: its ETag is {info.tag}, asked for was {job.etag}")
-    return info
-
-
-def _find_prefix(job: Job) -> ObjectInfo:
-    """All objects of a prefix as one input, whose version is that of its list."""
-    digest = hashlib.sha256()
-    count = size = 0
-    for found in objects_for(job.input).list(job.input, job.start_after):
-        if job.limit is not None and count >= job.limit:
-            break
-        digest.update(f"{found.url}\0{found.tag}\0".encode())
-        count, size = count + 1, size + found.size
-    if not count:
-        raise InputNotFoundError(f"there is nothing under {job.input}")
-    return ObjectInfo(job.input, size, digest.hexdigest()[:32])
-
-
-def report_failure(job: Job, models: ModelSource, error: InputError) -> str:
-    """Write why a job cannot be done beside where its output would be; return the report's URL."""
-    pin = models.pin(job.model)
-    outputs = Outputs(job, pin.digest)
-    report = {
-        "format_version": 1,
-        "job": job.to_dict(),
-        "model": _pin_fields(pin),
-        "error": type(error).__name__,
-        "message": str(error),
-        "time": utc_now(),
-    }
-    objects_for(outputs.failure).put(outputs.failure, orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n")
-    return outputs.failure
-
-
-def _pin_fields(pin: Pin) -> dict[str, Any]:
-    return {"name": pin.name, "version": pin.version, "digest": pin.digest}
 
 
 @dataclass
@@ -335,7 +279,7 @@ class _Run:
         mine = Checkpoint(
             sequence=checkpoint.sequence + 1 if checkpoint else 1,
             job=self._job.to_dict(),
-            model=_pin_fields(self._model.pin),
+            model=self._model.pin.to_dict(),
             input_tag=self._info.tag,
             position=self._position or {},
             counts=self._counts.to_dict(),

@@ -34,6 +34,10 @@ class Pin:
     version: int
     digest: str
 
+    def to_dict(self) -> dict[str, str | int]:
+        """As JSON."""
+        return {"name": self.name, "version": self.version, "digest": self.digest}
+
 
 @dataclass(frozen=True)
 class LoadedModel:

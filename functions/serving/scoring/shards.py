@@ -77,7 +77,7 @@ def plan(job: Job, models: ModelSource, shard_bytes: int = DEFAULT_SHARD_BYTES) 
         "manifest": f"{key}shards.json",
         "num_shards": len(shards),
         "input": job.input,
-        "model": {"name": pin.name, "version": pin.version, "digest": pin.digest},
+        "model": pin.to_dict(),
     }
 
 

@@ -15,7 +15,7 @@ from serving.scoring.errors import JobError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["ObjectInfo", "Objects", "Upload", "UploadState", "objects_for", "to_url"]
+__all__ = ["ObjectInfo", "Objects", "Upload", "UploadState", "objects_for", "part_bytes_for", "split_url", "to_url"]
 
 MIN_PART_BYTES = 8 * 1024 * 1024
 _MAX_PARTS = 9000  # S3 takes 10,000
@@ -170,6 +170,12 @@ def forget_clients() -> None:
     """Drop the S3 client, for a process whose endpoint or credentials changed."""
     global _s3  # noqa: PLW0603 - see objects_for
     _s3 = None
+
+
+def split_url(url: str) -> tuple[str, str]:
+    """Bucket and key of an S3 URL."""
+    bucket, _, key = url.removeprefix("s3://").partition("/")
+    return bucket, key
 
 
 def to_url(path_or_url: str) -> str:

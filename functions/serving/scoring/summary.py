@@ -89,7 +89,7 @@ def make_summary(
         "input": {"url": job.input, "size_bytes": info.size, "etag": info.tag, "version_id": info.version_id or None},
         "output": {"url": outputs.predictions, "format": job.output_format},
         "errors": outputs.errors if counts.rows_bad else None,
-        "model": {"name": model.pin.name, "version": model.pin.version, "digest": model.pin.digest},
+        "model": model.pin.to_dict(),
         "rows_in": counts.rows_in,
         "rows_out": counts.rows_out,
         "rows_bad": counts.rows_bad,

@@ -1,0 +1,68 @@
+"""Which input a job means, and the report on one that cannot be scored."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import orjson
+
+from serving.scoring.errors import InputNotFoundError, InputReplacedError
+from serving.scoring.job import Outputs
+from serving.scoring.storage import ObjectInfo, objects_for
+from serving.scoring.summary import utc_now
+
+if TYPE_CHECKING:
+    from serving.scoring.errors import InputError
+    from serving.scoring.job import Job
+    from serving.scoring.models import ModelSource
+
+__all__ = ["find_input", "report_failure"]
+
+
+def find_input(job: Job) -> ObjectInfo:
+    """The input, at the version that the job names.
+
+    Raises:
+        InputNotFoundError: there is none.
+        InputReplacedError: it is another version.
+    """
+    objects = objects_for(job.input)
+    if job.input.endswith("/"):
+        return _find_prefix(job)
+    info = objects.head(job.input, job.version_id)
+    if info is None:
+        raise InputNotFoundError(f"there is no {job.input}" + (f" of version {job.version}" if job.version else ""))
+    if job.etag and info.tag != job.etag:
+        raise InputReplacedError(f"{job.input} was replaced: its ETag is {info.tag}, asked for was {job.etag}")
+    return info
+
+
+def _find_prefix(job: Job) -> ObjectInfo:
+    """All objects of a prefix as one input, whose version is that of its list."""
+    digest = hashlib.sha256()
+    count = size = 0
+    for found in objects_for(job.input).list(job.input, job.start_after):
+        if job.limit is not None and count >= job.limit:
+            break
+        digest.update(f"{found.url}\0{found.tag}\0".encode())
+        count, size = count + 1, size + found.size
+    if not count:
+        raise InputNotFoundError(f"there is nothing under {job.input}")
+    return ObjectInfo(job.input, size, digest.hexdigest()[:32])
+
+
+def report_failure(job: Job, models: ModelSource, error: InputError) -> str:
+    """Write why a job cannot be done beside where its output would be; return the report's URL."""
+    pin = models.pin(job.model)
+    outputs = Outputs(job, pin.digest)
+    report = {
+        "format_version": 1,
+        "job": job.to_dict(),
+        "model": pin.to_dict(),
+        "error": type(error).__name__,
+        "message": str(error),
+        "time": utc_now(),
+    }
+    objects_for(outputs.failure).put(outputs.failure, orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n")
+    return outputs.failure
