@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import botocore.client
 import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
@@ -37,6 +38,14 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    # S3 decides a conditional write atomically; moto looks first and writes then, so its requests come one by one.
+    one_by_one, call = threading.Lock(), botocore.client.BaseClient._make_api_call
+
+    def call_alone(client: Any, operation: str, parameters: Any) -> Any:
+        with one_by_one:
+            return call(client, operation, parameters)
+
+    monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", call_alone)
     with mock_aws():
         client = boto3.client("s3")
         client.create_bucket(Bucket="models")
