@@ -16,6 +16,8 @@ from urllib.parse import unquote
 import boto3
 from botocore.awsrequest import AWSResponse
 from moto import mock_aws
+from moto.s3.exceptions import NoSuchUpload
+from moto.s3.models import S3Backend
 
 from scoring_files import Context, make_store
 from serving.scoring import storage
@@ -121,6 +123,22 @@ class _Raw(io.BytesIO):
         return data
 
 
+def _answer_gone_uploads_as_s3_does(monkeypatch: Any) -> None:
+    """An upload that was completed or aborted is 404 NoSuchUpload; moto has a KeyError for it."""
+
+    def answering(original: Any) -> Any:
+        def answer(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return original(*args, **kwargs)
+            except KeyError as error:
+                raise NoSuchUpload(upload_id=str(error)) from error
+
+        return answer
+
+    for name in ("upload_part", "complete_multipart_upload"):
+        monkeypatch.setattr(S3Backend, name, answering(getattr(S3Backend, name)))
+
+
 @contextmanager
 def score_stack(folder: Path, monkeypatch: Any, *, versioned: bool = False, **environment: str) -> Iterator[Stack]:
     """A stack whose model is `tiny_int8`."""
@@ -137,6 +155,7 @@ def score_stack(folder: Path, monkeypatch: Any, *, versioned: bool = False, **en
         **environment,
     }.items():
         monkeypatch.setenv(name, value)
+    _answer_gone_uploads_as_s3_does(monkeypatch)
     make_store(folder / "store")
     with mock_aws(), patch.object(storage, "_s3", None):
         s3 = boto3.client("s3")
