@@ -72,12 +72,15 @@ def _published() -> Manifest | None:
 
 
 def _build() -> Manifest:
-    print(f"demo: litelambda build {_RECIPE.relative_to(PROJECT)}", flush=True)
+    print(f"demo: litelambda build {_RECIPE.relative_to(PROJECT)} (half a minute on two cores)", flush=True)
     command = [sys.executable, "-m", "litelambda.cli", "build", str(_RECIPE), "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)  # noqa: S603 - our own command
     if done.returncode:
         raise LitelambdaError(f"the build failed with exit code {done.returncode}; what it said is above")
-    return fetch_artifact(open_store(DEFAULT_STORE), _MODEL, str(json.loads(done.stdout)["version"])).manifest
+    result = json.loads(done.stdout)
+    for stage, seconds in result["seconds"].items():
+        print(f"  {stage:<10}{seconds:6.1f} s")
+    return fetch_artifact(open_store(DEFAULT_STORE), _MODEL, str(result["version"])).manifest
 
 
 @contextmanager
