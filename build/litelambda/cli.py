@@ -273,19 +273,22 @@ def _package(arguments: argparse.Namespace) -> None:
 
 
 def _add_bench(commands: Any) -> None:
-    from litelambda.bench.flags import add_batch_arguments, add_cold_arguments, add_warm_arguments
+    from litelambda.bench import flags
 
-    bench = commands.add_parser("bench", help="measure cold starts and requests against a floor and peers")
+    bench = commands.add_parser("bench", help="measure cold starts, requests and conversions")
     kinds = bench.add_subparsers(title="benchmarks", metavar="KIND", required=True)
     cold_parser = _add(kinds, "cold", _bench_cold, "time every handler from the start of its process to ready")
-    add_cold_arguments(cold_parser)
+    flags.add_cold_arguments(cold_parser)
     _add_json(cold_parser)
     warm_parser = _add(kinds, "warm", _bench_warm, "time requests to handlers that are up")
-    add_warm_arguments(warm_parser)
+    flags.add_warm_arguments(warm_parser)
     _add_json(warm_parser)
     batch_parser = _add(kinds, "batch", _bench_batch, "time rows through the batch engine, on one core")
-    add_batch_arguments(batch_parser)
+    flags.add_batch_arguments(batch_parser)
     _add_json(batch_parser)
+    conversion_parser = _add(kinds, "conversion", _bench_conversion, "convert every architecture and kind of layer")
+    flags.add_conversion_arguments(conversion_parser)
+    _add_json(conversion_parser)
 
 
 def _bench_cold(arguments: argparse.Namespace) -> None:
@@ -316,6 +319,16 @@ def _bench_batch(arguments: argparse.Namespace) -> None:
         _print_json(result)
     else:
         report.show_batch(result)
+
+
+def _bench_conversion(arguments: argparse.Namespace) -> None:
+    from litelambda.bench import conversion, report
+
+    result = conversion.run(arguments)
+    if arguments.json:
+        _print_json(result)
+    else:
+        report.show_conversion(result)
 
 
 if __name__ == "__main__":

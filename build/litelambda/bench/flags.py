@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from litelambda.paths import DEFAULT_STORE
+from litelambda.paths import DEFAULT_STORE, PROJECT
 
 
 def add_cold_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +53,27 @@ def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
         "--rows", type=int, default=204_800, metavar="N", help="rows of the larger .npy file (default: 204,800)"
     )
     parser.add_argument("--runs", type=int, default=5, metavar="N", help="runs of each kind, in turn (default: 5)")
+
+
+def add_conversion_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags of `bench conversion`, but for `--json`."""
+    parser.add_argument(
+        "--model", nargs="+", metavar="NAME",
+        help="only these models or families (default: the small ones of keras.applications, and every kind of layer)",
+    )  # fmt: skip
+    parser.add_argument("--all", action="store_true", help="also the large ones of keras.applications: hours")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the tables there, as documentation")
+    parser.add_argument(
+        "--state", type=Path, default=PROJECT / ".bench" / "conversion.json", metavar="FILE",
+        help="rows made so far: an interrupted run goes on from them (default: .bench/conversion.json)",
+    )  # fmt: skip
+    parser.add_argument("--fresh", action="store_true", help="convert again what the state file has")
+    parser.add_argument(
+        "--memory-gb", type=float, default=12.0, metavar="GB", help="memory of each conversion (default: 12)"
+    )
+    parser.add_argument(
+        "--timeout-s", type=float, default=1800.0, metavar="S", help="time of each conversion (default: 1800)"
+    )
 
 
 def _add_model_arguments(parser: argparse.ArgumentParser, *, default: str | None, meaning: str) -> None:

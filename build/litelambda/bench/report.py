@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from litelambda.bench.conversion_table import markdown
+
 _MIN_WIDTH = 100  # where there is no terminal, rich would take 80 columns and cut figures off
 _CLEAR_LINE = "\r\x1b[2K"
 
@@ -117,6 +119,11 @@ def show_batch(result: dict[str, Any]) -> None:
     )
     notes = ["rows per second of CPU time, best of the runs; ratio of npy to raw, of jsonl to usual"]
     _show(headings, rows, result, notes)
+
+
+def show_conversion(result: dict[str, Any]) -> None:
+    """Print the tables of `bench conversion`, as its documentation has them."""
+    print(markdown(result))
 
 
 def _show(headings: Sequence[str], rows: Sequence[Sequence[str]], result: dict[str, Any], notes: list[str]) -> None:

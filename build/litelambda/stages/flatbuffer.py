@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,32 +68,62 @@ def read_signatures(artifact: bytes) -> tuple[Signature, ...]:
 
 
 def float_operators(artifact: bytes) -> list[str]:
-    """Name the operators that compute in float: float activations in or out, and no integer weights.
+    """Name the operators that compute in float: see `count_float_operators`."""
+    return sorted(count_float_operators(artifact))
+
+
+def count_float_operators(artifact: bytes) -> dict[str, int]:
+    """Count, by name, the operators that compute in float: float activations in or out, and no integer weights.
 
     The QUANTIZE and DEQUANTIZE at a quantized model's edges do not count.
     """
     model = _parse(artifact)
     names = _operator_names(model)
-    found = set()
+    found: dict[str, int] = {}
     for graph in model.subgraphs:
         for operator in graph.operators or []:
             name = names[operator.opcodeIndex]
             if name not in _EDGE_OPERATORS and _is_float(model, graph, operator):
-                found.add(name)
-    return sorted(found)
+                found[name] = found.get(name, 0) + 1
+    return found
 
 
 def weight_codes(artifact: bytes) -> list[NDArray[np.int8]]:
-    """The int8 codes of every weight tensor of rank two and more."""
-    model = _parse(artifact)
+    """The int8 and int4 codes of every weight tensor of rank two and more."""
+    model, types = _parse(artifact), _schema().TensorType
     return [
-        np.asarray(model.buffers[tensor.buffer].data).astype(np.int8)
+        _unpack(model.buffers[tensor.buffer].data, tensor) if tensor.type == types.INT4 else codes
         for graph in model.subgraphs
         for tensor in graph.tensors
-        if tensor.type == _schema().TensorType.INT8
+        if tensor.type in (types.INT8, types.INT4)
         and model.buffers[tensor.buffer].data is not None
         and len(tensor.shape) > 1
+        for codes in [np.asarray(model.buffers[tensor.buffer].data).astype(np.int8)]
     ]
+
+
+def fully_connected(artifact: bytes, weights: Mapping[str, NDArray[Any]]) -> dict[str, list[str]]:
+    """Find operators by the weights that they multiply with: names do not survive a conversion, values do.
+
+    Args:
+        artifact: a float flatbuffer.
+        weights: by any name, as (outputs, inputs).
+
+    Returns:
+        By the same names, those of the FULLY_CONNECTED operators' output tensors; none for weights that none has.
+    """
+    model = _parse(artifact)
+    names = _operator_names(model)
+    wanted = {np.ascontiguousarray(values, np.float32).tobytes(): name for name, values in weights.items()}
+    found: dict[str, list[str]] = {}
+    for graph in model.subgraphs:
+        for operator in graph.operators or []:
+            if names[operator.opcodeIndex] == "FULLY_CONNECTED":
+                data = model.buffers[graph.tensors[operator.inputs[1]].buffer].data
+                name = None if data is None else wanted.get(np.asarray(data).tobytes())
+                if name is not None:
+                    found.setdefault(name, []).append(graph.tensors[operator.outputs[0]].name.decode())
+    return found
 
 
 def weight_sparsity(artifact: bytes) -> float:
@@ -101,6 +131,13 @@ def weight_sparsity(artifact: bytes) -> float:
     codes = weight_codes(artifact)
     total = sum(len(each) for each in codes)
     return sum(int(np.count_nonzero(each == 0)) for each in codes) / total if total else 0.0
+
+
+def _unpack(data: NDArray[np.uint8], tensor: Any) -> NDArray[np.int8]:
+    """Two int4 codes a byte, the first in the low half."""
+    packed = np.asarray(data).astype(np.int8)
+    codes = np.stack([np.left_shift(packed, 4) >> 4, packed >> 4], axis=1).ravel()
+    return codes[: int(np.prod(tensor.shape))]
 
 
 def _is_float(model: Any, graph: Any, operator: Any) -> bool:
@@ -146,7 +183,11 @@ def _enum_names(enum: str) -> dict[int, str]:
 
 
 def _parse(artifact: bytes) -> Any:
-    return _schema().ModelT.InitFromObj(_schema().Model.GetRootAs(bytearray(artifact), 0))
+    model = _schema().ModelT.InitFromObj(_schema().Model.GetRootAs(bytearray(artifact), 0))
+    for buffer in model.buffers:
+        if buffer.offset > 1:  # large models may keep their weights behind the flatbuffer proper
+            buffer.data = np.frombuffer(artifact, np.uint8, buffer.size, buffer.offset)
+    return model
 
 
 def _schema() -> Any:

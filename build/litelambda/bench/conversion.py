@@ -1,0 +1,98 @@
+"""`litelambda bench conversion`: what becomes of each architecture and kind of layer on its way to int8.
+
+    litelambda bench conversion --markdown build/CONVERSION.md
+
+Every model goes through the build's own stages (quantize, verify, latency) in a process with limits, so that one that
+crashes TensorFlow or exhausts the memory is a row of the table. Rows are kept in a state file as they are made: an
+interrupted run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from litelambda.bench.conversion_cases import Case, choose
+from litelambda.bench.conversion_table import markdown
+from litelambda.bench.machine import describe_machine
+from litelambda.bench.report import Progress
+from litelambda.errors import UsageError
+from litelambda.processes import describe_exit, run_child
+
+_TOOLS = ("litelambda", "keras", "tensorflow", "ai-edge-litert")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Convert the chosen models, but for those whose rows the state file has.
+
+    Returns:
+        `cases` by name, each with `family`, `parameters`, `float_ops`, `size_bytes`, `difference`, `latency_us` and
+        `batching`, or `error` and `instead`; `tools` with their versions; `machine`; `kept`, the number of rows that
+        an earlier run made.
+
+    Raises:
+        UsageError: no such model, or a limit is impossible.
+    """
+    if args.memory_gb <= 0 or args.timeout_s <= 0:
+        raise UsageError("bench conversion takes --memory-gb and --timeout-s above 0")
+    cases = choose(args.model, every=args.all)
+    tools = {name: version(name) for name in _TOOLS}
+    rows = {} if args.fresh else _read_state(args.state, tools)
+    missing = [case for case in cases if case.name not in rows]
+    with Progress("conversions", len(missing)) as progress:
+        for case in missing:
+            progress.step(case.name)
+            rows[case.name] = {"family": case.family, **_convert(case, args)}
+            _write_state(args.state, tools, rows)
+    result = {
+        "cases": {case.name: rows[case.name] for case in cases},
+        "tools": tools,
+        "machine": describe_machine(),
+        "kept": len(cases) - len(missing),
+    }
+    if args.markdown is not None:
+        args.markdown.write_text(markdown(result), encoding="utf-8")
+    return result
+
+
+def _convert(case: Case, args: argparse.Namespace) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="litelambda-") as scratch:
+        output = Path(scratch) / "result.json"
+        command = [sys.executable, "-m", "litelambda.bench.conversion_child", case.name]
+        try:
+            child = run_child([*command, str(args.memory_gb), str(output)], args.timeout_s)
+        except subprocess.TimeoutExpired:
+            return {"error": f"not done after {args.timeout_s:g} s", "instead": None}
+        if child.returncode == 0:
+            row: dict[str, Any] = json.loads(output.read_text())
+            return row
+    last = child.stderr.strip().splitlines()[-1:] or ["nothing on stderr"]
+    ended = f"its process ended ({describe_exit(child.returncode)}, {args.memory_gb:g} GB allowed)"
+    return {"error": f"{ended}: {last[0][:300]}", "instead": None}
+
+
+def _read_state(path: Path, tools: Mapping[str, str]) -> dict[str, Any]:
+    """The rows of an earlier run with the same versions of the tools."""
+    try:
+        state = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise UsageError(f"{path} is no state of a conversion benchmark: {error}; --fresh ignores it") from error
+    rows: dict[str, Any] = state["rows"] if state.get("tools") == tools else {}
+    return rows
+
+
+def _write_state(path: Path, tools: Mapping[str, str], rows: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps({"tools": tools, "rows": rows}, indent=1))
+    temporary.replace(path)

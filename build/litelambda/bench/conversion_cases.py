@@ -1,0 +1,118 @@
+"""The models of `litelambda bench conversion`: keras.applications with random weights, and small ones by layer.
+
+Knows names and sizes; what makes the models imports Keras when it is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from litelambda.bench.conversion_layers import LAYERS, WORDS, Make
+from litelambda.errors import UsageError
+
+ARCHITECTURES = "keras.applications"
+_LAYER_ROWS = 32
+_IMAGE_ROWS = 8
+_DEFAULT_SIDE = 224
+_SIDES = {
+    "Xception": 299, "InceptionV3": 299, "InceptionResNetV2": 299, "NASNetLarge": 331,
+    "EfficientNetB1": 240, "EfficientNetB2": 260, "EfficientNetB3": 300, "EfficientNetB4": 380, "EfficientNetB5": 456,
+    "EfficientNetB6": 528, "EfficientNetB7": 600, "EfficientNetV2B1": 240, "EfficientNetV2B2": 260,
+    "EfficientNetV2B3": 300, "EfficientNetV2S": 384, "EfficientNetV2M": 480, "EfficientNetV2L": 480,
+}  # fmt: skip
+_FAMILIES = (
+    ("MobileNet",),
+    ("MobileNetV2",),
+    ("MobileNetV3Small", "MobileNetV3Large"),
+    ("EfficientNetB0", *(f"EfficientNetB{size}" for size in range(1, 8))),
+    ("EfficientNetV2B0", *(f"EfficientNetV2{size}" for size in ("B1", "B2", "B3", "S", "M", "L"))),
+    ("NASNetMobile", "NASNetLarge"),
+    ("DenseNet121", "DenseNet169", "DenseNet201"),
+    ("ResNet50", "ResNet101", "ResNet152"),
+    ("ResNet50V2", "ResNet101V2", "ResNet152V2"),
+    ("Xception",),
+    ("InceptionV3",),
+    ("InceptionResNetV2",),
+    ("ConvNeXtTiny", "ConvNeXtSmall", "ConvNeXtBase", "ConvNeXtLarge", "ConvNeXtXLarge"),
+    ("VGG16", "VGG19"),
+)
+_LIGHT_ENOUGH = {"MobileNetV3Large"}  # beside the first of each family
+_TAKES_BYTES = ("EfficientNet", "ConvNeXt", "MobileNetV3")
+"""Architectures that scale their pixels themselves and so take 0 to 255."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model to convert.
+
+    Attributes:
+        name: unique among all cases.
+        family: the table it belongs to.
+        make: makes it, given the module `keras`.
+        largest: its float inputs are uniform from 0 to this.
+        num_rows: rows to calibrate and to compare with.
+    """
+
+    name: str
+    family: str
+    make: Make
+    largest: float = 1.0
+    num_rows: int = _LAYER_ROWS
+
+    def rows(self, model: Any) -> dict[str, NDArray[Any]]:
+        """Seeded random rows by input name, in each input's dtype."""
+        noise = np.random.default_rng(0)
+        rows: dict[str, NDArray[Any]] = {}
+        for tensor in model.inputs:
+            shape = (self.num_rows, *tensor.shape[1:])
+            if tensor.dtype == "string":
+                rows[tensor.name] = noise.choice(WORDS, shape).astype(object)
+            elif tensor.dtype.startswith("int"):
+                rows[tensor.name] = noise.integers(0, len(WORDS), shape).astype(tensor.dtype)
+            else:
+                rows[tensor.name] = noise.random(shape, dtype=np.float32) * np.float32(self.largest)
+        return rows
+
+
+def all_cases() -> dict[str, Case]:
+    """Every case by name, architectures first."""
+    cases = [_architecture(name) for family in _FAMILIES for name in family]
+    cases += [Case(name, family, make) for family, models in LAYERS.items() for name, make in models.items()]
+    return {case.name: case for case in cases}
+
+
+def choose(names: Sequence[str] | None, *, every: bool = False) -> list[Case]:
+    """The cases that a run is about.
+
+    Args:
+        names: of cases or families; None for the small architectures and all layers.
+        every: with None, the large architectures as well.
+
+    Raises:
+        UsageError: no such case or family.
+    """
+    cases = all_cases()
+    if names is None:
+        usual = {family[0] for family in _FAMILIES} | _LIGHT_ENOUGH
+        return [case for case in cases.values() if every or case.family != ARCHITECTURES or case.name in usual]
+    families = {case.family for case in cases.values()}
+    if unknown := [name for name in names if name not in cases and name not in families]:
+        raise UsageError(f"no model or family {', '.join(unknown)}; there are {', '.join([*families, *cases])}")
+    return [case for case in cases.values() if case.name in names or case.family in names]
+
+
+def _architecture(name: str) -> Case:
+    side = _SIDES.get(name, _DEFAULT_SIDE)
+
+    def make(keras: Any) -> Any:
+        return getattr(keras.applications, name)(
+            weights=None, input_shape=(side, side, 3), classifier_activation=None, name=name.lower()
+        )
+
+    largest = 255.0 if name.startswith(_TAKES_BYTES) else 1.0
+    return Case(name, ARCHITECTURES, make, largest, _IMAGE_ROWS)

@@ -1,0 +1,130 @@
+"""Converts one model of `litelambda bench conversion` through the build's own stages and writes down what came of it.
+
+    python -m litelambda.bench.conversion_child NAME MEMORY_GB RESULT.json
+
+is the child: a model that exhausts the memory or crashes TensorFlow ends this process and not the benchmark.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from litelambda.bench.conversion_cases import Case, all_cases
+from litelambda.errors import ConversionError, VerificationError
+from litelambda.processes import exit_with_parent
+from litelambda.sections import Quantize
+from litelambda.stages.backend import load_keras
+from litelambda.stages.flatbuffer import count_float_operators
+from litelambda.stages.interpreter import Reference, to_codes
+from litelambda.stages.latency import measure_latency_us
+from litelambda.stages.quantize import Quantized, quantize
+from litelambda.stages.verify import verify
+
+_OTHER_SCHEMES = ("dynamic", "float32")
+_LATENCY_ROUNDS = 2
+
+
+def convert_case(case: Case) -> dict[str, Any]:
+    """Convert a case to int8 and measure it.
+
+    Returns:
+        `parameters`, `seconds` and `peak_mb`; `error` where it fails, with `instead`, the scheme that works; else
+        `float_ops` (a count by name), `size_bytes`, `difference`, `latency_us` and `batching`.
+    """
+    keras = load_keras()
+    keras.utils.set_random_seed(0)
+    model = case.make(keras)
+    rows = case.rows(model)
+    _settle_batch_norms(keras, model, rows)
+    started = time.perf_counter()
+    try:
+        outcome = _measure(quantize(model, rows, Quantize()), rows)
+    except (ConversionError, VerificationError) as error:
+        outcome = {"error": str(error), "instead": _instead(model, rows)}
+    return {
+        "parameters": model.count_params(),
+        **outcome,
+        "seconds": round(time.perf_counter() - started, 1),
+        "peak_mb": _peak_mb(),
+    }
+
+
+def _settle_batch_norms(keras: Any, model: Any, rows: Mapping[str, NDArray[Any]]) -> None:
+    """Give the batch norms the statistics of these rows: else the values in a deep random network die out or explode."""
+    norms = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+    if not norms:
+        return
+    for layer in norms:
+        layer.momentum = 0.0
+    values = [rows[tensor.name] for tensor in model.inputs]
+    model(values[0] if len(values) == 1 else values, training=True)
+
+
+def _measure(quantized: Quantized, rows: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    inputs = {tensor.name: to_codes(rows[tensor.name], tensor) for tensor in quantized.signature.inputs}
+    return {
+        "float_ops": count_float_operators(quantized.artifact),
+        "note": quantized.note,
+        "size_bytes": {"float": len(quantized.float_artifact), "int8": len(quantized.artifact)},
+        "difference": _compare(quantized, rows),
+        "batching": verify(quantized.artifact, inputs).batching,
+        "latency_us": _latencies(quantized),
+    }
+
+
+def _latencies(quantized: Quantized) -> dict[str, float]:
+    """The fastest of some measurements each, in turn, on one thread."""
+    taken: dict[str, list[float]] = {"float": [], "int8": []}
+    for _ in range(_LATENCY_ROUNDS):
+        taken["float"].append(measure_latency_us(quantized.float_artifact))
+        taken["int8"].append(measure_latency_us(quantized.artifact))
+    return {kind: round(min(each), 1) for kind, each in taken.items()}
+
+
+def _compare(quantized: Quantized, rows: Mapping[str, NDArray[Any]]) -> dict[str, float]:
+    """The largest difference between the float and the int8 model, as it is and as a share of the output's range."""
+    before, after = (
+        Reference(artifact).run_real(rows, 1) for artifact in (quantized.float_artifact, quantized.artifact)
+    )
+    differences = [(float(np.abs(before[name] - after[name]).max()), float(np.ptp(before[name]))) for name in before]
+    largest, extent = max(differences, key=lambda pair: pair[0] / pair[1] if pair[1] else pair[0])
+    return {"max_abs": largest, "of_range": largest / extent if extent else 0.0}
+
+
+def _instead(model: Any, rows: Mapping[str, NDArray[Any]]) -> str | None:
+    """The first of the other schemes in which the model converts and runs."""
+    for scheme in _OTHER_SCHEMES:
+        try:
+            quantized = quantize(model, rows, Quantize.model_validate({"scheme": scheme}))
+            inputs = {tensor.name: to_codes(rows[tensor.name], tensor) for tensor in quantized.signature.inputs}
+            verify(quantized.artifact, inputs)
+        except (ConversionError, VerificationError):
+            continue
+        return scheme
+    return None
+
+
+def _peak_mb() -> int:
+    """The most memory that this process, or any of those it waited for, held."""
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return round(peak / (1024 if sys.platform == "linux" else 1024 * 1024))
+
+
+def _main(name: str, memory_gb: float, result: Path) -> None:
+    exit_with_parent()
+    limit = int(memory_gb * 2**30)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    result.write_text(json.dumps(convert_case(all_cases()[name])))
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1], float(sys.argv[2]), Path(sys.argv[3]))

@@ -1,0 +1,92 @@
+"""The table of `litelambda bench conversion`, in Markdown. Knows results, not how they came about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_HEADINGS = (
+    "model", "int8", "stayed float", "kB float → int8", "difference", "µs float → int8", "speed-up", "many rows at once"
+)  # fmt: skip
+_INTRODUCTION = """# What converts to int8
+
+Made by `{command}`; do not edit. {versions}; {cpu}.
+
+Each model has random weights and goes through the stages of `litelambda build` and `import`: quantized to int8 with float32 edges,
+verified in the runtime that ships, in a process of its own. What differs with trained weights is the accuracy, not what converts.
+
+- **int8**: *yes*; *partly*, where operators stayed float; *no*, with the message below the table and the scheme that works instead.
+- **stayed float**: operators that compute in float32, and how many; what to change is at the end.
+- **difference**: the largest between the float and the int8 model on random rows, as a share of the output's range.
+- **µs**: one row in the shipped runtime, one thread, the fastest of several measurements on a machine that had other work too. Compare them
+  within a row. int8 is not always faster: measure your own model.
+- **many rows at once**: whether rows in a batch gave the bits that they give one by one, and so whether a server may batch them.
+"""
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """The whole document.
+
+    Args:
+        result: what `litelambda bench conversion --json` prints.
+    """
+    tools = ", ".join(f"{name} {version}" for name, version in result["tools"].items())
+    python = result["machine"]["python"]
+    parts = [
+        _INTRODUCTION.format(
+            command="litelambda bench conversion --markdown build/CONVERSION.md",
+            versions=f"{tools}, Python {python}",
+            cpu=result["machine"]["cpu"],
+        )
+    ]
+    families: dict[str, dict[str, Any]] = {}
+    for name, row in result["cases"].items():
+        families.setdefault(row["family"], {})[name] = row
+    parts += [_family(title, rows) for title, rows in families.items()]
+    return "\n".join(parts)
+
+
+def _family(title: str, rows: Mapping[str, Any]) -> str:
+    lines = [f"## {title[0].upper()}{title[1:]}" if title.islower() else f"## {title}", ""]
+    lines += table(rows)
+    failures = [(name, row) for name, row in rows.items() if "error" in row]
+    if failures:
+        lines += ["", *(f"- **{name}**: {row['error']}" for name, row in failures)]
+    reasons = [(name, row) for name, row in rows.items() if "error" not in row and not row["batching"]["dynamic"]]
+    lines += [""] if reasons and not failures else []
+    lines += [f"- **{name}**, one row at a time: {row['batching']['reason']}" for name, row in reasons]
+    return "\n".join([*lines, ""])
+
+
+def table(rows: Mapping[str, Any]) -> list[str]:
+    """The lines of one table."""
+    return [
+        _line(_HEADINGS),
+        _line(["---", "---", "---", *["---:"] * 4, "---"]),
+        *(_line(_cells(name, row)) for name, row in rows.items()),
+    ]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _cells(name: str, row: Mapping[str, Any]) -> list[str]:
+    if "error" in row:
+        instead = f"no; {row['instead']} does" if row.get("instead") else "no"
+        return [name, instead, "", "", "", "", "", ""]
+    size, latency, operators = row["size_bytes"], row["latency_us"], row["float_ops"]
+    return [
+        name,
+        "partly" if operators else "yes",
+        ", ".join(f"{operator} ×{count}" if count > 1 else operator for operator, count in operators.items()),
+        f"{_short(size['float'] / 1000)} → {_short(size['int8'] / 1000)}",
+        f"{row['difference']['of_range']:.1%}",
+        f"{_short(latency['float'])} → {_short(latency['int8'])}",
+        f"{latency['float'] / latency['int8']:.1f}×",
+        "yes" if row["batching"]["dynamic"] else "no",
+    ]
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
