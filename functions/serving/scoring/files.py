@@ -146,7 +146,7 @@ class FileUpload:
         except OSError as error:
             raise StoreError(f"cannot write {self._path}: {error}") from error
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """See `Upload.write`."""
         try:
             self._open_file().write(data)

@@ -59,7 +59,7 @@ class Scored:
         progress_bytes: the chunk's.
     """
 
-    output: bytes
+    output: bytes | memoryview
     errors: bytes
     rows_out: int
     rows_bad: int

@@ -55,7 +55,7 @@ class S3Upload:
     def _executor(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(_PARTS_IN_FLIGHT, thread_name_prefix="upload")
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """See `Upload.write`."""
         self._tail += data
         self.size += len(data)

@@ -63,7 +63,7 @@ class Upload(Protocol):
 
     size: int
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Append bytes."""
 
     def commit(self, head: bytes | None = None) -> None:

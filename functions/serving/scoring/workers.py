@@ -125,7 +125,9 @@ def _serve(connection: Connection) -> None:
         while True:
             chunk = connection.recv()
             try:
-                answer: Scored | Exception = processor.score(chunk)
+                scored = processor.score(chunk)
+                scored.output = bytes(scored.output)  # a view of memory cannot be sent
+                answer: Scored | Exception = scored
             except Exception as error:  # noqa: BLE001 - raised again on the other side
                 answer = error
             connection.send(answer)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from serving.scoring.batching import row_bytes, row_shape
+from serving.scoring.errors import SchemaError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -48,8 +49,18 @@ class Model:
 
     @classmethod
     def of(cls, manifest: Manifest, signature: str = "") -> Model:
-        """From a manifest, and the key of one of its signatures or "" for the default one."""
+        """From a manifest, and the key of one of its signatures or "" for the default one.
+
+        Raises:
+            SchemaError: a tensor of the model holds strings.
+        """
         spec = manifest.signatures[signature or manifest.default_signature]
+        strings = [tensor.name for tensor in (*spec.inputs, *spec.outputs) if tensor.dtype.kind == "string"]
+        if strings:
+            raise SchemaError(
+                f"{manifest.model} has string tensors ({', '.join(strings)}), which are not scored in batch: "
+                "ask the predict function"
+            )
         preprocessing = manifest.fields.get("preprocessing") or {}
         return cls(spec.inputs, spec.outputs, preprocessing, manifest.labels, manifest.batch_sizes[-1])
 
@@ -156,7 +167,7 @@ class Writer(Protocol):
     def begin(self, decoder: Decoder) -> bytes:
         """What the output starts with."""
 
-    def encode(self, rows: Rows, outputs: Sequence[Array], id_name: str) -> bytes:
+    def encode(self, rows: Rows, outputs: Sequence[Array], id_name: str) -> bytes | memoryview:
         """The bytes of a chunk's predictions.
 
         Args:

@@ -16,6 +16,7 @@ from serving.scoring.errors import JobError, SchemaError, UnreadableInputError
 from serving.scoring.formats.base import BadRow, Chunk, Model, Rows
 from serving.scoring.formats.values import NotFiniteError, bytes_of, check_row_shape, first_non_finite, to_model
 from serving.scoring.source import Span, blocks, inflate, skip
+from serving.scoring.storage import objects_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -104,8 +105,10 @@ class NpyReader:
         """See `Reader.close`."""
 
     def _head(self) -> bytes:
-        stream = blocks(self._info, 0, min(_MAX_HEADER_BYTES, self._info.size))
-        return next(inflate(stream), b"") if self._gzip else next(stream, b"")
+        size = min(_MAX_HEADER_BYTES, self._info.size)
+        if self._gzip:
+            return next(inflate(blocks(self._info, 0, size)), b"")
+        return objects_for(self._info.url).read(self._info, 0, size)
 
     def _payloads(self, row: int) -> Iterator[tuple[int, Any]]:
         """Chunks from a row on: of a local file, where they are; of anything else, what they are."""
@@ -260,10 +263,10 @@ class NpyWriter:
         """See `Writer.head`."""
         return self._header(num_rows)
 
-    def encode(self, rows: Rows, outputs: Sequence[Array], id_name: str) -> bytes:  # noqa: ARG002 - rows have no names
+    def encode(self, rows: Rows, outputs: Sequence[Array], id_name: str) -> bytes | memoryview:  # noqa: ARG002 - rows have no names
         """See `Writer.encode`."""
         if not rows.bad:
-            return outputs[0].tobytes() if outputs else b""
+            return bytes_of(outputs[0]) if outputs else b""
         filler = np.nan if self._dtype.kind == "f" else 0
         aligned = np.full((len(rows.ids) + len(rows.bad), *self._shape), filler, self._dtype)
         if outputs:
