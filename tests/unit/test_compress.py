@@ -17,13 +17,13 @@ from litelambda.stages.backend import load_keras
 from litelambda.stages.compress import Compressed, apply_steps
 from litelambda.stages.convert import Conversion, _convert
 from litelambda.stages.data import Dataset, load_data
+from litelambda.stages.export import export
 from litelambda.stages.fitting import seed_everything
 from litelambda.stages.flatbuffer import float_operators, weight_codes
 from litelambda.stages.grids import even_codes, shared_codes, snap
 from litelambda.stages.interpreter import Reference
 from litelambda.stages.layers import as_matrix, read
 from litelambda.stages.pruning import keep_largest, sparsity_at
-from litelambda.stages.quantize import export
 from litelambda.stages.storing import stored_size
 from litelambda.stages.train import Trained, train
 

@@ -10,9 +10,10 @@ import pytest
 from litelambda.errors import ConversionError
 from litelambda.sections import Quantize
 from litelambda.stages.backend import load_keras
+from litelambda.stages.export import constant_reshapes
 from litelambda.stages.flatbuffer import Tensor, float_operators, read_signatures
 from litelambda.stages.interpreter import Reference, to_codes, to_reals
-from litelambda.stages.quantize import constant_reshapes, quantize
+from litelambda.stages.quantize import quantize
 
 
 def rows_for(model: Any, num_rows: int = 32) -> dict[str, Any]:

@@ -1,27 +1,81 @@
-"""Imports TensorFlow and Keras late, once, and without their chatter."""
+"""Imports TensorFlow and Keras late, once, and without their chatter; Keras runs on TensorFlow or on JAX.
+
+On either backend TensorFlow is there too: it feeds rows to training, and its converter makes flatbuffers, in a process
+of its own. Which backend is chosen holds for one process: a converter's is always TensorFlow.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal, get_args
 
-_ENVIRONMENT = {
-    "KERAS_BACKEND": "tensorflow",
-    "TF_CPP_MIN_LOG_LEVEL": "3",
-}
+from litelambda.errors import UsageError
+
+Backend = Literal["tensorflow", "jax"]
+
+_VARIABLE = "KERAS_BACKEND"
+_DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
+
+
+class _Chosen:
+    backend: Backend = "tensorflow"
+
+
+def choose_backend(in_recipe: Backend | None) -> Backend:
+    """Choose what Keras runs on in this process, before it is imported.
+
+    Args:
+        in_recipe: the recipe's `train.backend`; None leaves it to the environment's KERAS_BACKEND, and else TensorFlow.
+
+    Raises:
+        UsageError: recipe and environment disagree, the environment names another backend, JAX is not installed, or
+            Keras already runs on the other backend.
+    """
+    running = sys.modules["keras"].backend.backend() if "keras" in sys.modules else None
+    in_environment = None if running else os.environ.get(_VARIABLE)
+    chosen = in_recipe or in_environment or running or "tensorflow"
+    if in_environment and in_environment not in get_args(Backend):
+        raise UsageError(
+            f"{_VARIABLE} is {in_environment!r} in the environment, and models are trained on 'tensorflow' or 'jax' "
+            f"here: unset it, or set it to one of these"
+        )
+    if in_environment and in_environment != chosen:
+        raise UsageError(
+            f"train.backend is {chosen!r}, and {_VARIABLE} is {in_environment!r} in the environment: unset one of them"
+        )
+    if running and (running != chosen or running not in get_args(Backend)):
+        raise UsageError(
+            f"models are trained on {in_recipe or 'tensorflow'!r} here, and Keras already runs on {running!r} in this "
+            "process: start another"
+        )
+    if chosen == "jax" and importlib.util.find_spec("jax") is None:
+        raise UsageError("the backend 'jax' needs JAX, which is not installed: pip install 'litelambda[jax]'")
+    _Chosen.backend = "jax" if chosen == "jax" else "tensorflow"
+    return _Chosen.backend
+
+
+def backend() -> Backend:
+    """What Keras runs on in this process."""
+    return _Chosen.backend
 
 
 def load_tensorflow() -> Any:
-    """Import TensorFlow, quiet."""
+    """Import TensorFlow, quiet; on the JAX backend it keeps to the CPU."""
     first = "tensorflow" not in sys.modules
     if first:
-        os.environ.update(_ENVIRONMENT)
+        os.environ.update({_VARIABLE: backend(), "TF_CPP_MIN_LOG_LEVEL": "3"})  # TensorFlow imports Keras
+        if backend() == "jax" and _DETERMINISTIC not in os.environ.get("XLA_FLAGS", ""):
+            os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DETERMINISTIC}".lstrip()
     with native_stderr_held_back(unless=not first):
         import tensorflow as tf
+
+        if first and backend() == "jax":
+            tf.config.set_visible_devices([], "GPU")
     if first:
         from absl import logging
 
@@ -30,11 +84,21 @@ def load_tensorflow() -> Any:
 
 
 def load_keras() -> Any:
-    """Import Keras on the TensorFlow backend, quiet."""
+    """Import Keras on the chosen backend, quiet."""
     load_tensorflow()
     import keras
 
     return keras
+
+
+def backend_errors() -> tuple[type[Exception], ...]:
+    """What the chosen backend raises, beside Python's own errors, where it cannot compute something."""
+    tf = load_tensorflow()
+    if backend() == "tensorflow":
+        return (tf.errors.OpError,)
+    import jax
+
+    return (tf.errors.OpError, jax.errors.JaxRuntimeError)
 
 
 @contextmanager

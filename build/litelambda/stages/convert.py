@@ -3,7 +3,7 @@
     python -m litelambda.stages.convert JOBS.json
 
 runs as the child. JOBS.json lists conversions; the child notes in PROGRESS, beside it, which one it is at.
-It knows SavedModels and arrays, not Keras.
+It knows SavedModels and arrays, not Keras; what was trained on JAX it has made one first.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from litelambda.errors import ConversionError
 from litelambda.processes import describe_exit, exit_with_parent, run_child
 from litelambda.stages.backend import load_tensorflow
 
+KERAS_SUFFIX = ".keras"
 SIGNATURE = "predict"  # not "serve": a SavedModel endpoint of that name silently drops the others
 
 
@@ -32,7 +33,7 @@ class Conversion:
 
     Attributes:
         subject: what is converted, for messages.
-        saved_model: folder of the SavedModel, with the signature "predict".
+        saved_model: folder of the SavedModel, with the signature "predict"; or a .keras file from `export`.
         output: where the flatbuffer goes.
         scheme: int8, dynamic, float16 or float32.
         io: dtype at the edges of an int8 model.
@@ -89,6 +90,8 @@ def convert(conversions: Sequence[Conversion], folder: Path) -> None:
 def _explain(error: Exception) -> str:
     """The converter's reason in a sentence: the operators it lacks where it says so, else its first line."""
     text = str(error)
+    if isinstance(error, ConversionError):
+        return text
     operators = re.findall(r"^(?:TF Select|Custom) ops: (.+)$", text, re.MULTILINE)
     if operators:
         return f"TFLite has no operator for {', '.join(operators)}; replace them in the model"
@@ -112,7 +115,8 @@ def _main(jobs: Path) -> None:
 
 def _convert(conversion: Conversion) -> bytes:
     tf = load_tensorflow()
-    converter = tf.lite.TFLiteConverter.from_saved_model(conversion.saved_model, signature_keys=[SIGNATURE])
+    saved_model = _saved_model(Path(conversion.saved_model))
+    converter = tf.lite.TFLiteConverter.from_saved_model(saved_model, signature_keys=[SIGNATURE])
     if conversion.scheme != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if conversion.scheme == "float16":
@@ -125,6 +129,14 @@ def _convert(conversion: Conversion) -> bytes:
         converter.inference_input_type = converter.inference_output_type = tf.as_dtype(conversion.io)
     artifact: bytes = converter.convert()
     return artifact
+
+
+def _saved_model(source: Path) -> str:
+    if source.suffix != KERAS_SUFFIX:
+        return str(source)
+    from litelambda.stages.export import export_again
+
+    return str(export_again(source))
 
 
 def _representative_rows(arrays: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, Mapping[str, NDArray[Any]]]]:

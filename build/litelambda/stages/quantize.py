@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from litelambda.errors import ConversionError
 from litelambda.sections import Quantize
-from litelambda.stages.backend import load_keras, load_tensorflow
+from litelambda.stages.backend import load_keras
 from litelambda.stages.convert import SIGNATURE, Conversion, ConverterCrashError, convert
+from litelambda.stages.export import export
 from litelambda.stages.flatbuffer import Signature, float_operators, read_signatures
+from litelambda.stages.int4 import is_slower, layers_for_int4, to_int4, weight_bits
 
 _NOTES = {
     "dynamic": "int8 weights, float32 activations: quantize.scheme is 'dynamic'",
@@ -36,6 +38,7 @@ class Quantized:
         io: dtype at the edges.
         float_operators: operators that compute in float.
         note: why they do, or None where none does.
+        weight_bits: by layer, where some weights are int4; None where all have the scheme's own.
     """
 
     artifact: bytes
@@ -45,6 +48,13 @@ class Quantized:
     io: str
     float_operators: list[str]
     note: str | None
+    weight_bits: dict[str, int] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest's `quantization`."""
+        bits = {"weight_bits": self.weight_bits} if self.weight_bits else {}
+        described = {"scheme": self.scheme, "io": self.io, "float_ops": self.float_operators, "note": self.note}
+        return {**described, **bits}
 
 
 def quantize(
@@ -63,90 +73,56 @@ def quantize(
     """
     with tempfile.TemporaryDirectory(prefix="litelambda-") as scratch:
         folder = Path(scratch)
-        export(model, folder / "model")
+        source = export(model, folder / "model")
         np.savez(folder / "representative.npz", *representative.values())
         subject = f"the model {model.name!r}"
+        conversions = [
+            Conversion(subject, str(source), str(folder / "float.tflite")),
+            Conversion(
+                subject,
+                str(source),
+                str(folder / "model.tflite"),
+                scheme=settings.scheme,
+                io=settings.io,
+                representative=str(folder / "representative.npz"),
+                input_names=tuple(representative),
+            ),
+        ]
         if original is not None and original is not model:
-            export(original, folder / "original")
-        float_folder = folder / "original" if (folder / "original").exists() else folder / "model"
-        plain = Conversion(subject, str(float_folder), str(folder / "float.tflite"))
-        quantized = Conversion(
-            subject,
-            str(folder / "model"),
-            str(folder / "model.tflite"),
-            scheme=settings.scheme,
-            io=settings.io,
-            representative=str(folder / "representative.npz"),
-            input_names=tuple(representative),
-        )
+            before = export(original, folder / "original")
+            conversions.append(Conversion(subject, str(before), str(folder / "original.tflite")))
         try:
-            convert([plain, quantized], folder)
+            convert(conversions, folder)
         except ConverterCrashError as error:
             raise ConversionError(f"{error}: {_blame(model, settings, folder)}") from error
-        artifact = (folder / "model.tflite").read_bytes()
-        float_artifact = (folder / "float.tflite").read_bytes()
-    in_float = float_operators(artifact)
+        in_float, artifact, *originals = (Path(conversion.output).read_bytes() for conversion in conversions)
+        bits = None
+        if settings.int4 and settings.scheme == "int8":
+            artifact, bits = _with_int4(model, artifact, in_float, representative, settings, folder)
+    operators = float_operators(artifact)
     return Quantized(
         artifact=artifact,
-        float_artifact=float_artifact,
+        float_artifact=originals[0] if originals else in_float,
         signature=next(each for each in read_signatures(artifact) if each.key == SIGNATURE),
         scheme=settings.scheme,
         io=settings.io,
-        float_operators=in_float,
-        note=_note(settings.scheme, in_float),
+        float_operators=operators,
+        note=_note(settings.scheme, operators),
+        weight_bits=bits,
     )
 
 
-def export(model: Any, folder: Path) -> None:
-    """Write a SavedModel with the signature "predict", named after the model's inputs and output layers.
-
-    Raises:
-        ConversionError: the model is neither Functional nor Sequential, so its inputs have no names.
-    """
-    tf, keras = load_tensorflow(), load_keras()
-    if not getattr(model, "inputs", None):
-        raise ConversionError(f"{type(model).__name__} is neither a Functional nor a Sequential Keras model")
-    fixed, names = constant_reshapes(model), output_names(model)
-
-    def predict(*tensors: Any) -> dict[str, Any]:
-        outputs = fixed(tensors[0] if len(tensors) == 1 else list(tensors), training=False)
-        return dict(zip(names, outputs if isinstance(outputs, list | tuple) else [outputs], strict=True))
-
-    archive = keras.export.ExportArchive()
-    archive.track(fixed)
-    specs = [tf.TensorSpec(tensor.shape, tensor.dtype, name=tensor.name) for tensor in model.inputs]
-    archive.add_endpoint(SIGNATURE, predict, input_signature=specs)
-    archive.write_out(str(folder), verbose=False)
-
-
-def output_names(model: Any) -> list[str]:
-    """Name a model's outputs: after the layers that make them."""
-    names: list[str] = getattr(model, "output_names", None) or [model.layers[-1].name]
-    return names
-
-
-def constant_reshapes(model: Any) -> Any:
-    """Copy a model with every Flatten and Reshape made a reshape to the constant (-1, …).
-
-    Keras's own take the batch from a SHAPE operator. After a resize LiteRT then keeps a stale output size and writes
-    past its end.
-    """
-    keras = load_keras()
-
-    def clone(layer: Any) -> Any:
-        flattens = isinstance(layer, keras.layers.Flatten) and layer.data_format != "channels_first"
-        if not flattens and not isinstance(layer, keras.layers.Reshape):
-            return layer.__class__.from_config(layer.get_config())
-
-        def reshape(tensor: Any) -> Any:
-            sizes = layer.compute_output_shape(tensor.shape)[1:]
-            return layer(tensor) if None in sizes else keras.ops.reshape(tensor, (-1, *sizes))
-
-        return keras.layers.Lambda(reshape, name=layer.name)
-
-    copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
-    copy.set_weights(model.get_weights())
-    return copy
+def _with_int4(
+    model: Any, artifact: bytes, in_float: bytes, rows: Mapping[str, NDArray[Any]], settings: Quantize, folder: Path
+) -> tuple[bytes, dict[str, int] | None]:
+    """The artifact with int4 weights and each layer's bits; the one in int8 alone where int4 is not worth it."""
+    layers = layers_for_int4(model, in_float, settings.int4)
+    if not layers:
+        return artifact, None
+    with_int4 = to_int4(in_float, layers, rows, settings.io, folder)
+    if settings.int4 == "auto" and is_slower(with_int4, artifact):
+        return artifact, None
+    return with_int4, weight_bits(model, layers)
 
 
 def _blame(model: Any, settings: Quantize, folder: Path) -> str:
@@ -160,8 +136,7 @@ def _blame(model: Any, settings: Quantize, folder: Path) -> str:
             lambda tensor: keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype), layer.input
         )
         alone = keras.Model(inputs, layer.__class__.from_config(layer.get_config())(inputs))
-        saved_model, rows = folder / f"layer{index}", folder / f"layer{index}.npz"
-        export(alone, saved_model)
+        saved_model, rows = export(alone, folder / f"layer{index}"), folder / f"layer{index}.npz"
         noise = np.random.default_rng(0)
         shapes = [(8, *tensor.shape[1:]) for tensor in alone.inputs]
         np.savez(rows, *(noise.random(shape, dtype=np.float32) for shape in shapes))

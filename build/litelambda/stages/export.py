@@ -1,0 +1,139 @@
+"""Export: a Keras model becomes what the converter's process reads.
+
+On the TensorFlow backend that is a SavedModel. A model that was trained on JAX is written as a .keras file, and becomes
+a SavedModel in the converter's process, whose Keras runs on TensorFlow: a process can have only one backend.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+from litelambda.errors import ConversionError
+from litelambda.stages.backend import backend, load_keras, load_tensorflow
+from litelambda.stages.convert import KERAS_SUFFIX, SIGNATURE
+
+
+def export(model: Any, folder: Path) -> Path:
+    """Write a model for the converter's process.
+
+    Args:
+        model: a Functional or Sequential Keras model.
+        folder: where a SavedModel goes; a .keras file lies beside it, with the same name.
+
+    Returns:
+        What was written, for `Conversion.saved_model`.
+
+    Raises:
+        ConversionError: the model is neither Functional nor Sequential, so its inputs have no names.
+    """
+    if not getattr(model, "inputs", None):
+        raise ConversionError(f"{type(model).__name__} is neither a Functional nor a Sequential Keras model")
+    if backend() == "tensorflow":
+        _write_saved_model(model, folder)
+        return folder
+    path = folder.with_suffix(KERAS_SUFFIX)
+    model.save(path)
+    _modules_file(path).write_text(json.dumps(_user_modules(model)))
+    return path
+
+
+def export_again(path: Path) -> Path:
+    """In the converter's process: make the SavedModel of a .keras file that `export` wrote; its folder.
+
+    Raises:
+        ConversionError: the model cannot be made on the TensorFlow backend.
+    """
+    keras, folder = load_keras(), path.with_suffix("")
+    if folder.exists():
+        return folder
+    try:
+        model = keras.models.load_model(path, _import_again(path), compile=False, safe_mode=False)
+        _write_saved_model(model, folder)
+    except Exception as error:
+        raise ConversionError(
+            f"it was trained on JAX and cannot be made on TensorFlow: {type(error).__name__}: {error}; "
+            "custom layers must be written with keras.ops, in a module that can be imported"
+        ) from error
+    return folder
+
+
+def _write_saved_model(model: Any, folder: Path) -> None:
+    """Write a SavedModel with the signature "predict", named after the model's inputs and output layers."""
+    tf, keras = load_tensorflow(), load_keras()
+    fixed, names = constant_reshapes(model), output_names(model)
+
+    def predict(*tensors: Any) -> dict[str, Any]:
+        outputs = fixed(tensors[0] if len(tensors) == 1 else list(tensors), training=False)
+        return dict(zip(names, outputs if isinstance(outputs, list | tuple) else [outputs], strict=True))
+
+    archive = keras.export.ExportArchive()
+    archive.track(fixed)
+    specs = [tf.TensorSpec(tensor.shape, tensor.dtype, name=tensor.name) for tensor in model.inputs]
+    archive.add_endpoint(SIGNATURE, predict, input_signature=specs)
+    archive.write_out(str(folder), verbose=False)
+
+
+def output_names(model: Any) -> list[str]:
+    """Name a model's outputs: after the layers that make them."""
+    names: list[str] = getattr(model, "output_names", None) or [model.layers[-1].name]
+    return names
+
+
+def constant_reshapes(model: Any) -> Any:
+    """Copy a model with every Flatten and Reshape made a reshape to the constant (-1, …).
+
+    Keras's own take the batch from a SHAPE operator. After a resize LiteRT then keeps a stale output size and writes
+    past its end.
+    """
+    keras = load_keras()
+
+    def clone(layer: Any) -> Any:
+        flattens = isinstance(layer, keras.layers.Flatten) and layer.data_format != "channels_first"
+        if not flattens and not isinstance(layer, keras.layers.Reshape):
+            return layer.__class__.from_config(layer.get_config())
+
+        def reshape(tensor: Any) -> Any:
+            sizes = layer.compute_output_shape(tensor.shape)[1:]
+            return layer(tensor) if None in sizes else keras.ops.reshape(tensor, (-1, *sizes))
+
+        return keras.layers.Lambda(reshape, name=layer.name)
+
+    copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def _user_modules(model: Any) -> dict[str, str]:
+    """The modules that a model's own layers and functions come from, each with the folder to import it from."""
+    layers = model._flatten_layers(include_self=False)
+    parts = [part for layer in layers for part in (type(layer), *vars(layer).values())]
+    parts += load_keras().saving.get_custom_objects().values()
+    names = {part.__module__ for part in parts if isinstance(part, type | FunctionType)}
+    folders = {}
+    for name in sorted(names):
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if file is None or name.partition(".")[0] == "keras":
+            continue
+        depth = name.count(".") + (Path(file).name == "__init__.py")
+        folders[name] = str(Path(file).resolve().parents[depth])
+    return folders
+
+
+def _import_again(path: Path) -> dict[str, Any]:
+    """Import a model's own modules; their classes and functions by name."""
+    found: dict[str, Any] = {}
+    for name, folder in json.loads(_modules_file(path).read_text()).items():
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+        module = vars(importlib.import_module(name))
+        found.update({key: part for key, part in module.items() if isinstance(part, type | FunctionType)})
+    return found
+
+
+def _modules_file(path: Path) -> Path:
+    return path.with_suffix(".modules.json")
