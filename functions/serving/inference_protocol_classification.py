@@ -32,7 +32,7 @@ def classify(name: str, count: Any, tensor: Tensor, labels: Sequence[str] | None
     """
     if type(count) is not int or count < 0:
         raise MalformedRequestError(f"output {name!r}: 'classification' must be a number of classes")
-    if len(tensor.shape) not in (1, 2) or tensor.dtype.kind == "bool":
+    if len(tensor.shape) not in (1, 2) or tensor.dtype.kind in ("bool", "string"):
         raise RequestError(f"output {name!r} has shape {list(tensor.shape)}: expected one value for each class")
     values = unpack_flat(tensor)
     num_classes = tensor.shape[-1]

@@ -91,7 +91,7 @@ def _check_answer(
     check_response_bytes(
         rows
         * sum(
-            min(2 * (spec.row_bytes // spec.dtype.itemsize), spec.row_bytes)
+            min(2 * spec.row_values, spec.row_bytes or 2 * spec.row_values)
             for spec in signature.outputs
             if spec.name in wanted and "classification" not in wanted[spec.name]
         )

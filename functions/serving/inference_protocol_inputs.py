@@ -151,7 +151,7 @@ def decode_inputs(fields: Mapping[str, Any], binary: memoryview, signature: Sign
         if type(size) is not int or size < 0 or "data" in entry:
             raise MalformedRequestError(f"input {name!r}: 'binary_data_size' must be a size in bytes, without 'data'")
         expected = prod(shape) * spec.dtype.itemsize
-        if size != expected:
+        if spec.dtype.itemsize and size != expected:
             raise TensorError(f"unexpected total byte size {size} for input '{name}', expecting {expected}")
         if offset + size > len(binary):
             missing_bytes = offset + size - len(binary)
@@ -194,13 +194,13 @@ def _decode_data(entry: Mapping[str, Any], spec: TensorSpec, shape: tuple[int, .
     if spec.dtype is DTYPES["float16"]:
         raise TensorError(f"input {spec.name!r}: FP16 cannot be sent as JSON, use the binary tensor extension")
     if data and type(data[0]) is list:
-        return pack(data, spec, shape)
+        return pack(data, spec, shape, base64=False)
     count = prod(shape)
     if len(data) != count:
         raise TensorError(
             f"input {spec.name!r}: expected {count} values for shape {list(shape)}, got {len(data)} in 'data'"
         )
-    tensor = pack(data, spec, (count,))
+    tensor = pack(data, spec, (count,), base64=False)
     tensor.shape = shape
     return tensor
 

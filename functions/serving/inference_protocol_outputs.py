@@ -13,7 +13,7 @@ from serving.tfserving import VERSION_HEADER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
     from serving.manifest import Manifest, SignatureSpec
@@ -101,21 +101,31 @@ def _encode_output(
         described: dict[str, Any] = {"name": name, "datatype": "BYTES", "shape": shape}
         if not binary:
             return {**described, "data": texts}
-        data = b"".join(len(text).to_bytes(4, "little") + text for text in map(str.encode, texts))
+        data = _to_wire(map(str.encode, texts))
     else:
         described = {"name": name, "datatype": DATATYPES[tensor.dtype.name], "shape": tensor.shape}
         if not binary:
             return {**described, "data": _json_values(name, tensor)}
-        data = bytes(tensor.data)
+        data = bytes(tensor.data) if tensor.dtype.itemsize else _to_wire(tensor.data)
     blocks.append(data)
     return {**described, "parameters": {"binary_data_size": len(data)}}
 
 
 def _json_values(name: str, tensor: Tensor) -> Any:
     """Flat, row-major; null for NaN and infinities, for which JSON has no word."""
+    if tensor.dtype.kind == "string":
+        from serving.strings import to_text
+
+        return to_text(tensor.data, name)
     if tensor.dtype is DTYPES["float16"]:
         raise RequestError(f"output {name!r}: FP16 cannot be sent as JSON, ask for 'binary_data'")
     values = unpack_flat(tensor)
     if tensor.dtype.kind == "float" and not isfinite(sum(values)):
         return [value if isfinite(value) else None for value in values]
     return values
+
+
+def _to_wire(strings: Iterable[bytes]) -> bytes:
+    from serving.strings import to_wire
+
+    return to_wire(strings)

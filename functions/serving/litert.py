@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    Input = Buffer | list[bytes] | Callable[[memoryview], None]
+
 __all__ = ["CompiledModel", "Signature", "find_library", "load_library"]
 
 _CPU = 1  # kLiteRtHwAcceleratorCpu
@@ -34,6 +36,7 @@ _OPTION_MIN_SEVERITY = 25  # kLiteRtEnvOptionTagMinLoggerSeverity
 _ANY_INT = 2  # kLiteRtAnyTypeInt
 _WARNING = 2  # kLiteRtLogSeverityWarning: a line per load at INFO would only fill the logs
 _MAX_RANK = 8
+_KEPT_STRING_BYTES = 1024 * 1024  # a string output that took more is released after the run
 
 _STATUS = {
     1: "invalid argument",
@@ -232,34 +235,50 @@ class Signature:
 
 
 class _Buffers:
-    """Managed host-memory tensors for one side of one signature at one batch size, reused from run to run."""
+    """Managed host-memory tensors for one side of one signature at one batch size, reused from run to run.
 
-    __slots__ = ("_library", "addresses", "handles", "sizes", "views")
+    Attributes:
+        handles, addresses, sizes, views: of each tensor's buffer. Strings have none until `place` makes one.
+        strings: the number of strings by the index of each string tensor.
+    """
+
+    __slots__ = ("_library", "_types", "addresses", "handles", "sizes", "strings", "views")
 
     def __init__(self, library: _Library, types: Sequence[_RankedTensorType]) -> None:
         self._library = library
+        self._types = types
         self.handles = (_H * len(types))()
-        self.addresses: list[int] = []
-        self.sizes: list[int] = []
-        self.views: list[memoryview] = []
+        self.addresses = [0] * len(types)
+        self.sizes = [0] * len(types)
+        self.views = [memoryview(b"")] * len(types)
+        self.strings: dict[int, int] = {}
         try:
             for index, ranked_type in enumerate(types):
-                size = _size_bytes(ranked_type)
-                handle = library.get(
-                    "CreateManagedTensorBuffer",
-                    _H(),
-                    library.environment,
-                    _HOST_MEMORY,
-                    ctypes.byref(ranked_type),
-                    size,
-                )
-                self.handles[index] = handle.value
-                self.addresses.append(library.get("GetTensorBufferHostMemory", _H(), handle).value)
-                self.sizes.append(size)
-                self.views.append(_view(self.addresses[-1], size))
+                count = _num_values(ranked_type)
+                itemsize = _DTYPE_OF_ELEMENT[ranked_type.element_type].itemsize
+                if itemsize:
+                    self.place(index, count * itemsize)
+                else:
+                    self.strings[index] = count
         except BaseException:
             self.close()
             raise
+
+    def place(self, index: int, size: int) -> None:
+        """Make the buffer of a tensor, instead of the one it had."""
+        handle = self._library.get(
+            "CreateManagedTensorBuffer",
+            _H(),
+            self._library.environment,
+            _HOST_MEMORY,
+            ctypes.byref(self._types[index]),
+            size,
+        )
+        self._library.destroy("TensorBuffer", self.handles[index])
+        self.handles[index] = handle.value
+        self.addresses[index] = self._library.get("GetTensorBufferHostMemory", _H(), handle).value
+        self.sizes[index] = size
+        self.views[index] = _view(self.addresses[index], size)
 
     def close(self) -> None:
         for index, handle in enumerate(self.handles):
@@ -303,23 +322,23 @@ class CompiledModel:
             self.close()
             raise
 
-    def run(
-        self, signature_key: str, inputs: Sequence[Buffer | Callable[[memoryview], None]], batch: int | None = None
-    ) -> list[bytes]:
+    def run(self, signature_key: str, inputs: Sequence[Input], batch: int | None = None) -> list[Any]:
         """Run one signature once.
 
         Args:
             signature_key: which entry point.
             inputs: row-major little-endian bytes per input, in the order of `Signature.inputs`; or a function that
-                writes them to where the runtime reads them, which saves who reads a file a copy.
+                writes them to where the runtime reads them, which saves who reads a file a copy. For strings a list
+                of bytes.
             batch: rows in each batched input; None or 1 for one. Another number resizes the model, which is safe
                 only where the manifest's `batching` says it was proven (a stale output would corrupt the heap).
 
         Returns:
-            The bytes of each output, in the order of `Signature.outputs`.
+            The bytes of each output, or the list of its strings, in the order of `Signature.outputs`.
 
         Raises:
-            LiteRtError: unknown signature, wrong number or size of inputs, or the runtime's own failure.
+            LiteRtError: unknown signature, wrong number or size of inputs, the runtime's own failure, or a string
+                output of more than `string_buffers.MAX_OUTPUT_BYTES`.
         """
         with self._lock:
             if not self._compiled:
@@ -330,15 +349,9 @@ class CompiledModel:
                 raise LiteRtError(f"signature {signature_key!r} takes {len(ins.sizes)} inputs, got {len(inputs)}")
             for index, data in enumerate(inputs):
                 self._fill(ins, index, data, signature.inputs[index])
-            self._library.call(
-                "RunCompiledModel",
-                self._compiled,
-                signature.index,
-                len(ins.handles),
-                ins.handles,
-                len(outs.handles),
-                outs.handles,
-            )
+            if outs.strings:
+                return self._run_to_strings(signature, ins, outs)
+            self._run(signature, ins, outs)
             return list(map(ctypes.string_at, outs.addresses, outs.sizes))
 
     def close(self) -> None:
@@ -404,8 +417,8 @@ class CompiledModel:
             tensor = library.get(f"GetSignature{side}TensorByIndex", _H(), signature, index)
             ranked = library.get("GetRankedTensorType", _RankedTensorType(), tensor)
             dtype = _DTYPE_OF_ELEMENT.get(ranked.element_type)
-            if dtype is None or not dtype.itemsize:
-                raise LiteRtError(f"{side.lower()} {name!r} has element type {ranked.element_type}, of no fixed size")
+            if dtype is None:
+                raise LiteRtError(f"{side.lower()} {name!r} has element type {ranked.element_type}: none that is known")
             quantization = None
             if library.get("GetQuantizationTypeId", _I(), tensor).value == _PER_TENSOR:
                 scheme = library.get("GetPerTensorQuantization", _PerTensorQuantization(), tensor)
@@ -444,6 +457,41 @@ class CompiledModel:
         self._batches[signature.key] = batch
         return ins, outs
 
+    def _run(self, signature: Signature, ins: _Buffers, outs: _Buffers) -> None:
+        self._library.call(
+            "RunCompiledModel",
+            self._compiled,
+            signature.index,
+            len(ins.handles),
+            ins.handles,
+            len(outs.handles),
+            outs.handles,
+        )
+
+    def _run_to_strings(self, signature: Signature, ins: _Buffers, outs: _Buffers) -> list[Any]:
+        """Run a signature with string outputs, whose buffers are address space that is used as far as it is needed."""
+        from serving.string_buffers import MAX_OUTPUT_BYTES, read_strings, used_bytes
+
+        for index in outs.strings:
+            if not outs.sizes[index]:
+                outs.place(index, MAX_OUTPUT_BYTES)
+            outs.views[index][:4] = bytes(4)  # the runtime writes nothing for a tensor without data
+        try:
+            self._run(signature, ins, outs)
+        except LiteRtError as error:
+            raise LiteRtError(
+                f"{error}. Among the reasons: a string output of one run takes at most {MAX_OUTPUT_BYTES} bytes"
+            ) from error
+        outputs: list[Any] = []
+        for index, spec in enumerate(signature.outputs):
+            if index not in outs.strings:
+                outputs.append(ctypes.string_at(outs.addresses[index], outs.sizes[index]))
+                continue
+            outputs.append(read_strings(outs.views[index], outs.strings[index], spec.name))
+            if used_bytes(outs.views[index]) > _KEPT_STRING_BYTES:
+                outs.place(index, MAX_OUTPUT_BYTES)
+        return outputs
+
     def _output_types(self, signature: Signature, batch: int) -> list[_RankedTensorType]:
         """Output types at this batch size; refused where the runtime's own sizes differ, which would corrupt memory."""
         layouts = (_Layout * len(signature.outputs))()
@@ -452,6 +500,10 @@ class CompiledModel:
         )
         types = []
         for spec, layout in zip(signature.outputs, layouts, strict=True):
+            if not spec.dtype.itemsize:
+                # Their shapes are only known after a run: what is read is held against the shape then.
+                types.append(_ranked_type(spec, batch))
+                continue
             expected = (batch, *spec.shape[1:]) if spec.batched else spec.shape
             if _shape(layout) != expected:
                 raise LiteRtError(
@@ -462,15 +514,32 @@ class CompiledModel:
         return types
 
     @staticmethod
-    def _fill(buffers: _Buffers, index: int, data: Buffer | Callable[[memoryview], None], spec: TensorSpec) -> None:
+    def _fill(buffers: _Buffers, index: int, data: Input, spec: TensorSpec) -> None:
+        if index in buffers.strings:
+            _fill_strings(buffers, index, data, spec)
+            return
         if callable(data):
             data(buffers.views[index])
             return
+        if isinstance(data, list):
+            raise LiteRtError(f"input {spec.name!r} takes the bytes of {spec.dtype.name} values, got a list")
         source = memoryview(data)
         if source.nbytes != buffers.sizes[index]:
             raise LiteRtError(f"input {spec.name!r} takes {buffers.sizes[index]} bytes, got {source.nbytes}")
         # One copy, from wherever the bytes lie (a slice of the request's body) to where the runtime reads them.
         buffers.views[index][:] = source if source.format == "B" and source.ndim == 1 else source.cast("B")
+
+
+def _fill_strings(buffers: _Buffers, index: int, data: Input, spec: TensorSpec) -> None:
+    """Hand strings to the runtime in a buffer of exactly their size, which operators take for the tensor's own."""
+    if not isinstance(data, list):
+        raise LiteRtError(f"input {spec.name!r} takes a list of strings, got {type(data).__name__}")
+    from serving.string_buffers import encode_strings
+
+    encoded = encode_strings(data, buffers.strings[index], spec.name)
+    if buffers.sizes[index] != len(encoded):
+        buffers.place(index, len(encoded))
+    buffers.views[index][:] = encoded
 
 
 def _view(address: int, size: int) -> memoryview:
@@ -494,10 +563,10 @@ def _ranked_type(spec: TensorSpec, batch: int) -> _RankedTensorType:
     return _RankedTensorType(spec.dtype.element_type, _Layout(len(shape), 0, (ctypes.c_int32 * _MAX_RANK)(*shape)))
 
 
-def _size_bytes(ranked_type: _RankedTensorType) -> int:
-    size = _DTYPE_OF_ELEMENT[ranked_type.element_type].itemsize
+def _num_values(ranked_type: _RankedTensorType) -> int:
+    count = 1
     for dimension in _shape(ranked_type.layout):
         if dimension < 0:
             raise LiteRtError(f"a dimension of {list(_shape(ranked_type.layout))} beside the batch is dynamic")
-        size *= dimension
-    return size
+        count *= dimension
+    return count

@@ -116,10 +116,16 @@ def _tensorflow_serving_paths(manifest: Manifest, aliases: list[str]) -> dict[st
         paths[f"{base}:predict"] = {
             "post": _operation(
                 f"{name}.predict.{key}", "Predict", _ref(f"{name}.PredictResponse"), _ref(f"{name}.PredictRequest"),
-                parameters=parameters, raw=len(manifest.signatures[manifest.default_signature].inputs) == 1,
+                parameters=parameters, raw=_takes_raw(manifest),
             )
         }  # fmt: skip
     return paths
+
+
+def _takes_raw(manifest: Manifest) -> bool:
+    """Whether a body may be a tensor itself."""
+    inputs = manifest.signatures[manifest.default_signature].inputs
+    return len(inputs) == 1 and inputs[0].dtype.kind != "string"
 
 
 def _inference_protocol_paths(manifest: Manifest) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from serving.tfserving import DEFAULT_SIGNATURE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from serving.manifest import Manifest
@@ -25,6 +25,11 @@ def _object(properties: dict[str, Any], required: Sequence[str] | None = None, *
     names = list(properties) if required is None else list(required)
     return {"type": "object", "properties": properties, "required": names, **more}
 
+
+_BASE64 = _object(
+    {"b64": {"type": "string", "pattern": "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"}},
+    additionalProperties=False,
+)
 
 _METADATA_TENSOR = _object(
     {"name": {"type": "string"}, "datatype": {"enum": list(DATATYPES.values())},
@@ -100,14 +105,14 @@ def _predict_response(manifest: Manifest) -> dict[str, Any]:
     outputs = manifest.signatures[manifest.default_signature].outputs
     single = len(outputs) == 1
     rows = (
-        _row(outputs[0], bounded=False)
+        _row(outputs[0], _answer_value)
         if single
-        else _object({spec.name: _row(spec, bounded=False) for spec in outputs})
+        else _object({spec.name: _row(spec, _answer_value) for spec in outputs})
     )
     whole = (
-        _whole(outputs[0], bounded=False)
+        _whole(outputs[0], _answer_value)
         if single
-        else _object({spec.name: _whole(spec, bounded=False) for spec in outputs})
+        else _object({spec.name: _whole(spec, _answer_value) for spec in outputs})
     )
     forms = [_object({"outputs": whole})]
     if all(spec.batched for spec in outputs):
@@ -140,16 +145,16 @@ def _infer_request(manifest: Manifest) -> dict[str, Any]:
 
 
 def _infer_input(spec: TensorSpec) -> dict[str, Any]:
-    flat: dict[str, Any] = {"type": "array", "items": _value(spec.dtype)}
+    flat: dict[str, Any] = {"type": "array", "items": _flat_value(spec.dtype)}
     if not spec.batched:
-        flat |= {"minItems": spec.row_bytes // spec.dtype.itemsize, "maxItems": spec.row_bytes // spec.dtype.itemsize}
+        flat |= {"minItems": spec.row_values, "maxItems": spec.row_values}
     return _object(
         {
             "name": {"const": spec.name},
             "datatype": {"const": DATATYPES[spec.dtype.name]},
             "shape": _shape(spec),
             "parameters": {"type": "object"},
-            "data": {"anyOf": [_whole(spec), flat]} if len(spec.shape) > 1 else flat,
+            "data": {"anyOf": [_whole(spec, _flat_value), flat]} if len(spec.shape) > 1 else flat,
         },
         ["name", "datatype", "shape", "data"],
     )
@@ -184,25 +189,36 @@ def _shape(spec: TensorSpec) -> dict[str, Any]:
     return {"type": "array", "prefixItems": sizes, "minItems": len(sizes), "maxItems": len(sizes)}
 
 
-def _row(spec: TensorSpec, *, bounded: bool = True) -> dict[str, Any]:
-    return _nested(spec.dtype, spec.shape[1:] if spec.batched else spec.shape, bounded)
+def _row(spec: TensorSpec, value: Callable[[Dtype], dict[str, Any]] | None = None) -> dict[str, Any]:
+    return _nested((value or _value)(spec.dtype), spec.shape[1:] if spec.batched else spec.shape)
 
 
-def _whole(spec: TensorSpec, *, bounded: bool = True) -> dict[str, Any]:
+def _whole(spec: TensorSpec, value: Callable[[Dtype], dict[str, Any]] | None = None) -> dict[str, Any]:
     if not spec.batched:
-        return _nested(spec.dtype, spec.shape, bounded)
-    return {"type": "array", "minItems": 1, "items": _row(spec, bounded=bounded)}
+        return _nested((value or _value)(spec.dtype), spec.shape)
+    return {"type": "array", "minItems": 1, "items": _row(spec, value)}
 
 
-def _nested(dtype: Dtype, shape: Sequence[int], bounded: bool) -> dict[str, Any]:
-    schema = _value(dtype) if bounded or dtype.kind != "float" else {"type": "number"}
+def _nested(schema: dict[str, Any], shape: Sequence[int]) -> dict[str, Any]:
     for size in reversed(shape):
         schema = {"type": "array", "minItems": size, "maxItems": size, "items": schema}
     return schema
 
 
 def _value(dtype: Dtype) -> dict[str, Any]:
-    """What a request may hold for one element; answers may hold more, NaN and infinities that a model made."""
+    """What a request of V1 may hold for one element."""
+    return {"anyOf": [{"type": "string"}, _BASE64]} if dtype.kind == "string" else _flat_value(dtype)
+
+
+def _answer_value(dtype: Dtype) -> dict[str, Any]:
+    """What an answer of V1 may hold: more than a request, as a model can make NaN and infinities."""
+    return {"type": "number"} if dtype.kind == "float" else _value(dtype)
+
+
+def _flat_value(dtype: Dtype) -> dict[str, Any]:
+    """What a request of V2 may hold for one element."""
+    if dtype.kind == "string":
+        return {"type": "string"}
     if dtype.kind == "bool":
         return {"type": "boolean"}
     if dtype.kind == "float":

@@ -50,6 +50,8 @@ def decode_raw(body: Buffer, content_type: str, signature: SignatureSpec, manife
         names = ", ".join(spec.name for spec in signature.inputs)
         raise RequestError(f"a raw body is for models with one input, this one has {names}: send them by name")
     spec = signature.inputs[0]
+    if spec.dtype.kind == "string":
+        raise RequestError(f"input {spec.name!r} holds strings, which a raw body has no form for: send them as JSON")
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "application/octet-stream":
         return {spec.name: _decode_bytes(memoryview(body), spec)}
@@ -71,11 +73,15 @@ def holds_json(body: Buffer, content_type: str) -> bool:
 
 
 def tensor_of_bytes(data: memoryview, spec: TensorSpec, shape: tuple[int, ...]) -> Tensor:
-    """A tensor of bytes as they came, uncopied.
+    """A tensor of bytes as they came, uncopied; strings are read out of V2's binary form.
 
     Raises:
-        TensorError: a byte of a bool tensor is neither 0 nor 1.
+        TensorError: a byte of a bool tensor is neither 0 nor 1, or the strings are not what the shape says.
     """
+    if spec.dtype.kind == "string":
+        from serving.strings import from_wire
+
+        return Tensor(spec.dtype, shape, from_wire(data, spec.name, prod(shape)))
     if spec.dtype.kind == "bool" and max(data, default=0) > 1:
         raise TensorError(f"input {spec.name!r}: a byte of a bool tensor is neither 0 nor 1")
     return Tensor(spec.dtype, shape, data)

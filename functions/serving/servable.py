@@ -5,6 +5,7 @@ Knows the runtime and the manifest; knows no protocol and no other version.
 
 from __future__ import annotations
 
+from itertools import chain
 from math import inf
 from time import monotonic, perf_counter_ns, time
 
@@ -83,9 +84,10 @@ class Servable:
         self._signatures = {key: self._matched(key, spec) for key, spec in self.manifest.signatures.items()}
 
     def warm_up(self) -> None:
-        """Run the default signature once on zeros, so that no request pays for the first run's allocations."""
+        """Run the default signature on zeros and empty strings: no request pays for the first run's allocations."""
         key = self.manifest.default_signature
-        self._model.run(key, [bytes(spec.row_bytes) for spec in self._model.signatures[key].inputs])
+        inputs = self._model.signatures[key].inputs
+        self._model.run(key, [bytes(s.row_bytes) if s.dtype.itemsize else [b""] * s.row_values for s in inputs])
 
     def predict(self, signature_key: str, inputs: Mapping[str, Tensor], deadline: float = inf) -> dict[str, Tensor]:
         """Run a signature on any number of rows.
@@ -123,11 +125,13 @@ class Servable:
             for spec, data in zip(signature.outputs, outputs, strict=True)
         }
 
-    def _run_rows(self, signature_key: str, tensors: Sequence[Tensor], rows: int, deadline: float) -> list[bytes]:
+    def _run_rows(self, signature_key: str, tensors: Sequence[Tensor], rows: int, deadline: float) -> list[Any]:
         """Run many rows in the largest batches that were proven safe, what is left of them one by one."""
         signature = self._signatures[signature_key]
-        views = [memoryview(tensor.data) for tensor in tensors]
-        parts: list[list[bytes]] = []
+        # What is cut into rows: lists of strings, and bytes without a copy.
+        views = [tensor.data if type(tensor.data) is list else memoryview(tensor.data) for tensor in tensors]
+        steps = [spec.row_bytes or spec.row_values for spec in signature.inputs]
+        parts: list[list[Any]] = []
         start = 0
         while start < rows:
             if monotonic() > deadline:
@@ -137,14 +141,14 @@ class Servable:
                 )
             size = next((size for size in self._batch_sizes if size <= rows - start), 1)
             chunk = [
-                view[start * spec.row_bytes : (start + size) * spec.row_bytes] if spec.batched else view
-                for spec, view in zip(signature.inputs, views, strict=True)
+                view[start * step : (start + size) * step] if spec.batched else view
+                for spec, view, step in zip(signature.inputs, views, steps, strict=True)
             ]
             parts.append(self._model.run(signature_key, chunk, size))
             start += size
         self.statistics.runs += len(parts)
         return [
-            b"".join(column) if spec.batched else column[0]
+            _joined(column) if spec.batched else column[0]
             for spec, column in zip(signature.outputs, zip(*parts, strict=True), strict=True)
         ]
 
@@ -172,3 +176,8 @@ class Servable:
         """A tensor as it is run: where rows go one by one, a batch of one and a batch of any size are the same."""
         shape = (1, *spec.shape[1:]) if spec.batched and self.manifest.batch_sizes == (1,) else spec.shape
         return f"{spec.name}: {spec.dtype.name}{list(shape)}"
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    """The rows of several runs: bytes, or lists of strings."""
+    return b"".join(parts) if type(parts[0]) is bytes else list(chain.from_iterable(parts))

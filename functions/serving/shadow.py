@@ -55,16 +55,19 @@ class Shadowed:
 
 
 def _compare(outputs: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Count the rows, and those whose decision differs: the place of an output's largest value, or its only value."""
+    """Count the rows, and those whose decision differs: the place of the largest value, the only value, the strings."""
     num_rows, largest, disagreeing = 1, 0.0, set()
     for name, tensor in outputs.items():
         mine, theirs = unpack_flat(tensor), unpack_flat(others[name])
-        largest = max(largest, max((abs(a - b) for a, b in zip(mine, theirs, strict=True)), default=0.0))
+        decide: Callable[[tuple[Any, ...]], Any] = tuple
+        if tensor.dtype.kind != "string":
+            decide = _decision
+            largest = max(largest, max((abs(a - b) for a, b in zip(mine, theirs, strict=True)), default=0.0))
         num_rows = tensor.shape[0] if tensor.shape else 1
         width = len(mine) // num_rows
         for row in range(num_rows):
             cut = slice(row * width, (row + 1) * width)
-            if _decision(mine[cut]) != _decision(theirs[cut]):
+            if decide(mine[cut]) != decide(theirs[cut]):
                 disagreeing.add(row)
     difference = largest if largest < inf else None  # NaN and infinity are no JSON
     return {"ShadowRows": num_rows, "ShadowDisagreements": len(disagreeing), "shadow_max_abs_difference": difference}

@@ -26,8 +26,10 @@ __all__ = [
     "Quantization",
     "Tensor",
     "TensorSpec",
+    "nest",
     "pack",
     "row_count",
+    "type_error",
     "unpack",
     "unpack_flat",
 ]
@@ -42,7 +44,7 @@ class Dtype:
     Attributes:
         name: numpy's name, as in the manifest.
         itemsize: bytes per element; 0 for strings, whose elements differ in size.
-        format: code of the `struct` module.
+        format: code of the `struct` module; "" for strings.
         kind: "bool", "int", "float" or "string": which JSON values it takes.
         element_type: number of LiteRT's `LiteRtElementType`.
     """
@@ -137,12 +139,17 @@ class TensorSpec:
         return bool(self.shape) and self.shape[0] == DYNAMIC
 
     @property
-    def row_bytes(self) -> int:
-        """Bytes of one row (of the whole tensor where there is no batch dimension)."""
-        size = self.dtype.itemsize
+    def row_values(self) -> int:
+        """Values of one row (of the whole tensor where there is no batch dimension)."""
+        count = 1
         for dimension in self.shape[1:] if self.batched else self.shape:
-            size *= dimension
-        return size
+            count *= dimension
+        return count
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row; 0 for strings, of which nobody knows."""
+        return self.row_values * self.dtype.itemsize
 
     def __repr__(self) -> str:
         return f"{self.name}: {self.dtype.name}{list(self.shape)}"
@@ -154,12 +161,15 @@ class Tensor:
     Attributes:
         dtype: element type.
         shape: sizes per dimension, all known.
-        data: row-major little-endian bytes.
+        data: row-major little-endian bytes; of strings a list of bytes, row-major.
     """
 
     __slots__ = ("data", "dtype", "shape")
 
-    def __init__(self, dtype: Dtype, shape: Sequence[int], data: Buffer) -> None:
+    # Any, not a union: each reader knows by the dtype which of the two it has.
+    data: Any
+
+    def __init__(self, dtype: Dtype, shape: Sequence[int], data: Buffer | list[bytes]) -> None:
         self.dtype = dtype
         self.shape = tuple(shape)
         self.data = data
@@ -178,13 +188,14 @@ def row_count(values: Any) -> int:
     return len(values)
 
 
-def pack(values: Any, spec: TensorSpec, shape: Sequence[int]) -> Tensor:
+def pack(values: Any, spec: TensorSpec, shape: Sequence[int], *, base64: bool = True) -> Tensor:
     """Turn nested lists, as JSON gives them, into a tensor.
 
     Args:
         values: nested lists of the depth and sizes of `shape`; a bare value for a scalar.
         spec: what the values are for; names the tensor in errors and says the dtype.
         shape: the shape the values must have, the batch dimension filled in.
+        base64: whether `{"b64": "…"}` is taken for a string.
 
     Raises:
         TensorError: ragged or wrongly shaped lists, or values that the dtype cannot hold. The message names the
@@ -193,14 +204,12 @@ def pack(values: Any, spec: TensorSpec, shape: Sequence[int]) -> Tensor:
     flat = _flatten(values, spec, shape)
     dtype = spec.dtype
     if dtype.kind == "string":
-        raise TensorError(f"input {spec.name!r} holds strings, which this runtime's models cannot take")
+        from serving.strings import from_json
+
+        return Tensor(dtype, shape, from_json(flat, spec, base64))
     unexpected = set(map(type, flat)) - _ACCEPTED[dtype.kind]
     if unexpected:
-        value = next(value for value in flat if type(value) in unexpected)
-        raise TensorError(
-            f"JSON Value: {_shown(value)} Type: {_json_type(value)} is not of expected type: {dtype.name} "
-            f"(input {spec.name!r}, shape {_dimensions(spec.shape)})"
-        )
+        raise type_error(next(value for value in flat if type(value) in unexpected), spec)
     # One sum tells for all values at once: NaN and infinities survive addition.
     if spec.finite and dtype.kind == "float" and not isfinite(sum(flat)):
         raise TensorError(f"input {spec.name!r} holds NaN or an infinity, which a quantized model cannot represent")
@@ -211,16 +220,30 @@ def pack(values: Any, spec: TensorSpec, shape: Sequence[int]) -> Tensor:
     return Tensor(dtype, shape, data)
 
 
+def type_error(value: Any, spec: TensorSpec) -> TensorError:
+    """The error for a value that a tensor's dtype does not take, in TensorFlow Serving's words."""
+    return TensorError(
+        f"JSON Value: {_shown(value)} Type: {_json_type(value)} is not of expected type: {spec.dtype.name} "
+        f"(input {spec.name!r}, shape {_dimensions(spec.shape)})"
+    )
+
+
 def unpack(tensor: Tensor) -> Any:
     """Turn a tensor into nested lists of Python numbers; a scalar becomes a bare value."""
-    flat = list(unpack_flat(tensor))
-    for dimension in reversed(tensor.shape[1:]):
+    return nest(list(unpack_flat(tensor)), tensor.shape)
+
+
+def nest(flat: list[Any], shape: Sequence[int]) -> Any:
+    """Row-major values as nested lists; the only one of a scalar as a bare value."""
+    for dimension in reversed(shape[1:]):
         flat = [flat[start : start + dimension] for start in range(0, len(flat), dimension)] if dimension else []
-    return flat if tensor.shape else flat[0]
+    return flat if shape else flat[0]
 
 
 def unpack_flat(tensor: Tensor) -> tuple[Any, ...]:
-    """Turn a tensor into Python numbers, row-major."""
+    """Turn a tensor into Python numbers, or bytes for each of its strings, row-major."""
+    if not tensor.dtype.itemsize:
+        return tuple(tensor.data)
     count = len(memoryview(tensor.data)) // tensor.dtype.itemsize
     return struct.unpack(f"<{count}{tensor.dtype.format}", tensor.data)
 

@@ -176,13 +176,13 @@ def _predict_raw(request: Request, servable: Servable | Shadowed) -> str:
 
 
 def check_answer(tensors: Mapping[str, Tensor], signature: SignatureSpec) -> None:
-    """Refuse, before anything runs, a request whose answer cannot fit a response: two characters a number at least.
+    """Refuse, before anything runs, a request whose answer cannot fit a response: two characters a value at least.
 
     Raises:
         PayloadTooLargeError: it cannot.
     """
     rows = max((tensors[spec.name].shape[0] for spec in signature.inputs if spec.batched), default=1)
-    check_response_bytes(rows * sum(2 * (spec.row_bytes // spec.dtype.itemsize) for spec in signature.outputs))
+    check_response_bytes(rows * sum(2 * spec.row_values for spec in signature.outputs))
 
 
 def parse_json(body: Buffer) -> dict[str, Any]:
@@ -229,7 +229,7 @@ def _decode_rows(instances: Any, signature: SignatureSpec) -> dict[str, Tensor]:
     if type(instances) is not list or not instances:
         raise TensorError("No values in 'instances' array: it must be a non-empty list, one entry per row")
     names = [spec.name for spec in signature.inputs]
-    if type(instances[0]) is dict:
+    if type(instances[0]) is dict and not _is_binary(instances[0], signature):
         for row in instances:
             if type(row) is not dict or row.keys() != set(names):
                 raise TensorError(f"every instance must be an object with exactly the inputs: {', '.join(names)}")
@@ -246,7 +246,8 @@ def _decode_columns(inputs: Any, signature: SignatureSpec) -> dict[str, Tensor]:
     if type(inputs) is not dict and len(signature.inputs) > 1:
         names = ", ".join(spec.name for spec in signature.inputs)
         raise TensorError(f"the model has several inputs: 'inputs' must be an object with {names}")
-    columns = inputs if type(inputs) is dict else {signature.inputs[0].name: inputs}
+    named = type(inputs) is dict and not _is_binary(inputs, signature)
+    columns = inputs if named else {signature.inputs[0].name: inputs}
     tensors = {}
     for spec in signature.inputs:
         if spec.name not in columns:
@@ -259,6 +260,12 @@ def _decode_columns(inputs: Any, signature: SignatureSpec) -> dict[str, Tensor]:
     return tensors
 
 
+def _is_binary(value: dict[str, Any], signature: SignatureSpec) -> bool:
+    """Whether an object is a binary value, `{"b64": "…"}`, of the only input, and no object of inputs by name."""
+    inputs = signature.inputs
+    return len(inputs) == 1 and inputs[0].dtype.kind == "string" and len(value) == 1 and type(value.get("b64")) is str
+
+
 def _full_shape(spec: TensorSpec, rows: int) -> Sequence[int]:
     return (rows, *spec.shape[1:]) if spec.batched else spec.shape
 
@@ -269,12 +276,23 @@ def _encode_rows(outputs: Mapping[str, Tensor], signature: SignatureSpec) -> dic
             raise RequestError(
                 f"output {spec.name!r} has no row for each instance: ask in the columnar format 'inputs'"
             )
-    columns = {name: unpack(tensor) for name, tensor in outputs.items()}
+    columns = _columns(outputs)
     if len(columns) == 1:
         return {"predictions": next(iter(columns.values()))}
     return {"predictions": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]}
 
 
 def _encode_columns(outputs: Mapping[str, Tensor]) -> dict[str, Any]:
-    columns = {name: unpack(tensor) for name, tensor in outputs.items()}
+    columns = _columns(outputs)
     return {"outputs": next(iter(columns.values())) if len(columns) == 1 else columns}
+
+
+def _columns(outputs: Mapping[str, Tensor]) -> dict[str, Any]:
+    return {name: unpack(tensor) if tensor.dtype.itemsize else _texts(name, tensor) for name, tensor in outputs.items()}
+
+
+def _texts(name: str, tensor: Tensor) -> Any:
+    from serving.strings import to_json
+    from serving.tensor import nest
+
+    return nest(to_json(tensor.data, name), tensor.shape)

@@ -58,7 +58,7 @@ def _output(verb: str, signature: SignatureSpec) -> TensorSpec:
     """The output that holds the scores, shape (batch, classes), or the values, shape (batch,) or (batch, 1)."""
     for spec in signature.outputs:
         rank = len(spec.shape)
-        if not spec.batched or spec.dtype.kind == "bool":
+        if not spec.batched or spec.dtype.kind in ("bool", "string"):
             continue
         if rank == 2 if verb == "classify" else rank == 1 or (rank == 2 and spec.shape[1] == 1):
             return spec
@@ -98,7 +98,7 @@ def _pack_feature(column: list[Any], spec: TensorSpec) -> Tensor:
     if not spec.batched:
         raise RequestError(f"input {spec.name!r} has no batch dimension: ask :predict with 'inputs'")
     shape = (len(column), *spec.shape[1:])
-    num_values = spec.row_bytes // spec.dtype.itemsize
+    num_values = spec.row_values
     if len(shape) > 2 and all(type(row) is list and not any(type(value) is list for value in row) for row in column):
         tensor = pack(column, spec, (len(column), num_values))
         tensor.shape = shape

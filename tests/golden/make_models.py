@@ -21,9 +21,10 @@ FIXED_SIZE_DTYPES = (
 )  # fmt: skip
 
 
-def convert(name, function, specs, *, calibration=None, io=tf.float32):
+def convert(name, function, specs, *, calibration=None, io=tf.float32, table=None):
     """Export a function under the signature `predict` and convert it; with calibration data to full int8."""
     module = tf.Module()
+    module.table = table
     module.predict = tf.function(function, input_signature=specs)
     with tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(module, folder, signatures={"predict": module.predict})
@@ -33,7 +34,8 @@ def convert(name, function, specs, *, calibration=None, io=tf.float32):
         if calibration is not None:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.representative_dataset = lambda: ({specs[0].name: row[None]} for row in calibration)
-            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+            if name != "labelled":  # whose table of strings has no int8 form
+                converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
             converter.inference_input_type = converter.inference_output_type = io
         (FOLDER / f"{name}.tflite").write_bytes(converter.convert())
 
@@ -70,6 +72,29 @@ def main():
     convert("image_2x3", colours, [image])
     pictures = random.uniform(0, 1, size=(64, 2, 3, 3)).astype("float32")
     convert("image_2x3_uint8", colours, [image], calibration=pictures, io=tf.uint8)
+    # Strings as they came, also as values that TensorFlow Serving answers in base64, and compared.
+    text = tf.TensorSpec([None, 2], tf.string, name="text")
+    convert(
+        "strings",
+        lambda text: {"echo": tf.identity(text), "echo_bytes": tf.expand_dims(text, 1),
+                      "same": tf.equal(text[:, 0], text[:, 1])},
+        [text],
+    )  # fmt: skip
+    # Strings looked up in a table, next to a number.
+    entries = tf.lookup.KeyValueTensorInitializer(["red", "green", "blue"], tf.constant([1, 2, 3], tf.int64))
+    table = tf.lookup.StaticHashTable(entries, -1)
+    convert(
+        "lookup",
+        lambda word, step: {"id": tf.reshape(table.lookup(word), [-1]) + step},
+        [tf.TensorSpec([None], tf.string, name="word"), tf.TensorSpec([None], tf.int64, name="step")],
+        table=table,
+    )
+    # A string output that is a thousand times its input.
+    convert("growing", lambda text: {"y": tf.tile(text, [1, 1000])}, [tf.TensorSpec([None, 1], tf.string, name="text")])
+    # An int8 classifier that names the class itself.
+    names = tf.constant(["cat", "dog", "fox"])
+    label = lambda p: {"probabilities": p, "label": tf.gather(names, tf.argmax(p, axis=1))}  # noqa: E731
+    convert("labelled", lambda x: label(tf.nn.softmax(x @ weights)), [x4], calibration=rows)
     # No batch dimension at all.
     convert("scalar", lambda x: {"y": x * 3.0}, [tf.TensorSpec([], tf.float32, name="x")])
     # A batch size taken from SHAPE: its output keeps a stale size after a resize.

@@ -15,7 +15,14 @@ from litelambda.paths import FUNCTIONS
 from scoring_files import as_jsonl, expected, make_rows, make_store, read_jsonl
 from serving.errors import DigestError, ModelNotFoundError
 from serving.scoring import engine, workers
-from serving.scoring.errors import InputNotFoundError, InputReplacedError, JobError, TooManyBadRowsError, WorkerError
+from serving.scoring.errors import (
+    InputNotFoundError,
+    InputReplacedError,
+    JobError,
+    SchemaError,
+    TooManyBadRowsError,
+    WorkerError,
+)
 from serving.scoring.formats.base import Chunk
 from serving.scoring.job import Job
 from serving.scoring.models import ModelSource
@@ -217,6 +224,20 @@ def test_models_that_are_not_there(models, tmp_path):
     pinned = ModelSource(models.url, digests={"tiny_int8": "0" * 64})
     with pytest.raises(DigestError):
         engine.run_job(job_of(tmp_path / "rows.jsonl", tmp_path / "out.jsonl"), pinned)
+
+
+@pytest.mark.parametrize("name", ["strings", "labelled"])
+def test_models_with_strings_are_refused(tmp_path, name):
+    """Batch scoring takes numbers only: it says so before it reads or writes a row, and for good."""
+    models = make_store(tmp_path / "store", name)
+    (tmp_path / "rows.jsonl").write_bytes(as_jsonl(make_rows(3)))
+    output = tmp_path / "out.jsonl"
+    job = Job((tmp_path / "rows.jsonl").as_uri(), output.as_uri(), model=name, output_format="jsonl")
+    with pytest.raises(
+        SchemaError, match=f"{name} has string tensors .* not scored in batch: ask the predict function"
+    ):
+        engine.run_job(job, models)
+    assert not output.exists()
 
 
 def test_compare_and_swap_of_small_objects(tmp_path):

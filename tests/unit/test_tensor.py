@@ -69,12 +69,6 @@ def test_quantized_inputs_refuse_what_has_no_code(value):
     assert len(pack([0.0, value], TensorSpec("x", DTYPES["float32"], (DYNAMIC,)), (2,)).data) == 8
 
 
-def test_strings_are_refused_with_a_reason():
-    """No model of fixed-size tensors takes strings, and the error says so."""
-    with pytest.raises(TensorError, match="strings"):
-        pack(["a"], TensorSpec("t", DTYPES["string"], (DYNAMIC,)), (1,))
-
-
 def test_deep_nesting_is_not_followed():
     """Lists nested ten thousand deep are refused at the depth of the shape, without recursion."""
     deep: list = []
