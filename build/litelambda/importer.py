@@ -113,15 +113,13 @@ def import_model(
         description = Description(
             signature=model.signature,
             batching=verified.batching,
-            quantization={
-                "scheme": model.scheme, "io": model.io, "float_ops": model.float_operators, "note": model.note
-            },
+            quantization=model.to_json(),
             labels=names,
             preprocessing={},
             metrics=metrics,
             size_bytes={"float": len(model.float_artifact), "quantized": len(model.artifact)},
             recipe={"imported": _source(path)},
-        )  # fmt: skip
+        )
         files = {ARTIFACT_NAME: model.artifact, **_keras_file(path), REPORT_NAME: _report(description)}
         published = publish(store, name, ["latest"], files, description)
         stage.summary = f"version {published.version} in {published.url}"
@@ -136,8 +134,6 @@ def _check_shapes(model: Quantized) -> None:
                 f"{tensor.name!r} has the shape {list(tensor.shape)}: only the first, the batch, may be open. "
                 "Fix the others' sizes before exporting the model"
             )
-        if tensor.dtype == "string":
-            raise ConversionError(f"{tensor.name!r} holds strings, which the runtime that ships cannot take")
 
 
 def _verify(model: Quantized, rows: Rows | None) -> Verified:

@@ -15,6 +15,7 @@ import numpy as np
 
 from litelambda.progress import Reporter, Stage
 from litelambda.recipe import Recipe
+from litelambda.stages.backend import Backend, choose_backend
 from litelambda.stages.compress import Compressed, compress
 from litelambda.stages.data import Dataset, load_data
 from litelambda.stages.evaluate import Evaluated, check_gate, evaluate
@@ -96,6 +97,7 @@ def build(recipe: Recipe, store_url: str, reporter: Reporter) -> BuildResult:
         LitelambdaError: a stage failed; nothing was published unless the message says so.
         ServingError: the store's URL is wrong, or the store refused.
     """
+    recipe = on_backend(recipe, choose_backend(recipe.train.backend))
     store = open_publishing_store(store_url)
     seconds: dict[str, float] = {}
 
@@ -156,6 +158,11 @@ def build(recipe: Recipe, store_url: str, reporter: Reporter) -> BuildResult:
     )
 
 
+def on_backend(recipe: Recipe, backend: Backend) -> Recipe:
+    """The recipe with its backend spelt out: a manifest does not leave it to the environment."""
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"backend": backend})})
+
+
 def _representative(recipe: Recipe, data: Dataset, compressed: Compressed) -> dict[str, np.ndarray[Any, Any]]:
     rows = data.representative(recipe.quantize.representative_samples, recipe.train.seed)
     return {compressed.model.inputs[0].name: rows}
@@ -179,12 +186,7 @@ def _describe(
     return Description(
         signature=quantized.signature,
         batching=verified.batching,
-        quantization={
-            "scheme": quantized.scheme,
-            "io": quantized.io,
-            "float_ops": quantized.float_operators,
-            "note": quantized.note,
-        },
+        quantization=quantized.to_json(),
         labels=data.labels,
         preprocessing=preprocessing or {},
         metrics=evaluated.to_json(),

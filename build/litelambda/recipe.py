@@ -77,6 +77,10 @@ def _contradictions(recipe: Recipe) -> list[str]:
             f"quantize.io: {quantize.io!r} needs quantize.scheme = 'int8'; {quantize.scheme!r} takes float32",
         ),
         (
+            bool(quantize.int4) and (quantize.scheme != "int8" or quantize.io == "uint8"),
+            "quantize.int4: needs quantize.scheme = 'int8' and quantize.io = 'float32' or 'int8'",
+        ),
+        (
             regression and stopping is not None and stopping.monitor == "val_accuracy",
             "train.early_stopping.monitor: 'val_accuracy' needs data.task = 'classification'",
         ),

@@ -245,8 +245,10 @@ class Train(Section):
     class_weights: Literal["none", "balanced"] = "none"
     """Balanced: rows of rare classes count for more, so that every class has the same weight in the loss."""
     augmentation: Augmentation | None = None
-    devices: list[str] | None = None
-    """TensorFlow's names of what to train on ("GPU:0", …), which share every batch; every GPU where none is named."""
+    backend: Literal["tensorflow", "jax"] | None = None
+    """What Keras trains and compresses on; the environment's KERAS_BACKEND where it is not said, and else TensorFlow."""
+    devices: list[str] | Literal["auto"] = "auto"
+    """What to train on ("GPU:0", …), sharing every batch; "auto": every GPU, under JAX every device there is."""
     batch_size: PositiveInt = 64
     seed: Seed = 0
     early_stopping: EarlyStopping | None = None
@@ -257,6 +259,8 @@ class Quantize(Section):
 
     scheme: Literal["int8", "dynamic", "float16", "float32"] = "int8"
     io: Literal["float32", "int8", "uint8"] = "float32"
+    int4: list[str] | Literal["auto"] = Field(default_factory=list)
+    """Dense layers with int4 weights inside int8; "auto": all of them, where that is not slower in the runtime."""
     representative_samples: PositiveInt = 200
 
 

@@ -91,15 +91,14 @@ def count_float_operators(artifact: bytes) -> dict[str, int]:
 def weight_codes(artifact: bytes) -> list[NDArray[np.int8]]:
     """The int8 and int4 codes of every weight tensor of rank two and more."""
     model, types = _parse(artifact), _schema().TensorType
-    return [
-        _unpack(model.buffers[tensor.buffer].data, tensor) if tensor.type == types.INT4 else codes
-        for graph in model.subgraphs
-        for tensor in graph.tensors
-        if tensor.type in (types.INT8, types.INT4)
-        and model.buffers[tensor.buffer].data is not None
-        and len(tensor.shape) > 1
-        for codes in [np.asarray(model.buffers[tensor.buffer].data).astype(np.int8)]
-    ]
+    found = []
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            data = model.buffers[tensor.buffer].data
+            if data is not None and len(tensor.shape) > 1 and tensor.type in (types.INT8, types.INT4):
+                codes = np.asarray(data).astype(np.int8)
+                found.append(_unpack(codes, tensor.shape) if tensor.type == types.INT4 else codes)
+    return found
 
 
 def fully_connected(artifact: bytes, weights: Mapping[str, NDArray[Any]]) -> dict[str, list[str]]:
@@ -133,11 +132,10 @@ def weight_sparsity(artifact: bytes) -> float:
     return sum(int(np.count_nonzero(each == 0)) for each in codes) / total if total else 0.0
 
 
-def _unpack(data: NDArray[np.uint8], tensor: Any) -> NDArray[np.int8]:
-    """Two int4 codes a byte, the first in the low half."""
-    packed = np.asarray(data).astype(np.int8)
-    codes = np.stack([np.left_shift(packed, 4) >> 4, packed >> 4], axis=1).ravel()
-    return codes[: int(np.prod(tensor.shape))]
+def _unpack(packed: NDArray[np.int8], shape: Sequence[int]) -> NDArray[np.int8]:
+    """Int4 codes, two a byte, the first in the low half."""
+    codes: NDArray[np.int8] = np.stack([np.left_shift(packed, 4) >> 4, packed >> 4], axis=1).ravel()
+    return codes[: int(np.prod(shape))]
 
 
 def _is_float(model: Any, graph: Any, operator: Any) -> bool:

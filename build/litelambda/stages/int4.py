@@ -1,0 +1,227 @@
+"""Native int4: fully connected layers with weights of four bits, all else in int8, by ai-edge-quantizer.
+
+    python -m litelambda.stages.int4 JOB.json
+
+is the child that does it, in a process of its own. Half the size of int8, and faster where weights are what a run waits
+for; convolutions stay int8, whose int4 kernels are slow.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from litelambda.errors import ConversionError, TrainError
+from litelambda.processes import describe_exit, exit_with_parent, run_child
+from litelambda.stages.backend import load_keras
+from litelambda.stages.convert import SIGNATURE
+from litelambda.stages.flatbuffer import fully_connected, read_signatures
+from litelambda.stages.latency import measure_latency_us
+from litelambda.stages.layers import kernels, read
+
+_FLOOR = 1e-4
+"""The least largest weight of an output channel, as a share of the tensor's: an empty one has no usable scale."""
+_CALIBRATION_BYTES = 512 * 1024 * 1024  # for the activations of all calibration rows, which are kept at once
+_MIN_CALIBRATION_ROWS = 16
+_ROUNDS = 3  # of measuring both in turn; the best of each counts, as other processes can only add to it
+_SAME = 1.02  # times int8's latency: what cannot be told from no difference at all
+
+
+@dataclass(frozen=True)
+class _Job:
+    model: str
+    output: str
+    representative: str
+    input_names: list[str]
+    operators: list[str]
+    raw_edges: bool
+
+
+def layers_for_int4(model: Any, in_float: bytes, wanted: Sequence[str] | Literal["auto"]) -> dict[str, list[str]]:
+    """Find the fully connected operators that are to have int4 weights.
+
+    Args:
+        model: the Keras model.
+        in_float: its float flatbuffer.
+        wanted: names of layers, or "auto" for every Dense layer.
+
+    Returns:
+        By layer, the names of its operators' output tensors; empty where "auto" finds none.
+
+    Raises:
+        ConversionError: a named layer is not in the model, or does not become a fully connected operator.
+    """
+    keras = load_keras()
+    dense = {name: layer for name, layer in _kernels(model).items() if isinstance(layer, keras.layers.Dense)}
+    found = fully_connected(in_float, {name: read(layer.kernel).T for name, layer in dense.items()})
+    if wanted == "auto":
+        return found
+    for name in wanted:
+        if name not in dense:
+            raise ConversionError(f"quantize.int4: no Dense layer {name!r}; there are {', '.join(dense) or 'none'}")
+        if name not in found:
+            raise ConversionError(
+                f"quantize.int4: the converter merged the layer {name!r} with others; "
+                "where a batch normalisation follows it, set compress.fold_batch_norm = true"
+            )
+    return {name: found[name] for name in wanted}
+
+
+def weight_bits(model: Any, in_int4: Mapping[str, Any]) -> dict[str, int]:
+    """The bits that each layer's weights ship in."""
+    return {name: 4 if name in in_int4 else 8 for name in _kernels(model)}
+
+
+def to_int4(
+    in_float: bytes, operators: Mapping[str, list[str]], rows: Mapping[str, NDArray[Any]], io: str, folder: Path
+) -> bytes:
+    """Quantize a float flatbuffer to int8, some of its fully connected operators with int4 weights.
+
+    Args:
+        in_float: the flatbuffer.
+        operators: by layer, from `layers_for_int4`.
+        rows: representative rows per input.
+        io: dtype at the edges: float32 or int8.
+        folder: for the child's files.
+
+    Raises:
+        ConversionError: ai-edge-quantizer refused the model or crashed, or its batch is fixed.
+    """
+    (signature,) = (each for each in read_signatures(in_float) if each.key == SIGNATURE)
+    if any(tensor.shape[0] != -1 for tensor in signature.inputs):
+        raise ConversionError(
+            "quantize.int4: the model's batch is fixed, and ai-edge-quantizer is calibrated with one large batch: "
+            "leave the batch open, or leave quantize.int4 out"
+        )
+    job = _Job(
+        str(folder / "int4_from.tflite"),
+        str(folder / "int4.tflite"),
+        str(folder / "int4_rows.npz"),
+        list(rows),
+        [name for names in operators.values() for name in names],
+        raw_edges=io != "float32",
+    )
+    Path(job.model).write_bytes(in_float)
+    np.savez(job.representative, *rows.values())
+    (folder / "int4.json").write_text(json.dumps(asdict(job)))
+    child = run_child([sys.executable, "-m", "litelambda.stages.int4", str(folder / "int4.json")])
+    if child.returncode:
+        reason = child.stderr.strip().splitlines()[-1:] if child.returncode > 0 else []
+        raise ConversionError(
+            f"ai-edge-quantizer cannot make int4 weights of the layers {', '.join(operators)}: "
+            f"{reason[0] if reason else describe_exit(child.returncode)}"
+        )
+    return Path(job.output).read_bytes()
+
+
+def is_slower(candidate: bytes, than: bytes) -> bool:
+    """Whether the shipped runtime takes longer for one artifact's row than for another's."""
+    taken = [(measure_latency_us(candidate), measure_latency_us(than)) for _ in range(_ROUNDS)]
+    return min(first for first, _ in taken) > _SAME * min(second for _, second in taken)
+
+
+def _kernels(model: Any) -> dict[str, Any]:
+    try:
+        return kernels(model)
+    except TrainError:  # there is no kernel at all
+        return {}
+
+
+def _main(job: _Job) -> None:
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(Path(job.model).read_bytes()))
+    lift_empty_channels(model)
+    with np.load(job.representative) as arrays:
+        rows = dict(zip(job.input_names, arrays.values(), strict=True))
+    count = calibration_rows(model, len(next(iter(rows.values()))))
+    batch = {name: values[:count] for name, values in rows.items()}
+    quantized = quantize_static(bytes(flatbuffer_utils.convert_object_to_bytearray(model)), [batch], job)
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(quantized))
+    open_batch(model)
+    Path(job.output).write_bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+def quantize_static(in_float: bytes, batches: Sequence[Mapping[str, NDArray[Any]]], job: _Job) -> bytes:
+    """Static int8 with int4 weights where the job says so.
+
+    Args:
+        in_float: the flatbuffer.
+        batches: what to calibrate with; ai-edge-quantizer smooths ranges over them, so one large batch is best.
+        job: operators and edges.
+    """
+    from ai_edge_quantizer import quantizer
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+    from ai_edge_quantizer.qtyping import TFLOperationName as Name
+
+    subject = quantizer.Quantizer(in_float)
+    subject.add_static_config(".*", Name.ALL_SUPPORTED, 8, 8)
+    for operator in job.operators:
+        subject.add_static_config(re.escape(operator), Name.FULLY_CONNECTED, 8, 4)
+    if not job.raw_edges:
+        for edge in (Name.INPUT, Name.OUTPUT):
+            subject.update_quantization_recipe(".*", edge, algorithm_key=AlgorithmName.NO_QUANTIZE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that all tensors are kept, which is what calibration is
+        ranges = subject.calibrate({SIGNATURE: [dict(batch) for batch in batches]}, num_threads=1)
+    return bytes(subject.quantize(ranges).quantized_model)
+
+
+def calibration_rows(model: Any, available: int) -> int:
+    """How many rows fit into one batch: calibration keeps every activation of all of them."""
+    row_values: int = sum(
+        math.prod(tensor.shape)
+        for graph in model.subgraphs
+        for tensor in graph.tensors
+        if model.buffers[tensor.buffer].data is None
+    )
+    fitting = _CALIBRATION_BYTES // max(1, 4 * row_values)
+    return max(1, min(available, max(fitting, _MIN_CALIBRATION_ROWS)))
+
+
+def lift_empty_channels(model: Any) -> None:
+    """Give every output channel of a weight tensor without any weight to speak of one that is tiny.
+
+    ai-edge-quantizer gives an empty channel a scale so small that its bias no longer fits into int32.
+    """
+    from ai_edge_litert.schema_py_generated import BuiltinOperator, TensorType
+
+    last_is_channel = {}
+    for graph in model.subgraphs:
+        for operator in graph.operators:
+            depthwise = model.operatorCodes[operator.opcodeIndex].builtinCode == BuiltinOperator.DEPTHWISE_CONV_2D
+            for tensor in (graph.tensors[index] for index in operator.inputs[1:2]):  # where operators have weights
+                constant = model.buffers[tensor.buffer].data is not None
+                if constant and tensor.type == TensorType.FLOAT32 and len(tensor.shape) > 1:
+                    last_is_channel[tensor.buffer] = (depthwise, tensor.shape)
+    for buffer, (depthwise, shape) in last_is_channel.items():
+        weights = np.frombuffer(bytes(model.buffers[buffer].data), np.float32).copy()
+        channels = weights.reshape(-1, shape[-1]).T if depthwise else weights.reshape(shape[0], -1)
+        floor = _FLOOR * (float(np.abs(weights).max()) or 1.0)
+        channels[np.abs(channels).max(axis=1) < floor, 0] = floor  # a view: `weights` changes
+        model.buffers[buffer].data = weights.view(np.uint8)
+
+
+def open_batch(model: Any) -> None:
+    """Mark the batch as open again at edges where ai-edge-quantizer put a conversion and forgot it."""
+    for graph in model.subgraphs:
+        for operator in graph.operators:
+            if len(operator.inputs) == len(operator.outputs) == 1:
+                source, target = graph.tensors[operator.inputs[0]], graph.tensors[operator.outputs[0]]
+                if target.shapeSignature is None and list(source.shape) == list(target.shape):
+                    target.shapeSignature, target.hasRank = source.shapeSignature, source.hasRank
+
+
+if __name__ == "__main__":
+    exit_with_parent()
+    _main(_Job(**json.loads(Path(sys.argv[1]).read_text())))
