@@ -126,13 +126,26 @@ class DataSection(Section):
     validation_split: Fraction = 0.1
     test_split: Fraction = 0.2
     seed: Seed = 0
+    streaming: bool | None = None
+    """Rows stay on disk and are read batch by batch; where it is not said, those that would crowd the memory do."""
 
 
-class NpzData(DataSection):
-    """Arrays in one .npz file: x_train, y_train, x_test, y_test; or x and y, which the build splits."""
+class ArraysData(DataSection):
+    """Arrays by name: x_train, y_train, x_test, y_test; or x and y, which the build splits."""
+
+
+class NpzData(ArraysData):
+    """Arrays in one .npz file."""
 
     kind: ClassVar[str] = "npz"
     format: Literal["npz"]
+
+
+class NpyData(ArraysData):
+    """Arrays in a folder of .npy files, each named after its array."""
+
+    kind: ClassVar[str] = "npy"
+    format: Literal["npy"]
 
 
 class ImagesData(DataSection):
@@ -153,7 +166,7 @@ class CsvData(DataSection):
     features: Annotated[list[str], Field(min_length=1)] | None = None
 
 
-Data = Annotated[NpzData | ImagesData | CsvData, Field(discriminator="format")]
+Data = Annotated[NpzData | NpyData | ImagesData | CsvData, Field(discriminator="format")]
 
 
 class Sgd(Section):
@@ -242,11 +255,15 @@ class Train(Section):
     optimizer: Optimizer = Adam()
     epochs: Annotated[int, Field(ge=0)] = 10
     schedule: Literal["constant", "cosine", "exponential", "step"] = "constant"
+    warmup_epochs: NonNegativeFloat = 0.0
+    """The learning rate rises from zero for so long, whole epochs or parts of one, before the schedule begins."""
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
+    """What layers compute in while the model is trained; weights, and the model that leaves training, are float32."""
     class_weights: Literal["none", "balanced"] = "none"
     """Balanced: rows of rare classes count for more, so that every class has the same weight in the loss."""
     augmentation: Augmentation | None = None
     backend: Literal["tensorflow", "jax"] | None = None
-    """What Keras trains and compresses on; the environment's KERAS_BACKEND where it is not said, and else TensorFlow."""
+    """What Keras trains and compresses on; not said, it is KERAS_BACKEND of the environment, and else TensorFlow."""
     devices: list[str] | Literal["auto"] = "auto"
     """What to train on ("GPU:0", …), sharing every batch; "auto": every GPU, under JAX every device there is."""
     batch_size: PositiveInt = 64

@@ -92,13 +92,13 @@ def load_keras() -> Any:
 
 
 def backend_errors() -> tuple[type[Exception], ...]:
-    """What the chosen backend raises, beside Python's own errors, where it cannot compute something."""
-    tf = load_tensorflow()
+    """What Keras and the chosen backend raise where a model cannot be computed with."""
+    errors = (ValueError, TypeError, load_tensorflow().errors.OpError)
     if backend() == "tensorflow":
-        return (tf.errors.OpError,)
+        return errors
     import jax
 
-    return (tf.errors.OpError, jax.errors.JaxRuntimeError)
+    return (*errors, jax.errors.JaxRuntimeError)
 
 
 @contextmanager

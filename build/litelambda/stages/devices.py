@@ -3,33 +3,99 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Literal
 
 from litelambda.errors import TrainError
-from litelambda.stages.backend import load_tensorflow
+from litelambda.stages.backend import backend, load_keras, load_tensorflow
 
 
-def sharing(devices: list[str] | None) -> AbstractContextManager[Any]:
+def sharing(devices: list[str] | Literal["auto"]) -> AbstractContextManager[Any]:
     """The scope to make and fit a model in, so that the devices share the work.
 
     Args:
-        devices: TensorFlow's names of them ("GPU:0", "CPU:0", …); None for every GPU there is.
+        devices: names of them ("GPU:0", "CPU:0", …); "auto" for every GPU there is, under JAX for every device of its
+            fastest kind.
 
     Raises:
         TrainError: a named device does not exist.
     """
-    tf = load_tensorflow()
-    found = [device.name.removeprefix("/device:") for device in tf.config.list_logical_devices()]
-    names = [name for name in found if name.startswith("GPU:")] if devices is None else devices
+    found = _find()
+    if devices == "auto":
+        names = found if backend() == "jax" else [name for name in found if name.startswith("GPU:")]
+    else:
+        names = devices
     missing = [name for name in names if name not in found]
     if missing:
         raise TrainError(f"train.devices: there is no {', '.join(missing)}; this machine has {', '.join(found)}")
+    if devices == "auto" and backend() == "jax" and len(names) < 2:
+        return nullcontext()
     if len(names) < 2:
         return _on(names[0]) if names else nullcontext()
-    scope: AbstractContextManager[Any] = tf.distribute.MirroredStrategy(names).scope()
-    return scope
+    return _shared_by(names)
+
+
+def for_devices(batches: Any, batch_size: int) -> Any:
+    """Batches that the devices in `sharing`'s scope can share.
+
+    JAX cuts a batch into equal parts or not at all: rows at the end of an epoch that do not fill one are left out.
+
+    Args:
+        batches: a tf.data.Dataset of tuples of tensors, rows first.
+        batch_size: of all but an epoch's last batch.
+
+    Raises:
+        TrainError: the batch size is no multiple of the number of devices.
+    """
+    number = _number_sharing()
+    if number == 1:
+        return batches
+    if batch_size % number:
+        raise TrainError(
+            f"train.batch_size = {batch_size} cannot be shared by {number} devices: JAX needs equal parts, "
+            f"{batch_size // number * number or number} or {(batch_size // number + 1) * number} rows"
+        )
+    tf = load_tensorflow()
+
+    def cut(*parts: Any) -> Any:
+        end = tf.shape(parts[0])[0] // number * number
+        return tuple(part[:end] for part in parts)
+
+    return batches.map(cut).filter(lambda *parts: tf.shape(parts[0])[0] > 0)
+
+
+def rows_for_devices(x: Any, y: Any) -> Any:
+    """The same for arrays, which Keras cuts into batches itself where one device has them all."""
+    number = _number_sharing()
+    if number == 1:
+        return x, y
+    batch_size = 32 * number
+    return for_devices(load_tensorflow().data.Dataset.from_tensor_slices((x, y)).batch(batch_size), batch_size)
+
+
+def _find() -> list[str]:
+    if backend() == "jax":
+        return [name.upper() for name in load_keras().distribution.list_devices()]
+    return [device.name.removeprefix("/device:") for device in load_tensorflow().config.list_logical_devices()]
 
 
 def _on(name: str) -> AbstractContextManager[Any]:
-    scope: AbstractContextManager[Any] = load_tensorflow().device(name)
+    scope: AbstractContextManager[Any]
+    scope = load_keras().device(name.lower()) if backend() == "jax" else load_tensorflow().device(name)
     return scope
+
+
+def _shared_by(names: list[str]) -> AbstractContextManager[Any]:
+    scope: AbstractContextManager[Any]
+    if backend() == "jax":
+        scope = load_keras().distribution.DataParallel(devices=[name.lower() for name in names]).scope()
+    else:
+        scope = load_tensorflow().distribute.MirroredStrategy(names).scope()
+    return scope
+
+
+def _number_sharing() -> int:
+    """How many devices share under JAX; TensorFlow's strategies cut batches themselves."""
+    if backend() != "jax":
+        return 1
+    distribution = load_keras().distribution.distribution()
+    return 1 if distribution is None else int(distribution.num_model_replicas)

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from litelambda.errors import TrainError
 from litelambda.sections import CROSS_ENTROPIES, Optimizer, Train
 from litelambda.stages.augmentation import augment
-from litelambda.stages.backend import load_keras, load_tensorflow
+from litelambda.stages.backend import backend_errors, load_keras, load_tensorflow
 from litelambda.stages.data import Dataset
+from litelambda.stages.devices import for_devices, rows_for_devices
 from litelambda.stages.sources import Split
 
 _FINAL_SHARE = 0.01  # of the learning rate, at the end of an exponential schedule
@@ -74,7 +75,7 @@ def fit(model: Any, settings: Train, data: Dataset, course: Course, progress: Pr
     Raises:
         TrainError: Keras refused, or the loss became NaN or infinite.
     """
-    keras, tf = load_keras(), load_tensorflow()
+    keras = load_keras()
     if not course.epochs:
         return {}
     num_steps = course.epochs * math.ceil(len(data.train) / settings.batch_size)
@@ -83,15 +84,15 @@ def fit(model: Any, settings: Train, data: Dataset, course: Course, progress: Pr
     try:
         model.compile(optimizer=optimizer, loss=objective.loss, metrics=objective.metrics)
         history = model.fit(
-            row_batches(data.train.x, objective.train_y, settings),
+            for_devices(row_batches(data.train.x, objective.train_y, settings), settings.batch_size),
             epochs=course.epochs,
             shuffle=False,  # the batches are
             class_weight=class_weights(settings, data) if course.objective is None else None,
-            validation_data=data.validation and (data.validation.x, objective.validation_y),
+            validation_data=data.validation and rows_for_devices(data.validation.x, objective.validation_y),
             callbacks=[*course.callbacks, _watch(keras, course.epochs, progress)],
             verbose=0,
         )
-    except (ValueError, TypeError, tf.errors.OpError) as error:
+    except backend_errors() as error:
         raise TrainError(f"Keras could not train the model: {error}") from error
     return {name: [float(value) for value in values] for name, values in history.history.items()}
 
@@ -107,7 +108,7 @@ def plain_objective(model: Any, settings: Train, data: Dataset) -> Objective:
 
 
 def seed_everything(seed: int) -> None:
-    """Make everything random in Python, NumPy and TensorFlow repeat itself, layer names included."""
+    """Make everything random in Python, NumPy and Keras's backend repeat itself, layer names included."""
     keras, tf = load_keras(), load_tensorflow()
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)

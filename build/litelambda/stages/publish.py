@@ -15,7 +15,7 @@ from typing import Any
 
 from litelambda import __version__
 from litelambda.errors import VerificationError
-from litelambda.stages.backend import load_keras
+from litelambda.stages.backend import backend, load_keras
 from litelambda.stages.flatbuffer import Signature
 from litelambda.stages.storing import Stored
 from litelambda.store import ArtifactStore
@@ -148,7 +148,8 @@ def make_manifest(
 
 def tool_versions() -> dict[str, str]:
     """Versions of what makes an artifact."""
-    tools = {tool.replace("-", "_"): importlib.metadata.version(tool) for tool in _TOOLS}
+    used = (*_TOOLS, "jax") if backend() == "jax" else _TOOLS
+    tools = {tool.replace("-", "_"): importlib.metadata.version(tool) for tool in used}
     return {"litelambda": __version__, **tools, "python": platform.python_version()}
 
 
