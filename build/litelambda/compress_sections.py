@@ -47,6 +47,8 @@ class Pruning(Section):
     """What makes a weight worth keeping: its magnitude, or that times the root mean square of its input ("Wanda")."""
     scope: Literal["layer", "global"] = "layer"
     """Whether every layer gets the same sparsity, or one threshold holds for all."""
+    first_convolution: bool = False
+    """Prune the convolution on the input as well."""
     epochs: PositiveInt = 4
     learning_rate: PositiveFloat | None = None
     exclude: list[str] = Field(default_factory=list)
@@ -67,6 +69,8 @@ class QuantizationAware(Section):
     bits: Bits = 4
     layer_bits: dict[str, Bits] = Field(default_factory=dict)
     """Other bits for some layers, by name."""
+    activations: bool = True
+    """Train with what layers make rounded to int8 as well."""
     epochs: PositiveInt = 4
     learning_rate: PositiveFloat | None = None
     exclude: list[str] = Field(default_factory=list)
@@ -88,7 +92,10 @@ class Auto(Section):
         "stored"
     )
     """One figure, or weights for a sum of them, each relative to the float model's."""
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
+    """That the drop is as small on the test rows, before a candidate counts as good enough; 0.5 leaves no margin."""
     budget_minutes: PositiveFloat = 10.0
+    """No candidate is begun that would take longer; only `max_candidates` bounds the search the same way every time."""
     max_candidates: PositiveInt = 40
     epochs: PositiveInt = 4
     """Of fine-tuning for each training step of a candidate."""

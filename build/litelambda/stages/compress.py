@@ -7,7 +7,7 @@ constrains its weights (pruning, then clustering or quantization-aware training,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from litelambda.compress_sections import Compress
@@ -16,7 +16,7 @@ from litelambda.stages.data import Dataset
 from litelambda.stages.fitting import Progress
 from litelambda.stages.folding import fold_batch_norm
 from litelambda.stages.grids import cluster, quantization_aware
-from litelambda.stages.layers import copy_model, kernels
+from litelambda.stages.layers import copy_model, kernels, left_out
 from litelambda.stages.low_rank import factorise
 from litelambda.stages.pruning import prune
 from litelambda.stages.recovery import Lessons, make_lessons
@@ -52,11 +52,24 @@ def compress(recipe: Recipe, trained: Trained, data: Dataset, progress: Progress
 
 def apply_steps(recipe: Recipe, settings: Compress, trained: Trained, data: Dataset, progress: Progress) -> Compressed:
     """As `compress`, with other settings than the recipe's own."""
-    steps = list(_steps(settings, trained.model))
-    if not steps:
+    if not list(_steps(settings, trained.model)):
         return Compressed(trained.model)
     lessons = make_lessons(recipe.train, data, settings.distillation, trained.model)
-    model, figures = copy_model(trained.model), {}
+    lessons = replace(lessons, int4=recipe.quantize.int4)
+    return go_on(settings, trained.model, lessons, progress)
+
+
+def go_on(settings: Compress, start: Any, lessons: Lessons, progress: Progress) -> Compressed:
+    """Apply steps to a copy of a model that need not be the trained one.
+
+    Args:
+        settings: which steps.
+        start: the model to begin with.
+        lessons: what to train on; where they keep zeros, all steps do.
+        progress: told the share that is done and what is being done.
+    """
+    steps = list(_steps(settings, start))
+    model, figures = copy_model(start), {}
     for number, (name, step) in enumerate(steps):
 
         def report(fraction: float, text: str, name: str = name, number: int = number) -> None:
@@ -89,8 +102,10 @@ def _step(function: Callable[..., Any], section: Any, exclude: list[str]) -> Ste
     def step(model: Any, lessons: Lessons, progress: Progress) -> tuple[Any, Figures]:
         common = [name for name in exclude if name in kernels(model)]
         complete = section.model_copy(update={"exclude": sorted({*section.exclude, *common})})
+        reasons = left_out(model, complete.exclude)
         smaller, done = function(model, complete, lessons, progress)
-        return smaller, asdict(done)
+        figures = asdict(done)
+        return smaller, {**figures, "excluded": {**reasons, **figures.get("excluded", {})}}
 
     return step
 

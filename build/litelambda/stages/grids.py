@@ -2,13 +2,13 @@
 
 The converter gives an output channel the scale max|w| / 127. A weight that is an integer k of -127…127 times that scale
 becomes exactly the code k: what is trained on such a grid is what ships, and the codes take few different values, which
-is what compresses.
+is what compresses. Layers that ship in native int4 have the scale max|w| / 7, and a grid of their own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 
 from litelambda.compress_sections import Clustering, QuantizationAware
 from litelambda.errors import TrainError
+from litelambda.stages.activations import fake_quantized, give_weights, ranges
+from litelambda.stages.backend import load_keras
 from litelambda.stages.fitting import Progress
 from litelambda.stages.layers import Array, as_matrix, kernels, read
 from litelambda.stages.projection import straight_through
-from litelambda.stages.recovery import Lessons, recover
+from litelambda.stages.recovery import Lessons, leave_compiled, recover
 
 _CODE_MAX = 127
 _ROUNDS = 30
@@ -32,10 +34,14 @@ class OnGrid:
     Attributes:
         distinct_values: how many different int8 codes each layer has.
         history: per figure its value after each epoch.
+        bits: of each layer's grid, where it is one.
+        activation_ranges: the lowest and highest value of each fake-quantized activation, as training left them.
     """
 
     distinct_values: dict[str, int]
     history: dict[str, list[float]]
+    bits: dict[str, int] = field(default_factory=dict)
+    activation_ranges: dict[str, list[float]] = field(default_factory=dict)
 
 
 def quantization_aware(model: Any, settings: QuantizationAware, lessons: Lessons, progress: Progress) -> OnGrid:
@@ -49,8 +55,24 @@ def quantization_aware(model: Any, settings: QuantizationAware, lessons: Lessons
     unknown = [name for name in settings.layer_bits if name not in layers]
     if unknown:
         raise TrainError(f"{step}.layer_bits: no layer {', '.join(unknown)}; there are {', '.join(layers)}")
-    codes = {name: even_codes(settings.layer_bits.get(name, settings.bits)) for name in layers}
-    return _train_on(model, layers, codes, settings, lessons, progress)
+    bits = {name: settings.layer_bits.get(name, settings.bits) for name in layers}
+    codes = {}
+    for name, layer in layers.items():
+        native = _ships_in_int4(layer, lessons)
+        bits[name] = min(bits[name], 4) if native and lessons.int4 != "auto" else bits[name]
+        codes[name] = even_codes(bits[name], int4=native and bits[name] <= 4)
+    if not settings.activations:
+        return replace(_train_on(model, layers, codes, settings, lessons, progress), bits=bits)
+    watched, quantizers = fake_quantized(model)
+    done = _train_on(watched, kernels(watched, settings.exclude, step), codes, settings, lessons, progress)
+    give_weights(watched, model)
+    leave_compiled(model, lessons)
+    return replace(done, bits=bits, activation_ranges=ranges(quantizers))
+
+
+def _ships_in_int4(layer: Any, lessons: Lessons) -> bool:
+    dense = isinstance(layer, load_keras().layers.Dense)
+    return dense and (lessons.int4 == "auto" or layer.name in lessons.int4)
 
 
 def cluster(model: Any, settings: Clustering, lessons: Lessons, progress: Progress) -> OnGrid:
@@ -96,10 +118,15 @@ def _train_on(
     return OnGrid({name: len(np.unique(each)) for name, each in used.items()}, history)
 
 
-def even_codes(bits: int) -> NDArray[np.int64]:
-    """The int8 codes of a symmetric grid of some bits: 2^bits - 1 of them, zero and both ends among them."""
-    levels = 2 ** (bits - 1) - 1
-    codes: NDArray[np.int64] = np.round(np.arange(-levels, levels + 1) * (_CODE_MAX / levels)).astype(np.int64)
+def even_codes(bits: int, *, int4: bool = False) -> Array:
+    """A symmetric grid of some bits: 2^bits - 1 codes, zero and both ends among them, in int8's units.
+
+    Args:
+        bits: from 2 to 8; up to 4 for int4.
+        int4: codes that are integers of -7…7, times 127 / 7, instead of integers of -127…127.
+    """
+    levels, top = 2 ** (bits - 1) - 1, 7 if int4 else _CODE_MAX
+    codes: Array = np.round(np.arange(-levels, levels + 1) * (top / levels)) * (_CODE_MAX / top)
     return codes
 
 

@@ -42,6 +42,16 @@ def kernels(model: Any, exclude: Iterable[str] = (), step: str = "") -> dict[str
     return left
 
 
+def left_out(model: Any, exclude: Iterable[str]) -> dict[str, str]:
+    """Why the layers with weights that `kernels` does not give are left alone."""
+    found, named = kernels(model), set(exclude)
+    reasons = {name: "named in exclude" for name in found if name in named}
+    for layer in model._flatten_layers(include_self=False, recursive=True):
+        if layer.weights and layer.name not in found and not hasattr(layer, "layers"):
+            reasons[layer.name] = f"a {type(layer).__name__} has no kernel of its own"
+    return reasons
+
+
 def read(variable: Any) -> Array:
     """A variable's value as an array of one's own."""
     return np.array(load_keras().ops.convert_to_numpy(variable))

@@ -7,7 +7,7 @@ convolution. The last of the two keeps the layer's name, bias and activation.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,12 +29,14 @@ class Factorised:
         energy: by layer, the share of its squared singular values that they kept.
         parameters: of the model before and after.
         history: per figure its value after each epoch of fine-tuning.
+        excluded: why layers were left alone that nobody named.
     """
 
     ranks: dict[str, int]
     energy: dict[str, float]
     parameters: tuple[int, int]
     history: dict[str, list[float]]
+    excluded: dict[str, str] = field(default_factory=dict)
 
 
 def factorise(model: Any, settings: LowRank, lessons: Lessons, progress: Progress) -> tuple[Any, Factorised]:
@@ -46,14 +48,16 @@ def factorise(model: Any, settings: LowRank, lessons: Lessons, progress: Progres
     Raises:
         TrainError: an excluded layer does not exist, no layer would get smaller, or fine-tuning failed.
     """
-    replacements, ranks, kept = {}, {}, {}
+    replacements, ranks, kept, excluded = {}, {}, {}, {}
     for name, layer in kernels(model, settings.exclude, "compress.low_rank").items():
-        matrix = _factorisable(layer, settings.min_weights)
-        if matrix is None:
+        if reason := _unsuited(layer, settings.min_weights):
+            excluded[name] = reason
             continue
+        matrix = as_matrix(layer, read(layer.kernel)).astype(np.float64)
         left, values, right = np.linalg.svd(matrix, full_matrices=False)
         rank = _rank(values, settings)
         if rank * sum(matrix.shape) >= matrix.size:
+            excluded[name] = f"two factors of rank {rank} would have more weights"
             continue
         root = np.sqrt(values[:rank])
         replacements[name] = _chain(layer, left[:, :rank] * root, root[:, np.newaxis] * right[:rank])
@@ -64,16 +68,18 @@ def factorise(model: Any, settings: LowRank, lessons: Lessons, progress: Progres
         )
     smaller = rebuild(model, replacements)
     history = recover(smaller, lessons, settings, [], progress)
-    return smaller, Factorised(ranks, kept, (model.count_params(), smaller.count_params()), history)
+    return smaller, Factorised(ranks, kept, (model.count_params(), smaller.count_params()), history, excluded)
 
 
-def _factorisable(layer: Any, min_weights: int) -> Array | None:
-    """A kernel as (inputs, outputs), where two layers can stand for it and it is large enough."""
+def _unsuited(layer: Any, min_weights: int) -> str:
+    """Why a layer stays whole; "" where two layers can stand for it and it is large enough."""
     keras = load_keras()
-    plain = type(layer) in (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D)
-    if not plain or getattr(layer, "groups", 1) != 1 or math.prod(layer.kernel.shape) < min_weights:
-        return None
-    return as_matrix(layer, read(layer.kernel)).astype(np.float64)
+    num_weights = math.prod(layer.kernel.shape)
+    if type(layer) not in (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D):
+        return f"no two layers stand for a {type(layer).__name__}"
+    if getattr(layer, "groups", 1) != 1:
+        return "its filters are grouped"
+    return f"{num_weights:,} weights are fewer than min_weights = {min_weights:,}" if num_weights < min_weights else ""
 
 
 def _rank(values: Array, settings: LowRank) -> int:

@@ -10,7 +10,7 @@ pruning approach for large language models" (Wanda's scores); Lin et al. 2020, "
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -37,11 +37,13 @@ class Pruned:
         sparsity: share of zeros per layer.
         total_sparsity: share of zeros of all layers that were pruned.
         history: per figure its value after each epoch of fine-tuning.
+        excluded: why layers were left alone that nobody named.
     """
 
     sparsity: dict[str, float]
     total_sparsity: float
     history: dict[str, list[float]]
+    excluded: dict[str, str] = field(default_factory=dict)
 
 
 def prune(model: Any, settings: Pruning, lessons: Lessons, progress: Progress) -> Pruned:
@@ -51,6 +53,8 @@ def prune(model: Any, settings: Pruning, lessons: Lessons, progress: Progress) -
         TrainError: an excluded layer does not exist, nothing is left to prune, or fine-tuning failed.
     """
     layers = kernels(model, settings.exclude, "compress.pruning")
+    excluded = {} if settings.first_convolution else _first_convolution(model, layers)
+    layers = {name: layer for name, layer in layers.items() if name not in excluded}
     rms: dict[str, Array] = {}
     if settings.scores == "wanda":
         rms = input_rms(model, layers, lessons.data.representative(_WATCHED_ROWS, lessons.train.seed))
@@ -79,7 +83,16 @@ def prune(model: Any, settings: Pruning, lessons: Lessons, progress: Progress) -
         {name: float(np.mean(value == 0)) for name, value in values.items()},
         zeros / sum(value.size for value in values.values()),
         history,
+        excluded,
     )
+
+
+def _first_convolution(model: Any, layers: Mapping[str, Any]) -> dict[str, str]:
+    """The layer to spare: a convolution on the input itself, unless there is nothing else to prune."""
+    first, layer = next(iter(kernels(model).items()))
+    if len(layer.kernel.shape) < 3 or layers.keys() <= {first}:
+        return {}
+    return {first: "the first convolution has few weights, and all that follows depends on them"}
 
 
 def sparsity_at(progress: float, initial: float, final: float) -> float:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from litelambda.stages.backend import load_keras
 from litelambda.stages.data import Dataset
 from litelambda.stages.fitting import Course, Objective, Progress, fit, make_loss, make_optimizer, plain_objective
 from litelambda.stages.layers import Array
+from litelambda.stages.sources import Split
 
 
 class Trains(Protocol):
@@ -42,6 +43,7 @@ class Lessons:
         distillation: how the teacher's answers count; None for labels alone.
         teacher: its outputs for the training and validation rows.
         keep: by layer name, where pruning left a weight: zeros stay zeros in all later steps.
+        int4: as in the recipe's `quantize` section, the layers that ship in native int4.
     """
 
     train: Train
@@ -49,6 +51,19 @@ class Lessons:
     distillation: Distillation | None = None
     teacher: tuple[Array, Array | None] | None = None
     keep: dict[str, Array] = field(default_factory=dict)
+    int4: list[str] | Literal["auto"] = field(default_factory=list)
+
+    def sample(self, share: float) -> Lessons:
+        """The same on a seeded share of the training rows, and without validation rows to watch."""
+        if share >= 1:
+            teacher = self.teacher and (self.teacher[0], None)
+            return replace(self, data=replace(self.data, validation=None), teacher=teacher, keep={})
+        order = np.random.default_rng(self.train.seed).permutation(len(self.data.train))
+        rows = np.sort(order[: math.ceil(len(order) * share)])
+        train = self.data.train.take(rows)
+        data = replace(self.data, train=train, validation=None)
+        teacher = None if self.teacher is None else (self.teacher[0][rows], None)
+        return replace(self, data=data, teacher=teacher, keep={})
 
     def num_steps(self, epochs: int) -> int:
         """Optimizer steps of so many epochs."""
@@ -80,10 +95,15 @@ def recover(
     """
     course = Course(section.epochs, section.learning_rate, "cosine", callbacks, objective(model, lessons))
     history = fit(model, lessons.train, lessons.data, course, progress)
-    if course.epochs:  # a saved model names its loss, and Keras could not load one of ours
-        optimizer, metrics = make_optimizer(lessons.train.optimizer), ["accuracy"] if lessons.data.labels else []
-        model.compile(optimizer=optimizer, loss=make_loss(lessons.train), metrics=metrics)
+    if course.epochs:
+        leave_compiled(model, lessons)
     return history
+
+
+def leave_compiled(model: Any, lessons: Lessons) -> None:
+    """Compile a model with the recipe's own loss, which a saved model names: Keras could not load one of ours."""
+    optimizer, metrics = make_optimizer(lessons.train.optimizer), ["accuracy"] if lessons.data.labels else []
+    model.compile(optimizer=optimizer, loss=make_loss(lessons.train), metrics=metrics)
 
 
 def objective(model: Any, lessons: Lessons) -> Objective:

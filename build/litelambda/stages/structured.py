@@ -6,7 +6,7 @@ flattening to one Dense layer or convolution, whose inputs go with it. Other lay
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,11 +35,13 @@ class Thinned:
         units: by layer, how many units it had and has.
         parameters: of the model before and after.
         history: per figure its value after each epoch of fine-tuning.
+        excluded: why layers were left alone that nobody named.
     """
 
     units: dict[str, tuple[int, int]]
     parameters: tuple[int, int]
     history: dict[str, list[float]]
+    excluded: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,9 @@ def thin_out(model: Any, settings: Structured, lessons: Lessons, progress: Progr
     smaller = rebuild(model, _replacements(model, paths, kept))
     history = recover(smaller, lessons, settings, [], progress)
     units = {name: (int(layers[name].kernel.shape[-1]), len(chosen)) for name, chosen in kept.items()}
-    return smaller, Thinned(units, (model.count_params(), smaller.count_params()), history)
+    reason = "its units lead to more, or less, than one other kernel"
+    excluded = dict.fromkeys((name for name in layers if name not in paths), reason)
+    return smaller, Thinned(units, (model.count_params(), smaller.count_params()), history, excluded)
 
 
 def _path(model: Any, layer: Any) -> _Path | None:

@@ -1,0 +1,149 @@
+"""Activations on their int8 grid while a model trains, so that its weights learn to live with it.
+
+Fake quantization rounds what a layer makes to the 256 values that int8 will have for it; gradients pass straight
+through. It is put where the converter will put its own: behind every operator, but not between a layer and what is
+fused into it, a batch normalisation or a ReLU, and before an activation that is an operator of its own. It exists while
+training goes on: the weights are given back to the model that is exported, which never saw it.
+
+Source: Jacob et al. 2018, "Quantization and training of neural networks for efficient integer-arithmetic-only
+inference", section 3.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litelambda.stages.backend import load_keras
+from litelambda.stages.chains import followers
+from litelambda.stages.layers import read, serialise
+
+_SLOWEST = 0.01  # share of a new batch in the ranges: the mean over all batches at first, then an exponential one
+_NARROWEST = 1e-6  # for what is zero throughout
+_FUSED = ("linear", "relu", "relu6")
+_FUSED_LAYERS = ("BatchNormalization", "ReLU")
+_FIXED_RANGE = ("softmax", "sigmoid", "tanh")  # int8 has one grid for these, whatever the data
+_SAME_GRID = (  # as what they are given
+    "Dropout", "SpatialDropout1D", "SpatialDropout2D", "GaussianNoise", "GaussianDropout", "Identity",
+    "Flatten", "Reshape", "Permute", "ZeroPadding1D", "ZeroPadding2D", "Cropping1D", "Cropping2D", "UpSampling1D",
+    "MaxPooling1D", "MaxPooling2D", "GlobalMaxPooling1D", "GlobalMaxPooling2D",
+)  # fmt: skip
+
+
+def fake_quantized(model: Any) -> tuple[Any, dict[str, Any]]:
+    """Copy a model with its activations fake-quantized; layers inside nested models are not.
+
+    Args:
+        model: Sequential or Functional.
+
+    Returns:
+        The copy, with weights of its own, and the layers that quantize, by the name of what they quantize.
+    """
+    keras = load_keras()
+    quantizers: dict[str, Any] = {}
+    done: dict[int, Any] = {}
+    names = {layer.name: layer for layer in model.layers}
+
+    def quantize(name: str, tensor: Any) -> Any:
+        if not hasattr(tensor, "dtype") or "float" not in tensor.dtype:
+            return tensor
+        quantizers.setdefault(name, _make_quantizer(f"{name}_range"))
+        return quantizers[name](tensor)
+
+    def quantize_input(tensor: Any) -> Any:
+        source = getattr(tensor, "_keras_history", None)
+        if source is None or not isinstance(source.operation, keras.layers.InputLayer):
+            return tensor
+        if id(tensor) not in done:
+            done[id(tensor)] = quantize(source.operation.name, tensor)
+        return done[id(tensor)]
+
+    def clone(layer: Any) -> Any:
+        if _own_activation(layer):
+            return keras.layers.deserialize(serialise(layer, activation="linear"))
+        return layer.__class__.from_config(layer.get_config())
+
+    def call(layer: Any, *arguments: Any, **settings: Any) -> Any:
+        output = layer(*keras.tree.map_structure(quantize_input, arguments), **settings)
+        original = names[layer.name]
+        activation = _own_activation(original)
+        if activation:
+            output = keras.layers.Activation(activation)(quantize(f"{layer.name}_sum", output))
+        return quantize(layer.name, output) if _is_quantized(model, original) else output
+
+    functional = keras.Model(model.inputs, model.outputs, name=model.name)
+    copy = keras.models.clone_model(functional, clone_function=clone, call_function=call)
+    give_weights(model, copy)
+    return copy, quantizers
+
+
+def give_weights(source: Any, target: Any) -> None:
+    """Copy the weights of every layer to the one of the same name."""
+    theirs = {layer.name: layer for layer in target.layers}
+    for layer in source.layers:
+        if layer.name in theirs and layer.weights:
+            theirs[layer.name].set_weights(layer.get_weights())
+
+
+def ranges(quantizers: dict[str, Any]) -> dict[str, list[float]]:
+    """The lowest and the highest value of each grid, as training left them."""
+    return {name: [float(read(each.low)), float(read(each.high))] for name, each in quantizers.items()}
+
+
+def _own_activation(layer: Any) -> str | None:
+    """The name of a layer's activation where the converter makes an operator of it."""
+    keras = load_keras()
+    if getattr(layer, "kernel", None) is None or not callable(getattr(layer, "activation", None)):
+        return None
+    name = keras.activations.serialize(layer.activation)
+    return name if isinstance(name, str) and name not in _FUSED else None
+
+
+def _is_quantized(model: Any, layer: Any) -> bool:
+    """Whether what a layer makes gets a grid of its own."""
+    keras = load_keras()
+    activation = getattr(layer, "activation", None)
+    fixed = callable(activation) and keras.activations.serialize(activation) in _FIXED_RANGE
+    if fixed or isinstance(layer, keras.layers.Softmax) or type(layer).__name__ in _SAME_GRID:
+        return False
+    after = followers(model, layer)
+    return not (len(after) == 1 and _is_fused(after[0]))
+
+
+def _is_fused(layer: Any) -> bool:
+    if type(layer).__name__ == "Activation":
+        return load_keras().activations.serialize(layer.activation) in _FUSED
+    return type(layer).__name__ in _FUSED_LAYERS
+
+
+def _make_quantizer(name: str) -> Any:
+    keras = load_keras()
+    ops = keras.ops
+
+    class FakeQuantizer(keras.layers.Layer):  # type: ignore[misc, name-defined] # Keras has no types
+        """Rounds to 256 values between the smoothed extremes of the batches that it saw in training."""
+
+        def build(self, _: object) -> None:
+            self.low, self.high, self.seen = (
+                self.add_weight(shape=(), initializer="zeros", trainable=False, dtype="float32", name=each)
+                for each in ("low", "high", "seen")
+            )
+
+        def call(self, inputs: Any, training: bool = False) -> Any:
+            values = ops.cast(inputs, "float32")
+            if training:
+                self._watch(ops.stop_gradient(values))
+            low = ops.convert_to_tensor(self.low)
+            high = ops.maximum(self.high, low + _NARROWEST)
+            grid = keras.quantizers.fake_quant_with_min_max_vars(values, low, high, num_bits=8)
+            inside = ops.clip(values, low, high)  # what is cut off has no gradient
+            return ops.cast(inside + ops.stop_gradient(grid - inside), inputs.dtype)
+
+        def _watch(self, values: Any) -> None:
+            self.seen.assign(self.seen + 1)
+            share = ops.maximum(1 / ops.convert_to_tensor(self.seen), _SLOWEST)
+            for extreme, found in ((self.low, ops.min(values)), (self.high, ops.max(values))):
+                # Zero is always on the grid.
+                zero_or_beyond = ops.minimum(found, 0) if extreme is self.low else ops.maximum(found, 0)
+                extreme.assign(extreme + share * (zero_or_beyond - extreme))
+
+    return FakeQuantizer(name=name)
