@@ -22,6 +22,7 @@ from litelambda.stages.quantize import Quantized, quantize
 Rows = dict[str, NDArray[Any]]
 
 KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
+_STRINGS = (b"", b"a", b"text", "gr\u00fc\u00df".encode(), b"\xff\x00", b"longer " * 40)
 _DEFAULT_SIGNATURES = (SIGNATURE, "serving_default")
 
 
@@ -172,6 +173,11 @@ def _read_rows(path: Path, shapes: Mapping[str, tuple[int | None, ...]]) -> Rows
     if missing := [name for name in shapes if name not in found]:
         raise DataError(f"{path} has no rows for {', '.join(missing)}; it has {', '.join(found)}")
     for name, shape in shapes.items():
+        if found[name].dtype.kind not in "buif":
+            raise DataError(
+                f"{path}: {name!r} holds {found[name].dtype}, expected numbers; "
+                "import a model with string inputs without --representative"
+            )
         row = found[name].shape[1:]
         if (
             not len(found[name])
@@ -196,11 +202,14 @@ class _single:  # noqa: N801 - a context manager, read as a function
 
 
 def random_rows(inputs: tuple[Tensor, ...], count: int) -> Rows:
-    """Seeded rows in each input's own dtype: reals in [0, 1), small integers."""
+    """Seeded rows in each input's own dtype: reals in [0, 1), small integers, strings of several kinds and lengths."""
     noise = np.random.default_rng(0)
     rows: Rows = {}
     for tensor in inputs:
         shape = (count, *tensor.shape[1:]) if tensor.shape else (count,)
+        if tensor.dtype == "string":
+            rows[tensor.name] = noise.choice(np.array(_STRINGS, object), shape)
+            continue
         dtype = np.dtype(tensor.dtype)
         values = noise.random(shape, dtype=np.float32)
         rows[tensor.name] = values.astype(dtype) if dtype.kind == "f" else (values * 2).astype(dtype)

@@ -114,6 +114,42 @@ def test_a_saved_model(tmp_path, capsys):
     assert read_manifest(tmp_path / "store", 2)["quantization"]["scheme"] == "int8"
 
 
+@pytest.mark.parametrize(
+    ("name", "row", "expected"),
+    [
+        ("labelled", [0.0, 0.0, 0.0, 0.0], "cat"),
+        ("growing", ["a"], ["a"] * 1000),
+        ("lookup", {"word": "blue", "step": 10}, 13),
+    ],
+)
+def test_strings_are_verified_and_served(tmp_path, capsys, name, row, expected):
+    """A model with string inputs or outputs is held against the reference, and served as it was verified."""
+    code, document = run(capsys, tmp_path / "store", GOLDEN / f"{name}.tflite")
+    assert code == 0
+    assert document["batching"]["dynamic"] == (name == "growing")
+    (found,) = predict(tmp_path / "store", [row])
+    assert (found["label"] if name == "labelled" else found) == expected
+
+
+@pytest.mark.slow
+def test_a_saved_model_with_a_table_of_strings(tmp_path, capsys):
+    """A lookup table of TensorFlow's becomes part of the artifact; rows to calibrate with must be numbers."""
+    tf = load_tensorflow()
+    module = tf.Module()
+    entries = tf.lookup.KeyValueTensorInitializer(["red", "blue"], tf.constant([1, 2], tf.int64))
+    module.table = tf.lookup.StaticHashTable(entries, -1)
+    module.serve = tf.function(
+        lambda word: {"id": tf.reshape(module.table.lookup(word), [-1])},
+        input_signature=[tf.TensorSpec([None], tf.string, name="word")],
+    )
+    tf.saved_model.save(module, str(tmp_path / "saved"), signatures={"serving_default": module.serve})
+    assert run(capsys, tmp_path / "store", tmp_path / "saved")[0] == 0
+    assert predict(tmp_path / "store", ["blue", "red", "nope"]) == [2, 1, -1]
+    np.save(tmp_path / "rows.npy", np.array(["red", "blue"]))
+    code, message = run(capsys, tmp_path / "store", tmp_path / "saved", "--representative", tmp_path / "rows.npy")
+    assert (code, "import a model with string inputs without --representative" in message) == (1, True)
+
+
 @pytest.mark.slow
 def test_representative_rows_that_do_not_fit(tmp_path, capsys):
     """Rows of another shape are refused before anything is converted."""

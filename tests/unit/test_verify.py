@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from golden_store import golden
 from litelambda.errors import VerificationError
 from litelambda.processes import describe_exit
 from litelambda.sections import Quantize
@@ -17,6 +18,7 @@ from litelambda.stages.backend import load_keras
 from litelambda.stages.probe import probe
 from litelambda.stages.quantize import quantize
 from litelambda.stages.verify import verify
+from serving.strings import to_wire
 
 
 def features(num_rows: int = 300) -> dict[str, Any]:
@@ -124,3 +126,19 @@ def test_the_runtimes_refusal_is_passed_on(tmp_path: Path) -> None:
     """A file that is no model is refused by the runtime in its own words."""
     with pytest.raises(VerificationError, match="not a TFLite model"):
         probe(b"no model", "predict", features(1), [1], tmp_path)
+
+
+def test_strings_are_compared_with_the_references() -> None:
+    """Strings are held against the Interpreter's, and other ones fail the verification."""
+    rows = {"text": np.array([[b"a", b"\xff\x00"], [b"", b"b" * 300]], object)}
+    artifact = golden("strings")
+    assert verify(artifact, rows).num_rows == 2
+    with pytest.raises(VerificationError, match="output 'echo': the shipped runtime gave other strings"):
+        verify_module._compare("echo", rows["text"], b"")
+
+
+def test_strings_travel_to_the_probe_and_back(tmp_path: Path) -> None:
+    """The child gets the strings that it is given, row after row, and gives the outputs in V2's binary form."""
+    rows = {"text": np.array([[b"a"], [b"\xff\x00"]], object)}
+    outputs = probe(golden("growing"), "predict", rows, [2, 1], tmp_path)
+    assert outputs == {"y": to_wire([b"a"] * 1000 + [b"\xff\x00"] * 1000 + [b"a"] * 1000)}

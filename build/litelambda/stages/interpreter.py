@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from litelambda.stages.backend import native_stderr_held_back
 from litelambda.stages.flatbuffer import UNNAMED_SIGNATURE, Tensor, read_signatures
+from serving.strings import to_wire
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -85,8 +86,15 @@ class _Unnamed:
         return {each["name"]: interpreter.get_tensor(each["index"]) for each in interpreter.get_output_details()}
 
 
+def tensor_bytes(values: NDArray[Any]) -> bytes:
+    """The values as the shipped runtime gives them: raw bytes, and V2's binary form of strings."""
+    return to_wire(values.ravel().tolist()) if values.dtype.kind == "O" else values.tobytes()
+
+
 def to_codes(values: NDArray[Any], tensor: Tensor) -> NDArray[Any]:
     """Quantize real values for an integer tensor; for a float one only the dtype is changed."""
+    if tensor.dtype == "string":
+        return values
     dtype = np.dtype(tensor.dtype)
     if tensor.quantization is None or dtype.kind == "f":
         return values.astype(dtype)

@@ -9,6 +9,7 @@ signature, the input rows and the numbers of rows to run one after the other.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,8 +21,10 @@ from numpy.typing import NDArray
 
 from litelambda.errors import VerificationError
 from litelambda.processes import describe_exit, exit_with_parent, run_child
+from litelambda.stages.interpreter import tensor_bytes
 from serving.errors import LiteRtError
 from serving.litert import CompiledModel
+from serving.strings import from_wire, to_wire
 
 _REFUSED = 3
 
@@ -34,6 +37,7 @@ class _Job:
     inputs: str
     outputs: str
     sizes: list[int]
+    strings: dict[str, list[int]]
 
 
 def probe(
@@ -49,13 +53,18 @@ def probe(
         folder: for the child's files.
 
     Returns:
-        Per output the bytes of all runs, joined.
+        Per output the bytes of all runs, joined; see `tensor_bytes`.
 
     Raises:
         VerificationError: the runtime refused the model or a run, or crashed.
     """
     (folder / "model.tflite").write_bytes(artifact)
-    np.savez(folder / "inputs.npz", *rows.values())
+    # Arrays of objects would have to be pickled: strings travel as the bytes of a V2 tensor.
+    strings = {name: list(values.shape) for name, values in rows.items() if values.dtype.kind == "O"}
+    arrays = [
+        np.frombuffer(tensor_bytes(values), np.uint8) if name in strings else values for name, values in rows.items()
+    ]
+    np.savez(folder / "inputs.npz", *arrays)
     job = _Job(
         str(folder / "model.tflite"),
         signature,
@@ -63,6 +72,7 @@ def probe(
         str(folder / "inputs.npz"),
         str(folder / "outputs.npz"),
         list(sizes),
+        strings,
     )
     (folder / "job.json").write_text(json.dumps(asdict(job)))
     command = [sys.executable, "-m", "litelambda.stages.probe", str(folder / "job.json")]
@@ -80,6 +90,9 @@ def probe(
 def _main(job: _Job) -> None:
     with np.load(job.inputs) as arrays:
         rows = {name: arrays[f"arr_{index}"] for index, name in enumerate(job.input_names)}
+    for name, shape in job.strings.items():
+        flat = from_wire(memoryview(rows[name].tobytes()), name, math.prod(shape))
+        rows[name] = np.array(flat, object).reshape(shape)
     try:
         model = CompiledModel(Path(job.model).read_bytes())
         signature = model.signatures[job.signature]
@@ -88,11 +101,11 @@ def _main(job: _Job) -> None:
         start = 0
         for size in job.sizes:
             order = np.arange(start, start + size)
-            inputs = [np.take(rows[spec.name], order, axis=0, mode="wrap").tobytes() for spec in signature.inputs]
+            inputs = [_input(np.take(rows[spec.name], order, axis=0, mode="wrap")) for spec in signature.inputs]
             for parts, output in zip(
                 collected, model.run(job.signature, inputs, size if batched else None), strict=True
             ):
-                parts.append(output)
+                parts.append(output if isinstance(output, bytes) else to_wire(output))
             start += size
         model.close()
     except LiteRtError as error:
@@ -100,6 +113,10 @@ def _main(job: _Job) -> None:
         sys.exit(_REFUSED)
     np.savez(job.outputs, *(np.frombuffer(b"".join(parts), np.uint8) for parts in collected))
     print(json.dumps([spec.name for spec in signature.outputs]))
+
+
+def _input(values: NDArray[Any]) -> Any:
+    return values.ravel().tolist() if values.dtype.kind == "O" else values.tobytes()
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from litelambda.errors import VerificationError
 from litelambda.stages.convert import SIGNATURE
-from litelambda.stages.interpreter import Reference
+from litelambda.stages.interpreter import Reference, tensor_bytes
 from litelambda.stages.probe import probe
 
 BATCH_SIZES = (1, 2, 3, 8, 32)
@@ -67,8 +67,10 @@ def verify(artifact: bytes, rows: Mapping[str, NDArray[Any]], signature: str = S
 
 
 def _compare(name: str, expected: NDArray[Any], found: bytes) -> None:
-    if found == expected.tobytes():
+    if found == tensor_bytes(expected):
         return
+    if expected.dtype.kind == "O":
+        raise VerificationError(f"output {name!r}: the shipped runtime gave other strings than the reference")
     if len(found) != expected.nbytes:
         raise VerificationError(f"output {name!r}: the shipped runtime gave {len(found)} bytes, not {expected.nbytes}")
     values = np.frombuffer(found, expected.dtype).reshape(expected.shape)
@@ -96,6 +98,6 @@ def _prove_batching(
     except VerificationError as error:
         return {"dynamic": False, "reason": str(error)}
     for name, values in expected.items():
-        if together[name] != np.take(values, order, axis=0, mode="wrap").tobytes():
+        if together[name] != tensor_bytes(np.take(values, order, axis=0, mode="wrap")):
             return {"dynamic": False, "reason": f"output {name!r}: rows in a batch differ from rows one by one"}
     return {"dynamic": True, "verified_sizes": sizes}
