@@ -1,27 +1,33 @@
-"""`compress.auto`: what it finds within its bounds, that it repeats, goes on where it stopped, and gives up clearly."""
+"""`compress.auto`: what it tries and takes, that it repeats, goes on where it stopped, and gives up clearly."""
 
 from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Sequence
-from itertools import islice
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from litelambda.errors import GateError, RecipeError
+from litelambda.compress_sections import Auto, Compress
+from litelambda.errors import GateError, RecipeError, TrainError
+from litelambda.pipeline import build
+from litelambda.progress import Reporter
 from litelambda.recipe import load_recipe
-from litelambda.stages import candidates
 from litelambda.stages import search as search_module
+from litelambda.stages.candidates import Candidate, Space
 from litelambda.stages.convert import Conversion, _convert
 from litelambda.stages.data import load_data
+from litelambda.stages.growing import Growing, Grown
 from litelambda.stages.latency import measure_latency_us
+from litelambda.stages.measuring import Measuring
 from litelambda.stages.search import search
+from litelambda.stages.search_budget import Budget, OutOfBudgetError
+from litelambda.stages.search_state import State
 from litelambda.stages.train import Trained, train
-from litelambda.stages.trials import Tried, pareto
+from litelambda.stages.trials import Judge, Tried
 
 
 def convert_here(conversions: Sequence[Conversion], folder: Path) -> None:
@@ -30,15 +36,6 @@ def convert_here(conversions: Sequence[Conversion], folder: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the converter calibrates with an Interpreter that TensorFlow deprecates
             Path(conversion.output).write_bytes(_convert(conversion))
-
-
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("litelambda.stages.quantize.convert", convert_here)
-    monkeypatch.setattr(search_module, "measure_latency_us", lambda artifact: len(artifact) / 100)
-    for name, start, stop in (("shapes", 2, 3), ("weights", 1, 3)):  # not all candidates: each takes a second
-        every = getattr(candidates, name)
-        monkeypatch.setattr(candidates, name, lambda *a, f=every, i=start, j=stop, **k: islice(f(*a, **k), i, j))
 
 
 @pytest.fixture(scope="module")
@@ -57,50 +54,226 @@ def run(wide: tuple[Path, Trained], **auto: Any) -> Any:
     return search(recipe, trained, load_data(recipe), lambda *_: None)
 
 
+Figures = dict[str, Any]
+
+
+@pytest.fixture
+def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Candidate], Figures]], None]:
+    """Replace training and measuring by a function from a candidate to its figures."""
+
+    def use(figures: Callable[[Candidate], Figures]) -> None:
+        def measure(_: object, candidate: Candidate, __: object) -> Tried:
+            defaults = {"accuracy": 0.9, "stored": 1000, "raw": 1000, "latency": 10.0}
+            return Tried(candidate.name, candidate.scheme, **{**defaults, **figures(candidate)})
+
+        monkeypatch.setattr(Measuring, "measure", measure)
+        monkeypatch.setattr(Growing, "grow", lambda self, *_: Grown(self._trained.model, {}))
+
+    return use
+
+
 @pytest.mark.slow
-def test_the_best_within_the_gate_is_found_and_repeats(wide: tuple[Path, Trained], here: None, tmp_path: Path) -> None:
-    """Fewer bytes than plain int8, as accurate on validation rows; again from the kept state, without training."""
-    settings = {"max_accuracy_drop": 0.1, "epochs": 1, "max_candidates": 11, "state": str(tmp_path / "state")}
-    first = run(wide, **settings)
-    report = first.figures["auto"]
+def test_a_search_repeats_and_goes_on_where_it_stopped(
+    wide: tuple[Path, Trained], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The same figures, Pareto set and weights from the seed alone, in one go or in two."""
+    monkeypatch.setattr("litelambda.stages.quantize.convert", convert_here)
+    monkeypatch.setattr("litelambda.stages.measuring.measure_latency_us", lambda artifact: len(artifact) / 100)
+    monkeypatch.setattr(Space, "shapes", lambda self, after: [])
+    monkeypatch.setattr(search_module, "BITS", (4, 3))
+    monkeypatch.setattr(search_module, "SPARSER", ())
+    settings = {"max_accuracy_drop": 0.3, "epochs": 1}
+    whole = run(wide, **settings)
+    report = whole.figures["auto"]
     tried = {each["name"]: each for each in report["tried"]}
-    chosen = tried[report["chosen"]]
     assert list(tried)[:3] == ["float32", "int8", "dynamic"]
-    assert chosen["stored"] <= min(each["stored"] for each in tried.values() if each["accuracy"] >= chosen["accuracy"])
-    assert chosen["stored"] < tried["int8"]["stored"]
-    assert chosen["accuracy"] >= tried["float32"]["accuracy"] - 0.1
+    assert tried[report["chosen"]]["stored"] < tried["int8"]["stored"]
     assert report["chosen"] in report["pareto"]
-    kept = len(list((tmp_path / "state").iterdir()))
-    again = run(wide, **settings)
-    assert again.figures["auto"] == report
-    assert len(list((tmp_path / "state").iterdir())) == kept == len(tried)
-    assert all(np.array_equal(a, b) for a, b in zip(first.model.get_weights(), again.model.get_weights(), strict=True))
+    assert not report["out_of_budget"]
+
+    state = {**settings, "state": str(tmp_path / "state")}
+    assert run(wide, **state, max_candidates=5).figures["auto"]["out_of_budget"]
+    resumed = run(wide, **state)
+    assert resumed.figures == whole.figures
+    again = zip(whole.model.get_weights(), resumed.model.get_weights(), strict=True)
+    assert all(np.array_equal(a, b) for a, b in again)
 
 
-def test_latency_decides_between_schemes(
-    wide: tuple[Path, Trained], here: None, monkeypatch: pytest.MonkeyPatch
+def test_trained_candidates_come_back_from_the_folder(
+    wide: tuple[Path, Trained], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Where int8 is slower than float and time is what counts, float is chosen."""
-    monkeypatch.setattr(search_module, "measure_latency_us", lambda artifact: 1e6 / len(artifact))
-    assert run(wide, minimise="latency", max_candidates=3, max_accuracy_drop=0.5).scheme == "float32"
+    """Weights and figures of a factorised, pruned model are read again, not trained again."""
+    path, trained = wide
+    recipe = load_recipe(path, [f'compress.auto={{state = "{tmp_path}", epochs = 1}}'])
+    data, auto = load_data(recipe), recipe.compress.auto
+    assert auto is not None
+    space = Space(trained.model, auto, Compress(), len(data.train))
+    sketch = space.sketch(space.shapes(space.plain("int8"))[1])
+    first = Growing(recipe, trained, data, State(recipe, auto, trained)).grow(sketch, lambda *_: None)
+    monkeypatch.setattr(
+        "litelambda.stages.recovery.fit", lambda *_: pytest.fail("trained again") if _[3].epochs else {}
+    )
+    growing = Growing(recipe, trained, data, State(recipe, auto, trained))
+    assert growing.is_made(sketch)
+    second = growing.grow(sketch, lambda *_: None)
+    assert [layer.name for layer in second.model.layers] == [layer.name for layer in first.model.layers]
+    assert "dense_2_inner" in [layer.name for layer in second.model.layers]
+    assert second.figures == json.loads(json.dumps(first.figures))
+    assert all(map(np.array_equal, first.model.get_weights(), second.model.get_weights()))
 
 
-def test_a_gate_out_of_reach_shows_the_best(
-    wide: tuple[Path, Trained], here: None, monkeypatch: pytest.MonkeyPatch
+def test_pruning_goes_on_while_something_passes(wide: tuple[Path, Trained], pretend: Any) -> None:
+    """Sparser and coarser until the drop is too large; the smallest of those that pass is chosen."""
+
+    def figures(candidate: Candidate) -> Figures:
+        grid = candidate.steps.quantization_aware
+        bits = min(grid.layer_bits.values(), default=grid.bits) if grid else 8
+        too_much = candidate.sparsity > 0.9 or bits < 3
+        return {"stored": round(1000 * (1 - candidate.sparsity / 2) * bits / 8), "lost": 20 if too_much else 0}
+
+    pretend(figures)
+    report = run(wide, max_accuracy_drop=0.1).figures["auto"]
+    names = [each["name"] for each in report["tried"]]
+    assert report["chosen"] == "int8, 87% zeros, 3 bits"
+    assert "int8, 87% zeros, 2 bits" in names
+    assert "int8, 91% zeros, 4 bits" in names
+    assert "int8, 91% zeros, 3 bits" not in names
+    assert "int8, 94% zeros, 4 bits" not in names
+
+
+def test_less_is_pruned_where_the_first_step_is_too_much(wide: tuple[Path, Trained], pretend: Any) -> None:
+    """What does not pass at the first sparsity is tried denser, down to none at all."""
+    pretend(lambda each: {"lost": 20 if each.sparsity else 0, "stored": 500 if each.steps.quantization_aware else 1000})
+    assert run(wide, max_accuracy_drop=0.1).figures["auto"]["chosen"].endswith("0% zeros, 2 bits")
+
+
+def test_the_smaller_shape_goes_on(wide: tuple[Path, Trained], pretend: Any) -> None:
+    """Of the shapes, those that promise the fewest bytes are trained, and the winner can be one of them."""
+
+    def figures(candidate: Candidate) -> Figures:
+        small = any(each.steps.low_rank for each in candidate.lineage)
+        return {"stored": 300 if small else 600 if candidate.scheme != "float32" else 2000}
+
+    pretend(figures)
+    assert "rank 1/" in run(wide, max_accuracy_drop=0.1).figures["auto"]["chosen"]
+
+
+@pytest.mark.parametrize(
+    ("minimise", "int8_us", "float_us", "dynamic_us", "chosen"),
+    [
+        ("latency", 10.0, 5.0, 8.0, "float32"),
+        ("latency", 10.0, 9.8, 9.9, "int8"),
+        ("stored", 10.0, 5.0, 9.0, "int8"),
+        ("stored", 10.0, 5.0, 6.0, "dynamic"),
+    ],
+)
+def test_schemes_are_chosen_by_measurement(
+    wide: tuple[Path, Trained],
+    pretend: Any,
+    minimise: str,
+    int8_us: float,
+    float_us: float,
+    dynamic_us: float,
+    chosen: str,
 ) -> None:
-    """When nothing is good enough, the error has the best candidate's figures."""
-    monkeypatch.setattr("litelambda.stages.search._Search._passes", lambda self, tried: False)
-    with pytest.raises(GateError, match=r"found nothing within .* the best was '.*' with 0\.\d+ and [\d,]+ bytes"):
-        run(wide, max_candidates=2)
+    """int8, unless another is clearly cheaper, or as cheap and clearly faster."""
+    times = {"int8": int8_us, "float32": float_us, "dynamic": dynamic_us}
+    pretend(lambda each: {"latency": times[each.scheme], "stored": 4000 if each.scheme == "float32" else 1000})
+    assert run(wide, minimise=minimise, max_candidates=3, max_accuracy_drop=0.5).scheme == chosen
+
+
+def test_shapes_are_combined_where_only_they_count(wide: tuple[Path, Trained], pretend: Any) -> None:
+    """For raw bytes nothing is pruned; a change of shape is tried on top of the best one."""
+
+    def figures(candidate: Candidate) -> Figures:
+        changes = sum(bool(each.steps.low_rank or each.steps.structured) for each in candidate.lineage)
+        return {"raw": 4000 if candidate.scheme == "float32" else 1000 - 100 * changes}
+
+    pretend(figures)
+    report = run(wide, minimise="raw", max_accuracy_drop=0.1).figures["auto"]
+    assert report["chosen"].count("trained") >= 2
+    assert not any("zeros" in each["name"] for each in report["tried"])
+
+
+def test_a_gate_out_of_reach_publishes_nothing(wide: tuple[Path, Trained], pretend: Any, tmp_path: Path) -> None:
+    """When nothing is good enough, the error has the best candidate's figures, and the store stays empty."""
+    pretend(lambda each: {"accuracy": 0.5, "lost": 30, "stored": 900} if each.name != "float32" else {"stored": 4000})
+    recipe = load_recipe(wide[0], ["train.epochs=1", "compress.auto={max_candidates = 4}"])
+    with pytest.raises(GateError, match=r"in 4 candidates; the best was 'int8' with 0\.5000, .* 900 bytes") as refused:
+        build(recipe, (tmp_path / "store").as_uri(), Reporter())
+    assert refused.value.exit_code == 1
+    assert not list(tmp_path.rglob("manifest.json"))
+
+
+def test_a_step_that_does_not_fit_ends_no_search(
+    wide: tuple[Path, Trained], pretend: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its reason is in the report, and the others are tried."""
+    pretend(lambda each: {"stored": 4000 if each.scheme == "float32" else 1000})
+
+    def grow(self: Any, candidate: Candidate, _: object) -> Grown:
+        if candidate.after is not None:
+            raise TrainError("no layer is left")
+        return Grown(self._trained.model, {})
+
+    monkeypatch.setattr(Growing, "grow", grow)
+    report = run(wide, max_accuracy_drop=0.1).figures["auto"]
+    assert report["chosen"] == "int8"
+    assert "no layer is left" in {each["problem"] for each in report["tried"]}
+
+
+def judge(num_rows: int = 1000, num_test_rows: int = 1000, **auto: Any) -> Judge:
+    return Judge(Auto.model_validate(auto), num_rows, num_test_rows)
+
+
+def test_the_margin_counts_the_rows_that_changed() -> None:
+    """One standard error of a paired difference on both samples, times the quantile of the confidence."""
+    tried = Tried("", "int8", lost=30, gained=20)
+    assert judge().drop(tried) == pytest.approx(0.01)
+    assert judge().margin(tried) == pytest.approx(1.64485 * (2 * (50 - 0.1)) ** 0.5 / 1000, rel=1e-4)
+    assert judge(confidence=0.5).margin(tried) == 0
+    assert judge().margin(Tried("", "int8")) == 0
+    assert judge(max_accuracy_drop=0.01, confidence=0.5).passes(tried)
+    assert not judge(max_accuracy_drop=0.02).passes(tried)
+
+
+def test_small_differences_of_time_change_nothing() -> None:
+    """Where time counts, the later candidate must be clearly cheaper; bytes are compared exactly."""
+    first, second = (Tried("", "int8", cost=cost, passes=True) for cost in (1.0, 0.97))
+    assert judge(minimise="stored").is_better(second, first)
+    assert not judge(minimise={"stored": 1.0, "latency": 1.0}).is_better(second, first)
+    assert not judge(minimise="stored").is_better(Tried("", "int8", accuracy=1.0), first)
 
 
 def test_what_another_beats_is_not_in_the_pareto_set() -> None:
-    """A candidate stays if no other is at least as good in all figures and better in one."""
+    """A candidate stays if no other is as good in all figures and better in one; times only where they count."""
     best = Tried("best", "int8", 0.9, 10, 100, 5.0)
     smaller = Tried("smaller", "int8", 0.8, 5, 100, 5.0)
-    beaten = Tried("beaten", "int8", 0.8, 11, 100, 5.0)
+    faster = Tried("faster", "int8", 0.8, 11, 100, 1.0)
     broken = Tried("broken", "int8", problem="does not convert")
-    assert [each.name for each in pareto([best, smaller, beaten, broken])] == ["best", "smaller"]
+    tried = [best, smaller, faster, broken]
+    assert [each.name for each in judge(minimise="raw").pareto(tried)] == ["best", "smaller"]
+    assert [each.name for each in judge(minimise="latency").pareto(tried)] == ["best", "smaller", "faster"]
+
+
+def test_training_that_would_not_end_in_time_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How long a pass over the data takes is told from the one before."""
+    now = [0.0]
+    monkeypatch.setattr("litelambda.stages.search_budget.time.monotonic", lambda: now[0])
+    budget = Budget(Auto(budget_minutes=1.0, max_candidates=2))
+    with budget.training(2):
+        now[0] += 20
+    with budget.training(3):
+        now[0] += 30
+    assert budget.minutes_left == pytest.approx(10 / 60)
+    assert budget.spent_share(1) == pytest.approx(50 / 60)
+    with pytest.raises(OutOfBudgetError), budget.training(2):
+        pytest.fail("there are ten seconds left for twenty")
+    with budget.training(0):
+        pass
+    budget.check_candidates(1)
+    with pytest.raises(OutOfBudgetError):
+        budget.check_candidates(2)
 
 
 def test_latency_is_measured_in_the_shipped_runtime(tiny_tflite: bytes) -> None:

@@ -1,34 +1,40 @@
-"""Search: `compress.auto` tries compressions within a budget and takes the best that is still as good.
+"""Search: `compress.auto` tries compressions within a budget and takes the cheapest that is still as good.
 
-Judged on validation rows only: the test split is for the gate. Sizes and accuracies repeat with the seed; times are the
-machine's. What was tried is kept in the recipe's `compress.auto.state`, so that a search that was stopped goes on.
+Three rounds. How to quantize: int8, unless the shipped runtime shows another scheme to be clearly better. Which shape:
+every one is sketched with short training on some of the rows, and those that promise most go on. How far: each is
+pruned step by step and put on ever coarser grids, until nothing passes any more.
+
+Judged on validation rows only: the test rows are for the gate. What is tried next depends on the seed and on what was
+found before, never on the clock, which can only end the search; times decide only where they count and differ clearly.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
 
-from litelambda.compress_sections import Auto, Compress
+from litelambda.compress_sections import Auto
 from litelambda.errors import ConversionError, GateError, TrainError
 from litelambda.sections import Recipe
-from litelambda.stages import candidates
-from litelambda.stages.candidates import Candidate
-from litelambda.stages.compress import Compressed, apply_steps
+from litelambda.stages.candidates import BITS, DENSER, FIRST_SPARSITY, SPARSER, Candidate, Scheme, Space
+from litelambda.stages.compress import Compressed
 from litelambda.stages.data import Dataset
-from litelambda.stages.fitting import Progress, seed_everything
-from litelambda.stages.interpreter import Reference
-from litelambda.stages.latency import measure_latency_us
-from litelambda.stages.quantize import quantize
-from litelambda.stages.storing import stored_size
+from litelambda.stages.fitting import Progress
+from litelambda.stages.growing import Growing, Grown
+from litelambda.stages.measuring import Measuring
+from litelambda.stages.search_budget import Budget, OutOfBudgetError
+from litelambda.stages.search_state import State
 from litelambda.stages.train import Trained
-from litelambda.stages.trials import State, Tried, pareto
+from litelambda.stages.trials import Judge, Tried
 
-_BATCH = 64
+_FINALISTS = 2
+_GENERATIONS = 3
+_SAME_COST = 1.05  # two schemes whose costs differ by less cost the same
+_FASTER = 0.75  # share of the other's time, to be called faster
 
 
 def search(recipe: Recipe, trained: Trained, data: Dataset, progress: Progress) -> Compressed:
@@ -36,141 +42,172 @@ def search(recipe: Recipe, trained: Trained, data: Dataset, progress: Progress) 
 
     Raises:
         TrainError: there are no validation rows.
+        ConversionError: the model cannot even be converted to a float flatbuffer.
         GateError: nothing within the budget was good enough; the message has the best that was found.
     """
     if recipe.compress.auto is None or data.validation is None:
         raise TrainError("compress.auto judges on validation rows: set data.validation_split")
-    run = _Search(recipe, recipe.compress.auto, trained, data, progress)
-    return run.result()
+    return _Search(recipe, recipe.compress.auto, trained, data, progress).result()
 
 
 class _Search:
     def __init__(self, recipe: Recipe, auto: Auto, trained: Trained, data: Dataset, progress: Progress) -> None:
-        self._recipe, self._auto, self._trained, self._data = recipe, auto, trained, data
-        self._progress = progress
-        self._deadline = time.monotonic() + 60 * auto.budget_minutes
+        self._auto, self._progress = auto, progress
         self._state = State(recipe, auto, trained)
+        self._growing = Growing(recipe, trained, data, self._state)
+        self._measuring = Measuring(recipe, trained, data)
+        self._judge = Judge(auto, self._measuring.num_rows, len(data.test))
+        self._budget = Budget(auto)
+        self._space = Space(trained.model, auto, recipe.compress, len(data.train))
+        self._raw_edges = recipe.quantize.io != "float32"
         self._tried: dict[str, Tried] = {}
-        self._candidates: dict[str, Candidate] = {}
-        self._out_of_budget = False
-        self._float: Tried | None = None
+        self._floating: Tried | None = None
+        self._best: Candidate | None = None
 
     def result(self) -> Compressed:
-        """Run the rounds and make the winner once more."""
-        base = Compress(exclude=self._recipe.compress.exclude, distillation=self._recipe.compress.distillation)
-        floating = self._try(Candidate("float32", base, "float32"))
+        """Run the rounds; the winner's model was made on the way."""
+        out_of_budget = False
+        try:
+            start = self._choose_scheme()
+            if self._judge.counts("stored") and start.scheme != "float32":
+                self._search_weights(start)
+            else:
+                self._search_shapes(start)
+        except OutOfBudgetError:
+            out_of_budget = True
+        best = self._best
+        if best is None or not self._tried[best.name].passes:
+            raise GateError(self._describe_failure())
+        grown = self._growing.grow(best, lambda _, text: self._say(best, text))
+        report = self._report(best, out_of_budget=out_of_budget)
+        return Compressed(grown.model, {**grown.figures, "auto": report}, best.scheme)
+
+    def _choose_scheme(self) -> Candidate:
+        """Int8, or what is clearly cheaper, or as cheap and clearly faster, or alone within the gate."""
+        self._floating = floating = self._try(self._space.plain("float32"))
         if floating.problem:
             raise ConversionError(floating.problem)
-        self._float = floating
-        self._tried[floating.name] = self._judge(floating)
-        best = self._round(candidates.plain(base, raw_edges=self._recipe.quantize.io != "float32"), None)
-        norms = any(type(layer).__name__ == "BatchNormalization" for layer in self._trained.model.layers)
-        best = self._round(candidates.shapes(best, self._auto, has_norms=norms), best)
-        best = self._round(candidates.weights(best, self._auto), best)
-        chosen = self._tried[best.name]
-        if not self._passes(chosen):
-            raise GateError(self._describe_failure())
-        self._progress(1.0, f"making {best.name} again")
-        compressed = self._apply(best)
-        return Compressed(compressed.model, {**compressed.figures, "auto": self._report(chosen)}, best.scheme)
+        chosen = self._space.plain("int8")
+        best = self._try(chosen)
+        others: tuple[Scheme, ...] = () if self._raw_edges else ("dynamic", "float32")  # integers at edges: int8 alone
+        for candidate in map(self._space.plain, others):
+            tried = self._try(candidate)
+            cheaper = tried.cost < best.cost / _SAME_COST
+            faster = tried.cost <= best.cost * _SAME_COST and tried.latency < _FASTER * best.latency
+            alone = candidate.scheme != "float32" and not best.passes
+            if tried.passes and (cheaper or faster or alone):
+                chosen, best = candidate, tried
+        if best.problem:
+            raise ConversionError(f"compress.auto: the model cannot be quantized: {best.problem}")
+        self._best = chosen
+        return chosen
 
-    def _round(self, round_: Iterator[Candidate], best: Candidate | None) -> Candidate:
-        """Try a round's candidates; the best so far, by the gate first and the cost then."""
-        for candidate in round_:
-            if best is not None and candidate.name not in self._tried and self._spent():
-                self._out_of_budget = True
-                return best
-            tried = self._tried.get(candidate.name) or self._judge(self._try(candidate))
-            self._tried[candidate.name], self._candidates[candidate.name] = tried, candidate
-            if best is None or self._rank(tried) < self._rank(self._tried[best.name]):
-                best = candidate
-        if best is None:
-            raise TrainError("compress.auto: there is nothing to try")
-        return best
+    def _search_weights(self, start: Candidate) -> None:
+        """Sketch every shape, and take the most promising as far as they go."""
+        sketches = {shape: self._try(self._space.sketch(shape)) for shape in (start, *self._space.shapes(start))}
+        for shape in self._most_promising(sketches):
+            self._descend(shape if shape is start else self._space.trained(shape, to_be_continued=True))
 
-    def _spent(self) -> bool:
-        return time.monotonic() > self._deadline or len(self._tried) >= self._auto.max_candidates
+    def _descend(self, shape: Candidate) -> None:
+        """Prune until nothing passes; less, where not even the first step does."""
+        pruned = self._space.pruned(shape, FIRST_SPARSITY)
+        if not self._put_on_grids(pruned):
+            any(self._put_on_grids(self._space.pruned(shape, sparsity)) for sparsity in DENSER)
+            return
+        for sparsity in SPARSER:
+            pruned = self._space.pruned(pruned, sparsity)
+            if not self._put_on_grids(pruned):
+                return
 
-    def _passes(self, tried: Tried) -> bool:
-        floating = self._float
-        drop = floating.accuracy - tried.accuracy if floating else 0.0
-        return not tried.problem and drop <= self._auto.max_accuracy_drop
+    def _put_on_grids(self, pruned: Candidate) -> bool:
+        """Try ever fewer bits, while something passes; whether anything did."""
+        try:
+            model = self._grow(pruned).model
+        except TrainError as error:  # a step that does not fit this model is no failure of the search
+            self._tried[pruned.name] = Tried(pruned.name, pruned.scheme, problem=str(error))
+            return False
+        grids = (self._space.grid(pruned, bits, model) for bits in BITS)
+        return len(list(takewhile(lambda grid: self._try(grid).passes, grids))) > 0
 
-    def _rank(self, tried: Tried) -> tuple[bool, float]:
-        """Smaller is better: what passes the gate by its cost, what does not by its accuracy."""
-        passes = self._passes(tried)
-        return not passes, tried.cost if passes else -tried.accuracy
+    def _search_shapes(self, start: Candidate) -> None:
+        """Where only the shape counts: sketch changes of the best so far, train the most promising, and again."""
+        for _ in range(_GENERATIONS):
+            sketches = {shape: self._try(shape) for shape in self._space.shapes(start)}
+            for shape in self._most_promising(sketches):
+                self._try(self._space.trained(shape, to_be_continued=False))
+            if self._best is None or self._best is start:
+                return
+            start = self._best
+
+    def _most_promising(self, sketches: dict[Candidate, Tried]) -> list[Candidate]:
+        return sorted(sketches, key=lambda shape: self._judge.promise(sketches[shape]))[:_FINALISTS]
 
     def _try(self, candidate: Candidate) -> Tried:
-        known = self._state.load(candidate)
+        """Make and measure a candidate, unless it was tried before, here or in an earlier search."""
+        known = self._tried.get(candidate.name)
         if known is not None:
             return known
-        done = len(self._tried) / self._auto.max_candidates
-        left = max(0.0, self._deadline - time.monotonic())
-        self._progress(done, f"{candidate.name} ({left / 60:.0f} min left)")
+        self._budget.check_candidates(len(self._tried))
+        tried = self._state.load(candidate) or self._run(candidate)
+        tried = replace(tried, cost=self._judge.cost(tried, self._floating or tried), passes=self._judge.passes(tried))
+        self._tried[candidate.name] = tried
+        if candidate.scheme == "float32" and candidate.after is None:
+            return tried  # what all others are compared with
+        if self._best is None or self._judge.is_better(tried, self._tried[self._best.name]):
+            self._best = candidate
+        else:
+            self._growing.forget(candidate)
+        return tried
+
+    def _run(self, candidate: Candidate) -> Tried:
         try:
-            tried = self._measure(candidate, self._apply(candidate))
-        except (
-            TrainError,
-            ConversionError,
-        ) as error:  # a step that does not fit this model is no failure of the search
+            model = self._grow(candidate).model
+            self._say(candidate, "measuring")
+            with self._budget.measuring():
+                tried = self._measuring.measure(candidate, model)
+        except (TrainError, ConversionError) as error:  # a step that does not fit is no failure of the search
             tried = Tried(candidate.name, candidate.scheme, problem=str(error))
         self._state.save(candidate, tried)
         return tried
 
-    def _apply(self, candidate: Candidate) -> Compressed:
-        seed_everything(self._recipe.train.seed)
-        return apply_steps(self._recipe, candidate.settings, self._trained, self._data, lambda *_: None)
+    def _grow(self, candidate: Candidate) -> Grown:
+        """Make a candidate's model, if the time that is left will do."""
+        missing = [each for each in candidate.lineage if not self._growing.is_made(each)]
+        with self._budget.training(sum(each.passes_over_data for each in missing)):
+            return self._growing.grow(candidate, lambda _, text: self._say(candidate, text))
 
-    def _measure(self, candidate: Candidate, compressed: Compressed) -> Tried:
-        settings = self._recipe.quantize.model_copy(update={"scheme": candidate.scheme})
-        rows = self._data.representative(settings.representative_samples, self._recipe.train.seed)
-        artifact = quantize(compressed.model, {compressed.model.inputs[0].name: rows}, settings).artifact
-        return Tried(
-            candidate.name,
-            candidate.scheme,
-            self._accuracy(artifact),
-            stored_size(artifact),
-            len(artifact),
-            measure_latency_us(artifact),
+    def _say(self, candidate: Candidate, text: str) -> None:
+        self._progress(
+            self._budget.spent_share(len(self._tried)),
+            f"{candidate.name}: {text} ({len(self._tried)} tried, {self._budget.minutes_left:.0f} min left)",
         )
 
-    def _accuracy(self, artifact: bytes) -> float:
-        from litelambda.stages.evaluate import predicted_classes
-
-        split = self._data.validation
-        assert split is not None  # noqa: S101 - for the type checker: `search` refuses data without validation rows
-        reference = Reference(artifact)
-        rows = {reference.inputs[0].name: split.x}
-        outputs = reference.run_real(rows, reference.safe_batch(rows, min(_BATCH, len(split))))
-        classes = predicted_classes(outputs[reference.outputs[0].name], self._recipe.train.from_logits)
-        return float(np.mean(classes == split.y))
-
-    def _judge(self, tried: Tried) -> Tried:
-        """Add the cost, which is relative to the float model."""
-        if tried.problem or self._float is None:
-            return tried
-        shares = self._auto.minimise if isinstance(self._auto.minimise, Mapping) else {self._auto.minimise: 1.0}
-        total = sum(shares.values()) or 1.0
-        cost = sum(share * getattr(tried, name) / getattr(self._float, name) for name, share in shares.items()) / total
-        return Tried(**{**asdict(tried), "cost": cost})
-
-    def _report(self, chosen: Tried) -> dict[str, Any]:
+    def _report(self, chosen: Candidate, *, out_of_budget: bool) -> dict[str, Any]:
         return {
             "chosen": chosen.name,
             "minimise": self._auto.minimise,
-            "out_of_budget": self._out_of_budget,
+            "max_accuracy_drop": self._auto.max_accuracy_drop,
+            "confidence": self._auto.confidence,
+            "validation_rows": self._measuring.num_rows,
+            "out_of_budget": out_of_budget,
             "tried": [asdict(tried) | {"cost": _finite(tried.cost)} for tried in self._tried.values()],
-            "pareto": [tried.name for tried in pareto(list(self._tried.values()))],
+            "pareto": [tried.name for tried in self._judge.pareto(list(self._tried.values()))],
         }
 
     def _describe_failure(self) -> str:
-        assert self._float is not None  # noqa: S101 - for the type checker: the float model is tried first
-        best = max((each for each in self._tried.values() if each.name != "float32"), key=lambda each: each.accuracy)
+        assert self._floating is not None  # noqa: S101 - for the type checker: the float model is tried first
+        others: Sequence[Tried] = [each for each in self._tried.values() if each.name != "float32" and not each.problem]
+        best = max(others, key=lambda each: each.accuracy, default=None)
+        found = "there is none that could be made"
+        if best is not None:
+            found = (
+                f"the best was {best.name!r} with {best.accuracy:.4f}, uncertain by {self._judge.margin(best):.4f}, "
+                f"and {best.stored:,} bytes stored"
+            )
         return (
             f"compress.auto found nothing within max_accuracy_drop = {self._auto.max_accuracy_drop} of the float "
-            f"model's {self._float.accuracy:.4f} on the validation rows in {len(self._tried)} candidates; the best was "
-            f"{best.name!r} with {best.accuracy:.4f} and {best.stored:,} bytes stored. Nothing was published"
+            f"model's {self._floating.accuracy:.4f} on {self._measuring.num_rows:,} validation rows, with a confidence "
+            f"of {self._auto.confidence:.0%}, in {len(self._tried)} candidates; {found}. Nothing was published"
         )
 
 

@@ -1,19 +1,16 @@
-"""Trials: what came of the candidates of a search, which of them no other beats, and what is kept of them on disk."""
+"""Trials: what came of the candidates of a search, which of them are good enough, and which no other beats."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-
-import numpy as np
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
 
 from litelambda.compress_sections import Auto
-from litelambda.sections import Recipe
-from litelambda.stages.candidates import Candidate
-from litelambda.stages.train import Trained
+
+_CLEARLY = 0.95  # times are noisy: where they count, only a cost below this share of another's is a lower one
+_LEAST_DROP = 0.001  # of accuracy, to measure an excess with where no drop at all is allowed
 
 
 @dataclass(frozen=True)
@@ -27,7 +24,10 @@ class Tried:
         stored: bytes, compressed.
         raw: bytes of the flatbuffer.
         latency: microseconds for a row in the shipped runtime.
+        lost: validation rows that the float model gets right and this one does not.
+        gained: the other way round.
         cost: what is minimised, 1 for the float model.
+        passes: whether its accuracy is good enough.
         problem: why there is nothing else; "" where there is.
     """
 
@@ -37,55 +37,86 @@ class Tried:
     stored: int = 0
     raw: int = 0
     latency: float = 0.0
+    lost: int = 0
+    gained: int = 0
     cost: float = float("inf")
+    passes: bool = False
     problem: str = ""
 
 
-def pareto(tried: Sequence[Tried]) -> list[Tried]:
-    """Those that no other beats: none is as accurate and as small, raw and stored, and as fast, and better in one."""
+class Judge:
+    """Says what a candidate costs, and whether it is good enough.
 
-    def figures(each: Tried) -> tuple[float, ...]:
-        return (-each.accuracy, each.stored, each.raw, each.latency)
+    Validation rows are a sample, and so are the test rows at the gate. A candidate passes where its drop in accuracy
+    stays within `max_accuracy_drop` on the test rows too, with the recipe's confidence. Both models see the same rows,
+    so that only those count that one of them gets right and the other does not.
 
-    ran = [each for each in tried if not each.problem]
-    return [
-        each
-        for each in ran
-        if not any(
-            figures(other) != figures(each) and all(a <= b for a, b in zip(figures(other), figures(each), strict=True))
-            for other in ran
-        )
-    ]
+    Args:
+        auto: the recipe's `compress.auto`.
+        num_rows: of validation.
+        num_test_rows: at the gate.
 
+    Source: McNemar 1947, "Note on the sampling error of the difference between correlated proportions".
+    """
 
-class State:
-    """What was tried, on disk; nothing where the recipe names no folder."""
+    def __init__(self, auto: Auto, num_rows: int, num_test_rows: int) -> None:
+        shares = auto.minimise if isinstance(auto.minimise, Mapping) else {auto.minimise: 1.0}
+        self._shares = {name: share / (sum(shares.values()) or 1.0) for name, share in shares.items() if share}
+        self._max_drop, self._num_rows = auto.max_accuracy_drop, num_rows
+        self._z = NormalDist().inv_cdf(auto.confidence) * math.sqrt(1 + num_rows / num_test_rows)
 
-    def __init__(self, recipe: Recipe, auto: Auto, trained: Trained) -> None:
-        self._folder: Path | None = recipe.resolve(auto.state) if auto.state else None
-        start = hashlib.sha256(json.dumps([recipe.train.to_json(), recipe.quantize.to_json()]).encode())
-        for weights in trained.model.get_weights():
-            start.update(np.ascontiguousarray(weights).tobytes())
-        self._start = start.hexdigest()
+    def counts(self, figure: str) -> bool:
+        """Whether "stored", "raw" or "latency" is to be minimised."""
+        return figure in self._shares
 
-    def load(self, candidate: Candidate) -> Tried | None:
-        """What an earlier search found, None if it did not get there."""
-        path = self._path(candidate)
-        return Tried(**json.loads(path.read_text())) if path is not None and path.exists() else None
+    def drop(self, tried: Tried) -> float:
+        """Accuracy that is lost against the float model on the validation rows."""
+        return (tried.lost - tried.gained) / self._num_rows
 
-    def save(self, candidate: Candidate, tried: Tried) -> None:
-        """Keep what was found, whole or not at all."""
-        path = self._path(candidate)
-        if path is None:
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fields = {name: value for name, value in asdict(tried).items() if name != "cost"}
-        fresh = path.with_suffix(".new")
-        fresh.write_text(json.dumps(fields))
-        fresh.replace(path)
+    def margin(self, tried: Tried) -> float:
+        """How much more it may be on the test rows, with the recipe's confidence."""
+        changed, difference = tried.lost + tried.gained, tried.lost - tried.gained
+        return self._z * math.sqrt(max(0.0, changed - difference**2 / self._num_rows)) / self._num_rows
 
-    def _path(self, candidate: Candidate) -> Path | None:
-        if self._folder is None:
-            return None
-        key = json.dumps([self._start, candidate.name, candidate.scheme, candidate.settings.to_json()])
-        return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
+    def passes(self, tried: Tried) -> bool:
+        """Whether a candidate's accuracy is good enough."""
+        return not tried.problem and self.drop(tried) + self.margin(tried) <= self._max_drop
+
+    def cost(self, tried: Tried, floating: Tried) -> float:
+        """What is minimised, relative to the float model."""
+        if tried.problem:
+            return math.inf
+        return math.fsum(share * getattr(tried, name) / getattr(floating, name) for name, share in self._shares.items())
+
+    def promise(self, tried: Tried) -> float:
+        """The cost of what was only trained shortly, with what it lacks in accuracy; smaller is better."""
+        excess = max(0.0, self.drop(tried) - self._max_drop) / max(self._max_drop, _LEAST_DROP)
+        return tried.cost * (1 + excess)
+
+    def is_better(self, tried: Tried, than: Tried) -> bool:
+        """Whether one takes another's place: it passes alone, or both do and it costs less.
+
+        Of two that do not pass, the more accurate one. Where time counts, the difference must be a clear one.
+        """
+        if tried.passes != than.passes:
+            return tried.passes
+        if not tried.passes:
+            return tried.accuracy > than.accuracy
+        return tried.cost < than.cost * (_CLEARLY if self.counts("latency") else 1)
+
+    def pareto(self, tried: Sequence[Tried]) -> list[Tried]:
+        """Those that no other beats: as accurate, as small stored and raw, and better in one.
+
+        Time is a figure of its own only where it counts: it is the one that does not repeat.
+        """
+        names = ["stored", "raw", *(["latency"] if self.counts("latency") else [])]
+
+        def figures(each: Tried) -> tuple[float, ...]:
+            return (-each.accuracy, *(getattr(each, name) for name in names))
+
+        def beaten(each: Tried, by: Tried) -> bool:
+            pairs = list(zip(figures(by), figures(each), strict=True))
+            return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
+
+        ran = [each for each in tried if not each.problem]
+        return [each for each in ran if not any(beaten(each, other) for other in ran)]

@@ -1,0 +1,67 @@
+"""Measuring: a candidate of a search as it would ship: converted, run on the validation rows, timed, stored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litelambda.errors import TrainError
+from litelambda.sections import Recipe
+from litelambda.stages.candidates import Candidate
+from litelambda.stages.data import Dataset
+from litelambda.stages.evaluate import predicted_classes
+from litelambda.stages.interpreter import Reference
+from litelambda.stages.latency import measure_latency_us
+from litelambda.stages.quantize import quantize
+from litelambda.stages.storing import stored_size
+from litelambda.stages.train import Trained
+from litelambda.stages.trials import Tried
+
+_BATCH = 64
+
+
+class Measuring:
+    """Measures models on the validation rows, against the float model on the same rows.
+
+    Raises:
+        TrainError: there are none.
+    """
+
+    def __init__(self, recipe: Recipe, trained: Trained, data: Dataset) -> None:
+        if data.validation is None:
+            raise TrainError("compress.auto judges on validation rows: set data.validation_split")
+        self._recipe, self._data, self._rows = recipe, data, data.validation
+        batch = trained.model.inputs[0].shape[0] or 256
+        self._float_right = self._right(trained.model.predict(self._rows.x, batch_size=batch, verbose=0))
+
+    @property
+    def num_rows(self) -> int:
+        """How many validation rows there are."""
+        return len(self._rows)
+
+    def measure(self, candidate: Candidate, model: Any) -> Tried:
+        """Quantize a candidate's model and see what it is worth.
+
+        Raises:
+            ConversionError: the model cannot be converted.
+            VerificationError: the shipped runtime cannot run it.
+        """
+        settings = self._recipe.quantize.model_copy(update={"scheme": candidate.scheme})
+        rows = self._data.representative(settings.representative_samples, self._recipe.train.seed)
+        artifact = quantize(model, {model.inputs[0].name: rows}, settings).artifact
+        reference = Reference(artifact)
+        inputs = {reference.inputs[0].name: self._rows.x[:]}
+        outputs = reference.run_real(inputs, reference.safe_batch(inputs, min(_BATCH, len(self._rows))))
+        right = self._right(outputs[reference.outputs[0].name])
+        return Tried(
+            candidate.name,
+            candidate.scheme,
+            accuracy=float(right.mean()),
+            stored=stored_size(artifact),
+            raw=len(artifact),
+            latency=measure_latency_us(artifact),
+            lost=int((self._float_right & ~right).sum()),
+            gained=int((~self._float_right & right).sum()),
+        )
+
+    def _right(self, outputs: Any) -> Any:
+        return predicted_classes(outputs, self._recipe.train.from_logits) == self._rows.y

@@ -1,0 +1,87 @@
+"""What a search keeps on disk, so that one that was stopped goes on: figures and weights of every candidate."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from litelambda.compress_sections import Auto
+from litelambda.sections import Recipe
+from litelambda.stages.candidates import Candidate
+from litelambda.stages.layers import Array
+from litelambda.stages.train import Trained
+from litelambda.stages.trials import Tried
+
+_JUDGED_ANEW = ("cost", "passes")
+
+
+class State:
+    """The folder of `compress.auto.state`; remembers nothing where the recipe names none.
+
+    A candidate is known by all that decides on it: the trained weights, the recipe's other sections, its own steps and
+    those before. So a folder may serve several recipes, and a changed one finds nothing of the old.
+    """
+
+    def __init__(self, recipe: Recipe, auto: Auto, trained: Trained) -> None:
+        self._folder: Path | None = recipe.resolve(auto.state) if auto.state else None
+        sections = (recipe.data, recipe.train, recipe.quantize)
+        start = hashlib.sha256(json.dumps([section.to_json() for section in sections]).encode())
+        for weights in trained.model.get_weights():
+            start.update(np.ascontiguousarray(weights).tobytes())
+        self._start = start.hexdigest()
+
+    def load(self, candidate: Candidate) -> Tried | None:
+        """What an earlier search found, None if it did not get there."""
+        path = self._path(candidate, ".json")
+        return Tried(**json.loads(path.read_text())) if path is not None and path.exists() else None
+
+    def save(self, candidate: Candidate, tried: Tried) -> None:
+        """Keep what was found."""
+        fields = {name: value for name, value in asdict(tried).items() if name not in _JUDGED_ANEW}
+        self._write(self._path(candidate, ".json"), json.dumps(fields).encode())
+
+    def has_weights(self, candidate: Candidate) -> bool:
+        """Whether an earlier search trained it."""
+        path = self._path(candidate, ".npz")
+        return path is not None and path.exists()
+
+    def load_weights(self, candidate: Candidate) -> tuple[list[Array], dict[str, Any]] | None:
+        """The weights that an earlier search trained, and what its steps did."""
+        path = self._path(candidate, ".npz")
+        if path is None or not path.exists():
+            return None
+        with np.load(path) as arrays:
+            figures = json.loads(arrays["figures"].tobytes())
+            return [arrays[f"arr_{at}"] for at in range(len(arrays.files) - 1)], figures
+
+    def save_weights(self, candidate: Candidate, weights: list[Array], figures: Mapping[str, Any]) -> None:
+        """Keep a trained model."""
+        path = self._path(candidate, ".npz")
+        if path is None:
+            return
+        buffer = io.BytesIO()
+        np.savez(buffer, *weights, figures=np.frombuffer(json.dumps(figures).encode(), np.uint8))
+        self._write(path, buffer.getvalue())
+
+    def _write(self, path: Path | None, content: bytes) -> None:
+        """Whole or not at all."""
+        if path is None:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_name(path.name + ".new")
+        fresh.write_bytes(content)
+        fresh.replace(path)
+
+    def _path(self, candidate: Candidate, suffix: str) -> Path | None:
+        if self._folder is None:
+            return None
+        steps = [[each.scheme, each.rows, each.steps.to_json()] for each in candidate.lineage]
+        key = json.dumps([self._start, candidate.name, steps])
+        return self._folder / (hashlib.sha256(key.encode()).hexdigest()[:24] + suffix)
