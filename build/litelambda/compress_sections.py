@@ -69,8 +69,8 @@ class QuantizationAware(Section):
     bits: Bits = 4
     layer_bits: dict[str, Bits] = Field(default_factory=dict)
     """Other bits for some layers, by name."""
-    activations: bool = True
-    """Train with what layers make rounded to int8 as well."""
+    activations: bool = False
+    """Train with what layers make rounded to int8 as well; for models that lose accuracy when only they are."""
     epochs: PositiveInt = 4
     learning_rate: PositiveFloat | None = None
     exclude: list[str] = Field(default_factory=list)

@@ -21,6 +21,7 @@ from litelambda.stages.data import Dataset, load_data
 from litelambda.stages.evaluate import Evaluated, check_gate, evaluate
 from litelambda.stages.interpreter import to_codes
 from litelambda.stages.latency import measure_latency_us
+from litelambda.stages.layer_table import describe_layers
 from litelambda.stages.publish import REPORT_NAME, Description, Published, publish, save_keras
 from litelambda.stages.quantize import Quantized, quantize
 from litelambda.stages.report import HTML_NAME, make_html
@@ -44,6 +45,7 @@ class BuildResult:
         size_bytes: of the float flatbuffer, the artifact, and what is stored of it.
         seconds: how long each stage took.
         float_operators: operators of the artifact that compute in float.
+        note: why they do and what to change, or None where none does.
         batching: what was proven of running several rows at once.
     """
 
@@ -52,6 +54,7 @@ class BuildResult:
     size_bytes: Mapping[str, int]
     seconds: Mapping[str, float]
     float_operators: list[str]
+    note: str | None
     batching: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
@@ -66,6 +69,7 @@ class BuildResult:
             "published": True,
             "aliases": self.published.aliases,
             "float_ops": self.float_operators,
+            "note": self.note,
             "batching": dict(self.batching),
             "seconds": {name: round(seconds, 2) for name, seconds in self.seconds.items()},
         }
@@ -76,11 +80,13 @@ class BuildResult:
         figures = ", ".join(f"{name} {before[name]:.4g} (float) {after[name]:.4g} (quantized)" for name in before)
         share = self.size_bytes["quantized"] / self.size_bytes["float"]
         aliases = ", ".join(self.published.aliases) or "no alias"
+        note = f"{self.note}\n" if self.note else ""
         return (
             f"{self.published.model} version {self.published.version} ({aliases}) in {self.published.url}\n"
             f"{figures} on {self.metrics['num_examples']:,} test rows\n"
             f"{self.size_bytes['quantized']:,} bytes, {share:.1%} of the float model's {self.size_bytes['float']:,}; "
             f"{self.size_bytes['stored']:,} stored\n"
+            f"{note}"
             f"built in {sum(self.seconds.values()):.1f} s"
         )
 
@@ -136,6 +142,9 @@ def build(recipe: Recipe, store_url: str, reporter: Reporter) -> BuildResult:
         description = _describe(recipe, data, quantized, evaluated, verified)
         stored = store_form(quantized.artifact, recipe.publish)
         report = _report(trained, compressed, evaluated, description, stored) | {"seconds": seconds}
+        report["layers"] = describe_layers(
+            compressed.model, compressed.figures, quantized.scheme, quantized.weight_bits
+        )
         report["latency_us"] = {
             "float": measure_latency_us(quantized.float_artifact),
             "quantized": measure_latency_us(quantized.artifact),
@@ -154,6 +163,7 @@ def build(recipe: Recipe, store_url: str, reporter: Reporter) -> BuildResult:
         {**description.size_bytes, "stored": len(stored.content)},
         seconds,
         quantized.float_operators,
+        quantized.note,
         verified.batching,
     )
 

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
 from litelambda.compress_sections import Compress
 from litelambda.errors import TrainError
 from litelambda.recipe import Recipe, load_recipe
+from litelambda.sections import Quantize
+from litelambda.stages.activations import fake_quantized, ranges
 from litelambda.stages.backend import load_keras
 from litelambda.stages.compress import Compressed, apply_steps
 from litelambda.stages.convert import Conversion, _convert
 from litelambda.stages.data import Dataset, load_data
 from litelambda.stages.export import export
 from litelambda.stages.fitting import seed_everything
-from litelambda.stages.flatbuffer import float_operators, weight_codes
+from litelambda.stages.flatbuffer import float_operators, weight_codes, weight_sparsity
 from litelambda.stages.grids import even_codes, shared_codes, snap
 from litelambda.stages.interpreter import Reference
+from litelambda.stages.layer_table import describe_layers
 from litelambda.stages.layers import as_matrix, read
 from litelambda.stages.pruning import keep_largest, sparsity_at
 from litelambda.stages.storing import stored_size
@@ -104,6 +108,25 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Trial:
     return make_trial(tmp_path_factory.mktemp("pictures"), "cnn", settings, [14, 14, 1], 2)
 
 
+def operators(artifact: bytes) -> list[str]:
+    """The names of a flatbuffer's operators."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(bytearray(artifact), 0))
+    names = {value: name for name, value in vars(schema.BuiltinOperator).items()}
+    return [names[model.operatorCodes[each.opcodeIndex].builtinCode] for each in model.subgraphs[0].operators]
+
+
+def activation_ranges(artifact: bytes) -> list[list[float]]:
+    """What each activation's int8 grid spans, in the order of the operators; inputs and outputs in float have none."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(bytearray(artifact), 0))
+    graph = model.subgraphs[0]
+    grids = [graph.tensors[each.outputs[0]].quantization for each in graph.operators]
+    return [
+        [float(grid.scale[0] * (end - grid.zeroPoint[0])) for end in (-128, 127)]
+        for grid in grids
+        if grid is not None and grid.scale is not None
+    ]
+
+
 def kernel(compressed: Compressed, name: str) -> Any:
     layer = compressed.model.get_layer(name)
     return as_matrix(layer, read(layer.kernel))
@@ -158,6 +181,100 @@ def test_quantization_aware_training_ends_on_its_grid(digits: Trial, tmp_path: P
     assert accuracy > digits.accuracy(digits.trained.model) - 0.05
 
 
+def test_activations_are_on_their_int8_grid_while_training(digits: Trial, tmp_path: Path) -> None:
+    """Trained with rounded activations, the artifact has the same ranges, no trace of the rounding, and is as good."""
+    trained = digits.compress(quantization_aware={"bits": 8, "epochs": 2, "activations": True}, distillation={})
+    ranges = trained.figures["quantization_aware"]["activation_ranges"]
+    assert list(ranges) == ["input", "dense_1", "output_sum"]
+    assert [layer.name for layer in trained.model.layers] == [layer.name for layer in digits.trained.model.layers]
+    artifact = digits.convert(trained.model, tmp_path)
+    assert set(operators(artifact)) == {"QUANTIZE", "FULLY_CONNECTED", "SOFTMAX", "DEQUANTIZE"}
+    calibrated = activation_ranges(artifact)
+    assert len(calibrated) == 4  # the softmax's is fixed
+    for trained_for, ships in zip(ranges.values(), calibrated, strict=False):
+        assert trained_for == pytest.approx(ships, abs=0.2 * (trained_for[1] - trained_for[0]))
+    outputs = Reference(artifact).run_real({"input": digits.data.test.x}, 1)["output"]
+    accuracy = float(np.mean(outputs.argmax(axis=1) == digits.data.test.y))
+    assert accuracy > digits.accuracy(digits.trained.model) - 0.02
+
+
+def test_fake_quantized_activations_take_256_values(pictures: Trial) -> None:
+    """Behind each operator at most 256 values, and none before what is fused into it."""
+    keras = load_keras()
+    model = pictures.trained.model
+    copy, quantizers = fake_quantized(model)
+    assert list(quantizers) == ["input", "activation_1", "activation_2", "dense_1", "output_sum"]
+    rows = pictures.data.train.x[:512]
+    copy(rows, training=True)  # sees the ranges
+    watched = keras.Model(copy.inputs, [quantizer.output for quantizer in quantizers.values()])
+    for found, (low, high) in zip(watched.predict(rows, verbose=0), ranges(quantizers).values(), strict=True):
+        steps = found.astype(np.float64) / ((high - low) / 255)
+        assert np.abs(steps - np.round(steps)).max() < 0.01
+        assert 50 < len(np.unique(np.round(steps))) <= 256
+
+
+def test_learning_goes_through_the_rounding(digits: Trial) -> None:
+    """Weights move although what they make is rounded, and an activation that is zero throughout does no harm."""
+    keras = load_keras()
+    silent = keras.models.clone_model(digits.trained.model)
+    silent.set_weights(digits.trained.model.get_weights())
+    silent.get_layer("dense_1").bias.assign(np.full(32, -1e3))
+    trial = Trial(digits.recipe, digits.data, Trained(silent, {}))
+    for start, moves in ((digits, True), (trial, False)):
+        trained = start.compress(quantization_aware={"bits": 8, "epochs": 1, "activations": True})
+        before, after = (read(each.get_layer("dense_1").kernel) for each in (start.trained.model, trained.model))
+        assert np.isfinite(trained.figures["quantization_aware"]["history"]["loss"]).all()
+        assert (np.abs(after - before).max() > 0.02) == moves
+
+
+def test_layers_that_ship_in_int4_train_on_its_grid(digits: Trial) -> None:
+    """The weights of a layer for native int4 are sevenths of their channel's largest."""
+    recipe = digits.recipe.model_copy(update={"quantize": Quantize(int4=["dense_1"])})
+    trained = Trial(recipe, digits.data, digits.trained).compress(quantization_aware={"bits": 8, "epochs": 1})
+    assert trained.figures["quantization_aware"]["bits"] == {"dense_1": 4, "output": 8}
+    matrix = kernel(trained, "dense_1")
+    sevenths = 7 * matrix / np.abs(matrix).max(axis=0)
+    assert np.abs(sevenths - np.round(sevenths)).max() < 1e-5
+    assert len(np.unique(np.round(sevenths))) == 15
+    assert even_codes(3, int4=True).tolist() == [code * 127 / 7 for code in (-7, -5, -2, 0, 2, 5, 7)]
+
+
+def test_no_step_looks_at_the_test_rows(digits: Trial) -> None:
+    """Everything is trained, pruned, clustered and calibrated without the test split."""
+    blind = Trial(digits.recipe, replace(digits.data, test=cast(Any, None)), digits.trained)
+    blind.compress(
+        structured={"sparsity": 0.25, "epochs": 0},
+        low_rank={"rank": 8, "epochs": 0},
+        pruning={"final_sparsity": 0.5, "scores": "wanda", "epochs": 1},
+        clustering={"epochs": 0},
+        distillation={},
+    )
+
+
+def test_the_reasons_for_leaving_layers_alone(pictures: Trial) -> None:
+    """Each step says which layers it did not touch, and why: by name, by size, the first convolution, no kernel."""
+    done = pictures.compress(
+        exclude=["dense_1"],
+        structured={"sparsity": 0.25, "epochs": 0},
+        low_rank={"rank": 8, "epochs": 0, "min_weights": 500},
+        pruning={"final_sparsity": 0.5, "epochs": 1},
+    )
+    excluded = {step: figures["excluded"] for step, figures in done.figures.items()}
+    norms = dict.fromkeys(("norm_1", "norm_2"), "BatchNormalization has no kernel of its own")
+    assert excluded["structured"] == {
+        "dense_1": "named in exclude", **norms, "output": "its units lead to more, or less, than one other kernel"
+    }  # fmt: skip
+    assert excluded["low_rank"]["conv_1"] == "54 weights are fewer than min_weights = 500"
+    assert excluded["pruning"]["conv_1"].startswith("the first convolution")
+    assert done.figures["pruning"]["sparsity"].keys() == {"conv_2_inner", "conv_2", "output"}
+    table = {row["layer"]: row for row in describe_layers(done.model, done.figures, "int8", {"output": 4})}
+    assert (table["conv_1"]["bits"], table["output"]["bits"]) == (8, 4)
+    assert table["conv_2"]["rank"] == 8
+    assert table["conv_1"]["units"] == (8, 6)
+    assert table["output"]["zeros"] == pytest.approx(0.5, abs=0.01)
+    assert table["dense_1"]["left_out"] == dict.fromkeys(done.figures, "named in exclude")
+
+
 def test_bits_can_differ_by_layer_and_layers_can_be_left_out(digits: Trial) -> None:
     """`layer_bits` and `exclude` do what they say, and refuse names that the model lacks."""
     trained = digits.compress(quantization_aware={"bits": 3, "layer_bits": {"output": 5}, "epochs": 1})
@@ -188,11 +305,15 @@ def test_shared_codes_hold_zero_and_both_ends() -> None:
     assert np.allclose(snapped[:, 0], [0.9, -0.9 * 32 / 127, 0])
 
 
-def test_zeros_of_pruning_outlive_the_grid(digits: Trial) -> None:
-    """Quantization-aware training after pruning keeps at least the zeros that pruning made."""
+def test_zeros_of_pruning_outlive_the_grid(digits: Trial, tmp_path: Path) -> None:
+    """Quantization-aware training keeps the zeros that pruning made; the artifact has them, in no sparse encoding."""
     both = digits.compress(pruning={"final_sparsity": 0.7, "epochs": 1}, quantization_aware={"bits": 4, "epochs": 1})
     assert float(np.mean(kernel(both, "dense_1") == 0)) >= both.figures["pruning"]["sparsity"]["dense_1"]
     assert both.figures["quantization_aware"]["distinct_values"]["dense_1"] <= 15
+    artifact = digits.convert(both.model, tmp_path)
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(bytearray(artifact), 0))
+    assert weight_sparsity(artifact) > 0.65
+    assert all(tensor.sparsity is None for tensor in model.subgraphs[0].tensors)
 
 
 def test_low_rank_makes_the_model_smaller(digits: Trial, tmp_path: Path) -> None:
@@ -295,7 +416,7 @@ def test_the_same_seed_gives_the_same_bytes(digits: Trial, tmp_path: Path) -> No
         compressed = digits.compress(
             low_rank={"rank": 16, "epochs": 0},
             pruning={"final_sparsity": 0.75, "scores": "wanda", "scope": "global", "epochs": 1},
-            quantization_aware={"bits": 4, "epochs": 1},
+            quantization_aware={"bits": 4, "epochs": 1, "activations": True},
             distillation={},
         )
         artifacts.append(digits.convert(compressed.model, tmp_path / name))

@@ -21,13 +21,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from litelambda.errors import ConversionError, TrainError
+from litelambda.errors import ConversionError
 from litelambda.processes import describe_exit, exit_with_parent, run_child
 from litelambda.stages.backend import load_keras
 from litelambda.stages.convert import SIGNATURE
 from litelambda.stages.flatbuffer import fully_connected, read_signatures
 from litelambda.stages.latency import measure_latency_us
-from litelambda.stages.layers import kernels, read
+from litelambda.stages.layers import layers_with_kernel, read
 
 _FLOOR = 1e-4
 """The least largest weight of an output channel, as a share of the tensor's: an empty one has no usable scale."""
@@ -62,7 +62,7 @@ def layers_for_int4(model: Any, in_float: bytes, wanted: Sequence[str] | Literal
         ConversionError: a named layer is not in the model, or does not become a fully connected operator.
     """
     keras = load_keras()
-    dense = {name: layer for name, layer in _kernels(model).items() if isinstance(layer, keras.layers.Dense)}
+    dense = {name: layer for name, layer in layers_with_kernel(model).items() if isinstance(layer, keras.layers.Dense)}
     found = fully_connected(in_float, {name: read(layer.kernel).T for name, layer in dense.items()})
     if wanted == "auto":
         return found
@@ -79,7 +79,7 @@ def layers_for_int4(model: Any, in_float: bytes, wanted: Sequence[str] | Literal
 
 def weight_bits(model: Any, in_int4: Mapping[str, Any]) -> dict[str, int]:
     """The bits that each layer's weights ship in."""
-    return {name: 4 if name in in_int4 else 8 for name in _kernels(model)}
+    return {name: 4 if name in in_int4 else 8 for name in layers_with_kernel(model)}
 
 
 def to_int4(
@@ -128,13 +128,6 @@ def is_slower(candidate: bytes, than: bytes) -> bool:
     """Whether the shipped runtime takes longer for one artifact's row than for another's."""
     taken = [(measure_latency_us(candidate), measure_latency_us(than)) for _ in range(_ROUNDS)]
     return min(first for first, _ in taken) > _SAME * min(second for _, second in taken)
-
-
-def _kernels(model: Any) -> dict[str, Any]:
-    try:
-        return kernels(model)
-    except TrainError:  # there is no kernel at all
-        return {}
 
 
 def _main(job: _Job) -> None:

@@ -17,8 +17,17 @@ from litelambda.stages.backend import load_keras
 Array = NDArray[Any]
 
 
+def layers_with_kernel(model: Any) -> dict[str, Any]:
+    """The layers with a kernel of rank two or more, by name."""
+    return {
+        layer.name: layer
+        for layer in model._flatten_layers(include_self=False)
+        if getattr(layer, "kernel", None) is not None and len(layer.kernel.shape) > 1
+    }
+
+
 def kernels(model: Any, exclude: Iterable[str] = (), step: str = "") -> dict[str, Any]:
-    """The layers with a kernel of rank two or more, by name; biases and norms are nobody's to compress.
+    """The layers to work on: those with a kernel; biases and norms are nobody's to compress.
 
     Args:
         model: the Keras model.
@@ -28,11 +37,7 @@ def kernels(model: Any, exclude: Iterable[str] = (), step: str = "") -> dict[str
     Raises:
         TrainError: an excluded layer does not exist, or none is left.
     """
-    found = {
-        layer.name: layer
-        for layer in model._flatten_layers(include_self=False)
-        if getattr(layer, "kernel", None) is not None and len(layer.kernel.shape) > 1
-    }
+    found = layers_with_kernel(model)
     unknown = [name for name in exclude if name not in found]
     if unknown:
         raise TrainError(f"{step}.exclude: no layer {', '.join(unknown)}; layers with a kernel are {', '.join(found)}")
@@ -44,11 +49,11 @@ def kernels(model: Any, exclude: Iterable[str] = (), step: str = "") -> dict[str
 
 def left_out(model: Any, exclude: Iterable[str]) -> dict[str, str]:
     """Why the layers with weights that `kernels` does not give are left alone."""
-    found, named = kernels(model), set(exclude)
-    reasons = {name: "named in exclude" for name in found if name in named}
-    for layer in model._flatten_layers(include_self=False, recursive=True):
+    found = layers_with_kernel(model)
+    reasons = dict.fromkeys((name for name in exclude if name in found), "named in exclude")
+    for layer in model._flatten_layers(include_self=False):
         if layer.weights and layer.name not in found and not hasattr(layer, "layers"):
-            reasons[layer.name] = f"a {type(layer).__name__} has no kernel of its own"
+            reasons[layer.name] = f"{type(layer).__name__} has no kernel of its own"
     return reasons
 
 

@@ -33,7 +33,7 @@ def make_html(report: Mapping[str, Any]) -> bytes:
         _section("Accuracy", _accuracy(report)),
         _section("Size", _sizes(report)),
         _section("Training", _training(report)),
-        _section("Layers", _layers(report["compress"])),
+        _section("Layers", _layers(report.get("layers", []))),
         _section("Search", _search(report["compress"].get("auto"))),
         _section("Confusion on the test rows", _confusion(report)),
         _section("Time", _table(("stage", "seconds"), [(k, f"{v:.1f}") for k, v in report["seconds"].items()])),
@@ -112,16 +112,23 @@ def _training(report: Mapping[str, Any]) -> str:
     return _figure(charts.curves(history)) + text
 
 
-def _layers(figures: Mapping[str, Any]) -> str:
-    columns = {
-        "zeros": figures.get("pruning", {}).get("sparsity", {}),
-        "codes": (figures.get("quantization_aware") or figures.get("clustering") or {}).get("distinct_values", {}),
-        "rank": figures.get("low_rank", {}).get("ranks", {}),
-        "units": figures.get("structured", {}).get("units", {}),
-    }
-    names = list(dict.fromkeys(name for column in columns.values() for name in column))
-    rows = [(name, *(_cell(column.get(name)) for column in columns.values())) for name in names]
-    return _table(("layer", *columns), rows) if rows else ""
+def _layers(layers: Sequence[Mapping[str, Any]]) -> str:
+    """What became of each layer; columns that no layer has are left out."""
+    columns = ("type", "shape", "bits", "grid", "codes", "zeros", "rank", "units")
+    shown = [column for column in columns if any(column in layer for layer in layers)]
+    rows = [
+        (layer["layer"], *(_cell(column, layer.get(column)) for column in shown), _reasons(layer["left_out"]))
+        for layer in layers
+    ]
+    return _table(("layer", *shown, "left alone by"), rows) if rows else ""
+
+
+def _reasons(by_step: Mapping[str, str]) -> str:
+    """The steps that left a layer alone, those with the same reason together."""
+    steps: dict[str, list[str]] = {}
+    for step, reason in by_step.items():
+        steps.setdefault(reason, []).append(step.replace("_", " "))
+    return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in steps.items())
 
 
 def _search(auto: Mapping[str, Any] | None) -> str:
@@ -146,12 +153,14 @@ def _confusion(report: Mapping[str, Any]) -> str:
     return _figure(charts.confusion(matrix, report["labels"])) if matrix else ""
 
 
-def _cell(value: object) -> str:
-    if isinstance(value, float):
+def _cell(column: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if column == "zeros":
         return f"{value:.1%}"
     if isinstance(value, list | tuple):
-        return " → ".join(map(str, value))
-    return "" if value is None else str(value)
+        return (" → " if column == "units" else " x ").join(map(str, value))
+    return str(value)
 
 
 def _section(title: str, content: str) -> str:
