@@ -17,7 +17,7 @@ from litelambda.sections import Quantize
 from litelambda.stages.backend import load_keras, load_tensorflow, native_stderr_held_back
 from litelambda.stages.convert import SIGNATURE, Conversion, convert
 from litelambda.stages.flatbuffer import Signature, Tensor, float_operators, read_signatures
-from litelambda.stages.quantize import Quantized, quantize
+from litelambda.stages.quantize import Quantized, explain_float, quantize
 
 Rows = dict[str, NDArray[Any]]
 
@@ -97,12 +97,15 @@ def _read_keras(path: Path, representative: Path | None) -> tuple[Quantized, Row
             model = keras.models.load_model(path, compile=False)
     except Exception as error:
         raise ConversionError(
-            f"Keras cannot load {path}: {type(error).__name__}: {str(error).strip().splitlines()[0][:300]}"
+            f"Keras cannot load {path}: {type(error).__name__}: {str(error).strip().splitlines()[0][:300]}\n"
+            "A model with Lambda layers or classes of its own is imported as a SavedModel, which needs none of its "
+            "code: write it with model.export(FOLDER)"
         ) from error
     if not getattr(model, "inputs", None):
         raise ConversionError(f"{path}: {type(model).__name__} is neither a Functional nor a Sequential model")
     shapes = {tensor.name: tuple(tensor.shape) for tensor in model.inputs}
-    rows = _read_rows(representative, shapes) if representative is not None else None
+    dtypes = {tensor.name: tensor.dtype for tensor in model.inputs}
+    rows = _read_rows(representative, shapes, dtypes) if representative is not None else None
     settings = Quantize() if rows is not None else Quantize(scheme="float32")
     noise = {name: np.zeros((1, *(size or 1 for size in shape[1:])), np.float32) for name, shape in shapes.items()}
     return quantize(model, rows if rows is not None else noise, settings), rows
@@ -111,8 +114,8 @@ def _read_keras(path: Path, representative: Path | None) -> tuple[Quantized, Row
 def _read_saved_model(path: Path, representative: Path | None) -> tuple[Quantized, Rows | None]:
     with tempfile.TemporaryDirectory(prefix="litelambda-") as scratch:
         folder = Path(scratch)
-        shapes = _export_again(path, folder / "model")
-        rows = _read_rows(representative, shapes) if representative is not None else None
+        shapes, dtypes = _export_again(path, folder / "model")
+        rows = _read_rows(representative, shapes, dtypes) if representative is not None else None
         subject = f"the SavedModel {path}"
         jobs = [Conversion(subject, str(folder / "model"), str(folder / "float.tflite"))]
         if rows is not None:
@@ -127,14 +130,16 @@ def _read_saved_model(path: Path, representative: Path | None) -> tuple[Quantize
         artifact, in_float = Path(jobs[-1].output).read_bytes(), Path(jobs[0].output).read_bytes()
     operators = float_operators(artifact)
     signature = next(each for each in read_signatures(artifact) if each.key == SIGNATURE)
-    note = f"TFLite has no int8 kernel for {', '.join(operators)}: computed in float32" if operators else None
-    if rows is None:
-        note = "not quantized: imported without representative rows"
+    note = explain_float(operators) if rows is not None else "not quantized: imported without representative rows"
     return Quantized(artifact, in_float, signature, jobs[-1].scheme, "float32", operators, note), rows
 
 
-def _export_again(path: Path, folder: Path) -> dict[str, tuple[int | None, ...]]:
-    """Copy a SavedModel's default signature under the name that the converter is told; its inputs' shapes by name."""
+def _export_again(path: Path, folder: Path) -> tuple[dict[str, tuple[int | None, ...]], dict[str, str]]:
+    """Copy a SavedModel's default signature under the name that the converter is told.
+
+    Returns:
+        Its inputs' shapes and dtypes by name.
+    """
     tf = load_tensorflow()
     try:
         with native_stderr_held_back():
@@ -158,10 +163,10 @@ def _export_again(path: Path, folder: Path) -> dict[str, tuple[int | None, ...]]
     )
     with native_stderr_held_back():
         tf.saved_model.save(module, str(folder), signatures={SIGNATURE: module.predict})
-    return {name: tuple(specs[name].shape) for name in names}
+    return {name: tuple(specs[name].shape) for name in names}, {name: specs[name].dtype.name for name in names}
 
 
-def _read_rows(path: Path, shapes: Mapping[str, tuple[int | None, ...]]) -> Rows:
+def _read_rows(path: Path, shapes: Mapping[str, tuple[int | None, ...]], dtypes: Mapping[str, str]) -> Rows:
     """Representative rows by input name: .npy for a model of one input, .npz with an array for each, or only one."""
     try:
         with np.load(path, allow_pickle=False) if path.suffix == ".npz" else _single(path) as arrays:
@@ -185,7 +190,7 @@ def _read_rows(path: Path, shapes: Mapping[str, tuple[int | None, ...]]) -> Rows
             or any(wanted not in (None, size) for wanted, size in zip(shape[1:], row, strict=True))
         ):
             raise DataError(f"{path}: {name!r} has shape {list(found[name].shape)}, expected rows of {list(shape[1:])}")
-    return {name: found[name].astype(np.float32) for name in shapes}
+    return {name: found[name].astype(dtypes[name]) for name in shapes}
 
 
 class _single:  # noqa: N801 - a context manager, read as a function

@@ -97,7 +97,9 @@ def test_operators_without_int8_kernel_are_reported() -> None:
     model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Dense(8, "elu")(inputs)))
     quantized = quantize(model, rows_for(model), Quantize())
     assert quantized.float_operators == ["ELU"]
-    assert quantized.note == "TFLite has no int8 kernel for ELU: computed in float32"
+    assert (quantized.note or "").startswith(
+        "TFLite has no int8 kernel for ELU: computed in float32. What to change: ELU"
+    )
 
 
 def test_an_unknown_operator_is_named() -> None:
@@ -113,18 +115,9 @@ def test_an_unknown_operator_is_named() -> None:
 def test_a_crash_of_the_converter_names_the_layer() -> None:
     """A segmentation fault inside TensorFlow is an error that says which layer causes it."""
     keras = load_keras()
-    inputs = keras.Input(batch_shape=(1, 5, 4), name="x")
+    inputs = keras.Input(batch_shape=(1, 300, 4), name="x")  # too many steps to be unrolled
     model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.LSTM(6, name="memory")(inputs)))
     with pytest.raises(ConversionError, match=r"crashed \(SIG.*layer 'memory' \(LSTM\) crashes it on its own"):
-        quantize(model, rows_for(model), Quantize())
-
-
-def test_a_recurrent_layer_over_a_dynamic_batch_is_told_to_unroll() -> None:
-    """The converter's obscure TensorList error becomes the advice that helps."""
-    keras = load_keras()
-    inputs = keras.Input((5, 4), name="x")
-    model = keras.Model(inputs, keras.layers.LSTM(6)(inputs))
-    with pytest.raises(ConversionError, match="unroll=True"):
         quantize(model, rows_for(model), Quantize())
 
 

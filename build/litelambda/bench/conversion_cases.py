@@ -17,6 +17,7 @@ from litelambda.errors import UsageError
 
 ARCHITECTURES = "keras.applications"
 _LAYER_ROWS = 32
+_OPEN_SIZE = 12
 _IMAGE_ROWS = 8
 _DEFAULT_SIDE = 224
 _SIDES = {
@@ -69,7 +70,7 @@ class Case:
         noise = np.random.default_rng(0)
         rows: dict[str, NDArray[Any]] = {}
         for tensor in model.inputs:
-            shape = (self.num_rows, *tensor.shape[1:])
+            shape = (self.num_rows, *(size or _OPEN_SIZE for size in tensor.shape[1:]))
             if tensor.dtype == "string":
                 rows[tensor.name] = noise.choice(WORDS, shape).astype(object)
             elif tensor.dtype.startswith("int"):
@@ -110,9 +111,8 @@ def _architecture(name: str) -> Case:
     side = _SIDES.get(name, _DEFAULT_SIDE)
 
     def make(keras: Any) -> Any:
-        return getattr(keras.applications, name)(
-            weights=None, input_shape=(side, side, 3), classifier_activation=None, name=name.lower()
-        )
+        architecture = getattr(keras.applications, name)
+        return architecture(weights=None, input_shape=(side, side, 3), classifier_activation=None)
 
     largest = 255.0 if name.startswith(_TAKES_BYTES) else 1.0
     return Case(name, ARCHITECTURES, make, largest, _IMAGE_ROWS)

@@ -59,7 +59,7 @@ def convert_case(case: Case) -> dict[str, Any]:
 
 
 def _settle_batch_norms(keras: Any, model: Any, rows: Mapping[str, NDArray[Any]]) -> None:
-    """Give the batch norms the statistics of these rows: else the values in a deep random network die out or explode."""
+    """Give the batch norms these rows' statistics: else the values in a deep random network die out or explode."""
     norms = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
     if not norms:
         return

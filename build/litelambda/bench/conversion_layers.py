@@ -12,7 +12,9 @@ WORDS = ("ant", "bee", "cat", "dog", "elk", "fox", "gnu", "hen")
 _VECTOR, _SEQUENCE, _IMAGE, _VOLUME = (16,), (12, 8), (16, 16, 4), (6, 6, 6, 2)
 
 
-def _stack(keras: Any, shape: tuple[int, ...], *layers: Any, dtype: str = "float32", batch: int | None = None) -> Any:
+def _stack(
+    keras: Any, shape: tuple[int | None, ...], *layers: Any, dtype: str = "float32", batch: int | None = None
+) -> Any:
     return keras.Sequential([keras.Input(shape, batch_size=batch, dtype=dtype, name="x"), *layers])
 
 
@@ -33,16 +35,20 @@ def _normalization(name: str, **kwargs: Any) -> Make:
     )
 
 
-def _recurrent(name: str, batch: int | None = None, **kwargs: Any) -> Make:
+def _recurrent(name: str, steps: int | None = 12, batch: int | None = None, **kwargs: Any) -> Make:
     def make(keras: Any) -> Any:
-        return _stack(keras, _SEQUENCE, getattr(keras.layers, name)(8, **kwargs), keras.layers.Dense(4), batch=batch)
+        return _stack(keras, (steps, 8), getattr(keras.layers, name)(8, **kwargs), keras.layers.Dense(4), batch=batch)
 
     return make
 
 
 def _bidirectional(keras: Any) -> Any:
     layers = keras.layers
-    return _stack(keras, _SEQUENCE, layers.Bidirectional(layers.LSTM(8, unroll=True)), layers.Dense(4))
+    return _stack(keras, _SEQUENCE, layers.Bidirectional(layers.LSTM(8)), layers.Dense(4))
+
+
+def _masked(keras: Any) -> Any:
+    return _stack(keras, _SEQUENCE, keras.layers.Masking(), keras.layers.LSTM(8), keras.layers.Dense(4))
 
 
 def _time_distributed(keras: Any) -> Any:
@@ -138,12 +144,6 @@ def _integers(name: str, **kwargs: Any) -> Make:
     )
 
 
-_RECURRENT = {
-    f"{name}, {kind}": _recurrent(name, **arguments)
-    for name in ("SimpleRNN", "LSTM", "GRU")
-    for kind, arguments in (("unroll=True", {"unroll": True}), ("any batch", {}), ("batch of 1", {"batch": 1}))
-}
-
 LAYERS: dict[str, dict[str, Make]] = {
     "dense and convolutions": {
         "Dense": _layer("Dense", _VECTOR, 8, activation="relu"),
@@ -207,8 +207,17 @@ LAYERS: dict[str, dict[str, Make]] = {
     },
     "sequences": {
         "Embedding": _embedding,
-        **_RECURRENT,
-        "Bidirectional(LSTM), unroll=True": _bidirectional,
+        "SimpleRNN": _recurrent("SimpleRNN"),
+        "GRU": _recurrent("GRU"),
+        "LSTM": _recurrent("LSTM"),
+        "LSTM, unroll=True": _recurrent("LSTM", unroll=True),
+        "LSTM, batch of 1": _recurrent("LSTM", batch=1),
+        "LSTM, sequence of any length": _recurrent("LSTM", None),
+        "LSTM, 300 steps, any batch": _recurrent("LSTM", 300),
+        "LSTM, 300 steps, batch of 1": _recurrent("LSTM", 300, batch=1),
+        "LSTM, stateful": _recurrent("LSTM", batch=1, stateful=True),
+        "LSTM after Masking": _masked,
+        "Bidirectional(LSTM)": _bidirectional,
         "ConvLSTM2D": _layer("ConvLSTM2D", (3, 8, 8, 2), 4, 3),
         "Attention": _attention("Attention"),
         "AdditiveAttention": _attention("AdditiveAttention"),

@@ -5,22 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from litelambda.stages.advice import FLOAT_ADVICE
+from litelambda.stages.unroll import MAX_STEPS
+
 _HEADINGS = (
     "model", "int8", "stayed float", "kB float → int8", "difference", "µs float → int8", "speed-up", "many rows at once"
 )  # fmt: skip
 _INTRODUCTION = """# What converts to int8
 
-Made by `{command}`; do not edit. {versions}; {cpu}.
+Made by `{command}`; do not edit. {versions}.
 
-Each model has random weights and goes through the stages of `litelambda build` and `import`: quantized to int8 with float32 edges,
-verified in the runtime that ships, in a process of its own. What differs with trained weights is the accuracy, not what converts.
+Each model has random weights and goes through the stages of `litelambda build` and `litelambda import`: quantized to
+int8 with float32 edges, verified in the runtime that ships, in a process of its own. Recurrent layers are unrolled by
+these stages where a sequence has a fixed length of at most {max_steps} steps. Trained weights change the accuracy, not
+what converts.
 
-- **int8**: *yes*; *partly*, where operators stayed float; *no*, with the message below the table and the scheme that works instead.
-- **stayed float**: operators that compute in float32, and how many; what to change is at the end.
+- **int8**: *yes*; *partly*, where operators stayed float; *no*, with the scheme that works, and the reason below.
+- **stayed float**: operators that compute in float32, and how many; what to change is [at the end](#what-to-change).
 - **difference**: the largest between the float and the int8 model on random rows, as a share of the output's range.
-- **µs**: one row in the shipped runtime, one thread, the fastest of several measurements on a machine that had other work too. Compare them
-  within a row. int8 is not always faster: measure your own model.
-- **many rows at once**: whether rows in a batch gave the bits that they give one by one, and so whether a server may batch them.
+- **µs**: one row in the shipped runtime, one thread, the fastest of several measurements on a machine with other work
+  ({cpu}). Compare them within a row. int8 is not always faster: measure your own model.
+- **many rows at once**: whether rows in a batch gave, bit for bit, what they give one by one; else they run one by one.
 """
 
 
@@ -36,6 +41,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         _INTRODUCTION.format(
             command="litelambda bench conversion --markdown build/CONVERSION.md",
             versions=f"{tools}, Python {python}",
+            max_steps=MAX_STEPS,
             cpu=result["machine"]["cpu"],
         )
     ]
@@ -43,7 +49,22 @@ def markdown(result: Mapping[str, Any]) -> str:
     for name, row in result["cases"].items():
         families.setdefault(row["family"], {})[name] = row
     parts += [_family(title, rows) for title, rows in families.items()]
-    return "\n".join(parts)
+    return "\n".join([*parts, _advice(result["cases"])])
+
+
+def _advice(rows: Mapping[str, Any]) -> str:
+    """What to change for each operator that stayed float, and which models it is for."""
+    owners: dict[str, list[str]] = {}
+    for name, row in rows.items():
+        for operator in row.get("float_ops", {}):
+            owners.setdefault(operator, []).append(name)
+    lines = [
+        _line([operator, ", ".join(names), FLOAT_ADVICE.get(operator, "")])
+        for operator, names in sorted(owners.items())
+    ]
+    return "\n".join(
+        ["## What to change", "", _line(["stayed float", "in", "what to change"]), "| --- | --- | --- |", *lines]
+    )
 
 
 def _family(title: str, rows: Mapping[str, Any]) -> str:
@@ -79,11 +100,11 @@ def _cells(name: str, row: Mapping[str, Any]) -> list[str]:
     return [
         name,
         "partly" if operators else "yes",
-        ", ".join(f"{operator} ×{count}" if count > 1 else operator for operator, count in operators.items()),
+        ", ".join(f"{count} {operator}" for operator, count in operators.items()),
         f"{_short(size['float'] / 1000)} → {_short(size['int8'] / 1000)}",
         f"{row['difference']['of_range']:.1%}",
         f"{_short(latency['float'])} → {_short(latency['int8'])}",
-        f"{latency['float'] / latency['int8']:.1f}×",
+        f"{latency['float'] / latency['int8']:.1f}",
         "yes" if row["batching"]["dynamic"] else "no",
     ]
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,9 +23,12 @@ from numpy.typing import NDArray
 
 from litelambda.errors import ConversionError
 from litelambda.processes import describe_exit, exit_with_parent, run_child
+from litelambda.stages.advice import on_missing
 from litelambda.stages.backend import load_tensorflow
+from litelambda.stages.unroll import MAX_STEPS
 
 KERAS_SUFFIX = ".keras"
+_MISSING = re.compile(r"^(?:TF Select|Custom) ops: (.+)$", re.MULTILINE)
 SIGNATURE = "predict"  # not "serve": a SavedModel endpoint of that name silently drops the others
 
 
@@ -55,11 +60,15 @@ class ConverterCrashError(ConversionError):
 
     Attributes:
         subject: the conversion it died at.
+        for_memory: it was killed, or gave up, most likely for want of memory; no layer is to blame.
     """
 
-    def __init__(self, subject: str, returncode: int) -> None:
+    def __init__(self, subject: str, returncode: int, last_line: str = "") -> None:
         self.subject = subject
-        super().__init__(f"TensorFlow's converter crashed ({describe_exit(returncode)}) on {subject}")
+        self.for_memory = returncode == -signal.SIGKILL or "bad_alloc" in last_line
+        reason = "for want of memory: more of it, or a smaller model, is needed" if self.for_memory else last_line
+        ended = f"TensorFlow's converter crashed ({describe_exit(returncode)}) on {subject}"
+        super().__init__(f"{ended}, {reason}" if reason else ended)
 
 
 def convert(conversions: Sequence[Conversion], folder: Path) -> None:
@@ -84,7 +93,13 @@ def convert(conversions: Sequence[Conversion], folder: Path) -> None:
     subject = progress.read_text()
     if failure.exists():
         raise ConversionError(f"{subject} cannot be converted: {failure.read_text()}")
-    raise ConverterCrashError(subject, child.returncode)
+    raise ConverterCrashError(subject, child.returncode, _last_words(child.stderr))
+
+
+def _last_words(stderr: str) -> str:
+    """What a crashed process said of it: the line of an exception that nobody caught, or nothing."""
+    found = re.findall(r"^  what\(\):\s+(.+)$|^(MemoryError.*)$", stderr, re.MULTILINE)
+    return (found[-1][0] or found[-1][1])[:300] if found else ""
 
 
 def _explain(error: Exception) -> str:
@@ -92,25 +107,34 @@ def _explain(error: Exception) -> str:
     text = str(error)
     if isinstance(error, ConversionError):
         return text
-    operators = re.findall(r"^(?:TF Select|Custom) ops: (.+)$", text, re.MULTILINE)
-    if operators:
-        return f"TFLite has no operator for {', '.join(operators)}; replace them in the model"
+    operators = [name for line in _MISSING.findall(text) for name in line.split(", ")]
+    if operators and "TensorList" not in " ".join(operators):
+        return f"TFLite has no operator for {', '.join(operators)}: {on_missing(operators)}"
     if "TensorList" in text:
-        return "a recurrent layer loops over a dynamic batch; give it unroll=True"
+        return (
+            "a recurrent layer loops over a dynamic batch. Fix the length of its sequence: up to "
+            f"{MAX_STEPS} steps are then unrolled, as with unroll=True; or fix the batch and leave int8"
+        )
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:500] if lines else 'no reason given'}"
 
 
 def _main(jobs: Path) -> None:
+    made: dict[tuple[str, str], str] = {}
     for fields in json.loads(jobs.read_text()):
         conversion = Conversion(**fields)
         (jobs.parent / "progress").write_text(conversion.subject)
+        kind = conversion.saved_model, conversion.scheme
+        if kind in made and conversion.scheme != "int8":  # whose edges and calibration may differ
+            shutil.copyfile(made[kind], conversion.output)
+            continue
         try:
             artifact = _convert(conversion)
         except Exception as error:  # noqa: BLE001 - whatever the converter raises is the parent's to report
             (jobs.parent / "failure").write_text(_explain(error))
             sys.exit(1)
         Path(conversion.output).write_bytes(artifact)
+        made[kind] = conversion.output
 
 
 def _convert(conversion: Conversion) -> bytes:

@@ -10,12 +10,12 @@ import importlib
 import json
 import sys
 from pathlib import Path
-from types import FunctionType
 from typing import Any
 
 from litelambda.errors import ConversionError
 from litelambda.stages.backend import backend, load_keras, load_tensorflow
 from litelambda.stages.convert import KERAS_SUFFIX, SIGNATURE
+from litelambda.stages.unroll import unrolled
 
 
 def export(model: Any, folder: Path) -> Path:
@@ -85,7 +85,7 @@ def output_names(model: Any) -> list[str]:
 
 
 def constant_reshapes(model: Any) -> Any:
-    """Copy a model with every Flatten and Reshape made a reshape to the constant (-1, …).
+    """Copy a model with every Flatten and Reshape made a reshape to the constant (-1, …), recurrent layers unrolled.
 
     Keras's own take the batch from a SHAPE operator. After a resize LiteRT then keeps a stale output size and writes
     past its end.
@@ -95,7 +95,7 @@ def constant_reshapes(model: Any) -> Any:
     def clone(layer: Any) -> Any:
         flattens = isinstance(layer, keras.layers.Flatten) and layer.data_format != "channels_first"
         if not flattens and not isinstance(layer, keras.layers.Reshape):
-            return layer.__class__.from_config(layer.get_config())
+            return unrolled(layer)
 
         def reshape(tensor: Any) -> Any:
             sizes = layer.compute_output_shape(tensor.shape)[1:]
@@ -109,13 +109,11 @@ def constant_reshapes(model: Any) -> Any:
 
 
 def _user_modules(model: Any) -> dict[str, str]:
-    """The modules that a model's own layers and functions come from, each with the folder to import it from."""
-    layers = model._flatten_layers(include_self=False)
-    parts = [part for layer in layers for part in (type(layer), *vars(layer).values())]
-    parts += load_keras().saving.get_custom_objects().values()
-    names = {part.__module__ for part in parts if isinstance(part, type | FunctionType)}
+    """The modules that a model's own layers and registered functions come from, each with where to import it from."""
+    own = [type(layer) for layer in model._flatten_layers(include_self=False)]
+    registered = load_keras().saving.get_custom_objects().values()
     folders = {}
-    for name in sorted(names):
+    for name in sorted({part.__module__ for part in (*own, *registered)}):
         file = getattr(sys.modules.get(name), "__file__", None)
         if file is None or name.partition(".")[0] == "keras":
             continue
@@ -125,13 +123,13 @@ def _user_modules(model: Any) -> dict[str, str]:
 
 
 def _import_again(path: Path) -> dict[str, Any]:
-    """Import a model's own modules; their classes and functions by name."""
+    """Import a model's own modules, which registers what they register; their classes by name."""
     found: dict[str, Any] = {}
     for name, folder in json.loads(_modules_file(path).read_text()).items():
         if folder not in sys.path:
             sys.path.insert(0, folder)
         module = vars(importlib.import_module(name))
-        found.update({key: part for key, part in module.items() if isinstance(part, type | FunctionType)})
+        found.update({key: part for key, part in module.items() if isinstance(part, type)})
     return found
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from litelambda.errors import VerificationError
 from litelambda.stages.backend import native_stderr_held_back
 from litelambda.stages.flatbuffer import UNNAMED_SIGNATURE, Tensor, read_signatures
 from serving.strings import to_wire
@@ -28,7 +30,7 @@ class Reference:
 
         found = {each.key: each for each in read_signatures(artifact)}[signature]
         self.inputs, self.outputs = found.inputs, found.outputs
-        with native_stderr_held_back():
+        with native_stderr_held_back(), _refusals():
             interpreter = Interpreter(model_content=artifact, num_threads=num_threads)
             interpreter.allocate_tensors()
         self._runner = (
@@ -41,12 +43,16 @@ class Reference:
         Args:
             inputs: rows per input, in the input's own dtype.
             batch: rows per run; the Interpreter is resized to it.
+
+        Raises:
+            VerificationError: the Interpreter cannot run the model, or not so many rows at once.
         """
         num_rows = len(next(iter(inputs.values())))
-        parts = [
-            self._runner(**{name: rows[start : start + batch] for name, rows in inputs.items()})
-            for start in range(0, num_rows, batch)
-        ]
+        with _refusals():
+            parts = [
+                self._runner(**{name: rows[start : start + batch] for name, rows in inputs.items()})
+                for start in range(0, num_rows, batch)
+            ]
         return {output.name: np.concatenate([part[output.name] for part in parts]) for output in self.outputs}
 
     def run_real(self, inputs: Mapping[str, NDArray[Any]], batch: int) -> Arrays:
@@ -61,9 +67,19 @@ class Reference:
         single = self.run_real(some, 1)
         try:
             together = self.run_real(some, batch)
-        except (RuntimeError, ValueError):  # a shape in the graph is fixed to one row
+        except VerificationError:  # a shape in the graph is fixed to one row
             return 1
         return batch if all(np.array_equal(single[name], together[name]) for name in single) else 1
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Turn what the Interpreter raises into an error of ours."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise VerificationError(f"the reference Interpreter cannot run the model: {reason}") from error
 
 
 class _Unnamed:

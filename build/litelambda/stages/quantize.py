@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from litelambda.errors import ConversionError
 from litelambda.sections import Quantize
-from litelambda.stages.backend import load_keras
+from litelambda.stages.advice import on_float
+from litelambda.stages.blame import blame
 from litelambda.stages.convert import SIGNATURE, Conversion, ConverterCrashError, convert
 from litelambda.stages.export import export
 from litelambda.stages.flatbuffer import Signature, float_operators, read_signatures
@@ -94,7 +95,9 @@ def quantize(
         try:
             convert(conversions, folder)
         except ConverterCrashError as error:
-            raise ConversionError(f"{error}: {_blame(model, settings, folder)}") from error
+            if error.for_memory:
+                raise
+            raise ConversionError(f"{error}: {blame(model, settings, folder)}") from error
         in_float, artifact, *originals = (Path(conversion.output).read_bytes() for conversion in conversions)
         bits = None
         if settings.int4 and settings.scheme == "int8":
@@ -125,42 +128,13 @@ def _with_int4(
     return with_int4, weight_bits(model, layers)
 
 
-def _blame(model: Any, settings: Quantize, folder: Path) -> str:
-    """Find the layer that crashes the converter by converting each alone."""
-    keras = load_keras()
-    conversions = []
-    for index, layer in enumerate(model.layers):
-        if isinstance(layer, keras.layers.InputLayer):
-            continue
-        inputs = keras.tree.map_structure(
-            lambda tensor: keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype), layer.input
-        )
-        alone = keras.Model(inputs, layer.__class__.from_config(layer.get_config())(inputs))
-        saved_model, rows = export(alone, folder / f"layer{index}"), folder / f"layer{index}.npz"
-        noise = np.random.default_rng(0)
-        shapes = [(8, *tensor.shape[1:]) for tensor in alone.inputs]
-        np.savez(rows, *(noise.random(shape, dtype=np.float32) for shape in shapes))
-        conversions.append(
-            Conversion(
-                subject=f"layer {layer.name!r} ({type(layer).__name__})",
-                saved_model=str(saved_model),
-                output=str(folder / "alone.tflite"),
-                scheme=settings.scheme,
-                io=settings.io,
-                representative=str(rows),
-                input_names=tuple(tensor.name for tensor in alone.inputs),
-            )
-        )
-    try:
-        convert(conversions, folder)
-    except ConverterCrashError as error:
-        return f"{error.subject} crashes it on its own; replace it, or choose another quantize.scheme"
-    except ConversionError as error:
-        return str(error)
-    return "no layer crashes it on its own; try another quantize.scheme"
-
-
 def _note(scheme: str, in_float: list[str]) -> str | None:
-    if scheme == "int8":
-        return f"TFLite has no int8 kernel for {', '.join(in_float)}: computed in float32" if in_float else None
-    return _NOTES[scheme]
+    return explain_float(in_float) if scheme == "int8" else _NOTES[scheme]
+
+
+def explain_float(operators: Sequence[str]) -> str | None:
+    """Why operators of an int8 model compute in float, and what to change; None where none does."""
+    if not operators:
+        return None
+    reason, advice = f"TFLite has no int8 kernel for {', '.join(operators)}: computed in float32", on_float(operators)
+    return f"{reason}. What to change: {advice}" if advice else reason

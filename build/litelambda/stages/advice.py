@@ -1,0 +1,55 @@
+"""What to change in a model where TFLite has no int8 kernel for an operator, or no operator at all.
+
+Knows the names that the converter and the flatbuffer use, and what in Keras they come from.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+_RELU = "use relu, relu6, silu or hard_silu"
+_VOLUME = "only two-dimensional ones have integer kernels: slice the volume with TimeDistributed"
+_POWER = "write x * x"
+_LOOKUP = "look words up before the model and give it their numbers"
+
+FLOAT_ADVICE: dict[str, str] = {
+    "ELU": f"activation elu: {_RELU}",
+    "NEG": "of LayerNormalization and GroupNormalization, small: leave it, or use BatchNormalization",
+    "SQUARE": f"of RMSNormalization, GroupNormalization and ops.square: use BatchNormalization, or {_POWER}",
+    "CONV_3D": f"Conv3D: {_VOLUME}",
+    "CONV_3D_TRANSPOSE": f"Conv3DTranspose: {_VOLUME}",
+    "BUCKETIZE": "Discretization: put values into bins before the model",
+    "COS": "use a table of constants",
+    "SIN": "use a table of constants",
+    "EXP": "use softmax or sigmoid instead of an exponential",
+    "LOG": "move the logarithm behind the model",
+    "POW": _POWER,
+    "FLOOR": "round before the model",
+    "ROUND": "round before the model",
+}
+"""By operator of a flatbuffer that computes in float: where it comes from, and what to do."""
+
+_MISSING_ADVICE: tuple[tuple[str, str], ...] = (
+    (r"Erf$", "use gelu with approximate=True, or silu"),
+    (r"(Max|Avg)Pool3D", "Conv3D with strides, or pool two dimensions at a time with TimeDistributed"),
+    (r"Bincount", "CategoryEncoding: encode before the model, or feed integers to an Embedding"),
+    (r"String|Unicode|Regex|Ragged", "tokenise before the model and give it the numbers of the tokens"),
+    (r"(Hash|Lookup)Table", f"StringLookup, IntegerLookup, TextVectorization: {_LOOKUP}"),
+    (r"R?FFT", "compute spectrograms before the model"),
+    (r"TensorList", "a loop over a sequence: fix the sequence's length"),
+    (r"Assign|ReadVariable|VarHandle", "the model changes its own variables: make it stateless"),
+    (r"Random|Stateless", "the model draws random numbers: call it with training=False when it is exported"),
+)
+
+
+def on_float(operators: Iterable[str]) -> str | None:
+    """Advice on operators that stayed float, one clause each; None where there is none."""
+    clauses = [f"{name}: {FLOAT_ADVICE[name]}" for name in operators if name in FLOAT_ADVICE]
+    return "; ".join(clauses) or None
+
+
+def on_missing(operators: Iterable[str]) -> str:
+    """Advice on TensorFlow operators that TFLite lacks."""
+    found = [advice for pattern, advice in _MISSING_ADVICE if any(re.search(pattern, name) for name in operators)]
+    return "; ".join(found) or "replace them in the model, or move them before or behind it"

@@ -1,0 +1,78 @@
+"""Blame: which layer crashes the converter, found by converting each kind of layer of the model alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from litelambda.errors import ConversionError
+from litelambda.sections import Quantize
+from litelambda.stages.backend import load_keras
+from litelambda.stages.convert import Conversion, ConverterCrashError, convert
+from litelambda.stages.export import export
+
+_CALIBRATION_ROWS = 8
+_OTHERWISE = 'replace it, or leave int8 (quantize.scheme = "dynamic"; an import without representative rows)'
+
+
+def blame(model: Any, settings: Quantize, folder: Path) -> str:
+    """Say which layer of a model crashes the converter, or is refused by it, on its own.
+
+    Args:
+        model: the model that crashed it.
+        settings: how it was to be quantized.
+        folder: a scratch folder.
+    """
+    conversions = []
+    for index, (layer, alone) in enumerate(_kinds_of_layers(model)):
+        rows = folder / f"layer{index}.npz"
+        noise = np.random.default_rng(0)
+        shapes = [(_CALIBRATION_ROWS, *(size or 1 for size in tensor.shape[1:])) for tensor in alone.inputs]
+        np.savez(rows, *((noise.random(s) * 2).astype(t.dtype) for s, t in zip(shapes, alone.inputs, strict=True)))
+        conversions.append(
+            Conversion(
+                subject=f"layer {layer.name!r} ({type(layer).__name__})",
+                saved_model=str(export(alone, folder / f"layer{index}")),
+                output=str(folder / "alone.tflite"),
+                scheme=settings.scheme,
+                io=settings.io,
+                representative=str(rows),
+                input_names=tuple(tensor.name for tensor in alone.inputs),
+            )
+        )
+    try:
+        if conversions:
+            convert(conversions, folder)
+    except ConverterCrashError as error:
+        return f"{error.subject} crashes it on its own; {_OTHERWISE}"
+    except ConversionError as error:
+        return str(error)
+    return f"no layer crashes it on its own; {_OTHERWISE}"
+
+
+def _kinds_of_layers(model: Any) -> Iterator[tuple[Any, Any]]:
+    """Each layer with a model of it alone, but only the first of those that differ by nothing but their weights."""
+    keras = load_keras()
+    seen = set()
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.InputLayer):
+            continue
+        try:
+            given = layer.input
+            config = {key: value for key, value in layer.get_config().items() if key != "name"}
+            shapes = [tuple(tensor.shape) for tensor in keras.tree.flatten(given)]
+            kind = f"{type(layer)} {shapes} {json.dumps(config, sort_keys=True, default=str)}"
+            if kind in seen:
+                continue
+            seen.add(kind)
+            inputs = keras.tree.map_structure(
+                lambda tensor: keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype), given
+            )
+            alone = keras.Model(inputs, layer.__class__.from_config(layer.get_config())(inputs))
+        except (AttributeError, TypeError, ValueError):  # used more than once, or with more than its inputs
+            continue
+        yield layer, alone

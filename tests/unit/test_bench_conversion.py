@@ -1,0 +1,120 @@
+"""`litelambda bench conversion`: which models, what is kept of an interrupted run, and the table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from litelambda.bench import conversion
+from litelambda.bench.conversion_cases import ARCHITECTURES, all_cases, choose
+from litelambda.bench.conversion_child import convert_case
+from litelambda.bench.conversion_table import markdown
+from litelambda.cli import main
+from litelambda.errors import UsageError
+
+YES = {
+    "parameters": 10, "float_ops": {}, "size_bytes": {"float": 4000, "int8": 1000}, "seconds": 1.0, "peak_mb": 500,
+    "difference": {"max_abs": 0.1, "of_range": 0.01}, "latency_us": {"float": 20.0, "int8": 10.0},
+    "batching": {"dynamic": True, "verified_sizes": [1, 2]},
+}  # fmt: skip
+PARTLY = YES | {"float_ops": {"ELU": 2, "NEG": 1}, "batching": {"dynamic": False, "reason": "a reason"}}
+NO = {"parameters": 10, "error": "cannot be converted: a | b", "instead": "float32", "seconds": 1.0, "peak_mb": 500}
+
+
+def test_the_usual_choice_has_every_family_of_architectures_and_all_layers() -> None:
+    """By default the small members of each family run, with --all every one, by name only what is named."""
+    usual, every = choose(None), choose(None, every=True)
+    architectures = {case.name for case in usual if case.family == ARCHITECTURES}
+    assert {"MobileNetV3Large", "ConvNeXtTiny", "VGG16"} <= architectures
+    assert not architectures & {"VGG19", "EfficientNetB7", "ConvNeXtXLarge"}
+    assert {case.name for case in usual} | {"VGG19"} < {case.name for case in every} == set(all_cases())
+    assert [case.name for case in choose(["elu", "VGG19"])] == ["VGG19", "elu"]
+    assert {case.family for case in choose(["activations"])} == {"activations"}
+    with pytest.raises(UsageError, match=r"no model or family Perceptron; there are keras\.applications"):
+        choose(["Perceptron"])
+
+
+@pytest.mark.slow
+def test_a_case_is_measured_through_the_stages_of_a_build() -> None:
+    """A model with a float island: what stayed float, sizes, difference, latency, batches, memory."""
+    row = convert_case(all_cases()["elu"])
+    assert row["float_ops"] == {"ELU": 1}
+    assert "What to change: ELU" in row["note"]
+    assert row["batching"]["dynamic"]
+    assert 0 < row["difference"]["of_range"] < 0.1
+    assert min(row["latency_us"].values()) > 0
+    assert row["size_bytes"].keys() == {"float", "int8"}
+    assert row["peak_mb"] > 100
+
+
+def test_an_interrupted_run_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rows are kept as they are made; --fresh makes them again."""
+    made: list[str] = []
+
+    def interrupted_at_second(case: Any, _: Any) -> dict[str, Any]:
+        made.append(case.name)
+        if made == ["Dense", "elu"]:
+            raise KeyboardInterrupt
+        return YES
+
+    monkeypatch.setattr(conversion, "_convert", interrupted_at_second)
+    command = ["bench", "conversion", "--json", "--state", str(tmp_path / "state.json"), "--model", "Dense", "elu"]
+    assert main(command) == 130
+    assert main(command) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert made == ["Dense", "elu", "elu"]
+    assert document["kept"] == 1
+    assert document["cases"]["elu"] == {"family": "activations", **YES}
+    assert main([*command, "--fresh"]) == 0
+    assert made[3:] == ["Dense", "elu"]
+
+
+def test_rows_of_other_versions_are_not_kept(tmp_path: Path) -> None:
+    """A state file that another TensorFlow made counts for nothing; one that is damaged is an error."""
+    state = tmp_path / "state.json"
+    state.write_text(json.dumps({"tools": {"tensorflow": "1.0"}, "rows": {"Dense": YES}}))
+    assert conversion._read_state(state, {"tensorflow": "2.0"}) == {}
+    assert conversion._read_state(state, {"tensorflow": "1.0"}) == {"Dense": YES}
+    state.write_text("{")
+    with pytest.raises(UsageError, match="no state of a conversion benchmark"):
+        conversion._read_state(state, {})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("limits", "error"),
+    [(["--memory-gb", "0.1"], "0.1 GB allowed"), (["--timeout-s", "0.5"], "not done after 0.5 s")],
+)
+def test_a_model_beyond_the_limits_is_a_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], limits: list[str], error: str
+) -> None:
+    """Too little memory or time ends one conversion, not the benchmark."""
+    command = ["bench", "conversion", "--json", "--state", str(tmp_path / "state.json"), "--model", "Dense", *limits]
+    assert main(command) == 0
+    assert error in json.loads(capsys.readouterr().out)["cases"]["Dense"]["error"]
+
+
+def test_the_table_names_what_stayed_float_what_failed_and_why() -> None:
+    """A line for each model, reasons below, advice at the end; what would break a cell is escaped."""
+    result = {
+        "cases": {
+            "good": YES | {"family": "layers"},
+            "island": PARTLY | {"family": "layers"},
+            "bad": NO | {"family": "others"},
+        },
+        "tools": {"keras": "3.15"},
+        "machine": {"python": "3.13.0", "cpu": "a processor"},
+    }
+    lines = markdown(result).splitlines()
+    assert "| good | yes |  | 4 → 1 | 1.0% | 20 → 10 | 2.0 | yes |" in lines
+    assert "| island | partly | 2 ELU, 1 NEG | 4 → 1 | 1.0% | 20 → 10 | 2.0 | no |" in lines
+    assert "- **island**, one row at a time: a reason" in lines
+    assert "| bad | no; float32 does |  |  |  |  |  |  |" in lines
+    assert "- **bad**: cannot be converted: a | b" in lines
+    assert any(line.startswith("| ELU | island | activation elu: use relu") for line in lines)
+    assert {"## Layers", "## Others", "## What to change"} <= set(lines)

@@ -1,0 +1,102 @@
+"""Models that TFLite finds hard: recurrent ones are unrolled, others refused with what to change."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import numpy as np
+import pytest
+
+from litelambda.bench.conversion_cases import all_cases
+from litelambda.errors import ConversionError
+from litelambda.sections import Quantize
+from litelambda.stages.advice import on_float, on_missing
+from litelambda.stages.backend import load_keras
+from litelambda.stages.convert import ConverterCrashError
+from litelambda.stages.export import constant_reshapes
+from litelambda.stages.interpreter import Reference
+from litelambda.stages.quantize import Quantized, quantize
+from litelambda.stages.unroll import MAX_STEPS
+
+
+def convert(name: str) -> tuple[Any, dict[str, Any], Quantized]:
+    """A case of the conversion table through the build's own stage: model, rows and flatbuffers."""
+    case = all_cases()[name]
+    model = case.make(load_keras())
+    rows = case.rows(model)
+    return model, rows, quantize(model, rows, Quantize())
+
+
+def loops(model: Any) -> list[bool]:
+    """Whether each recurrent layer of a model loops."""
+    keras = load_keras()
+    parts = [part for layer in model.layers for part in layer._flatten_layers()]
+    return [not part.unroll for part in parts if isinstance(part, keras.layers.RNN)]
+
+
+@pytest.mark.parametrize("name", ["SimpleRNN", "Bidirectional(LSTM)", "ConvLSTM2D", "LSTM, batch of 1"])
+def test_recurrent_layers_are_exported_without_their_loop(name: str) -> None:
+    """The copy that is converted is unrolled and answers as the model does; the model itself is left alone."""
+    case = all_cases()[name]
+    model = case.make(load_keras())
+    copy = constant_reshapes(model)
+    assert all(loops(model))
+    assert not any(loops(copy))
+    (values,) = case.rows(model).values()
+    assert np.allclose(copy(values[:1]), model(values[:1]), atol=1e-6)
+
+
+def test_long_and_open_sequences_keep_their_loop() -> None:
+    """Operators grow with the steps, so only sequences of a known, moderate length are unrolled."""
+    assert MAX_STEPS < 300
+    for name in ("LSTM, 300 steps, any batch", "LSTM, sequence of any length"):
+        assert loops(constant_reshapes(all_cases()[name].make(load_keras()))) == [True]
+
+
+@pytest.mark.slow
+def test_an_lstm_over_a_dynamic_batch_becomes_int8() -> None:
+    """No step of it stays float, and the quantized answers are close."""
+    model, rows, quantized = convert("LSTM")
+    assert quantized.float_operators == []
+    assert quantized.note is None
+    expected = model.predict(rows["x"], verbose=0)
+    (answer,) = Reference(quantized.artifact).run_real(rows, 1).values()
+    assert np.abs(answer - expected).max() < 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("LSTM, stateful", r"layer 'lstm.*' is stateful: .*make it with stateful=False"),
+        ("LSTM, 300 steps, any batch", r"loops over a dynamic batch.*up to 256 steps.*unroll=True.*fix the batch"),
+        ("TextVectorization", r"cannot be converted: .*(tokenise|look words up) before the model"),
+        ("MaxPooling3D", r"no operator for MaxPool3D: Conv3D with strides"),
+    ],
+)
+def test_what_does_not_convert_says_what_to_change(name: str, message: str) -> None:
+    """The error names the layer or operator, and the way out."""
+    with pytest.raises(ConversionError, match=message):
+        convert(name)
+
+
+def test_advice_on_operators() -> None:
+    """Known operators have advice of their own, several at once all of theirs; unknown ones a general one or none."""
+    assert on_float(["ELU"]) == "ELU: activation elu: use relu, relu6, silu or hard_silu"
+    assert "SQUARE: " in (on_float(["NEG", "SQUARE"]) or "")
+    assert on_float(["SOMETHING_NEW"]) is None
+    both = on_missing(["HashTableV2", "StringSplitV2"])
+    assert "tokenise" in both
+    assert "look words up" in both
+    assert on_missing(["SomethingNew"]) == "replace them in the model, or move them before or behind it"
+
+
+def test_a_converter_that_was_killed_blames_memory() -> None:
+    """The kernel's SIGKILL and an exhausted limit are told from a crash, so that no layer is looked for."""
+    killed = ConverterCrashError("the model 'm'", -signal.SIGKILL)
+    limited = ConverterCrashError("the model 'm'", -signal.SIGABRT, "std::bad_alloc")
+    crashed = ConverterCrashError("the model 'm'", -signal.SIGSEGV)
+    assert [error.for_memory for error in (killed, limited, crashed)] == [True, True, False]
+    assert "SIGKILL) on the model 'm', for want of memory" in str(killed)
+    assert str(crashed) == "TensorFlow's converter crashed (SIGSEGV) on the model 'm'"
