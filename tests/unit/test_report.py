@@ -13,10 +13,21 @@ REPORT: dict[str, Any] = {
     "train": {
         "history": {"accuracy": [0.8, 0.99], "val_accuracy": [0.8, 0.9], "loss": [1, 0.1], "val_loss": [0.6, 0.7]}
     },
+    "layers": [
+        {
+            "layer": "dense_1",
+            "type": "Dense",
+            "shape": [784, 32],
+            "bits": 8,
+            "zeros": 0.8,
+            "grid": 4,
+            "codes": 15,
+            "units": [64, 32],
+            "left_out": {"low_rank": "too few", "pruning": "too few", "clustering": "named"},
+        },
+        {"layer": "norm_1", "type": "BatchNormalization", "left_out": {"pruning": "no kernel"}},
+    ],
     "compress": {
-        "pruning": {"sparsity": {"dense_1": 0.8}},
-        "structured": {"units": {"dense_1": (64, 32)}},
-        "quantization_aware": {"distinct_values": {"dense_1": 15, "output": 15}},
         "auto": {
             "chosen": "int8 + 4 bits",
             "pareto": ["int8 + 4 bits", "int8"],
@@ -45,19 +56,28 @@ def test_the_page_has_every_section() -> None:
         "1/10.0",
         "64 → 32",
         "80.0%",
+        "784 x 32",
+        "low rank, pruning: too few; clustering: named",
         "no kernel",
         "chosen",
         "dropout 0.2",
         "2.0 µs",
     ):
         assert text in page
+    assert "<th>rank</th>" not in page
     assert "<script" not in page
     assert page == make_html(REPORT).decode()
 
 
 def test_a_report_of_a_regression_has_no_classes() -> None:
     """What was not measured is left out."""
-    plain = {**REPORT, "compress": {}, "confusion": None, "metrics": {"float": {"mse": 1.0}, "quantized": {"mse": 1.1}}}
+    plain = {
+        **REPORT,
+        "compress": {},
+        "layers": [],
+        "confusion": None,
+        "metrics": {"float": {"mse": 1.0}, "quantized": {"mse": 1.1}},
+    }
     page = make_html({**plain, "train": {"history": {}}, "metrics": {**plain["metrics"], "num_examples": 5}}).decode()
     assert "Confusion" not in page
     assert "mse" in page

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 _WIDTH, _HEIGHT = 7.0, 3.0
+_MOST_LABELS = 20  # that can be read beside one another
 
 
 def curves(history: Mapping[str, Sequence[float]]) -> Any:
@@ -17,6 +20,7 @@ def curves(history: Mapping[str, Sequence[float]]) -> Any:
             if key in history:
                 axis.plot(range(1, len(history[key]) + 1), history[key], label=label, marker=".")
         axis.set(xlabel="epoch", ylabel=name)
+        axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axis.legend()
     return figure
 
@@ -27,6 +31,7 @@ def bars(values: Mapping[str, float], unit: str) -> Any:
     drawn = axis.bar(list(values), list(values.values()), color="#4878a8")
     axis.bar_label(drawn, labels=[f"{value:,.0f}" for value in values.values()])
     axis.set(ylabel=unit)
+    axis.yaxis.set_major_formatter("{x:,.0f}")
     axis.margins(y=0.15)
     return figure
 
@@ -58,24 +63,39 @@ def pareto(auto: Mapping[str, Any]) -> Any:
         chosen = [each for each in ran if each["name"] in names]
         axis.scatter([e["stored"] for e in chosen], [e["accuracy"] for e in chosen], label=label, color=colour)
     axis.set(xlabel="bytes stored", ylabel="accuracy on validation rows", xscale="log")
-    axis.legend()
+    stored = [each["stored"] for each in ran]
+    axis.set_xticks(_round_sizes(min(stored), max(stored)), minor=False)
+    axis.xaxis.set_major_formatter("{x:,.0f}")
+    axis.xaxis.set_minor_formatter("")
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
     return figure
 
 
 def confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> Any:
     """True classes in rows, predicted ones in columns."""
     figure, (axis,) = _axes(1, height=4.5)
-    axis.imshow(matrix, cmap="Blues", norm="symlog")
+    image = axis.imshow(matrix, cmap="Blues", norm="symlog")
     axis.set(xlabel="predicted", ylabel="true")
-    ticks = range(len(labels))
-    axis.set_xticks(ticks, labels, rotation=90)
-    axis.set_yticks(ticks, labels)
-    if len(labels) <= 20:
-        for row in ticks:
-            for column in ticks:
-                if matrix[row][column]:
-                    axis.text(column, row, str(matrix[row][column]), ha="center", va="center", fontsize=7)
+    ticks = range(0, len(labels), math.ceil(len(labels) / _MOST_LABELS))
+    named = [labels[tick] for tick in ticks]
+    axis.set_xticks(ticks, named, rotation=90 if max(map(len, named)) > 3 else 0)
+    axis.set_yticks(ticks, named)
+    if len(labels) <= _MOST_LABELS:
+        for row, column in itertools.product(ticks, ticks):
+            if matrix[row][column]:
+                colour = "white" if image.norm(matrix[row][column]) > 0.6 else "black"
+                number = str(matrix[row][column])
+                axis.text(column, row, number, ha="center", va="center", fontsize=7, color=colour)
     return figure
+
+
+def _round_sizes(least: float, most: float) -> list[float]:
+    """Ticks at 1, 2 and 5 times powers of ten, from just below to just above what is shown."""
+    powers = range(math.floor(math.log10(least)), math.ceil(math.log10(most)) + 1)
+    sizes = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
+    below = max((size for size in sizes if size <= least), default=sizes[0])
+    above = min((size for size in sizes if size >= most), default=sizes[-1])
+    return [size for size in sizes if below <= size <= above]
 
 
 def _axes(count: int, height: float = _HEIGHT) -> tuple[Any, list[Any]]:
