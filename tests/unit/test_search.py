@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def test_a_search_repeats_and_goes_on_where_it_stopped(
     monkeypatch.setattr("litelambda.stages.quantize.convert", convert_here)
     monkeypatch.setattr("litelambda.stages.measuring.measure_latency_us", lambda artifact: len(artifact) / 100)
     monkeypatch.setattr(Space, "shapes", lambda self, after: [])
-    monkeypatch.setattr(search_module, "BITS", (4, 3))
+    monkeypatch.setattr(search_module, "BITS", (4,))
     monkeypatch.setattr(search_module, "SPARSER", ())
     settings = {"max_accuracy_drop": 0.3, "epochs": 1}
     whole = run(wide, **settings)
@@ -143,8 +144,16 @@ def test_pruning_goes_on_while_something_passes(wide: tuple[Path, Trained], pret
 
 def test_less_is_pruned_where_the_first_step_is_too_much(wide: tuple[Path, Trained], pretend: Any) -> None:
     """What does not pass at the first sparsity is tried denser, down to none at all."""
-    pretend(lambda each: {"lost": 20 if each.sparsity else 0, "stored": 500 if each.steps.quantization_aware else 1000})
-    assert run(wide, max_accuracy_drop=0.1).figures["auto"]["chosen"].endswith("0% zeros, 2 bits")
+
+    def figures(candidate: Candidate) -> Figures:
+        grid = candidate.steps.quantization_aware
+        bits = min(grid.layer_bits.values(), default=8) if grid else 8
+        return {"lost": 20 if candidate.sparsity else 0, "stored": 100 * bits}
+
+    pretend(figures)
+    report = run(wide, max_accuracy_drop=0.1).figures["auto"]
+    assert report["chosen"] == "int8, 0% zeros, 2 bits"
+    assert "int8, 60% zeros, 4 bits" in [each["name"] for each in report["tried"]]
 
 
 def test_the_smaller_shape_goes_on(wide: tuple[Path, Trained], pretend: Any) -> None:
@@ -182,16 +191,20 @@ def test_schemes_are_chosen_by_measurement(
     assert run(wide, minimise=minimise, max_candidates=3, max_accuracy_drop=0.5).scheme == chosen
 
 
-def test_shapes_are_combined_where_only_they_count(wide: tuple[Path, Trained], pretend: Any) -> None:
+def test_shapes_are_combined_where_only_they_count(
+    wide: tuple[Path, Trained], pretend: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """For raw bytes nothing is pruned; a change of shape is tried on top of the best one."""
 
     def figures(candidate: Candidate) -> Figures:
         changes = sum(bool(each.steps.low_rank or each.steps.structured) for each in candidate.lineage)
-        return {"raw": 4000 if candidate.scheme == "float32" else 1000 - 100 * changes}
+        accuracy = 0.9 if candidate.rows < 1 else 0.95
+        return {"raw": 4000 if candidate.scheme == "float32" else 1000 - 100 * changes, "accuracy": accuracy}
 
     pretend(figures)
+    monkeypatch.setattr("litelambda.stages.candidates._SCREENING_ROWS", 100)
     report = run(wide, minimise="raw", max_accuracy_drop=0.1).figures["auto"]
-    assert report["chosen"].count("trained") >= 2
+    assert report["chosen"].count("trained") == 3
     assert not any("zeros" in each["name"] for each in report["tried"])
 
 
@@ -239,10 +252,11 @@ def test_the_margin_counts_the_rows_that_changed() -> None:
 
 def test_small_differences_of_time_change_nothing() -> None:
     """Where time counts, the later candidate must be clearly cheaper; bytes are compared exactly."""
-    first, second = (Tried("", "int8", cost=cost, passes=True) for cost in (1.0, 0.97))
+    first, second = (Tried("", "int8", cost=cost, raw=raw, passes=True) for cost, raw in ((1.0, 10), (0.97, 9)))
     assert judge(minimise="stored").is_better(second, first)
     assert not judge(minimise={"stored": 1.0, "latency": 1.0}).is_better(second, first)
     assert not judge(minimise="stored").is_better(Tried("", "int8", accuracy=1.0), first)
+    assert judge(minimise="latency").is_better(replace(first, accuracy=0.9, cost=1.01), first)
 
 
 def test_what_another_beats_is_not_in_the_pareto_set() -> None:

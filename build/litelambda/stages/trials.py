@@ -96,11 +96,13 @@ class Judge:
     def is_better(self, tried: Tried, than: Tried) -> bool:
         """Whether one takes another's place: it passes alone, or both do and it costs less.
 
-        Of two that do not pass, the more accurate one. Where time counts, the difference must be a clear one.
+        Of two that do not pass, and of two of the same size, the more accurate one. Where time counts, only a clear
+        difference is one.
         """
         if tried.passes != than.passes:
             return tried.passes
-        if not tried.passes:
+        same_size = tried.raw == than.raw and (tried.stored == than.stored or not self.counts("stored"))
+        if not tried.passes or same_size:
             return tried.accuracy > than.accuracy
         return tried.cost < than.cost * (_CLEARLY if self.counts("latency") else 1)
 
