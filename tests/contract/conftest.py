@@ -36,6 +36,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Any:
     aliases = json.loads((root / "tiny/aliases.json").read_text())
     (root / "tiny/aliases.json").write_text(json.dumps({**aliases, "stable": 1}))
     publish(root, "two_by_two")
+    for name in ("strings", "labelled"):
+        publish(root, name, batching={"dynamic": False})
     for name in ("bool", "float16", "int8", "int64", "uint8", "float64"):
         publish(root, f"dtype_{name}")
     command = [sys.executable, "-m", "litelambda.cli", "serve", "--store", root.as_uri(), "--port", "0",

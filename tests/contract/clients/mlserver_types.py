@@ -31,6 +31,15 @@ def check_repository_index(address):
     assert {"tiny", "half_plus_two"} <= {item.name for item in index.root}
 
 
+def check_strings(address):
+    request = InferenceRequest(
+        inputs=[RequestInput(name="text", shape=[1, 2], datatype="BYTES", data=["red", "gr\u00fcn"])]
+    )
+    body = fetch(address, "/v2/models/strings/infer", request.model_dump_json(exclude_none=True))
+    outputs = {output.name: output for output in InferenceResponse.model_validate(body).outputs}
+    assert outputs["echo"].data.root == ["red", "gr\u00fcn"]
+
+
 def check_infer(address):
     request = InferenceRequest(
         id="9", inputs=[RequestInput(name="x", shape=[1, 4], datatype="FP32", data=[0.1, 0.2, 0.3, 0.4])]

@@ -19,6 +19,13 @@ def check_several_inputs_and_outputs(address):
     assert {name: np.asarray(value).tolist() for name, value in answer.items()} == {"total": [10.0], "twice": [8]}
 
 
+def check_strings(address):
+    client = make_http_client(address)
+    answer = client.predict({"text": [["red", "red"], ["blue", ""]]}, "strings")
+    assert np.asarray(answer["echo"]).tolist() == [["red", "red"], ["blue", ""]]
+    assert np.asarray(answer["same"]).tolist() == [True, False]
+
+
 def check_status(address):
     client = make_http_client(address)
     status = client.get_model_status("half_plus_two")

@@ -37,6 +37,15 @@ async def check_infer_json_and_binary(address):
             assert result.get_response()["id"] == "x"
 
 
+async def check_strings(address):
+    values = np.array([[b"red", b"\xff\x00"]], object)
+    async with triton.InferenceServerClient(address) as client:
+        tensor = triton.InferInput("text", [1, 2], "BYTES")
+        tensor.set_data_from_numpy(values)
+        result = await client.infer("strings", [tensor])
+        assert result.as_numpy("echo").tolist() == values.tolist()
+
+
 async def check_large_answers_come_compressed_and_are_read(address):
     async with triton.InferenceServerClient(address) as client:
         rows = np.tile(ROWS, (1000, 1))

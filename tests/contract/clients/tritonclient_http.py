@@ -90,6 +90,28 @@ def check_datatypes(address):
         assert answer.ravel().tolist() == values.ravel().tolist()
 
 
+def check_strings(address):
+    client = triton.InferenceServerClient(address)
+    text = np.array([["red", "gr\u00fcn"], ["", "red"]], object)
+    as_bytes = np.array([[b"red", "gr\u00fcn".encode()], [b"", b"red"]], object)
+    for values in (text, as_bytes):
+        for binary_in in (True, False):
+            for binary_out in (True, False):
+                tensor = triton.InferInput("text", [2, 2], "BYTES").set_data_from_numpy(values, binary_data=binary_in)
+                outputs = [triton.InferRequestedOutput(name, binary_data=binary_out) for name in ("echo", "same")]
+                result = client.infer("strings", [tensor], outputs=outputs)
+                answer = result.as_numpy("echo")
+                assert answer.shape == (2, 2)
+                assert answer.tolist() == (as_bytes if binary_out else text).tolist()
+                assert result.as_numpy("same").tolist() == [False, False]
+    binary = np.array([[b"\xff\x00", b"\x80" * 1000]], object)
+    tensor = triton.InferInput("text", [1, 2], "BYTES").set_data_from_numpy(binary)
+    assert client.infer("strings", [tensor]).as_numpy("echo").tolist() == binary.tolist()
+    label = client.infer("labelled", [make_input()]).as_numpy("label")
+    assert set(label.tolist()) <= {b"cat", b"dog", b"fox"}
+    assert client.get_model_config("strings")["input"][0]["data_type"] == "TYPE_STRING"
+
+
 def check_classification(address):
     client = triton.InferenceServerClient(address)
     for binary in (True, False):
