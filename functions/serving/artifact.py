@@ -23,11 +23,14 @@ if TYPE_CHECKING:
 
     from serving.aliases import Aliases
     from serving.store import Store
+    from serving.unpack import Unpacker
 
 __all__ = ["ARTIFACT_NAME", "MANIFEST_NAME", "Artifact", "fetch_artifact", "fetch_manifest"]
 
 ARTIFACT_NAME = "model.tflite"
 MANIFEST_NAME = "manifest.json"
+
+_PACKED_SUFFIXES = (".z", ".xz")
 
 _MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
 _MAX_ARTIFACT_BYTES = 8 * 1024**3
@@ -82,20 +85,60 @@ def fetch_artifact(
         manifest_sha256, artifact_name = aliases.pins.get(number, (manifest_sha256, artifact_name))
         version = str(number)
     folder = f"{model}/{int(version)}"
-    model_fetch = Background(store.fetch_digested, f"{folder}/{artifact_name}", _MAX_ARTIFACT_BYTES)
-    manifest = fetch_manifest(store, model, int(version), manifest_sha256)
-    if manifest.artifact == artifact_name:
-        data, digest = model_fetch.result()
-    else:
-        data, digest = store.fetch_digested(f"{folder}/{manifest.artifact}", _MAX_ARTIFACT_BYTES)
-    where = f"{store.url}/{folder}"
-    _check_pin(data, digest, manifest, where)
-    entry = manifest.files[manifest.artifact]
-    if entry.encoding:
-        from serving.unpack import unpack
+    fetch = _Fetch(store, f"{folder}/{artifact_name}")
+    try:
+        manifest = fetch_manifest(store, model, int(version), manifest_sha256)
+    except BaseException:
+        fetch.abandon()
+        raise
+    if manifest.artifact != artifact_name:
+        fetch.abandon()
+        fetch = _Fetch(store, f"{folder}/{manifest.artifact}")
+    return Artifact(manifest, fetch.result(manifest, f"{store.url}/{folder}"), aliases)
 
-        data = unpack(data, entry, f"{where}/{manifest.artifact}")
-    return Artifact(manifest, data, aliases)
+
+class _Fetch:
+    """An artifact on its way, unpacked while it arrives where its name says that it is compressed."""
+
+    def __init__(self, store: Store, key: str) -> None:
+        self._unpacker: Unpacker | None = None
+        sink = None
+        if key.endswith(_PACKED_SUFFIXES):
+            self._unpacker = _unpacker(f"{store.url}/{key}")
+            sink = self._unpacker.update
+        self._data = Background(store.fetch_digested, key, _MAX_ARTIFACT_BYTES, sink)
+
+    def abandon(self) -> None:
+        """Let it arrive without waiting for it: it is another artifact that is wanted, or none."""
+        if self._unpacker is not None:
+            self._unpacker.abandon()
+
+    def result(self, manifest: Manifest, where: str) -> Buffer:
+        """The flatbuffer, everything about it checked.
+
+        Raises:
+            DigestError, ArtifactError, StoreError: see `fetch_artifact`.
+        """
+        entry = manifest.files[manifest.artifact]
+        unpacker = self._unpacker
+        if unpacker is not None:
+            unpacker.begin(entry)
+        arrived: tuple[Buffer, str] = self._data.result()
+        data, digest = arrived
+        _check_pin(data, digest, manifest, where)
+        if not entry.encoding:
+            return data
+        if unpacker is None:  # of a name that does not say so
+            unpacker = _unpacker(f"{where}/{manifest.artifact}")
+            unpacker.begin(entry)
+            unpacker.update(data)
+        return unpacker.result()
+
+
+def _unpacker(name: str) -> Unpacker:
+    from serving.unpack import Unpacker
+
+    return Unpacker(name)
 
 
 def fetch_manifest(store: Store, model: str, version: int, manifest_sha256: str = "") -> Manifest:

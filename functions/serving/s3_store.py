@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from serving.errors import StoreError
+    from serving.store import Sink
 
 __all__ = ["S3Store"]
 
@@ -37,6 +38,7 @@ _PART_BYTES = 8 * 1024 * 1024
 
 _STREAMS = 8
 _CHUNK_BYTES = 1024 * 1024
+_SINK_BYTES = 128 * 1024  # for who works on the bytes: a chunk that is done before the next one is here
 
 _TRUST = os.path.join(os.path.dirname(os.path.abspath(__file__)), "amazon_trust.pem")
 
@@ -87,7 +89,7 @@ class S3Store:
             raise self._translated(error, key) from error
         return data
 
-    def fetch_digested(self, key: str, max_bytes: int) -> tuple[Buffer, str]:
+    def fetch_digested(self, key: str, max_bytes: int, sink: Sink | None = None) -> tuple[Buffer, str]:
         """GET one object and hash it on its way; see `Store.fetch_digested`.
 
         The first range tells the size: most objects are whole with it, the others' ranges come side by side.
@@ -97,7 +99,9 @@ class S3Store:
             size = answer.meta["size"]
             check_size(f"{self.url}/{key}", size, max_bytes)
             if size > _PART_BYTES:
-                return self._fetch_ranges(key, answer)
+                return self._fetch_ranges(key, answer, sink)
+            if sink is not None:
+                return _fetch_stream(answer, sink)
             data: Buffer = answer.bytes()
         except (self._native.exceptions.BaseError, OSError) as error:
             raise self._translated(error, key) from error
@@ -123,7 +127,7 @@ class S3Store:
             raise self._translated(error, "") from error
         return sorted(prefix.rstrip("/").rpartition("/")[2] for prefix in prefixes)
 
-    def _fetch_ranges(self, key: str, first: Any) -> tuple[Buffer, str]:
+    def _fetch_ranges(self, key: str, first: Any, sink: Sink | None) -> tuple[Buffer, str]:
         """Fill one buffer from parallel streams; hash each range when it and all before it are there."""
         from serving.memory import allocate
 
@@ -139,6 +143,8 @@ class S3Store:
                 parts.append(self._start_part(key, first.meta["e_tag"], view, starts[len(parts)]))
             parts[index].result()
             hasher.update(view[start : start + _PART_BYTES])
+            if sink is not None:
+                sink(view[start : start + _PART_BYTES])
         return buffer, hasher.hexdigest()
 
     def _start_part(self, key: str, tag: str, view: memoryview, start: int) -> Background:
@@ -162,6 +168,21 @@ class S3Store:
                 "a missing object from a forbidden one)"
             )
         return StoreUnavailableError(f"S3 could not deliver {name} ({type(error).__name__}) within {_RETRIES} retries")
+
+
+def _fetch_stream(answer: Any, sink: Sink) -> tuple[Buffer, str]:
+    """The body of one response and its digest, handed on chunk by chunk while the rest is on its way."""
+    size = answer.meta["size"]
+    hasher = new_hasher(size)
+    chunks = []
+    for chunk in answer.stream(min_chunk_size=_SINK_BYTES):
+        hasher.update(chunk)
+        sink(chunk)
+        chunks.append(chunk)
+    data = b"".join(chunks)
+    if len(data) != size:
+        raise ConnectionError(f"the body ended after {len(data)} of {size} bytes")
+    return data, hasher.hexdigest()
 
 
 def _drain(answer: Any, target: memoryview) -> None:

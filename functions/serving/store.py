@@ -12,9 +12,12 @@ from serving.errors import ObjectNotFoundError, SettingsError, StoreAccessError,
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Protocol
 
     from typing_extensions import Buffer
+
+    Sink = Callable[[Buffer], None]
 
     class Store(Protocol):
         """Where artifacts come from.
@@ -39,8 +42,13 @@ if TYPE_CHECKING:
                 StoreError: larger than `max_bytes`, or a failure of another kind.
             """
 
-        def fetch_digested(self, key: str, max_bytes: int) -> tuple[Buffer, str]:
+        def fetch_digested(self, key: str, max_bytes: int, sink: Sink | None = None) -> tuple[Buffer, str]:
             """Read one object whole, and its SHA-256 in hex, computed while it arrives.
+
+            Args:
+                key: see `fetch`.
+                max_bytes: see `fetch`.
+                sink: called with the bytes in their order, as they arrive.
 
             Raises:
                 StoreError: as `fetch`.
@@ -114,13 +122,15 @@ class FileStore:
     def reopen(self) -> None:
         """Nothing is kept open here; see `Store.reopen`."""
 
-    def fetch_digested(self, key: str, max_bytes: int) -> tuple[Buffer, str]:
+    def fetch_digested(self, key: str, max_bytes: int, sink: Sink | None = None) -> tuple[Buffer, str]:
         """Map one file and hash it; see `Store.fetch_digested`."""
         data = self.fetch(key, max_bytes)
         if len(memoryview(data)) > _READ_BYTES:
             from serving.memory import check_fits
 
             check_fits(f"{self.url}/{key}", len(memoryview(data)))
+        if sink is not None:
+            sink(data)
         return data, hexdigest(data)
 
     def list_folders(self) -> list[str]:

@@ -1,70 +1,159 @@
-"""Artifacts that are stored compressed, back into the flatbuffer, straight into memory.
+"""Artifacts that are stored compressed, back into the flatbuffer, straight into memory while they arrive.
 
 Imported only for an artifact that needs it, and so are the decompressors: an uncompressed one pays nothing for them.
-The stored form was verified before: nothing but the publisher's own bytes reaches a decompressor, and even these may
-not grow beyond what the manifest says.
+Bytes are unpacked before all of them are there, and so before their digest is known: what comes out may not grow
+beyond what the manifest says, and nobody sees it until the digests of both forms are right.
 """
 
 from __future__ import annotations
 
-from serving.errors import ArtifactError
+from _thread import allocate_lock
+
+from serving.digest import new_hasher
+from serving.errors import ArtifactError, DigestError, ServingError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from typing_extensions import Buffer
 
+    from serving.digest import Hasher
     from serving.manifest import FileEntry
 
-__all__ = ["unpack"]
+__all__ = ["Unpacker"]
 
 _CHECKED_FROM_BYTES = 1024 * 1024
+_PIECE_BYTES = 1024 * 1024  # of what comes out at once, before it goes to its place
 
 
-def unpack(data: Buffer, entry: FileEntry, name: str) -> Buffer:
-    """Decompress a stored file.
+class Unpacker:
+    """Unpacks one file as it arrives, piece by piece, in the thread that fetches it.
 
-    Args:
-        data: the stored bytes, verified.
-        entry: their pin, with the encoding and the unpacked form's size.
-        name: for messages.
-
-    Raises:
-        ArtifactError: the bytes are not of that encoding, or not of that size unpacked.
-        ModelTooLargeError: the unpacked model does not fit into this function.
+    The fetch may begin before anybody knows what is fetched: its first piece waits for `begin` or `abandon`.
     """
-    pin = entry.unpacked
-    if pin is None:
-        return data
-    if pin.size_bytes >= _CHECKED_FROM_BYTES:
-        from serving.memory import check_fits
 
-        check_fits(name, pin.size_bytes)
-    unpacked = _ENCODINGS[entry.encoding](data, pin.size_bytes, name)
-    if len(unpacked) != pin.size_bytes:
-        raise ArtifactError(
-            f"{name} does not unpack to the {pin.size_bytes} bytes that the manifest pins: publish it again"
+    def __init__(self, name: str) -> None:
+        """Wait for a file.
+
+        Args:
+            name: its name, for messages.
+        """
+        self._name = name
+        self._decompress: Callable[[Buffer], Iterator[bytes]] | None = None
+        self._target = memoryview(bytearray())
+        self._hasher: Hasher | None = None
+        self._sha256 = ""
+        self._position = 0
+        self._failure: ServingError | None = None
+        self._begun = allocate_lock()
+        self._begun.acquire()
+
+    def begin(self, entry: FileEntry) -> None:
+        """Say what the file is, and let the pieces in.
+
+        Args:
+            entry: its pin, with the encoding and the unpacked form's.
+        """
+        pin = entry.unpacked
+        if pin is not None:
+            try:
+                self._target = memoryview(_room(self._name, pin.size_bytes))
+                self._hasher, self._sha256 = new_hasher(pin.size_bytes), pin.sha256
+                self._decompress = _DECOMPRESSORS[entry.encoding]()
+            except ServingError as error:
+                self._failure = error
+        self._begun.release()
+
+    def abandon(self) -> None:
+        """Let the pieces of a file that is not wanted after all go by."""
+        self._begun.release()
+
+    def update(self, data: Buffer) -> None:
+        """Unpack the next bytes. What is wrong with them is told by `result`, after their digest was checked."""
+        with self._begun:
+            pass
+        if self._decompress is None or self._failure is not None:
+            return
+        try:
+            for piece in self._decompress(data):
+                self._append(piece)
+        except ServingError as error:
+            self._failure = error
+        except Exception as error:  # noqa: BLE001 - zlib.error, LZMAError, EOFError: none may be imported to name it
+            self._failure = ArtifactError(f"{self._name} is not the stream that its manifest says: {error}")
+
+    def result(self) -> Buffer:
+        """What came out of all the bytes, which the caller found to be those that were pinned.
+
+        Raises:
+            ArtifactError: they are not of that encoding, or not of that size unpacked.
+            DigestError: they unpack to something else than was pinned.
+            ModelTooLargeError: the unpacked model does not fit into this function.
+        """
+        if self._failure is None and self._position != len(self._target):
+            self._failure = self._other_size()
+        if self._failure is not None:
+            raise self._failure
+        digest = self._hasher.hexdigest() if self._hasher is not None else ""
+        if digest != self._sha256:
+            raise DigestError(f"{self._name} unpacks to SHA-256 {digest}, the manifest pins {self._sha256}")
+        return self._target.obj
+
+    def _append(self, piece: bytes) -> None:
+        end = self._position + len(piece)
+        if end > len(self._target):
+            raise self._other_size()
+        self._target[self._position : end] = piece
+        self._position = end
+        if self._hasher is not None:
+            self._hasher.update(piece)
+
+    def _other_size(self) -> ArtifactError:
+        return ArtifactError(
+            f"{self._name} does not unpack to the {len(self._target)} bytes that the manifest pins: publish it again"
         )
-    return unpacked
 
 
-def _unpack_zlib(data: Buffer, size_bytes: int, name: str) -> bytes:
-    from zlib import decompressobj, error
+def _room(name: str, size_bytes: int) -> Buffer:
+    if size_bytes < _CHECKED_FROM_BYTES:
+        return bytearray(size_bytes)
+    from serving.memory import allocate
 
-    try:
-        return decompressobj().decompress(data, size_bytes + 1)
-    except error as failure:
-        raise ArtifactError(f"{name} is not the zlib stream that the manifest says: {failure}") from failure
+    return allocate(name, size_bytes)
 
 
-def _unpack_xz(data: Buffer, size_bytes: int, name: str) -> bytes:
+def _zlib() -> Callable[[Buffer], Iterator[bytes]]:
+    from zlib import decompressobj
+
+    decompressor = decompressobj()
+
+    def decompress(data: Buffer) -> Iterator[bytes]:
+        piece = decompressor.decompress(data, _PIECE_BYTES)
+        yield piece
+        # A full piece may have left some of what it read to the next one.
+        while decompressor.unconsumed_tail or len(piece) == _PIECE_BYTES:
+            piece = decompressor.decompress(decompressor.unconsumed_tail, _PIECE_BYTES)
+            yield piece
+
+    return decompress
+
+
+def _xz() -> Callable[[Buffer], Iterator[bytes]]:
     # The C module alone: `lzma` around it imports 2 ms of file objects.
-    from _lzma import FORMAT_XZ, LZMADecompressor, LZMAError
+    from _lzma import FORMAT_XZ, LZMADecompressor
 
-    try:
-        return LZMADecompressor(FORMAT_XZ).decompress(data, size_bytes + 1)
-    except LZMAError as failure:
-        raise ArtifactError(f"{name} is not the xz stream that the manifest says: {failure}") from failure
+    decompressor = LZMADecompressor(FORMAT_XZ)
+
+    def decompress(data: Buffer) -> Iterator[bytes]:
+        if decompressor.eof:
+            return
+        yield decompressor.decompress(data, _PIECE_BYTES)
+        while not decompressor.eof and not decompressor.needs_input:
+            yield decompressor.decompress(b"", _PIECE_BYTES)
+
+    return decompress
 
 
-_ENCODINGS = {"zlib": _unpack_zlib, "xz": _unpack_xz}
+_DECOMPRESSORS = {"zlib": _zlib, "xz": _xz}
 """By the manifest's word for an encoding, what undoes it."""

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import lzma
+import random
 import subprocess
 import sys
+import threading
 import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from faulty_s3 import faulty_s3
 from golden_store import golden, make_manifest
 from litelambda.sections import Publish
 from litelambda.stages.storing import Stored, store_form, stored_size
+from serving import s3_store, unpack
 from serving.artifact import fetch_artifact
 from serving.errors import ArtifactError, DigestError, LiteRtError, ManifestError
 from serving.litert import CompiledModel
-from serving.manifest import Manifest
-from serving.store import open_store
+from serving.manifest import FileEntry, Manifest
+from serving.store import FileStore, open_store
+from serving.unpack import Unpacker
 
 NAMES = {"zlib": "model.tflite.z", "xz": "model.tflite.xz"}
 
@@ -106,6 +114,132 @@ def test_the_stored_bytes_are_verified_before_they_are_unpacked(tmp_path: Path) 
     path.write_bytes(stored.content[:-1] + b"?")
     with pytest.raises(DigestError, match="has SHA-256"):
         fetch_artifact(open_store(url), "tiny_int8")
+
+
+PACKERS = {"zlib": zlib.compress, "xz": lzma.compress}
+NOISE = random.Random(0).randbytes(1_200_000)
+
+
+def entry_of(encoding: str, content: bytes, **pin: Any) -> FileEntry:
+    """The pin of a file that unpacks to `content`."""
+    unpacked = {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content), **pin}
+    return FileEntry("", 0, encoding, FileEntry(**unpacked))
+
+
+def unpacked(encoding: str, content: bytes, pieces: list[bytes], **pin: Any) -> bytes:
+    """What comes out of a file that arrives in pieces."""
+    unpacker = Unpacker("f")
+    unpacker.begin(entry_of(encoding, content, **pin))
+    for piece in pieces:
+        unpacker.update(memoryview(piece))
+    return bytes(unpacker.result())
+
+
+@given(st.sampled_from(["zlib", "xz"]), st.lists(st.integers(0, 400), max_size=5), st.binary(max_size=300))
+@settings(deadline=None)
+def test_pieces_of_any_size_unpack_to_the_whole(encoding: str, cuts: list[int], content: bytes) -> None:
+    """However a file is cut on its way, empty pieces and bytes behind its end included."""
+    packed = PACKERS[encoding](content) + b"behind"
+    places = [0, *sorted(cuts), len(packed)]
+    pieces = [packed[start:end] for start, end in itertools.pairwise(places)]
+    assert unpacked(encoding, content, pieces) == content
+
+
+@pytest.mark.parametrize("encoding", ["zlib", "xz"])
+@pytest.mark.parametrize(
+    "content", [b"", bytes(2 << 20), bytes((2 << 20) + 1), NOISE], ids=["0", "2 MiB", "1 more", "noise"]
+)
+def test_what_comes_out_may_be_far_larger_or_smaller_than_what_goes_in(encoding: str, content: bytes) -> None:
+    """One piece of a file can unpack to many, and many pieces to a few."""
+    packed = PACKERS[encoding](content)
+    assert unpacked(encoding, content, [packed]) == content
+    step = max(len(packed) // 7, 1)
+    assert unpacked(encoding, content, [packed[at : at + step] for at in range(0, len(packed), step)]) == content
+
+
+@pytest.mark.parametrize("encoding", ["zlib", "xz"])
+def test_a_bomb_is_given_up_at_the_pinned_size(encoding: str) -> None:
+    """What is beyond the pinned size is never unpacked: the decompressor sees no piece after the one that went over."""
+    bomb = PACKERS[encoding](bytes(5_000_000))
+    unpacker = Unpacker("f")
+    unpacker.begin(entry_of(encoding, bytes(1000)))
+    unpacker.update(bomb)
+    failure = unpacker._failure
+    unpacker.update(bomb)
+    assert isinstance(failure, ArtifactError)
+    assert unpacker._failure is failure
+    with pytest.raises(ArtifactError, match="does not unpack to the 1000 bytes"):
+        unpacker.result()
+
+
+def test_the_unpacked_form_is_verified_too() -> None:
+    """Bytes of the right encoding and size, but another digest, never reach the runtime."""
+    with pytest.raises(DigestError, match=r"f unpacks to SHA-256 .*, the manifest pins 0000"):
+        unpacked("xz", b"weights", [lzma.compress(b"weights")], sha256="0" * 64)
+
+
+class _Slow(FileStore):
+    """A store whose artifact arrives in two halves; what was unpacked of the first is looked at in between."""
+
+    def __init__(self, root: Path, look: Any) -> None:
+        super().__init__(root.as_uri(), str(root))
+        self._look = look
+        self.arrived = threading.Event()
+
+    def fetch_digested(self, key: str, max_bytes: int, sink: Any = None) -> tuple[Any, str]:
+        """Two halves."""
+        data, digest = super().fetch_digested(key, max_bytes)
+        whole = bytes(data)
+        sink(whole[: len(whole) // 2])
+        self._look()
+        sink(whole[len(whole) // 2 :])
+        self.arrived.set()
+        return data, digest
+
+
+def test_an_artifact_is_unpacked_while_it_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When half of the file is there, its part of the model lies in memory already."""
+    rooms: list[bytearray] = []
+    filled: list[bytes] = []
+
+    def room(_name: str, size: int) -> bytearray:
+        rooms.append(bytearray(size))
+        return rooms[0]
+
+    monkeypatch.setattr(unpack, "_room", room)
+    lay_out(tmp_path, form("zlib"))
+    store = _Slow(tmp_path, lambda: filled.append(bytes(rooms[0])))
+    assert bytes(fetch_artifact(store, "tiny_int8").model) == golden("tiny_int8")
+    (half,) = filled
+    assert half[:200] == golden("tiny_int8")[:200]
+    assert half[-200:] == bytes(200)
+
+
+def test_an_artifact_that_nobody_wants_after_all_goes_by(tmp_path: Path) -> None:
+    """A fetch that was begun for a manifest that is then refused ends by itself; nothing of it is unpacked."""
+    lay_out(tmp_path, form("zlib"))
+    (tmp_path / "tiny_int8/1/manifest.json").write_text("{}")
+    store = _Slow(tmp_path, lambda: None)
+    with pytest.raises(DigestError, match="pinned was"):
+        fetch_artifact(store, "tiny_int8")
+    assert store.arrived.wait(5)
+
+
+@pytest.mark.parametrize("encoding", ["zlib", "xz"])
+@pytest.mark.parametrize("version", ["latest", "1"])
+def test_s3_unpacks_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, version: str) -> None:
+    """Through S3, in one range or in several side by side; each object is asked for as often as it has ranges."""
+    for name, value in (("AWS_ACCESS_KEY_ID", "k"), ("AWS_SECRET_ACCESS_KEY", "s"), ("AWS_REGION", "eu-west-1")):
+        monkeypatch.setenv(name, value)
+    stored = form(encoding)
+    lay_out(tmp_path, stored)
+    objects = {str(path.relative_to(tmp_path)): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for part_bytes in (s3_store._PART_BYTES, len(stored.content) // 3):
+        monkeypatch.setattr(s3_store, "_PART_BYTES", part_bytes)
+        with faulty_s3(objects, lambda _: None) as (endpoint, asked):
+            monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
+            assert bytes(fetch_artifact(open_store("s3://bucket"), "tiny_int8", version).model) == golden("tiny_int8")
+        assert asked.count(f"tiny_int8/1/{stored.name}") == -(-len(stored.content) // part_bytes)
 
 
 def test_an_unknown_encoding_asks_for_a_newer_reader(tmp_path: Path) -> None:
