@@ -89,9 +89,12 @@ class Judge:
         return math.fsum(share * getattr(tried, name) / getattr(floating, name) for name, share in self._shares.items())
 
     def promise(self, tried: Tried) -> float:
-        """The cost of what was only trained shortly, with what it lacks in accuracy; smaller is better."""
+        """The cost of what was only trained shortly, with what it lacks in accuracy; smaller is better.
+
+        Most of that comes back with more training, so that only its square root counts.
+        """
         excess = max(0.0, self.drop(tried) - self._max_drop) / max(self._max_drop, _LEAST_DROP)
-        return tried.cost * (1 + excess)
+        return tried.cost * math.sqrt(1 + excess)
 
     def is_better(self, tried: Tried, than: Tried) -> bool:
         """Whether one takes another's place: it passes alone, or both do and it costs less.
