@@ -9,14 +9,11 @@ import threading
 from collections.abc import Sequence
 
 
-def run_child(command: Sequence[str], timeout_s: float | None = None) -> subprocess.CompletedProcess[str]:
+def run_child(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, its output captured.
 
     An exception that passes through, Ctrl-C above all, kills the child and waits until it is gone, which
     `subprocess.run` does not. The child's standard input ends when this process does: see `exit_with_parent`.
-
-    Raises:
-        subprocess.TimeoutExpired: it took longer than `timeout_s`, and was killed.
     """
     reader, writer = os.pipe()
     try:
@@ -24,7 +21,7 @@ def run_child(command: Sequence[str], timeout_s: float | None = None) -> subproc
             command, stdin=reader, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
         ) as child:
             try:
-                stdout, stderr = child.communicate(timeout=timeout_s)
+                stdout, stderr = child.communicate()
             except BaseException:
                 child.kill()
                 child.wait()

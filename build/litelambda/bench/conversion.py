@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
-import subprocess
-import sys
+import signal
 import tempfile
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from litelambda.bench.conversion_cases import Case, choose
+from litelambda.bench.conversion_child import run_case
 from litelambda.bench.conversion_table import markdown
 from litelambda.bench.machine import describe_machine
 from litelambda.bench.report import Progress
 from litelambda.errors import UsageError
-from litelambda.processes import describe_exit, run_child
+from litelambda.processes import describe_exit
 
 _TOOLS = ("litelambda", "keras", "tensorflow", "ai-edge-litert")
 
@@ -64,19 +65,25 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _convert(case: Case, args: argparse.Namespace) -> dict[str, Any]:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["litelambda.bench.conversion_preload"])
     with tempfile.TemporaryDirectory(prefix="litelambda-") as scratch:
-        output = Path(scratch) / "result.json"
-        command = [sys.executable, "-m", "litelambda.bench.conversion_child", case.name]
+        folder = Path(scratch)
+        child = context.Process(target=run_case, args=(case.name, args.memory_gb, folder))
+        child.start()
         try:
-            child = run_child([*command, str(args.memory_gb), str(output)], args.timeout_s)
-        except subprocess.TimeoutExpired:
-            return {"error": f"not done after {args.timeout_s:g} s", "instead": None}
-        if child.returncode == 0:
-            row: dict[str, Any] = json.loads(output.read_text())
+            child.join(args.timeout_s)
+        finally:
+            child.kill()
+            child.join()
+        if (folder / "result.json").exists():
+            row: dict[str, Any] = json.loads((folder / "result.json").read_text())
             return row
-    last = child.stderr.strip().splitlines()[-1:] or ["nothing on stderr"]
-    ended = f"its process ended ({describe_exit(child.returncode)}, {args.memory_gb:g} GB allowed)"
-    return {"error": f"{ended}: {last[0][:300]}", "instead": None}
+        lines = (folder / "stderr").read_text(errors="replace").strip().splitlines() or ["nothing on stderr"]
+    if child.exitcode == -signal.SIGKILL:
+        return {"error": f"not done after {args.timeout_s:g} s, or killed for want of memory", "instead": None}
+    ended = f"its process ended ({describe_exit(child.exitcode or 0)}, {args.memory_gb:g} GB allowed)"
+    return {"error": f"{ended}: {lines[-1][:300]}", "instead": None}
 
 
 def _read_state(path: Path, tools: Mapping[str, str]) -> dict[str, Any]:

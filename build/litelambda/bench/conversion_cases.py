@@ -101,9 +101,10 @@ def choose(names: Sequence[str] | None, *, every: bool = False) -> list[Case]:
     if names is None:
         usual = {family[0] for family in _FAMILIES} | _LIGHT_ENOUGH
         return [case for case in cases.values() if every or case.family != ARCHITECTURES or case.name in usual]
-    families = {case.family for case in cases.values()}
+    families = list(dict.fromkeys(case.family for case in cases.values()))
     if unknown := [name for name in names if name not in cases and name not in families]:
-        raise UsageError(f"no model or family {', '.join(unknown)}; there are {', '.join([*families, *cases])}")
+        known = "; ".join([*families, *cases])  # some names have commas
+        raise UsageError(f"no model or family {'; '.join(unknown)}: expected one of {known}")
     return [case for case in cases.values() if case.name in names or case.family in names]
 
 

@@ -1,15 +1,17 @@
 """Converts one model of `litelambda bench conversion` through the build's own stages and writes down what came of it.
 
-    python -m litelambda.bench.conversion_child NAME MEMORY_GB RESULT.json
-
-is the child: a model that exhausts the memory or crashes TensorFlow ends this process and not the benchmark.
+`run_case` runs in a process of its own, forked from one that has imported TensorFlow and done nothing with it: a model
+that exhausts the memory or crashes TensorFlow ends that process and not the benchmark.
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import resource
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +22,6 @@ from numpy.typing import NDArray
 
 from litelambda.bench.conversion_cases import Case, all_cases
 from litelambda.errors import ConversionError, VerificationError
-from litelambda.processes import exit_with_parent
 from litelambda.sections import Quantize
 from litelambda.stages.backend import load_keras
 from litelambda.stages.flatbuffer import count_float_operators
@@ -30,7 +31,6 @@ from litelambda.stages.quantize import Quantized, quantize
 from litelambda.stages.verify import verify
 
 _OTHER_SCHEMES = ("dynamic", "float32")
-_LATENCY_ROUNDS = 2
 
 
 def convert_case(case: Case) -> dict[str, Any]:
@@ -77,17 +77,11 @@ def _measure(quantized: Quantized, rows: Mapping[str, NDArray[Any]]) -> dict[str
         "size_bytes": {"float": len(quantized.float_artifact), "int8": len(quantized.artifact)},
         "difference": _compare(quantized, rows),
         "batching": verify(quantized.artifact, inputs).batching,
-        "latency_us": _latencies(quantized),
+        "latency_us": {
+            "float": round(measure_latency_us(quantized.float_artifact), 1),
+            "int8": round(measure_latency_us(quantized.artifact), 1),
+        },
     }
-
-
-def _latencies(quantized: Quantized) -> dict[str, float]:
-    """The fastest of some measurements each, in turn, on one thread."""
-    taken: dict[str, list[float]] = {"float": [], "int8": []}
-    for _ in range(_LATENCY_ROUNDS):
-        taken["float"].append(measure_latency_us(quantized.float_artifact))
-        taken["int8"].append(measure_latency_us(quantized.artifact))
-    return {kind: round(min(each), 1) for kind, each in taken.items()}
 
 
 def _compare(quantized: Quantized, rows: Mapping[str, NDArray[Any]]) -> dict[str, float]:
@@ -119,12 +113,23 @@ def _peak_mb() -> int:
     return round(peak / (1024 if sys.platform == "linux" else 1024 * 1024))
 
 
-def _main(name: str, memory_gb: float, result: Path) -> None:
-    exit_with_parent()
+def _exit_with(parent: Any) -> None:
+    parent.join()
+    os._exit(1)
+
+
+def run_case(name: str, memory_gb: float, folder: Path) -> None:
+    """Convert a case within a limit of memory, in the process that was made for it.
+
+    Args:
+        name: the case.
+        memory_gb: what this process, and each that it starts, may have.
+        folder: takes `result.json`, and `stderr`, which native code writes to as well.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
+    os.dup2(os.open(folder / "stderr", os.O_WRONLY | os.O_CREAT, 0o600), 2)
     limit = int(memory_gb * 2**30)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    result.write_text(json.dumps(convert_case(all_cases()[name])))
-
-
-if __name__ == "__main__":
-    _main(sys.argv[1], float(sys.argv[2]), Path(sys.argv[3]))
+    (folder / "result.json").write_text(json.dumps(convert_case(all_cases()[name])))

@@ -23,7 +23,7 @@ what converts.
 - **int8**: *yes*; *partly*, where operators stayed float; *no*, with the scheme that works, and the reason below.
 - **stayed float**: operators that compute in float32, and how many; what to change is [at the end](#what-to-change).
 - **difference**: the largest between the float and the int8 model on random rows, as a share of the output's range.
-- **µs**: one row in the shipped runtime, one thread, the fastest of several measurements on a machine with other work
+- **µs**: one row in the shipped runtime, one thread, the 10th percentile of many runs on a machine with other work
   ({cpu}). Compare them within a row. int8 is not always faster: measure your own model.
 - **many rows at once**: whether rows in a batch gave, bit for bit, what they give one by one; else they run one by one.
 """

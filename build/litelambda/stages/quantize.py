@@ -72,6 +72,12 @@ def quantize(
     Raises:
         ConversionError: the model cannot be converted; the message names operators, or the layer that crashes.
     """
+    words = [name for name, rows in representative.items() if rows.dtype.kind not in "buif"]
+    if words and settings.scheme == "int8":
+        raise ConversionError(
+            f"input {words[0]!r} takes no numbers, so int8 cannot be calibrated: turn its values into them before the "
+            'model, or leave int8 (quantize.scheme = "dynamic"; an import without representative rows)'
+        )
     with tempfile.TemporaryDirectory(prefix="litelambda-") as scratch:
         folder = Path(scratch)
         source = export(model, folder / "model")
