@@ -187,6 +187,8 @@ def test_activations_are_on_their_int8_grid_while_training(digits: Trial, tmp_pa
     ranges = trained.figures["quantization_aware"]["activation_ranges"]
     assert list(ranges) == ["input", "dense_1", "output_sum"]
     assert [layer.name for layer in trained.model.layers] == [layer.name for layer in digits.trained.model.layers]
+    moved = read(trained.model.get_layer("dense_1").kernel) - read(digits.trained.model.get_layer("dense_1").kernel)
+    assert np.abs(moved).max() > 0.02  # far more than rounding to 8 bits: gradients go through the grids
     artifact = digits.convert(trained.model, tmp_path)
     assert set(operators(artifact)) == {"QUANTIZE", "FULLY_CONNECTED", "SOFTMAX", "DEQUANTIZE"}
     calibrated = activation_ranges(artifact)
@@ -213,18 +215,17 @@ def test_fake_quantized_activations_take_256_values(pictures: Trial) -> None:
         assert 50 < len(np.unique(np.round(steps))) <= 256
 
 
-def test_learning_goes_through_the_rounding(digits: Trial) -> None:
-    """Weights move although what they make is rounded, and an activation that is zero throughout does no harm."""
+def test_activations_that_are_zero_throughout_do_no_harm(digits: Trial) -> None:
+    """A grid without any width gives zeros, not NaN; nothing can be learnt through it."""
     keras = load_keras()
     silent = keras.models.clone_model(digits.trained.model)
     silent.set_weights(digits.trained.model.get_weights())
     silent.get_layer("dense_1").bias.assign(np.full(32, -1e3))
     trial = Trial(digits.recipe, digits.data, Trained(silent, {}))
-    for start, moves in ((digits, True), (trial, False)):
-        trained = start.compress(quantization_aware={"bits": 8, "epochs": 1, "activations": True})
-        before, after = (read(each.get_layer("dense_1").kernel) for each in (start.trained.model, trained.model))
-        assert np.isfinite(trained.figures["quantization_aware"]["history"]["loss"]).all()
-        assert (np.abs(after - before).max() > 0.02) == moves
+    trained = trial.compress(quantization_aware={"bits": 8, "epochs": 1, "activations": True})
+    assert np.isfinite(trained.figures["quantization_aware"]["history"]["loss"]).all()
+    before, after = (read(model.get_layer("dense_1").kernel) for model in (silent, trained.model))
+    assert np.abs(after - before).max() < 0.02  # the grid of the weights alone
 
 
 def test_layers_that_ship_in_int4_train_on_its_grid(digits: Trial) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pytest
 
+from litelambda.stages import charts
 from litelambda.stages.report import confidence_interval, make_html, overfitting
 
 REPORT: dict[str, Any] = {
@@ -54,10 +56,11 @@ def test_the_page_has_every_section() -> None:
     for text in (
         "&lt;digits&gt;",
         "1/10.0",
-        "64 → 32",
+        "64\N{NO-BREAK SPACE}→\N{NO-BREAK SPACE}32",
         "80.0%",
-        "784 x 32",
-        "low rank, pruning: too few; clustering: named",
+        "784x32",
+        "<li>dense_1, by low rank, pruning: too few; by clustering: named</li>",
+        "<li>norm_1, by pruning: no kernel</li>",
         "no kernel",
         "chosen",
         "dropout 0.2",
@@ -94,3 +97,21 @@ def test_overfitting_is_called_what_it_is() -> None:
     assert "+9.00 points above validation" in overfitting(REPORT["train"]["history"])
     assert "epoch 1 of 2: over-fitted: try dropout" in overfitting(REPORT["train"]["history"])
     assert overfitting({"loss": [1.0]}) == "There were no validation rows to compare with."
+
+
+def test_many_classes_leave_room_for_their_names() -> None:
+    """At most twenty names on an axis; numbers in dark cells are light."""
+    (axis,) = charts.confusion([[row == column for column in range(100)] for row in range(100)], ["name"] * 100).axes
+    assert len(axis.get_xticks()) == len(axis.get_yticks()) == 20
+    (axis,) = charts.confusion([[900, 1], [2, 800]], ["no", "yes"]).axes
+    assert [text.get_color() for text in axis.texts] == ["white", "black", "black", "white"]
+
+
+def test_sizes_are_written_in_full() -> None:
+    """No powers of ten, and the legend outside of where the candidates are."""
+    figure = charts.pareto(REPORT["compress"]["auto"])
+    figure.savefig(io.BytesIO(), format="svg")
+    (axis,) = figure.axes
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["200", "500", "1,000"]
+    assert axis.get_legend() is None
+    assert len(figure.legends) == 1

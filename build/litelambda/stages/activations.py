@@ -70,7 +70,7 @@ def fake_quantized(model: Any) -> tuple[Any, dict[str, Any]]:
             output = keras.layers.Activation(activation)(quantize(f"{layer.name}_sum", output))
         return quantize(layer.name, output) if _is_quantized(model, original) else output
 
-    functional = keras.Model(model.inputs, model.outputs, name=model.name)
+    functional = keras.Model(model.input, model.output, name=model.name)
     copy = keras.models.clone_model(functional, clone_function=clone, call_function=call)
     give_weights(model, copy)
     return copy, quantizers

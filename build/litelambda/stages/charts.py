@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _WIDTH, _HEIGHT = 7.0, 3.0
+_WORTH_SEEING = 0.03  # of accuracy below the best: candidates that are no good would hide what sets the good apart
 _MOST_LABELS = 20  # that can be read beside one another
 
 
@@ -52,16 +53,20 @@ def intervals(values: Mapping[str, tuple[float, float, float]]) -> Any:
 
 
 def pareto(auto: Mapping[str, Any]) -> Any:
-    """Every candidate that was tried: stored bytes against accuracy."""
+    """Every candidate that was tried: stored bytes against accuracy; triangles stand for what lies further below."""
     figure, (axis,) = _axes(1)
     ran = [each for each in auto["tried"] if not each["problem"]]
+    floor = max(each["accuracy"] for each in ran) - _WORTH_SEEING
     for label, names, colour in (
         ("beaten", {each["name"] for each in ran} - set(auto["pareto"]), "#bbbbbb"),
         ("Pareto set", set(auto["pareto"]) - {auto["chosen"]}, "#4878a8"),
         ("chosen", {auto["chosen"]}, "#c04040"),
     ):
-        chosen = [each for each in ran if each["name"] in names]
-        axis.scatter([e["stored"] for e in chosen], [e["accuracy"] for e in chosen], label=label, color=colour)
+        here = [(each["stored"], each["accuracy"]) for each in ran if each["name"] in names]
+        shown = [(stored, accuracy) for stored, accuracy in here if accuracy >= floor]
+        below = [(stored, floor) for stored, accuracy in here if accuracy < floor]
+        for points, marker, name in ((shown, "o", label), (below, "v", None)):
+            axis.scatter(*zip(*points, strict=True) if points else ((), ()), label=name, color=colour, marker=marker)
     axis.set(xlabel="bytes stored", ylabel="accuracy on validation rows", xscale="log")
     stored = [each["stored"] for each in ran]
     axis.set_xticks(_round_sizes(min(stored), max(stored)), minor=False)

@@ -165,9 +165,9 @@ def quantize_static(in_float: bytes, batches: Sequence[Mapping[str, NDArray[Any]
         for edge in (Name.INPUT, Name.OUTPUT):
             subject.update_quantization_recipe(".*", edge, algorithm_key=AlgorithmName.NO_QUANTIZE)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that all tensors are kept, which is what calibration is
+        warnings.filterwarnings("ignore", ".*experimental_preserve_all_tensors", UserWarning)  # calibration needs it
         ranges = subject.calibrate({SIGNATURE: [dict(batch) for batch in batches]}, num_threads=1)
-    return bytes(subject.quantize(ranges).quantized_model)
+        return bytes(subject.quantize(ranges).quantized_model)
 
 
 def calibration_rows(model: Any, available: int) -> int:

@@ -17,7 +17,7 @@ HTML_NAME = "report.html"
 _GAP = 0.02  # of accuracy, training above validation, beyond which a model is called over-fitted
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}"
-    "table{border-collapse:collapse;margin:1em 0}td,th{padding:.2em .8em;border-bottom:1px solid #ddd;text-align:right}"
+    "table{border-collapse:collapse;margin:1em 0}td,th{padding:.2em .6em;border-bottom:1px solid #ddd;text-align:right}"
     "td:first-child,th:first-child{text-align:left}svg{max-width:100%;height:auto}"
 )
 
@@ -113,14 +113,18 @@ def _training(report: Mapping[str, Any]) -> str:
 
 
 def _layers(layers: Sequence[Mapping[str, Any]]) -> str:
-    """What became of each layer; columns that no layer has are left out."""
+    """What became of each layer, and which steps left some alone; columns that no layer has are left out."""
     columns = ("type", "shape", "bits", "grid", "codes", "zeros", "rank", "units")
-    shown = [column for column in columns if any(column in layer for layer in layers)]
-    rows = [
-        (layer["layer"], *(_cell(column, layer.get(column)) for column in shown), _reasons(layer["left_out"]))
+    with_kernel = [layer for layer in layers if "shape" in layer]
+    shown = [column for column in columns if any(column in layer for layer in with_kernel)]
+    rows = [(layer["layer"], *(_cell(column, layer.get(column)) for column in shown)) for layer in with_kernel]
+    spared = "".join(
+        f"<li>{html.escape(layer['layer'])}, by {html.escape(_reasons(layer['left_out']))}</li>"
         for layer in layers
-    ]
-    return _table(("layer", *shown, "left alone by"), rows) if rows else ""
+        if layer["left_out"]
+    )
+    note = f"<p>Left alone:</p><ul>{spared}</ul>" if spared else ""
+    return _table(("layer", *shown), rows) + note if rows else ""
 
 
 def _reasons(by_step: Mapping[str, str]) -> str:
@@ -128,7 +132,7 @@ def _reasons(by_step: Mapping[str, str]) -> str:
     steps: dict[str, list[str]] = {}
     for step, reason in by_step.items():
         steps.setdefault(reason, []).append(step.replace("_", " "))
-    return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in steps.items())
+    return "; by ".join(f"{', '.join(names)}: {reason}" for reason, names in steps.items())
 
 
 def _search(auto: Mapping[str, Any] | None) -> str:
@@ -159,7 +163,7 @@ def _cell(column: str, value: Any) -> str:
     if column == "zeros":
         return f"{value:.1%}"
     if isinstance(value, list | tuple):
-        return (" → " if column == "units" else " x ").join(map(str, value))
+        return ("\N{NO-BREAK SPACE}→\N{NO-BREAK SPACE}" if column == "units" else "x").join(map(str, value))
     return str(value)
 
 
