@@ -21,8 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.bench.conversion_cases import Case, all_cases
+from litelambda.bench.conversion_forks import ForkingLauncher
 from litelambda.errors import ConversionError, VerificationError
 from litelambda.sections import Quantize
+from litelambda.stages import convert
 from litelambda.stages.backend import load_keras
 from litelambda.stages.flatbuffer import count_float_operators
 from litelambda.stages.interpreter import Reference, to_codes
@@ -126,10 +128,11 @@ def run_case(name: str, memory_gb: float, folder: Path) -> None:
         memory_gb: what this process, and each that it starts, may have.
         folder: takes `result.json`, and `stderr`, which native code writes to as well.
     """
+    os.dup2(os.open(folder / "stderr", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)
+    limit = int(memory_gb * 2**30)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    convert.launch = ForkingLauncher()
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
-    os.dup2(os.open(folder / "stderr", os.O_WRONLY | os.O_CREAT, 0o600), 2)
-    limit = int(memory_gb * 2**30)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     (folder / "result.json").write_text(json.dumps(convert_case(all_cases()[name])))

@@ -12,8 +12,9 @@ import json
 import re
 import shutil
 import signal
+import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,9 @@ from litelambda.stages.backend import load_tensorflow
 from litelambda.stages.unroll import MAX_STEPS
 
 KERAS_SUFFIX = ".keras"
+launch: Callable[[Sequence[str]], subprocess.CompletedProcess[str]] = run_child
+"""How the child is started; the conversion benchmark forks it from a process that has TensorFlow already."""
+
 _MISSING = re.compile(r"^(?:TF Select|Custom) ops: (.+)$", re.MULTILINE)
 SIGNATURE = "predict"  # not "serve": a SavedModel endpoint of that name silently drops the others
 
@@ -86,7 +90,7 @@ def convert(conversions: Sequence[Conversion], folder: Path) -> None:
     jobs.write_text(json.dumps([asdict(conversion) for conversion in conversions]))
     progress.write_text(conversions[0].subject)
     command = [sys.executable, "-m", "litelambda.stages.convert", str(jobs)]
-    child = run_child(command)
+    child = launch(command)
     if child.returncode == 0:
         return
     failure = folder / "failure"
@@ -119,7 +123,8 @@ def _explain(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0][:500] if lines else 'no reason given'}"
 
 
-def _main(jobs: Path) -> None:
+def run_jobs(jobs: Path) -> None:
+    """In the child: make every flatbuffer of a list of jobs, up to the first that fails; then exit with 1."""
     made: dict[tuple[str, str], str] = {}
     for fields in json.loads(jobs.read_text()):
         conversion = Conversion(**fields)
@@ -170,4 +175,4 @@ def _representative_rows(arrays: Mapping[str, NDArray[Any]]) -> Iterator[tuple[s
 
 if __name__ == "__main__":
     exit_with_parent()
-    _main(Path(sys.argv[1]))
+    run_jobs(Path(sys.argv[1]))
