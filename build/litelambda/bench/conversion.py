@@ -10,6 +10,7 @@ interrupted run goes on where it was.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import os
@@ -18,7 +19,7 @@ import tempfile
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from litelambda.bench.conversion_cases import Case, choose
 from litelambda.bench.conversion_child import run_case
@@ -75,6 +76,8 @@ def _convert(case: Case, args: argparse.Namespace) -> dict[str, Any]:
             child.join(args.timeout_s)
         finally:
             child.kill()
+            with contextlib.suppress(ProcessLookupError):  # nobody is left of its group
+                os.killpg(cast(int, child.pid), signal.SIGKILL)
             child.join()
         if (folder / "result.json").exists():
             row: dict[str, Any] = json.loads((folder / "result.json").read_text())

@@ -10,6 +10,7 @@ import json
 import multiprocessing
 import os
 import resource
+import signal
 import sys
 import threading
 import time
@@ -117,7 +118,7 @@ def _peak_mb() -> int:
 
 def _exit_with(parent: Any) -> None:
     parent.join()
-    os._exit(1)
+    os.killpg(0, signal.SIGKILL)
 
 
 def run_case(name: str, memory_gb: float, folder: Path) -> None:
@@ -128,6 +129,7 @@ def run_case(name: str, memory_gb: float, folder: Path) -> None:
         memory_gb: what this process, and each that it starts, may have.
         folder: takes `result.json`, and `stderr`, which native code writes to as well.
     """
+    os.setpgid(0, 0)  # a group of its own, to be killed with all that it started
     os.dup2(os.open(folder / "stderr", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)
     limit = int(memory_gb * 2**30)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
