@@ -108,7 +108,7 @@ def test_the_table_names_what_stayed_float_what_failed_and_why() -> None:
             "bad": NO | {"family": "others"},
         },
         "tools": {"keras": "3.15"},
-        "machine": {"python": "3.13.0", "cpu": "a processor"},
+        "machine": {"python": "3.13.0", "cpu": "a processor", "int8_instructions": []},
     }
     lines = markdown(result).splitlines()
     assert "| good | yes |  | 4 → 1 | 1.0% | 20 → 10 | 2.0 | yes |" in lines

@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     result = {
         "cases": {case.name: rows[case.name] for case in cases},
         "tools": tools,
-        "machine": describe_machine(),
+        "machine": describe_machine() | {"int8_instructions": _int8_instructions()},
         "kept": len(cases) - len(missing),
     }
     if args.markdown is not None:
@@ -87,6 +87,13 @@ def _convert(case: Case, args: argparse.Namespace) -> dict[str, Any]:
         return {"error": f"not done after {args.timeout_s:g} s, or killed for want of memory", "instead": None}
     ended = f"its process ended ({describe_exit(child.exitcode or 0)}, {args.memory_gb:g} GB allowed)"
     return {"error": f"{ended}: {lines[-1][:300]}", "instead": None}
+
+
+def _int8_instructions() -> list[str]:
+    """The processor's dot products of bytes, as Linux calls them: without any, int8 is hardly faster than float."""
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = set(cpuinfo.read_text(errors="replace").split()) if cpuinfo.exists() else set()
+    return [name for name in ("avx512_vnni", "avx_vnni", "asimddp", "i8mm") if name in flags]
 
 
 def _read_state(path: Path, tools: Mapping[str, str]) -> dict[str, Any]:

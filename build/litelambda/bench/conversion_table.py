@@ -23,8 +23,8 @@ what converts.
 - **int8**: *yes*; *partly*, where operators stayed float; *no*, with the scheme that works, and the reason below.
 - **stayed float**: operators that compute in float32, and how many; what to change is [at the end](#what-to-change).
 - **difference**: the largest between the float and the int8 model on random rows, as a share of the output's range.
-- **µs**: one row in the shipped runtime, one thread, the 10th percentile of many runs on a machine with other work
-  ({cpu}). Compare them within a row. int8 is not always faster: measure your own model.
+- **µs**: one row in the shipped runtime, one thread, in CPU time, the 10th percentile of many runs
+  ({cpu}, {dot_products}). int8 is not always faster: measure your own model.
 - **many rows at once**: whether rows in a batch gave, bit for bit, what they give one by one; else they run one by one.
 """
 
@@ -36,13 +36,16 @@ def markdown(result: Mapping[str, Any]) -> str:
         result: what `litelambda bench conversion --json` prints.
     """
     tools = ", ".join(f"{name} {version}" for name, version in result["tools"].items())
-    python = result["machine"]["python"]
+    python, found = result["machine"]["python"], result["machine"]["int8_instructions"]
     parts = [
         _INTRODUCTION.format(
             command="litelambda bench conversion --markdown build/CONVERSION.md",
             versions=f"{tools}, Python {python}",
             max_steps=MAX_STEPS,
             cpu=result["machine"]["cpu"],
+            dot_products=f"with {', '.join(found)}"
+            if found
+            else "which has no dot product of bytes (VNNI), as most have",
         )
     ]
     families: dict[str, dict[str, Any]] = {}
