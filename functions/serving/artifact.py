@@ -104,7 +104,9 @@ class _Fetch:
         self._unpacker: Unpacker | None = None
         sink = None
         if key.endswith(_PACKED_SUFFIXES):
-            self._unpacker = _unpacker(f"{store.url}/{key}")
+            from serving.unpack import Unpacker
+
+            self._unpacker = Unpacker(f"{store.url}/{key}")
             sink = self._unpacker.update
         self._data = Background(store.fetch_digested, key, _MAX_ARTIFACT_BYTES, sink)
 
@@ -120,25 +122,18 @@ class _Fetch:
             DigestError, ArtifactError, StoreError: see `fetch_artifact`.
         """
         entry = manifest.files[manifest.artifact]
-        unpacker = self._unpacker
-        if unpacker is not None:
-            unpacker.begin(entry)
+        if self._unpacker is not None:
+            self._unpacker.begin(entry)
         arrived: tuple[Buffer, str] = self._data.result()
         data, digest = arrived
         _check_pin(data, digest, manifest, where)
         if not entry.encoding:
             return data
-        if unpacker is None:  # of a name that does not say so
-            unpacker = _unpacker(f"{where}/{manifest.artifact}")
-            unpacker.begin(entry)
-            unpacker.update(data)
-        return unpacker.result()
+        if self._unpacker is not None:
+            return self._unpacker.result()
+        from serving.unpack import unpack  # of a name that does not say that it is compressed
 
-
-def _unpacker(name: str) -> Unpacker:
-    from serving.unpack import Unpacker
-
-    return Unpacker(name)
+        return unpack(data, entry, f"{where}/{manifest.artifact}")
 
 
 def fetch_manifest(store: Store, model: str, version: int, manifest_sha256: str = "") -> Manifest:

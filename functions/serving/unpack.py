@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from serving.digest import Hasher
     from serving.manifest import FileEntry
 
-__all__ = ["Unpacker"]
+__all__ = ["Unpacker", "unpack"]
 
 _CHECKED_FROM_BYTES = 1024 * 1024
 _PIECE_BYTES = 1024 * 1024  # of what comes out at once, before it goes to its place
@@ -113,6 +113,25 @@ class Unpacker:
         return ArtifactError(
             f"{self._name} does not unpack to the {len(self._target)} bytes that the manifest pins: publish it again"
         )
+
+
+def unpack(data: Buffer, entry: FileEntry, name: str) -> Buffer:
+    """Unpack a file that is here already; one that is not compressed comes back as it is.
+
+    Args:
+        data: the stored bytes, verified.
+        entry: their pin.
+        name: for messages.
+
+    Raises:
+        ArtifactError, DigestError, ModelTooLargeError: see `Unpacker.result`.
+    """
+    if not entry.encoding:
+        return data
+    unpacker = Unpacker(name)
+    unpacker.begin(entry)
+    unpacker.update(data)
+    return unpacker.result()
 
 
 def _room(name: str, size_bytes: int) -> Buffer:

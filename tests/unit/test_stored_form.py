@@ -73,6 +73,14 @@ def test_the_reader_unpacks(tmp_path: Path, encoding: str, version: str) -> None
     assert entry.unpacked.sha256 == hashlib.sha256(golden("tiny_int8")).hexdigest()
 
 
+def test_a_name_need_not_say_that_its_file_is_compressed(tmp_path: Path) -> None:
+    """What a file is, the manifest says: a compressed one of the usual name is unpacked once it is here."""
+    stored = form("xz")
+    usual = Stored("model.tflite", stored.content, "xz", {}, stored.pin)
+    artifact = fetch_artifact(open_store(lay_out(tmp_path, usual)), "tiny_int8")
+    assert bytes(artifact.model) == golden("tiny_int8")
+
+
 def test_the_quickest_form_depends_on_the_bandwidth() -> None:
     """A slow link makes compression pay, a fast one does not; what cannot be compressed stays as it is."""
     sparse = bytes(3_000_000) + hashlib.sha256(b"noise").digest() * 1000
