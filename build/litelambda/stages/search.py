@@ -1,7 +1,7 @@
 """Search: `compress.auto` tries compressions within a budget and takes the cheapest that is still as good.
 
 Three rounds. How to quantize: int8, unless the shipped runtime shows another scheme to be clearly better. Which shape:
-every one is sketched with short training on some of the rows, and those that promise most go on. How far: each is
+every one is sketched with short training on some of the rows, and those that promise most go on. How far: these are
 pruned step by step and put on ever coarser grids, until nothing passes any more.
 
 Judged on validation rows only: the test rows are for the gate. What is tried next depends on the seed and on what was
@@ -105,15 +105,19 @@ class _Search:
     def _search_weights(self, start: Candidate) -> None:
         """Sketch every shape, and take the most promising as far as they go."""
         sketches = {shape: self._try(self._space.sketch(shape)) for shape in (start, *self._space.shapes(start))}
-        for shape in self._most_promising(sketches):
-            self._descend(shape if shape is start else self._space.trained(shape, to_be_continued=True))
+        finalists = [
+            shape if shape is start else self._space.trained(shape, to_be_continued=True)
+            for shape in self._most_promising(sketches)
+        ]
+        first = [self._space.pruned(shape, FIRST_SPARSITY) for shape in finalists]
+        passed = [pruned for pruned in first if self._put_on_grids(pruned)]
+        for pruned in passed:
+            self._prune_on(pruned)
+        if not passed:
+            any(self._put_on_grids(self._space.pruned(shape, less)) for less in DENSER for shape in finalists)
 
-    def _descend(self, shape: Candidate) -> None:
-        """Prune until nothing passes; less, where not even the first step does."""
-        pruned = self._space.pruned(shape, FIRST_SPARSITY)
-        if not self._put_on_grids(pruned):
-            any(self._put_on_grids(self._space.pruned(shape, sparsity)) for sparsity in DENSER)
-            return
+    def _prune_on(self, pruned: Candidate) -> None:
+        """More zeros, until nothing passes."""
         for sparsity in SPARSER:
             pruned = self._space.pruned(pruned, sparsity)
             if not self._put_on_grids(pruned):
