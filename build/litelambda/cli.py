@@ -91,10 +91,19 @@ def _build(arguments: argparse.Namespace) -> None:
     from litelambda.recipe import load_recipe
 
     recipe = load_recipe(arguments.recipe, arguments.overrides)  # before TensorFlow: a typo answers at once
-    from litelambda.pipeline import build
+    from litelambda.pipeline import build, take_part
     from litelambda.progress import open_reporter
+    from litelambda.stages.hosts import read_cluster
 
-    result = build(recipe, arguments.store, open_reporter(json_output=arguments.json))
+    reporter, cluster = open_reporter(json_output=arguments.json), read_cluster()
+    if cluster is not None and not cluster.is_chief:
+        take_part(recipe, reporter)
+        if arguments.json:
+            _print_json({"model": recipe.publish.name, "published": False, "trained_as": cluster.name})
+        else:
+            print(f"{cluster.name} has trained with the others; {cluster.chief} publishes")
+        return
+    result = build(recipe, arguments.store, reporter)
     if arguments.json:
         _print_json(result.to_json())
     else:

@@ -7,6 +7,7 @@ LitelambdaError
 ├── TrainError           training failed (a loss of NaN, a model that does not fit its data, …)
 ├── ConversionError      the model could not be converted to a flatbuffer
 ├── GateError            the quantized model is worse than the gate allows: nothing was published
+├── MemoryShortageError  a stage ran out of memory, the machine's or a GPU's
 ├── VerificationError    the artifact does not behave in the shipped runtime as it must
 ├── PublishError         the store refused the artifact, or another publisher was first
 ├── PackageError         the deployment package could not be made, or is beyond its size budget
@@ -46,6 +47,10 @@ class ConversionError(LitelambdaError):
 
 class GateError(LitelambdaError):
     """The quantized model is worse than the gate allows; nothing was published."""
+
+
+class MemoryShortageError(LitelambdaError):
+    """A stage ran out of memory; nothing was published."""
 
 
 class VerificationError(LitelambdaError):

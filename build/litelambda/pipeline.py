@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from litelambda.memory import shortages_explained
 from litelambda.progress import Reporter, Stage
 from litelambda.recipe import Recipe
 from litelambda.stages.backend import Backend, choose_backend
@@ -109,13 +110,13 @@ def build(recipe: Recipe, store_url: str, reporter: Reporter) -> BuildResult:
 
     @contextmanager
     def stage(name: str) -> Iterator[Stage]:
-        with reporter.stage(name) as current:
+        with reporter.stage(name) as current, shortages_explained(name):
             yield current
         seconds[name] = current.seconds
 
     with stage("data") as current:
         data = load_data(recipe)
-        current.summary = f"{len(data.train):,} training and {len(data.test):,} test rows of {list(data.input_shape)}"
+        current.summary = data.describe()
     with stage("train") as current:
         trained = train(recipe, data, current.progress)
         current.summary = f"{trained.model.count_params():,} parameters, {trained.num_epochs} epochs"
@@ -171,6 +172,20 @@ def build(recipe: Recipe, store_url: str, reporter: Reporter) -> BuildResult:
 def on_backend(recipe: Recipe, backend: Backend) -> Recipe:
     """The recipe with its backend spelt out: a manifest does not leave it to the environment."""
     return recipe.model_copy(update={"train": recipe.train.model_copy(update={"backend": backend})})
+
+
+def take_part(recipe: Recipe, reporter: Reporter) -> None:
+    """Train with the other hosts that TF_CONFIG names, the first of which goes on with the build.
+
+    Raises:
+        LitelambdaError: the data cannot be read, or training failed, here or on another host.
+    """
+    recipe = on_backend(recipe, choose_backend(recipe.train.backend))
+    with reporter.stage("data") as current, shortages_explained("data"):
+        data = load_data(recipe)
+        current.summary = data.describe()
+    with reporter.stage("train") as current, shortages_explained("train"):
+        current.summary = f"{train(recipe, data, current.progress).num_epochs} epochs"
 
 
 def _representative(recipe: Recipe, data: Dataset, compressed: Compressed) -> dict[str, np.ndarray[Any, Any]]:

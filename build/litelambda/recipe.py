@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from litelambda.errors import RecipeError
 from litelambda.recipe_messages import describe_problems
-from litelambda.sections import CROSS_ENTROPIES, ImagesData, NpzData, Recipe
+from litelambda.sections import CROSS_ENTROPIES, ArraysData, ImagesData, Recipe
 
 __all__ = ["Recipe", "load_recipe"]
 
@@ -85,6 +85,10 @@ def _contradictions(recipe: Recipe) -> list[str]:
             "train.early_stopping.monitor: 'val_accuracy' needs data.task = 'classification'",
         ),
         (
+            0 < train.epochs <= train.warmup_epochs,
+            f"train.warmup_epochs: must be fewer than train.epochs, {train.epochs}",
+        ),
+        (
             regression and train.class_weights != "none",
             "train.class_weights: needs data.task = 'classification'",
         ),
@@ -94,7 +98,7 @@ def _contradictions(recipe: Recipe) -> list[str]:
         ),
         (auto is not None and regression, "compress.auto: needs data.task = 'classification'"),
         (
-            auto is not None and not recipe.data.validation_split and not isinstance(data, NpzData),
+            auto is not None and not recipe.data.validation_split and not isinstance(data, ArraysData),
             "compress.auto: judges on validation rows: set data.validation_split",
         ),
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,11 @@ def test_labels_become_class_numbers(tmp_path: Path, y: Any, labels: list[str] |
         ({"x": np.full((9, 2), "a"), "y": np.arange(9)}, [], "expected numbers"),
         ({"x": np.full((9, 2), np.nan), "y": np.arange(9)}, [], "row 0 of the training split holds NaN"),
         ({"x": pixels(9, 2), "y": np.zeros(9, int)}, [], "all training rows are of class '0'"),
+        (
+            {"x_train": pixels(9, 2), "y_train": np.arange(9), "x_test": pixels(0, 2), "y_test": np.arange(0)},
+            [],
+            "the test split has no rows",
+        ),
         ({"x": pixels(9, 2), "y": np.arange(9) / 2}, [], "is data.task = 'regression' meant"),
         ({"x": pixels(9, 2), "y": np.ones((9, 2))}, [], "expected one class a row, or one-hot rows"),
         (
@@ -253,6 +259,7 @@ def test_arrays_that_do_not_fit_are_refused(
         ("", "has no column species; it has none"),
         ("a,species\n", "the training split has no rows"),
         ("a,species\nnan,x\n", "row 0 of the training split holds NaN"),
+        ("a,species\n" + "1,x\n" * 20, "all training rows are of class 'x'"),
     ],
 )
 def test_tables_that_do_not_fit_are_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -285,6 +292,9 @@ def test_files_of_the_wrong_kind_are_refused(tmp_path: Path, images: str) -> Non
     (tmp_path / "set" / "dog" / "wide.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"wide\.png is not a readable image"):
         load(tmp_path, images)
+    shutil.rmtree(tmp_path / "set" / "dog")
+    with pytest.raises(DataError, match="all training rows are of class 'cat'"):
+        load(tmp_path, images, "data.validation_split=0")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="has no images in class-named folders"):
         load(tmp_path, 'format = "images"\npath = "empty"')

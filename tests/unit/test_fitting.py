@@ -10,8 +10,9 @@ import pytest
 
 from litelambda.errors import TrainError
 from litelambda.recipe import load_recipe
+from litelambda.stages.batches import row_batches
 from litelambda.stages.data import load_data
-from litelambda.stages.fitting import class_weights, row_batches
+from litelambda.stages.fitting import class_weights
 from litelambda.stages.train import train
 
 

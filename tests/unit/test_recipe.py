@@ -107,7 +107,7 @@ def test_overrides_are_read_as_toml_or_bare_words(recipe_file: Path, override: s
         ("model.builder=mlpp", "model.builder: \"mlpp\" is not known; choose mlp or cnn; did you mean 'mlp'?"),
         ("model.hidden=[8, 'x']", 'model.hidden[1]: input should be a valid integer, got "x"'),
         ("model.path=x.h5", "model: needs exactly one of builder"),
-        ("data.format=npzz", 'data.format: "npzz" is not known; choose npz, images or csv'),
+        ("data.format=npzz", 'data.format: "npzz" is not known; choose npz, npy, images or csv'),
         ("data.label=y", "data.label: unknown key; choose path, task, labels,"),
         ("data.normalize=0-2", 'data.normalize: "0-2" is not known; choose none, 0-1 or standardize'),
         ("data.normalize={scael=1}", "data.normalize.scael: unknown key; choose scale or offset; did you mean"),

@@ -2,12 +2,13 @@
 
 Labels are encoded as class numbers, rows reshaped and normalised, missing splits cut off with the recipe's seed. The
 representative rows for quantization and the validation split come out of the training rows; the test split is kept
-apart for evaluation alone.
+apart for evaluation alone. Rows that stay on disk go through the very same steps when they are read.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 
 from litelambda.errors import DataError
 from litelambda.sections import Recipe, Scaling
-from litelambda.stages.sources import Source, Split, read_source
+from litelambda.stages.rows import Rows, Source, Split, StoredRows, chunks
+from litelambda.stages.sources import read_source
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class Dataset:
         labels: names of the classes by number; None for regression.
         num_outputs: classes, or values to predict.
         preprocessing: None where the rows are as they were found.
+
+    The rows of a split are an array where they are in memory, else `StoredRows`.
     """
 
     train: Split
@@ -62,10 +66,21 @@ class Dataset:
         """Shape of one row."""
         return self.train.x.shape[1:]
 
+    def describe(self) -> str:
+        """Numbers and shape of the rows in a few words."""
+        place = ", read from disk" if self.streamed else ""
+        return f"{len(self.train):,} training and {len(self.test):,} test rows of {list(self.input_shape)}{place}"
+
     def representative(self, num_samples: int, seed: int) -> NDArray[np.float32]:
         """Seeded sample of the training rows."""
         order = np.random.default_rng(seed).permutation(len(self.train))
-        return self.train.x[np.sort(order[:num_samples])]
+        rows: NDArray[np.float32] = self.train.x[np.sort(order[:num_samples])]
+        return rows
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the rows stay on disk."""
+        return isinstance(self.train.x, StoredRows)
 
 
 def load_data(recipe: Recipe) -> Dataset:
@@ -89,10 +104,11 @@ def load_data(recipe: Recipe) -> Dataset:
     validation = _reshape(validation, shape) if validation else None
     per_column = settings.format == "csv" and shape is None
     preprocessing = _preprocessing(settings.normalize, train.x, per_column=per_column)
+    streamed = source.streamed
     return Dataset(
-        _normalise(train, preprocessing),
-        _normalise(validation, preprocessing) if validation else None,
-        _normalise(test, preprocessing),
+        _normalise(train, preprocessing, streamed=streamed),
+        _normalise(validation, preprocessing, streamed=streamed) if validation else None,
+        _normalise(test, preprocessing, streamed=streamed),
         labels,
         len(labels) if labels is not None else train.y.shape[1],
         preprocessing,
@@ -170,6 +186,10 @@ def _cut(source: Source, test_share: float, validation_share: float, seed: int) 
     return source.train.take(np.sort(order)), validation, test
 
 
+def _stored(rows: Rows) -> StoredRows:
+    return rows if isinstance(rows, StoredRows) else StoredRows.of(rows[:])
+
+
 def _share(num_rows: int, share: float, key: str) -> int:
     cut = round(num_rows * share)
     if not 0 < cut < num_rows:
@@ -183,10 +203,10 @@ def _reshape(split: Split, shape: list[int] | None) -> Split:
     row = split.x.shape[1:]
     if math.prod(row) != math.prod(shape):
         raise DataError(f"data.reshape = {shape} has {math.prod(shape)} values, a row of the data has {list(row)}")
-    return Split(split.x.reshape(len(split.x), *shape), split.y)
+    return Split(_stored(split.x).with_row_shape(tuple(shape)), split.y)
 
 
-def _preprocessing(rule: str | Scaling, x: NDArray[Any], *, per_column: bool) -> Preprocessing | None:
+def _preprocessing(rule: str | Scaling, x: Rows, *, per_column: bool) -> Preprocessing | None:
     """Turn the recipe's rule into numbers, from the training rows alone."""
     if isinstance(rule, Scaling):
         return Preprocessing(rule.scale, rule.offset)
@@ -194,16 +214,26 @@ def _preprocessing(rule: str | Scaling, x: NDArray[Any], *, per_column: bool) ->
         return None
     axis = 0 if per_column else None
     if rule == "standardize":
-        centre, width = x.mean(axis=axis, dtype=np.float64), x.std(axis=axis, dtype=np.float64)
+        centre = _mean(x, lambda part: part, axis)
+        width = np.sqrt(_mean(x, lambda part: np.square(part - centre), axis))
     elif x.dtype in (np.uint8, np.uint16):  # pixels: 255 is white, whether or not the training rows hold it
         centre, width = np.float64(0), np.float64(np.iinfo(x.dtype).max)
     else:
-        centre = x.min(axis=axis).astype(np.float64)
-        width = x.max(axis=axis) - centre
+        ends = [(part.min(axis=axis), part.max(axis=axis)) for part in chunks(x)]
+        centre = np.min([low for low, _ in ends], axis=0).astype(np.float64)
+        width = np.max([high for _, high in ends], axis=0) - centre
     scale = 1.0 / np.where(width == 0, 1.0, width)  # a constant column stays one
     return Preprocessing(scale.tolist(), (-centre * scale + 0.0).tolist())
 
 
-def _normalise(split: Split, preprocessing: Preprocessing | None) -> Split:
-    x = preprocessing.apply(split.x) if preprocessing else split.x.astype(np.float32)
-    return Split(x, split.y)
+def _mean(x: Rows, function: Callable[[NDArray[Any]], NDArray[Any]], axis: int | None) -> Any:
+    """Mean of a function of all values, in float64; the same bits wherever the rows lie."""
+    total = sum(function(part.astype(np.float64)).sum(axis=axis) for part in chunks(x))
+    return total / (len(x) if axis == 0 else math.prod(x.shape))
+
+
+def _normalise(split: Split, preprocessing: Preprocessing | None, *, streamed: bool) -> Split:
+    """Give rows their final values, and take them into memory where they are to be."""
+    change = preprocessing.apply if preprocessing else lambda part: part.astype(np.float32)
+    rows = _stored(split.x).map(change, np.float32)
+    return Split(rows if streamed else rows[:], split.y)

@@ -34,19 +34,21 @@ def sharing(devices: list[str] | Literal["auto"]) -> AbstractContextManager[Any]
     return _shared_by(names)
 
 
-def for_devices(batches: Any, batch_size: int) -> Any:
+def for_devices(batches: Any, num_rows: int, batch_size: int) -> Any:
     """Batches that the devices in `sharing`'s scope can share.
 
-    JAX cuts a batch into equal parts or not at all: rows at the end of an epoch that do not fill one are left out.
+    JAX cuts a batch into equal parts or not at all: what is over at the end of an epoch is left out, fewer rows than
+    there are devices.
 
     Args:
         batches: a tf.data.Dataset of tuples of tensors, rows first.
-        batch_size: of all but an epoch's last batch.
+        num_rows: in all of them.
+        batch_size: of all but the last.
 
     Raises:
         TrainError: the batch size is no multiple of the number of devices.
     """
-    number = _number_sharing()
+    number = num_sharing()
     if number == 1:
         return batches
     if batch_size % number:
@@ -54,22 +56,21 @@ def for_devices(batches: Any, batch_size: int) -> Any:
             f"train.batch_size = {batch_size} cannot be shared by {number} devices: JAX needs equal parts, "
             f"{batch_size // number * number or number} or {(batch_size // number + 1) * number} rows"
         )
-    tf = load_tensorflow()
+    full, rest = divmod(num_rows, batch_size)
 
     def cut(*parts: Any) -> Any:
-        end = tf.shape(parts[0])[0] // number * number
+        end = load_tensorflow().shape(parts[0])[0] // number * number
         return tuple(part[:end] for part in parts)
 
-    return batches.map(cut).filter(lambda *parts: tf.shape(parts[0])[0] > 0)
+    return batches.take(full + (rest >= number)).map(cut)
 
 
-def rows_for_devices(x: Any, y: Any) -> Any:
-    """The same for arrays, which Keras cuts into batches itself where one device has them all."""
-    number = _number_sharing()
-    if number == 1:
-        return x, y
-    batch_size = 32 * number
-    return for_devices(load_tensorflow().data.Dataset.from_tensor_slices((x, y)).batch(batch_size), batch_size)
+def num_sharing() -> int:
+    """How many devices share a batch under JAX; TensorFlow's strategies cut batches themselves."""
+    if backend() != "jax":
+        return 1
+    distribution = load_keras().distribution.distribution()
+    return 1 if distribution is None else int(distribution.num_model_replicas)
 
 
 def _find() -> list[str]:
@@ -91,11 +92,3 @@ def _shared_by(names: list[str]) -> AbstractContextManager[Any]:
     else:
         scope = load_tensorflow().distribute.MirroredStrategy(names).scope()
     return scope
-
-
-def _number_sharing() -> int:
-    """How many devices share under JAX; TensorFlow's strategies cut batches themselves."""
-    if backend() != "jax":
-        return 1
-    distribution = load_keras().distribution.distribution()
-    return 1 if distribution is None else int(distribution.num_model_replicas)

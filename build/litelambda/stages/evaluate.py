@@ -11,15 +11,18 @@ from numpy.typing import NDArray
 
 from litelambda.errors import GateError
 from litelambda.sections import Gate, Recipe
+from litelambda.stages.batches import predict
 from litelambda.stages.compress import Compressed
 from litelambda.stages.data import Dataset
 from litelambda.stages.fitting import Progress
 from litelambda.stages.interpreter import Reference
 from litelambda.stages.quantize import Quantized
+from litelambda.stages.rows import Rows
 from litelambda.stages.train import Trained
 
 _BATCH = 64
-_CHUNK = 1024  # rows between two reports of progress
+_CHUNK = 1024  # rows between two reports of progress, fewer where they are large
+_CHUNK_BYTES = 1 << 26
 
 Metrics = dict[str, float]
 
@@ -64,9 +67,9 @@ def evaluate(
 ) -> Evaluated:
     """Run both models over the whole test split and compare them."""
     from_logits = recipe.train.from_logits
-    in_float = _predict(trained.model, data)
+    in_float = predict(trained.model, data.test.x)
     in_integers = run_artifact(quantized, data, progress)
-    changed = None if compressed.model is trained.model else _predict(compressed.model, data)
+    changed = None if compressed.model is trained.model else predict(compressed.model, data.test.x)
     agreement, confusion = None, None
     if data.labels is not None:
         found = predicted_classes(in_integers, from_logits)
@@ -108,13 +111,17 @@ def check_gate(gate: Gate, evaluated: Evaluated) -> None:
 
 def run_artifact(quantized: Quantized, data: Dataset, progress: Progress) -> NDArray[Any]:
     """Outputs of the artifact for the whole test split, as real values."""
-    reference = Reference(quantized.artifact, num_threads=os.cpu_count() or 1)
+    return run_rows(Reference(quantized.artifact, num_threads=os.cpu_count() or 1), data.test.x, progress)
+
+
+def run_rows(reference: Reference, rows: Rows, progress: Progress = lambda *_: None) -> NDArray[Any]:
+    """Outputs of an artifact of one input and output for all rows, as real values; some rows at a time."""
     name = reference.inputs[0].name
-    rows = data.test.x
-    batch = reference.safe_batch({name: rows}, min(_BATCH, len(rows)))
-    parts = []
-    for start in range(0, len(rows), _CHUNK):
-        outputs = reference.run_real({name: rows[start : start + _CHUNK]}, batch)
+    batch = reference.safe_batch({name: rows[:_BATCH]}, min(_BATCH, len(rows)))
+    chunk = max(_BATCH, min(_CHUNK, _CHUNK_BYTES // max(1, rows[:1].nbytes) // _BATCH * _BATCH))
+    parts: list[NDArray[Any]] = []
+    for start in range(0, len(rows), chunk):
+        outputs = reference.run_real({name: rows[start : start + chunk]}, batch)
         parts.append(outputs[reference.outputs[0].name])
         progress((start + len(parts[-1])) / len(rows), f"{start + len(parts[-1]):,} of {len(rows):,} rows")
     return np.concatenate(parts)
@@ -134,8 +141,3 @@ def predicted_classes(outputs: NDArray[Any], from_logits: bool) -> NDArray[Any]:
         return (outputs[:, 0] > (0.0 if from_logits else 0.5)).astype(np.int64)
     classes: NDArray[Any] = outputs.argmax(axis=1)
     return classes
-
-
-def _predict(model: Any, data: Dataset) -> NDArray[Any]:
-    outputs: NDArray[Any] = model.predict(data.test.x, batch_size=model.inputs[0].shape[0] or 256, verbose=0)
-    return outputs

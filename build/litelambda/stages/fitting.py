@@ -5,20 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.errors import TrainError
 from litelambda.sections import CROSS_ENTROPIES, Optimizer, Train
-from litelambda.stages.augmentation import augment
 from litelambda.stages.backend import backend_errors, load_keras, load_tensorflow
+from litelambda.stages.batches import batches_in_order, failures_of, row_batches
 from litelambda.stages.data import Dataset
-from litelambda.stages.devices import for_devices, rows_for_devices
-from litelambda.stages.sources import Split
+from litelambda.stages.devices import for_devices, num_sharing
+from litelambda.stages.precision import keep_gradients
+from litelambda.stages.rows import Split, StoredRows
+from litelambda.stages.schedules import Schedule, learning_rate
 
-_FINAL_SHARE = 0.01  # of the learning rate, at the end of an exponential schedule
+_WATCHED_AT_ONCE = 32  # Keras's own size of batches
 
 Progress = Callable[[float, str], None]
 
@@ -50,13 +52,15 @@ class Course:
         schedule: what becomes of the learning rate until the end.
         callbacks: Keras callbacks beside the progress report.
         objective: instead of the recipe's loss on the labels.
+        warmup_epochs: how long the learning rate rises before the schedule begins.
     """
 
     epochs: int
     learning_rate: float | None = None
-    schedule: Literal["constant", "cosine", "exponential", "step"] = "constant"
+    schedule: Schedule = "constant"
     callbacks: Sequence[Any] = ()
     objective: Objective | None = None
+    warmup_epochs: float = 0.0
 
 
 def fit(model: Any, settings: Train, data: Dataset, course: Course, progress: Progress) -> dict[str, list[float]]:
@@ -75,26 +79,37 @@ def fit(model: Any, settings: Train, data: Dataset, course: Course, progress: Pr
     Raises:
         TrainError: Keras refused, or the loss became NaN or infinite.
     """
-    keras = load_keras()
     if not course.epochs:
         return {}
-    num_steps = course.epochs * math.ceil(len(data.train) / settings.batch_size)
-    optimizer = make_optimizer(settings.optimizer, _learning_rate(settings, course, num_steps))
+    optimizer = keep_gradients(make_course_optimizer(settings, course, len(data.train)), model)
     objective = course.objective or plain_objective(model, settings, data)
+    watched = None if data.validation is None else data.validation.x
     try:
         model.compile(optimizer=optimizer, loss=objective.loss, metrics=objective.metrics)
-        history = model.fit(
-            for_devices(row_batches(data.train.x, objective.train_y, settings), settings.batch_size),
-            epochs=course.epochs,
-            shuffle=False,  # the batches are
-            class_weight=class_weights(settings, data) if course.objective is None else None,
-            validation_data=data.validation and rows_for_devices(data.validation.x, objective.validation_y),
-            callbacks=[*course.callbacks, _watch(keras, course.epochs, progress)],
-            verbose=0,
-        )
+        with failures_of(data.train.x, watched):
+            history = model.fit(
+                for_devices(
+                    row_batches(data.train.x, objective.train_y, settings), len(data.train), settings.batch_size
+                ),
+                epochs=course.epochs,
+                shuffle=False,  # the batches are
+                class_weight=class_weights(settings, data) if course.objective is None else None,
+                validation_data=watched if watched is None else to_watch(watched, objective.validation_y),
+                callbacks=[*course.callbacks, watch(course.epochs, progress)],
+                verbose=0,
+            )
     except backend_errors() as error:
         raise TrainError(f"Keras could not train the model: {error}") from error
     return {name: [float(value) for value in values] for name, values in history.history.items()}
+
+
+def to_watch(x: Any, y: Any) -> Any:
+    """Validation rows as Keras takes them, in batches of the size that it cuts arrays into."""
+    number = num_sharing()
+    if number == 1 and not isinstance(x, StoredRows):
+        return x, y
+    batch_size = _WATCHED_AT_ONCE * number
+    return for_devices(batches_in_order(x, y, batch_size), len(x), batch_size)
 
 
 def plain_objective(model: Any, settings: Train, data: Dataset) -> Objective:
@@ -131,17 +146,16 @@ def make_optimizer(settings: Optimizer, learning_rate: Any = None) -> Any:
     return classes[settings.name](**arguments)
 
 
-def _learning_rate(settings: Train, course: Course, num_steps: int) -> Any:
-    """A number, or what Keras computes one with at every step."""
-    rate = course.learning_rate or settings.optimizer.learning_rate
-    if course.schedule == "constant":
-        return rate
-    schedules = load_keras().optimizers.schedules
-    if course.schedule == "cosine":
-        return schedules.CosineDecay(rate, num_steps)
-    if course.schedule == "exponential":
-        return schedules.ExponentialDecay(rate, num_steps, _FINAL_SHARE)
-    return schedules.PiecewiseConstantDecay([num_steps // 2, num_steps * 3 // 4], [rate, rate / 10, rate / 100])
+def make_course_optimizer(settings: Train, course: Course, num_rows: int) -> Any:
+    """The recipe's optimizer, with a learning rate that follows the course."""
+    steps_per_epoch = math.ceil(num_rows / settings.batch_size)
+    rate = learning_rate(
+        course.learning_rate or settings.optimizer.learning_rate,
+        course.schedule,
+        course.epochs * steps_per_epoch,
+        round(course.warmup_epochs * steps_per_epoch),
+    )
+    return make_optimizer(settings.optimizer, rate)
 
 
 def make_loss(settings: Train) -> Any:
@@ -151,28 +165,6 @@ def make_loss(settings: Train) -> Any:
         return losses.get(settings.loss)
     class_name = "".join(word.capitalize() for word in settings.loss.split("_"))
     return getattr(losses, class_name)(from_logits=settings.from_logits)
-
-
-def row_batches(x: NDArray[Any], y: NDArray[Any], settings: Train) -> Any:
-    """Batches in another order every epoch, the same orders for the same seed.
-
-    Keras's own shuffling starts anew with every epoch once a seed is set: it gives the same order every time.
-    """
-    tf = load_tensorflow()
-    with tf.device("CPU"):
-        rows, targets = tf.constant(x), tf.constant(y)
-    order = tf.data.Dataset.range(len(x)).shuffle(len(x), seed=settings.seed, reshuffle_each_iteration=True)
-    batches = order.batch(settings.batch_size)
-    augmentation = settings.augmentation
-    if augmentation is None:
-        return batches.map(lambda i: (tf.gather(rows, i), tf.gather(targets, i))).prefetch(2)
-    # Random operations of TensorFlow's own are refused where all must repeat: seeds come with the rows.
-    seeds = tf.data.Dataset.random(settings.seed, rerandomize_each_iteration=True).batch(2)
-    return (
-        tf.data.Dataset.zip(batches, seeds)
-        .map(lambda i, seed: (augment(tf.gather(rows, i), augmentation, seed), tf.gather(targets, i)))
-        .prefetch(2)
-    )
 
 
 def class_weights(settings: Train, data: Dataset) -> dict[int, float] | None:
@@ -193,7 +185,7 @@ def _targets(model: Any, settings: Train, data: Dataset, split: Split) -> NDArra
     return one_hot
 
 
-def _watch(keras: Any, epochs: int, progress: Progress) -> Any:
+def watch(epochs: int, progress: Progress) -> Any:
     """Report every epoch, and stop at a loss that is no number."""
 
     def on_epoch_end(epoch: int, logs: dict[str, float]) -> None:
@@ -205,4 +197,4 @@ def _watch(keras: Any, epochs: int, progress: Progress) -> Any:
         figures = "  ".join(f"{name} {value:.4f}" for name, value in logs.items())
         progress((epoch + 1) / epochs, f"epoch {epoch + 1}/{epochs}  {figures}")
 
-    return keras.callbacks.LambdaCallback(on_epoch_end=on_epoch_end)
+    return load_keras().callbacks.LambdaCallback(on_epoch_end=on_epoch_end)

@@ -6,17 +6,16 @@ from typing import Any
 
 from litelambda.errors import TrainError
 from litelambda.sections import Recipe
+from litelambda.stages.batches import predict
 from litelambda.stages.candidates import Candidate
 from litelambda.stages.data import Dataset
-from litelambda.stages.evaluate import predicted_classes
+from litelambda.stages.evaluate import predicted_classes, run_rows
 from litelambda.stages.interpreter import Reference
 from litelambda.stages.latency import measure_latency_us
 from litelambda.stages.quantize import quantize
 from litelambda.stages.storing import stored_size
 from litelambda.stages.train import Trained
 from litelambda.stages.trials import Tried
-
-_BATCH = 64
 
 
 class Measuring:
@@ -30,8 +29,7 @@ class Measuring:
         if data.validation is None:
             raise TrainError("compress.auto judges on validation rows: set data.validation_split")
         self._recipe, self._data, self._rows = recipe, data, data.validation
-        batch = trained.model.inputs[0].shape[0] or 256
-        self._float_right = self._right(trained.model.predict(self._rows.x, batch_size=batch, verbose=0))
+        self._float_right = self._right(predict(trained.model, self._rows.x))
 
     @property
     def num_rows(self) -> int:
@@ -48,10 +46,7 @@ class Measuring:
         settings = self._recipe.quantize.model_copy(update={"scheme": candidate.scheme})
         rows = self._data.representative(settings.representative_samples, self._recipe.train.seed)
         artifact = quantize(model, {model.inputs[0].name: rows}, settings).artifact
-        reference = Reference(artifact)
-        inputs = {reference.inputs[0].name: self._rows.x[:]}
-        outputs = reference.run_real(inputs, reference.safe_batch(inputs, min(_BATCH, len(self._rows))))
-        right = self._right(outputs[reference.outputs[0].name])
+        right = self._right(run_rows(Reference(artifact), self._rows.x))
         return Tried(
             candidate.name,
             candidate.scheme,

@@ -15,10 +15,10 @@ import numpy as np
 from litelambda.compress_sections import Distillation
 from litelambda.sections import Train
 from litelambda.stages.backend import load_keras
+from litelambda.stages.batches import predict
 from litelambda.stages.data import Dataset
 from litelambda.stages.fitting import Course, Objective, Progress, fit, make_loss, make_optimizer, plain_objective
 from litelambda.stages.layers import Array
-from litelambda.stages.sources import Split
 
 
 class Trains(Protocol):
@@ -74,11 +74,8 @@ def make_lessons(train: Train, data: Dataset, distillation: Distillation | None,
     """Ask the teacher once for its answers, if there is to be one."""
     if distillation is None:
         return Lessons(train, data)
-    batch = teacher.inputs[0].shape[0] or 256
-    answers = teacher.predict(data.train.x, batch_size=batch, verbose=0)
-    validation = None
-    if data.validation is not None:
-        validation = teacher.predict(data.validation.x, batch_size=batch, verbose=0)
+    answers = predict(teacher, data.train.x)
+    validation = predict(teacher, data.validation.x) if data.validation is not None else None
     return Lessons(train, data, distillation, (answers, validation))
 
 

@@ -6,14 +6,16 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from litelambda.builders import build_model
 from litelambda.errors import TrainError
 from litelambda.sections import Recipe
 from litelambda.stages.backend import load_keras
 from litelambda.stages.data import Dataset
 from litelambda.stages.devices import sharing
-from litelambda.stages.fitting import Course, Progress, fit, seed_everything
+from litelambda.stages.fitting import Course, Progress, fit, make_loss, make_optimizer, seed_everything
+from litelambda.stages.hosts import join, read_cluster
 from litelambda.stages.layers import copy_model
+from litelambda.stages.precision import in_precision, make_model
+from litelambda.stages.together import fit_together
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,13 @@ def train(recipe: Recipe, data: Dataset, progress: Progress) -> Trained:
     Raises:
         TrainError: the model does not fit the data, Keras refused it, or the loss became NaN.
     """
-    seed_everything(recipe.train.seed)
-    stopping = recipe.train.early_stopping
+    settings = recipe.train
+    stopping = settings.early_stopping
     if stopping is not None and data.validation is None:
         raise TrainError("train.early_stopping needs validation rows: set data.validation_split")
+    cluster = read_cluster()
+    hosts = join(cluster, settings) if cluster else None  # before anything else of TensorFlow's runs
+    seed_everything(settings.seed)
     callbacks = []
     if stopping is not None:
         callbacks.append(
@@ -59,10 +64,18 @@ def train(recipe: Recipe, data: Dataset, progress: Progress) -> Trained:
                 restore_best_weights=stopping.restore_best,
             )
         )
-    course = Course(recipe.train.epochs, schedule=recipe.train.schedule, callbacks=callbacks)
-    scope = sharing(recipe.train.devices)
+    course = Course(
+        settings.epochs, schedule=settings.schedule, warmup_epochs=settings.warmup_epochs, callbacks=callbacks
+    )
+    if hosts is not None:
+        return Trained(*fit_together(hosts, recipe, data, course, progress))
+    scope = sharing(settings.devices)
     with scope:
-        model = build_model(recipe, data)
-        history = fit(model, recipe.train, data, course, progress)
+        model = make_model(recipe, data)
+        history = fit(model, settings, data, course, progress)
     # Variables that devices share cannot be used outside: the next stages get a plain model.
+    if settings.precision != "float32":
+        return Trained(in_precision(model, "float32"), history)
+    if course.warmup_epochs:  # a saved model names its schedule, and Keras could not load one of ours
+        model.compile(optimizer=make_optimizer(settings.optimizer), loss=make_loss(settings))
     return Trained(model if isinstance(scope, nullcontext) else copy_model(model), history)

@@ -1,0 +1,168 @@
+"""Reads arrays by name: the members of a .npz file, or a folder of .npy files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from litelambda.errors import DataError
+from litelambda.sections import ArraysData, NpyData
+from litelambda.stages.rows import Source, Split, StoredRows, crowds_memory, file_rows, open_descriptor
+
+_LOCAL_HEADER_BYTES = 30  # of a member of a .zip, before its name
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What an array says of itself before its values.
+
+    Attributes:
+        shape: number of rows, then the shape of one.
+        dtype: of the values.
+        by_columns: they lie in Fortran's order.
+        size: bytes before the first value.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    by_columns: bool
+    size: int
+
+
+class _Arrays(Protocol):
+    """Arrays by name, on disk."""
+
+    names: set[str]
+
+    def header(self, name: str) -> _Header:
+        """Look at an array without its values."""
+
+    def load(self, name: str) -> NDArray[Any]:
+        """Read an array whole."""
+
+    def open(self, name: str, header: _Header) -> tuple[int, int]:
+        """A descriptor of a file that has the array as it is, and where in it the array begins."""
+
+
+def read_arrays(path: Path, settings: ArraysData) -> Source:
+    """Read the arrays that are a data set; labels whole, rows whole or in part.
+
+    Raises:
+        DataError: there is no such file or folder, arrays are missing, or not in a form that can be read.
+        OSError: the file cannot be read.
+    """
+    with _refusals(path):
+        arrays: _Arrays = _Folder(path) if isinstance(settings, NpyData) else _Npz(path)
+        rows = {name: arrays.header(name) for name in sorted(arrays.names) if name.split("_")[0] == "x"}
+        num_bytes = sum(int(np.prod(header.shape)) * 4 for header in rows.values())
+        streamed = crowds_memory(num_bytes) if settings.streaming is None else settings.streaming
+
+        def split(part: str) -> Split | None:
+            if not {f"x{part}", f"y{part}"} <= arrays.names:
+                return None
+            header = rows[f"x{part}"]
+            if not header.shape:
+                raise DataError(f"{path}: x{part} is a single number, expected rows")
+            found = _stream(arrays, f"x{part}", header, path) if streamed else StoredRows.of(arrays.load(f"x{part}"))
+            return Split(found, arrays.load(f"y{part}"))
+
+        train = split("_train" if "x_train" in arrays.names else "")
+        if train is None:
+            names = ", ".join(sorted(arrays.names)) or "nothing"
+            raise DataError(f"{path} holds {names}; expected x_train, y_train or x, y")
+        return Source(train, split("_validation"), split("_test"), streamed)
+
+
+def _stream(arrays: _Arrays, name: str, header: _Header, path: Path) -> StoredRows:
+    if header.by_columns:
+        raise DataError(
+            f"{path}: {name} lies column by column and cannot be read row by row: save numpy.ascontiguousarray of it, "
+            "or set data.streaming = false"
+        )
+    descriptor, start = arrays.open(name, header)
+    return file_rows(descriptor, start + header.size, header.shape, header.dtype, f"{path}: {name}")
+
+
+class _Npz:
+    def __init__(self, path: Path) -> None:
+        with path.open("rb") as file:
+            if file.read(6) == b"\x93NUMPY":
+                raise DataError(f"{path} is a single array, expected a .npz with x_train and y_train")
+        with zipfile.ZipFile(path) as archive:
+            self._members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+        self._path = path
+        self.names = set(self._members)
+
+    def header(self, name: str) -> _Header:
+        with zipfile.ZipFile(self._path) as archive, archive.open(self._members[name]) as file:
+            return _read_header(file)
+
+    def load(self, name: str) -> NDArray[Any]:
+        with np.load(self._path, allow_pickle=False) as arrays:
+            array: NDArray[Any] = arrays[name]
+            return array
+
+    def open(self, name: str, header: _Header) -> tuple[int, int]:  # noqa: ARG002 - of the protocol
+        member = self._members[name]
+        if member.compress_type == zipfile.ZIP_STORED:
+            descriptor = open_descriptor(self._path)
+            local = os.pread(descriptor, _LOCAL_HEADER_BYTES, member.header_offset)
+            names = int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little")
+            return descriptor, member.header_offset + _LOCAL_HEADER_BYTES + names
+        # Nothing can be found inside what is compressed: it is unpacked once, into a file that goes with its last user.
+        with (
+            zipfile.ZipFile(self._path) as archive,
+            archive.open(member) as packed,
+            tempfile.TemporaryFile() as unpacked,
+        ):
+            shutil.copyfileobj(packed, unpacked, 1 << 20)
+            unpacked.flush()
+            return os.dup(unpacked.fileno()), 0
+
+
+class _Folder:
+    def __init__(self, path: Path) -> None:
+        if not path.is_dir():
+            raise DataError(f"{path} is a file; data.format = 'npy' expects a folder with x_train.npy and y_train.npy")
+        self._path = path
+        self.names = {file.stem for file in path.glob("*.npy")}
+
+    def header(self, name: str) -> _Header:
+        with (self._path / f"{name}.npy").open("rb") as file:
+            return _read_header(file)
+
+    def load(self, name: str) -> NDArray[Any]:
+        array: NDArray[Any] = np.load(self._path / f"{name}.npy", allow_pickle=False)
+        return array
+
+    def open(self, name: str, header: _Header) -> tuple[int, int]:  # noqa: ARG002 - of the protocol
+        return open_descriptor(self._path / f"{name}.npy"), 0
+
+
+def _read_header(file: IO[bytes]) -> _Header:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, by_columns, dtype = read(file)
+    if dtype.hasobject:
+        raise ValueError("objects of Python's are no numbers")
+    return _Header(shape, dtype, by_columns and len(shape) > 1, file.tell())
+
+
+@contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """Say of which file it is that NumPy and zipfile cannot read it."""
+    try:
+        yield
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        what = "readable folder of .npy files" if path.is_dir() else "readable .npz file"
+        raise DataError(f"{path} is not a {what}: {error}") from error

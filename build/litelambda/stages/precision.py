@@ -1,0 +1,54 @@
+"""Precision: layers that compute in 16 bits while a model is trained, and the float32 model that leaves training.
+
+Weights are float32 all the time, and so is what the model gives: probabilities and losses need their digits.
+
+Source: Micikevicius et al. 2018, "Mixed precision training".
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from litelambda.builders import build_model
+from litelambda.sections import Recipe
+from litelambda.stages.backend import load_keras
+from litelambda.stages.data import Dataset
+from litelambda.stages.export import output_names
+
+Precision = Literal["float32", "mixed_float16", "mixed_bfloat16"]
+
+
+def in_precision(model: Any, precision: Precision) -> Any:
+    """Copy a model, its layers set to compute in another precision.
+
+    Args:
+        model: Functional or Sequential, of whatever precision.
+        precision: for all layers but those that make the outputs, which stay in float32.
+
+    Returns:
+        A model with the same weights, in float32.
+    """
+    keras = load_keras()
+    last = output_names(model)
+
+    def clone(layer: Any) -> Any:
+        config = layer.get_config()
+        config["dtype"] = "float32" if layer.name in last or isinstance(layer, keras.layers.InputLayer) else precision
+        return layer.__class__.from_config(config)
+
+    copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def make_model(recipe: Recipe, data: Dataset) -> Any:
+    """The recipe's model, made to compute as it is to be trained; its weights start as those of a float32 model do."""
+    model = build_model(recipe, data)
+    precision = recipe.train.precision
+    return model if precision == "float32" else in_precision(model, precision)
+
+
+def keep_gradients(optimizer: Any, model: Any) -> Any:
+    """The optimizer, with the loss scaled up for it where float16 would take small gradients for zero."""
+    halves = any(layer.compute_dtype == "float16" for layer in model._flatten_layers(include_self=False))
+    return load_keras().optimizers.LossScaleOptimizer(optimizer) if halves else optimizer
