@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from litelambda.errors import ConversionError, DataError, UsageError
 from litelambda.sections import Quantize
 from litelambda.stages.backend import load_keras, load_tensorflow, native_stderr_held_back
 from litelambda.stages.convert import SIGNATURE, Conversion, convert
-from litelambda.stages.flatbuffer import Signature, Tensor, float_operators, read_signatures
+from litelambda.stages.flatbuffer import Signature, Tensor, float_operators, read_signatures, with_open_batch
 from litelambda.stages.quantize import Quantized, explain_float, quantize
 
 Rows = dict[str, NDArray[Any]]
@@ -69,19 +68,7 @@ def _read_tflite(artifact: bytes, name: str) -> Quantized:
     scheme = "float32" if in_float else "int8"
     note = f"imported as it is; {', '.join(in_float)} compute in float" if in_float else "imported as it is"
     signature = signatures[key]
-    return Quantized(artifact, artifact, _with_rows(signature), scheme, _io(signature), in_float, note)
-
-
-def _with_rows(signature: Signature) -> Signature:
-    """A model built for exactly one row takes any number, one by one: declare its batch dimension free."""
-    tensors = (*signature.inputs, *signature.outputs)
-    if not all(tensor.shape and tensor.shape[0] == 1 for tensor in tensors):
-        return signature
-    inputs, outputs = (
-        tuple(replace(tensor, shape=(-1, *tensor.shape[1:])) for tensor in side)
-        for side in (signature.inputs, signature.outputs)
-    )
-    return replace(signature, inputs=inputs, outputs=outputs)
+    return Quantized(artifact, artifact, with_open_batch(signature), scheme, _io(signature), in_float, note)
 
 
 def _io(signature: Signature) -> str:

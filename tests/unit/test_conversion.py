@@ -15,9 +15,11 @@ from litelambda.stages.advice import on_float, on_missing
 from litelambda.stages.backend import load_keras
 from litelambda.stages.convert import ConverterCrashError
 from litelambda.stages.export import constant_reshapes
+from litelambda.stages.flatbuffer import takes_sizes_at_run_time
 from litelambda.stages.interpreter import Reference
 from litelambda.stages.quantize import Quantized, quantize
 from litelambda.stages.unroll import MAX_STEPS
+from litelambda.stages.verify import verify
 
 
 def convert(name: str) -> tuple[Any, dict[str, Any], Quantized]:
@@ -52,6 +54,26 @@ def test_long_and_open_sequences_keep_their_loop() -> None:
     assert MAX_STEPS < 300
     for name in ("LSTM, 300 steps, any batch", "LSTM, sequence of any length"):
         assert loops(constant_reshapes(all_cases()[name].make(load_keras()))) == [True]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["Dense over a sequence", "UpSampling2D"])
+def test_layers_that_compute_sizes_are_exported_with_constants(name: str) -> None:
+    """Nothing is computed from sizes at run time, the values are the same, and batches are proven."""
+    model, rows, quantized = convert(name)
+    assert np.array_equal(constant_reshapes(model).predict(rows["x"], verbose=0), model.predict(rows["x"], verbose=0))
+    assert not takes_sizes_at_run_time(quantized.artifact)
+    assert verify(quantized.artifact, rows).batching["dynamic"]
+
+
+@pytest.mark.slow
+def test_a_model_that_cannot_run_batches_is_made_for_one_row() -> None:
+    """A transposed convolution, which the runtime refuses with an open batch, runs, in float as in int8."""
+    model, rows, quantized = convert("Conv2DTranspose")
+    assert quantized.signature.inputs[0].shape == (-1, *model.inputs[0].shape[1:])
+    for artifact in (quantized.artifact, quantized.float_artifact):
+        assert not takes_sizes_at_run_time(artifact)
+        assert verify(artifact, rows).batching == {"dynamic": False, "reason": "the model takes exactly 1 rows at once"}
 
 
 @pytest.mark.slow

@@ -14,16 +14,18 @@ from typing import Any
 
 from litelambda.errors import ConversionError
 from litelambda.stages.backend import backend, load_keras, load_tensorflow
+from litelambda.stages.constant_shapes import with_constant_shapes
 from litelambda.stages.convert import KERAS_SUFFIX, SIGNATURE
 from litelambda.stages.unroll import unrolled
 
 
-def export(model: Any, folder: Path) -> Path:
+def export(model: Any, folder: Path, batch: int | None = None) -> Path:
     """Write a model for the converter's process.
 
     Args:
         model: a Functional or Sequential Keras model.
         folder: where a SavedModel goes; a .keras file lies beside it, with the same name.
+        batch: the only number of rows that the SavedModel takes; None for any, or what the model's inputs say.
 
     Returns:
         What was written, for `Conversion.saved_model`.
@@ -34,7 +36,7 @@ def export(model: Any, folder: Path) -> Path:
     if not getattr(model, "inputs", None):
         raise ConversionError(f"{type(model).__name__} is neither a Functional nor a Sequential Keras model")
     if backend() == "tensorflow":
-        _write_saved_model(model, folder)
+        _write_saved_model(model, folder, batch)
         return folder
     path = folder.with_suffix(KERAS_SUFFIX)
     model.save(path)
@@ -62,7 +64,7 @@ def export_again(path: Path) -> Path:
     return folder
 
 
-def _write_saved_model(model: Any, folder: Path) -> None:
+def _write_saved_model(model: Any, folder: Path, batch: int | None = None) -> None:
     """Write a SavedModel with the signature "predict", named after the model's inputs and output layers."""
     tf, keras = load_tensorflow(), load_keras()
     fixed, names = constant_reshapes(model), output_names(model)
@@ -73,7 +75,10 @@ def _write_saved_model(model: Any, folder: Path) -> None:
 
     archive = keras.export.ExportArchive()
     archive.track(fixed)
-    specs = [tf.TensorSpec(tensor.shape, tensor.dtype, name=tensor.name) for tensor in model.inputs]
+    specs = [
+        tf.TensorSpec((batch or tensor.shape[0], *tensor.shape[1:]), tensor.dtype, name=tensor.name)
+        for tensor in model.inputs
+    ]
     archive.add_endpoint(SIGNATURE, predict, input_signature=specs)
     archive.write_out(str(folder), verbose=False)
 
@@ -85,7 +90,7 @@ def output_names(model: Any) -> list[str]:
 
 
 def constant_reshapes(model: Any) -> Any:
-    """Copy a model with every Flatten and Reshape made a reshape to the constant (-1, …), recurrent layers unrolled.
+    """Copy a model with every Flatten and Reshape made a reshape to the constant (-1, …), other layers as they convert.
 
     Keras's own take the batch from a SHAPE operator. After a resize LiteRT then keeps a stale output size and writes
     past its end.
@@ -95,7 +100,7 @@ def constant_reshapes(model: Any) -> Any:
     def clone(layer: Any) -> Any:
         flattens = isinstance(layer, keras.layers.Flatten) and layer.data_format != "channels_first"
         if not flattens and not isinstance(layer, keras.layers.Reshape):
-            return unrolled(layer)
+            return with_constant_shapes(layer) or unrolled(layer)
 
         def reshape(tensor: Any) -> Any:
             sizes = layer.compute_output_shape(tensor.shape)[1:]

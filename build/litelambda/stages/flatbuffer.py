@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,23 @@ def read_signatures(artifact: bytes) -> tuple[Signature, ...]:
         named = [tuple(_tensor(tensor.name.decode(), tensor) for tensor in side) for side in (inputs, outputs)]
         signatures.append(Signature(UNNAMED_SIGNATURE, *named))
     return tuple(signatures)
+
+
+def takes_sizes_at_run_time(artifact: bytes) -> bool:
+    """Whether a flatbuffer computes with its tensors' sizes, which LiteRT does not keep up with after a resize."""
+    return "SHAPE" in _operator_names(_parse(artifact))
+
+
+def with_open_batch(signature: Signature) -> Signature:
+    """A model built for exactly one row takes any number, one by one: declare its batch dimension open."""
+    tensors = (*signature.inputs, *signature.outputs)
+    if not all(tensor.shape and tensor.shape[0] == 1 for tensor in tensors):
+        return signature
+    inputs, outputs = (
+        tuple(replace(tensor, shape=(-1, *tensor.shape[1:])) for tensor in side)
+        for side in (signature.inputs, signature.outputs)
+    )
+    return replace(signature, inputs=inputs, outputs=outputs)
 
 
 def float_operators(artifact: bytes) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ from numpy.typing import NDArray
 from litelambda.errors import ConversionError
 from litelambda.sections import Quantize
 from litelambda.stages.advice import on_float
+from litelambda.stages.backend import backend
 from litelambda.stages.blame import blame
 from litelambda.stages.convert import SIGNATURE, Conversion, ConverterCrashError, convert
 from litelambda.stages.export import export
-from litelambda.stages.flatbuffer import Signature, float_operators, read_signatures
+from litelambda.stages.flatbuffer import Signature, float_operators, read_signatures, with_open_batch
 from litelambda.stages.int4 import is_slower, layers_for_int4, to_int4, weight_bits
+from litelambda.stages.one_row import needs_one_row
 
 _NOTES = {
     "dynamic": "int8 weights, float32 activations: quantize.scheme is 'dynamic'",
@@ -80,31 +83,16 @@ def quantize(
         )
     with tempfile.TemporaryDirectory(prefix="litelambda-") as scratch:
         folder = Path(scratch)
-        source = export(model, folder / "model")
-        np.savez(folder / "representative.npz", *representative.values())
-        subject = f"the model {model.name!r}"
-        conversions = [
-            Conversion(subject, str(source), str(folder / "float.tflite")),
-            Conversion(
-                subject,
-                str(source),
-                str(folder / "model.tflite"),
-                scheme=settings.scheme,
-                io=settings.io,
-                representative=str(folder / "representative.npz"),
-                input_names=tuple(representative),
-            ),
-        ]
-        if original is not None and original is not model:
-            before = export(original, folder / "original")
-            conversions.append(Conversion(subject, str(before), str(folder / "original.tflite")))
+        models = [model] if original is None or original is model else [model, original]
         try:
-            convert(conversions, folder)
+            in_float, artifact, *originals = _flatbuffers(models, representative, settings, folder)
         except ConverterCrashError as error:
             if error.for_memory:
                 raise
             raise ConversionError(f"{error}: {blame(model, settings, folder)}") from error
-        in_float, artifact, *originals = (Path(conversion.output).read_bytes() for conversion in conversions)
+        if backend() == "tensorflow" and (needs_one_row(artifact, folder) or needs_one_row(in_float, folder)):
+            with suppress(ConversionError):  # the flatbuffers with an open batch will do
+                in_float, artifact, *originals = _flatbuffers(models, representative, settings, folder, batch=1)
         bits = None
         if settings.int4 and settings.scheme == "int8":
             artifact, bits = _with_int4(model, artifact, in_float, representative, settings, folder)
@@ -112,13 +100,40 @@ def quantize(
     return Quantized(
         artifact=artifact,
         float_artifact=originals[0] if originals else in_float,
-        signature=next(each for each in read_signatures(artifact) if each.key == SIGNATURE),
+        signature=with_open_batch(next(each for each in read_signatures(artifact) if each.key == SIGNATURE)),
         scheme=settings.scheme,
         io=settings.io,
         float_operators=operators,
         note=_note(settings.scheme, operators),
         weight_bits=bits,
     )
+
+
+def _flatbuffers(
+    models: Sequence[Any],
+    representative: Mapping[str, NDArray[Any]],
+    settings: Quantize,
+    folder: Path,
+    batch: int | None = None,
+) -> list[bytes]:
+    """Convert a model to float and as the settings say, and the one it was compressed from, if any, to float."""
+    subject = f"the model {models[0].name!r}"
+    rows = folder / "representative.npz"
+    np.savez(rows, *representative.values())
+    sources = [str(export(each, folder / f"model{index}-{batch}", batch)) for index, each in enumerate(models)]
+    plain = [Conversion(subject, source, f"{source}.tflite") for source in sources]
+    quantized = Conversion(
+        subject,
+        sources[0],
+        str(folder / "quantized.tflite"),
+        scheme=settings.scheme,
+        io=settings.io,
+        representative=str(rows),
+        input_names=tuple(representative),
+    )
+    conversions = [plain[0], quantized, *plain[1:]]
+    convert(conversions, folder)
+    return [Path(conversion.output).read_bytes() for conversion in conversions]
 
 
 def _with_int4(

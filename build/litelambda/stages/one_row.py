@@ -1,0 +1,36 @@
+"""One row: whether a flatbuffer can run batches at all. One that cannot is better made for exactly one row.
+
+With the batch open, such a graph computes sizes at run time, the runtime refuses some operators of it, and fewer run in
+XNNPACK; with a batch of one all sizes are constants. Rows then run one by one, as they would have anyway.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from litelambda.errors import VerificationError
+from litelambda.stages.convert import SIGNATURE
+from litelambda.stages.flatbuffer import read_signatures, takes_sizes_at_run_time
+from litelambda.stages.probe import probe
+
+
+def needs_one_row(artifact: bytes, folder: Path) -> bool:
+    """Whether a flatbuffer with an open batch computes with sizes and fails when it is given two rows, or one.
+
+    Args:
+        artifact: the flatbuffer, with the signature "predict".
+        folder: a scratch folder.
+    """
+    (signature,) = (each for each in read_signatures(artifact) if each.key == SIGNATURE)
+    if not takes_sizes_at_run_time(artifact) or any(tensor.shape[:1] != (-1,) for tensor in signature.inputs):
+        return False
+    if any(tensor.dtype == "string" or -1 in tensor.shape[1:] for tensor in signature.inputs):
+        return False
+    rows = {tensor.name: np.zeros((2, *tensor.shape[1:]), tensor.dtype) for tensor in signature.inputs}
+    try:
+        probe(artifact, SIGNATURE, rows, [1, 2], folder)
+    except VerificationError:
+        return True
+    return False
