@@ -25,7 +25,7 @@ from serving.manifest import FORMAT_VERSION
 from serving.store import open_store
 
 REPORT_NAME = "report.json"
-_TOOLS = ("keras", "tensorflow", "ai-edge-litert", "numpy")
+_TOOLS = ("keras", "tensorflow", "ai-edge-litert", "ai-edge-quantizer", "numpy")
 
 
 @dataclass(frozen=True)
