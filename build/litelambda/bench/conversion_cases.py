@@ -72,7 +72,7 @@ class Case:
         for tensor in model.inputs:
             shape = (self.num_rows, *(size or _OPEN_SIZE for size in tensor.shape[1:]))
             if tensor.dtype == "string":
-                rows[tensor.name] = noise.choice(WORDS, shape).astype(object)
+                rows[tensor.name] = noise.choice(np.array([word.encode() for word in WORDS], object), shape)
             elif tensor.dtype.startswith("int"):
                 rows[tensor.name] = noise.integers(0, len(WORDS), shape).astype(tensor.dtype)
             else:

@@ -226,11 +226,13 @@ LAYERS: dict[str, dict[str, Make]] = {
         "transformer block": _transformer,
     },
     "preprocessing": {
-        "Rescaling": _layer("Rescaling", _IMAGE, 1 / 127.5, -1),
+        "Rescaling": _layer("Rescaling", _IMAGE, 2.0, -1.0),
         "Normalization": _normalized,
         "Resizing": _layer("Resizing", _IMAGE, 8, 8),
         "CenterCrop": _layer("CenterCrop", _IMAGE, 8, 8),
-        "RandomFlip (training only)": _layer("RandomFlip", _IMAGE),
+        "RandomFlip, of training only": lambda keras: _stack(
+            keras, _IMAGE, keras.layers.RandomFlip(), keras.layers.Conv2D(4, 3)
+        ),
         "Discretization": _layer("Discretization", _VECTOR, bin_boundaries=[0.25, 0.5, 0.75]),
         "CategoryEncoding": _integers("CategoryEncoding", num_tokens=8, output_mode="multi_hot"),
         "IntegerLookup": _integers("IntegerLookup", vocabulary=list(range(8)), output_mode="multi_hot"),

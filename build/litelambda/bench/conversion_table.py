@@ -106,8 +106,8 @@ def _cells(name: str, row: Mapping[str, Any]) -> list[str]:
         ", ".join(f"{count} {operator}" for operator, count in operators.items()),
         f"{_short(size['float'] / 1000)} → {_short(size['int8'] / 1000)}",
         f"{row['difference']['of_range']:.1%}",
-        f"{_short(latency['float'])} → {_short(latency['int8'])}",
-        f"{latency['float'] / latency['int8']:.1f}",
+        f"{_short(latency['float'])} → {_short(latency['int8'])}" if latency else "not measured",
+        f"{latency['float'] / latency['int8']:.1f}" if latency else "",
         "yes" if row["batching"]["dynamic"] else "no",
     ]
 

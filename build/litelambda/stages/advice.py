@@ -20,6 +20,7 @@ FLOAT_ADVICE: dict[str, str] = {
     "CONV_3D": f"Conv3D: {_VOLUME}",
     "CONV_3D_TRANSPOSE": f"Conv3DTranspose: {_VOLUME}",
     "BUCKETIZE": "Discretization: put values into bins before the model",
+    "SPLIT": "of the gates of LSTM and GRU, small: leave it",
     "COS": "use a table of constants",
     "SIN": "use a table of constants",
     "EXP": "use softmax or sigmoid instead of an exponential",

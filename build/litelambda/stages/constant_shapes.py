@@ -14,6 +14,15 @@ from litelambda.stages.backend import load_keras
 def with_constant_shapes(layer: Any) -> Any:
     """Copy a layer without its weights so that its sizes are constants; None for layers that need no such copy."""
     keras = load_keras()
+    if type(layer) is keras.layers.Lambda:  # whose function, if it has no name, Keras would refuse to read back
+        return keras.layers.Lambda(
+            layer.function,
+            layer._output_shape,
+            layer.mask,
+            dict(layer.arguments),
+            name=layer.name,
+            dtype=layer.dtype_policy,
+        )
     if type(layer) is keras.layers.Dense:
         return _flat_dense().from_config(layer.get_config())
     if type(layer) is keras.layers.UpSampling2D and layer.interpolation == "nearest":
