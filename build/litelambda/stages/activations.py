@@ -70,10 +70,15 @@ def fake_quantized(model: Any) -> tuple[Any, dict[str, Any]]:
             output = keras.layers.Activation(activation)(quantize(f"{layer.name}_sum", output))
         return quantize(layer.name, output) if _is_quantized(model, original) else output
 
-    functional = keras.Model(model.input, model.output, name=model.name)
+    functional = keras.Model(_one_or_all(model.inputs), _one_or_all(model.outputs), name=model.name)
     copy = keras.models.clone_model(functional, clone_function=clone, call_function=call)
     give_weights(model, copy)
     return copy, quantizers
+
+
+def _one_or_all(tensors: list[Any]) -> Any:
+    """As Keras takes them; a Sequential model that was never called has no `input`."""
+    return tensors[0] if len(tensors) == 1 else tensors
 
 
 def give_weights(source: Any, target: Any) -> None:
