@@ -92,7 +92,7 @@ class Auto(Section):
         "stored"
     )
     """One figure, or weights for a sum of them, each relative to the float model's."""
-    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.9
     """That the drop is as small on the test rows, before a candidate counts as good enough; 0.5 leaves no margin."""
     budget_minutes: PositiveFloat = 10.0
     """No candidate is begun that would take longer; only `max_candidates` bounds the search the same way every time."""

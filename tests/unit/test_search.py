@@ -48,10 +48,10 @@ def wide(tiny_recipe: Path) -> tuple[Path, Trained]:
     return path, train(recipe, load_data(recipe), lambda *_: None)
 
 
-def run(wide: tuple[Path, Trained], **auto: Any) -> Any:
+def run(wide: tuple[Path, Trained], *more: str, **auto: Any) -> Any:
     path, trained = wide
     table = ", ".join(f"{key} = {json.dumps(value)}" for key, value in auto.items())
-    recipe = load_recipe(path, [f"compress.auto={{{table}}}"])
+    recipe = load_recipe(path, [f"compress.auto={{{table}}}", *more])
     return search(recipe, trained, load_data(recipe), lambda *_: None)
 
 
@@ -84,17 +84,18 @@ def test_a_search_repeats_and_goes_on_where_it_stopped(
     monkeypatch.setattr(search_module, "BITS", (4,))
     monkeypatch.setattr(search_module, "SPARSER", ())
     settings = {"max_accuracy_drop": 0.3, "epochs": 1}
-    whole = run(wide, **settings)
+    raw_edges = 'quantize.io="int8"'  # one scheme, which is all that this is about
+    whole = run(wide, raw_edges, **settings)
     report = whole.figures["auto"]
     tried = {each["name"]: each for each in report["tried"]}
-    assert list(tried)[:3] == ["float32", "int8", "dynamic"]
+    assert list(tried) == ["float32", "int8", "int8, sketched", "int8, 80% zeros, 4 bits"]
     assert tried[report["chosen"]]["stored"] < tried["int8"]["stored"]
     assert report["chosen"] in report["pareto"]
     assert not report["out_of_budget"]
 
     state = {**settings, "state": str(tmp_path / "state")}
-    assert run(wide, **state, max_candidates=5).figures["auto"]["out_of_budget"]
-    resumed = run(wide, **state)
+    assert run(wide, raw_edges, **state, max_candidates=3).figures["auto"]["out_of_budget"]
+    resumed = run(wide, raw_edges, **state)
     assert resumed.figures == whole.figures
     again = zip(whole.model.get_weights(), resumed.model.get_weights(), strict=True)
     assert all(np.array_equal(a, b) for a, b in again)
@@ -108,7 +109,7 @@ def test_trained_candidates_come_back_from_the_folder(
     recipe = load_recipe(path, [f'compress.auto={{state = "{tmp_path}", epochs = 1}}'])
     data, auto = load_data(recipe), recipe.compress.auto
     assert auto is not None
-    space = Space(trained.model, auto, Compress(), len(data.train))
+    space = Space(trained.model, auto, Compress(), recipe.train, len(data.train))
     sketch = space.sketch(space.shapes(space.plain("int8"))[1])
     first = Growing(recipe, trained, data, State(recipe, auto, trained)).grow(sketch, lambda *_: None)
     monkeypatch.setattr(
@@ -243,7 +244,7 @@ def test_the_margin_counts_the_rows_that_changed() -> None:
     """One standard error of a paired difference on both samples, times the quantile of the confidence."""
     tried = Tried("", "int8", lost=30, gained=20)
     assert judge().drop(tried) == pytest.approx(0.01)
-    assert judge().margin(tried) == pytest.approx(1.64485 * (2 * (50 - 0.1)) ** 0.5 / 1000, rel=1e-4)
+    assert judge(confidence=0.95).margin(tried) == pytest.approx(1.64485 * (2 * (50 - 0.1)) ** 0.5 / 1000, rel=1e-4)
     assert judge(confidence=0.5).margin(tried) == 0
     assert judge().margin(Tried("", "int8")) == 0
     assert judge(max_accuracy_drop=0.01, confidence=0.5).passes(tried)

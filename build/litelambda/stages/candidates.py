@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from litelambda.compress_sections import Auto, Compress, Distillation
+from litelambda.sections import Train
 from litelambda.stages.layers import kernels
 
 Scheme = Literal["int8", "dynamic", "float16", "float32"]
@@ -25,6 +26,8 @@ BITS = (4, 3, 2)
 
 _SCREENING_ROWS = 16_384
 _LARGE = 0.25  # of all weights that are to be compressed: from here on a kernel is worth coarser steps
+_ADAPTIVE = ("adam", "adamw", "rmsprop")  # optimizers whose good rates depend little on the model
+_PRUNING_RATE, _GRID_RATE = 0.002, 0.001
 _TEACHER = Distillation(weight=0.7, temperature=3.0)
 
 
@@ -77,11 +80,13 @@ class Space:
         model: the trained model.
         auto: the recipe's `compress.auto`.
         base: its `exclude` and `distillation`; without the latter the float model teaches all the same.
+        train: the recipe's `train`, for its optimizer.
         num_rows: of training.
     """
 
-    def __init__(self, model: Any, auto: Auto, base: Compress, num_rows: int) -> None:
+    def __init__(self, model: Any, auto: Auto, base: Compress, train: Train, num_rows: int) -> None:
         self._base = Compress(exclude=base.exclude, distillation=base.distillation or _TEACHER)
+        self._adaptive = train.optimizer.name in _ADAPTIVE
         self._epochs = auto.epochs
         self._screening = min(1.0, _SCREENING_ROWS / num_rows)
         layers = self._layers(model)
@@ -108,7 +113,7 @@ class Space:
 
     def sketch(self, shape: Candidate) -> Candidate:
         """What would become of a shape with zeros and a grid: short training on some of the rows."""
-        steps = {"pruning": self._pruning(FIRST_SPARSITY, 0.0, 1), "quantization_aware": {"bits": BITS[0], "epochs": 1}}
+        steps = {"pruning": self._pruning(FIRST_SPARSITY, 0.0, 1), "quantization_aware": self._quantization({}, 1)}
         return self._grow(f"{shape.name}, sketched", shape, steps, self._screening)
 
     def trained(self, shape: Candidate, *, to_be_continued: bool) -> Candidate:
@@ -136,7 +141,7 @@ class Space:
         """
         sizes = {name: math.prod(layer.kernel.shape) for name, layer in self._layers(model).items()}
         large = [name for name, size in sizes.items() if size >= _LARGE * sum(sizes.values())]
-        settings = {"bits": BITS[0], "layer_bits": dict.fromkeys(large, bits), "epochs": self._epochs}
+        settings = self._quantization(dict.fromkeys(large, bits), self._epochs)
         grown = self._grow(f"{after.name}, {bits} bits", after, {"quantization_aware": settings}, 1.0)
         return replace(grown, unpruned=after.unpruned, sparsity=after.sparsity)
 
@@ -151,8 +156,13 @@ class Space:
             "scores": "wanda",
             "scope": "global",
             "epochs": epochs,
+            "learning_rate": _PRUNING_RATE if self._adaptive else None,
             "exclude": self._spared,
         }
+
+    def _quantization(self, bits: dict[str, int], epochs: int) -> dict[str, Any]:
+        rate = _GRID_RATE if self._adaptive else None
+        return {"bits": BITS[0], "layer_bits": bits, "epochs": epochs, "learning_rate": rate}
 
     def _grow(self, name: str, after: Candidate, steps: dict[str, Any], rows: float) -> Candidate:
         settings = Compress.model_validate({**self._base.model_dump(exclude_none=True), **steps})

@@ -58,7 +58,7 @@ class _Search:
         self._measuring = Measuring(recipe, trained, data)
         self._judge = Judge(auto, self._measuring.num_rows, len(data.test))
         self._budget = Budget(auto)
-        self._space = Space(trained.model, auto, recipe.compress, len(data.train))
+        self._space = Space(trained.model, auto, recipe.compress, recipe.train, len(data.train))
         self._raw_edges = recipe.quantize.io != "float32"
         self._tried: dict[str, Tried] = {}
         self._floating: Tried | None = None
