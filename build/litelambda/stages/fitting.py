@@ -16,6 +16,7 @@ from litelambda.stages.backend import backend_errors, load_keras, load_tensorflo
 from litelambda.stages.batches import batches_in_order, failures_of, row_batches
 from litelambda.stages.data import Dataset
 from litelambda.stages.devices import for_devices, num_sharing
+from litelambda.stages.interrupts import between_steps
 from litelambda.stages.precision import keep_gradients
 from litelambda.stages.rows import Split, StoredRows
 from litelambda.stages.schedules import Schedule, learning_rate
@@ -86,7 +87,7 @@ def fit(model: Any, settings: Train, data: Dataset, course: Course, progress: Pr
     watched = None if data.validation is None else data.validation.x
     try:
         model.compile(optimizer=optimizer, loss=objective.loss, metrics=objective.metrics)
-        with failures_of(data.train.x, watched):
+        with failures_of(data.train.x, watched), between_steps() as interrupts:
             history = model.fit(
                 for_devices(
                     row_batches(data.train.x, objective.train_y, settings), len(data.train), settings.batch_size
@@ -95,7 +96,7 @@ def fit(model: Any, settings: Train, data: Dataset, course: Course, progress: Pr
                 shuffle=False,  # the batches are
                 class_weight=class_weights(settings, data) if course.objective is None else None,
                 validation_data=watched if watched is None else to_watch(watched, objective.validation_y),
-                callbacks=[*course.callbacks, watch(course.epochs, progress)],
+                callbacks=[*course.callbacks, watch(course.epochs, progress), *interrupts],
                 verbose=0,
             )
     except backend_errors() as error:
