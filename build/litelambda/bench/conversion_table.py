@@ -52,7 +52,7 @@ def markdown(result: Mapping[str, Any]) -> str:
     for name, row in result["cases"].items():
         families.setdefault(row["family"], {})[name] = row
     parts += [_family(title, rows) for title, rows in families.items()]
-    return "\n".join([*parts, _advice(result["cases"])])
+    return "\n".join([*parts, _advice(result["cases"]), ""])
 
 
 def _advice(rows: Mapping[str, Any]) -> str:

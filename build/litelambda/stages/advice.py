@@ -11,6 +11,7 @@ from collections.abc import Iterable
 _RELU = "use relu, relu6, silu or hard_silu"
 _VOLUME = "only two-dimensional ones have integer kernels: slice the volume with TimeDistributed"
 _POWER = "write x * x"
+_SPECTRUM = "compute spectrograms before the model: around them int8 loses most of their range"
 _LOOKUP = "look words up before the model and give it their numbers"
 
 FLOAT_ADVICE: dict[str, str] = {
@@ -21,6 +22,10 @@ FLOAT_ADVICE: dict[str, str] = {
     "CONV_3D_TRANSPOSE": f"Conv3DTranspose: {_VOLUME}",
     "BUCKETIZE": "Discretization: put values into bins before the model",
     "SPLIT": "of the gates of LSTM and GRU, small: leave it",
+    "NOT_EQUAL": "Masking, or mask_zero of an Embedding, small: leave it",
+    "RFFT2D": _SPECTRUM,
+    "REAL": _SPECTRUM,
+    "IMAG": _SPECTRUM,
     "COS": "use a table of constants",
     "SIN": "use a table of constants",
     "EXP": "use softmax or sigmoid instead of an exponential",
