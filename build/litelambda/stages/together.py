@@ -59,6 +59,7 @@ def fit_together(
     plain = in_precision(model, "float32")
     objective = plain_objective(plain, settings, data)
     plain.compile(optimizer=make_optimizer(settings.optimizer), loss=objective.loss, metrics=objective.metrics)
+    plain.optimizer.build(plain.trainable_variables)  # or Keras warns whoever loads the saved model
     if not course.epochs:
         return plain, {}
     callbacks = load_keras().callbacks.CallbackList(

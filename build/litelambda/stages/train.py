@@ -73,9 +73,13 @@ def train(recipe: Recipe, data: Dataset, progress: Progress) -> Trained:
     with scope:
         model = make_model(recipe, data)
         history = fit(model, settings, data, course, progress)
-    # Variables that devices share cannot be used outside: the next stages get a plain model.
+        if course.warmup_epochs or settings.precision != "float32":
+            # A copy is compiled as its model was, and a saved model names its optimizer: let it be a plain one.
+            model.compile(optimizer=make_optimizer(settings.optimizer), loss=make_loss(settings))
     if settings.precision != "float32":
-        return Trained(in_precision(model, "float32"), history)
-    if course.warmup_epochs:  # a saved model names its schedule, and Keras could not load one of ours
-        model.compile(optimizer=make_optimizer(settings.optimizer), loss=make_loss(settings))
-    return Trained(model if isinstance(scope, nullcontext) else copy_model(model), history)
+        model = in_precision(model, "float32")
+    elif not isinstance(scope, nullcontext):
+        model = copy_model(model)  # variables that devices share cannot be used outside
+    if getattr(model, "optimizer", None) is not None and not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)  # or Keras warns whoever loads the saved model
+    return Trained(model, history)
