@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +23,22 @@ OVERRIDES = [
 ]  # fmt: skip
 
 
+# The command itself, which tells of every epoch although nobody watches a terminal.
+SCRIPT = """
+import sys
+from litelambda import cli, progress
+progress.Reporter.show_progress = lambda self, stage, fraction, text: print(text, flush=True)
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
 def start(recipe: Path, store: Path, *overrides: str) -> list[subprocess.Popen[str]]:
     """Start `litelambda build` as two workers."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
     addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
     for each in sockets:
         each.close()
-    command = [sys.executable, "-m", "litelambda.cli", "build", str(recipe), "--store", store.as_uri()]
+    command = [sys.executable, "-c", SCRIPT, "build", str(recipe), "--store", store.as_uri()]
     for override in overrides:
         command += ["--set", override]
     limits = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"}
@@ -55,12 +63,13 @@ def test_two_hosts_train_the_model_that_one_would(tiny_recipe: Path, tmp_path: P
     (chief, chief_code), (worker, worker_code) = ended
     assert chief_code == 0, chief[1][-2000:]
     assert worker_code == 0, worker[1][-2000:]
-    assert worker[0] == "worker 1 has trained with the others; worker 0 publishes\n"
+    assert worker[0].splitlines()[-1] == "worker 1 has trained with the others; worker 0 publishes"
     assert [path.name for path in (tmp_path / "tiny").iterdir() if path.is_dir()] == ["1"]
     report = json.loads((tmp_path / "tiny" / "1" / "report.json").read_bytes())
     recipe = load_recipe(tiny_recipe, OVERRIDES)
     alone = train(recipe, load_data(recipe), lambda *_: None)
     together = load_keras().models.load_model(tmp_path / "tiny" / "1" / "model.keras")
+    assert len(alone.history["loss"]) == 3
     for ours, theirs in zip(together.get_weights(), alone.model.get_weights(), strict=True):
         assert np.allclose(ours, theirs, rtol=1e-3, atol=1e-4)
     for name, values in report["train"]["history"].items():
@@ -72,14 +81,11 @@ def test_a_host_that_dies_ends_the_others(tiny_recipe: Path, tmp_path: Path) -> 
     """TensorFlow misses its heartbeat within some seconds: an error that says so, and nothing is published."""
     chief, worker = start(tiny_recipe, tmp_path, "train.epochs=100000")
     with chief, worker:
-        assert chief.stderr is not None
-        assert chief.stderr.readline().startswith("data")
-        time.sleep(12)
-        assert chief.poll() is None
+        assert chief.stdout is not None
+        assert chief.stdout.readline().startswith("epoch 1/")
         worker.kill()
-        output, errors = chief.communicate(timeout=120)
+        _, errors = chief.communicate(timeout=120)
         worker.communicate()
     assert chief.returncode == 1, errors[-2000:]
     assert "litelambda: error: another host was lost while all trained together" in errors
-    assert output == ""
     assert list(tmp_path.iterdir()) == []

@@ -5,6 +5,7 @@ TF_CONFIG is TensorFlow's own: {"cluster": {"worker": ["host:port", …]}, "task
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import socket
@@ -85,8 +86,13 @@ def join(cluster: Cluster, settings: Train) -> Any:
         raise TrainError(f"train.devices: with {_VARIABLE} set, every host trains on all its GPUs, or on its CPU")
     tf = load_tensorflow()
     meet(cluster)
-    with losses_of_hosts():
-        return tf.distribute.MultiWorkerMirroredStrategy()
+    # While TensorFlow connects nothing of Python's runs: if a host dies just now, only this ends the waiting, with 1.
+    faulthandler.dump_traceback_later(_PATIENCE_S, exit=True)
+    try:
+        with losses_of_hosts():
+            return tf.distribute.MultiWorkerMirroredStrategy()
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def meet(cluster: Cluster, patience_s: float = _PATIENCE_S) -> None:

@@ -72,6 +72,7 @@ def fit_together(
             callbacks.on_train_begin()
             for epoch in range(course.epochs):
                 losses = [step(batch) for batch in batches]
+                iter(batches)  # as Keras's `fit`, which leaves every other of the orders unused
                 plain.set_weights(model.get_weights())
                 callbacks.on_epoch_end(epoch, {"loss": _mean(losses), **_watched(plain, data, objective)})
                 if plain.stop_training:
