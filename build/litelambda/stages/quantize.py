@@ -118,10 +118,10 @@ def _flatbuffers(
     batch: int | None = None,
 ) -> list[bytes]:
     """Convert a model to float and as the settings say, and the one it was compressed from, if any, to float."""
+    sources = [str(export(each, folder / f"model{index}-{batch}", batch)) for index, each in enumerate(models)]
     subject = f"the model {models[0].name!r}"
     rows = folder / "representative.npz"
     np.savez(rows, *representative.values())
-    sources = [str(export(each, folder / f"model{index}-{batch}", batch)) for index, each in enumerate(models)]
     plain = [Conversion(subject, source, f"{source}.tflite") for source in sources]
     quantized = Conversion(
         subject,
