@@ -67,3 +67,8 @@ class PackageError(LitelambdaError):
 
 class BenchError(LitelambdaError):
     """A benchmark could not be run."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what a library says, of which some say pages and some nothing; at most 300 characters."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]

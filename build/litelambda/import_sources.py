@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from litelambda.errors import ConversionError, DataError, UsageError
+from litelambda.errors import ConversionError, DataError, UsageError, first_line
 from litelambda.sections import Quantize
 from litelambda.stages.backend import load_keras, load_tensorflow, native_stderr_held_back
 from litelambda.stages.convert import SIGNATURE, Conversion, convert
@@ -84,7 +84,7 @@ def _read_keras(path: Path, representative: Path | None) -> tuple[Quantized, Row
             model = keras.models.load_model(path, compile=False)
     except Exception as error:
         raise ConversionError(
-            f"Keras cannot load {path}: {type(error).__name__}: {str(error).strip().splitlines()[0][:300]}\n"
+            f"Keras cannot load {path}: {type(error).__name__}: {first_line(error)}\n"
             "A model with Lambda layers or classes of its own is imported as a SavedModel, which needs none of its "
             "code: write it with model.export(FOLDER)"
         ) from error
@@ -133,7 +133,7 @@ def _export_again(path: Path, folder: Path) -> tuple[dict[str, tuple[int | None,
             loaded = tf.saved_model.load(str(path))
             signatures = dict(loaded.signatures)
     except Exception as error:
-        raise ConversionError(f"TensorFlow cannot load {path}: {str(error).strip().splitlines()[0][:300]}") from error
+        raise ConversionError(f"TensorFlow cannot load {path}: {first_line(error)}") from error
     if not signatures:
         raise ConversionError(f"{path} has no signature: save it with signatures=…, or import the .keras file")
     function = signatures.get("serving_default") or next(iter(signatures.values()))

@@ -1,4 +1,4 @@
-"""Tells a person how a build is getting on: a live line on a terminal, a line per finished stage elsewhere, or nothing.
+"""Tells a person how a build is getting on: a bar on a terminal, a line per finished stage elsewhere, or nothing.
 
 Stages only know `Stage.progress` and `Stage.summary`; nothing here knows what a stage does.
 """
@@ -65,19 +65,34 @@ class Reporter:
 
 
 class PlainReporter(Reporter):
-    """A line per finished stage."""
+    """A line per finished stage, and one a minute for a stage that takes longer: a log shows that it is alive."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, seconds_between: float = 60.0) -> None:
         self._stream = stream
+        self._seconds_between = seconds_between
+        self._written = 0.0
+
+    def show_start(self, stage: Stage) -> None:  # noqa: ARG002 - the base's
+        """The first minute begins."""
+        self._written = time.monotonic()
+
+    def show_progress(self, stage: Stage, fraction: float, text: str) -> None:
+        """Write a line if the last one is too long ago."""
+        if time.monotonic() - self._written >= self._seconds_between:
+            self._write(f"{stage.name:<10}{fraction:7.0%}    {text}")
 
     def show_end(self, stage: Stage) -> None:
         """Write the stage's line."""
-        self._stream.write(f"{stage.name:<10}{stage.seconds:7.1f} s  {stage.summary}\n")
+        self._write(f"{stage.name:<10}{stage.seconds:7.1f} s  {stage.summary}")
+
+    def _write(self, line: str) -> None:
+        self._stream.write(line + "\n")
         self._stream.flush()
+        self._written = time.monotonic()
 
 
 class TerminalReporter(Reporter):
-    """A live line while a stage runs, a line with a tick when it has ended."""
+    """A bar while a stage runs, a line with a tick when it has ended."""
 
     def __init__(self, stream: TextIO) -> None:
         from rich.console import Console
@@ -87,27 +102,37 @@ class TerminalReporter(Reporter):
         # A descriptor of its own, to the end: the build holds native libraries' writes to standard error back.
         own = os.fdopen(os.dup(stream.fileno()), "w", buffering=1, closefd=False)
         self._console = Console(file=own, highlight=False)
-        self._status = self._console.status("")
 
     def show_start(self, stage: Stage) -> None:
-        """Start the live line."""
-        self._status.update(f"[bold]{stage.name}[/]")
-        self._status.start()
+        """Start the bar: it only swings until the stage says how far it is."""
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 
-    def show_progress(self, stage: Stage, fraction: float, text: str) -> None:
-        """Update the live line."""
-        self._status.update(f"[bold]{stage.name}[/] {fraction:4.0%}  {self._escape(text)}")
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("[bold]{task.description:<10}"),
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[doing]}", markup=False),
+            console=self._console,
+            transient=True,
+        )
+        self._task = self._bar.add_task(stage.name, total=None, doing="")
+        self._bar.start()
+
+    def show_progress(self, stage: Stage, fraction: float, text: str) -> None:  # noqa: ARG002 - the base's
+        """Move the bar."""
+        self._bar.update(self._task, total=1.0, completed=fraction, doing=text)
 
     def show_end(self, stage: Stage) -> None:
-        """Replace the live line with the stage's result."""
-        self._status.stop()
+        """Replace the bar with the stage's result."""
+        self._bar.stop()
         self._console.print(
             f"[green]✓[/] [bold]{stage.name:<10}[/]{stage.seconds:7.1f} s  {self._escape(stage.summary)}"
         )
 
     def show_failure(self, stage: Stage) -> None:
-        """Replace the live line with a cross."""
-        self._status.stop()
+        """Replace the bar with a cross."""
+        self._bar.stop()
         self._console.print(f"[red]✗[/] [bold]{stage.name:<10}[/]{stage.seconds:7.1f} s")
 
 

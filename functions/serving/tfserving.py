@@ -10,7 +10,7 @@ from serving.errors import MalformedRequestError, RequestError, TensorError, Uns
 from serving.http import RAW_TYPES, Response, check_response_bytes, finish
 from serving.json_codec import dumps, loads
 from serving.manifest import is_valid_name
-from serving.tensor import pack, row_count, unpack
+from serving.tensor import nest, pack, row_count, unpack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -293,6 +293,5 @@ def _columns(outputs: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def _texts(name: str, tensor: Tensor) -> Any:
     from serving.strings import to_json
-    from serving.tensor import nest
 
     return nest(to_json(tensor.data, name), tensor.shape)

@@ -56,14 +56,15 @@ class Unpacker:
             entry: its pin, with the encoding and the unpacked form's.
         """
         pin = entry.unpacked
-        if pin is not None:
-            try:
+        try:
+            if pin is not None:
                 self._target = memoryview(_room(self._name, pin.size_bytes))
                 self._hasher, self._sha256 = new_hasher(pin.size_bytes), pin.sha256
                 self._decompress = _DECOMPRESSORS[entry.encoding]()
-            except ServingError as error:
-                self._failure = error
-        self._begun.release()
+        except ServingError as error:
+            self._failure = error
+        finally:
+            self._begun.release()  # whatever happens, the thread that fetches must not wait for ever
 
     def abandon(self) -> None:
         """Let the pieces of a file that is not wanted after all go by."""

@@ -10,27 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_recipe import load
 from litelambda.errors import DataError
-from litelambda.recipe import load_recipe
-from litelambda.stages.data import Dataset, load_data
-
-RECIPE = """
-[model]
-builder = "mlp"
-[data]
-{data}
-[train]
-loss = "mse"
-[publish]
-name = "tiny"
-"""
-
-
-def load(folder: Path, data: str, *overrides: str) -> Dataset:
-    """Load the data of a recipe in `folder` with this `data` section."""
-    path = folder / "recipe.toml"
-    path.write_text(RECIPE.format(data=data))
-    return load_data(load_recipe(path, overrides))
 
 
 def save_npz(folder: Path, **arrays: Any) -> str:

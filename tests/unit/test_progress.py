@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import select
+import time
 from collections.abc import Iterator
 from typing import TextIO
 
@@ -32,6 +34,19 @@ def test_a_finished_stage_is_a_line() -> None:
     assert stream.getvalue().split() == ["train", f"{stage.seconds:.1f}", "s", "55,050", "parameters"]
 
 
+def test_a_long_stage_says_now_and_then_that_it_is_alive() -> None:
+    """A line with its share and what it does, once the last line is long enough ago."""
+    stream = io.StringIO()
+    reporter = PlainReporter(stream, seconds_between=0.05)
+    with reporter.stage("compress") as stage:
+        stage.progress(0.1, "int8: measuring")
+        time.sleep(0.06)
+        stage.progress(0.25, "rank 1/4: epoch 1/4")
+        stage.progress(0.26, "rank 1/4: epoch 2/4")
+    [alive, _ended] = stream.getvalue().splitlines()
+    assert alive.split() == ["compress", "25%", "rank", "1/4:", "epoch", "1/4"]
+
+
 def test_a_failed_stage_is_left_to_its_error() -> None:
     """The exception passes, timed, and no line claims success."""
     stream = io.StringIO()
@@ -41,18 +56,22 @@ def test_a_failed_stage_is_left_to_its_error() -> None:
     assert stage.seconds > 0
 
 
-def test_a_terminal_gets_a_live_line(terminal: tuple[int, TextIO]) -> None:
-    """A tick for what succeeded, a cross for what failed."""
+def test_a_terminal_gets_a_bar(terminal: tuple[int, TextIO]) -> None:
+    """A bar that moves, then a tick for what succeeded, a cross for what failed."""
     reader, stream = terminal
     reporter = TerminalReporter(stream)
     with reporter.stage("data") as stage:
-        stage.progress(0.25, "reading")
+        stage.progress(0.25, "reading [this]")
+        time.sleep(0.3)  # the bar is drawn ten times a second
         stage.summary = "600 rows [of 4]"
     with pytest.raises(ValueError, match="no"), reporter.stage("train"):
         raise ValueError("no")
     shown = ""
     while "✗" not in shown and select.select([reader], [], [], 5)[0]:
         shown += os.read(reader, 65536).decode()
+    shown = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", shown)
+    assert " 25% reading [this]" in shown
+    assert "━" in shown
     assert "✓" in shown
     assert "600 rows [of 4]" in shown
     assert "✗" in shown

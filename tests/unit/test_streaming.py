@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_recipe import load, write_recipe
 from litelambda.errors import DataError
 from litelambda.recipe import load_recipe
 from litelambda.stages.batches import predict
@@ -18,23 +19,6 @@ from litelambda.stages.data import Dataset, load_data
 from litelambda.stages.evaluate import run_artifact
 from litelambda.stages.rows import StoredRows, crowds_memory, file_rows, open_descriptor
 from litelambda.stages.train import train
-
-RECIPE = """
-[model]
-builder = "mlp"
-[data]
-{data}
-[train]
-loss = "mse"
-[publish]
-name = "streamed"
-"""
-
-
-def load(folder: Path, data: str, *overrides: str) -> Dataset:
-    """Load the data of a recipe in `folder` with this `data` section."""
-    (folder / "recipe.toml").write_text(RECIPE.format(data=data))
-    return load_data(load_recipe(folder / "recipe.toml", overrides))
 
 
 def noise(*shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -185,10 +169,11 @@ from litelambda.stages.train import train
 def peak_mb():
     # This process's own: `getrusage` begins with the peak of the parent that it was forked from.
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
-small = load_recipe(sys.argv[1], ["data.path=small", "data.streaming=true"])
+cheap = ["model.hidden=[2]", "train.epochs=1", "train.batch_size=32"]
+small = load_recipe(sys.argv[1], [*cheap, "data.path=small"])
 train(small, load_data(small), lambda *_: None)
 before = peak_mb()
-large = load_recipe(sys.argv[1])
+large = load_recipe(sys.argv[1], cheap)
 data = load_data(large)
 trained = train(large, data, lambda *_: None)
 assert trained.num_epochs == 1 and data.streamed
@@ -205,11 +190,9 @@ def test_data_larger_than_what_training_takes(tmp_path: Path) -> None:
         rows[::64, ::1024] = 200  # the rest of the file takes no room
         rows.flush()
         np.save(tmp_path / name / "y.npy", np.arange(num_rows) % 2)
-    section = 'format = "npy"\npath = "large"\nstreaming = true\nnormalize = "0-1"'
-    text = RECIPE.format(data=section).replace('"mlp"', '"mlp"\nhidden = [2]')
-    (tmp_path / "recipe.toml").write_text(text.replace('"mse"', '"mse"\nepochs = 1\nbatch_size = 32'))
+    recipe = write_recipe(tmp_path, 'format = "npy"\npath = "large"\nstreaming = true\nnormalize = "0-1"')
     assert (tmp_path / "large" / "x.npy").stat().st_size > 400e6
-    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "recipe.toml")]
+    command = [sys.executable, "-c", SCRIPT, str(recipe)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert float(done.stdout) < 200  # in memory: 400 and, in float32, four times that

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from litelambda.errors import VerificationError
+from litelambda.errors import VerificationError, first_line
 from litelambda.stages.backend import native_stderr_held_back
 from litelambda.stages.flatbuffer import UNNAMED_SIGNATURE, Tensor, read_signatures
 from serving.strings import to_wire
@@ -78,7 +78,7 @@ def _refusals() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise VerificationError(f"the reference Interpreter cannot run the model: {reason}") from error
 
 

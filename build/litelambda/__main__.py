@@ -1,0 +1,7 @@
+"""`python -m litelambda`, for where the command is not on the path."""
+
+import sys
+
+from litelambda.cli import main
+
+sys.exit(main())
