@@ -8,14 +8,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from litelambda.stages import convert
 
 
 class ForkingLauncher:
-    """In place of `litelambda.processes.run_child`, for the converter alone."""
+    """In place of `stages.converter_process.ConverterProcess`: each fork starts without what the one before it left."""
 
     def __init__(self) -> None:
         jobs, self._jobs = os.pipe()
@@ -24,11 +23,11 @@ class ForkingLauncher:
             os.close(self._jobs)  # so that the pipe ends with the process that holds the other side
             _serve(jobs, statuses)
 
-    def __call__(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-        """Run the converter on the jobs that the command's last argument names."""
-        os.write(self._jobs, f"{command[-1]}\n".encode())
+    def __call__(self, jobs: Path) -> subprocess.CompletedProcess[str]:
+        """Run the conversions that a file lists."""
+        os.write(self._jobs, f"{jobs}\n".encode())
         status = int(os.read(self._statuses, 16))
-        return subprocess.CompletedProcess(command, os.waitstatus_to_exitcode(status), "", "")
+        return subprocess.CompletedProcess([str(jobs)], os.waitstatus_to_exitcode(status), "", "")
 
 
 def _serve(jobs: int, statuses: int) -> None:
@@ -43,10 +42,8 @@ def _serve(jobs: int, statuses: int) -> None:
 
 def _convert(jobs: Path) -> None:
     try:
-        convert.run_jobs(jobs)
-    except SystemExit as ended:
-        os._exit(int(ended.code or 0))
+        returncode = convert.run_jobs(jobs)
     except BaseException as error:  # noqa: BLE001 - a fork must never go on as its parent
         print(error, file=sys.stderr)
-        os._exit(1)
-    os._exit(0)
+        returncode = 1
+    os._exit(returncode)

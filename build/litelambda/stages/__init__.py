@@ -5,7 +5,7 @@
     compress    folding, structured, low_rank, pruning, grids, activations; recovery, projection: their training;
                 layers, chains, layer_table
       auto      search, candidates, growing, measuring, trials, search_budget, search_state
-    quantize    export, constant_shapes, unroll; convert, one_row, int4; blame, advice: what went wrong
+    quantize    export, constant_shapes, unroll; convert, converter_process; one_row; int4; blame, advice: why not
     evaluate    interpreter, flatbuffer
     verify      probe, latency
     publish     storing, report, charts

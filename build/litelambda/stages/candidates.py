@@ -145,6 +145,10 @@ class Space:
         grown = self._grow(f"{after.name}, {bits} bits", after, {"quantization_aware": settings}, 1.0)
         return replace(grown, unpruned=after.unpruned, sparsity=after.sparsity)
 
+    def longer(self, grid: Candidate) -> Candidate:
+        """One of `grid`, trained as long again."""
+        return replace(grid, name=f"{grid.name}, longer", after=grid)
+
     def _layers(self, model: Any) -> dict[str, Any]:
         return kernels(model, self._base.exclude, "compress")
 

@@ -1,9 +1,7 @@
 """The TFLite converter in a process of its own: a model that crashes it becomes an error, not a crash of the build.
 
-    python -m litelambda.stages.convert JOBS.json
-
-runs as the child. JOBS.json lists conversions; the child notes in PROGRESS, beside it, which one it is at.
-It knows SavedModels and arrays, not Keras; what was trained on JAX it has made one first.
+A file lists the conversions; the child notes in another beside it, "progress", which one it is at. It knows SavedModels
+and arrays, not Keras; what was trained on JAX it has made one first.
 """
 
 from __future__ import annotations
@@ -13,7 +11,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,14 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.errors import ConversionError
-from litelambda.processes import describe_exit, exit_with_parent, run_child
+from litelambda.processes import describe_exit
 from litelambda.stages.advice import on_missing
 from litelambda.stages.backend import load_tensorflow
+from litelambda.stages.converter_process import ConverterProcess
 from litelambda.stages.unroll import MAX_STEPS
 
 KERAS_SUFFIX = ".keras"
-launch: Callable[[Sequence[str]], subprocess.CompletedProcess[str]] = run_child
-"""How the child is started; the conversion benchmark forks it from a process that has TensorFlow already."""
+launch: Callable[[Path], subprocess.CompletedProcess[str]] = ConverterProcess().run
+"""How a file of jobs gets to a child; the conversion benchmark forks it from a process that has TensorFlow already."""
 
 _MISSING = re.compile(r"^(?:TF Select|Custom) ops: (.+)$", re.MULTILINE)
 SIGNATURE = "predict"  # not "serve": a SavedModel endpoint of that name silently drops the others
@@ -76,7 +74,7 @@ class ConverterCrashError(ConversionError):
 
 
 def convert(conversions: Sequence[Conversion], folder: Path) -> None:
-    """Make flatbuffers, one after the other, in one child process.
+    """Make flatbuffers, one after the other, in a child process.
 
     Args:
         conversions: what to make.
@@ -89,8 +87,7 @@ def convert(conversions: Sequence[Conversion], folder: Path) -> None:
     jobs, progress = folder / "jobs.json", folder / "progress"
     jobs.write_text(json.dumps([asdict(conversion) for conversion in conversions]))
     progress.write_text(conversions[0].subject)
-    command = [sys.executable, "-m", "litelambda.stages.convert", str(jobs)]
-    child = launch(command)
+    child = launch(jobs.absolute())
     if child.returncode == 0:
         return
     failure = folder / "failure"
@@ -123,8 +120,15 @@ def _explain(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0][:500] if lines else 'no reason given'}"
 
 
-def run_jobs(jobs: Path) -> None:
-    """In the child: make every flatbuffer of a list of jobs, up to the first that fails; then exit with 1."""
+def run_jobs(jobs: Path) -> int:
+    """In the child: make every flatbuffer of a list of jobs, up to the first that fails.
+
+    Args:
+        jobs: the file that `convert` wrote.
+
+    Returns:
+        0, or 1 where one failed; the file "failure" says why.
+    """
     made: dict[tuple[str, str], str] = {}
     for fields in json.loads(jobs.read_text()):
         conversion = Conversion(**fields)
@@ -137,9 +141,10 @@ def run_jobs(jobs: Path) -> None:
             artifact = _convert(conversion)
         except Exception as error:  # noqa: BLE001 - whatever the converter raises is the parent's to report
             (jobs.parent / "failure").write_text(_explain(error))
-            sys.exit(1)
+            return 1
         Path(conversion.output).write_bytes(artifact)
         made[kind] = conversion.output
+    return 0
 
 
 def _convert(conversion: Conversion) -> bytes:
@@ -171,8 +176,3 @@ def _saved_model(source: Path) -> str:
 def _representative_rows(arrays: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, Mapping[str, NDArray[Any]]]]:
     for index in range(len(next(iter(arrays.values())))):
         yield SIGNATURE, {name: rows[index : index + 1] for name, rows in arrays.items()}
-
-
-if __name__ == "__main__":
-    exit_with_parent()
-    run_jobs(Path(sys.argv[1]))

@@ -2,7 +2,7 @@
 
 Three rounds. How to quantize: int8, unless the shipped runtime shows another scheme to be clearly better. Which shape:
 every one is sketched with short training on some of the rows, and those that promise most go on. How far: these are
-pruned step by step and put on ever coarser grids, until nothing passes any more.
+pruned step by step and put on ever coarser grids, until nothing passes any more. What nearly does is trained longer.
 
 Judged on validation rows only: the test rows are for the gate. What is tried next depends on the seed and on what was
 found before, never on the clock, which can only end the search; times decide only where they count and differ clearly.
@@ -131,7 +131,17 @@ class _Search:
             self._tried[pruned.name] = Tried(pruned.name, pruned.scheme, problem=str(error))
             return False
         grids = (self._space.grid(pruned, bits, model) for bits in BITS)
-        return len(list(takewhile(lambda grid: self._try(grid).passes, grids))) > 0
+        return len(list(takewhile(self._try_grid, grids))) > 0
+
+    def _try_grid(self, grid: Candidate) -> bool:
+        """Whether a grid is good enough, or becomes so by more training where little is missing."""
+        tried = self._try(grid, keep=True)
+        passes = tried.passes
+        if not passes and self._judge.nearly_passes(tried):
+            passes = self._try(self._space.longer(grid)).passes
+        if grid is not self._best:
+            self._growing.forget(grid)
+        return passes
 
     def _search_shapes(self, start: Candidate) -> None:
         """Where only the shape counts: sketch changes of the best so far, train the most promising, and again."""
@@ -146,8 +156,13 @@ class _Search:
     def _most_promising(self, sketches: dict[Candidate, Tried]) -> list[Candidate]:
         return sorted(sketches, key=lambda shape: self._judge.promise(sketches[shape]))[:_FINALISTS]
 
-    def _try(self, candidate: Candidate) -> Tried:
-        """Make and measure a candidate, unless it was tried before, here or in an earlier search."""
+    def _try(self, candidate: Candidate, *, keep: bool = False) -> Tried:
+        """Make and measure a candidate, unless it was tried before, here or in an earlier search.
+
+        Args:
+            candidate: which.
+            keep: its model, whatever came of it: another may grow out of it.
+        """
         known = self._tried.get(candidate.name)
         if known is not None:
             return known
@@ -159,7 +174,7 @@ class _Search:
             return tried  # what all others are compared with
         if self._best is None or self._judge.is_better(tried, self._tried[self._best.name]):
             self._best = candidate
-        else:
+        elif not keep:
             self._growing.forget(candidate)
         return tried
 

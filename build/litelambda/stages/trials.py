@@ -10,6 +10,7 @@ from statistics import NormalDist
 from litelambda.compress_sections import Auto
 
 _CLEARLY = 0.95  # times are noisy: where they count, only a cost below this share of another's is a lower one
+_NEARLY = 1.75  # times the drop that is allowed, margin included: what more training may mend
 _LEAST_DROP = 0.001  # of accuracy, to measure an excess with where no drop at all is allowed
 
 
@@ -81,6 +82,10 @@ class Judge:
     def passes(self, tried: Tried) -> bool:
         """Whether a candidate's accuracy is good enough."""
         return not tried.problem and self.drop(tried) + self.margin(tried) <= self._max_drop
+
+    def nearly_passes(self, tried: Tried) -> bool:
+        """Whether a candidate's accuracy lacks so little that more training may make it good enough."""
+        return not tried.problem and self.drop(tried) + self.margin(tried) <= _NEARLY * self._max_drop
 
     def cost(self, tried: Tried, floating: Tried) -> float:
         """What is minimised, relative to the float model."""

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["BatchRunner", "Column", "row_bytes", "row_shape"]
 
 _SMALLEST_BATCH = 8  # between one row and this, a resize costs more than it saves
-_TRIALS = 3  # timed runs of each size; the one that pays for the resize is not among them
-_ATTEMPTS = 8  # runs that may be spent on getting those
+# Timed runs of each size, without the one that pays for the resize: so many that noise does not choose.
+_MIN_TRIALS, _MAX_TRIALS = 3, 32
+_TRIAL_SECONDS = 0.003
+_MAX_RESIZES = 5  # that may be spent on getting those
 _WORSE = 1.25  # how much slower than the best a size must be for larger ones not to be tried
 _AS_GOOD = 1.05  # of sizes that differ by no more, the smallest: its rows stay in the core's cache
 _RESIZE_SECONDS = 0.0004
@@ -65,7 +67,7 @@ class BatchRunner:
         usable = [size for size in sizes if size >= _SMALLEST_BATCH and size * row <= _MAX_BATCH_BYTES]
         self._untried = [1, *usable] if resizable else [1]
         self._trials: list[float] = []
-        self._attempts = 0
+        self._resizes = 0
         self._seconds: dict[int, float] = {}  # of a run, by batch size
         self._current = 0
         self.best = 0
@@ -103,19 +105,26 @@ class BatchRunner:
         started = time.perf_counter()
         outputs = self._run(columns, start, size)
         seconds = time.perf_counter() - started
-        self._attempts += 1
-        if not resized:
+        if resized:
+            self._resizes += 1
+        else:
             self._trials.append(seconds)
-        if len(self._trials) >= _TRIALS or self._attempts >= _ATTEMPTS:
+        if self._is_judged():
             self._seconds[size] = min(self._trials, default=seconds)
             self._untried.pop(0)
-            self._trials, self._attempts = [], 0
+            self._trials, self._resizes = [], 0
             per_row = {each: total / each for each, total in self._seconds.items()}
             fastest = min(per_row.values())
             self.best = min(each for each, seconds in per_row.items() if seconds <= _AS_GOOD * fastest)
             if per_row[size] > _WORSE * fastest:
                 self._untried.clear()
         return outputs
+
+    def _is_judged(self) -> bool:
+        """Whether the size on trial was timed often enough, or too many resizes came in between."""
+        count, seconds = len(self._trials), sum(self._trials)
+        timed = count >= _MIN_TRIALS and (seconds >= _TRIAL_SECONDS or count >= _MAX_TRIALS)
+        return timed or self._resizes >= _MAX_RESIZES
 
     def _run_rest(self, columns: Sequence[Column], start: int, count: int) -> list[list[bytes]]:
         """Run fewer rows than a batch: filled up with zeros to the size that is ready, or one by one."""
