@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -18,9 +17,7 @@ from litelambda.sections import Quantize
 from litelambda.stages.activations import fake_quantized, ranges
 from litelambda.stages.backend import load_keras
 from litelambda.stages.compress import Compressed, apply_steps
-from litelambda.stages.convert import Conversion, _convert
 from litelambda.stages.data import Dataset, load_data
-from litelambda.stages.export import export
 from litelambda.stages.fitting import seed_everything
 from litelambda.stages.flatbuffer import float_operators, weight_codes, weight_sparsity
 from litelambda.stages.grids import even_codes, shared_codes, snap
@@ -28,6 +25,7 @@ from litelambda.stages.interpreter import Reference
 from litelambda.stages.layer_table import describe_layers
 from litelambda.stages.layers import as_matrix, read
 from litelambda.stages.pruning import keep_largest, sparsity_at
+from litelambda.stages.quantize import quantize
 from litelambda.stages.storing import stored_size
 from litelambda.stages.train import Trained, train
 
@@ -70,16 +68,10 @@ class Trial:
         """Of a Keras model on the test rows."""
         return float(np.mean(model.predict(self.data.test.x, verbose=0).argmax(axis=1) == self.data.test.y))
 
-    def convert(self, model: Any, folder: Path) -> bytes:
-        """An int8 flatbuffer, converted in this process: a child would take seconds to import TensorFlow."""
+    def convert(self, model: Any) -> bytes:
+        """An int8 flatbuffer."""
         rows = {model.inputs[0].name: self.data.representative(50, 0)}
-        export(model, folder / "model")
-        np.savez(folder / "rows.npz", *rows.values())
-        names = tuple(rows)
-        conversion = Conversion("model", str(folder / "model"), "", "int8", "float32", str(folder / "rows.npz"), names)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the converter calibrates with an Interpreter that TensorFlow deprecates
-            return _convert(conversion)
+        return quantize(model, rows, Quantize()).artifact
 
 
 def make_trial(folder: Path, builder: str, settings: str, shape: list[int], epochs: int) -> Trial:
@@ -167,11 +159,11 @@ def test_no_output_channel_is_left_empty() -> None:
     assert together["a"].tolist() == [[False, True], [True, True]]
 
 
-def test_quantization_aware_training_ends_on_its_grid(digits: Trial, tmp_path: Path) -> None:
+def test_quantization_aware_training_ends_on_its_grid(digits: Trial) -> None:
     """The flatbuffer's int8 codes take at most 2^bits - 1 values, zero and both ends among them."""
     trained = digits.compress(quantization_aware={"bits": 3, "epochs": 2}, distillation={})
     assert max(trained.figures["quantization_aware"]["distinct_values"].values()) <= 7
-    artifact = digits.convert(trained.model, tmp_path)
+    artifact = digits.convert(trained.model)
     for codes in weight_codes(artifact):
         assert set(np.unique(codes)) <= set(even_codes(3).tolist())
         assert np.abs(codes).max() == 127
@@ -181,7 +173,7 @@ def test_quantization_aware_training_ends_on_its_grid(digits: Trial, tmp_path: P
     assert accuracy > digits.accuracy(digits.trained.model) - 0.05
 
 
-def test_activations_are_on_their_int8_grid_while_training(digits: Trial, tmp_path: Path) -> None:
+def test_activations_are_on_their_int8_grid_while_training(digits: Trial) -> None:
     """Trained with rounded activations, the artifact has the same ranges, no trace of the rounding, and is as good."""
     trained = digits.compress(quantization_aware={"bits": 8, "epochs": 2, "activations": True}, distillation={})
     ranges = trained.figures["quantization_aware"]["activation_ranges"]
@@ -189,7 +181,7 @@ def test_activations_are_on_their_int8_grid_while_training(digits: Trial, tmp_pa
     assert [layer.name for layer in trained.model.layers] == [layer.name for layer in digits.trained.model.layers]
     moved = read(trained.model.get_layer("dense_1").kernel) - read(digits.trained.model.get_layer("dense_1").kernel)
     assert np.abs(moved).max() > 0.02  # far more than rounding to 8 bits: gradients go through the grids
-    artifact = digits.convert(trained.model, tmp_path)
+    artifact = digits.convert(trained.model)
     assert set(operators(artifact)) == {"QUANTIZE", "FULLY_CONNECTED", "SOFTMAX", "DEQUANTIZE"}
     calibrated = activation_ranges(artifact)
     assert len(calibrated) == 4  # the softmax's is fixed
@@ -306,27 +298,25 @@ def test_shared_codes_hold_zero_and_both_ends() -> None:
     assert np.allclose(snapped[:, 0], [0.9, -0.9 * 32 / 127, 0])
 
 
-def test_zeros_of_pruning_outlive_the_grid(digits: Trial, tmp_path: Path) -> None:
+def test_zeros_of_pruning_outlive_the_grid(digits: Trial) -> None:
     """Quantization-aware training keeps the zeros that pruning made; the artifact has them, in no sparse encoding."""
     both = digits.compress(pruning={"final_sparsity": 0.7, "epochs": 1}, quantization_aware={"bits": 4, "epochs": 1})
     assert float(np.mean(kernel(both, "dense_1") == 0)) >= both.figures["pruning"]["sparsity"]["dense_1"]
     assert both.figures["quantization_aware"]["distinct_values"]["dense_1"] <= 15
-    artifact = digits.convert(both.model, tmp_path)
+    artifact = digits.convert(both.model)
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(bytearray(artifact), 0))
     assert weight_sparsity(artifact) > 0.65
     assert all(tensor.sparsity is None for tensor in model.subgraphs[0].tensors)
 
 
-def test_low_rank_makes_the_model_smaller(digits: Trial, tmp_path: Path) -> None:
+def test_low_rank_makes_the_model_smaller(digits: Trial) -> None:
     """Two thin kernels of the asked-for rank stand for a large one, and the flatbuffer shrinks with them."""
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
     factorised = digits.compress(low_rank={"rank": 10, "epochs": 2}, distillation={"weight": 0.5})
     assert factorised.figures["low_rank"]["ranks"] == {"dense_1": 10}
     assert np.linalg.matrix_rank(kernel(factorised, "dense_1_inner") @ kernel(factorised, "dense_1")) == 10
     before, after = factorised.figures["low_rank"]["parameters"]
     assert after == factorised.model.count_params() < 0.4 * before
-    whole, thin = digits.convert(digits.trained.model, tmp_path / "a"), digits.convert(factorised.model, tmp_path / "b")
+    whole, thin = digits.convert(digits.trained.model), digits.convert(factorised.model)
     assert len(thin) < 0.5 * len(whole)
     assert digits.accuracy(factorised.model) > digits.accuracy(digits.trained.model) - 0.05
 
@@ -409,17 +399,16 @@ def test_steps_work_on_functional_models(pictures: Trial) -> None:
     assert smaller.model.predict(pictures.data.test.x[:4], verbose=0).shape == (4, 10)
 
 
-def test_the_same_seed_gives_the_same_bytes(digits: Trial, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_bytes(digits: Trial) -> None:
     """All steps together, twice: the artifacts are equal, and far smaller stored than what they started from."""
     artifacts = []
-    for name in ("first", "second"):
-        (tmp_path / name).mkdir()
+    for _time in range(2):
         compressed = digits.compress(
             low_rank={"rank": 16, "epochs": 0},
             pruning={"final_sparsity": 0.75, "scores": "wanda", "scope": "global", "epochs": 1},
             quantization_aware={"bits": 4, "epochs": 1, "activations": True},
             distillation={},
         )
-        artifacts.append(digits.convert(compressed.model, tmp_path / name))
+        artifacts.append(digits.convert(compressed.model))
     assert artifacts[0] == artifacts[1]
     assert stored_size(artifacts[0]) < 32 * 784 / 4

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from litelambda.sections import Quantize
 from litelambda.stages import int4 as int4_module
 from litelambda.stages import quantize as quantize_module
 from litelambda.stages.backend import load_keras
-from litelambda.stages.convert import Conversion, _convert
+from litelambda.stages.convert import Conversion, convert
 from litelambda.stages.export import export
 from litelambda.stages.flatbuffer import float_operators, weight_codes
 from litelambda.stages.int4 import (
@@ -58,16 +57,8 @@ def rows() -> dict[str, Any]:
     return {"image": np.random.default_rng(2).random((64, 5, 5, 1), dtype=np.float32)}
 
 
-def in_process(conversions: Sequence[Conversion], _: Path) -> None:
-    """The converter in this process: a child would take seconds to import TensorFlow."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the converter calibrates with an Interpreter that TensorFlow deprecates
-        for conversion in conversions:
-            Path(conversion.output).write_bytes(_convert(conversion))
-
-
 def convert_to_float(model: Any, folder: Path) -> bytes:
-    in_process([Conversion("model", str(export(model, folder / "model")), str(folder / "float.tflite"))], folder)
+    convert([Conversion("model", str(export(model, folder / "model")), str(folder / "float.tflite"))], folder)
     return (folder / "float.tflite").read_bytes()
 
 
@@ -198,7 +189,6 @@ def test_auto_takes_int4_where_it_is_not_slower(
     model: Any, rows: dict[str, Any], monkeypatch: pytest.MonkeyPatch, slower: bool, bits: Mapping[str, int] | None
 ) -> None:
     """What the shipped runtime takes decides; the manifest has the bits of each layer where int4 was taken."""
-    monkeypatch.setattr(quantize_module, "convert", in_process)
     monkeypatch.setattr(quantize_module, "is_slower", lambda candidate, than: slower and len(candidate) < len(than))
     quantized = quantize_module.quantize(model, rows, Quantize(int4="auto"))
     assert quantized.weight_bits == bits

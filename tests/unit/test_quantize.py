@@ -9,7 +9,9 @@ import pytest
 
 from litelambda.errors import ConversionError
 from litelambda.sections import Quantize
+from litelambda.stages import convert
 from litelambda.stages.backend import load_keras
+from litelambda.stages.converter_process import ConverterProcess
 from litelambda.stages.export import constant_reshapes
 from litelambda.stages.flatbuffer import Tensor, float_operators, read_signatures
 from litelambda.stages.interpreter import Reference, to_codes, to_reals
@@ -37,6 +39,19 @@ def test_int8_answers_like_the_float_model(tiny_model: Any, tiny_tflite: bytes) 
     expected = tiny_model.predict(rows["features"], verbose=0)
     answer = Reference(tiny_tflite).run_real(rows, 1)["probabilities"]
     assert np.abs(answer - expected).max() <= 4 / 256
+
+
+def test_bytes_do_not_depend_on_what_was_converted_before(
+    tiny_model: Any, two_way_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that converted other models gives the bytes that a fresh one gives."""
+    converter = ConverterProcess()
+    monkeypatch.setattr(convert, "launch", converter.run)
+    models = (tiny_model, two_way_model, tiny_model)
+    artifacts = [quantize(model, rows_for(model), Quantize()).artifact for model in models]
+    converter.close()
+    assert artifacts[0] == artifacts[2]
+    assert artifacts[0] != artifacts[1]
 
 
 def test_raw_edges_carry_their_scale(tiny_uint8_tflite: bytes) -> None:

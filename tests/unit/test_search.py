@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from litelambda.progress import Reporter
 from litelambda.recipe import load_recipe
 from litelambda.stages import search as search_module
 from litelambda.stages.candidates import Candidate, Space
-from litelambda.stages.convert import Conversion, _convert
 from litelambda.stages.data import load_data
 from litelambda.stages.growing import Growing, Grown
 from litelambda.stages.latency import measure_latency_us
@@ -29,14 +27,6 @@ from litelambda.stages.search_budget import Budget, OutOfBudgetError
 from litelambda.stages.search_state import State
 from litelambda.stages.train import Trained, train
 from litelambda.stages.trials import Judge, Tried
-
-
-def convert_here(conversions: Sequence[Conversion], folder: Path) -> None:
-    """The converter in this process: a child would take seconds to import TensorFlow, for each candidate."""
-    for conversion in conversions:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the converter calibrates with an Interpreter that TensorFlow deprecates
-            Path(conversion.output).write_bytes(_convert(conversion))
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +68,6 @@ def test_a_search_repeats_and_goes_on_where_it_stopped(
     wide: tuple[Path, Trained], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The same figures, Pareto set and weights from the seed alone, in one go or in two."""
-    monkeypatch.setattr("litelambda.stages.quantize.convert", convert_here)
     monkeypatch.setattr("litelambda.stages.measuring.measure_latency_us", lambda artifact: len(artifact) / 100)
     monkeypatch.setattr(Space, "shapes", lambda self, after: [])
     monkeypatch.setattr(search_module, "BITS", (4,))
@@ -141,6 +130,26 @@ def test_pruning_goes_on_while_something_passes(wide: tuple[Path, Trained], pret
     assert "int8, 91% zeros, 4 bits" in names
     assert "int8, 91% zeros, 3 bits" not in names
     assert "int8, 94% zeros, 4 bits" not in names
+
+
+@pytest.mark.parametrize(("lost", "longer"), [(6, True), (30, False)])
+def test_what_nearly_passes_is_trained_longer(
+    wide: tuple[Path, Trained], pretend: Any, lost: int, longer: bool
+) -> None:
+    """A candidate that lacks little gets as much training again, and counts if that was enough; another does not."""
+
+    def figures(candidate: Candidate) -> Figures:
+        grid = candidate.steps.quantization_aware
+        bits = min(grid.layer_bits.values(), default=8) if grid else 8
+        again = candidate.name.endswith("longer")
+        return {"stored": 100 * bits, "lost": lost if bits < 4 and not again else 0}
+
+    pretend(figures)
+    report = run(wide, max_accuracy_drop=0.1, confidence=0.5).figures["auto"]
+    names = [each["name"] for each in report["tried"]]
+    assert ("int8, 80% zeros, 3 bits, longer" in names) is longer
+    assert ("int8, 80% zeros, 2 bits" in names) is longer
+    assert report["chosen"].endswith("2 bits, longer" if longer else "4 bits")
 
 
 def test_less_is_pruned_where_the_first_step_is_too_much(wide: tuple[Path, Trained], pretend: Any) -> None:

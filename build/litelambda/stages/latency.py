@@ -16,13 +16,14 @@ from litelambda.errors import VerificationError
 from litelambda.processes import describe_exit, exit_with_parent, run_child
 from serving.litert import CompiledModel
 
+_PROCESSES = 3  # the same model takes half as long again in some processes: where its memory came to lie decides
 _WARM_UP_S = 0.05
-_MEASURED_S = 0.3
+_MEASURED_S = 0.1
 _MIN_RUNS = 20
 
 
 def measure_latency_us(artifact: bytes) -> float:
-    """The time of a run with one row, in microseconds of CPU time: the 10th percentile.
+    """The time of a run with one row, in microseconds of CPU time: the 10th percentile, in the fastest process.
 
     Raises:
         VerificationError: the runtime refused the artifact, or crashed.
@@ -30,7 +31,11 @@ def measure_latency_us(artifact: bytes) -> float:
     with tempfile.TemporaryDirectory(prefix="litelambda-") as scratch:
         path = Path(scratch) / "model.tflite"
         path.write_bytes(artifact)
-        child = run_child([sys.executable, "-m", "litelambda.stages.latency", str(path)])
+        return min(_measure(path) for _process in range(_PROCESSES))
+
+
+def _measure(path: Path) -> float:
+    child = run_child([sys.executable, "-m", "litelambda.stages.latency", str(path)])
     if child.returncode:
         reason = child.stderr.strip().splitlines()[-1:] or [describe_exit(child.returncode)]
         raise VerificationError(f"the shipped runtime cannot run the artifact: {reason[0]}")
