@@ -19,14 +19,16 @@ from litelambda.compress_sections import Compress
 from litelambda.errors import TrainError
 from litelambda.pipeline import build
 from litelambda.progress import Reporter
-from litelambda.recipe import Recipe, load_recipe
+from litelambda.recipe import load_recipe
 from litelambda.stages.backend import choose_backend, load_keras
+from litelambda.stages.candidates import Space
 from litelambda.stages.compress import Compressed, apply_steps
 from litelambda.stages.data import Dataset, load_data
 from litelambda.stages.fitting import seed_everything
 from litelambda.stages.grids import to_codes
 from litelambda.stages.layers import as_matrix, read
 from litelambda.stages.rows import Split
+from litelambda.stages.search import search
 from litelambda.stages.train import Trained, train
 
 ONE_DEVICE = "train.devices=['CPU:0']"
@@ -35,9 +37,10 @@ ONE_DEVICE = "train.devices=['CPU:0']"
 class Steps:
     """A trained CNN, and what each step makes of it."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe, self.data = recipe, load_data(recipe)
-        self.trained = train(recipe, self.data, lambda *_: None)
+    def __init__(self, path: Path) -> None:
+        self.path, self.recipe = path, load_recipe(path, [ONE_DEVICE])
+        self.data = load_data(self.recipe)
+        self.trained = train(self.recipe, self.data, lambda *_: None)
         self.before = [values.copy() for values in self.trained.model.get_weights()]
 
     def all(self) -> dict[str, Any]:
@@ -48,6 +51,7 @@ class Steps:
             "wanda": self.wanda(),
             "clustering": self.clustering(),
             "grids": self.grids(),
+            "search": self.search(),
         } | {"untouched": all(map(np.array_equal, self.before, self.trained.model.get_weights()))}
 
     def compress(self, data: Dataset | None = None, **settings: Any) -> Compressed:
@@ -102,6 +106,14 @@ class Steps:
             "accuracy": self.accuracy(both),
         }
 
+    def search(self) -> dict[str, Any]:
+        """The schemes, a sketch and the first grid of `compress.auto`; in one scheme, and one shape."""
+        auto = "compress.auto={max_accuracy_drop=0.3, epochs=1, max_candidates=4}"
+        recipe = load_recipe(self.path, [ONE_DEVICE, auto, "quantize.io='int8'"])
+        Space.shapes = lambda *_: []  # type: ignore[method-assign] # they are tested on TensorFlow
+        found = search(recipe, self.trained, self.data, lambda *_: None)
+        return {**found.figures["auto"], "accuracy_in_float": self.accuracy(found)}
+
     def accuracy(self, compressed: Compressed) -> float:
         classes = compressed.model.predict(self.data.test.x, verbose=0).argmax(axis=1)
         return float(np.mean(classes == self.data.test.y))
@@ -122,6 +134,7 @@ def train_in_all_ways(path: Path) -> dict[str, Any]:
         "settings": fit(path, ONE_DEVICE, *settings, *stopping)[0].history["loss"],
         "alone": fit(path, ONE_DEVICE, odd)[0].history["loss"],
         "shared": shared.history["loss"],
+        "in_16_bits": fit(path, ONE_DEVICE, odd, "train.precision=mixed_bfloat16")[0].history["loss"],
         "devices_of_shared": sorted({str(each) for w in shared.model.weights for each in w.value.devices()}),
         "answers_of_shared": list(shared.model.predict(data.test.x, verbose=0).shape),
         "no_number": refusal(path, ONE_DEVICE, "train.optimizer={name='sgd', learning_rate=1e30}", "train.loss=mse"),
@@ -148,7 +161,7 @@ def main(folder: Path, store: Path) -> None:
     choose_backend(None)
     found: dict[str, Any] = {"backend": load_keras().backend.backend()}
     found["train"] = train_in_all_ways(folder / "small.toml")
-    found["compress"] = Steps(load_recipe(folder / "pictures.toml", [ONE_DEVICE])).all()
+    found["compress"] = Steps(folder / "pictures.toml").all()
     build(load_recipe(folder / "small.toml", [ONE_DEVICE]), store.as_uri(), Reporter())
     sys.stdout.write(json.dumps(found))
 

@@ -123,6 +123,8 @@ def test_training_learns(found: dict[str, Any]) -> None:
     assert found["train"]["alone"][1] < found["train"]["alone"][0]
     assert found["train"]["settings"][1] < found["train"]["settings"][0]
     assert len(found["train"]["settings"]) == 2
+    assert found["train"]["in_16_bits"] == pytest.approx(found["train"]["alone"], rel=0.05)
+    assert found["train"]["in_16_bits"] != found["train"]["alone"]
 
 
 @pytest.mark.slow
@@ -176,6 +178,17 @@ def test_quantization_aware_training_ends_on_its_grid(found: dict[str, Any]) -> 
     assert set(grids["codes"]["output"]) <= {round(step * 127 / 7) for step in range(-7, 8)}
     assert all(low <= 0 < high for low, high in grids["ranges"].values())
     assert grids["accuracy"] > 0.5
+
+
+@pytest.mark.slow
+def test_a_search_finds_a_smaller_model(found: dict[str, Any]) -> None:
+    """Candidates are trained on JAX, converted and measured; the smallest that is good enough is taken."""
+    search = found["compress"]["search"]
+    tried = {each["name"]: each for each in search["tried"]}
+    assert list(tried) == ["float32", "int8", "int8, sketched", "int8, 80% zeros, 4 bits"]
+    assert not any(each["problem"] for each in tried.values())
+    assert tried[search["chosen"]]["stored"] < tried["int8"]["stored"] / 1.5
+    assert search["accuracy_in_float"] > 0.5
 
 
 @pytest.mark.slow
