@@ -27,7 +27,7 @@ OVERRIDES = [
 SCRIPT = """
 import sys
 from litelambda import cli, progress
-progress.Reporter.show_progress = lambda self, stage, fraction, text: print(text, flush=True)
+progress.PlainReporter.show_progress = lambda self, stage, fraction, text: print(text, flush=True)
 sys.exit(cli.main(sys.argv[1:]))
 """
 
