@@ -72,8 +72,7 @@ def test_one_process_serves_many_and_another_one_after_it_died(converter: Conver
     first = child_of(converter)
     assert converter.run(jobs).returncode == 1
     assert child_of(converter) == first
-    os.kill(first, signal.SIGKILL)
-    assert wait_until_gone(first)
+    os.kill(first, signal.SIGKILL)  # it may still be dying when it is asked again
     assert converter.run(jobs).returncode == 1
     second = child_of(converter)
     assert second != first

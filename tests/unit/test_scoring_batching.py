@@ -59,7 +59,7 @@ def test_any_numbers_of_rows(model, counts):
     ("seconds", "best"),
     [
         (lambda batch: 0.0004, 32),  # what matters is the call
-        (lambda batch: 0.002 * batch, 1),  # what matters are the rows: batches gain nothing
+        (lambda batch: 0.004 * batch, 1),  # what matters are the rows: batches gain nothing
         (lambda batch: 0.002 * batch if batch <= 8 else 0.004 * batch, 1),  # too large for the cache
         (lambda batch: 0.005 + (0.0001 if batch <= 8 else 0.002) * batch, 8),
     ],

@@ -38,7 +38,7 @@ class ConverterProcess:
         atexit.register(self.close)
 
     def run(self, jobs: Path) -> subprocess.CompletedProcess[str]:
-        """Run the conversions that a file lists.
+        """Run the conversions that a file lists; where a child dies that converted others before, again in a fresh one.
 
         Args:
             jobs: see `convert.run_jobs`; an absolute path.
@@ -46,6 +46,13 @@ class ConverterProcess:
         Returns:
             The child's exit code, negative for a signal, where it died; else 0 or 1. With what it wrote to stderr.
         """
+        was_kept = self._child is not None
+        done = self._run(jobs)
+        if done.returncode not in (0, 1) and was_kept:
+            done = self._run(jobs)  # it may have died of what it converted before: a fresh one tells
+        return done
+
+    def _run(self, jobs: Path) -> subprocess.CompletedProcess[str]:
         child = self._running()
         start = self._stderr.seek(0, os.SEEK_END)
         try:
