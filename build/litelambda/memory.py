@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from litelambda.errors import MemoryShortageError
+from litelambda.errors import MemoryShortageError, first_line
 
 _ADVICE = {
     "data": "set data.streaming = true, and rows stay on disk",
@@ -38,6 +38,6 @@ def _shortage(error: BaseException | None) -> str | None:
     while error is not None:
         name, text = type(error).__name__, str(error)
         if isinstance(error, MemoryError) or name == "ResourceExhaustedError" or text.startswith("RESOURCE_EXHAUSTED"):
-            return next(iter(text.splitlines()), name)[:300]
+            return first_line(error)
         error = error.__cause__
     return None

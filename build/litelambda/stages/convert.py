@@ -84,13 +84,13 @@ def convert(conversions: Sequence[Conversion], folder: Path) -> None:
         ConverterCrashError: the child died; its `subject` tells where.
         ConversionError: the converter refused a model; the message names the operators.
     """
-    jobs, progress = folder / "jobs.json", folder / "progress"
+    jobs, progress, failure = folder / "jobs.json", folder / "progress", folder / "failure"
+    failure.unlink(missing_ok=True)  # an earlier list's
     jobs.write_text(json.dumps([asdict(conversion) for conversion in conversions]))
     progress.write_text(conversions[0].subject)
     child = launch(jobs.absolute())
     if child.returncode == 0:
         return
-    failure = folder / "failure"
     subject = progress.read_text()
     if failure.exists():
         raise ConversionError(f"{subject} cannot be converted: {failure.read_text()}")

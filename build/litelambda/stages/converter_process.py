@@ -34,7 +34,7 @@ class ConverterProcess:
 
     def __init__(self) -> None:
         self._child: subprocess.Popen[str] | None = None
-        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as this object
+        self._stderr: IO[bytes] | None = None
         atexit.register(self.close)
 
     def run(self, jobs: Path) -> subprocess.CompletedProcess[str]:
@@ -53,15 +53,15 @@ class ConverterProcess:
         return done
 
     def _run(self, jobs: Path) -> subprocess.CompletedProcess[str]:
-        child = self._running()
-        start = self._stderr.seek(0, os.SEEK_END)
+        child, stderr = self._running()
+        start = stderr.seek(0, os.SEEK_END)
         try:
             returncode = self._ask(child, jobs)
         except BaseException:
             self.close()
             raise
-        self._stderr.seek(start)
-        return subprocess.CompletedProcess([str(jobs)], returncode, "", self._stderr.read().decode(errors="replace"))
+        stderr.seek(start)
+        return subprocess.CompletedProcess([str(jobs)], returncode, "", stderr.read().decode(errors="replace"))
 
     def close(self) -> None:
         """End the child, if there is one."""
@@ -70,7 +70,10 @@ class ConverterProcess:
             child.kill()
             child.communicate()
 
-    def _running(self) -> subprocess.Popen[str]:
+    def _running(self) -> tuple[subprocess.Popen[str], IO[bytes]]:
+        """The child, and what it writes to stderr."""
+        if self._stderr is None:
+            self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - serves every child
         if self._child is None or self._child.poll() is not None:
             self.close()
             self._stderr.seek(0)
@@ -82,7 +85,7 @@ class ConverterProcess:
                 stderr=self._stderr,
                 text=True,
             )
-        return self._child
+        return self._child, self._stderr
 
     def _ask(self, child: subprocess.Popen[str], jobs: Path) -> int:
         assert child.stdin is not None  # noqa: S101 - for the type checker: both are pipes
