@@ -24,6 +24,7 @@ from litelambda.processes import describe_exit
 from litelambda.stages.advice import on_missing
 from litelambda.stages.backend import load_tensorflow
 from litelambda.stages.converter_process import ConverterProcess
+from litelambda.stages.flatbuffer import count_half_read_float_splits
 from litelambda.stages.unroll import MAX_STEPS
 
 KERAS_SUFFIX = ".keras"
@@ -31,6 +32,7 @@ launch: Callable[[Path], subprocess.CompletedProcess[str]] = ConverterProcess().
 """How a file of jobs gets to a child; the conversion benchmark forks it from a process that has TensorFlow already."""
 
 _MISSING = re.compile(r"^(?:TF Select|Custom) ops: (.+)$", re.MULTILINE)
+_TRIES = 8
 SIGNATURE = "predict"  # not "serve": a SavedModel endpoint of that name silently drops the others
 
 
@@ -148,6 +150,22 @@ def run_jobs(jobs: Path) -> int:
 
 
 def _convert(conversion: Conversion) -> bytes:
+    """Make a flatbuffer; an int8 one again where the quantizer's luck, not the model, left an operator in float.
+
+    Of a split's outputs TFLite's quantizer visits one first, which one differs from run to run, and where nothing reads
+    that one, the whole split stays float. An LSTM's first step has such a split for a batch of one: its state is zero,
+    so its forget gate is folded away.
+    """
+    made = []
+    for _ in range(_TRIES):
+        artifact = _convert_once(conversion)
+        if conversion.scheme != "int8" or not (left := count_half_read_float_splits(artifact)):
+            return artifact
+        made.append((left, artifact))
+    return min(made)[1]
+
+
+def _convert_once(conversion: Conversion) -> bytes:
     tf = load_tensorflow()
     saved_model = _saved_model(Path(conversion.saved_model))
     converter = tf.lite.TFLiteConverter.from_saved_model(saved_model, signature_keys=[SIGNATURE])

@@ -13,6 +13,7 @@ UNNAMED_SIGNATURE = "<placeholder signature>"
 """What LiteRT calls the only entry point of a model that names none."""
 
 _EDGE_OPERATORS = {"QUANTIZE", "DEQUANTIZE"}
+_SPLIT_OPERATORS = {"SPLIT", "SPLIT_V", "UNPACK"}
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,20 @@ def count_float_operators(artifact: bytes) -> dict[str, int]:
             name = names[operator.opcodeIndex]
             if name not in _EDGE_OPERATORS and _is_float(model, graph, operator):
                 found[name] = found.get(name, 0) + 1
+    return found
+
+
+def count_half_read_float_splits(artifact: bytes) -> int:
+    """Count the operators that split a float tensor into several, of which nothing reads some."""
+    model = _parse(artifact)
+    names = _operator_names(model)
+    found = 0
+    for graph in model.subgraphs:
+        operators = graph.operators or []
+        read = {int(index) for operator in operators for index in operator.inputs} | {int(i) for i in graph.outputs}
+        for operator in operators:
+            if names[operator.opcodeIndex] in _SPLIT_OPERATORS and _is_float(model, graph, operator):
+                found += not read.issuperset(operator.outputs)
     return found
 
 
