@@ -352,7 +352,7 @@ class CompiledModel:
             if outs.strings:
                 return self._run_to_strings(signature, ins, outs)
             self._run(signature, ins, outs)
-            return list(map(ctypes.string_at, outs.addresses, outs.sizes))
+            return [view.tobytes() for view in outs.views]
 
     def close(self) -> None:
         """Release all native memory; safe to call twice. The model cannot run afterwards."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -102,3 +104,13 @@ def test_a_rest_is_filled_up_where_that_is_cheaper(model):
     rows = make_rows(32 + 20, seed=1)
     np.testing.assert_array_equal(run(runner, rows), expected(rows))
     assert recorder.sizes == [32, 32]
+
+
+def test_blas_starts_no_threads_of_its_own():
+    """A long dot product, as the look for NaN takes, leaves the process with the threads that it had."""
+    code = (
+        "import os, serving.scoring, numpy as np; rows = np.ones(1_000_000, np.float32); rows.dot(rows);"
+        "print(len(os.listdir('/proc/self/task')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "1"

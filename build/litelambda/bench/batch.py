@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import statistics
 import subprocess
@@ -113,7 +114,10 @@ def _write_npy(path: Path, values: np.ndarray[Any, np.dtype[Any]], count: int) -
 
 def _measure(kind: str, path: Path, args: argparse.Namespace) -> dict[str, Any]:
     command = [sys.executable, "-m", "litelambda.bench.batch_child", kind, str(path), args.store, args.model]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)  # noqa: S603 ours
+    one_core = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(  # noqa: S603 - our own module
+        command, env=one_core, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+    )
     if done.returncode:
         raise BenchError(f"{kind} of {path.name} failed:\n{done.stderr[-2000:]}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

@@ -8,6 +8,7 @@ Prints one JSON object. A short run before the measured one pays for imports, co
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import sys
@@ -20,10 +21,15 @@ import numpy as np
 
 from litelambda.bench.subject import Subject, load_subject
 from serving.litert import CompiledModel
-from serving.scoring.batching import BatchRunner, row_bytes
+from serving.scoring.batching import row_bytes
+
+Work = Callable[[int | None], tuple[int, int]]
+"""Does so many rows, or all; returns how many, and the batch size."""
 
 _WARM_UP_ROWS = 4096
-_REPEATS = 3  # of which the fastest counts: whatever else runs on the machine only ever adds time
+_SIZE_ROUNDS = 5
+# Of the repeats the fastest counts: whatever else runs on the machine only ever adds time.
+_MIN_REPEATS, _REPEATING_SECONDS = 3, 4.0
 
 
 def main() -> None:
@@ -35,7 +41,9 @@ def main() -> None:
     work = prepare(subject, Path(path), store, model)
     work(_WARM_UP_ROWS)
     best: dict[str, Any] = {}
-    for _repeat in range(_REPEATS):
+    repeats, began = 0, time.perf_counter()
+    while repeats < _MIN_REPEATS or time.perf_counter() - began < _REPEATING_SECONDS:
+        repeats += 1
         wall, cpu = time.perf_counter(), time.process_time()
         rows, batch_size = work(None)
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
@@ -53,7 +61,7 @@ def _peak_rss_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 / 1024
 
 
-def _score(subject: Subject, path: Path, store: str, model: str) -> Callable[[int | None], tuple[int, int]]:
+def _score(subject: Subject, path: Path, store: str, model: str) -> Work:
     """The engine, as `litelambda score` and the batch function call it, with one worker."""
     from serving.scoring.engine import run_job
     from serving.scoring.job import Job
@@ -78,55 +86,69 @@ def _score(subject: Subject, path: Path, store: str, model: str) -> Callable[[in
     return work
 
 
-def _raw(subject: Subject, path: Path, store: str, model: str) -> Callable[[int | None], tuple[int, int]]:  # noqa: ARG001 - one signature for all
-    """The runtime alone, at its best batch size; the rows of an array go from the file straight to it."""
-    width = row_bytes(subject.inputs[0])
-    compiled, key, size = _compiled(subject)
+def _raw(subject: Subject, path: Path, store: str, model: str) -> Work:  # noqa: ARG001 - one signature for all
+    """The runtime alone; the rows of an array go from the file straight to it."""
+    width, key = row_bytes(subject.inputs[0]), subject.manifest.default_signature
+    compiled = CompiledModel(subject.artifact)
     file = path.open("rb", buffering=0)
     header = path.stat().st_size % width if path.suffix == ".npy" else 0
-    zeros = bytes(size * width)
+    total = (path.stat().st_size - header) // width
+    zeros = bytes(subject.manifest.batch_sizes[-1] * width)
 
-    def work(limit: int | None) -> tuple[int, int]:
-        total = (path.stat().st_size - header) // width
-        rows = min(total, limit or total) // size * size
+    def run(size: int, limit: int) -> int:
+        rows = limit // size * size
         for start in range(0, rows, size):
 
             def fill(target: memoryview, offset: int = header + start * width) -> None:
                 os.preadv(file.fileno(), [target], offset)
 
-            compiled.run(key, [fill if header else zeros], size)
-        return rows, size
+            compiled.run(key, [fill if header else memoryview(zeros)[: size * width]], size)
+        return rows
 
-    return work
+    return _at_the_fastest_size(subject, total, run)
 
 
-def _memory(subject: Subject, path: Path, store: str, model: str) -> Callable[[int | None], tuple[int, int]]:  # noqa: ARG001 - one signature for all
+def _memory(subject: Subject, path: Path, store: str, model: str) -> Work:  # noqa: ARG001 - one signature for all
     """The runtime alone, on rows that are in memory already."""
-    width = row_bytes(subject.inputs[0])
-    compiled, key, size = _compiled(subject)
+    width, key = row_bytes(subject.inputs[0]), subject.manifest.default_signature
+    compiled = CompiledModel(subject.artifact)
     view = memoryview(np.load(path).tobytes())
 
-    def work(limit: int | None) -> tuple[int, int]:
-        total = len(view) // width
-        rows = min(total, limit or total) // size * size
+    def run(size: int, limit: int) -> int:
+        rows = limit // size * size
         for start in range(0, rows, size):
             compiled.run(key, [view[start * width : (start + size) * width]], size)
-        return rows, size
+        return rows
+
+    return _at_the_fastest_size(subject, len(view) // width, run)
+
+
+def _at_the_fastest_size(subject: Subject, total: int, run: Callable[[int, int], int]) -> Work:
+    """Work with batches of one size: of those that the engine may choose, the one that is fastest on the first rows.
+
+    Args:
+        subject: names the sizes.
+        total: rows there are.
+        run: does a number of rows, whole batches only, in batches of a size; returns how many it did.
+    """
+    rows = min(_WARM_UP_ROWS, total)
+    sizes = [size for size in subject.manifest.batch_sizes if size <= rows]
+    seconds = dict.fromkeys(sizes, math.inf)
+    for _round in range(_SIZE_ROUNDS):
+        for size in sizes:
+            run(size, size)  # pays for the resize
+            cpu = time.process_time()
+            done = run(size, rows)
+            seconds[size] = min(seconds[size], (time.process_time() - cpu) / done)
+    fastest = min(sizes, key=lambda size: seconds[size])
+
+    def work(limit: int | None) -> tuple[int, int]:
+        return run(fastest, min(total, limit or total)), fastest
 
     return work
 
 
-def _compiled(subject: Subject) -> tuple[CompiledModel, str, int]:
-    """The model, its signature, and the batch size that the engine's own trial chooses."""
-    compiled = CompiledModel(subject.artifact)
-    key = subject.manifest.default_signature
-    trial = BatchRunner(compiled, key, subject.manifest.batch_sizes)
-    rows = 16 * subject.manifest.batch_sizes[-1]
-    trial.run([memoryview(bytes(rows * row_bytes(subject.inputs[0])))], rows)
-    return compiled, key, trial.best or 1
-
-
-def _usual_lines(subject: Subject, path: Path, store: str, model: str) -> Callable[[int | None], tuple[int, int]]:  # noqa: ARG001 - see _raw
+def _usual_lines(subject: Subject, path: Path, store: str, model: str) -> Work:  # noqa: ARG001 - see _raw
     """What people write: a line, json.loads, numpy, the Interpreter, json.dumps."""
     run = _interpreter(subject, 1)
     output = path.with_name(f"usual-{path.name}")
@@ -145,20 +167,21 @@ def _usual_lines(subject: Subject, path: Path, store: str, model: str) -> Callab
     return work
 
 
-def _usual_array(subject: Subject, path: Path, store: str, model: str) -> Callable[[int | None], tuple[int, int]]:  # noqa: ARG001 - see _raw
+def _usual_array(subject: Subject, path: Path, store: str, model: str) -> Work:  # noqa: ARG001 - see _raw
     """What people write: a mapped array, the Interpreter at the best batch size, numpy.save; whole batches alone."""
-    compiled, _key, size = _compiled(subject)
-    compiled.close()
-    run = _interpreter(subject, size)
+    total = len(np.load(path, mmap_mode="r"))
     output = path.with_name(f"usual-{path.name}")
+    interpreters: dict[int, Callable[[Any], Any]] = {}
 
-    def work(limit: int | None) -> tuple[int, int]:
-        array = np.load(path, mmap_mode="r")
-        rows = min(len(array), limit or len(array)) // size * size
-        np.save(output, np.concatenate([run(array[start : start + size]) for start in range(0, rows, size)]))
-        return rows, size
+    def run(size: int, limit: int) -> int:
+        if size not in interpreters:
+            interpreters[size] = _interpreter(subject, size)
+        predict, rows = interpreters[size], limit // size * size
+        array = np.load(path, mmap_mode="r")  # anew: mapping its pages is part of the work
+        np.save(output, np.concatenate([predict(array[start : start + size]) for start in range(0, rows, size)]))
+        return rows
 
-    return work
+    return _at_the_fastest_size(subject, total, run)
 
 
 def _interpreter(subject: Subject, size: int) -> Callable[[Any], Any]:

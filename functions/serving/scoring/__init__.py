@@ -12,3 +12,8 @@ boto3 are at home, which cost a cold start more than it has.
     checkpoint   where a job stopped before its deadline
     shards       one job spread over many functions, and put together again
 """
+
+import os
+
+# The workers use the cores. BLAS's own threads, which numpy's long dot products start, would only take turns with them.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -146,10 +146,10 @@ class BatchRunner:
         return outputs
 
     def _slices(self, columns: Sequence[Column], start: int, count: int) -> list[Buffer | Callable[[memoryview], None]]:
-        return [
-            column[start * width : (start + count) * width]
-            for column, width in zip(columns, self._input_bytes, strict=True)
-        ]
+        widths = self._input_bytes
+        if len(widths) == 1:  # mostly, and sooner done
+            return [columns[0][start * widths[0] : (start + count) * widths[0]]]
+        return [column[start * width : (start + count) * width] for column, width in zip(columns, widths, strict=True)]
 
 
 def _filled(data: Buffer | Callable[[memoryview], None], used: int, size: int) -> bytearray:

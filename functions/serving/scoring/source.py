@@ -5,7 +5,6 @@ Memory holds a few blocks, however large the object is.
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,7 @@ from serving.scoring.files import opened
 from serving.scoring.storage import objects_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from serving.scoring.storage import ObjectInfo
 
@@ -30,29 +29,33 @@ _GZIP = 16 + zlib.MAX_WBITS
 
 
 class Span:
-    """A part of a local file, read piece by piece by whoever works on it, straight to where the model reads it."""
+    """A part of a local file, read piece by piece by whoever works on it, straight to where the model reads it.
 
-    __slots__ = ("_info", "_start", "size")
+    Attributes:
+        start: its first byte in the file.
+        size: bytes.
+    """
+
+    __slots__ = ("_info", "size", "start")
 
     def __init__(self, info: ObjectInfo, start: int, stop: int) -> None:
         self._info = info
-        self._start = start
+        self.start = start
         self.size = stop - start
 
     @contextmanager
-    def opened(self) -> Iterator[Callable[[int, memoryview], None]]:
-        """A function that reads, from an offset in the span, as much as a buffer holds.
+    def opened(self) -> Iterator[int]:
+        """The file's descriptor.
 
         Raises:
-            InputReplacedError: it is another version now, or shorter.
+            InputReplacedError: it is another version now.
         """
         with opened(self._info) as descriptor:
+            yield descriptor
 
-            def read(offset: int, target: memoryview) -> None:
-                if os.preadv(descriptor, [target], self._start + offset) != target.nbytes:
-                    raise InputReplacedError(f"{self._info.url} became shorter while it was read")
-
-            yield read
+    def cut_short(self) -> InputReplacedError:
+        """What is wrong where fewer bytes could be read than the span has."""
+        return InputReplacedError(f"{self._info.url} became shorter while it was read")
 
 
 def blocks(info: ObjectInfo, start: int, stop: int, block_bytes: int = BLOCK_BYTES) -> Iterator[bytes]:

@@ -7,6 +7,7 @@ output's dtype has none), and in errors.jsonl.
 from __future__ import annotations
 
 import io
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,14 @@ import numpy as np
 from serving.scoring.batching import row_shape
 from serving.scoring.errors import JobError, SchemaError, UnreadableInputError
 from serving.scoring.formats.base import BadRow, Chunk, Model, Rows
-from serving.scoring.formats.values import NotFiniteError, bytes_of, check_row_shape, first_non_finite, to_model
+from serving.scoring.formats.values import (
+    NotFiniteError,
+    bytes_of,
+    check_row_shape,
+    first_non_finite,
+    is_surely_finite,
+    to_model,
+)
 from serving.scoring.source import Span, blocks, inflate, skip
 from serving.scoring.storage import objects_for
 
@@ -165,9 +173,9 @@ class ArrayDecoder:
     def _pieces(self, chunk: Chunk, rows: Rows) -> Iterator[tuple[int, Sequence[Column]]]:
         payload = chunk.payload
         if isinstance(payload, FileRows) and payload.straight and payload.dtype == self._inputs[0].dtype.name:
-            with payload.span.opened() as read:
+            with payload.span.opened() as descriptor:
                 check = self._inputs[0].finite and payload.dtype.kind == "f"
-                yield payload.count, [_FileColumn(read, payload.dtype if check else None)]
+                yield payload.count, [_FileColumn(payload.span, descriptor, payload.dtype if check else None)]
             rows.ids = range(chunk.first, chunk.first + payload.count)
             return
         total = 0
@@ -218,27 +226,36 @@ class FileRows:
 
     def __iter__(self) -> Iterator[list[Array]]:
         """The rows as arrays, some at a time."""
-        with self.span.opened() as read:
+        with self.span.opened() as descriptor:
             for start in range(0, self.span.size, self._piece_bytes):
                 data = bytearray(min(self._piece_bytes, self.span.size - start))
-                read(start, memoryview(data))
+                if os.preadv(descriptor, [data], self.span.start + start) != len(data):
+                    raise self.span.cut_short()
                 yield [np.frombuffer(data, self.dtype).reshape(-1, *self._shape)]
 
 
 class _FileColumn:
-    """See `batching.Column`: read where the model reads it, and looked at while it is in the core's cache."""
+    """See `batching.Column`: read where the model reads it, and looked at while it is in the core's cache.
 
-    def __init__(self, read: Callable[[int, memoryview], None], checked: np.dtype[Any] | None) -> None:
-        self._read = read
-        self._checked = checked
+    A batch sweeps the interpreter out of that cache, so each call that is made for one costs ten times what it would.
+    """
+
+    def __init__(self, span: Span, descriptor: int, checked: np.dtype[Any] | None) -> None:
+        self._span, self._descriptor, self._checked = span, descriptor, checked
+        self._target: memoryview | None = None
 
     def __getitem__(self, span: slice, /) -> Callable[[memoryview], None]:
-        self._start = span.start
+        self._offset = self._span.start + span.start
         return self._fill  # called before the next slice is taken
 
     def _fill(self, target: memoryview) -> None:
-        self._read(self._start, target)
-        if self._checked is not None and first_non_finite(np.frombuffer(target, self._checked)) is not None:
+        if os.preadv(self._descriptor, (target,), self._offset) != len(target):
+            raise self._span.cut_short()
+        if self._checked is None:
+            return
+        if target is not self._target:  # batches of one size go to the same place
+            self._target, self._values = target, np.frombuffer(target, self._checked)
+        if not is_surely_finite(self._values) and first_non_finite(self._values) is not None:
             raise NotFiniteError(_NOT_FINITE)
 
 

@@ -16,7 +16,15 @@ from serving.tensor import DYNAMIC, TensorSpec, pack
 if TYPE_CHECKING:
     from serving.scoring.formats.base import Array
 
-__all__ = ["NotFiniteError", "RowPacker", "bytes_of", "check_row_shape", "first_non_finite", "to_model"]
+__all__ = [
+    "NotFiniteError",
+    "RowPacker",
+    "bytes_of",
+    "check_row_shape",
+    "first_non_finite",
+    "is_surely_finite",
+    "to_model",
+]
 
 
 class NotFiniteError(Exception):
@@ -113,13 +121,16 @@ def to_model(array: Array, spec: TensorSpec, preprocessing: dict[str, float] | N
     raise SchemaError(f"values of dtype {array.dtype} cannot stand for input {spec.name!r} of dtype {spec.dtype.name}")
 
 
+def is_surely_finite(values: Array) -> bool:
+    """Whether one fast pass over a vector tells that all is finite; where it does not, it may still be."""
+    # The sum of squares of finite values of any sane size is finite. Other types than float32 have no fast product.
+    return values.dtype.char == "f" and isfinite(values.dot(values))
+
+
 def first_non_finite(array: Array) -> Array | None:
     """Which rows of a float array hold NaN or an infinity; None, after one fast pass, when none does."""
-    # The sum of squares of finite values of any sane size is finite; only when it is not does each row get looked at.
-    if array.dtype == np.float32:
-        flat = array.reshape(-1)
-        if isfinite(np.dot(flat, flat)):
-            return None
+    if is_surely_finite(array.reshape(-1)):
+        return None
     bad: Array = np.asarray(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))
     return bad if bad.any() else None
 
