@@ -35,7 +35,7 @@ class ConverterProcess:
     def __init__(self) -> None:
         self._child: subprocess.Popen[str] | None = None
         self._stderr: IO[bytes] | None = None
-        atexit.register(self.close)
+        atexit.register(self._close_all)
 
     def run(self, jobs: Path) -> subprocess.CompletedProcess[str]:
         """Run the conversions that a file lists; where a child dies that converted others before, again in a fresh one.
@@ -69,6 +69,11 @@ class ConverterProcess:
         if child is not None:
             child.kill()
             child.communicate()
+
+    def _close_all(self) -> None:
+        self.close()
+        if self._stderr is not None:
+            self._stderr.close()
 
     def _running(self) -> tuple[subprocess.Popen[str], IO[bytes]]:
         """The child, and what it writes to stderr."""
