@@ -32,7 +32,7 @@ launch: Callable[[Path], subprocess.CompletedProcess[str]] = ConverterProcess().
 """How a file of jobs gets to a child; the conversion benchmark forks it from a process that has TensorFlow already."""
 
 _MISSING = re.compile(r"^(?:TF Select|Custom) ops: (.+)$", re.MULTILINE)
-_TRIES = 8
+_TRIES = 8  # of an int8 conversion, see _convert: each leaves a split in float with a chance of one in four
 SIGNATURE = "predict"  # not "serve": a SavedModel endpoint of that name silently drops the others
 
 
