@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-    Input = Buffer | list[bytes] | Callable[[memoryview], None]
+    Input = Buffer | list[bytes]
 
-__all__ = ["CompiledModel", "Signature", "find_library", "load_library"]
+__all__ = ["CompiledModel", "Signature", "SignatureRunner", "find_library", "load_library"]
 
 _CPU = 1  # kLiteRtHwAcceleratorCpu
 _HOST_MEMORY = 1  # kLiteRtTensorBufferTypeHostMemory
@@ -162,8 +162,11 @@ class _Library:
         """Call `LiteRt<name>` and raise LiteRtError unless its status is 0."""
         status = self._functions[name](*arguments)
         if status:
-            meaning = _STATUS.get(status, "see LiteRtStatus in litert/c/litert_common.h")
-            raise LiteRtError(f"LiteRt{name} failed with status {status}: {meaning}")
+            raise _failure(name, status)
+
+    def function(self, name: str) -> Callable[..., int]:
+        """`LiteRt<name>` itself, for who calls it often and looks at the status alone."""
+        return self._functions[name]
 
     def get(self, name: str, result: Any, *arguments: Any) -> Any:
         """Call a function whose last argument is a pointer to its result; return the filled `result`."""
@@ -174,6 +177,11 @@ class _Library:
         """Release a handle; NULL is ignored."""
         if handle:
             self._functions["Destroy" + kind](handle)
+
+
+def _failure(name: str, status: int) -> LiteRtError:
+    meaning = _STATUS.get(status, "see LiteRtStatus in litert/c/litert_common.h")
+    return LiteRtError(f"LiteRt{name} failed with status {status}: {meaning}")
 
 
 _library: _Library | None = None
@@ -286,6 +294,50 @@ class _Buffers:
             self.handles[index] = None
 
 
+class SignatureRunner:
+    """One signature at one batch size: its tensors in place, and the call that computes the outputs from the inputs.
+
+    Attributes:
+        batch: rows in each batched tensor.
+        ins, outs: buffers of the inputs and outputs, in the order of the signature; `views` are their bytes, row-major
+            and little-endian. The runtime reads and writes there: a run overwrites the outputs of the one before.
+    """
+
+    __slots__ = ("_arguments", "_function", "batch", "ins", "outs")
+
+    def __init__(
+        self, library: _Library, compiled: Any, signature: Signature, batch: int, ins: _Buffers, outs: _Buffers
+    ) -> None:
+        self.batch, self.ins, self.outs = batch, ins, outs
+        self._function = library.function("RunCompiledModel")
+        self._arguments: tuple[Any, ...] | None = (
+            compiled,
+            signature.index,
+            len(ins.handles),
+            ins.handles,
+            len(outs.handles),
+            outs.handles,
+        )
+
+    def run(self) -> None:
+        """Compute the outputs.
+
+        Raises:
+            LiteRtError: the runtime's own failure, or the model was closed or resized meanwhile.
+        """
+        if self._arguments is None:
+            raise LiteRtError("the model was closed or resized: its buffers are gone")
+        status = self._function(*self._arguments)
+        if status:
+            raise _failure("RunCompiledModel", status)
+
+    def close(self) -> None:
+        """Release the buffers; safe to call twice."""
+        self._arguments = None
+        self.ins.close()
+        self.outs.close()
+
+
 class CompiledModel:
     """A flatbuffer, loaded and compiled for the CPU.
 
@@ -307,8 +359,7 @@ class CompiledModel:
         self._library = load_library()
         self._lock = allocate_lock()
         self._model, self._compiled = _H(), _H()
-        self._batches: dict[str, int | None] = {}
-        self._buffers: dict[str, tuple[_Buffers, _Buffers]] = {}
+        self._runners: dict[str, SignatureRunner] = {}
         self._view = _PyBuffer()
         _get_buffer(buffer, self._view)
         try:
@@ -327,9 +378,8 @@ class CompiledModel:
 
         Args:
             signature_key: which entry point.
-            inputs: row-major little-endian bytes per input, in the order of `Signature.inputs`; or a function that
-                writes them to where the runtime reads them, which saves who reads a file a copy. For strings a list
-                of bytes.
+            inputs: row-major little-endian bytes per input, in the order of `Signature.inputs`; for strings a list of
+                bytes.
             batch: rows in each batched input; None or 1 for one. Another number resizes the model, which is safe
                 only where the manifest's `batching` says it was proven (a stale output would corrupt the heap).
 
@@ -341,26 +391,43 @@ class CompiledModel:
                 output of more than `string_buffers.MAX_OUTPUT_BYTES`.
         """
         with self._lock:
-            if not self._compiled:
-                raise LiteRtError("the model was closed")
-            signature = self._signature(signature_key)
-            ins, outs = self._prepare(signature, batch or 1)
+            runner = self._runner(signature_key, batch or 1)
+            ins, outs = runner.ins, runner.outs
+            signature = self.signatures[signature_key]
             if len(inputs) != len(ins.sizes):
                 raise LiteRtError(f"signature {signature_key!r} takes {len(ins.sizes)} inputs, got {len(inputs)}")
             for index, data in enumerate(inputs):
                 self._fill(ins, index, data, signature.inputs[index])
             if outs.strings:
-                return self._run_to_strings(signature, ins, outs)
-            self._run(signature, ins, outs)
+                return self._run_to_strings(signature, runner)
+            runner.run()
             return [view.tobytes() for view in outs.views]
+
+    def runner(self, signature_key: str, batch: int) -> SignatureRunner:
+        """One signature made ready for batches of one size, for a caller who shares the model with nobody.
+
+        It works until the model is closed or made ready for another size. Runs are not queued behind the model's lock,
+        and the views of its buffers must not be used after that.
+
+        Args:
+            signature_key: which entry point.
+            batch: see `run`.
+
+        Raises:
+            LiteRtError: unknown signature, one with string tensors, or the runtime's own failure.
+        """
+        with self._lock:
+            runner = self._runner(signature_key, batch)
+            if runner.ins.strings or runner.outs.strings:
+                raise LiteRtError(f"signature {signature_key!r} has string tensors, whose buffers change with each run")
+            return runner
 
     def close(self) -> None:
         """Release all native memory; safe to call twice. The model cannot run afterwards."""
         with self._lock:
-            for pair in self._buffers.values():
-                for buffers in pair:
-                    buffers.close()
-            self._buffers.clear()
+            for runner in self._runners.values():
+                runner.close()
+            self._runners.clear()
             self._library.destroy("CompiledModel", self._compiled)
             self._library.destroy("Model", self._model)
             self._compiled, self._model = _H(), _H()
@@ -432,15 +499,19 @@ class CompiledModel:
         except KeyError:
             raise LiteRtError(f"no signature {key!r}; the model has {', '.join(self.signatures)}") from None
 
-    def _prepare(self, signature: Signature, batch: int) -> tuple[_Buffers, _Buffers]:
-        """Buffers that fit the batch size, the model resized to it when it stood at another one."""
-        if self._batches.get(signature.key) == batch:
-            return self._buffers[signature.key]
+    def _runner(self, signature_key: str, batch: int) -> SignatureRunner:
+        """The signature's runner, the model resized to the batch size when it stood at another one."""
+        if not self._compiled:
+            raise LiteRtError("the model was closed")
+        runner = self._runners.get(signature_key)
+        if runner is not None and runner.batch == batch:
+            return runner
+        signature = self._signature(signature_key)
         if batch > 1 and not any(spec.batched for spec in signature.inputs):
             raise LiteRtError(f"signature {signature.key!r} has no batch dimension: it takes 1 row, got {batch}")
-        for buffers in self._buffers.pop(signature.key, ()):
-            buffers.close()
-        self._batches.pop(signature.key, None)
+        if runner is not None:
+            del self._runners[signature_key]
+            runner.close()
         for index, spec in enumerate(signature.inputs):
             if spec.batched:
                 shape = (ctypes.c_int * len(spec.shape))(batch, *spec.shape[1:])
@@ -453,31 +524,22 @@ class CompiledModel:
         except BaseException:
             ins.close()
             raise
-        self._buffers[signature.key] = (ins, outs)
-        self._batches[signature.key] = batch
-        return ins, outs
+        runner = SignatureRunner(self._library, self._compiled, signature, batch, ins, outs)
+        self._runners[signature_key] = runner
+        return runner
 
-    def _run(self, signature: Signature, ins: _Buffers, outs: _Buffers) -> None:
-        self._library.call(
-            "RunCompiledModel",
-            self._compiled,
-            signature.index,
-            len(ins.handles),
-            ins.handles,
-            len(outs.handles),
-            outs.handles,
-        )
-
-    def _run_to_strings(self, signature: Signature, ins: _Buffers, outs: _Buffers) -> list[Any]:
+    @staticmethod
+    def _run_to_strings(signature: Signature, runner: SignatureRunner) -> list[Any]:
         """Run a signature with string outputs, whose buffers are address space that is used as far as it is needed."""
         from serving.string_buffers import MAX_OUTPUT_BYTES, read_strings, used_bytes
 
+        outs = runner.outs
         for index in outs.strings:
             if not outs.sizes[index]:
                 outs.place(index, MAX_OUTPUT_BYTES)
             outs.views[index][:4] = bytes(4)  # the runtime writes nothing for a tensor without data
         try:
-            self._run(signature, ins, outs)
+            runner.run()
         except LiteRtError as error:
             raise LiteRtError(
                 f"{error}. Among the reasons: a string output of one run takes at most {MAX_OUTPUT_BYTES} bytes"
@@ -517,9 +579,6 @@ class CompiledModel:
     def _fill(buffers: _Buffers, index: int, data: Input, spec: TensorSpec) -> None:
         if index in buffers.strings:
             _fill_strings(buffers, index, data, spec)
-            return
-        if callable(data):
-            data(buffers.views[index])
             return
         if isinstance(data, list):
             raise LiteRtError(f"input {spec.name!r} takes the bytes of {spec.dtype.name} values, got a list")

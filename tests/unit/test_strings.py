@@ -201,7 +201,7 @@ def test_a_tensor_that_the_runtime_left_empty_is_an_error(monkeypatch):
     """Strings of an earlier run are never taken for this one's."""
     with CompiledModel(golden("strings")) as model:
         model.run("predict", [[b"a", b"b"]])
-        monkeypatch.setattr(litert.CompiledModel, "_run", lambda *_: None)
+        monkeypatch.setattr(litert.SignatureRunner, "run", lambda _: None)
         with pytest.raises(LiteRtError, match="output 'echo' has 0 strings, its shape says 2"):
             model.run("predict", [[b"c", b"d"]])
 

@@ -5,18 +5,17 @@ Only sizes that the manifest's `batching` lists were proven safe: no other is ev
 
 from __future__ import annotations
 
-import time
+from statistics import fmean
+from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from typing_extensions import Buffer
-
     from serving.litert import CompiledModel, Signature
     from serving.tensor import TensorSpec
 
-__all__ = ["BatchRunner", "Column", "row_bytes", "row_shape"]
+__all__ = ["BatchRunner", "BytesColumn", "Column", "row_bytes", "row_shape"]
 
 _SMALLEST_BATCH = 8  # between one row and this, a resize costs more than it saves
 # Timed runs of each size, without the one that pays for the resize: so many that noise does not choose.
@@ -24,7 +23,10 @@ _MIN_TRIALS, _MAX_TRIALS = 3, 32
 _TRIAL_SECONDS = 0.003
 _MAX_RESIZES = 5  # that may be spent on getting those
 _WORSE = 1.25  # how much slower than the best a size must be for larger ones not to be tried
-_AS_GOOD = 1.05  # of sizes that differ by no more, the smallest: its rows stay in the core's cache
+# Sizes that differ by no more are tried again in turns: a few milliseconds say little on a machine that others use too.
+_CLOSE = 1.15
+_MORE_ROUNDS = 4
+_AS_GOOD = 1.02  # of sizes that differ by no more, the smallest: its rows stay in the core's cache
 _RESIZE_SECONDS = 0.0004
 _MAX_BATCH_BYTES = 64 * 1024 * 1024
 
@@ -43,10 +45,26 @@ def row_bytes(spec: TensorSpec) -> int:
 
 
 class Column(Protocol):
-    """The rows of one input: bytes in memory, or bytes in a file that are read when they are needed."""
+    """The rows of one input, one after the other."""
 
-    def __getitem__(self, span: slice, /) -> Buffer | Callable[[memoryview], None]:
-        """Some of the rows, by their bytes: themselves, or a function that writes them to a buffer."""
+    def loader(self, target: memoryview) -> Callable[[int], None]:
+        """A function that fills a buffer with the column's bytes from an offset on."""
+
+
+class BytesColumn:
+    """Rows in memory; see `Column`."""
+
+    def __init__(self, data: bytes | bytearray | memoryview) -> None:
+        self._data = memoryview(data)
+
+    def loader(self, target: memoryview) -> Callable[[int], None]:
+        """See `Column.loader`."""
+        data, size = self._data, len(target)
+
+        def load(offset: int) -> None:
+            target[:] = data[offset : offset + size]
+
+        return load
 
 
 class BatchRunner:
@@ -60,23 +78,25 @@ class BatchRunner:
     def __init__(self, model: CompiledModel, signature_key: str, sizes: Sequence[int]) -> None:
         self._model = model
         self.signature: Signature = model.signatures[signature_key]
-        inputs = self.signature.inputs
+        inputs, outputs = self.signature.inputs, self.signature.outputs
         self._input_bytes = [row_bytes(spec) for spec in inputs]
-        row = sum(self._input_bytes) + sum(row_bytes(spec) for spec in self.signature.outputs)
-        resizable = all(spec.batched for spec in (*inputs, *self.signature.outputs))
+        self._output_bytes = [row_bytes(spec) for spec in outputs]
+        row = sum(self._input_bytes) + sum(self._output_bytes)
+        resizable = all(spec.batched for spec in (*inputs, *outputs))
         usable = [size for size in sizes if size >= _SMALLEST_BATCH and size * row <= _MAX_BATCH_BYTES]
         self._untried = [1, *usable] if resizable else [1]
+        self._rounds = 0
         self._trials: list[float] = []
         self._resizes = 0
         self._seconds: dict[int, float] = {}  # of a run, by batch size
         self._current = 0
         self.best = 0
 
-    def run(self, columns: Sequence[Column], count: int) -> list[bytes]:
+    def run(self, columns: Sequence[Column], count: int) -> list[bytearray]:
         """Run `count` rows.
 
         Args:
-            columns: per input, the rows' bytes one after the other.
+            columns: the rows of each input.
             count: how many rows.
 
         Returns:
@@ -85,40 +105,46 @@ class BatchRunner:
         Raises:
             LiteRtError: the runtime failed.
         """
-        parts: list[list[bytes]] = []
+        outputs = [bytearray(count * width) for width in self._output_bytes]
         start = 0
         while self._untried and self._untried[0] <= count - start:
-            parts.append(self._try(columns, start))
-            start += self._current
+            start += self._try(columns, outputs, start)
         size = self.best or 1
-        while count - start >= size:
-            parts.append(self._run(columns, start, size))
-            start += size
-        if start < count:
-            parts.extend(self._run_rest(columns, start, count - start))
-        return parts[0] if len(parts) == 1 else [b"".join(column) for column in zip(*parts, strict=True)]
+        whole = start + (count - start) // size * size
+        self._run(columns, outputs, range(start, whole, size))
+        if whole < count:
+            self._run_rest(columns, outputs, whole, count)
+        return outputs
 
-    def _try(self, columns: Sequence[Column], start: int) -> list[bytes]:
-        """Run the smallest size that is not judged yet, and judge it once it was timed often enough."""
+    def _try(self, columns: Sequence[Column], outputs: list[bytearray], start: int) -> int:
+        """Run the smallest size that is not judged yet, and judge it once it was timed often enough; return it."""
         size = self._untried[0]
         resized = self._current != size
-        started = time.perf_counter()
-        outputs = self._run(columns, start, size)
-        seconds = time.perf_counter() - started
+        started = perf_counter()
+        self._run(columns, outputs, range(start, start + size, size))
+        seconds = perf_counter() - started
         if resized:
             self._resizes += 1
         else:
             self._trials.append(seconds)
         if self._is_judged():
-            self._seconds[size] = min(self._trials, default=seconds)
-            self._untried.pop(0)
-            self._trials, self._resizes = [], 0
-            per_row = {each: total / each for each, total in self._seconds.items()}
-            fastest = min(per_row.values())
-            self.best = min(each for each, seconds in per_row.items() if seconds <= _AS_GOOD * fastest)
-            if per_row[size] > _WORSE * fastest:
-                self._untried.clear()
-        return outputs
+            self._judge(size, fmean(self._trials) if self._trials else seconds)
+        return size
+
+    def _judge(self, size: int, seconds: float) -> None:
+        """Note how long a run of a size took, and decide which is the best and which are tried next."""
+        self._seconds[size] = min(seconds, self._seconds.get(size, seconds))
+        self._untried.pop(0)
+        self._trials, self._resizes = [], 0
+        per_row = {each: total / each for each, total in self._seconds.items()}
+        fastest = min(per_row.values())
+        self.best = min(each for each, seconds in per_row.items() if seconds <= _AS_GOOD * fastest)
+        if per_row[size] > _WORSE * fastest:
+            self._untried.clear()
+        if not self._untried and self._rounds < _MORE_ROUNDS:
+            self._rounds += 1
+            close = [each for each, seconds in per_row.items() if seconds <= _CLOSE * fastest]
+            self._untried = close if len(close) > 1 else []
 
     def _is_judged(self) -> bool:
         """Whether the size on trial was timed often enough, or too many resizes came in between."""
@@ -126,38 +152,50 @@ class BatchRunner:
         timed = count >= _MIN_TRIALS and (seconds >= _TRIAL_SECONDS or count >= _MAX_TRIALS)
         return timed or self._resizes >= _MAX_RESIZES
 
-    def _run_rest(self, columns: Sequence[Column], start: int, count: int) -> list[list[bytes]]:
+    def _run_rest(self, columns: Sequence[Column], outputs: list[bytearray], start: int, stop: int) -> None:
         """Run fewer rows than a batch: filled up with zeros to the size that is ready, or one by one."""
+        count = stop - start
         size = self._current if self._current > count else self.best
         filled, single = self._seconds.get(size, 0.0), self._seconds.get(1, 0.0)
         if size > count and filled and filled <= count * single + 2 * _RESIZE_SECONDS:
-            rows = [
-                memoryview(_filled(data, count * width, size * width))
-                for data, width in zip(self._slices(columns, start, count), self._input_bytes, strict=True)
-            ]
-            widths = [row_bytes(spec) for spec in self.signature.outputs]
-            outputs = zip(self._run(rows, 0, size), widths, strict=True)
-            return [[data[: count * width] for data, width in outputs]]
-        return [self._run(columns, row, 1) for row in range(start, start + count)]
+            self._run_filled(columns, outputs, start, stop, size)
+        else:
+            self._run(columns, outputs, range(start, stop))
 
-    def _run(self, columns: Sequence[Column], start: int, size: int) -> list[bytes]:
-        outputs = self._model.run(self.signature.key, self._slices(columns, start, size), size)
+    def _run(self, columns: Sequence[Column], outputs: list[bytearray], starts: range) -> None:
+        """Run whole batches, which begin at these rows and are as large as the step from one to the next."""
+        if not starts:
+            return
+        size = self._current = starts.step
+        runner = self._model.runner(self.signature.key, size)
+        # A batch sweeps the interpreter out of the core's cache: what is done for each costs ten times what it would
+        # elsewhere. So all that can be is prepared before the first.
+        loads = [
+            (column.loader(view), width)
+            for column, view, width in zip(columns, runner.ins.views, self._input_bytes, strict=True)
+        ]
+        saves = [
+            (memoryview(output), view, width)
+            for output, view, width in zip(outputs, runner.outs.views, self._output_bytes, strict=True)
+        ]
+        run = runner.run
+        for start in starts:
+            for load, width in loads:
+                load(start * width)
+            run()
+            for output, view, width in saves:
+                output[start * width : (start + size) * width] = view
+
+    def _run_filled(
+        self, columns: Sequence[Column], outputs: list[bytearray], start: int, stop: int, size: int
+    ) -> None:
+        """Run a batch of some rows, followed by zeros."""
         self._current = size
-        return outputs
-
-    def _slices(self, columns: Sequence[Column], start: int, count: int) -> list[Buffer | Callable[[memoryview], None]]:
-        widths = self._input_bytes
-        if len(widths) == 1:  # mostly, and sooner done
-            return [columns[0][start * widths[0] : (start + count) * widths[0]]]
-        return [column[start * width : (start + count) * width] for column, width in zip(columns, widths, strict=True)]
-
-
-def _filled(data: Buffer | Callable[[memoryview], None], used: int, size: int) -> bytearray:
-    """Bytes that are followed by zeros up to a size."""
-    filled = bytearray(size)
-    view = memoryview(filled)[:used]
-    if callable(data):
-        data(view)
-    else:
-        view[:] = memoryview(data)
-    return filled
+        runner = self._model.runner(self.signature.key, size)
+        for column, view, width in zip(columns, runner.ins.views, self._input_bytes, strict=True):
+            used = (stop - start) * width
+            column.loader(view[:used])(start * width)
+            view[used:] = bytes(len(view) - used)
+        runner.run()
+        for output, view, width in zip(outputs, runner.outs.views, self._output_bytes, strict=True):
+            memoryview(output)[start * width : stop * width] = view[: (stop - start) * width]

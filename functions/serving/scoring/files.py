@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import quote, unquote
@@ -13,9 +12,9 @@ from serving.scoring.errors import InputNotFoundError, InputReplacedError, Outpu
 from serving.scoring.storage import ObjectInfo, UploadState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-__all__ = ["FileObjects", "FileUpload", "opened", "path_of"]
+__all__ = ["FileObjects", "FileUpload", "OpenFile", "path_of"]
 
 
 def path_of(url: str) -> Path:
@@ -27,30 +26,79 @@ def _url_of(path: Path) -> str:
     return "file://" + quote(str(path))
 
 
-@contextmanager
-def opened(info: ObjectInfo) -> Iterator[int]:
-    """A file's descriptor, while it is the version that was asked for.
+class OpenFile:
+    """One version of a file, read by any number of threads until it is closed."""
 
-    Raises:
-        InputNotFoundError: it is gone.
-        InputReplacedError: it was changed.
-        StoreAccessError: it may not be read.
-    """
-    path = path_of(info.url)
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError as error:
-        raise InputNotFoundError(f"{path} is gone") from error
-    except PermissionError as error:
-        raise StoreAccessError(f"no right to read {path}") from error
-    try:
-        if _tag(os.fstat(descriptor)) != info.tag:
-            raise InputReplacedError(f"{path} was changed while it was read")
-        yield descriptor
-    except OSError as error:
-        raise StoreError(f"cannot read {path}: {error}") from error
-    finally:
-        os.close(descriptor)
+    def __init__(self, info: ObjectInfo) -> None:
+        """Open a file.
+
+        Raises:
+            InputNotFoundError: it is gone.
+            InputReplacedError: it is another version.
+            StoreAccessError: it may not be read.
+        """
+        self._path = path_of(info.url)
+        self._expected = info.tag
+        try:
+            self._descriptor = os.open(self._path, os.O_RDONLY)
+        except FileNotFoundError as error:
+            raise InputNotFoundError(f"{self._path} is gone") from error
+        except PermissionError as error:
+            raise StoreAccessError(f"no right to read {self._path}") from error
+        try:
+            self.check()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> OpenFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def check(self) -> None:
+        """Make sure that nobody wrote to the file.
+
+        Raises:
+            InputReplacedError: somebody did.
+        """
+        if _tag(os.fstat(self._descriptor)) != self._expected:
+            raise InputReplacedError(f"{self._path} was changed while it was read")
+
+    def read(self, start: int, stop: int) -> bytes:
+        """The bytes [start, stop), as far as there are any.
+
+        Raises:
+            StoreError: the read fails.
+        """
+        try:
+            return os.pread(self._descriptor, max(stop - start, 0), start)
+        except OSError as error:
+            raise StoreError(f"cannot read {self._path}: {error}") from error
+
+    def reader(self, target: memoryview, base: int = 0) -> Callable[[int], None]:
+        """A function that fills a buffer with what follows an offset, counted from a base.
+
+        It raises InputReplacedError where the file ends before the buffer is full, and StoreError where the read fails.
+        """
+        descriptor, size, targets, preadv = self._descriptor, len(target), (target,), os.preadv
+
+        def read(offset: int) -> None:
+            try:
+                count = preadv(descriptor, targets, base + offset)
+            except OSError as error:
+                raise StoreError(f"cannot read {self._path}: {error}") from error
+            if count != size:
+                raise InputReplacedError(f"{self._path} became shorter while it was read")
+
+        return read
+
+    def close(self) -> None:
+        """Close the file; safe to call twice."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 class FileObjects:
@@ -69,8 +117,8 @@ class FileObjects:
 
     def read(self, info: ObjectInfo, start: int, stop: int) -> bytes:
         """See `Objects.read`."""
-        with opened(info) as descriptor:
-            return os.pread(descriptor, max(stop - start, 0), start)
+        with OpenFile(info) as file:
+            return file.read(start, stop)
 
     def list(self, url: str, start_after: str = "") -> Iterator[ObjectInfo]:
         """See `Objects.list`."""

@@ -119,8 +119,10 @@ class Processor:
         count = len(rows.ids)
         outputs = []
         if count:
-            data = [b"".join(column) for column in zip(*parts, strict=True)]
-            outputs = [output_array(each, spec) for each, spec in zip(data, self._model.outputs, strict=True)]
+            outputs = [
+                output_array(data[0] if len(data) == 1 else b"".join(data), spec)
+                for data, spec in zip(zip(*parts, strict=True), self._model.outputs, strict=True)
+            ]
         encoded = self._writer.encode(rows, outputs, self._decoder.id_name)
         name = self._decoder.id_name
         errors = [

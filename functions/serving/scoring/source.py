@@ -8,12 +8,10 @@ from __future__ import annotations
 import zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from serving.scoring.errors import InputReplacedError, UnreadableInputError
-from serving.scoring.files import opened
+from serving.scoring.errors import UnreadableInputError
 from serving.scoring.storage import objects_for
 
 if TYPE_CHECKING:
@@ -21,41 +19,11 @@ if TYPE_CHECKING:
 
     from serving.scoring.storage import ObjectInfo
 
-__all__ = ["BLOCK_BYTES", "Span", "blocks", "inflate", "skip"]
+__all__ = ["BLOCK_BYTES", "blocks", "inflate", "skip"]
 
 BLOCK_BYTES = 4 * 1024 * 1024
 _AHEAD = 3
 _GZIP = 16 + zlib.MAX_WBITS
-
-
-class Span:
-    """A part of a local file, read piece by piece by whoever works on it, straight to where the model reads it.
-
-    Attributes:
-        start: its first byte in the file.
-        size: bytes.
-    """
-
-    __slots__ = ("_info", "size", "start")
-
-    def __init__(self, info: ObjectInfo, start: int, stop: int) -> None:
-        self._info = info
-        self.start = start
-        self.size = stop - start
-
-    @contextmanager
-    def opened(self) -> Iterator[int]:
-        """The file's descriptor.
-
-        Raises:
-            InputReplacedError: it is another version now.
-        """
-        with opened(self._info) as descriptor:
-            yield descriptor
-
-    def cut_short(self) -> InputReplacedError:
-        """What is wrong where fewer bytes could be read than the span has."""
-        return InputReplacedError(f"{self._info.url} became shorter while it was read")
 
 
 def blocks(info: ObjectInfo, start: int, stop: int, block_bytes: int = BLOCK_BYTES) -> Iterator[bytes]:

@@ -111,8 +111,8 @@ class Rows:
     """Decoded rows.
 
     Attributes:
-        pieces: the good rows, some at a time: their number, and per input their bytes one after the other. Where they
-            are read while they are iterated over, all else is complete only at the end.
+        pieces: the good rows, some at a time: their number, and a column for each input. Where they are read while
+            they are iterated over, all else is complete only at the end.
         ids: of the good rows.
         extras: of the good rows, the fields that pass through; None where there are none.
         bad: the others.
@@ -180,7 +180,7 @@ class Writer(Protocol):
         """What replaces the start of the output, once its number of rows is known."""
 
 
-def output_array(data: bytes, spec: TensorSpec) -> Array:
+def output_array(data: bytes | bytearray, spec: TensorSpec) -> Array:
     """The bytes of an output as an array (rows, …)."""
     shape = row_shape(spec)
     count = len(data) // (row_bytes(spec) or 1)

@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 
 from serving.errors import TensorError
-from serving.scoring.batching import row_shape
+from serving.scoring.batching import BytesColumn, row_shape
 from serving.scoring.errors import SchemaError, UnreadableInputError
 from serving.scoring.formats.base import BadRow, Model, Rows
 from serving.scoring.formats.jsonl import labels_of, row_texts
@@ -135,8 +135,8 @@ class CsvDecoder:
                     column.append(value)
                 ids.append(number)
                 extras.append(extra)
-        views = [memoryview(b"".join(column)) for column in columns]
-        return Rows([(len(ids), views)], ids, extras if self._extras else None, bad)
+        inputs = [BytesColumn(b"".join(column)) for column in columns]
+        return Rows([(len(ids), inputs)], ids, extras if self._extras else None, bad)
 
     def _records(self, chunk: Chunk) -> Iterator[tuple[int, Any]]:
         """Line number and cells of each record; packed already where the fast way could take it."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from serving.scoring.batching import row_bytes, row_shape
+from serving.scoring.batching import BytesColumn, row_bytes, row_shape
 from serving.scoring.errors import InputNotFoundError, InputReplacedError, SchemaError
 from serving.scoring.formats.base import BadRow, Chunk, Model, Rows
 from serving.scoring.formats.values import bytes_of, to_model
@@ -130,7 +130,7 @@ class ImagesDecoder:
         if not images:
             return Rows([], ids, None, bad)
         array = to_model(np.stack(images), self._spec, self._preprocessing)
-        return Rows([(len(ids), [bytes_of(array)])], ids, None, bad)
+        return Rows([(len(ids), [BytesColumn(bytes_of(array))])], ids, None, bad)
 
     def _pixels(self, data: bytes | str, url: str) -> Array:
         from PIL import Image, UnidentifiedImageError

@@ -15,7 +15,7 @@ import numpy as np
 import orjson
 
 from serving.errors import TensorError
-from serving.scoring.batching import row_shape
+from serving.scoring.batching import BytesColumn, row_shape
 from serving.scoring.formats.base import BadRow, Model, Rows
 from serving.scoring.formats.text import BYTE_ORDER_MARK, LineSource, line_spans
 from serving.scoring.formats.values import RowPacker
@@ -84,8 +84,8 @@ class JsonlDecoder:
                 ids.append(number)
                 extras.append(extra)
             index += 1
-        views = [memoryview(b"".join(column)) for column in columns.values()]
-        return Rows([(len(ids), views)], ids, extras if any(extras) else None, bad)
+        inputs = [BytesColumn(b"".join(column)) for column in columns.values()]
+        return Rows([(len(ids), inputs)], ids, extras if any(extras) else None, bad)
 
     def _decode_line(self, line: memoryview, *, may_hold_booleans: bool) -> tuple[dict[str, bytes], dict[str, Any]]:
         value = orjson.loads(line)

@@ -7,23 +7,23 @@ output's dtype has none), and in errors.jsonl.
 from __future__ import annotations
 
 import io
-import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from serving.scoring.batching import row_shape
+from serving.scoring.batching import BytesColumn, row_shape
 from serving.scoring.errors import JobError, SchemaError, UnreadableInputError
+from serving.scoring.files import OpenFile
 from serving.scoring.formats.base import BadRow, Chunk, Model, Rows
 from serving.scoring.formats.values import (
     NotFiniteError,
     bytes_of,
     check_row_shape,
+    finite_test,
     first_non_finite,
-    is_surely_finite,
     to_model,
 )
-from serving.scoring.source import Span, blocks, inflate, skip
+from serving.scoring.source import blocks, inflate, skip
 from serving.scoring.storage import objects_for
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["ArrayDecoder", "FileRows", "NpyReader", "NpyWriter", "parse_header", "rows_per_chunk"]
 
 CHUNK_BYTES = 8 * 1024 * 1024
-_MAX_CHUNK_BYTES = 32 * 1024 * 1024
-_CHUNKS_OF_A_FILE = 32
+_MAX_CHUNK_BYTES = 64 * 1024 * 1024
+_CHUNKS_OF_A_FILE = 16
 PIECE_BYTES = 256 * 1024  # stays in a core's cache
 _NOT_FINITE = "holds NaN or an infinity, which a quantized model cannot represent"
 _MAX_HEADER_BYTES = 16 * 1024
@@ -83,6 +83,7 @@ class NpyReader:
         self._info = info
         self._gzip = job.input.lower().endswith(".gz")
         self._in_place = info.url.startswith("file:") and not self._gzip
+        self._file: OpenFile | None = None
         shape, self._dtype, self._header_bytes = parse_header(self._head())
         check_row_shape("the array", shape[1:], model.inputs[0])
         self._shape = shape[1:]
@@ -111,6 +112,8 @@ class NpyReader:
 
     def close(self) -> None:
         """See `Reader.close`."""
+        if self._file is not None:
+            self._file.close()
 
     def _head(self) -> bytes:
         size = min(_MAX_HEADER_BYTES, self._info.size)
@@ -121,14 +124,11 @@ class NpyReader:
     def _payloads(self, row: int) -> Iterator[tuple[int, Any]]:
         """Chunks from a row on: of a local file, where they are; of anything else, what they are."""
         if self._in_place:
+            self._file = OpenFile(self._info)
             for first in range(row, self._last, self._chunk_rows):
-                last = min(first + self._chunk_rows, self._last)
-                span = Span(
-                    self._info,
-                    self._header_bytes + first * self._row_bytes,
-                    self._header_bytes + last * self._row_bytes,
-                )
-                yield last - first, FileRows(span, self._dtype, self._shape, last - first, self._piece_rows)
+                count = min(self._chunk_rows, self._last - first)
+                start = self._header_bytes + first * self._row_bytes
+                yield count, FileRows(self._file, start, self._dtype, (count, *self._shape), self._piece_rows)
             return
         for data in self._data(row):
             count = len(data) // self._row_bytes
@@ -173,9 +173,8 @@ class ArrayDecoder:
     def _pieces(self, chunk: Chunk, rows: Rows) -> Iterator[tuple[int, Sequence[Column]]]:
         payload = chunk.payload
         if isinstance(payload, FileRows) and payload.straight and payload.dtype == self._inputs[0].dtype.name:
-            with payload.span.opened() as descriptor:
-                check = self._inputs[0].finite and payload.dtype.kind == "f"
-                yield payload.count, [_FileColumn(payload.span, descriptor, payload.dtype if check else None)]
+            payload.file.check()
+            yield payload.count, [_FileColumn(payload, is_checked=self._inputs[0].finite and payload.dtype.kind == "f")]
             rows.ids = range(chunk.first, chunk.first + payload.count)
             return
         total = 0
@@ -188,7 +187,7 @@ class ArrayDecoder:
             yield (
                 len(good[0]),
                 [
-                    bytes_of(to_model(array, spec, self._preprocessing.get(spec.name)))
+                    BytesColumn(bytes_of(to_model(array, spec, self._preprocessing.get(spec.name))))
                     for array, spec in zip(good, self._inputs, strict=True)
                 ],
             )
@@ -212,51 +211,50 @@ class FileRows:
     """A chunk of a local file's rows.
 
     Attributes:
-        span: where they are.
+        file: which.
+        start: the first row's place in it.
         dtype: of the values.
         count: number of rows.
         straight: whether they may go from the file to the model unseen, if they need no conversion.
     """
 
-    def __init__(self, span: Span, dtype: np.dtype[Any], shape: tuple[int, ...], count: int, piece_rows: int) -> None:
-        self.span, self.dtype, self.count = span, dtype, count
+    def __init__(
+        self, file: OpenFile, start: int, dtype: np.dtype[Any], shape: tuple[int, ...], piece_rows: int
+    ) -> None:
+        self.file, self.start, self.dtype, self.count = file, start, dtype, shape[0]
         self.straight = True
-        self._shape = shape
-        self._piece_bytes = span.size // count * piece_rows
+        self._row_shape = shape[1:]
+        self._piece_rows = piece_rows
 
     def __iter__(self) -> Iterator[list[Array]]:
         """The rows as arrays, some at a time."""
-        with self.span.opened() as descriptor:
-            for start in range(0, self.span.size, self._piece_bytes):
-                data = bytearray(min(self._piece_bytes, self.span.size - start))
-                if os.preadv(descriptor, [data], self.span.start + start) != len(data):
-                    raise self.span.cut_short()
-                yield [np.frombuffer(data, self.dtype).reshape(-1, *self._shape)]
+        self.file.check()
+        for first in range(0, self.count, self._piece_rows):
+            rows = np.empty((min(self._piece_rows, self.count - first), *self._row_shape), self.dtype)
+            self.file.reader(bytes_of(rows), self.start)(first * rows[0].nbytes)
+            yield [rows]
 
 
 class _FileColumn:
-    """See `batching.Column`: read where the model reads it, and looked at while it is in the core's cache.
+    """See `batching.Column`: read where the model reads it, and looked at while it is in the core's cache."""
 
-    A batch sweeps the interpreter out of that cache, so each call that is made for one costs ten times what it would.
-    """
+    def __init__(self, rows: FileRows, *, is_checked: bool) -> None:
+        self._rows, self._is_checked = rows, is_checked
 
-    def __init__(self, span: Span, descriptor: int, checked: np.dtype[Any] | None) -> None:
-        self._span, self._descriptor, self._checked = span, descriptor, checked
-        self._target: memoryview | None = None
+    def loader(self, target: memoryview) -> Callable[[int], None]:
+        """See `Column.loader`."""
+        read = self._rows.file.reader(target, self._rows.start)
+        if not self._is_checked:
+            return read
+        values = np.frombuffer(target, self._rows.dtype)
+        is_finite = finite_test(values)
 
-    def __getitem__(self, span: slice, /) -> Callable[[memoryview], None]:
-        self._offset = self._span.start + span.start
-        return self._fill  # called before the next slice is taken
+        def load(offset: int) -> None:
+            read(offset)
+            if not is_finite() and first_non_finite(values) is not None:
+                raise NotFiniteError(_NOT_FINITE)
 
-    def _fill(self, target: memoryview) -> None:
-        if os.preadv(self._descriptor, (target,), self._offset) != len(target):
-            raise self._span.cut_short()
-        if self._checked is None:
-            return
-        if target is not self._target:  # batches of one size go to the same place
-            self._target, self._values = target, np.frombuffer(target, self._checked)
-        if not is_surely_finite(self._values) and first_non_finite(self._values) is not None:
-            raise NotFiniteError(_NOT_FINITE)
+        return load
 
 
 class NpyWriter:

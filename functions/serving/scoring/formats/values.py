@@ -14,6 +14,8 @@ from serving.scoring.errors import SchemaError
 from serving.tensor import DYNAMIC, TensorSpec, pack
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from serving.scoring.formats.base import Array
 
 __all__ = [
@@ -21,8 +23,8 @@ __all__ = [
     "RowPacker",
     "bytes_of",
     "check_row_shape",
+    "finite_test",
     "first_non_finite",
-    "is_surely_finite",
     "to_model",
 ]
 
@@ -121,15 +123,18 @@ def to_model(array: Array, spec: TensorSpec, preprocessing: dict[str, float] | N
     raise SchemaError(f"values of dtype {array.dtype} cannot stand for input {spec.name!r} of dtype {spec.dtype.name}")
 
 
-def is_surely_finite(values: Array) -> bool:
-    """Whether one fast pass over a vector tells that all is finite; where it does not, it may still be."""
+def finite_test(values: Array) -> Callable[[], bool]:
+    """A function that looks at a vector in one fast pass: true if all of it is finite, false if some may not be."""
+    if values.dtype.char != "f":
+        return lambda: False
+    dot = values.dot
     # The sum of squares of finite values of any sane size is finite, in float32; in float16 it overflows at 256.
-    return values.dtype.char == "f" and isfinite(values.dot(values))
+    return lambda: isfinite(dot(values))
 
 
 def first_non_finite(array: Array) -> Array | None:
     """Which rows of a float array hold NaN or an infinity; None, after one fast pass, when none does."""
-    if is_surely_finite(array.reshape(-1)):
+    if finite_test(array.reshape(-1))():
         return None
     bad: Array = np.asarray(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))
     return bad if bad.any() else None
