@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import boto3
 import numpy as np
 import pytest
-from moto.server import ThreadedMotoServer
 from test_rie import ARCH, EMULATORS, Emulator
 
 from golden_store import publish
@@ -20,6 +19,7 @@ from litelambda.bench.peers import make_peer_environment
 from litelambda.errors import BenchError
 from litelambda.package import PYTHON_VERSION, package
 from litelambda.paths import FUNCTIONS
+from moto_server import MotoServer
 from scoring_files import as_jsonl, expected, make_rows, read_jsonl
 from sqs_poller import REGION, Queues
 
@@ -36,19 +36,17 @@ TIMEOUT_S = 30
 @pytest.fixture
 def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An AWS on loopback."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
+    server = MotoServer()
     for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ENDPOINT_URL": server.url,
         "AWS_ACCESS_KEY_ID": "key",
         "AWS_SECRET_ACCESS_KEY": "secret",
         "AWS_DEFAULT_REGION": REGION,
         "AWS_REGION": REGION,
     }.items():
         monkeypatch.setenv(name, value)
-    yield f"http://{host}:{port}"
-    server.stop()
+    with server:
+        yield server.url
 
 
 @pytest.fixture(scope="module")

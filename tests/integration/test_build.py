@@ -16,7 +16,6 @@ from typing import Any
 import boto3
 import numpy as np
 import pytest
-from moto.server import ThreadedMotoServer
 
 from built import BuiltArtifact
 from litelambda.errors import GateError, PublishError, UsageError
@@ -27,6 +26,7 @@ from litelambda.progress import PlainReporter, Reporter
 from litelambda.recipe import load_recipe
 from litelambda.stages.backend import load_keras
 from litelambda.store import open_publishing_store
+from moto_server import MotoServer
 from serving.artifact import fetch_artifact
 from serving.litert import CompiledModel
 from serving.store import open_store
@@ -229,19 +229,16 @@ def test_ctrl_c_leaves_nothing_behind(tiny_recipe: Path, tmp_path: Path, stage: 
 @pytest.fixture
 def s3_endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """An S3 on loopback with the empty bucket "models", for boto3 and for the server's own client."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://{host}:{port}")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="models")
-    yield client
-    client.close()
-    server.stop()
+    with MotoServer() as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url)
+        client = boto3.client("s3")
+        client.create_bucket(Bucket="models")
+        yield client
+        client.close()
 
 
 @pytest.mark.slow

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from urllib.request import Request, urlopen
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from golden_store import golden, publish
+from moto_server import MotoServer
 from serving.aliases import fetch_aliases, refetch_aliases
 from serving.digest import hexdigest
 from serving.errors import ModelNotFoundError, ObjectNotFoundError
@@ -53,18 +52,10 @@ def place(request, tmp_path, monkeypatch):
         monkeypatch.setenv(name, "testing")
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
         monkeypatch.setenv(name, "eu-west-1")
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://{host}:{port}")
-    urlopen(
-        Request(f"http://{host}:{port}/moto-api/reset", method="POST")
-    ).close()  # moto keeps its state in the process
-    boto3.client("s3").create_bucket(Bucket="bucket", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
-    place = Place(None, "s3://bucket/models", server)
-    yield place
-    if place.server is not None:
-        server.stop()
+    with MotoServer() as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url)
+        boto3.client("s3").create_bucket(Bucket="bucket", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+        yield Place(None, "s3://bucket/models", server)
 
 
 def test_an_object_is_read_again_only_when_it_changed(place):
@@ -118,7 +109,6 @@ def test_a_repository_follows_its_store_and_outlives_it(place, tmp_path, monkeyp
     _wait_for(lambda: repository.get("m").manifest.version == 1)
     if place.server is not None:
         place.server.stop()
-        place.server = None
     else:
         (Path(tmp_path) / "store").rename(tmp_path / "gone")
     _wait_for(lambda: repository.get("m").manifest.version == 1 and warnings)

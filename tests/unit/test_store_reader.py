@@ -10,16 +10,15 @@ import re
 import shutil
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 
 import boto3
 import certifi
 import pytest
-from moto.server import ThreadedMotoServer
 
 from faulty_s3 import CUT_SHORT, faulty_s3
 from golden_store import golden, make_manifest, publish
+from moto_server import MotoServer
 from serving import errors, s3_store
 from serving.aliases import Aliases
 from serving.artifact import fetch_artifact
@@ -54,15 +53,11 @@ def quick_retries(monkeypatch):
 
 @pytest.fixture
 def moto_s3(aws, monkeypatch):
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://{host}:{port}")
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="bucket", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
-    yield client
-    urllib.request.urlopen(f"http://{host}:{port}/moto-api/reset", data=b"").close()  # its state outlives the server
-    server.stop()
+    with MotoServer() as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url)
+        client = boto3.client("s3")
+        client.create_bucket(Bucket="bucket", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+        yield client
 
 
 def objects_of(root) -> dict[str, bytes]:

@@ -1,0 +1,35 @@
+"""An AWS on loopback: moto's server, empty at its start."""
+
+from __future__ import annotations
+
+from urllib.request import Request, urlopen
+
+from moto.server import ThreadedMotoServer
+
+
+class MotoServer:
+    """Runs until it is stopped.
+
+    Attributes:
+        url: its endpoint.
+    """
+
+    def __init__(self) -> None:
+        self._server: ThreadedMotoServer | None = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        self._server.start()
+        host, port = self._server.get_host_and_port()
+        self.url = f"http://{host}:{port}"
+        # moto keeps its state in the process, where an earlier server's would be met again.
+        urlopen(Request(f"{self.url}/moto-api/reset", method="POST"), timeout=10).close()
+
+    def __enter__(self) -> MotoServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop answering; safe to call twice."""
+        if self._server is not None:
+            self._server.stop()
+            self._server = None
