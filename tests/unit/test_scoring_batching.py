@@ -69,7 +69,7 @@ def test_any_numbers_of_rows(model, counts):
 
 
 def make_runner(monkeypatch, recorder):
-    monkeypatch.setattr(batching, "perf_counter", recorder.clock)
+    monkeypatch.setattr(batching, "thread_time", recorder.clock)
     return BatchRunner(recorder, "predict", SIZES)
 
 
@@ -104,6 +104,16 @@ def test_a_disturbed_trial_does_not_decide(monkeypatch, model):
     recorder.sizes.clear()
     run(runner, make_rows(320, seed=2))
     assert recorder.sizes == [32] * 10, "the trials never end"
+
+
+def test_a_single_slow_run_ends_no_trials(monkeypatch, model):
+    """One run that took far too long says nothing about its size, nor about larger ones."""
+    recorder = Recorder(model)
+    slow = iter([1.0, 50.0])
+    recorder.seconds = lambda batch: 0.0004 * (next(slow, 1.0) if batch == 8 else 1.0)
+    runner = make_runner(monkeypatch, recorder)
+    run(runner, make_rows(1000))
+    assert runner.best == 32
 
 
 def test_a_model_that_must_not_be_resized(model):

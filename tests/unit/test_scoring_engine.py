@@ -23,7 +23,8 @@ from serving.scoring.errors import (
     TooManyBadRowsError,
     WorkerError,
 )
-from serving.scoring.formats.base import Chunk
+from serving.scoring.formats import open_reader
+from serving.scoring.formats.base import Chunk, Model
 from serving.scoring.job import Job
 from serving.scoring.models import ModelSource
 from serving.scoring.storage import objects_for, part_bytes_for, to_url
@@ -61,6 +62,25 @@ def test_workers_keep_the_order(models, tmp_path, monkeypatch, processes, name):
     assert outputs[0] == outputs[1]
     found = np.array([line["prediction"] for line in read_jsonl(outputs[0])], np.float32)
     np.testing.assert_array_equal(found, expected(rows))
+
+
+@pytest.mark.parametrize(("seconds_per_row", "largest"), [(1e-7, 524_288), (1e-5, 32_768), (0.1, 512)])
+def test_chunks_grow_while_they_are_fast(models, tmp_path, monkeypatch, seconds_per_row, largest):
+    """Progress is told twice a second or more often, and a fast model is not held up by doing so."""
+    monkeypatch.setattr("serving.scoring.formats.npy._FIRST_CHUNK_BYTES", 512 * 16)
+    rows = np.zeros((2_000_000, 4), np.float32)
+    np.save(tmp_path / "rows.npy", rows)
+    info = objects_for((tmp_path / "rows.npy").as_uri()).head((tmp_path / "rows.npy").as_uri())
+    manifest = models.load(models.pin("tiny_int8")).manifest
+    reader = open_reader(job_of(tmp_path / "rows.npy", tmp_path / "out.npy"), info, Model.of(manifest))
+    counts = []
+    for chunk in reader.chunks(None):
+        counts.append(chunk.payload.count)
+        chunk.payload.pace.note(counts[-1], counts[-1] * seconds_per_row)
+    reader.close()
+    assert sum(counts) == len(rows)
+    assert counts[0] == 512
+    assert max(counts) == largest
 
 
 def test_a_worker_process_that_dies(models, tmp_path, monkeypatch):

@@ -5,8 +5,8 @@ Only sizes that the manifest's `batching` lists were proven safe: no other is ev
 
 from __future__ import annotations
 
-from statistics import fmean
-from time import perf_counter
+from statistics import median
+from time import thread_time
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -120,15 +120,15 @@ class BatchRunner:
         """Run the smallest size that is not judged yet, and judge it once it was timed often enough; return it."""
         size = self._untried[0]
         resized = self._current != size
-        started = perf_counter()
+        started = thread_time()
         self._run(columns, outputs, range(start, start + size, size))
-        seconds = perf_counter() - started
+        seconds = thread_time() - started
         if resized:
             self._resizes += 1
         else:
             self._trials.append(seconds)
         if self._is_judged():
-            self._judge(size, fmean(self._trials) if self._trials else seconds)
+            self._judge(size, median(self._trials or [seconds]))
         return size
 
     def _judge(self, size: int, seconds: float) -> None:

@@ -7,6 +7,7 @@ output's dtype has none), and in errors.jsonl.
 from __future__ import annotations
 
 import io
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,8 +38,11 @@ if TYPE_CHECKING:
 __all__ = ["ArrayDecoder", "FileRows", "NpyReader", "NpyWriter", "parse_header", "rows_per_chunk"]
 
 CHUNK_BYTES = 8 * 1024 * 1024
-_MAX_CHUNK_BYTES = 64 * 1024 * 1024
+# Chunks of a local file cost no memory, and fewer of them less time. But a progress bar stands still for as long as one
+# takes, and Ctrl-C is waited for.
+_FIRST_CHUNK_BYTES, _MAX_CHUNK_BYTES = 1024 * 1024, 64 * 1024 * 1024
 _CHUNKS_OF_A_FILE = 16
+_CHUNK_SECONDS = 0.5
 PIECE_BYTES = 256 * 1024  # stays in a core's cache
 _NOT_FINITE = "holds NaN or an infinity, which a quantized model cannot represent"
 _MAX_HEADER_BYTES = 16 * 1024
@@ -94,10 +98,8 @@ class NpyReader:
             raise JobError(f"{job.input} is gzipped: it cannot be split into ranges")
         if not self._gzip and info.size < self._header_bytes + shape[0] * self._row_bytes:
             raise UnreadableInputError(f"the header promises {shape[0]} rows, the file is too short for them")
-        chunk_bytes = CHUNK_BYTES
-        if self._in_place:  # such chunks cost no memory: fewer of them cost less time
-            chunk_bytes = min(max(CHUNK_BYTES, info.size // _CHUNKS_OF_A_FILE), _MAX_CHUNK_BYTES)
-        self._chunk_rows = rows_per_chunk(self._row_bytes, model.batch_rows, chunk_bytes)
+        self._batch_rows = model.batch_rows
+        self._chunk_rows = rows_per_chunk(self._row_bytes, model.batch_rows, CHUNK_BYTES)
         self._piece_rows = rows_per_chunk(self._row_bytes, model.batch_rows, PIECE_BYTES)
         self.total_bytes = max(self._last - self._first, 0) * self._row_bytes
         self.decoder: Decoder = ArrayDecoder(model)
@@ -125,10 +127,16 @@ class NpyReader:
         """Chunks from a row on: of a local file, where they are; of anything else, what they are."""
         if self._in_place:
             self._file = OpenFile(self._info)
-            for first in range(row, self._last, self._chunk_rows):
-                count = min(self._chunk_rows, self._last - first)
-                start = self._header_bytes + first * self._row_bytes
-                yield count, FileRows(self._file, start, self._dtype, (count, *self._shape), self._piece_rows)
+            largest = min(max(CHUNK_BYTES, self._info.size // _CHUNKS_OF_A_FILE), _MAX_CHUNK_BYTES)
+            pace = _Pace(
+                rows_per_chunk(self._row_bytes, self._batch_rows, min(_FIRST_CHUNK_BYTES, largest)),
+                rows_per_chunk(self._row_bytes, self._batch_rows, largest),
+            )
+            while row < self._last:
+                count = min(pace.rows, self._last - row)
+                start = self._header_bytes + row * self._row_bytes
+                yield count, FileRows(self._file, start, self._dtype, (count, *self._shape), self._piece_rows, pace)
+                row += count
             return
         for data in self._data(row):
             count = len(data) // self._row_bytes
@@ -174,7 +182,9 @@ class ArrayDecoder:
         payload = chunk.payload
         if isinstance(payload, FileRows) and payload.straight and payload.dtype == self._inputs[0].dtype.name:
             payload.file.check()
+            started = perf_counter()
             yield payload.count, [_FileColumn(payload, is_checked=self._inputs[0].finite and payload.dtype.kind == "f")]
+            payload.pace.note(payload.count, perf_counter() - started)
             rows.ids = range(chunk.first, chunk.first + payload.count)
             return
         total = 0
@@ -207,6 +217,23 @@ class ArrayDecoder:
         return bad
 
 
+class _Pace:
+    """How large chunks are: each twice as large as the one before, as long as they take little time.
+
+    Attributes:
+        rows: of the next chunk.
+    """
+
+    def __init__(self, rows: int, largest: int) -> None:
+        self.rows = rows
+        self._largest = largest
+
+    def note(self, rows: int, seconds: float) -> None:
+        """Learn how long a chunk took."""
+        if rows == self.rows and seconds < _CHUNK_SECONDS / 2:
+            self.rows = min(2 * rows, self._largest)
+
+
 class FileRows:
     """A chunk of a local file's rows.
 
@@ -216,12 +243,14 @@ class FileRows:
         dtype: of the values.
         count: number of rows.
         straight: whether they may go from the file to the model unseen, if they need no conversion.
+        pace: to be told how long they took.
     """
 
     def __init__(
-        self, file: OpenFile, start: int, dtype: np.dtype[Any], shape: tuple[int, ...], piece_rows: int
+        self, file: OpenFile, start: int, dtype: np.dtype[Any], shape: tuple[int, ...], piece_rows: int, pace: _Pace
     ) -> None:
         self.file, self.start, self.dtype, self.count = file, start, dtype, shape[0]
+        self.pace = pace
         self.straight = True
         self._row_shape = shape[1:]
         self._piece_rows = piece_rows
@@ -229,10 +258,12 @@ class FileRows:
     def __iter__(self) -> Iterator[list[Array]]:
         """The rows as arrays, some at a time."""
         self.file.check()
+        started = perf_counter()
         for first in range(0, self.count, self._piece_rows):
             rows = np.empty((min(self._piece_rows, self.count - first), *self._row_shape), self.dtype)
             self.file.reader(bytes_of(rows), self.start)(first * rows[0].nbytes)
             yield [rows]
+        self.pace.note(self.count, perf_counter() - started)
 
 
 class _FileColumn:
