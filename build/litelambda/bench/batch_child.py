@@ -1,8 +1,9 @@
-"""One measured run of `litelambda bench batch`, in a process of its own.
+"""One kind of work of `litelambda bench batch`, in a process of its own.
 
     python -m litelambda.bench.batch_child score|raw|memory|usual FILE STORE MODEL
 
-Prints one JSON object. A short run before the measured one pays for imports, compilation and the trial of batch sizes.
+Prints {} once it is ready, after a short run that pays for imports and compilation. Then, for every line that it reads,
+it does the work and prints what that took.
 """
 
 from __future__ import annotations
@@ -29,12 +30,10 @@ Work = Callable[[int | None], tuple[int, int]]
 
 _WARM_UP_ROWS = 4096
 _SIZE_ROUNDS = 5
-# Of the repeats the fastest counts: whatever else runs on the machine only ever adds time.
-_MIN_REPEATS, _REPEATING_SECONDS = 2, 1.2
 
 
 def main() -> None:
-    """Measure what the command line says."""
+    """Measure what the command line says, as often as asked to."""
     kind, path, store, model = sys.argv[1:]
     subject = load_subject(store, model)
     usual = _usual_lines if path.endswith(".jsonl") else _usual_array
@@ -42,17 +41,14 @@ def main() -> None:
     work = prepare(subject, Path(path), store, model)
     _empty(_outputs(Path(path)))
     work(_WARM_UP_ROWS)
-    best: dict[str, Any] = {}
-    repeats, began = 0, time.perf_counter()
-    while repeats < _MIN_REPEATS or time.perf_counter() - began < _REPEATING_SECONDS:
-        repeats += 1
+    print("{}", flush=True)
+    for _turn in sys.stdin:
         _empty(_outputs(Path(path)))
         wall, cpu = time.perf_counter(), time.process_time()
         rows, batch_size = work(None)
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-        if not best or cpu < best["cpu_s"]:
-            best = {"rows": rows, "cpu_s": cpu, "wall_s": wall, "batch_size": batch_size}
-    print(json.dumps({**best, "peak_rss_mb": _peak_rss_mb()}))
+        taken = {"rows": rows, "cpu_s": cpu, "wall_s": wall, "batch_size": batch_size, "peak_rss_mb": _peak_rss_mb()}
+        print(json.dumps(taken), flush=True)
 
 
 def _outputs(path: Path) -> Path:

@@ -52,7 +52,7 @@ def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rows", type=int, default=204_800, metavar="N", help="rows of the larger .npy file (default: 204,800)"
     )
-    parser.add_argument("--runs", type=int, default=5, metavar="N", help="runs of each kind, in turn (default: 5)")
+    parser.add_argument("--runs", type=int, default=4, metavar="N", help="times each process is made anew (default: 4)")
 
 
 def add_conversion_arguments(parser: argparse.ArgumentParser) -> None:

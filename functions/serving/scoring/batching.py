@@ -22,10 +22,10 @@ _SMALLEST_BATCH = 8  # between one row and this, a resize costs more than it sav
 _MIN_TRIALS, _MAX_TRIALS = 3, 32
 _TRIAL_SECONDS = 0.003
 _MAX_RESIZES = 5  # that may be spent on getting those
-_WORSE = 1.25  # how much slower than the best a size must be for larger ones not to be tried
-# Sizes that differ by no more are tried again in turns: a few milliseconds say little on a machine that others use too.
-_CLOSE = 1.15
-_MORE_ROUNDS = 4
+_WORSE = 1.5  # how much slower than the best a size must be for larger ones not to be tried
+# A few milliseconds say little on a machine that others use too: the sizes whose times per row are within so much of
+# the best are tried again, in turns, round after round.
+_CLOSE = (1.5, 1.25, 1.15, 1.1)
 _AS_GOOD = 1.02  # of sizes that differ by no more, the smallest: its rows stay in the core's cache
 _RESIZE_SECONDS = 0.0004
 _MAX_BATCH_BYTES = 64 * 1024 * 1024
@@ -85,7 +85,7 @@ class BatchRunner:
         resizable = all(spec.batched for spec in (*inputs, *outputs))
         usable = [size for size in sizes if size >= _SMALLEST_BATCH and size * row <= _MAX_BATCH_BYTES]
         self._untried = [1, *usable] if resizable else [1]
-        self._rounds = 0
+        self._rounds = list(_CLOSE)
         self._trials: list[float] = []
         self._resizes = 0
         self._seconds: dict[int, float] = {}  # of a run, by batch size
@@ -141,9 +141,9 @@ class BatchRunner:
         self.best = min(each for each, seconds in per_row.items() if seconds <= _AS_GOOD * fastest)
         if per_row[size] > _WORSE * fastest:
             self._untried.clear()
-        if not self._untried and self._rounds < _MORE_ROUNDS:
-            self._rounds += 1
-            close = [each for each, seconds in per_row.items() if seconds <= _CLOSE * fastest]
+        if not self._untried and self._rounds:
+            limit = self._rounds.pop(0) * fastest
+            close = [each for each, seconds in per_row.items() if seconds <= limit]
             self._untried = close if len(close) > 1 else []
 
     def _is_judged(self) -> bool:
