@@ -29,7 +29,8 @@ from serving.scoring.job import Job
 from serving.scoring.models import ModelSource
 from serving.scoring.storage import objects_for, part_bytes_for, to_url
 from serving.scoring.summary import cost_usd
-from serving.scoring.tally import add_tallies
+from serving.scoring.tally import Tallier, add_tallies
+from serving.tensor import DTYPES, TensorSpec
 
 
 @pytest.fixture
@@ -298,6 +299,22 @@ def test_cost_is_estimated_where_it_is_billed(monkeypatch):
     assert 0.013 < cost_usd(1000.0, 1) < 0.017
     monkeypatch.delenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE")
     assert cost_usd(1000.0, 1) is None
+
+
+@pytest.mark.parametrize("width", [2, 10, 32, 33])
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_predicted_classes_are_counted(width, dtype):
+    """Counted is the first of the largest values of each row, NaN the largest of all, whatever came before."""
+    spec = TensorSpec("scores", DTYPES[dtype], (-1, width))
+    tallier = Tallier(Model((), (spec,), {}, None, 1))
+    chooser = np.random.default_rng(1)
+    for rows in (500, 2000, 30):
+        scores = chooser.integers(-3, 3, (rows, width)).astype(dtype)  # with many ties
+        if dtype == "float32" and rows == 30:
+            scores[3, 1], scores[4], scores[5] = np.nan, np.nan, -np.inf
+        wanted = np.bincount(scores.argmax(axis=1), minlength=width)
+        counts = tallier.tally([scores])["scores"]["classes"]
+        assert counts == {str(index): count for index, count in enumerate(wanted.tolist()) if count}
 
 
 def test_parts_are_large_enough_for_any_output():

@@ -14,7 +14,7 @@ from serving.manifest import Manifest
 from serving.scoring.batching import BatchRunner
 from serving.scoring.formats.base import Model, output_array
 from serving.scoring.formats.values import NotFiniteError
-from serving.scoring.tally import tally_of
+from serving.scoring.tally import Tallier
 
 if TYPE_CHECKING:
     from serving.scoring.formats.base import Chunk, Decoder, Writer
@@ -97,6 +97,7 @@ class Processor:
         manifest = Manifest.from_json(recipe.manifest)
         key = recipe.signature or manifest.default_signature
         self._model = Model.of(manifest, key)
+        self._tallier = Tallier(self._model)
         self._decoder, self._writer = recipe.decoder, recipe.writer
         self._key = (recipe.digest, key)
         self._runner = _take(self._key) or BatchRunner(CompiledModel(recipe.artifact), key, manifest.batch_sizes)
@@ -133,7 +134,7 @@ class Processor:
             b"".join(errors),
             count,
             len(rows.bad),
-            tally_of(outputs, self._model) if count else {},
+            self._tallier.tally(outputs) if count else {},
             self._runner.best or 1,
             time.perf_counter() - started,
             chunk.position,
