@@ -90,11 +90,12 @@ def test_the_fastest_size_is_found(monkeypatch, model, seconds, best):
     assert runner.best == best
 
 
-def test_a_disturbed_trial_does_not_decide(monkeypatch, model):
-    """A size whose first trial met other work on the machine is tried again, and chosen after all."""
+@pytest.mark.parametrize(("size", "factor"), [(32, 1.3), (8, 0.7)])
+def test_the_first_trial_does_not_decide(monkeypatch, model, size, factor):
+    """Sizes that are close are tried again: one that met other work on the machine, or rows in a cache."""
     recorder = Recorder(model)
-    disturbed = iter([1.3] * 4)
-    recorder.seconds = lambda batch: (0.001 + 0.0005 * batch) * (next(disturbed, 1.0) if batch == 32 else 1.0)
+    disturbed = iter([factor] * 4)
+    recorder.seconds = lambda batch: (0.001 + 0.0005 * batch) * (next(disturbed, 1.0) if batch == size else 1.0)
     runner = make_runner(monkeypatch, recorder)
     run(runner, make_rows(170))
     assert max(recorder.sizes) == 32

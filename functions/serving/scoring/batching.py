@@ -67,13 +67,64 @@ class BytesColumn:
         return load
 
 
-class BatchRunner:
-    """Runs any number of rows through one signature.
+class _SizeTrials:
+    """The search for the fastest batch size: all are timed, then those that are close again, in turns.
 
     Attributes:
-        signature: the model's.
-        best: the batch size that is in use; 0 before any was measured.
+        best: the fastest so far; 0 before any was timed.
+        seconds: of one run, by size.
     """
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self.best = 0
+        self.seconds: dict[int, float] = {}
+        self._untried = list(sizes)
+        self._limits = list(_CLOSE)
+        self._close: list[int] = []
+        self._rounds: dict[int, list[float]] = {}
+        self._trials: list[float] = []
+        self._resizes = 0
+
+    @property
+    def size(self) -> int:
+        """The size to time next; 0 once the search is over."""
+        return self._untried[0] if self._untried else 0
+
+    def note(self, seconds: float, *, resized: bool) -> None:
+        """Learn how long a run of that size took, and whether the model had another size before."""
+        if resized:
+            self._resizes += 1
+        else:
+            self._trials.append(seconds)
+        timed = sum(self._trials) >= _TRIAL_SECONDS or len(self._trials) >= _MAX_TRIALS
+        if (timed and len(self._trials) >= _MIN_TRIALS) or self._resizes >= _MAX_RESIZES:
+            self._judge(median(self._trials or [seconds]))
+            self._trials, self._resizes = [], 0
+
+    def _judge(self, seconds: float) -> None:
+        size = self._untried.pop(0)
+        rounds = self._rounds.setdefault(size, [])
+        rounds.append(seconds)
+        # In the first round each size meets other rows, some of which may lie in a cache: any later round tells more.
+        self.seconds[size] = median(rounds[1:] or rounds)
+        is_first = len(rounds) == 1
+        if is_first:
+            self._close = list(self.seconds)
+        elif self._untried:
+            return  # half a round compares nothing
+        per_row = {each: self.seconds[each] / each for each in self._close}
+        fastest = min(per_row.values())
+        self.best = min(each for each, seconds in per_row.items() if seconds <= _AS_GOOD * fastest)
+        if is_first and per_row[size] > _WORSE * fastest:
+            self._untried.clear()
+        if not self._untried and self._limits:
+            limit = self._limits.pop(0) * fastest
+            self._close = [each for each, seconds in per_row.items() if seconds <= limit]
+            self._untried = list(self._close) if len(self._close) > 1 else []
+
+
+class BatchRunner:
+    """Runs any number of rows through one signature."""
 
     def __init__(self, model: CompiledModel, signature_key: str, sizes: Sequence[int]) -> None:
         self._model = model
@@ -84,13 +135,13 @@ class BatchRunner:
         row = sum(self._input_bytes) + sum(self._output_bytes)
         resizable = all(spec.batched for spec in (*inputs, *outputs))
         usable = [size for size in sizes if size >= _SMALLEST_BATCH and size * row <= _MAX_BATCH_BYTES]
-        self._untried = [1, *usable] if resizable else [1]
-        self._rounds = list(_CLOSE)
-        self._trials: list[float] = []
-        self._resizes = 0
-        self._seconds: dict[int, float] = {}  # of a run, by batch size
+        self._trials = _SizeTrials([1, *usable] if resizable else [1])
         self._current = 0
-        self.best = 0
+
+    @property
+    def best(self) -> int:
+        """The batch size that is in use; 0 before any was measured."""
+        return self._trials.best
 
     def run(self, columns: Sequence[Column], count: int) -> list[bytearray]:
         """Run `count` rows.
@@ -107,7 +158,7 @@ class BatchRunner:
         """
         outputs = [bytearray(count * width) for width in self._output_bytes]
         start = 0
-        while self._untried and self._untried[0] <= count - start:
+        while 0 < self._trials.size <= count - start:
             start += self._try(columns, outputs, start)
         size = self.best or 1
         whole = start + (count - start) // size * size
@@ -117,46 +168,19 @@ class BatchRunner:
         return outputs
 
     def _try(self, columns: Sequence[Column], outputs: list[bytearray], start: int) -> int:
-        """Run the smallest size that is not judged yet, and judge it once it was timed often enough; return it."""
-        size = self._untried[0]
+        """Run the size that is on trial once, and note how long it took; return it."""
+        size = self._trials.size
         resized = self._current != size
         started = thread_time()
         self._run(columns, outputs, range(start, start + size, size))
-        seconds = thread_time() - started
-        if resized:
-            self._resizes += 1
-        else:
-            self._trials.append(seconds)
-        if self._is_judged():
-            self._judge(size, median(self._trials or [seconds]))
+        self._trials.note(thread_time() - started, resized=resized)
         return size
-
-    def _judge(self, size: int, seconds: float) -> None:
-        """Note how long a run of a size took, and decide which is the best and which are tried next."""
-        self._seconds[size] = min(seconds, self._seconds.get(size, seconds))
-        self._untried.pop(0)
-        self._trials, self._resizes = [], 0
-        per_row = {each: total / each for each, total in self._seconds.items()}
-        fastest = min(per_row.values())
-        self.best = min(each for each, seconds in per_row.items() if seconds <= _AS_GOOD * fastest)
-        if per_row[size] > _WORSE * fastest:
-            self._untried.clear()
-        if not self._untried and self._rounds:
-            limit = self._rounds.pop(0) * fastest
-            close = [each for each, seconds in per_row.items() if seconds <= limit]
-            self._untried = close if len(close) > 1 else []
-
-    def _is_judged(self) -> bool:
-        """Whether the size on trial was timed often enough, or too many resizes came in between."""
-        count, seconds = len(self._trials), sum(self._trials)
-        timed = count >= _MIN_TRIALS and (seconds >= _TRIAL_SECONDS or count >= _MAX_TRIALS)
-        return timed or self._resizes >= _MAX_RESIZES
 
     def _run_rest(self, columns: Sequence[Column], outputs: list[bytearray], start: int, stop: int) -> None:
         """Run fewer rows than a batch: filled up with zeros to the size that is ready, or one by one."""
         count = stop - start
         size = self._current if self._current > count else self.best
-        filled, single = self._seconds.get(size, 0.0), self._seconds.get(1, 0.0)
+        filled, single = self._trials.seconds.get(size, 0.0), self._trials.seconds.get(1, 0.0)
         if size > count and filled and filled <= count * single + 2 * _RESIZE_SECONDS:
             self._run_filled(columns, outputs, start, stop, size)
         else:
