@@ -3,8 +3,8 @@
     litelambda bench batch --model mnist_mlp --rows 204800
 
 Each kind has a process of its own, on one core's worth of work. They take turns, a fraction of a second each (A B C A B
-C …), so that a machine that is slow for a while is slow for all. A rate is rows by CPU time of the whole process, and
-the fastest of all turns counts: what others do on the machine only ever adds time.
+C …), so that a machine that is slow for a while is slow for all. A rate is rows by CPU time of the whole process, the
+median of all turns; a ratio is the median of those of one turn each.
 
 "raw" is the least that scoring a .npy takes: rows read from the file straight to where the runtime reads them, at its
 best batch size, and nothing kept; "memory" the same with rows that are in memory already; "usual" what people write: of
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import statistics
@@ -23,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any, Self, cast
@@ -38,9 +40,16 @@ from litelambda.errors import BenchError, UsageError
 _SEED = 20261123
 _JSONL_SHARE = 16  # a JSON row takes so much longer that fewer do
 _TEN = 10
-_TURNS = 16  # of each process
+_MIN_TURNS = 3  # of each process
+_SELDOM = 3  # of so many turns, one is that of all kinds
 _TIMEOUT_S = 900
 _CLOSE_S = 10
+
+_Kind = tuple[str, str]
+"""What is done, and with which file."""
+
+_Turns = dict[_Kind, dict[tuple[int, int], dict[str, Any]]]
+"""What each turn took, by run and turn."""
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -52,43 +61,57 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         measured.
 
     Raises:
-        BenchError: The model is not in the store, or a run failed.
-        UsageError: A flag has an impossible value.
+        BenchError: the model is not in the store, or a run failed.
+        UsageError: a flag has an impossible value.
     """
-    if args.rows < _TEN * _JSONL_SHARE or args.runs < 1:
-        raise UsageError(f"bench batch takes --rows >= {_TEN * _JSONL_SHARE} and --runs >= 1")
+    if args.rows < _TEN * _JSONL_SHARE or args.runs < 1 or not 0 < args.seconds < math.inf:
+        raise UsageError(f"bench batch takes --rows >= {_TEN * _JSONL_SHARE}, --runs >= 1 and --seconds > 0")
     subject = load_subject(args.store, args.model)
     if len(subject.inputs) != 1:
         raise BenchError(f"{args.model} has {len(subject.inputs)} inputs: bench batch measures models with one")
     with tempfile.TemporaryDirectory(prefix="litelambda-bench-") as scratch:
         files = _make_files(Path(scratch), subject, args.rows)
-        kinds = [
-            *[("score", name) for name in files],
-            *[("raw", name) for name in files if name.endswith("_10x")],
-            ("memory", "npy_10x"),
-            ("usual", "npy_10x"),
-            ("usual", "jsonl"),  # as slow a row in a small file as in a large one
-        ]
-        measured: dict[tuple[str, str], list[dict[str, Any]]] = {kind: [] for kind in kinds}
-        with Progress("batch turns", len(kinds) * args.runs * _TURNS) as progress:
-            for _run in range(args.runs):
-                with ExitStack() as stack:
-                    children = {
-                        (kind, name): stack.enter_context(_Child(kind, files[name], args)) for kind, name in kinds
-                    }
-                    for _turn in range(_TURNS):
-                        for (kind, name), child in children.items():
-                            progress.step(f"{kind} {name}")
-                            measured[kind, name].append(child.measure())
+        turns = _take_turns(files, args)
     return {
-        "cases": {name: _case(name, measured) for name in files if not name.endswith("_10x")},
-        "scaling": {name: _scaling(name, measured) for name in files if not name.endswith("_10x")},
+        "cases": {name: _case(name, turns) for name in ("npy", "jsonl")},
+        "scaling": {name: _scaling(name, turns) for name in ("npy", "jsonl")},
         "rows": args.rows,
         "runs": args.runs,
+        "turns": len(turns[_OFTEN[0]]),
         "notes": [],
         "model": subject.describe(),
         "machine": describe_machine(),
     }
+
+
+_OFTEN: list[_Kind] = [("score", "npy_10x"), ("raw", "npy_10x")]  # what differs least: more turns tell it apart
+_ALL: list[_Kind] = [
+    *_OFTEN,
+    ("memory", "npy_10x"),
+    ("usual", "npy_10x"),
+    ("score", "npy"),
+    ("score", "jsonl_10x"),
+    ("score", "jsonl"),
+    ("raw", "jsonl_10x"),
+    ("usual", "jsonl"),  # as slow a row in a small file as in a large one
+]
+
+
+def _take_turns(files: dict[str, Path], args: argparse.Namespace) -> _Turns:
+    turns: _Turns = {kind: {} for kind in _ALL}
+    with Progress("batch runs", args.runs) as progress:
+        for run_index in range(args.runs):
+            progress.step("starting")
+            with ExitStack() as stack:
+                children = {kind: stack.enter_context(_Child(kind[0], files[kind[1]], args)) for kind in _ALL}
+                ends = time.monotonic() + args.seconds
+                turn = 0
+                while turn < _MIN_TURNS or time.monotonic() < ends:
+                    for kind in _OFTEN if turn % _SELDOM else _ALL:
+                        progress.say(f"turn {turn + 1}: {' '.join(kind)}")
+                        turns[kind][run_index, turn] = children[kind].measure()
+                    turn += 1
+    return turns
 
 
 def _make_files(folder: Path, subject: Subject, rows: int) -> dict[str, Path]:
@@ -187,43 +210,50 @@ class _Child:
         return result
 
 
-def _median(results: list[dict[str, Any]], key: str) -> float:
-    return float(statistics.median(result[key] for result in results))
+def _rate(result: dict[str, Any]) -> float:
+    return float(result["rows"] / result["cpu_s"])
 
 
-def _rate(results: list[dict[str, Any]]) -> float:
-    return float(results[0]["rows"] / min(result["cpu_s"] for result in results))
+def _median(turns: _Turns, kind: _Kind, key: str) -> float:
+    return float(statistics.median(result[key] for result in turns[kind].values()))
 
 
-def _case(name: str, measured: dict[tuple[str, str], list[dict[str, Any]]]) -> dict[str, Any]:
-    large = f"{name}_10x"
-    ours, raw = (_rate(measured[kind, large]) for kind in ("score", "raw"))
-    usual = _rate(measured.get(("usual", large)) or measured["usual", name])
-    fastest = min(measured["score", large], key=lambda result: result["cpu_s"])
+def _median_rate(turns: _Turns, kind: _Kind) -> int:
+    return round(statistics.median(map(_rate, turns[kind].values())))
+
+
+def _ratio(turns: _Turns, ours: _Kind, theirs: _Kind) -> float:
+    """How many times as fast ours is, in the turns that both had."""
+    both = turns[ours].keys() & turns[theirs].keys()
+    return round(statistics.median(_rate(turns[ours][turn]) / _rate(turns[theirs][turn]) for turn in both), 3)
+
+
+def _case(name: str, turns: _Turns) -> dict[str, Any]:
+    ours, raw, memory = ((kind, f"{name}_10x") for kind in ("score", "raw", "memory"))
+    usual = ("usual", "npy_10x") if name == "npy" else ("usual", "jsonl")
     case = {
-        "rows_per_s": round(ours),
-        "raw_rows_per_s": round(raw),
-        "usual_rows_per_s": round(usual),
-        "ratio": ratio(ours, usual if name == "jsonl" else raw),
-        "ratio_to_raw": ratio(ours, raw),
-        "ratio_to_usual": ratio(ours, usual),
-        "peak_rss_mb": round(_median(measured["score", large], "peak_rss_mb"), 1),
-        "batch_size": fastest["batch_size"],
-        "rows": fastest["rows"],
-        "wall_s": round(_median(measured["score", large], "wall_s"), 3),
+        "rows_per_s": _median_rate(turns, ours),
+        "raw_rows_per_s": _median_rate(turns, raw),
+        "usual_rows_per_s": _median_rate(turns, usual),
+        "ratio": _ratio(turns, ours, usual if name == "jsonl" else raw),
+        "ratio_to_raw": _ratio(turns, ours, raw),
+        "ratio_to_usual": _ratio(turns, ours, usual),
+        "peak_rss_mb": round(_median(turns, ours, "peak_rss_mb"), 1),
+        "batch_size": statistics.mode(result["batch_size"] for result in turns[ours].values()),
+        "rows": next(iter(turns[ours].values()))["rows"],
+        "wall_s": round(_median(turns, ours, "wall_s"), 3),
     }
-    if ("memory", large) in measured:
-        memory = _rate(measured["memory", large])
-        case["memory_rows_per_s"], case["ratio_to_memory"] = round(memory), ratio(ours, memory)
+    if memory in turns:
+        case["memory_rows_per_s"], case["ratio_to_memory"] = _median_rate(turns, memory), _ratio(turns, ours, memory)
     return case
 
 
-def _scaling(name: str, measured: dict[tuple[str, str], list[dict[str, Any]]]) -> dict[str, Any]:
-    small, large = measured["score", name], measured["score", f"{name}_10x"]
-    cpu = [min(result["cpu_s"] for result in results) for results in (small, large)]
-    memory = [_median(results, "peak_rss_mb") for results in (small, large)]
+def _scaling(name: str, turns: _Turns) -> dict[str, Any]:
+    kinds = [("score", name), ("score", f"{name}_10x")]
+    cpu = [_median(turns, kind, "cpu_s") for kind in kinds]
+    memory = [_median(turns, kind, "peak_rss_mb") for kind in kinds]
     return {
-        "rows": [results[0]["rows"] for results in (small, large)],
+        "rows": [next(iter(turns[kind].values()))["rows"] for kind in kinds],
         "cpu_s": [round(each, 4) for each in cpu],
         "peak_rss_mb": [round(each, 1) for each in memory],
         "time_ratio": ratio(cpu[1], cpu[0]),

@@ -52,7 +52,10 @@ def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rows", type=int, default=204_800, metavar="N", help="rows of the larger .npy file (default: 204,800)"
     )
-    parser.add_argument("--runs", type=int, default=4, metavar="N", help="times each process is made anew (default: 4)")
+    parser.add_argument("--runs", type=int, default=3, metavar="N", help="times each process is made anew (default: 3)")
+    parser.add_argument(
+        "--seconds", type=float, default=60, metavar="S", help="how long they take turns each time (default: 60)"
+    )
 
 
 def add_conversion_arguments(parser: argparse.ArgumentParser) -> None:

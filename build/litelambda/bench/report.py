@@ -25,6 +25,10 @@ class Progress:
     def step(self, name: str) -> None:
         """Say that the next piece of work, `name`, begins."""
         self._done += 1
+        self.say(name)
+
+    def say(self, name: str) -> None:
+        """Say what the piece of work is at now."""
         if self._shown:
             print(f"{_CLEAR_LINE}{self._what}: {self._done}/{self._total} {name}", end="", file=sys.stderr, flush=True)
 
@@ -115,7 +119,7 @@ def show_batch(result: dict[str, Any]) -> None:
         "10 x rows: time",
         "memory",
     )
-    notes = ["rows per second of CPU time, best of the runs; raw keeps nothing, usual is what people write"]
+    notes = ["rows per second of CPU time, the median of all turns; raw keeps nothing, usual is what people write"]
     _show(headings, rows, result, notes)
 
 
