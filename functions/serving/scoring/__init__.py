@@ -13,7 +13,23 @@ boto3 are at home, which cost a cold start more than it has.
     shards       one job spread over many functions, and put together again
 """
 
+import ctypes
 import os
 
 # The workers use the cores. BLAS's own threads, which numpy's long dot products start, would only take turns with them.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+_LARGEST_KEPT_BYTES = 32 * 1024 * 1024  # glibc takes no more
+
+
+def _keep_memory() -> None:
+    """Tell glibc to keep what is freed: chunks come and go, and each page that went is zeroed when it comes again."""
+    malloc_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if malloc_option is not None:  # else it is another C library
+        malloc_option(_M_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES)
+        malloc_option(_M_TRIM_THRESHOLD, 2 * _LARGEST_KEPT_BYTES)
+
+
+_keep_memory()
