@@ -66,6 +66,12 @@ class OpenFile:
         if _tag(os.fstat(self._descriptor)) != self._expected:
             raise InputReplacedError(f"{self._path} was changed while it was read")
 
+    def expect(self, start: int, stop: int) -> None:
+        """Tell the system that the bytes [start, stop) will be read, in order."""
+        advise = getattr(os, "posix_fadvise", None)
+        if advise is not None:  # else it is macOS
+            advise(self._descriptor, start, stop - start, os.POSIX_FADV_SEQUENTIAL)
+
     def read(self, start: int, stop: int) -> bytes:
         """The bytes [start, stop), as far as there are any.
 

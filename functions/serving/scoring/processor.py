@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import orjson
 
 from serving.litert import CompiledModel
@@ -109,6 +110,11 @@ class Processor:
             InputError: the chunk as a whole is not what it should be.
             LiteRtError: the runtime failed.
         """
+        # Rows are looked at for what is not finite by arithmetic on all of them, of which numpy would warn.
+        with np.errstate(all="ignore"):
+            return self._score(chunk)
+
+    def _score(self, chunk: Chunk) -> Scored:
         started = time.perf_counter()
         rows = self._decoder.decode(chunk)
         try:
