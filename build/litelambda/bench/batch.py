@@ -1,6 +1,6 @@
 """`litelambda bench batch`: rows a second of one core through the batch engine, beside the bare runtime.
 
-    litelambda bench batch --model mnist_mlp --rows 204800
+    litelambda bench batch --model mnist_mlp --rows 409600
 
 Each kind has a process of its own, on one core's worth of work. They take turns, a fraction of a second each (A B C A B
 C …), so that a machine that is slow for a while is slow for all. A rate is rows by CPU time of the whole process, the

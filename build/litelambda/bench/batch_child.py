@@ -30,6 +30,7 @@ Work = Callable[[int | None], tuple[int, int]]
 
 _WARM_UP_ROWS = 4096
 _SIZE_ROUNDS = 5
+_CLOSE, _TRIAL_SECONDS = 1.1, 0.02
 
 
 def main() -> None:
@@ -121,7 +122,7 @@ def _memory(subject: Subject, path: Path, store: str, model: str) -> Work:  # no
     """The runtime alone, on rows that are in memory already."""
     width, key = row_bytes(subject.inputs[0]), subject.manifest.default_signature
     compiled = CompiledModel(subject.artifact)
-    view = memoryview(np.load(path).tobytes())
+    view = np.load(path).reshape(-1).view(np.uint8).data
 
     def run(size: int, limit: int) -> int:
         rows = limit // size * size
@@ -138,6 +139,9 @@ def _memory(subject: Subject, path: Path, store: str, model: str) -> Work:  # no
 def _at_the_fastest_size(subject: Subject, total: int, run: Callable[[int, int], int]) -> Work:
     """Work with batches of one size: of those that the engine may choose, the one that is fastest on the first rows.
 
+    Where those take little time, the sizes that are close are compared again on more of them: the wrong one would
+    flatter the engine.
+
     Args:
         subject: names the sizes.
         total: rows there are.
@@ -145,6 +149,22 @@ def _at_the_fastest_size(subject: Subject, total: int, run: Callable[[int, int],
     """
     rows = min(_WARM_UP_ROWS, total)
     sizes = [size for size in subject.manifest.batch_sizes if size <= rows]
+    while True:
+        seconds = _seconds_per_row(sizes, rows, run)
+        fastest = min(sizes, key=lambda size: seconds[size])
+        if rows == total or rows * seconds[fastest] >= _TRIAL_SECONDS:
+            break
+        rows = min(4 * rows, total)
+        sizes = [size for size in sizes if seconds[size] <= _CLOSE * seconds[fastest]]
+
+    def work(limit: int | None) -> tuple[int, int]:
+        return run(fastest, min(total, limit or total)), fastest
+
+    return work
+
+
+def _seconds_per_row(sizes: list[int], rows: int, run: Callable[[int, int], int]) -> dict[int, float]:
+    """CPU seconds that a row takes in batches of each size: the least of some rounds."""
     seconds = dict.fromkeys(sizes, math.inf)
     for _round in range(_SIZE_ROUNDS):
         for size in sizes:
@@ -152,12 +172,7 @@ def _at_the_fastest_size(subject: Subject, total: int, run: Callable[[int, int],
             cpu = time.process_time()
             done = run(size, rows)
             seconds[size] = min(seconds[size], (time.process_time() - cpu) / done)
-    fastest = min(sizes, key=lambda size: seconds[size])
-
-    def work(limit: int | None) -> tuple[int, int]:
-        return run(fastest, min(total, limit or total)), fastest
-
-    return work
+    return seconds
 
 
 def _usual_lines(subject: Subject, path: Path, store: str, model: str) -> Work:  # noqa: ARG001 - see _raw

@@ -50,7 +50,7 @@ def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
         "--store", default=DEFAULT_STORE, metavar="URL", help="store that has it (default: models/ here)"
     )
     parser.add_argument(
-        "--rows", type=int, default=204_800, metavar="N", help="rows of the larger .npy file (default: 204,800)"
+        "--rows", type=int, default=409_600, metavar="N", help="rows of the larger .npy file (default: 409,600)"
     )
     parser.add_argument("--runs", type=int, default=3, metavar="N", help="times each process is made anew (default: 3)")
     parser.add_argument(

@@ -25,8 +25,8 @@ _MAX_RESIZES = 5  # that may be spent on getting those
 _WORSE = 1.5  # how much slower than the best a size must be for larger ones not to be tried
 # A few milliseconds say little on a machine that others use too: the sizes whose times per row are within so much of
 # the best are tried again, in turns, round after round.
-_CLOSE = (1.5, 1.25, 1.15, 1.1)
-_AS_GOOD = 1.02  # of sizes that differ by no more, the smallest: its rows stay in the core's cache
+_CLOSE = (1.5, 1.25, 1.15, 1.1, 1.1, 1.1, 1.1, 1.1)
+_AS_GOOD = 1.005  # of sizes that differ by no more, the smallest: its rows stay in the core's cache
 _RESIZE_SECONDS = 0.0004
 _MAX_BATCH_BYTES = 64 * 1024 * 1024
 
