@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Input = Buffer | list[bytes]
 
-__all__ = ["CompiledModel", "Signature", "SignatureRunner", "find_library", "load_library"]
+__all__ = ["ALIGNMENT", "READ_BEYOND", "CompiledModel", "Signature", "SignatureRunner", "find_library", "load_library"]
 
 _CPU = 1  # kLiteRtHwAcceleratorCpu
 _HOST_MEMORY = 1  # kLiteRtTensorBufferTypeHostMemory
@@ -36,6 +36,8 @@ _OPTION_MIN_SEVERITY = 25  # kLiteRtEnvOptionTagMinLoggerSeverity
 _ANY_INT = 2  # kLiteRtAnyTypeInt
 _WARNING = 2  # kLiteRtLogSeverityWarning: a line per load at INFO would only fill the logs
 _MAX_RANK = 8
+ALIGNMENT = 64  # LITERT_HOST_MEMORY_BUFFER_ALIGNMENT
+READ_BEYOND = 128  # XNN_EXTRA_BYTES, at its largest
 _KEPT_STRING_BYTES = 1024 * 1024  # a string output that took more is released after the run
 
 _STATUS = {
@@ -123,6 +125,7 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "CompiledModelResizeInputTensor": (_H, _N, _N, _H, _N),
     "GetCompiledModelOutputTensorLayouts": (_H, _N, _N, _H, ctypes.c_bool),
     "CreateManagedTensorBuffer": (_H, _I, _H, _N, _H),
+    "CreateTensorBufferFromHostMemory": (_H, _H, _N, _H, _H),
     "GetTensorBufferHostMemory": (_H, _H),
     "RunCompiledModel": (_H, _N, _N, _H, _N, _H),
 }
@@ -250,12 +253,13 @@ class _Buffers:
         strings: the number of strings by the index of each string tensor.
     """
 
-    __slots__ = ("_library", "_types", "addresses", "handles", "sizes", "strings", "views")
+    __slots__ = ("_library", "_own", "_types", "addresses", "handles", "sizes", "strings", "views")
 
     def __init__(self, library: _Library, types: Sequence[_RankedTensorType]) -> None:
         self._library = library
         self._types = types
         self.handles = (_H * len(types))()
+        self._own: list[int | None] = [None] * len(types)
         self.addresses = [0] * len(types)
         self.sizes = [0] * len(types)
         self.views = [memoryview(b"")] * len(types)
@@ -282,16 +286,42 @@ class _Buffers:
             ctypes.byref(self._types[index]),
             size,
         )
-        self._library.destroy("TensorBuffer", self.handles[index])
-        self.handles[index] = handle.value
+        self._library.destroy("TensorBuffer", self._own[index])
+        self.handles[index] = self._own[index] = handle.value
         self.addresses[index] = self._library.get("GetTensorBufferHostMemory", _H(), handle).value
         self.sizes[index] = size
         self.views[index] = _view(self.addresses[index], size)
 
+    def binder(self, index: int) -> Callable[[int], None]:
+        """A function that has the runtime use other memory for a tensor, until the next call or the buffers' end.
+
+        It takes the memory's address, which must be a multiple of `ALIGNMENT`, with `READ_BEYOND` bytes behind the
+        tensor that may be read too; or 0 for the buffer's own memory. The caller keeps the memory until then.
+        """
+        create, destroy = self._library.function("CreateTensorBufferFromHostMemory"), self._library.destroy
+        handles, own, size, handle = self.handles, self._own, self.sizes[index], _H()
+        ranked_type, place = ctypes.byref(self._types[index]), ctypes.byref(handle)
+
+        def bind(address: int) -> None:
+            bound = handles[index]
+            if address:
+                status = create(ranked_type, address, size, None, place)
+                if status:
+                    raise _failure("CreateTensorBufferFromHostMemory", status)
+                handles[index] = handle.value
+            else:
+                handles[index] = own[index]
+            if bound != own[index]:
+                destroy("TensorBuffer", bound)
+
+        return bind
+
     def close(self) -> None:
-        for index, handle in enumerate(self.handles):
-            self._library.destroy("TensorBuffer", handle)
-            self.handles[index] = None
+        for index, own in enumerate(self._own):
+            if self.handles[index] != own:
+                self._library.destroy("TensorBuffer", self.handles[index])
+            self._library.destroy("TensorBuffer", own)
+            self.handles[index] = self._own[index] = None
 
 
 class SignatureRunner:

@@ -47,8 +47,14 @@ def row_bytes(spec: TensorSpec) -> int:
 class Column(Protocol):
     """The rows of one input, one after the other."""
 
-    def loader(self, target: memoryview) -> Callable[[int], None]:
-        """A function that fills a buffer with the column's bytes from an offset on."""
+    def loader(self, target: memoryview, bind: Callable[[int], None] | None = None) -> Callable[[int], None]:
+        """A function that gives the model the column's bytes from an offset on.
+
+        Args:
+            target: where the model reads, to be filled by each call;
+            bind: or, where given, to be told the address of the bytes (0: `target`), see `binder` in `litert`.
+                The bytes stay there until the loader is called again or dropped.
+        """
 
 
 class BytesColumn:
@@ -57,7 +63,7 @@ class BytesColumn:
     def __init__(self, data: bytes | bytearray | memoryview) -> None:
         self._data = memoryview(data)
 
-    def loader(self, target: memoryview) -> Callable[[int], None]:
+    def loader(self, target: memoryview, bind: Callable[[int], None] | None = None) -> Callable[[int], None]:  # noqa: ARG002 - nothing is aligned as it has to be
         """See `Column.loader`."""
         data, size = self._data, len(target)
 
@@ -194,21 +200,26 @@ class BatchRunner:
         runner = self._model.runner(self.signature.key, size)
         # A batch sweeps the interpreter out of the core's cache: what is done for each costs ten times what it would
         # elsewhere. So all that can be is prepared before the first.
+        binds = [runner.ins.binder(index) for index in range(len(columns))]
         loads = [
-            (column.loader(view), width)
-            for column, view, width in zip(columns, runner.ins.views, self._input_bytes, strict=True)
+            (column.loader(view, bind), width)
+            for column, view, bind, width in zip(columns, runner.ins.views, binds, self._input_bytes, strict=True)
         ]
         saves = [
             (memoryview(output), view, width)
             for output, view, width in zip(outputs, runner.outs.views, self._output_bytes, strict=True)
         ]
         run = runner.run
-        for start in starts:
-            for load, width in loads:
-                load(start * width)
-            run()
-            for output, view, width in saves:
-                output[start * width : (start + size) * width] = view
+        try:
+            for start in starts:
+                for load, width in loads:
+                    load(start * width)
+                run()
+                for output, view, width in saves:
+                    output[start * width : (start + size) * width] = view
+        finally:
+            for bind in binds:
+                bind(0)
 
     def _run_filled(
         self, columns: Sequence[Column], outputs: list[bytearray], start: int, stop: int, size: int

@@ -37,8 +37,8 @@ class OpenFile:
             InputReplacedError: it is another version.
             StoreAccessError: it may not be read.
         """
+        self._info = info
         self._path = path_of(info.url)
-        self._expected = info.tag
         try:
             self._descriptor = os.open(self._path, os.O_RDONLY)
         except FileNotFoundError as error:
@@ -63,8 +63,22 @@ class OpenFile:
         Raises:
             InputReplacedError: somebody did.
         """
-        if _tag(os.fstat(self._descriptor)) != self._expected:
+        if _tag(os.fstat(self._descriptor)) != self._info.tag:
             raise InputReplacedError(f"{self._path} was changed while it was read")
+
+    @property
+    def descriptor(self) -> int:
+        """The system's number for it; -1 once it is closed."""
+        return self._descriptor
+
+    @property
+    def size(self) -> int:
+        """Bytes in it."""
+        return self._info.size
+
+    def again(self) -> OpenFile:
+        """The same version, opened once more; raises what opening does."""
+        return OpenFile(self._info)
 
     def expect(self, start: int, stop: int) -> None:
         """Tell the system that the bytes [start, stop) will be read, in order."""

@@ -13,7 +13,7 @@ import simdjson
 
 from serving.scoring.batching import row_shape
 from serving.scoring.formats.text import BYTE_ORDER_MARK
-from serving.scoring.formats.values import bytes_of, finite_test
+from serving.scoring.formats.values import bytes_of, is_surely_finite
 
 if TYPE_CHECKING:
     from serving.tensor import TensorSpec
@@ -99,7 +99,7 @@ class JsonNumbers:
         with np.errstate(all="ignore"):  # what does not fit is told by what became of it
             values = wide.astype(self._dtype)
             if self._wide_name == "d":
-                fits = finite_test(values)() or bool(np.isfinite(values).all())
+                fits = is_surely_finite(values) or bool(np.isfinite(values).all())
             else:
                 fits = np.array_equal(values, wide)
         return bytes_of(values) if fits else None

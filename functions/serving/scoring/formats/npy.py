@@ -16,35 +16,33 @@ from serving.scoring.batching import BytesColumn, row_shape
 from serving.scoring.errors import JobError, SchemaError, UnreadableInputError
 from serving.scoring.files import OpenFile
 from serving.scoring.formats.base import BadRow, Chunk, Model, Rows
+from serving.scoring.formats.file_rows import NOT_FINITE, FileColumn, FileRows, Pace
 from serving.scoring.formats.values import (
-    NotFiniteError,
     bytes_of,
     check_row_shape,
-    finite_test,
     first_non_finite,
     to_model,
 )
+from serving.scoring.mapping import MappedFile
 from serving.scoring.source import blocks, inflate, skip
 from serving.scoring.storage import objects_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from serving.scoring.batching import Column
     from serving.scoring.formats.base import Array, Decoder
     from serving.scoring.job import Job
     from serving.scoring.storage import ObjectInfo
 
-__all__ = ["ArrayDecoder", "FileRows", "NpyReader", "NpyWriter", "parse_header", "rows_per_chunk"]
+__all__ = ["ArrayDecoder", "NpyReader", "NpyWriter", "parse_header", "rows_per_chunk"]
 
 CHUNK_BYTES = 8 * 1024 * 1024
 # Chunks of a local file cost no memory, and fewer of them less time. But a progress bar stands still for as long as one
 # takes, and Ctrl-C is waited for.
 _FIRST_CHUNK_BYTES, _MAX_CHUNK_BYTES = 1024 * 1024, 64 * 1024 * 1024
 _CHUNKS_OF_A_FILE = 16
-_CHUNK_SECONDS = 0.5
 PIECE_BYTES = 256 * 1024  # stays in a core's cache
-_NOT_FINITE = "holds NaN or an infinity, which a quantized model cannot represent"
 _MAX_HEADER_BYTES = 16 * 1024
 _HEAD_BYTES = 128
 
@@ -128,7 +126,7 @@ class NpyReader:
         if self._in_place:
             self._file = OpenFile(self._info)
             largest = min(max(CHUNK_BYTES, self._info.size // _CHUNKS_OF_A_FILE), _MAX_CHUNK_BYTES)
-            pace = _Pace(
+            pace = Pace(
                 rows_per_chunk(self._row_bytes, self._batch_rows, min(_FIRST_CHUNK_BYTES, largest)),
                 rows_per_chunk(self._row_bytes, self._batch_rows, largest),
             )
@@ -181,9 +179,10 @@ class ArrayDecoder:
     def _pieces(self, chunk: Chunk, rows: Rows) -> Iterator[tuple[int, Sequence[Column]]]:
         payload = chunk.payload
         if isinstance(payload, FileRows) and payload.straight and payload.dtype == self._inputs[0].dtype.name:
-            payload.file.check()
+            is_checked = self._inputs[0].finite and payload.dtype.kind == "f"
             started = perf_counter()
-            yield payload.count, [_FileColumn(payload, is_checked=self._inputs[0].finite and payload.dtype.kind == "f")]
+            with MappedFile(payload.file.again()) as mapped:
+                yield payload.count, [FileColumn(payload, mapped, is_checked=is_checked)]
             payload.pace.note(payload.count, perf_counter() - started)
             rows.ids = range(chunk.first, chunk.first + payload.count)
             return
@@ -192,7 +191,7 @@ class ArrayDecoder:
             bad = self._bad_rows(arrays)
             if bad is not None:
                 places = (np.flatnonzero(bad) + total).tolist()
-                rows.bad += [BadRow(chunk.first + place, _NOT_FINITE, place) for place in places]
+                rows.bad += [BadRow(chunk.first + place, NOT_FINITE, place) for place in places]
             good = arrays if bad is None else [array[~bad] for array in arrays]
             yield (
                 len(good[0]),
@@ -215,77 +214,6 @@ class ArrayDecoder:
                 if found is not None:
                     bad = found if bad is None else bad | found
         return bad
-
-
-class _Pace:
-    """How large chunks are: each twice as large as the one before, as long as they take little time.
-
-    Attributes:
-        rows: of the next chunk.
-    """
-
-    def __init__(self, rows: int, largest: int) -> None:
-        self.rows = rows
-        self._largest = largest
-
-    def note(self, rows: int, seconds: float) -> None:
-        """Learn how long a chunk took."""
-        if rows == self.rows and seconds < _CHUNK_SECONDS / 2:
-            self.rows = min(2 * rows, self._largest)
-
-
-class FileRows:
-    """A chunk of a local file's rows.
-
-    Attributes:
-        file: which.
-        start: the first row's place in it.
-        dtype: of the values.
-        count: number of rows.
-        straight: whether they may go from the file to the model unseen, if they need no conversion.
-        pace: to be told how long they took.
-    """
-
-    def __init__(
-        self, file: OpenFile, start: int, dtype: np.dtype[Any], shape: tuple[int, ...], piece_rows: int, pace: _Pace
-    ) -> None:
-        self.file, self.start, self.dtype, self.count = file, start, dtype, shape[0]
-        self.pace = pace
-        self.straight = True
-        self._row_shape = shape[1:]
-        self._piece_rows = piece_rows
-
-    def __iter__(self) -> Iterator[list[Array]]:
-        """The rows as arrays, some at a time."""
-        self.file.check()
-        started = perf_counter()
-        for first in range(0, self.count, self._piece_rows):
-            rows = np.empty((min(self._piece_rows, self.count - first), *self._row_shape), self.dtype)
-            self.file.reader(bytes_of(rows), self.start)(first * rows[0].nbytes)
-            yield [rows]
-        self.pace.note(self.count, perf_counter() - started)
-
-
-class _FileColumn:
-    """See `batching.Column`: read where the model reads it, and looked at while it is in the core's cache."""
-
-    def __init__(self, rows: FileRows, *, is_checked: bool) -> None:
-        self._rows, self._is_checked = rows, is_checked
-
-    def loader(self, target: memoryview) -> Callable[[int], None]:
-        """See `Column.loader`."""
-        read = self._rows.file.reader(target, self._rows.start)
-        if not self._is_checked:
-            return read
-        values = np.frombuffer(target, self._rows.dtype)
-        is_finite = finite_test(values)
-
-        def load(offset: int) -> None:
-            read(offset)
-            if not is_finite() and first_non_finite(values) is not None:
-                raise NotFiniteError(_NOT_FINITE)
-
-        return load
 
 
 class NpyWriter:

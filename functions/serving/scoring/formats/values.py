@@ -14,8 +14,6 @@ from serving.scoring.errors import SchemaError
 from serving.tensor import DYNAMIC, TensorSpec, pack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from serving.scoring.formats.base import Array
 
 __all__ = [
@@ -23,8 +21,8 @@ __all__ = [
     "RowPacker",
     "bytes_of",
     "check_row_shape",
-    "finite_test",
     "first_non_finite",
+    "is_surely_finite",
     "to_model",
 ]
 
@@ -123,20 +121,19 @@ def to_model(array: Array, spec: TensorSpec, preprocessing: dict[str, float] | N
     raise SchemaError(f"values of dtype {array.dtype} cannot stand for input {spec.name!r} of dtype {spec.dtype.name}")
 
 
-def finite_test(values: Array) -> Callable[[], bool]:
-    """A function that looks at a vector in one fast pass: true if all of it is finite, false if some may not be."""
+def is_surely_finite(values: Array) -> bool:
+    """Whether all of a vector is finite, by one fast pass over float32; if false, some of it may not be."""
     if values.dtype.char != "f":
-        return lambda: False
-    half = (len(values) + 1) // 2
-    dot, others = values[:half].dot, values[len(values) - half :]
+        return False
     # NaN and infinities outlast every sum. The products of finite values of any sane size stay finite, in float32; in
-    # float16 they overflow at 256. One half by the other reads each value once, a square would twice.
-    return lambda: isfinite(dot(others))
+    # float16 they overflow at 256. One half times the other reads each value once, where a square would twice.
+    half = (len(values) + 1) // 2
+    return isfinite(values[:half].dot(values[len(values) - half :]))
 
 
 def first_non_finite(array: Array) -> Array | None:
     """Which rows of a float array hold NaN or an infinity; None, after one fast pass, when none does."""
-    if finite_test(array.reshape(-1))():
+    if is_surely_finite(array.reshape(-1)):
         return None
     bad: Array = np.asarray(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))
     return bad if bad.any() else None

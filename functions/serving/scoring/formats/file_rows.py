@@ -1,0 +1,104 @@
+"""Rows of an array in a local file, on their way to the model: uncopied if that can be."""
+
+from __future__ import annotations
+
+import ctypes
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from serving.litert import ALIGNMENT, READ_BEYOND
+from serving.scoring.formats.values import NotFiniteError, bytes_of, first_non_finite, is_surely_finite
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from serving.scoring.files import OpenFile
+    from serving.scoring.formats.base import Array
+    from serving.scoring.mapping import MappedFile
+
+__all__ = ["NOT_FINITE", "FileColumn", "FileRows", "Pace"]
+
+NOT_FINITE = "holds NaN or an infinity, which a quantized model cannot represent"
+_CHUNK_SECONDS = 0.5
+
+
+class Pace:
+    """How large chunks are: each twice as large as the one before, as long as they take little time.
+
+    Attributes:
+        rows: of the next chunk.
+    """
+
+    def __init__(self, rows: int, largest: int) -> None:
+        self.rows = rows
+        self._largest = largest
+
+    def note(self, rows: int, seconds: float) -> None:
+        """Learn how long a chunk took."""
+        if rows == self.rows and seconds < _CHUNK_SECONDS / 2:
+            self.rows = min(2 * rows, self._largest)
+
+
+class FileRows:
+    """A chunk of a local file's rows.
+
+    Attributes:
+        file: which.
+        start: the first row's place in it.
+        dtype: of the values.
+        count: number of rows.
+        straight: whether they may go from the file to the model unseen, if they need no conversion.
+        pace: to be told how long they took.
+    """
+
+    def __init__(
+        self, file: OpenFile, start: int, dtype: np.dtype[Any], shape: tuple[int, ...], piece_rows: int, pace: Pace
+    ) -> None:
+        self.file, self.start, self.dtype, self.count = file, start, dtype, shape[0]
+        self.pace = pace
+        self.straight = True
+        self._row_shape = shape[1:]
+        self._piece_rows = piece_rows
+
+    def __iter__(self) -> Iterator[list[Array]]:
+        """The rows as arrays, some at a time."""
+        self.file.check()
+        started = perf_counter()
+        for first in range(0, self.count, self._piece_rows):
+            rows = np.empty((min(self._piece_rows, self.count - first), *self._row_shape), self.dtype)
+            self.file.reader(bytes_of(rows), self.start)(first * rows[0].nbytes)
+            yield [rows]
+        self.pace.note(self.count, perf_counter() - started)
+
+
+class FileColumn:
+    """See `batching.Column`: bytes of a file where the system has them, or else read into the model's own place.
+
+    They are looked at just before the model reads them, while they are in the core's cache.
+    """
+
+    def __init__(self, rows: FileRows, mapped: MappedFile, *, is_checked: bool) -> None:
+        self._rows, self._mapped, self._is_checked = rows, mapped, is_checked
+
+    def loader(self, target: memoryview, bind: Callable[[int], None] | None = None) -> Callable[[int], None]:
+        """See `Column.loader`; what it returns raises NotFiniteError for rows that hold NaN or an infinity."""
+        size, base, dtype, is_checked = len(target), self._rows.start, self._rows.dtype, self._is_checked
+        read, find = self._rows.file.reader(target, base), self._mapped.find
+        as_bytes = ctypes.c_ubyte * size
+
+        def load(offset: int) -> None:
+            # The system maps whole pages: what is aligned in the file is aligned in memory.
+            is_bindable = bind is not None and (base + offset) % ALIGNMENT == 0
+            address = find(base + offset, size, READ_BEYOND) if is_bindable else 0
+            if not address:
+                read(offset)
+            if is_checked:
+                values = np.frombuffer(memoryview(as_bytes.from_address(address)) if address else target, dtype)
+                if not is_surely_finite(values) and first_non_finite(values) is not None:
+                    raise NotFiniteError(NOT_FINITE)
+            if bind is not None:
+                bind(address)
+
+        return load

@@ -1,0 +1,190 @@
+"""Files read without a copy: the right bytes, never behind somebody's back, and a copy wherever that cannot be."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from scoring_files import expected, make_rows, make_store
+from serving.litert import SignatureRunner
+from serving.scoring import engine, mapping
+from serving.scoring.errors import InputReplacedError
+from serving.scoring.files import FileObjects, OpenFile
+from serving.scoring.job import Job
+from serving.scoring.mapping import MappedFile
+
+
+def can_lease(folder) -> bool:
+    """Whether the system gives leases on files here."""
+    path = folder / "leased"
+    path.write_bytes(b"1")
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except (AttributeError, OSError):
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+@pytest.fixture
+def _leases(tmp_path):
+    if not can_lease(tmp_path):
+        pytest.skip("no leases on files here: nothing is mapped")
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A file of 100,000 random bytes."""
+    path = tmp_path / "data"
+    path.write_bytes(np.random.default_rng(0).bytes(100_000))
+    return path
+
+
+def opened(path) -> OpenFile:
+    info = FileObjects().head(path.as_uri())
+    assert info is not None
+    return OpenFile(info)
+
+
+def bytes_at(address: int, size: int) -> bytes:
+    return ctypes.string_at(address, size)
+
+
+@pytest.mark.usefixtures("_leases")
+def test_bytes_are_where_they_are_said_to_be(monkeypatch, file):
+    """Through windows that move both ways, and where a window is too small, the bytes are those of the file."""
+    monkeypatch.setattr(mapping, "_WINDOW_BYTES", 8192)
+    monkeypatch.setattr(mapping, "_WINDOW_ALIGNMENT", 4096)
+    data = file.read_bytes()
+    chooser = np.random.default_rng(1)
+    with MappedFile(opened(file)) as mapped:
+        for start, size in zip(chooser.integers(0, 80_000, 200), chooser.integers(1, 20_000, 200), strict=True):
+            address = mapped.find(int(start), int(size), 128)
+            assert address % 4096 == start % 4096
+            assert bytes_at(address, int(size)) == data[start : start + size]
+
+
+@pytest.mark.usefixtures("_leases")
+@pytest.mark.parametrize(("size", "found"), [(4096, False), (4096 - 127, False), (4096 - 128, True), (100, True)])
+def test_what_is_read_beyond_is_memory_too(tmp_path, size, found):
+    """Rows at the end of a file whose last page has no room behind them are not handed out."""
+    path = tmp_path / "data"
+    path.write_bytes(bytes(range(256)) * 32)
+    with MappedFile(opened(path)) as mapped:
+        address = mapped.find(4096, size, 128)
+        assert bool(address) is found
+        if found:
+            assert bytes_at(address, size + 128) == path.read_bytes()[4096:].ljust(4096, b"\0")[: size + 128]
+
+
+def test_nothing_is_mapped_while_somebody_writes(file):
+    """A file that is open for writing can be cut at any time: there is no address in it."""
+    with file.open("r+b"), MappedFile(opened(file)) as mapped:
+        assert mapped.find(0, 1000, 128) == 0
+
+
+def test_nothing_is_mapped_where_there_are_no_leases(monkeypatch, file):
+    """A system that knows no leases, or refuses this one, has rows copied."""
+    monkeypatch.delattr(fcntl, "F_SETLEASE", raising=False)
+    with MappedFile(opened(file)) as mapped:
+        assert mapped.find(0, 1000, 128) == 0
+
+
+def test_a_file_of_another_version(file):
+    """A file that was written after it was listed is refused."""
+    stale = opened(file)
+    file.write_bytes(b"other")
+    with pytest.raises(InputReplacedError):
+        MappedFile(stale)
+    assert stale.descriptor == -1, "left open"
+
+
+CUT = (
+    "import os, sys, time; before = time.monotonic(); os.truncate(sys.argv[1], 4096); print(time.monotonic() - before)"
+)
+
+
+@pytest.mark.usefixtures("_leases")
+def test_who_cuts_the_file_waits_until_it_is_let_go(file):
+    """Whoever cuts the file is held up while an address in it may be used, and no longer; the signal ends nobody."""
+    assert signal.getsignal(signal.SIGURG) is signal.SIG_DFL
+    with MappedFile(opened(file)) as mapped:
+        address = mapped.find(50_000, 1000, 128)
+        cutter = subprocess.Popen([sys.executable, "-c", CUT, str(file)], stdout=subprocess.PIPE, text=True)
+        while fcntl.fcntl(mapped._file.descriptor, fcntl.F_GETLEASE) == fcntl.F_RDLCK:
+            assert cutter.poll() is None, "cut, though it is leased"
+            time.sleep(0.01)
+        time.sleep(0.3)
+        assert file.stat().st_size == 100_000
+        assert len(bytes_at(address, 1000)) == 1000
+        assert mapped.find(50_000, 1000, 128) == 0
+        waited, _ = cutter.communicate(timeout=20)
+        assert file.stat().st_size == 4096
+        assert 0.3 <= float(waited) < 20
+
+
+@pytest.mark.usefixtures("_leases")
+def test_a_file_that_is_cut_while_it_is_scored(tmp_path, monkeypatch):
+    """The job ends with a clear error; nothing was written, and nobody is killed."""
+    models = make_store(tmp_path / "store", batching={"dynamic": True, "verified_sizes": [1, 8]})
+    path, output = tmp_path / "rows.npy", tmp_path / "out.npy"
+    np.save(path, make_rows(20_000))
+    run, cutters = SignatureRunner.run, []
+
+    def cut_at_first(self):
+        if not cutters:
+            cutters.append(subprocess.Popen([sys.executable, "-c", CUT, str(path)], stdout=subprocess.PIPE))
+            time.sleep(1.0)
+        run(self)
+
+    monkeypatch.setattr(SignatureRunner, "run", cut_at_first)
+    with pytest.raises(InputReplacedError, match="became shorter while it was read"):
+        engine.run_job(Job(path.as_uri(), output.as_uri(), model="tiny_int8", output_format="npy"), models)
+    cutters[0].communicate(timeout=20)
+    assert [each.name for each in tmp_path.glob("out*")] == []
+
+
+@pytest.mark.usefixtures("_leases")
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("bad", [None, 0, 11_999, 19_999])
+def test_rows_are_not_copied(tmp_path, monkeypatch, workers, bad):
+    """Batches are run where they lie in the file, with the predictions of single rows; NaN is found all the same."""
+    monkeypatch.setattr(mapping, "_WINDOW_BYTES", 64 * 1024)
+    monkeypatch.setattr(mapping, "_WINDOW_ALIGNMENT", 4096)
+    monkeypatch.setattr("serving.scoring.formats.npy.CHUNK_BYTES", 50_000)
+    monkeypatch.setattr("serving.scoring.formats.npy._FIRST_CHUNK_BYTES", 50_000)
+    models = make_store(tmp_path / "store", quantization={"scheme": "int8"})
+    rows = make_rows(20_000)
+    if bad is not None:
+        rows[bad, 1] = np.nan
+    path, output = tmp_path / "rows.npy", tmp_path / "out.npy"
+    np.save(path, rows)
+    reader, copied = OpenFile.reader, []
+
+    def counting(self, target, base=0):
+        read = reader(self, target, base)
+        return lambda offset: (copied.append(len(target)), read(offset))
+
+    monkeypatch.setattr(OpenFile, "reader", counting)
+    job = Job(path.as_uri(), output.as_uri(), model="tiny_int8", output_format="npy")
+    engine.run_job(job, models, workers=workers)  # trials of single rows leave others that are not aligned
+    copied.clear()
+    summary = engine.run_job(job, models, workers=workers, replace=True).summary
+    assert summary is not None
+    assert summary["rows_bad"] == (bad is not None)
+    scored = np.load(output)
+    good = np.arange(20_000) != bad
+    np.testing.assert_array_equal(scored[good], expected(rows[good]))
+    assert np.isnan(scored[~good]).all()
+    if bad is None:
+        assert sum(copied) < 0.05 * rows.nbytes, "more than what is left of a chunk, and the end of the file"
