@@ -19,7 +19,7 @@ from serving.scoring import engine, mapping
 from serving.scoring.errors import InputReplacedError
 from serving.scoring.files import FileObjects, OpenFile
 from serving.scoring.job import Job
-from serving.scoring.mapping import MappedFile
+from serving.scoring.mapping import MappedBytes
 
 
 def can_lease(folder) -> bool:
@@ -62,16 +62,18 @@ def bytes_at(address: int, size: int) -> bytes:
 
 @pytest.mark.usefixtures("_leases")
 def test_bytes_are_where_they_are_said_to_be(monkeypatch, file):
-    """Through windows that move both ways, and where a window is too small, the bytes are those of the file."""
+    """Through a window that moves on, and one that is too small, the bytes are the file's; there are none beyond the end."""
     monkeypatch.setattr(mapping, "_WINDOW_BYTES", 8192)
-    monkeypatch.setattr(mapping, "_WINDOW_ALIGNMENT", 4096)
+    monkeypatch.setattr(mapping, "_LARGE_PAGE_BYTES", 4096)
     data = file.read_bytes()
     chooser = np.random.default_rng(1)
-    with MappedFile(opened(file)) as mapped:
-        for start, size in zip(chooser.integers(0, 80_000, 200), chooser.integers(1, 20_000, 200), strict=True):
-            address = mapped.find(int(start), int(size), 128)
+    with MappedBytes(opened(file), 5000, 90_000) as mapped:
+        starts = np.sort(chooser.integers(5000, 70_000, 200)).tolist()
+        for start, size in zip(starts, chooser.integers(1, 19_000, 200).tolist(), strict=True):
+            address = mapped.find(start, size, 128)
             assert address % 4096 == start % 4096
-            assert bytes_at(address, int(size)) == data[start : start + size]
+            assert bytes_at(address, size) == data[start : start + size]
+        assert mapped.find(85_000, 8000, 128) == 0
 
 
 @pytest.mark.usefixtures("_leases")
@@ -80,7 +82,7 @@ def test_what_is_read_beyond_is_memory_too(tmp_path, size, found):
     """Rows at the end of a file whose last page has no room behind them are not handed out."""
     path = tmp_path / "data"
     path.write_bytes(bytes(range(256)) * 32)
-    with MappedFile(opened(path)) as mapped:
+    with MappedBytes(opened(path), 0, 8192) as mapped:
         address = mapped.find(4096, size, 128)
         assert bool(address) is found
         if found:
@@ -89,14 +91,14 @@ def test_what_is_read_beyond_is_memory_too(tmp_path, size, found):
 
 def test_nothing_is_mapped_while_somebody_writes(file):
     """A file that is open for writing can be cut at any time: there is no address in it."""
-    with file.open("r+b"), MappedFile(opened(file)) as mapped:
+    with file.open("r+b"), MappedBytes(opened(file), 0, 100_000) as mapped:
         assert mapped.find(0, 1000, 128) == 0
 
 
 def test_nothing_is_mapped_where_there_are_no_leases(monkeypatch, file):
     """A system that knows no leases, or refuses this one, has rows copied."""
     monkeypatch.delattr(fcntl, "F_SETLEASE", raising=False)
-    with MappedFile(opened(file)) as mapped:
+    with MappedBytes(opened(file), 0, 100_000) as mapped:
         assert mapped.find(0, 1000, 128) == 0
 
 
@@ -105,7 +107,7 @@ def test_a_file_of_another_version(file):
     stale = opened(file)
     file.write_bytes(b"other")
     with pytest.raises(InputReplacedError):
-        MappedFile(stale)
+        MappedBytes(stale, 0, 100)
     assert stale.descriptor == -1, "left open"
 
 
@@ -118,7 +120,7 @@ CUT = (
 def test_who_cuts_the_file_waits_until_it_is_let_go(file):
     """Whoever cuts the file is held up while an address in it may be used, and no longer; the signal ends nobody."""
     assert signal.getsignal(signal.SIGURG) is signal.SIG_DFL
-    with MappedFile(opened(file)) as mapped:
+    with MappedBytes(opened(file), 0, 100_000) as mapped:
         address = mapped.find(50_000, 1000, 128)
         cutter = subprocess.Popen([sys.executable, "-c", CUT, str(file)], stdout=subprocess.PIPE, text=True)
         while fcntl.fcntl(mapped._file.descriptor, fcntl.F_GETLEASE) == fcntl.F_RDLCK:
@@ -160,7 +162,7 @@ def test_a_file_that_is_cut_while_it_is_scored(tmp_path, monkeypatch):
 def test_rows_are_not_copied(tmp_path, monkeypatch, workers, bad):
     """Batches are run where they lie in the file, with the predictions of single rows; NaN is found all the same."""
     monkeypatch.setattr(mapping, "_WINDOW_BYTES", 64 * 1024)
-    monkeypatch.setattr(mapping, "_WINDOW_ALIGNMENT", 4096)
+    monkeypatch.setattr(mapping, "_LARGE_PAGE_BYTES", 4096)
     monkeypatch.setattr("serving.scoring.formats.npy.CHUNK_BYTES", 50_000)
     monkeypatch.setattr("serving.scoring.formats.npy._FIRST_CHUNK_BYTES", 50_000)
     models = make_store(tmp_path / "store", quantization={"scheme": "int8"})

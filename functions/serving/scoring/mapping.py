@@ -19,36 +19,46 @@ import numpy as np
 if TYPE_CHECKING:
     from serving.scoring.files import OpenFile
 
-__all__ = ["MappedFile"]
+__all__ = ["MappedBytes"]
 
 _F_SETSIG = 10  # of fcntl.h; not in Python's module
 _MADV_POPULATE_READ = 22  # of Linux 5.14's mman.h, likewise
 _PAGE_BYTES = mmap.PAGESIZE
+_LARGE_PAGE_BYTES = 2 * 1024 * 1024  # to map these whole costs the least
 _WINDOW_BYTES = 8 * 1024 * 1024
-_WINDOW_ALIGNMENT = 2 * 1024 * 1024  # of the largest pages, which cost the least to map
 
 
-class MappedFile:
-    """A window on a file, which moves along as it is read; one thread's.
+class MappedBytes:
+    """The bytes [start, stop) of a file, for one thread that reads them in order.
 
-    Memory holds no more of the file than the window.
+    Memory holds no more of them than a window, which moves along.
+
+    Attributes:
+        address: where the file's first byte would be, if it were among them; 0 where nothing is mapped.
     """
 
-    def __init__(self, file: OpenFile) -> None:
-        """Take a lease on a file, if there is one to be had.
+    def __init__(self, file: OpenFile, start: int, stop: int) -> None:
+        """Take a lease on the file, if there is one to be had, and map the bytes.
 
         Args:
             file: opened for this alone; closed with it.
+            start: the first byte's place.
+            stop: the place behind the last one's.
 
         Raises:
             InputReplacedError: the file is another version.
         """
         self._file = file
-        self._window: mmap.mmap | None = None
-        self._address = self._begin = self._end = 0
-        self._is_leased = self._take_lease()
+        self._begin = start // _PAGE_BYTES * _PAGE_BYTES
+        self._end = _rounded_up(stop, _PAGE_BYTES)
+        self._kept = self._ready = self._begin  # in place is what lies between
+        self._map: mmap.mmap | None = None
+        self.address = 0
+        is_leased = self._take_lease()
         try:
             file.check()  # nobody writes to it from here on
+            if is_leased:
+                self._map_bytes()
         except BaseException:
             self.close()
             raise
@@ -60,7 +70,7 @@ class MappedFile:
         self.close()
 
     def find(self, start: int, size: int, beyond: int) -> int:
-        """Where some bytes of the file are, until the next call.
+        """Where some of the bytes are, until the next call.
 
         Args:
             start: the first one's place in the file.
@@ -70,19 +80,21 @@ class MappedFile:
         Returns:
             Their address; 0 where they must be read instead.
         """
-        if not self._is_leased:
+        if self._map is None:
             return 0
         if fcntl.fcntl(self._file.descriptor, fcntl.F_GETLEASE) != fcntl.F_RDLCK:
             self.close()  # somebody waits to write
             return 0
-        if (start < self._begin or start + size + beyond > self._end) and not self._move(start, size + beyond):
+        stop = start + size + beyond
+        if stop > self._ready and not self._move(start, stop):
             return 0
-        return self._address + start - self._begin
+        return self.address + start
 
     def close(self) -> None:
         """Give back the memory and the lease; safe to call twice."""
-        self._is_leased = False
-        self._drop_window()
+        if self._map is not None:
+            self._map.close()
+            self._map, self.address = None, 0
         self._file.close()
 
     def _take_lease(self) -> bool:
@@ -96,32 +108,36 @@ class MappedFile:
             return False
         return True
 
-    def _move(self, start: int, size: int) -> bool:
-        """Map what lies around some bytes; false where that cannot be."""
-        self._drop_window()
-        begin = start // _WINDOW_ALIGNMENT * _WINDOW_ALIGNMENT
-        length = min(max(_WINDOW_BYTES, start - begin + size), self._file.size - begin)
-        end = -(-(begin + length) // _PAGE_BYTES) * _PAGE_BYTES  # what is behind the end of the file is zero
-        if start + size > end:
-            return False
+    def _map_bytes(self) -> None:
+        length = min(self._end, self._file.size) - self._begin  # the system maps whole pages: zeros follow a file's end
+        if length <= 0:
+            return
         try:
-            window = mmap.mmap(self._file.descriptor, length, mmap.MAP_SHARED, mmap.PROT_READ, offset=begin)
-            self._window = window
-            window.madvise(mmap.MADV_SEQUENTIAL)
-            window.madvise(_MADV_POPULATE_READ)  # what cannot be read fails here, where it kills nobody
+            self._map = mmap.mmap(self._file.descriptor, length, mmap.MAP_SHARED, mmap.PROT_READ, offset=self._begin)
+            self._map.madvise(mmap.MADV_SEQUENTIAL)
         except OSError:
-            self._is_leased = False
-            self._drop_window()
+            return
+        address: int = np.frombuffer(self._map, np.uint8).__array_interface__["data"][0]
+        self.address = address - self._begin
+
+    def _move(self, start: int, stop: int) -> bool:
+        """Put what follows in place, and let go of what lies before; false where that cannot be."""
+        if self._map is None or stop > self._end:
             return False
-        self._address, self._begin, self._end = (
-            np.frombuffer(window, np.uint8).__array_interface__["data"][0],
-            begin,
-            end,
-        )
+        done = start // _LARGE_PAGE_BYTES * _LARGE_PAGE_BYTES
+        ready = min(_rounded_up(max(self._ready + _WINDOW_BYTES, stop), _LARGE_PAGE_BYTES), self._end)
+        try:
+            if done > self._kept:
+                self._map.madvise(mmap.MADV_DONTNEED, self._kept - self._begin, done - self._kept)
+                self._kept = done
+            # What cannot be read fails here, where it kills nobody.
+            self._map.madvise(_MADV_POPULATE_READ, self._ready - self._begin, ready - self._ready)
+        except OSError:
+            self.close()
+            return False
+        self._ready = ready
         return True
 
-    def _drop_window(self) -> None:
-        if self._window is not None:
-            self._window.close()
-            self._window = None
-        self._address = self._begin = self._end = 0
+
+def _rounded_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple

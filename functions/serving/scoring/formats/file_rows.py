@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from math import prod
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +11,13 @@ import numpy as np
 
 from serving.litert import ALIGNMENT, READ_BEYOND
 from serving.scoring.formats.values import NotFiniteError, bytes_of, first_non_finite, is_surely_finite
+from serving.scoring.mapping import MappedBytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from serving.scoring.files import OpenFile
     from serving.scoring.formats.base import Array
-    from serving.scoring.mapping import MappedFile
 
 __all__ = ["NOT_FINITE", "FileColumn", "FileRows", "Pace"]
 
@@ -62,6 +63,15 @@ class FileRows:
         self._row_shape = shape[1:]
         self._piece_rows = piece_rows
 
+    def mapped(self) -> MappedBytes:
+        """The rows where the system has them; see `MappedBytes`."""
+        return MappedBytes(self.file.again(), self.start, self.start + self.nbytes + READ_BEYOND)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all rows."""
+        return self.count * prod(self._row_shape) * self.dtype.itemsize
+
     def __iter__(self) -> Iterator[list[Array]]:
         """The rows as arrays, some at a time."""
         self.file.check()
@@ -74,31 +84,52 @@ class FileRows:
 
 
 class FileColumn:
-    """See `batching.Column`: bytes of a file where the system has them, or else read into the model's own place.
+    """See `batching.Column`: rows of a file where the system has them, or else read into the model's own place.
 
     They are looked at just before the model reads them, while they are in the core's cache.
     """
 
-    def __init__(self, rows: FileRows, mapped: MappedFile, *, is_checked: bool) -> None:
+    def __init__(self, rows: FileRows, mapped: MappedBytes, *, is_checked: bool) -> None:
         self._rows, self._mapped, self._is_checked = rows, mapped, is_checked
 
     def loader(self, target: memoryview, bind: Callable[[int], None] | None = None) -> Callable[[int], None]:
         """See `Column.loader`; what it returns raises NotFiniteError for rows that hold NaN or an infinity."""
-        size, base, dtype, is_checked = len(target), self._rows.start, self._rows.dtype, self._is_checked
-        read, find = self._rows.file.reader(target, base), self._mapped.find
-        as_bytes = ctypes.c_ubyte * size
+        copy = self._copier(target)
+        address = self._mapped.address
+        # The system maps whole pages: what is aligned in the file is aligned in memory.
+        if bind is None or not address or self._rows.start % ALIGNMENT:
+            return copy
+        find, base, size, is_checked = self._mapped.find, self._rows.start, len(target), self._is_checked
+        all_bytes = (ctypes.c_ubyte * self._rows.nbytes).from_address(address + base)
+        values = np.frombuffer(memoryview(all_bytes), self._rows.dtype)
+        itemsize, count = values.itemsize, size // values.itemsize
 
         def load(offset: int) -> None:
-            # The system maps whole pages: what is aligned in the file is aligned in memory.
-            is_bindable = bind is not None and (base + offset) % ALIGNMENT == 0
-            address = find(base + offset, size, READ_BEYOND) if is_bindable else 0
-            if not address:
-                read(offset)
+            place = 0 if offset % ALIGNMENT else find(base + offset, size, READ_BEYOND)
+            if not place:
+                bind(0)
+                copy(offset)
+                return
             if is_checked:
-                values = np.frombuffer(memoryview(as_bytes.from_address(address)) if address else target, dtype)
-                if not is_surely_finite(values) and first_non_finite(values) is not None:
-                    raise NotFiniteError(NOT_FINITE)
-            if bind is not None:
-                bind(address)
+                first = offset // itemsize
+                _check(values[first : first + count])
+            bind(place)
 
         return load
+
+    def _copier(self, target: memoryview) -> Callable[[int], None]:
+        read = self._rows.file.reader(target, self._rows.start)
+        if not self._is_checked:
+            return read
+        values = np.frombuffer(target, self._rows.dtype)
+
+        def load(offset: int) -> None:
+            read(offset)
+            _check(values)
+
+        return load
+
+
+def _check(values: Array) -> None:
+    if not is_surely_finite(values) and first_non_finite(values) is not None:
+        raise NotFiniteError(NOT_FINITE)

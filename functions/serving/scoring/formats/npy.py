@@ -23,7 +23,6 @@ from serving.scoring.formats.values import (
     first_non_finite,
     to_model,
 )
-from serving.scoring.mapping import MappedFile
 from serving.scoring.source import blocks, inflate, skip
 from serving.scoring.storage import objects_for
 
@@ -181,7 +180,7 @@ class ArrayDecoder:
         if isinstance(payload, FileRows) and payload.straight and payload.dtype == self._inputs[0].dtype.name:
             is_checked = self._inputs[0].finite and payload.dtype.kind == "f"
             started = perf_counter()
-            with MappedFile(payload.file.again()) as mapped:
+            with payload.mapped() as mapped:
                 yield payload.count, [FileColumn(payload, mapped, is_checked=is_checked)]
             payload.pace.note(payload.count, perf_counter() - started)
             rows.ids = range(chunk.first, chunk.first + payload.count)
