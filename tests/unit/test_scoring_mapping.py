@@ -62,7 +62,7 @@ def bytes_at(address: int, size: int) -> bytes:
 
 @pytest.mark.usefixtures("_leases")
 def test_bytes_are_where_they_are_said_to_be(monkeypatch, file):
-    """Through a window that moves on, and one that is too small, the bytes are the file's; there are none beyond the end."""
+    """Through a window that moves on, and one that is too small, the bytes are those of the file, with none beyond."""
     monkeypatch.setattr(mapping, "_WINDOW_BYTES", 8192)
     monkeypatch.setattr(mapping, "_LARGE_PAGE_BYTES", 4096)
     data = file.read_bytes()
