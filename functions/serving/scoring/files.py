@@ -80,11 +80,11 @@ class OpenFile:
         """The same version, opened once more; raises what opening does."""
         return OpenFile(self._info)
 
-    def expect(self, start: int, stop: int) -> None:
-        """Tell the system that the bytes [start, stop) will be read, in order."""
+    def expect(self, start: int, size: int) -> None:
+        """Tell the system that some bytes will be read soon: it fetches them meanwhile."""
         advise = getattr(os, "posix_fadvise", None)
         if advise is not None:  # else it is macOS
-            advise(self._descriptor, start, stop - start, os.POSIX_FADV_SEQUENTIAL)
+            advise(self._descriptor, start, size, os.POSIX_FADV_WILLNEED)
 
     def read(self, start: int, stop: int) -> bytes:
         """The bytes [start, stop), as far as there are any.

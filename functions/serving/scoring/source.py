@@ -60,12 +60,14 @@ def blocks(info: ObjectInfo, start: int, stop: int, block_bytes: int = BLOCK_BYT
 
 
 def _file_blocks(info: ObjectInfo, start: int, stop: int, block_bytes: int) -> Iterator[bytes]:
-    """A local file's: the system reads ahead by itself, where threads would only take turns with their reader."""
+    """A local file's: the system fetches what is ahead, where threads would only take turns with their reader."""
     if start >= stop:
         return
+    ahead = _AHEAD * block_bytes
     with OpenFile(info) as file:
-        file.expect(start, stop)
+        file.expect(start, ahead)
         for first in range(start, stop, block_bytes):
+            file.expect(first + ahead, block_bytes)
             data = file.read(first, min(first + block_bytes, stop))
             file.check()
             yield data

@@ -25,6 +25,7 @@ _WIDE: dict[str, tuple[np.dtype[Any], Literal["d", "i"]]] = {
     "float": (np.dtype(np.float64), "d"),
     "int": (np.dtype(np.int64), "i"),
 }
+_MAX_TEXT_BYTES = 4 * 1024 * 1024  # the parser takes thirteen times the memory, and keeps it
 _NUMBERS_AND_SPACE = b"0123456789+-.eE \t\r"
 _ERRORS = (ValueError, TypeError, RuntimeError)  # the parser's: of syntax, of kinds of values, of depth and size
 
@@ -121,7 +122,9 @@ class JsonNumbers:
         return values
 
     def _has_brackets(self, text: bytes, count: int) -> bool:
-        """Whether the opening brackets are those of so many values of the input's shape, and of nothing else."""
+        """Whether a text is not too long, and its brackets those of so many values of the input's shape and no more."""
+        if len(text) > _MAX_TEXT_BYTES:
+            return False
         if len(self._shape) > 1:
             skeleton = text.translate(None, _NUMBERS_AND_SPACE)
             return (
