@@ -36,8 +36,14 @@ def input_format_of(url: str) -> str:
     return next((format_name for ending, format_name in _ENDINGS.items() if name.endswith(ending)), "")
 
 
-def open_reader(job: Job, info: ObjectInfo, model: Model) -> Reader:
+def open_reader(job: Job, info: ObjectInfo, model: Model, *, workers: int = 1) -> Reader:
     """The reader of a job's input.
+
+    Args:
+        job: which.
+        info: the version of its input that is meant.
+        model: what the rows are for.
+        workers: threads or processes that the chunks are for.
 
     Raises:
         UnreadableInputError: of no known format.
@@ -55,7 +61,7 @@ def open_reader(job: Job, info: ObjectInfo, model: Model) -> Reader:
     if name == "npy":
         from serving.scoring.formats.npy import NpyReader
 
-        return NpyReader(job, info, model)
+        return NpyReader(job, info, model, workers)
     if name == "npz":
         from serving.scoring.formats.npz import NpzReader
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from math import prod
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -42,6 +44,7 @@ class Pace:
             self.rows = min(2 * rows, self._largest)
 
 
+@dataclass
 class FileRows:
     """A chunk of a local file's rows.
 
@@ -49,35 +52,50 @@ class FileRows:
         file: which.
         start: the first row's place in it.
         dtype: of the values.
-        count: number of rows.
-        straight: whether they may go from the file to the model unseen, if they need no conversion.
+        shape: number of rows, and shape of one.
+        piece_rows: rows that are read at a time, where they are not read by the batch.
         pace: to be told how long they took.
+        may_map: whether one thread alone is at work. Several that map and unmap stand in each other's way, which takes
+            them more time than copies.
+        straight: whether they may go from the file to the model unseen, if they need no conversion.
     """
 
-    def __init__(
-        self, file: OpenFile, start: int, dtype: np.dtype[Any], shape: tuple[int, ...], piece_rows: int, pace: Pace
-    ) -> None:
-        self.file, self.start, self.dtype, self.count = file, start, dtype, shape[0]
-        self.pace = pace
-        self.straight = True
-        self._row_shape = shape[1:]
-        self._piece_rows = piece_rows
+    file: OpenFile
+    start: int
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    piece_rows: int
+    pace: Pace
+    may_map: bool
+    straight: bool = True
 
-    def mapped(self) -> MappedBytes:
-        """The rows where the system has them; see `MappedBytes`."""
-        return MappedBytes(self.file.again(), self.start, self.start + self.nbytes + READ_BEYOND)
+    def mapped(self) -> AbstractContextManager[MappedBytes | None]:
+        """The rows where the system has them, if it may be.
+
+        Raises:
+            InputReplacedError: the file is another version.
+        """
+        if self.may_map:
+            return MappedBytes(self.file.again(), self.start, self.start + self.nbytes + READ_BEYOND)
+        self.file.check()
+        return nullcontext()
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        return self.shape[0]
 
     @property
     def nbytes(self) -> int:
         """Bytes of all rows."""
-        return self.count * prod(self._row_shape) * self.dtype.itemsize
+        return prod(self.shape) * self.dtype.itemsize
 
     def __iter__(self) -> Iterator[list[Array]]:
         """The rows as arrays, some at a time."""
         self.file.check()
         started = perf_counter()
-        for first in range(0, self.count, self._piece_rows):
-            rows = np.empty((min(self._piece_rows, self.count - first), *self._row_shape), self.dtype)
+        for first in range(0, self.count, self.piece_rows):
+            rows = np.empty((min(self.piece_rows, self.count - first), *self.shape[1:]), self.dtype)
             self.file.reader(bytes_of(rows), self.start)(first * rows[0].nbytes)
             yield [rows]
         self.pace.note(self.count, perf_counter() - started)
@@ -89,18 +107,18 @@ class FileColumn:
     They are looked at just before the model reads them, while they are in the core's cache.
     """
 
-    def __init__(self, rows: FileRows, mapped: MappedBytes, *, is_checked: bool) -> None:
+    def __init__(self, rows: FileRows, mapped: MappedBytes | None, *, is_checked: bool) -> None:
         self._rows, self._mapped, self._is_checked = rows, mapped, is_checked
 
     def loader(self, target: memoryview, bind: Callable[[int], None] | None = None) -> Callable[[int], None]:
         """See `Column.loader`; what it returns raises NotFiniteError for rows that hold NaN or an infinity."""
         copy = self._copier(target)
-        address = self._mapped.address
+        mapped, base = self._mapped, self._rows.start
         # The system maps whole pages: what is aligned in the file is aligned in memory.
-        if bind is None or not address or self._rows.start % ALIGNMENT:
+        if bind is None or mapped is None or not mapped.address or base % ALIGNMENT:
             return copy
-        find, base, size, is_checked = self._mapped.find, self._rows.start, len(target), self._is_checked
-        all_bytes = (ctypes.c_ubyte * self._rows.nbytes).from_address(address + base)
+        find, size, is_checked = mapped.find, len(target), self._is_checked
+        all_bytes = (ctypes.c_ubyte * self._rows.nbytes).from_address(mapped.address + base)
         values = np.frombuffer(memoryview(all_bytes), self._rows.dtype)
         itemsize, count = values.itemsize, size // values.itemsize
 

@@ -77,12 +77,13 @@ def rows_per_chunk(bytes_per_row: int, batch_rows: int, chunk_bytes: int) -> int
 class NpyReader:
     """See `base.Reader`."""
 
-    def __init__(self, job: Job, info: ObjectInfo, model: Model) -> None:
+    def __init__(self, job: Job, info: ObjectInfo, model: Model, workers: int) -> None:
         if len(model.inputs) != 1:
             names = ", ".join(spec.name for spec in model.inputs)
             raise SchemaError(f"the model has the inputs {names}: send a .npz with an array for each")
         self._info = info
         self._gzip = job.input.lower().endswith(".gz")
+        self._workers = workers
         self._in_place = info.url.startswith("file:") and not self._gzip
         self._file: OpenFile | None = None
         shape, self._dtype, self._header_bytes = parse_header(self._head())
@@ -123,7 +124,7 @@ class NpyReader:
     def _payloads(self, row: int) -> Iterator[tuple[int, Any]]:
         """Chunks from a row on: of a local file, where they are; of anything else, what they are."""
         if self._in_place:
-            self._file = OpenFile(self._info)
+            self._file = file = OpenFile(self._info)
             largest = min(max(CHUNK_BYTES, self._info.size // _CHUNKS_OF_A_FILE), _MAX_CHUNK_BYTES)
             pace = Pace(
                 rows_per_chunk(self._row_bytes, self._batch_rows, min(_FIRST_CHUNK_BYTES, largest)),
@@ -132,7 +133,8 @@ class NpyReader:
             while row < self._last:
                 count = min(pace.rows, self._last - row)
                 start = self._header_bytes + row * self._row_bytes
-                yield count, FileRows(self._file, start, self._dtype, (count, *self._shape), self._piece_rows, pace)
+                shape = (count, *self._shape)
+                yield count, FileRows(file, start, self._dtype, shape, self._piece_rows, pace, self._workers == 1)
                 row += count
             return
         for data in self._data(row):
