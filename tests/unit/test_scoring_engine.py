@@ -42,10 +42,16 @@ def job_of(path, output, **options) -> Job:
     return Job(path.as_uri(), output.as_uri(), model="tiny_int8", output_format=output.suffix[1:], **options)
 
 
-@pytest.mark.parametrize("processes", [False, True])
+@pytest.mark.parametrize(
+    ("processes", "shared_bytes"), [(False, 0), (True, 10_000), (True, 3000), (True, 100)], ids=str
+)
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.npy"])
-def test_workers_keep_the_order(models, tmp_path, monkeypatch, processes, name):
-    """Several workers, threads or processes, give the bytes that one gives, bad rows included."""
+def test_workers_keep_the_order(models, tmp_path, monkeypatch, processes, shared_bytes, name):
+    """Several workers, threads or processes, give the bytes that one gives, bad rows included.
+
+    Whether chunks are small enough for the memory that processes share, or must be sent, makes no difference.
+    """
+    monkeypatch.setattr(workers, "_SHARED_BYTES", shared_bytes)
     monkeypatch.setattr("serving.scoring.formats.text.CHUNK_BYTES", 3000)
     monkeypatch.setattr("serving.scoring.formats.npy.CHUNK_BYTES", 1000)
     monkeypatch.setattr(engine, "_MIN_BYTES_FOR_PROCESSES", 0 if processes else 10**9)
