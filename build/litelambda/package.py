@@ -51,6 +51,7 @@ TASK_ROOT = "/var/task"  # where Lambda puts the bundle: the path that traceback
 _OBSTORE = "obstore/_obstore.abi3.so"
 _SCORING = FUNCTIONS / "serving" / "scoring"  # the batch handler's alone, whose package has more in it
 _SCORE_BUDGET_BYTES = 50_000_000  # what Lambda takes without a bucket
+_NOT_RUN = {".pyi", ".pyx", ".pxd", ".c", ".cpp", ".h", ".a"}  # what a wheel has for type checkers and compilers
 _NOT_SHIPPED = ("tests", "_pyinstaller", "f2py", "include", "__pycache__")  # folders of the batch handler's wheels
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment that a zip can name
 _EPOCH_SECONDS = 315_619_200  # a day later, UTC: `sam deploy` zips the folder in local time, which must not be 1979
@@ -164,7 +165,7 @@ def _assemble(arch: Architecture, bundle: Path, wheels: Path, function: Function
 
 
 def _add_scoring_wheels(arch: Architecture, bundle: Path, wheels: Path) -> None:
-    """Copy what the batch handler imports from PyPI, without tests and type stubs."""
+    """Copy what the batch handler imports from PyPI, without tests, type stubs and sources of compiled modules."""
     _unpack_wheels(ARCHITECTURES[arch], wheels, "scoring.txt")
     for source in _files(wheels):
         place = source.relative_to(wheels)
@@ -172,7 +173,7 @@ def _add_scoring_wheels(arch: Architecture, bundle: Path, wheels: Path) -> None:
             if "licenses" in place.parts:
                 name = place.parts[0].partition("-")[0]
                 _copy(source, bundle / "licenses" / name / "-".join(place.parts[place.parts.index("licenses") + 1 :]))
-        elif place.parts[0] != "bin" and source.suffix not in {".pyi", ".a"} and not {*place.parts} & {*_NOT_SHIPPED}:
+        elif place.parts[0] != "bin" and source.suffix not in _NOT_RUN and not {*place.parts} & {*_NOT_SHIPPED}:
             _copy(source, bundle / place)
 
 

@@ -18,9 +18,11 @@ def test_contents(arch, tmp_path):
     engine = {path.relative_to(FUNCTIONS).as_posix() for path in (FUNCTIONS / "serving" / "scoring").rglob("*.py")}
     assert {"score.py", "lib/libLiteRt.so", *engine} <= names
     assert "predict.py" not in names
-    for module in ("numpy", "orjson", "PIL", "aws_lambda_powertools"):
+    for module in ("numpy", "orjson", "simdjson", "PIL", "aws_lambda_powertools"):
         assert f"{module}/__init__.py" in names
-    assert not [name for name in names if "/tests/" in name or name.endswith(".pyi") or name.startswith("boto")]
+    assert not [
+        name for name in names if "/tests/" in name or name.endswith((".pyi", ".cpp", ".h")) or name.startswith("boto")
+    ]
     assert result.size_bytes < 50_000_000
     libraries = [name for name in names if ".cpython-313" in name and name.endswith(".so")]
     machine = {"x86_64": "x86_64", "arm64": "aarch64"}[arch]
