@@ -82,7 +82,7 @@ def test_what_is_read_beyond_is_memory_too(tmp_path, size, found):
     """Rows at the end of a file whose last page has no room behind them are not handed out."""
     path = tmp_path / "data"
     path.write_bytes(bytes(range(256)) * 32)
-    with MappedBytes(opened(path), 0, 8192) as mapped:
+    with MappedBytes(opened(path), 0, 4096 + size + 128) as mapped:
         address = mapped.find(4096, size, 128)
         assert bool(address) is found
         if found:

@@ -50,7 +50,7 @@ class MappedBytes:
         """
         self._file = file
         self._begin = start // _PAGE_BYTES * _PAGE_BYTES
-        self._end = _rounded_up(stop, _PAGE_BYTES)
+        self._end = _rounded_up(min(stop, file.size), _PAGE_BYTES)  # zeros follow the end of a file, up to its page's
         self._kept = self._ready = self._begin  # in place is what lies between
         self._map: mmap.mmap | None = None
         self.address = 0
@@ -109,7 +109,7 @@ class MappedBytes:
         return True
 
     def _map_bytes(self) -> None:
-        length = min(self._end, self._file.size) - self._begin  # the system maps whole pages: zeros follow a file's end
+        length = min(self._end, self._file.size) - self._begin
         if length <= 0:
             return
         try:
