@@ -18,6 +18,7 @@ from serving.litert import SignatureRunner
 from serving.scoring import engine, mapping
 from serving.scoring.errors import InputReplacedError
 from serving.scoring.files import FileObjects, OpenFile
+from serving.scoring.formats import file_rows
 from serving.scoring.job import Job
 from serving.scoring.mapping import MappedBytes
 
@@ -138,6 +139,7 @@ def test_who_cuts_the_file_waits_until_it_is_let_go(file):
 @pytest.mark.usefixtures("_leases")
 def test_a_file_that_is_cut_while_it_is_scored(tmp_path, monkeypatch):
     """The job ends with a clear error; nothing was written, and nobody is killed."""
+    monkeypatch.setattr(file_rows, "_LEAST_MAPPED_BYTES", 0)
     models = make_store(tmp_path / "store", batching={"dynamic": True, "verified_sizes": [1, 8]})
     path, output = tmp_path / "rows.npy", tmp_path / "out.npy"
     np.save(path, make_rows(20_000))
@@ -165,6 +167,7 @@ def test_rows_are_not_copied(tmp_path, monkeypatch, workers, bad):
     monkeypatch.setattr(mapping, "_LARGE_PAGE_BYTES", 4096)
     monkeypatch.setattr("serving.scoring.formats.npy.CHUNK_BYTES", 50_000)
     monkeypatch.setattr("serving.scoring.formats.npy._FIRST_CHUNK_BYTES", 50_000)
+    monkeypatch.setattr(file_rows, "_LEAST_MAPPED_BYTES", 0)
     models = make_store(tmp_path / "store", quantization={"scheme": "int8"})
     rows = make_rows(20_000)
     if bad is not None:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Outcome", "run_job"]
 
-_MIN_BYTES_FOR_PROCESSES = 64 * 1024 * 1024  # below, starting a process costs more than it saves
+_MIN_BYTES_FOR_PROCESSES = 16 * 1024 * 1024  # below, starting a process costs more than it saves
 _MARGIN_SHARE, _MAX_MARGIN_S = 0.15, 20.0
 _SURELY_TOO_MANY = 10_000
 

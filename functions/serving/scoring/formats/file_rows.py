@@ -25,6 +25,7 @@ __all__ = ["NOT_FINITE", "FileColumn", "FileRows", "Pace"]
 
 NOT_FINITE = "holds NaN or an infinity, which a quantized model cannot represent"
 _CHUNK_SECONDS = 0.5
+_LEAST_MAPPED_BYTES = 128 * 1024  # of a batch: to copy less takes no more time than to tell the runtime where it is
 
 
 class Pace:
@@ -115,9 +116,10 @@ class FileColumn:
         copy = self._copier(target)
         mapped, base = self._mapped, self._rows.start
         # The system maps whole pages: what is aligned in the file is aligned in memory.
-        if bind is None or mapped is None or not mapped.address or base % ALIGNMENT:
+        size, is_checked = len(target), self._is_checked
+        if bind is None or size < _LEAST_MAPPED_BYTES or mapped is None or not mapped.address or base % ALIGNMENT:
             return copy
-        find, size, is_checked = mapped.find, len(target), self._is_checked
+        find = mapped.find
         all_bytes = (ctypes.c_ubyte * self._rows.nbytes).from_address(mapped.address + base)
         values = np.frombuffer(memoryview(all_bytes), self._rows.dtype)
         itemsize, count = values.itemsize, size // values.itemsize

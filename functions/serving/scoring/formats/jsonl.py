@@ -34,6 +34,7 @@ __all__ = ["JsonlDecoder", "JsonlReader", "JsonlWriter", "labels_of", "row_texts
 
 _SPACE = 0x20
 _NOTHING: dict[str, Any] = {}
+_LONG_LINE_BYTES = 1500  # of an object, below which making Python objects is faster than asking for each member
 _TOGETHER_BYTES = 64 * 1024  # of text that is parsed at once: it stays in a core's cache
 
 
@@ -67,7 +68,9 @@ class JsonlDecoder:
 
     def decode(self, chunk: Chunk) -> Rows:
         """See `Decoder.decode`."""
-        rows = self._decode(chunk, self._numbers) if self._numbers is not None else None
+        rows = None
+        if self._numbers is not None and (chunk.payload.startswith(b"[") or _are_long_lines(chunk.payload)):
+            rows = self._decode(chunk, self._numbers)
         return rows or cast("Rows", self._decode(chunk, None))
 
     def _decode(self, chunk: Chunk, numbers: JsonNumbers | None) -> Rows | None:
@@ -79,16 +82,15 @@ class JsonlDecoder:
         spans = list(line_spans(data))
         step = max(_TOGETHER_BYTES * len(spans) // (len(data) + 1), 1)
         for index in range(0, len(spans), step):
-            some = spans[index : index + step]
+            some, first = spans[index : index + step], chunk.first + index
             begin, end = some[0][0], some[-1][1]
             values = None
             if numbers is not None and data.startswith(b"[", begin):
                 values = numbers.read_lines(data[begin:end], len(some))
-            if values is not None:
-                found.add(range(chunk.first + index, chunk.first + index + len(some)), [values])
-                continue
-            for number, (start, stop) in enumerate(some, chunk.first + index):
-                self._decode_line(data[start:stop], number, numbers, found)
+            if values is None:
+                self._decode_lines(data, some, first, numbers, found)
+            else:
+                found.add_rows(range(first, first + len(some)), values)
         columns = []
         for pieces in found.columns:
             joined = b"".join(pieces)
@@ -96,79 +98,99 @@ class JsonlDecoder:
             if column is None:
                 return None
             columns.append(BytesColumn(column))
-        return Rows([(len(found.ids), columns)], found.ids, found.extras, found.bad)
+        extras = found.extras if any(found.extras) else None
+        return Rows([(len(found.ids), columns)], found.ids, extras, found.bad)
 
-    def _decode_line(self, line: bytes, number: int, numbers: JsonNumbers | None, found: _Found) -> None:
-        if not line or (line[0] <= _SPACE and line.isspace()):
-            return
-        read = numbers.read(line) if numbers is not None else None
-        values: Sequence[Buffer]
-        if read is not None:
-            values, extra = [read[0]], read[1]
-        else:
+    def _decode_lines(
+        self, data: bytes, spans: list[tuple[int, int]], first: int, numbers: JsonNumbers | None, found: _Found
+    ) -> None:
+        """Decode lines one by one; see `_decode`."""
+        begin, end = spans[0][0], spans[-1][1]
+        booleans = data.find(b"true", begin, end) >= 0 or data.find(b"false", begin, end) >= 0
+        for number, (start, stop) in enumerate(spans, first):
+            line = data[start:stop]
+            if not line or (line[0] <= _SPACE and line.isspace()):
+                continue
             try:
-                packed, extra = self._pack_line(line)
+                values, extra = self._decode_line(line, numbers, may_hold_booleans=booleans)
             except orjson.JSONDecodeError as error:
                 found.add_bad(number, f"not JSON: {error}")
-                return
             except TensorError as error:
                 found.add_bad(number, str(error))
-                return
-            values = packed if numbers is None else [numbers.widen(each) for each in packed]
-        if extra and self._wanted is not None:
-            extra = {name: extra[name] for name in extra if name in self._wanted}
-        found.add((number,), values, extra)
+            else:
+                found.add(number, values, extra)
 
-    def _pack_line(self, line: bytes) -> tuple[list[bytes], dict[str, Any]]:
-        """The bytes of each input, and what is none.
+    def _decode_line(
+        self, line: bytes, numbers: JsonNumbers | None, *, may_hold_booleans: bool
+    ) -> tuple[Sequence[Buffer], dict[str, Any]]:
+        """The bytes of each input, in the type that `numbers` reads if given, and what passes through.
 
         Raises:
             JSONDecodeError: the line is not JSON.
             TensorError: it is not what the model takes.
         """
+        values: Sequence[Buffer]
+        read = numbers.read(line) if numbers is not None else None
+        if read is not None:
+            values, extra = [read[0]], read[1]
+        else:
+            packed, extra = self._pack_line(line, may_hold_booleans=may_hold_booleans)
+            values = packed if numbers is None else [numbers.widen(each) for each in packed]
+        if extra and self._wanted is not None:
+            extra = {name: extra[name] for name in extra if name in self._wanted}
+        return values, extra
+
+    def _pack_line(self, line: bytes, *, may_hold_booleans: bool) -> tuple[list[bytes], dict[str, Any]]:
         value = orjson.loads(line)
-        may_hold = b"true" in line or b"false" in line
         packers = self._packers
+        if may_hold_booleans:
+            may_hold_booleans = b"true" in line or b"false" in line
         if type(value) is not dict:
             if len(packers) > 1:
                 raise TensorError(
                     f"the model has several inputs: every line must be an object with {', '.join(packers)}"
                 )
-            return [packer.pack(value, may_hold_booleans=may_hold) for packer in packers.values()], {}
+            return [packer.pack(value, may_hold_booleans=may_hold_booleans) for packer in packers.values()], {}
         missing = packers.keys() - value.keys()
         if missing:
             raise TensorError(f"missing input {', '.join(sorted(missing))}: expected {', '.join(packers)}")
-        packed = [packer.pack(value.pop(name), may_hold_booleans=may_hold) for name, packer in packers.items()]
+        packed = [packer.pack(value.pop(name), may_hold_booleans=may_hold_booleans) for name, packer in packers.items()]
         return packed, value
+
+
+def _are_long_lines(data: bytes) -> bool:
+    end = data.find(b"\n")
+    return (len(data) if end < 0 else end) >= _LONG_LINE_BYTES
 
 
 class _Found:
     """What a chunk's lines hold, as far as they were decoded.
 
     Attributes:
-        columns: the bytes of the good rows, some at a time, for each input.
+        columns: the bytes of the good rows, one row's or several rows' at a time, for each input.
         ids: numbers of the good rows' lines.
+        extras: of the good rows, what passes through.
         bad: the others.
     """
 
     def __init__(self, num_inputs: int) -> None:
         self.columns: list[list[Buffer]] = [[] for _input in range(num_inputs)]
         self.ids: list[int] = []
+        self.extras: list[dict[str, Any]] = []
         self.bad: list[BadRow] = []
-        self._extras: dict[int, dict[str, Any]] = {}
 
-    @property
-    def extras(self) -> list[dict[str, Any]] | None:
-        """What passes through, of each good row; None where nothing does."""
-        return [self._extras.get(number, _NOTHING) for number in self.ids] if self._extras else None
-
-    def add(self, numbers: Sequence[int], values: Sequence[Buffer], extra: dict[str, Any] = _NOTHING) -> None:
-        """Good rows: their lines' numbers, their bytes for each input, and what passes through with all of them."""
+    def add(self, number: int, values: Sequence[Buffer], extra: dict[str, Any]) -> None:
+        """A good row: its line's number, its bytes for each input, and what passes through."""
         for column, value in zip(self.columns, values, strict=True):
             column.append(value)
+        self.ids.append(number)
+        self.extras.append(extra)
+
+    def add_rows(self, numbers: range, values: Buffer) -> None:
+        """Good rows of the only input, with which nothing passes through."""
+        self.columns[0].append(values)
         self.ids.extend(numbers)
-        if extra:
-            self._extras.update(dict.fromkeys(numbers, extra))
+        self.extras.extend([_NOTHING] * len(numbers))
 
     def add_bad(self, number: int, reason: str) -> None:
         """A bad row: its line's number, and what is wrong with it."""
