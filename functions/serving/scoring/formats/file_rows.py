@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from serving.scoring.files import OpenFile
     from serving.scoring.formats.base import Array
 
-__all__ = ["NOT_FINITE", "FileColumn", "FileRows", "Pace"]
+__all__ = ["NOT_FINITE", "FileColumn", "FileRows", "Pace", "pays_to_map"]
 
 NOT_FINITE = "holds NaN or an infinity, which a quantized model cannot represent"
 _CHUNK_SECONDS = 0.5
@@ -56,8 +56,7 @@ class FileRows:
         shape: number of rows, and shape of one.
         piece_rows: rows that are read at a time, where they are not read by the batch.
         pace: to be told how long they took.
-        may_map: whether one thread alone is at work. Several that map and unmap stand in each other's way, which takes
-            them more time than copies.
+        may_map: whether they may be mapped; see `pays_to_map`.
         straight: whether they may go from the file to the model unseen, if they need no conversion.
     """
 
@@ -100,6 +99,11 @@ class FileRows:
             self.file.reader(bytes_of(rows), self.start)(first * rows[0].nbytes)
             yield [rows]
         self.pace.note(self.count, perf_counter() - started)
+
+
+def pays_to_map(batch_bytes: int, workers: int) -> bool:
+    """Whether mapping a file saves time: not for small batches, nor for threads, which get in each other's way."""
+    return batch_bytes >= _LEAST_MAPPED_BYTES and workers == 1
 
 
 class FileColumn:

@@ -16,7 +16,7 @@ from serving.scoring.batching import BytesColumn, row_shape
 from serving.scoring.errors import JobError, SchemaError, UnreadableInputError
 from serving.scoring.files import OpenFile
 from serving.scoring.formats.base import BadRow, Chunk, Model, Rows
-from serving.scoring.formats.file_rows import NOT_FINITE, FileColumn, FileRows, Pace
+from serving.scoring.formats.file_rows import NOT_FINITE, FileColumn, FileRows, Pace, pays_to_map
 from serving.scoring.formats.values import (
     bytes_of,
     check_row_shape,
@@ -83,7 +83,6 @@ class NpyReader:
             raise SchemaError(f"the model has the inputs {names}: send a .npz with an array for each")
         self._info = info
         self._gzip = job.input.lower().endswith(".gz")
-        self._workers = workers
         self._in_place = info.url.startswith("file:") and not self._gzip
         self._file: OpenFile | None = None
         shape, self._dtype, self._header_bytes = parse_header(self._head())
@@ -97,6 +96,7 @@ class NpyReader:
         if not self._gzip and info.size < self._header_bytes + shape[0] * self._row_bytes:
             raise UnreadableInputError(f"the header promises {shape[0]} rows, the file is too short for them")
         self._batch_rows = model.batch_rows
+        self._may_map = pays_to_map(self._batch_rows * self._row_bytes, workers)
         self._chunk_rows = rows_per_chunk(self._row_bytes, model.batch_rows, CHUNK_BYTES)
         self._piece_rows = rows_per_chunk(self._row_bytes, model.batch_rows, PIECE_BYTES)
         self.total_bytes = max(self._last - self._first, 0) * self._row_bytes
@@ -134,7 +134,7 @@ class NpyReader:
                 count = min(pace.rows, self._last - row)
                 start = self._header_bytes + row * self._row_bytes
                 shape = (count, *self._shape)
-                yield count, FileRows(file, start, self._dtype, shape, self._piece_rows, pace, self._workers == 1)
+                yield count, FileRows(file, start, self._dtype, shape, self._piece_rows, pace, self._may_map)
                 row += count
             return
         for data in self._data(row):
