@@ -16,6 +16,8 @@ from serving.scoring.formats.text import BYTE_ORDER_MARK
 from serving.scoring.formats.values import bytes_of, is_surely_finite
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from serving.tensor import TensorSpec
 
 __all__ = ["JsonNumbers"]
@@ -26,6 +28,7 @@ _WIDE: dict[str, tuple[np.dtype[Any], Literal["d", "i"]]] = {
     "int": (np.dtype(np.int64), "i"),
 }
 _MAX_TEXT_BYTES = 4 * 1024 * 1024  # the parser takes thirteen times the memory, and keeps it
+_OPENING, _COMMA, _CLOSING = b"[,]"
 _NUMBERS_AND_SPACE = b"0123456789+-.eE \t\r"
 _ERRORS = (ValueError, TypeError, RuntimeError)  # the parser's: of syntax, of kinds of values, of depth and size
 
@@ -48,6 +51,7 @@ class JsonNumbers:
         self._brackets = _skeleton(self._shape)
         self._num_brackets = self._brackets.count(b"[")
         self._parser = simdjson.Parser()
+        self._text = bytearray()
 
     @staticmethod
     def can_read(spec: TensorSpec) -> bool:
@@ -63,7 +67,9 @@ class JsonNumbers:
         Returns:
             None where it is anything but valid JSON of the right shape.
         """
-        if not self._has_brackets(line, 1) or line.startswith(BYTE_ORDER_MARK):  # that, the parser would skip
+        if not self._has_brackets(line, 0, len(line), 1) or line.startswith(
+            BYTE_ORDER_MARK
+        ):  # that, the parser would skip
             return None
         try:
             value = self._parser.parse(line)
@@ -73,22 +79,36 @@ class JsonNumbers:
         except _ERRORS:
             return None
 
-    def read_lines(self, lines: bytes, count: int) -> memoryview | None:
+    def read_lines(self, data: bytes, spans: Sequence[tuple[int, int]]) -> memoryview | None:
         """The values of several rows, each an array on a line of its own; None where they are anything else.
 
         Args:
-            lines: the rows' text, without the last newline.
-            count: number of lines.
+            data: text that holds the rows.
+            spans: where each line starts and ends, its newline left out; one after the other.
         """
-        if not self._has_brackets(lines, count):
+        begin, end = spans[0][0], spans[-1][1]
+        if not self._has_brackets(data, begin, end, len(spans)):
             return None
         try:
-            rows = self._parser.parse(b"".join((b"[", lines.replace(b"\n", b","), b"]")))
-            if not isinstance(rows, simdjson.Array) or len(rows) != count or not all(map(self._is_row, rows)):
+            rows = self._parser.parse(self._as_array(data, spans))
+            if not isinstance(rows, simdjson.Array) or len(rows) != len(spans) or not all(map(self._is_row, rows)):
                 return None
-            return self._values(rows, count)
+            return self._values(rows, len(spans))
         except _ERRORS:
             return None
+
+    def _as_array(self, data: bytes, spans: Sequence[tuple[int, int]]) -> memoryview:
+        """Lines as the elements of one array, in memory that is used again: commas for newlines, brackets around."""
+        begin, end = spans[0][0], spans[-1][1]
+        size = end - begin + 2
+        if len(self._text) < size:
+            self._text = bytearray(size)
+        text = memoryview(self._text)[:size]
+        text[1:-1] = memoryview(data)[begin:end]
+        text[0], text[-1] = _OPENING, _CLOSING
+        for _start, stop in spans[:-1]:
+            text[stop - begin + 1] = _COMMA
+        return text
 
     def widen(self, row: bytes) -> memoryview:
         """A row in the model's type as `read` gives it."""
@@ -121,21 +141,20 @@ class JsonNumbers:
             raise ValueError(f"{values.nbytes} bytes of values instead of {count * self._row_bytes}")
         return values
 
-    def _has_brackets(self, text: bytes, count: int) -> bool:
+    def _has_brackets(self, data: bytes, begin: int, end: int, count: int) -> bool:
         """Whether a text is not too long, and its brackets those of so many values of the input's shape and no more."""
-        if len(text) > _MAX_TEXT_BYTES:
+        if end - begin > _MAX_TEXT_BYTES:
             return False
         if len(self._shape) > 1:
-            skeleton = text.translate(None, _NUMBERS_AND_SPACE)
-            return (
-                b"\n".join([self._brackets] * count) in skeleton and skeleton.count(b"[") == count * self._num_brackets
-            )
-        place, find = -1, text.find
+            skeleton = data[begin:end].translate(None, _NUMBERS_AND_SPACE)
+            is_there = b"\n".join([self._brackets] * count) in skeleton
+            return is_there and skeleton.count(b"[") == count * self._num_brackets
+        place, find = begin - 1, data.find
         for _bracket in range(count):  # several times as fast as bytes.count
-            place = find(b"[", place + 1)
+            place = find(b"[", place + 1, end)
             if place < 0:
                 return False
-        return find(b"[", place + 1) < 0
+        return find(b"[", place + 1, end) < 0
 
 
 def _plain(value: Any) -> Any:

@@ -83,10 +83,9 @@ class JsonlDecoder:
         step = max(_TOGETHER_BYTES * len(spans) // (len(data) + 1), 1)
         for index in range(0, len(spans), step):
             some, first = spans[index : index + step], chunk.first + index
-            begin, end = some[0][0], some[-1][1]
             values = None
-            if numbers is not None and data.startswith(b"[", begin):
-                values = numbers.read_lines(data[begin:end], len(some))
+            if numbers is not None and data.startswith(b"[", some[0][0]):
+                values = numbers.read_lines(data, some)
             if values is None:
                 self._decode_lines(data, some, first, numbers, found)
             else:
