@@ -90,8 +90,9 @@ class JsonNumbers:
         if not self._has_brackets(data, begin, end, len(spans)):
             return None
         try:
-            rows = self._parser.parse(self._as_array(data, spans))
-            if not isinstance(rows, simdjson.Array) or len(rows) != len(spans) or not all(map(self._is_row, rows)):
+            rows: Any = self._parser.parse(self._as_array(data, spans))
+            # What has a length and is no array of numbers fails at `_values`, what has none here.
+            if list(map(len, rows)) != [self._shape[0]] * len(spans):
                 return None
             return self._values(rows, len(spans))
         except _ERRORS:
@@ -131,9 +132,6 @@ class JsonNumbers:
         if len(set(names)) != len(names) or not isinstance(row, simdjson.Array):
             return None  # of two with one name, which counts is for one parser alone to say
         return self._values(row, 1), {name: _plain(value[name]) for name in names if name != self._spec.name}
-
-    def _is_row(self, value: Any) -> bool:
-        return isinstance(value, simdjson.Array) and len(value) == self._shape[0]
 
     def _values(self, array: simdjson.Array, count: int) -> memoryview:
         values = memoryview(array.as_buffer(of_type=self._wide_name))

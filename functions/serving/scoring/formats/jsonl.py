@@ -16,7 +16,7 @@ import orjson
 
 from serving.errors import TensorError
 from serving.scoring.batching import BytesColumn, row_shape
-from serving.scoring.formats.base import BadRow, Model, Rows
+from serving.scoring.formats.base import BadRow, Model, RowId, Rows
 from serving.scoring.formats.json_numbers import JsonNumbers
 from serving.scoring.formats.text import BYTE_ORDER_MARK, LineSource, line_spans
 from serving.scoring.formats.values import RowPacker
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from serving.scoring.formats.base import Array, Chunk, Decoder
     from serving.scoring.job import Job
     from serving.scoring.storage import ObjectInfo
+
+    Texts = bytes | list[bytes]
 
 __all__ = ["JsonlDecoder", "JsonlReader", "JsonlWriter", "labels_of", "row_texts"]
 
@@ -220,29 +222,36 @@ class JsonlWriter:
         """See `Writer.encode`."""
         if not len(rows.ids):
             return b""
-        texts = [row_texts(array, rank) for array, rank in zip(outputs, self._ranks, strict=True)]
-        if len(texts) == 1:
-            predictions = texts[0]
-        else:
-            names = [orjson.dumps(name) for name in self._names]
-            template = b"{" + b",".join(name.replace(b"%", b"%%") + b":%b" for name in names) + b"}"
-            predictions = [template % row for row in zip(*texts, strict=True)]
-        start = b'{"%b":' % id_name.encode()
-        ids = [orjson.dumps(each) for each in rows.ids] if id_name == "file" else [b"%a" % each for each in rows.ids]
+        count = len(rows.ids)
+        columns: list[Texts] = [b'{"%b":' % id_name.encode(), texts_of(rows.ids)]
         if rows.extras:
-            ids = [
-                each + (b"," + orjson.dumps(extra)[1:-1] if extra else b"")
-                for each, extra in zip(ids, rows.extras, strict=True)
-            ]
-        if self._label_output is None:
-            return b"".join([b'%b%b,"prediction":%b}\n' % (start, *row) for row in zip(ids, predictions, strict=True)])
-        labels = labels_of(outputs[self._label_output], self._labels)
-        return b"".join(
-            [
-                b'%b%b,"prediction":%b,"label":%b}\n' % (start, *row)
-                for row in zip(ids, predictions, labels, strict=True)
-            ]
-        )
+            columns.append([b"," + orjson.dumps(extra)[1:-1] if extra else b"" for extra in rows.extras])
+        columns.append(b',"prediction":')
+        for number, (name, array, rank) in enumerate(zip(self._names, outputs, self._ranks, strict=True)):
+            if len(self._names) > 1:
+                columns.append((b"," if number else b"{") + orjson.dumps(name) + b":")
+            columns.append(row_texts(array, rank))
+        if len(self._names) > 1:
+            columns.append(b"}")
+        if self._label_output is not None:
+            columns += [b',"label":', labels_of(outputs[self._label_output], self._labels)]
+        columns.append(b"}\n")
+        return _joined(columns, count)
+
+
+def _joined(columns: Sequence[Texts], count: int) -> bytes:
+    """The rows of a table, one after the other: each column has a text for each row, or one for all."""
+    texts: list[bytes] = [b""] * (count * len(columns))
+    for index, column in enumerate(columns):
+        texts[index :: len(columns)] = [column] * count if isinstance(column, bytes) else column
+    return b"".join(texts)
+
+
+def texts_of(ids: Sequence[RowId]) -> list[bytes]:
+    """Each row's address as JSON."""
+    if isinstance(ids[0], str):
+        return [orjson.dumps(each) for each in ids]
+    return orjson.dumps(list(ids))[1:-1].split(b",")
 
 
 def labels_of(scores: Array, labels: Sequence[bytes]) -> list[bytes]:

@@ -23,6 +23,7 @@ CHUNK_BYTES = 1024 * 1024
 MAX_LINE_BYTES = 32 * 1024 * 1024
 _NEWLINE = ord("\n")
 _PIECE_BYTES = 32 * 1024
+_LONG_LINE_BYTES = 1000  # from which on to look for each end is faster than to compare every byte
 
 
 class LineSource:
@@ -129,6 +130,8 @@ def _whole_lines(data: bytes) -> int:
 
 
 def _count_lines(data: bytes) -> int:
+    if data.find(b"\n") >= _LONG_LINE_BYTES:
+        return sum(stop < len(data) for _start, stop in line_spans(data))
     # Ten times as fast as bytes.count, if what is compared does not leave the core's cache.
     values = np.frombuffer(data, np.uint8)
     pieces = (values[start : start + _PIECE_BYTES] for start in range(0, len(values), _PIECE_BYTES))
