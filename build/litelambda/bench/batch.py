@@ -6,10 +6,10 @@ Each kind has a process of its own, on one core's worth of work. They take turns
 C …), so that a machine that is slow for a while is slow for all. A rate is rows by CPU time of the whole process, the
 median of all turns; a ratio is the median of those of one turn each.
 
-"raw" is the least that scoring a .npy takes: rows read from the file straight to where the runtime reads them, at its
-best batch size, and nothing kept; "memory" the same with rows that are in memory already; "usual" what people write: of
-JSON Lines a loop of json.loads, numpy and the Interpreter, of a .npy one of mapped batches and the Interpreter, whose
-outputs are saved.
+"raw" is the least that scoring a .npy takes with a copy of each row: read from the file straight to where the runtime
+reads them, at its best batch size, and nothing kept; "memory" the same with rows that are in memory already; "usual"
+what people write: of JSON Lines a loop of json.loads, numpy and the Interpreter, of a .npy one of mapped batches and
+the Interpreter, whose outputs are saved.
 """
 
 from __future__ import annotations
