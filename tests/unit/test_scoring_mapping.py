@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from scoring_files import expected, make_rows, make_store
-from serving.litert import SignatureRunner
 from serving.scoring import engine, mapping
 from serving.scoring.errors import InputReplacedError
 from serving.scoring.files import FileObjects, OpenFile
@@ -136,26 +135,53 @@ def test_who_cuts_the_file_waits_until_it_is_let_go(file):
         assert 0.3 <= float(waited) < 20
 
 
+def make_job(monkeypatch, path, output) -> Job:
+    """Batches that are mapped in spite of their size, after a first, small chunk, however slow the machine is."""
+    monkeypatch.setattr(file_rows, "_CHUNK_SECONDS", 1e9)
+    monkeypatch.setattr(file_rows, "_LEAST_MAPPED_BYTES", 0)
+    monkeypatch.setattr("serving.scoring.formats.npy._FIRST_CHUNK_BYTES", 5000)
+    return Job(path.as_uri(), output.as_uri(), model="tiny_int8", output_format="npy")
+
+
 @pytest.mark.usefixtures("_leases")
 def test_a_file_that_is_cut_while_it_is_scored(tmp_path, monkeypatch):
-    """The job ends with a clear error; nothing was written, and nobody is killed."""
-    monkeypatch.setattr(file_rows, "_LEAST_MAPPED_BYTES", 0)
+    """Cut when the model is about to read from it: the job ends with a clear error, nothing is written, nobody dies."""
     models = make_store(tmp_path / "store", batching={"dynamic": True, "verified_sizes": [1, 8]})
     path, output = tmp_path / "rows.npy", tmp_path / "out.npy"
     np.save(path, make_rows(20_000))
-    run, cutters = SignatureRunner.run, []
+    job = make_job(monkeypatch, path, output)
+    find, cutters = MappedBytes.find, []
 
-    def cut_at_first(self):
-        if not cutters:
+    def cut_at_first(self, start, size, beyond):
+        address = find(self, start, size, beyond)
+        if address and not cutters:
             cutters.append(subprocess.Popen([sys.executable, "-c", CUT, str(path)], stdout=subprocess.PIPE))
             time.sleep(1.0)
-        run(self)
+        return address
 
-    monkeypatch.setattr(SignatureRunner, "run", cut_at_first)
+    monkeypatch.setattr(MappedBytes, "find", cut_at_first)
     with pytest.raises(InputReplacedError, match="became shorter while it was read"):
-        engine.run_job(Job(path.as_uri(), output.as_uri(), model="tiny_int8", output_format="npy"), models)
+        engine.run_job(job, models)
+    assert len(cutters) == 1, "nothing was mapped"
     cutters[0].communicate(timeout=20)
     assert [each.name for each in tmp_path.glob("out*")] == []
+
+
+@pytest.mark.usefixtures("_leases")
+@pytest.mark.parametrize(("chunk_seconds", "is_mapped"), [(0.0, False), (1e9, True)])
+def test_slow_models_map_nothing(tmp_path, monkeypatch, chunk_seconds, is_mapped):
+    """A lease that is held too long is taken away: while chunks are not known to be fast, rows are copied."""
+    models = make_store(tmp_path / "store")
+    path, output = tmp_path / "rows.npy", tmp_path / "out.npy"
+    rows = make_rows(5000)
+    np.save(path, rows)
+    job = make_job(monkeypatch, path, output)
+    monkeypatch.setattr(file_rows, "_CHUNK_SECONDS", chunk_seconds)
+    found, find = [], MappedBytes.find
+    monkeypatch.setattr(MappedBytes, "find", lambda self, *place: found.append(find(self, *place)) or found[-1])
+    engine.run_job(job, models)
+    assert any(found) is is_mapped
+    np.testing.assert_array_equal(np.load(output), expected(rows))
 
 
 @pytest.mark.usefixtures("_leases")
@@ -166,8 +192,6 @@ def test_rows_are_not_copied(tmp_path, monkeypatch, workers, bad):
     monkeypatch.setattr(mapping, "_WINDOW_BYTES", 64 * 1024)
     monkeypatch.setattr(mapping, "_LARGE_PAGE_BYTES", 4096)
     monkeypatch.setattr("serving.scoring.formats.npy.CHUNK_BYTES", 50_000)
-    monkeypatch.setattr("serving.scoring.formats.npy._FIRST_CHUNK_BYTES", 50_000)
-    monkeypatch.setattr(file_rows, "_LEAST_MAPPED_BYTES", 0)
     models = make_store(tmp_path / "store", quantization={"scheme": "int8"})
     rows = make_rows(20_000)
     if bad is not None:
@@ -181,7 +205,7 @@ def test_rows_are_not_copied(tmp_path, monkeypatch, workers, bad):
         return lambda offset: (copied.append(len(target)), read(offset))
 
     monkeypatch.setattr(OpenFile, "reader", counting)
-    job = Job(path.as_uri(), output.as_uri(), model="tiny_int8", output_format="npy")
+    job = make_job(monkeypatch, path, output)
     engine.run_job(job, models, workers=workers)  # trials of single rows leave others that are not aligned
     copied.clear()
     summary = engine.run_job(job, models, workers=workers, replace=True).summary

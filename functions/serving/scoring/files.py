@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import quote, unquote
@@ -83,7 +84,9 @@ class OpenFile:
     def expect(self, start: int, size: int) -> None:
         """Tell the system that some bytes will be read soon: it fetches them meanwhile."""
         advise = getattr(os, "posix_fadvise", None)
-        if advise is not None:  # else it is macOS
+        if advise is None:  # it is macOS
+            return
+        with suppress(OSError):  # a file system that takes no advice
             advise(self._descriptor, start, size, os.POSIX_FADV_WILLNEED)
 
     def read(self, start: int, stop: int) -> bytes:

@@ -1,7 +1,8 @@
 """A local file's bytes where the system has them: read by the model without a copy.
 
 Whoever reads a mapped file behind an end that somebody cut off is killed (SIGBUS). So a file is mapped under a lease:
-who opens it to write, or cuts it, is made to wait until the lease is given back, which is done before the next batch.
+who opens it to write, or cuts it, is made to wait until the lease is given back, which is done before the next batch
+(that must come within 45 s, after which the system lets them go on).
 Where no lease is to be had (another system, a file of somebody else's, one that is being written), nothing is mapped.
 
 It knows nothing of formats and models.

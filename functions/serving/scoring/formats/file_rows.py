@@ -33,14 +33,17 @@ class Pace:
 
     Attributes:
         rows: of the next chunk.
+        is_fast: whether the last chunk took little time, and each of its batches less.
     """
 
     def __init__(self, rows: int, largest: int) -> None:
         self.rows = rows
+        self.is_fast = False
         self._largest = largest
 
     def note(self, rows: int, seconds: float) -> None:
         """Learn how long a chunk took."""
+        self.is_fast = seconds < _CHUNK_SECONDS
         if rows == self.rows and seconds < _CHUNK_SECONDS / 2:
             self.rows = min(2 * rows, self._largest)
 
@@ -72,10 +75,13 @@ class FileRows:
     def mapped(self) -> AbstractContextManager[MappedBytes | None]:
         """The rows where the system has them, if it may be.
 
+        The system takes a lease away from who does not give it back for 45 s: only once batches are known to take far
+        less is anything mapped. What slower ones would save is nothing beside the time that they take.
+
         Raises:
             InputReplacedError: the file is another version.
         """
-        if self.may_map:
+        if self.may_map and self.pace.is_fast:
             return MappedBytes(self.file.again(), self.start, self.start + self.nbytes + READ_BEYOND)
         self.file.check()
         return nullcontext()

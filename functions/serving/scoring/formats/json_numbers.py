@@ -67,9 +67,9 @@ class JsonNumbers:
         Returns:
             None where it is anything but valid JSON of the right shape.
         """
-        if not self._has_brackets(line, 0, len(line), 1) or line.startswith(
-            BYTE_ORDER_MARK
-        ):  # that, the parser would skip
+        if line.startswith(BYTE_ORDER_MARK):  # the parser would skip it
+            return None
+        if not self._has_brackets(line, 0, len(line), 1):
             return None
         try:
             value = self._parser.parse(line)
