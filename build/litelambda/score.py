@@ -72,26 +72,62 @@ def _job(arguments: argparse.Namespace) -> Job:
 
 
 def _on_local(job: Job, arguments: argparse.Namespace) -> dict[str, Any]:
-    # A service manager's stop is like Ctrl-C: the unfinished output is removed on the way out.
-    previous = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        with _Bar(job.input) as bar:
-            outcome = run_job(
-                job,
-                ModelSource(arguments.store),
-                workers=arguments.workers or available_cores(),
-                progress=bar.show,
-                replace=arguments.force,
-            )
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+    with _Bar(job.input) as bar, _Interrupts() as interrupts:
+
+        def progress(done: int, total: int, rows: int) -> None:
+            interrupts.raise_if_any()
+            bar.show(done, total, rows)
+
+        outcome = run_job(
+            job,
+            ModelSource(arguments.store),
+            workers=arguments.workers or available_cores(),
+            progress=progress,
+            replace=arguments.force,
+        )
     if outcome.summary is None:
         raise ScoreError(f"{outcome.outputs.predictions} exists already: give another name, or --force")
     return outcome.summary
 
 
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+class _Interrupts:
+    """Ctrl-C, and a service manager's stop, taken between two chunks of a job.
+
+    Raised wherever the main thread happens to be, KeyboardInterrupt can leave a lock that it shares with the workers
+    held for ever: `Condition.__enter__` returns with the lock taken, and no `with` block is there yet to release it.
+    Before the first chunk there are no workers, and it is raised at once; so it is at the second Ctrl-C, for whoever
+    will not wait.
+    """
+
+    def __init__(self) -> None:
+        self._waits = False
+        self._asked = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Interrupts:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup's, or a shell's for what runs behind it
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def raise_if_any(self) -> None:
+        """Where an interrupt does no harm; from the first call on, the first one waits for the next.
+
+        Raises:
+            KeyboardInterrupt: there was one.
+        """
+        self._waits = True
+        if self._asked:
+            raise KeyboardInterrupt
+
+    def _note(self, _signal: int, _frame: FrameType | None) -> None:
+        if self._asked or not self._waits:
+            raise KeyboardInterrupt
+        self._asked = True
 
 
 def _on_aws(job: Job, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -146,7 +182,7 @@ class _Bar:
         now = time.monotonic()
         if not self._shown or now - self._last < _UPDATE_SECONDS:
             return
-        self._last = now
+        self._last = now if done else 0.0  # an empty bar is shown until the first chunk is done
         share = min(done / total, 1.0) if total else 1.0
         bar = "█" * round(share * _BAR_WIDTH)
         rate = rows / max(now - self._started, 1e-9)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partialmethod
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ import pytest
 from golden_store import publish
 from litelambda.cli import main
 from scoring_files import as_jsonl, expected, make_rows, read_jsonl
+from serving.scoring.workers import Workers
 
 
 @pytest.fixture
@@ -82,6 +84,7 @@ def test_a_terminal_sees_a_bar(store, tmp_path):
     except OSError:
         pass  # how a terminal says that the other end was closed
     os.close(ours)
+    assert "rows.jsonl ··" in shown.decode()
     assert "rows.jsonl █" in shown.decode()
     assert shown.endswith(b"\x1b[2K")
     assert json.loads(done.stdout)["rows_in"] == 30_000
@@ -105,6 +108,63 @@ def test_ctrl_c_leaves_nothing_behind(store, tmp_path):
     assert process.returncode == 130
     assert b"Traceback" not in errors
     assert not [path for path in tmp_path.iterdir() if "out" in path.name]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_waits_for_the_chunk(store, tmp_path, monkeypatch, capsys, number):
+    """Wherever it falls in the loop, it is taken when no lock is held: after a chunk. A second one does not wait."""
+    (tmp_path / "rows.jsonl").write_bytes(as_jsonl(make_rows(100)))
+    command = ["score", str(tmp_path / "rows.jsonl"), str(tmp_path / "out.jsonl"), "--model", "tiny_int8"]
+    submit, reached = Workers.submit, []
+
+    def interrupted_submit(workers, chunk, *, times):
+        for _ in range(times):
+            signal.raise_signal(number)
+        reached.append(times)
+        return submit(workers, chunk)
+
+    before = signal.getsignal(number)
+    for times in (1, 2):
+        monkeypatch.setattr(Workers, "submit", partialmethod(interrupted_submit, times=times))
+        assert main([*command, "--store", store]) == 130
+        assert capsys.readouterr().err.endswith("litelambda: interrupted\n")
+        assert not [path for path in tmp_path.iterdir() if "out" in path.name]
+    assert reached == [1]
+    assert signal.getsignal(number) is before
+
+
+def test_an_interrupt_before_the_first_chunk_does_not_wait(store, tmp_path, monkeypatch):
+    """While the model is on its way nothing is there to be hurt: the command ends at once."""
+    (tmp_path / "rows.jsonl").write_bytes(as_jsonl(make_rows(100)))
+    reached = []
+
+    def interrupted_load(self, pin):
+        signal.raise_signal(signal.SIGINT)
+        reached.append(pin)
+
+    monkeypatch.setattr("serving.scoring.models.ModelSource.load", interrupted_load)
+    files = [str(tmp_path / "rows.jsonl"), str(tmp_path / "out.jsonl")]
+    assert main(["score", *files, "--model", "tiny_int8", "--store", store]) == 130
+    assert not reached
+
+
+def test_what_ignores_interrupts_goes_on_ignoring_them(store, tmp_path, monkeypatch):
+    """A command behind a script's `&` was told not to mind the terminal's Ctrl-C."""
+    (tmp_path / "rows.jsonl").write_bytes(as_jsonl(make_rows(100)))
+    submit = Workers.submit
+
+    def interrupted_submit(workers, chunk):
+        signal.raise_signal(signal.SIGINT)
+        return submit(workers, chunk)
+
+    monkeypatch.setattr(Workers, "submit", interrupted_submit)
+    files = [str(tmp_path / "rows.jsonl"), str(tmp_path / "out.jsonl")]
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert main(["score", *files, "--model", "tiny_int8", "--store", store]) == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert len(read_jsonl((tmp_path / "out.jsonl").read_bytes())) == 100
 
 
 def test_all_cores(store, tmp_path, monkeypatch):

@@ -81,7 +81,8 @@ def run_job(
         models: where its model comes from.
         workers: cores to use.
         time_left: seconds until this process will be stopped; None when it will not be.
-        progress: told the bytes done, all bytes and the rows, now and then.
+        progress: told the bytes done, all bytes and the rows, before the output is begun and after each chunk; what it
+            raises ends the job.
         replace: write over an output that is there.
 
     Raises:
@@ -157,6 +158,8 @@ class _Run:
             reader.close()
 
     def _read(self, reader: Reader, writer: Writer, checkpoint: Checkpoint | None, started: float) -> Outcome:
+        if self._means.progress:
+            self._means.progress(0, reader.total_bytes, 0)
         begin = writer.begin(reader.decoder)
         if checkpoint is not None and checkpoint.input_tag != self._info.tag:
             checkpoint = None

@@ -156,7 +156,7 @@ def _serve(connection: Connection, shared: mmap.mmap) -> None:
             except Exception as error:  # noqa: BLE001 - raised again on the other side
                 answer = error
             connection.send(answer)
-    except (EOFError, BrokenPipeError, KeyboardInterrupt):
+    except (EOFError, ConnectionError, KeyboardInterrupt):
         return
 
 
