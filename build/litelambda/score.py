@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 import uuid
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from litelambda.errors import LitelambdaError, UsageError
@@ -31,6 +32,8 @@ __all__ = ["ScoreError", "describe", "score"]
 _POLL_SECONDS = 2.0
 _BAR_WIDTH = 30
 _UPDATE_SECONDS = 0.1
+_STDERR = 2
+_CLEAR_LINE = "\r\x1b[2K"
 
 
 class ScoreError(LitelambdaError):
@@ -128,6 +131,11 @@ class _Interrupts:
         if self._asked or not self._waits:
             raise KeyboardInterrupt
         self._asked = True
+        message = "litelambda: stopping as soon as this chunk is done; again to stop at once\n"
+        if sys.stderr.isatty():
+            message = _CLEAR_LINE + message  # the bar's
+        with suppress(OSError):  # past sys.stderr, which may be in the middle of a write
+            os.write(_STDERR, message.encode())
 
 
 def _on_aws(job: Job, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -175,7 +183,7 @@ class _Bar:
 
     def __exit__(self, *_: object) -> None:
         if self._shown:
-            print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
+            print(_CLEAR_LINE, end="", file=sys.stderr, flush=True)
 
     def show(self, done: int, total: int, rows: int) -> None:
         """Redraw, now and then."""
@@ -187,7 +195,7 @@ class _Bar:
         bar = "█" * round(share * _BAR_WIDTH)
         rate = rows / max(now - self._started, 1e-9)
         text = f"{self._title} {bar:·<{_BAR_WIDTH}} {share:4.0%}  {rows:,} rows, {rate:,.0f}/s"
-        print(f"\r\x1b[2K{text}", end="", file=sys.stderr, flush=True)
+        print(f"{_CLEAR_LINE}{text}", end="", file=sys.stderr, flush=True)
 
 
 def describe(summary: dict[str, Any]) -> str:

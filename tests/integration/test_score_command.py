@@ -111,7 +111,7 @@ def test_ctrl_c_leaves_nothing_behind(store, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_waits_for_the_chunk(store, tmp_path, monkeypatch, capsys, number):
+def test_an_interrupt_waits_for_the_chunk(store, tmp_path, monkeypatch, capfd, number):
     """Wherever it falls in the loop, it is taken when no lock is held: after a chunk. A second one does not wait."""
     (tmp_path / "rows.jsonl").write_bytes(as_jsonl(make_rows(100)))
     command = ["score", str(tmp_path / "rows.jsonl"), str(tmp_path / "out.jsonl"), "--model", "tiny_int8"]
@@ -127,7 +127,9 @@ def test_an_interrupt_waits_for_the_chunk(store, tmp_path, monkeypatch, capsys, 
     for times in (1, 2):
         monkeypatch.setattr(Workers, "submit", partialmethod(interrupted_submit, times=times))
         assert main([*command, "--store", store]) == 130
-        assert capsys.readouterr().err.endswith("litelambda: interrupted\n")
+        errors = capfd.readouterr().err
+        assert errors.endswith("litelambda: interrupted\n")
+        assert errors.count("stopping as soon as this chunk is done") == 1
         assert not [path for path in tmp_path.iterdir() if "out" in path.name]
     assert reached == [1]
     assert signal.getsignal(number) is before
