@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import time
+from concurrent import futures
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import golden_store
 from serving.litert import CompiledModel
+from serving.scoring import workers
 from serving.scoring.models import ModelSource
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -45,6 +49,19 @@ def expected(rows: Array, name: str = MODEL) -> Array:
         spec = model.signatures[key].outputs[0]
         outputs = [model.run(key, [row.tobytes()])[0] for row in rows]
     return np.frombuffer(b"".join(outputs), spec.dtype.name).reshape(len(rows), *spec.shape[1:])
+
+
+def processes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have worker processes started after the second chunk, however little is left, and the third wait for them."""
+    monkeypatch.setattr(workers, "_JUDGED_SECONDS", 0.0)
+    monkeypatch.setattr(workers, "_WORTH_SECONDS", 0.0)
+    note = workers.Workers.note
+
+    def note_and_wait(self: workers.Workers, done: int, total: int) -> None:
+        note(self, done, total)
+        futures.wait(self._starting)
+
+    monkeypatch.setattr(workers.Workers, "note", note_and_wait)
 
 
 def make_rows(count: int, width: int = 4, seed: int = 0) -> Array:

@@ -16,7 +16,7 @@ import pytest
 
 from golden_store import publish
 from litelambda.cli import main
-from scoring_files import as_jsonl, expected, make_rows, read_jsonl
+from scoring_files import as_jsonl, expected, make_rows, processes_at_once, read_jsonl
 from serving.scoring.workers import Workers
 
 
@@ -171,7 +171,8 @@ def test_what_ignores_interrupts_goes_on_ignoring_them(store, tmp_path, monkeypa
 
 def test_all_cores(store, tmp_path, monkeypatch):
     """Text is scored by as many processes as there are cores; the output is that of one."""
-    monkeypatch.setattr("serving.scoring.engine._MIN_BYTES_FOR_PROCESSES", 0)
+    processes_at_once(monkeypatch)
+    monkeypatch.setattr("serving.scoring.formats.text.CHUNK_BYTES", 50_000)
     monkeypatch.setattr("litelambda.score.available_cores", lambda: 3)
     rows = make_rows(20_000)
     (tmp_path / "rows.jsonl").write_bytes(as_jsonl(rows))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
 import sys
+import threading
+from concurrent import futures
+from dataclasses import replace
 from unittest.mock import patch
 
 import numpy as np
 import pytest
 
 from litelambda.paths import FUNCTIONS
-from scoring_files import as_jsonl, expected, make_rows, make_store, read_jsonl
+from scoring_files import as_jsonl, expected, make_rows, make_store, processes_at_once, read_jsonl
 from serving.errors import DigestError, ModelNotFoundError
 from serving.scoring import engine, workers
 from serving.scoring.errors import (
@@ -54,7 +58,8 @@ def test_workers_keep_the_order(models, tmp_path, monkeypatch, processes, shared
     monkeypatch.setattr(workers, "_SHARED_BYTES", shared_bytes)
     monkeypatch.setattr("serving.scoring.formats.text.CHUNK_BYTES", 3000)
     monkeypatch.setattr("serving.scoring.formats.npy.CHUNK_BYTES", 1000)
-    monkeypatch.setattr(engine, "_MIN_BYTES_FOR_PROCESSES", 0 if processes else 10**9)
+    if processes:
+        processes_at_once(monkeypatch)
     rows = make_rows(2000)
     if name == "rows.npy":
         np.save(tmp_path / name, rows)
@@ -92,7 +97,8 @@ def test_chunks_grow_while_they_are_fast(models, tmp_path, monkeypatch, seconds_
 
 def test_a_worker_process_that_dies(models, tmp_path, monkeypatch):
     """A killed worker fails the run with its status; no half-written output stays behind."""
-    monkeypatch.setattr(engine, "_MIN_BYTES_FOR_PROCESSES", 0)
+    processes_at_once(monkeypatch)
+    monkeypatch.setattr("serving.scoring.formats.text.CHUNK_BYTES", 1000)
     (tmp_path / "rows.jsonl").write_bytes(as_jsonl(make_rows(100)))
     original = workers._Child.score
 
@@ -106,23 +112,87 @@ def test_a_worker_process_that_dies(models, tmp_path, monkeypatch):
     assert not [path for path in tmp_path.iterdir() if "out" in path.name]
 
 
-def test_an_error_in_a_worker_process_is_the_engines_own(models, tmp_path, monkeypatch):
-    """What a decoder raises in another process is raised here, as itself."""
-    monkeypatch.setattr(engine, "_MIN_BYTES_FOR_PROCESSES", 0)
-    (tmp_path / "rows.jsonl").write_bytes(as_jsonl(make_rows(10)))
-    with (
-        patch.object(workers._Child, "__init__", _child_of_a_broken_recipe),
-        pytest.raises((WorkerError, AttributeError)),
-    ):
+@pytest.mark.parametrize(
+    ("field", "error"), [("manifest", TypeError), ("decoder", AttributeError)], ids=["start", "chunk"]
+)
+def test_an_error_in_a_worker_process_is_the_engines_own(models, tmp_path, monkeypatch, field, error):
+    """What goes wrong in another process, while it starts or with a chunk, is raised here as itself."""
+    processes_at_once(monkeypatch)
+    monkeypatch.setattr("serving.scoring.formats.text.CHUNK_BYTES", 1000)
+    (tmp_path / "rows.jsonl").write_bytes(as_jsonl(make_rows(100)))
+    original = workers._Child.__init__
+
+    def broken(child, recipe):
+        original(child, replace(recipe, **{field: None}))
+
+    with patch.object(workers._Child, "__init__", broken), pytest.raises(error):
         engine.run_job(job_of(tmp_path / "rows.jsonl", tmp_path / "out.jsonl"), models, workers=2)
+    assert not [path for path in tmp_path.iterdir() if "out" in path.name]
 
 
-def _child_of_a_broken_recipe(child, recipe):
-    recipe.decoder = None
-    _original_child(child, recipe)
+def test_processes_are_started_only_where_they_pay(models, tmp_path, monkeypatch):
+    """What one worker is done with in a moment is left to it."""
+    monkeypatch.setattr("serving.scoring.formats.text.CHUNK_BYTES", 1000)
+    (tmp_path / "rows.jsonl").write_bytes(as_jsonl(make_rows(1000)))
+    with patch.object(workers._Child, "__init__", side_effect=AssertionError("started")) as started:
+        engine.run_job(job_of(tmp_path / "rows.jsonl", tmp_path / "out.jsonl"), models, workers=2)
+    assert not started.called
 
 
-_original_child = workers._Child.__init__
+@pytest.mark.parametrize(("bytes_a_second", "starts"), [(1_000_000, True), (100_000_000, False)])
+def test_whether_processes_pay_is_foreseen(monkeypatch, bytes_a_second, starts):
+    """The time that the rest takes is told from what was done after the first chunk."""
+    clock = [100.0]
+    monkeypatch.setattr(workers, "monotonic", lambda: clock[0])
+    with patch.object(workers, "_Child") as child:
+        pool = workers.Workers(None, 2, processes=True)
+        for done in (1_000_000, 1_100_000, 11_000_000):
+            pool.note(done, 50_000_000)
+            clock[0] += 10_000_000 / bytes_a_second
+        pool.close()
+    assert child.called is starts
+
+
+def test_one_worker_goes_on_until_the_others_are_ready(models, tmp_path, monkeypatch):
+    """However long processes take to start, no chunk waits for them; they are ended with the rest."""
+    monkeypatch.setattr(workers, "_JUDGED_SECONDS", 0.0)
+    monkeypatch.setattr(workers, "_WORTH_SECONDS", 0.0)
+    monkeypatch.setattr("serving.scoring.formats.text.CHUNK_BYTES", 1000)
+    rows = make_rows(1000)
+    (tmp_path / "rows.jsonl").write_bytes(as_jsonl(rows))
+    may_start, started = threading.Event(), []
+    original, close = workers._Child.__init__, workers.Workers.close
+
+    def slow(child, recipe):
+        assert may_start.wait(60)
+        original(child, recipe)
+        started.append(child)
+
+    def close_late(pool):
+        may_start.set()
+        futures.wait(pool._starting)
+        close(pool)
+
+    monkeypatch.setattr(workers._Child, "__init__", slow)
+    monkeypatch.setattr(workers.Workers, "close", close_late)
+    engine.run_job(job_of(tmp_path / "rows.jsonl", tmp_path / "out.npy"), models, workers=2)
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), expected(rows))
+    assert [child._process.returncode for child in started] == [0, 0]
+
+
+def test_progress_of_a_gzipped_file(models, tmp_path, monkeypatch):
+    """It is counted in the bytes that the file has, and comes bit by bit."""
+    monkeypatch.setattr("serving.scoring.formats.text.CHUNK_BYTES", 4000)
+    monkeypatch.setattr("serving.scoring.formats.text._PACKED_BYTES", 1000)
+    (tmp_path / "rows.jsonl.gz").write_bytes(gzip.compress(as_jsonl(make_rows(1000))))
+    size = (tmp_path / "rows.jsonl.gz").stat().st_size
+    told = []
+    engine.run_job(
+        job_of(tmp_path / "rows.jsonl.gz", tmp_path / "out.jsonl"), models, progress=lambda *now: told.append(now)
+    )
+    assert [told[0], told[-1]] == [(0, size, 0), (size, size, 1000)]
+    done = [each[0] for each in told]
+    assert max(np.diff(done)) <= 1000
 
 
 def test_resuming_from_a_checkpoint(models, tmp_path, monkeypatch):

@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Outcome", "run_job"]
 
-_MIN_BYTES_FOR_PROCESSES = 16 * 1024 * 1024  # below, starting a process costs more than it saves
 _MARGIN_SHARE, _MAX_MARGIN_S = 0.15, 20.0
 _SURELY_TOO_MANY = 10_000
 
@@ -202,28 +201,26 @@ class _Run:
     def _make_workers(self, reader: Reader, writer: Writer) -> Workers:
         recipe = Recipe(self._model.artifact, self._model.pin.digest, self._model.document, "", reader.decoder, writer)
         # Parsing text holds the interpreter's lock; arrays and images are worked on without it.
-        is_text = reader.decoder.id_name == "line"
-        processes = is_text and self._means.workers > 1 and reader.total_bytes >= _MIN_BYTES_FOR_PROCESSES
-        return Workers(recipe, 1 if is_text and not processes else self._means.workers, processes=processes)
+        return Workers(recipe, self._means.workers, processes=reader.decoder.id_name == "line")
 
     def _score(self, reader: Reader, workers: Workers) -> bool:
         """Chunks to the workers, what comes back in order to the outputs; false when time ran out before the input."""
         in_flight: deque[Future[Scored]] = deque()
-        limit = 2 * workers.count
         chunks: Iterator[Chunk] = reader.chunks(self._position)
         try:
             for number, chunk in enumerate(chunks):
+                limit = 2 * workers.count
                 if number and self._must_stop(limit):
                     break
                 in_flight.append(workers.submit(chunk))
                 while len(in_flight) > limit or (in_flight and in_flight[0].done()):
-                    self._take(in_flight.popleft().result(), reader)
+                    self._take(in_flight.popleft().result(), reader, workers)
             else:
                 while in_flight:
-                    self._take(in_flight.popleft().result(), reader)
+                    self._take(in_flight.popleft().result(), reader, workers)
                 return True
             while in_flight:
-                self._take(in_flight.popleft().result(), reader)
+                self._take(in_flight.popleft().result(), reader, workers)
             return False
         finally:
             for future in in_flight:
@@ -238,7 +235,7 @@ class _Run:
             return False
         return self._means.time_left() < self._margin + self._slowest * (limit + 1)
 
-    def _take(self, scored: Scored, reader: Reader) -> None:
+    def _take(self, scored: Scored, reader: Reader, workers: Workers) -> None:
         self._predictions.write(scored.output)
         if scored.errors:
             if self._errors is None:
@@ -247,6 +244,7 @@ class _Run:
         self._counts.add(scored)
         self._position = scored.position
         self._slowest = max(self._slowest, scored.seconds)
+        workers.note(scored.progress_bytes, reader.total_bytes)
         if self._means.progress:
             self._means.progress(scored.progress_bytes, reader.total_bytes, self._counts.rows_in)
         if self._counts.rows_bad >= _SURELY_TOO_MANY:

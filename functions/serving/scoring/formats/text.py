@@ -20,6 +20,7 @@ __all__ = ["BYTE_ORDER_MARK", "LineSource", "line_spans", "lines_of"]
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 CHUNK_BYTES = 1024 * 1024
+_PACKED_BYTES = 256 * 1024
 MAX_LINE_BYTES = 32 * 1024 * 1024
 _NEWLINE = ord("\n")
 _PIECE_BYTES = 32 * 1024
@@ -36,6 +37,7 @@ class LineSource:
             raise JobError(f"{job.input} is gzipped: it cannot be split into ranges")
         self._start, self._stop = job.span or (0, info.size)
         self.total_bytes = self._stop - self._start
+        self._taken_bytes = 0  # of a gzipped object, by what takes the gzip off
 
     @property
     def whole(self) -> bool:
@@ -87,7 +89,8 @@ class LineSource:
 
     def _chunk(self, data: bytes, offset: int, line: int) -> Chunk:
         after = {"offset": offset + len(data), "line": line + _count_lines(data)}
-        return Chunk(data, line, after, min(after["offset"] - self._start, self.total_bytes))
+        done = self._taken_bytes if self.gzip else after["offset"] - self._start
+        return Chunk(data, line, after, min(done, self.total_bytes))
 
     def _begin(self) -> int:
         """Where the first line that starts in the range starts."""
@@ -109,8 +112,17 @@ class LineSource:
 
     def _stream(self, offset: int, stop: int) -> Iterator[bytes]:
         if self.gzip:
-            return skip(inflate(blocks(self._info, 0, self._info.size), CHUNK_BYTES), offset)
+            return skip(inflate(self._packed(), CHUNK_BYTES), offset)
         return blocks(self._info, offset, stop, CHUNK_BYTES)
+
+    def _packed(self) -> Iterator[bytes]:
+        """A gzipped object's bytes, in pieces from which about one chunk comes."""
+        self._taken_bytes = 0
+        for block in blocks(self._info, 0, self._info.size):
+            for start in range(0, len(block), _PACKED_BYTES):
+                piece = block[start : start + _PACKED_BYTES]
+                self._taken_bytes += len(piece)
+                yield piece
 
 
 def _cut(rest: bytes, block: bytes, split: Callable[[bytes], int] | None) -> tuple[bytes, bytes]:
