@@ -17,6 +17,7 @@ import numpy as np
 
 from litelambda.errors import ConversionError, DataError, UsageError
 from litelambda.import_sources import KERAS_SUFFIXES, Rows, random_rows, read_model
+from litelambda.memory import shortages_explained
 from litelambda.progress import Reporter
 from litelambda.stages.interpreter import Reference, to_codes
 from litelambda.stages.publish import REPORT_NAME, Description, Published, publish
@@ -103,23 +104,24 @@ def import_model(
         DataError: rows or labels do not fit the model.
         ConversionError: the model cannot be read or converted.
         VerificationError: it does not run in the runtime that ships as it must.
+        MemoryShortageError: a stage needs more memory than there is.
         PublishError, StoreError: the store refused.
     """
     if not is_valid_name(name):
         raise UsageError(f"{name!r} is no model name: letters, digits, _ . and - make one")
     store = open_publishing_store(store_url)
-    with reporter.stage("convert") as stage:
+    with reporter.stage("convert") as stage, shortages_explained("convert"):
         model, rows = read_model(path, representative)
         _check_shapes(model)
         names = _read_labels(labels, model) if labels is not None else None
         stage.summary = (
             f"{model.scheme}, {len(model.artifact):,} bytes, inputs {[t.name for t in model.signature.inputs]}"
         )
-    with reporter.stage("verify") as stage:
+    with reporter.stage("verify") as stage, shortages_explained("verify"):
         verified = _verify(model, rows)
         metrics = _compare(model, rows) if rows is not None else {"float": {}, "quantized": {}}
         stage.summary = f"{verified.num_rows} rows bit for bit"
-    with reporter.stage("publish") as stage:
+    with reporter.stage("publish") as stage, shortages_explained("publish"):
         description = Description(
             signature=model.signature,
             batching=verified.batching,

@@ -11,6 +11,7 @@ _ADVICE = {
     "data": "set data.streaming = true, and rows stay on disk",
     "train": "lower train.batch_size, set data.streaming = true, or train a smaller model",
     "compress": "lower train.batch_size, set data.streaming = true, or compress a smaller model",
+    "convert": "give fewer rows with --representative, or import on a machine with more memory",
     "quantize": "lower quantize.representative_samples, or build a smaller model",
 }
 _OTHERWISE = "build a smaller model, or on a machine with more memory"

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from litelambda.errors import MemoryShortageError
+from litelambda.importer import import_model
 from litelambda.memory import shortages_explained
 from litelambda.pipeline import build
 from litelambda.progress import Reporter
@@ -66,3 +67,19 @@ def test_a_stage_without_memory_publishes_nothing(
     with pytest.raises(MemoryShortageError, match=r"the stage 'train' ran out of memory \(MemoryError\)"):
         build(load_recipe(tiny_recipe), tmp_path.as_uri(), Reporter())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_import_without_memory_publishes_nothing(
+    tiny_tflite: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So it is of a model that is imported."""
+
+    def starved(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("litelambda.importer.verify", starved)
+    (tmp_path / "tiny.tflite").write_bytes(tiny_tflite)
+    store = tmp_path / "store"
+    with pytest.raises(MemoryShortageError, match=r"the stage 'verify' .* with more memory\. Nothing was published"):
+        import_model(tmp_path / "tiny.tflite", "tiny", store.as_uri(), Reporter())
+    assert not store.exists()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import numpy as np
 import pytest
 
 from golden_store import golden
-from litelambda.errors import VerificationError
-from litelambda.processes import describe_exit
+from litelambda.errors import MemoryShortageError, VerificationError
+from litelambda.memory import shortages_explained
+from litelambda.processes import describe_exit, run_child
 from litelambda.sections import Quantize
 from litelambda.stages import verify as verify_module
 from litelambda.stages.backend import load_keras
@@ -117,6 +121,28 @@ def test_a_crash_in_batches_is_survived_and_forbidden(tiny_tflite: bytes, monkey
 
     monkeypatch.setattr(verify_module, "probe", crashing)
     assert verify(tiny_tflite, features()).batching == {"dynamic": False, "reason": "the runtime crashed (SIGSEGV)"}
+
+
+@pytest.mark.parametrize(
+    "death", ["os.kill(os.getpid(), 9)", "raise MemoryError", "print('std::bad_alloc', file=sys.stderr); os.abort()"]
+)
+def test_too_little_memory_says_nothing_of_the_model(
+    tiny_tflite: bytes, monkeypatch: pytest.MonkeyPatch, death: str
+) -> None:
+    """Where the kernel ended the runtime, the build fails for want of memory: batches are not forbidden for that."""
+
+    def dying(command: list[str]) -> CompletedProcess[str]:
+        sizes = json.loads(Path(command[-1]).read_text())["sizes"]
+        if len(set(sizes)) > 1:
+            command = [sys.executable, "-c", f"import os, sys; {death}"]
+        return run_child(command)
+
+    monkeypatch.setattr("litelambda.stages.probe.run_child", dying)
+    with (
+        pytest.raises(MemoryShortageError, match=r"stage 'verify' ran out of memory .*Nothing was published"),
+        shortages_explained("verify"),
+    ):
+        verify(tiny_tflite, features())
 
 
 def test_the_runtimes_refusal_is_passed_on(tmp_path: Path) -> None:

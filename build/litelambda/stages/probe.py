@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -57,6 +58,7 @@ def probe(
 
     Raises:
         VerificationError: the runtime refused the model or a run, or crashed.
+        MemoryError: there was too little memory for it, which says nothing of the model.
     """
     (folder / "model.tflite").write_bytes(artifact)
     # Arrays of objects would have to be pickled: strings travel as the bytes of a V2 tensor.
@@ -80,9 +82,11 @@ def probe(
     if child.returncode == _REFUSED:
         raise VerificationError(child.stdout.strip())
     if child.returncode:
-        raise VerificationError(
-            f"the runtime crashed ({describe_exit(child.returncode)}) at runs of {list(sizes)} rows"
-        )
+        ended = f"({describe_exit(child.returncode)}) at runs of {list(sizes)} rows"
+        # SIGKILL is the kernel's way to say it.
+        if child.returncode == -signal.SIGKILL or any(word in child.stderr for word in ("MemoryError", "bad_alloc")):
+            raise MemoryError(f"the process of the runtime that ships was ended {ended}")
+        raise VerificationError(f"the runtime crashed {ended}")
     with np.load(job.outputs) as outputs:
         return {name: outputs[f"arr_{index}"].tobytes() for index, name in enumerate(json.loads(child.stdout))}
 
