@@ -112,6 +112,17 @@ def test_a_worker_process_that_dies(models, tmp_path, monkeypatch):
     assert not [path for path in tmp_path.iterdir() if "out" in path.name]
 
 
+def test_a_worker_process_that_cannot_be_started(models, tmp_path, monkeypatch):
+    """It is said what the system said; nothing is left half written."""
+    processes_at_once(monkeypatch)
+    monkeypatch.setattr("serving.scoring.formats.text.CHUNK_BYTES", 1000)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
+    (tmp_path / "rows.jsonl").write_bytes(as_jsonl(make_rows(100)))
+    with pytest.raises(WorkerError, match=r"cannot start a worker process: .*No such file"):
+        engine.run_job(job_of(tmp_path / "rows.jsonl", tmp_path / "out.jsonl"), models, workers=2)
+    assert not [path for path in tmp_path.iterdir() if "out" in path.name]
+
+
 @pytest.mark.parametrize(
     ("field", "error"), [("manifest", TypeError), ("decoder", AttributeError)], ids=["start", "chunk"]
 )

@@ -63,4 +63,4 @@ class LostUploadError(ScoringError):
 
 
 class WorkerError(ScoringError):
-    """A worker process died."""
+    """A worker process died, or could not be started."""

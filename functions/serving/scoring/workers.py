@@ -144,24 +144,30 @@ class _Child:
         """Start it, and wait until it is ready.
 
         Raises:
-            WorkerError: it died.
+            WorkerError: it cannot be started, or died.
         """
         self._connection, theirs = Pipe()
-        with theirs, _memory() as memory:
-            self._shared = mmap.mmap(memory.fileno(), _SHARED_BYTES)
-            descriptors = [theirs.fileno(), memory.fileno()]
-            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter, our own module
-                [sys.executable, "-m", "serving.scoring.workers", *map(str, descriptors)],
-                pass_fds=descriptors,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is the parent's to handle: it hangs up
-            )
+        try:
+            with theirs, _memory() as memory:
+                self._shared = mmap.mmap(memory.fileno(), _SHARED_BYTES)
+                self._process = self._start(theirs.fileno(), memory.fileno())
+        except OSError as error:
+            self._connection.close()
+            raise WorkerError(f"cannot start a worker process: {error}") from error
         try:
             self._ask(recipe)
         except BaseException:
             self.close()
             raise
+
+    def _start(self, *descriptors: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(  # noqa: S603 - our own interpreter, our own module
+            [sys.executable, "-m", "serving.scoring.workers", *map(str, descriptors)],
+            pass_fds=descriptors,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is the parent's to handle: it hangs up
+        )
 
     def score(self, chunk: Chunk) -> Scored:
         """See `Processor.score`.
