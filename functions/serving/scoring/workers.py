@@ -98,7 +98,7 @@ class Workers:
             self._watched = now, done
             return
         seconds, size = now - self._watched[0], done - self._watched[1]
-        if seconds >= _JUDGED_SECONDS and (total - done) * seconds >= size * _WORTH_SECONDS:
+        if seconds >= _JUDGED_SECONDS and size > 0 and (total - done) * seconds / size >= _WORTH_SECONDS:
             self._may_start = False
             self._executor = self._threads()
             self._starting = [self._executor.submit(_Child, self._recipe) for _ in range(self._most)]
