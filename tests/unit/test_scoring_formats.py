@@ -325,10 +325,12 @@ def test_damaged_gzip(models, tmp_path, data):
     assert not list(tmp_path.glob("*out*"))
 
 
-def test_gzip_of_several_members(models, tmp_path):
-    """Concatenated gzip files are one stream, as gzip itself has it."""
+@pytest.mark.parametrize("padding", [0, 1, 37, 2000])
+def test_gzip_of_several_members(models, tmp_path, monkeypatch, padding):
+    """They are one stream, as gzip itself has it, whatever zeros are behind each, wherever a piece of it ends."""
+    monkeypatch.setattr("serving.scoring.formats.text._PACKED_BYTES", 100)
     rows = make_rows(10)
-    data = as_jsonl(rows).splitlines(keepends=True)
-    (tmp_path / "rows.jsonl.gz").write_bytes(b"".join(gzip.compress(line) for line in data))
+    members = [gzip.compress(line) + bytes(padding) for line in as_jsonl(rows).splitlines(keepends=True)]
+    (tmp_path / "rows.jsonl.gz").write_bytes(b"".join(members))
     score(models, tmp_path / "rows.jsonl.gz", tmp_path / "out.npy")
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), expected(rows))

@@ -80,10 +80,10 @@ def inflate(stream: Iterable[bytes], piece_bytes: int = BLOCK_BYTES) -> Iterator
         UnreadableInputError: no gzip, damaged, or cut short.
     """
     inflater = zlib.decompressobj(_GZIP)
-    begun = False
+    begun = ended = False  # a member; one before
     try:
         for block in stream:
-            data = block
+            data = block.lstrip(b"\0") if ended and not begun else block  # padding between members is legal
             while data:
                 piece = inflater.decompress(data, piece_bytes)
                 begun = True
@@ -91,8 +91,8 @@ def inflate(stream: Iterable[bytes], piece_bytes: int = BLOCK_BYTES) -> Iterator
                     yield piece
                 data = inflater.unconsumed_tail
                 if inflater.eof:
-                    data = inflater.unused_data.lstrip(b"\0")  # padding between members is legal
-                    inflater, begun = zlib.decompressobj(_GZIP), False
+                    data = inflater.unused_data.lstrip(b"\0")
+                    inflater, begun, ended = zlib.decompressobj(_GZIP), False, True
         while begun and not inflater.eof:
             piece = inflater.decompress(inflater.unconsumed_tail, piece_bytes)
             if not piece:
