@@ -12,6 +12,7 @@ import numpy as np
 import golden_store
 from serving.litert import CompiledModel
 from serving.scoring import workers
+from serving.scoring.job import Job
 from serving.scoring.models import ModelSource
 
 if TYPE_CHECKING:
@@ -40,6 +41,11 @@ def make_store(root: Path, name: str = MODEL, version: int = 1, **fields: Any) -
     """A store with one golden model."""
     golden_store.publish(root, name, version, **fields)
     return ModelSource(root.as_uri())
+
+
+def job_of(path: Path, output: Path, **options: Any) -> Job:
+    """A job on local files, whose output's format is that of its name."""
+    return Job(path.as_uri(), output.as_uri(), model=MODEL, output_format=output.suffix[1:], **options)
 
 
 def expected(rows: Array, name: str = MODEL) -> Array:
