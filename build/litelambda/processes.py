@@ -45,3 +45,8 @@ def exit_with_parent() -> None:
 def describe_exit(returncode: int) -> str:
     """Name the signal that ended a process, or its exit code."""
     return signal.Signals(-returncode).name if returncode < 0 else f"exit code {returncode}"
+
+
+def lacked_memory(returncode: int, said: str) -> bool:
+    """Whether a process most likely ended for want of memory: the kernel killed it, or it said so on stderr."""
+    return returncode == -signal.SIGKILL or "bad_alloc" in said or "MemoryError" in said

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.errors import ConversionError
-from litelambda.processes import describe_exit
+from litelambda.processes import describe_exit, lacked_memory
 from litelambda.stages.advice import on_missing
 from litelambda.stages.backend import load_tensorflow
 from litelambda.stages.converter_process import ConverterProcess
@@ -69,7 +68,7 @@ class ConverterCrashError(ConversionError):
 
     def __init__(self, subject: str, returncode: int, last_line: str = "") -> None:
         self.subject = subject
-        self.for_memory = returncode == -signal.SIGKILL or "bad_alloc" in last_line
+        self.for_memory = lacked_memory(returncode, last_line)
         reason = "for want of memory: more of it, or a smaller model, is needed" if self.for_memory else last_line
         ended = f"TensorFlow's converter crashed ({describe_exit(returncode)}) on {subject}"
         super().__init__(f"{ended}, {reason}" if reason else ended)

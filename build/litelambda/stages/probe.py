@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.errors import VerificationError
-from litelambda.processes import describe_exit, exit_with_parent, run_child
+from litelambda.processes import describe_exit, exit_with_parent, lacked_memory, run_child
 from litelambda.stages.interpreter import tensor_bytes
 from serving.errors import LiteRtError
 from serving.litert import CompiledModel
@@ -83,8 +82,7 @@ def probe(
         raise VerificationError(child.stdout.strip())
     if child.returncode:
         ended = f"({describe_exit(child.returncode)}) at runs of {list(sizes)} rows"
-        # SIGKILL is the kernel's way to say it.
-        if child.returncode == -signal.SIGKILL or any(word in child.stderr for word in ("MemoryError", "bad_alloc")):
+        if lacked_memory(child.returncode, child.stderr):
             raise MemoryError(f"the process of the runtime that ships was ended {ended}")
         raise VerificationError(f"the runtime crashed {ended}")
     with np.load(job.outputs) as outputs:

@@ -20,8 +20,8 @@ __all__ = ["BYTE_ORDER_MARK", "LineSource", "line_spans", "lines_of"]
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 CHUNK_BYTES = 1024 * 1024
-_PACKED_BYTES = 256 * 1024
 MAX_LINE_BYTES = 32 * 1024 * 1024
+_PACKED_BYTES = 256 * 1024  # of gzip, from which text makes about one chunk
 _NEWLINE = ord("\n")
 _PIECE_BYTES = 32 * 1024
 _LONG_LINE_BYTES = 1000  # from which on to look for each end is faster than to compare every byte
@@ -116,7 +116,7 @@ class LineSource:
         return blocks(self._info, offset, stop, CHUNK_BYTES)
 
     def _packed(self) -> Iterator[bytes]:
-        """A gzipped object's bytes, in pieces from which about one chunk comes."""
+        """A gzipped object's bytes, in pieces; those that were taken are counted."""
         self._taken_bytes = 0
         for block in blocks(self._info, 0, self._info.size):
             for start in range(0, len(block), _PACKED_BYTES):
