@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["accepted_encoding", "compress", "decompress", "is_zlib"]
 
 _GZIP = 16 + zlib.MAX_WBITS
+_GZIP_MAGIC = b"\x1f\x8b"
+_FIRST_BYTES = 4096
 _LEVEL = 1  # the JSON of floats shrinks by half at any level; the fastest costs a sixth of the best
 
 
@@ -29,27 +31,53 @@ def decompress(data: Buffer, encoding: str, max_bytes: int) -> bytes:
     """Decompress at most the limit and one byte, so that a bomb costs no memory.
 
     Args:
-        data: the body.
+        data: the body; of gzip, any number of members, one after the other.
         encoding: "gzip" or "deflate".
-        max_bytes: what it may unfold to.
+        max_bytes: what it may unfold to, all members together.
 
     Raises:
-        MalformedRequestError: damaged or cut short.
+        MalformedRequestError: damaged, cut short, or followed by other bytes.
         PayloadTooLargeError: more than `max_bytes`.
     """
+    view = memoryview(data)
+    pieces: list[bytes] = []
+    start, left = 0, max_bytes
+    while True:
+        start, left = _decompress_member(view, start, encoding, left, pieces)
+        if left < 0:
+            raise PayloadTooLargeError(
+                f"the request body exceeds {max_bytes} bytes once decompressed: send fewer rows at a time, "
+                "or score the file in batch"
+            )
+        if start == len(view):
+            return b"".join(pieces)
+        if encoding != "gzip" or bytes(view[start : start + 2]) != _GZIP_MAGIC:
+            raise MalformedRequestError(f"{len(view) - start} bytes follow the end of the compressed body")
+
+
+def _decompress_member(view: memoryview, start: int, encoding: str, left: int, pieces: list[bytes]) -> tuple[int, int]:
+    """Decompress one member into `pieces`; where the next one starts, and how many bytes may still come out.
+
+    Each piece of the input is twice as large as the one before: what lies behind the member's end is copied by zlib,
+    and a body of nothing but tiny members would be copied as often as it has members.
+    """
     decompressor = zlib.decompressobj(_GZIP if encoding == "gzip" else zlib.MAX_WBITS)
-    try:
-        plain = decompressor.decompress(data, max_bytes + 1)
-    except zlib.error as error:
-        raise MalformedRequestError(f"the compressed body is damaged: {error}") from error
-    if len(plain) > max_bytes:
-        raise PayloadTooLargeError(
-            f"the request body exceeds {max_bytes} bytes once decompressed: send fewer rows at a time, "
-            "or score the file in batch"
-        )
-    if not decompressor.eof:
-        raise MalformedRequestError("the compressed body is cut short")
-    return plain
+    size = _FIRST_BYTES
+    while not decompressor.eof:
+        block = view[start : start + size]
+        if not block:
+            raise MalformedRequestError("the compressed body is cut short")
+        try:
+            piece = decompressor.decompress(block, left + 1)
+        except zlib.error as error:
+            raise MalformedRequestError(f"the compressed body is damaged: {error}") from error
+        pieces.append(piece)
+        left -= len(piece)
+        if left < 0:
+            break
+        start += len(block) - len(decompressor.unused_data)
+        size *= 2
+    return start, left
 
 
 def compress(data: Buffer, encoding: str) -> bytes:

@@ -41,6 +41,7 @@ DATATYPES = {
 """The protocol's word for each dtype."""
 
 _MAX_DEPTH = 100
+_MAX_SIZE = 2**100  # of a dimension or a tensor: far from any real one, and short enough to be told
 
 
 def parse_request(document: bytes) -> dict[str, Any]:
@@ -148,7 +149,7 @@ def decode_inputs(fields: Mapping[str, Any], binary: memoryview, signature: Sign
         if size is None:
             tensors[name] = _decode_data(entry, spec, shape)
             continue
-        if type(size) is not int or size < 0 or "data" in entry:
+        if type(size) is not int or not 0 <= size < _MAX_SIZE or "data" in entry:
             raise MalformedRequestError(f"input {name!r}: 'binary_data_size' must be a size in bytes, without 'data'")
         expected = prod(shape) * spec.dtype.itemsize
         if spec.dtype.itemsize and size != expected:
@@ -172,7 +173,7 @@ def _checked_shape(entry: Mapping[str, Any], spec: TensorSpec) -> tuple[int, ...
         raise TensorError(
             f"input {spec.name!r}: expected datatype {DATATYPES[spec.dtype.name]}, got {_short(datatype)}"
         )
-    if type(shape) is not list or not all(type(size) is int and size >= 0 for size in shape):
+    if type(shape) is not list or not all(type(size) is int and 0 <= size < _MAX_SIZE for size in shape):
         raise TensorError(f"input {spec.name!r}: 'shape' must be a list of sizes, got {_short(shape)}")
     expected = spec.shape
     if not expected and shape == [1]:  # clients that cannot say "no dimension"

@@ -12,10 +12,12 @@ from math import prod
 
 from serving.errors import MalformedRequestError, RequestError, TensorError
 from serving.json_codec import loads
-from serving.tensor import DTYPES, Tensor, pack
+from serving.tensor import DTYPES, Tensor, check_finite, pack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from typing_extensions import Buffer
 
     from serving.manifest import Manifest, SignatureSpec
@@ -76,7 +78,8 @@ def tensor_of_bytes(data: memoryview, spec: TensorSpec, shape: tuple[int, ...]) 
     """A tensor of bytes as they came, uncopied; strings are read out of V2's binary form.
 
     Raises:
-        TensorError: a byte of a bool tensor is neither 0 nor 1, or the strings are not what the shape says.
+        TensorError: a byte of a bool tensor is neither 0 nor 1, a quantized model's input is not finite, or the
+            strings are not what the shape says.
     """
     if spec.dtype.kind == "string":
         from serving.strings import from_wire
@@ -84,7 +87,16 @@ def tensor_of_bytes(data: memoryview, spec: TensorSpec, shape: tuple[int, ...]) 
         return Tensor(spec.dtype, shape, from_wire(data, spec.name, prod(shape)))
     if spec.dtype.kind == "bool" and max(data, default=0) > 1:
         raise TensorError(f"input {spec.name!r}: a byte of a bool tensor is neither 0 nor 1")
+    if spec.finite and spec.dtype.kind == "float":
+        check_finite(_floats(data, spec.dtype.itemsize), spec)
     return Tensor(spec.dtype, shape, data)
+
+
+def _floats(data: memoryview, itemsize: int) -> Sequence[float]:
+    """The numbers, uncopied but for half floats, which no view knows."""
+    if itemsize == 2:
+        return struct.unpack(f"<{len(data) // 2}e", data)
+    return data.cast("f") if itemsize == 4 else data.cast("d")
 
 
 def _decode_bytes(data: memoryview, spec: TensorSpec) -> Tensor:

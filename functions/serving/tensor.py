@@ -26,6 +26,7 @@ __all__ = [
     "Quantization",
     "Tensor",
     "TensorSpec",
+    "check_finite",
     "nest",
     "pack",
     "row_count",
@@ -210,14 +211,27 @@ def pack(values: Any, spec: TensorSpec, shape: Sequence[int], *, base64: bool = 
     unexpected = set(map(type, flat)) - _ACCEPTED[dtype.kind]
     if unexpected:
         raise type_error(next(value for value in flat if type(value) in unexpected), spec)
-    # One sum tells for all values at once: NaN and infinities survive addition.
-    if spec.finite and dtype.kind == "float" and not isfinite(sum(flat)):
-        raise TensorError(f"input {spec.name!r} holds NaN or an infinity, which a quantized model cannot represent")
     try:
+        check_finite(flat, spec)
         data = struct.pack(f"<{len(flat)}{dtype.format}", *flat)
     except (struct.error, OverflowError) as error:
         raise TensorError(f"input {spec.name!r}: a value is outside the range of {dtype.name}") from error
     return Tensor(dtype, shape, data)
+
+
+def check_finite(values: Sequence[float], spec: TensorSpec) -> None:
+    """Refuse NaN and infinities where a graph quantizes its input: it has no code for them.
+
+    Args:
+        values: of a float tensor; a bare memoryview is looked at where it lies.
+        spec: what they are for.
+
+    Raises:
+        TensorError: there are some.
+    """
+    # One sum tells for nearly all at once: NaN and infinities survive addition, and few finite values add up to one.
+    if spec.finite and spec.dtype.kind == "float" and not (isfinite(sum(values)) or all(map(isfinite, values))):
+        raise TensorError(f"input {spec.name!r} holds NaN or an infinity, which a quantized model cannot represent")
 
 
 def type_error(value: Any, spec: TensorSpec) -> TensorError:

@@ -30,6 +30,9 @@ def store(tmp_path_factory):
     root = tmp_path_factory.mktemp("store")
     publish(root, "tiny", data=golden("tiny_int8"), labels=LABELS)
     publish(root, "pixels", data=golden("tiny_int8"), preprocessing={"x": {"scale": 1 / 255, "offset": 0.0}})
+    publish(root, "quantized", data=golden("tiny_int8"), quantization={"scheme": "int8"})
+    publish(root, "half", data=golden("dtype_float16"), quantization={"scheme": "int8"})
+    publish(root, "double", data=golden("dtype_float64"), quantization={"scheme": "int8"})
     publish(root, "image", data=golden("image_2x3"), preprocessing={"image": {"scale": 1 / 255, "offset": -0.5}})
     publish(root, "codes", data=golden("image_2x3_uint8"))
     for name in ("half_plus_two", "two_by_two", "scalar"):
@@ -173,6 +176,69 @@ def test_bad_raw_bodies(handler, model, body, content_type, message):
     answer = send(handler, "POST", f"/v1/models/{model}:predict", body, {"Content-Type": content_type})
     assert (answer.status, list(answer.json())) == (400, ["error"])
     assert message in answer.json()["error"]
+
+
+def bodies_of(rows, datatype):
+    """A tensor in every form that there is: protocol, body and headers."""
+    size = {"binary_data_size": rows.nbytes}
+    inputs = [{"name": "x", "shape": rows.shape, "datatype": datatype, "parameters": size}]
+    head = json.dumps({"inputs": inputs, "parameters": {"binary_data_output": True}}).encode()
+    yield "v1", json.dumps({"inputs": rows.tolist()}), {}
+    yield "v2", head + rows.tobytes(), {"Inference-Header-Content-Length": str(len(head))}
+    for protocol in ("v1", "v2") if datatype != "FP16" else ("v1",):  # half floats are answered in binary only
+        yield protocol, rows.tobytes(), {"Content-Type": RAW}
+        yield protocol, npy(rows), {"Content-Type": NPY}
+        yield protocol, npy(rows.astype(rows.dtype.newbyteorder(">"))), {"Content-Type": NPY}
+        yield protocol, npy(rows.astype("<f8")), {"Content-Type": NPY}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(("model", "dtype", "datatype"), [
+    ("quantized", "<f4", "FP32"), ("half", "<f2", "FP16"), ("double", "<f8", "FP64"),
+])  # fmt: skip
+def test_what_a_quantized_model_has_no_code_for_is_refused_in_every_body(handler, model, dtype, datatype, value):
+    """NaN and infinities are 400 as JSON, bytes, .npy of any type, and V2's binary tensors; what is finite passes."""
+    rows = np.zeros((1, 4 if model == "quantized" else 3), dtype)
+    for status in (200, 400):
+        for protocol, body, headers in bodies_of(rows, datatype):
+            path = f"/v1/models/{model}:predict" if protocol == "v1" else f"/v2/models/{model}/infer"
+            answer = send(handler, "POST", path, body, headers)
+            assert answer.status == status, (path, headers, answer.body)
+            assert status == 200 or "NaN or an infinity" in answer.json()["error"]
+        rows[0, 2] = value
+
+
+def test_the_largest_doubles_are_finite(handler):
+    """Two values whose sum is over the range are finite all the same."""
+    rows = np.array([[1.7e308, 1.7e308, 0.0]])
+    for body, headers in ((json.dumps({"inputs": rows.tolist()}), {}), (rows.tobytes(), {"Content-Type": RAW})):
+        assert send(handler, "POST", "/v1/models/double:predict", body, headers).status == 200
+
+
+@pytest.mark.parametrize("digits", [310, 400, 4299, 5000, 100_000])
+@pytest.mark.parametrize("model", ["tiny", "quantized", "half", "double", "int64"])
+def test_integers_of_any_length_are_the_clients_fault(handler, model, digits):
+    """A number that no type holds is 400 in every protocol, wherever a number may be."""
+    width = 4 if model in ("tiny", "quantized") else 3
+    number = "1" + "0" * (digits - 1)
+    row = "[" + ",".join(["1"] * (width - 1)) + f",{number}]"
+    datatype = {"half": "FP16", "double": "FP64", "int64": "INT64"}.get(model, "FP32")
+    tensor = f'"name": "x", "datatype": "{datatype}"'
+    shapes = f'{{"inputs": [{{{tensor}, "shape": [%s, {width}], %s}}]}}'
+    for path, body in (
+        (f"v1/models/{model}:predict", f'{{"instances": [{row}]}}'),
+        (f"v1/models/{model}:predict", f'{{"inputs": [[-{row[1:]}]}}'),
+        (f"v1/models/{model}:classify", f'{{"examples": [{{"x": {row}}}]}}'),
+        (f"v1/models/{model}:regress", f'{{"examples": [{{"x": {row}}}]}}'),
+        (f"v2/models/{model}/infer", shapes % (1, f'"data": {row}')),
+        (f"v2/models/{model}/infer", shapes % (1, f'"data": [{row}]')),
+        (f"v2/models/{model}/infer", shapes % (number, '"data": [1]')),
+        (f"v2/models/{model}/infer", shapes % (number, '"parameters": {"binary_data_size": 4}')),
+        (f"v2/models/{model}/infer", shapes % (1, f'"parameters": {{"binary_data_size": {number}}}')),
+    ):
+        answer = send(handler, "POST", f"/{path}", body)
+        assert answer.status == 400, (path, body[:100], answer.body[:300])
+        assert len(answer.body) < 1000
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])

@@ -69,11 +69,42 @@ def test_deflate_is_decompressed():
 
 @pytest.mark.parametrize(
     ("body", "message"),
-    [(gzip.compress(b"x" * 100, mtime=0)[:-9], "cut short"), (b"\x1f\x8bgarbage", "damaged")],
+    [
+        (gzip.compress(b"x" * 100, mtime=0)[:-9], "cut short"),
+        (b"\x1f\x8bgarbage", "damaged"),
+        (gzip.compress(b"{}") + b"garbage", "7 bytes follow"),
+        (gzip.compress(b"{}") + bytes(3), "3 bytes follow"),
+        (gzip.compress(b"{}") + b"\x1f\x8bgarbage", "damaged"),
+        (gzip.compress(b"{}") + gzip.compress(b"x" * 100, mtime=0)[:-9], "cut short"),
+        (gzip.compress(b"{}") + gzip.compress(b"{}")[:5], "cut short"),
+    ],
 )
 def test_damaged_compression_is_the_clients_fault(body, message):
     """A broken gzip body is a 400 that says so."""
     with pytest.raises(errors.MalformedRequestError, match=message):
+        request_from_event(with_body(body))
+
+
+def test_bytes_after_deflate_are_the_clients_fault():
+    """A zlib stream is one stream: what follows it is no second one."""
+    body = zlib.compress(b"{}") + zlib.compress(b"{}")
+    with pytest.raises(errors.MalformedRequestError, match="10 bytes follow"):
+        request_from_event(with_body(body, **{"content-encoding": "deflate"}))
+
+
+@pytest.mark.parametrize("count", [2, 3, 2000])
+def test_gzip_of_several_members(count):
+    """They are one body, as RFC 1952 and Python's own gzip have it, however many and however small."""
+    members = [b"[" + b"1," * 5000, *[b" "] * (count - 2), b"2]"]
+    body = gzip.compress(members[0]) + gzip.compress(b" ", mtime=0) * (count - 2) + gzip.compress(members[-1])
+    assert gzip.decompress(body) == b"".join(members)
+    assert request_from_event(with_body(body)).body == b"".join(members)
+
+
+def test_the_limit_is_over_all_members():
+    """Two members of four megabytes each are eight, over the limit of six."""
+    body = gzip.compress(bytes(4 * 2**20)) * 2
+    with pytest.raises(errors.PayloadTooLargeError, match="6291456 bytes"):
         request_from_event(with_body(body))
 
 
