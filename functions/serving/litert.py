@@ -19,7 +19,7 @@ from serving.tensor import DTYPES, Quantization, TensorSpec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from typing_extensions import Buffer
@@ -233,16 +233,27 @@ class Signature:
         key: its name, "predict" in artifacts built here.
         index: its number in the flatbuffer.
         inputs: specs in the order that `CompiledModel.run` takes them.
-        outputs: specs in the order that `CompiledModel.run` returns them.
+        outputs: specs in the order that `CompiledModel.run` returns them. Of several outputs that are one tensor, all
+            have the name of one.
+        shared: of outputs that are not tensors of their own, by index: "in" or "out", and the index of the input or
+            the earlier output that is the same tensor.
     """
 
-    __slots__ = ("index", "inputs", "key", "outputs")
+    __slots__ = ("index", "inputs", "key", "outputs", "shared")
 
-    def __init__(self, key: str, index: int, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
+    def __init__(
+        self,
+        key: str,
+        index: int,
+        inputs: tuple[TensorSpec, ...],
+        outputs: tuple[TensorSpec, ...],
+        shared: Mapping[int, tuple[str, int]],
+    ) -> None:
         self.key = key
         self.index = index
         self.inputs = inputs
         self.outputs = outputs
+        self.shared = shared
 
 
 class _Buffers:
@@ -276,15 +287,15 @@ class _Buffers:
             self.close()
             raise
 
-    def place(self, index: int, size: int) -> None:
-        """Make the buffer of a tensor, instead of the one it had."""
+    def place(self, index: int, size: int, room: int = 0) -> None:
+        """Make the buffer of a tensor, instead of the one it had; `room` is what the runtime asks for beyond `size`."""
         handle = self._library.get(
             "CreateManagedTensorBuffer",
             _H(),
             self._library.environment,
             _HOST_MEMORY,
             ctypes.byref(self._types[index]),
-            size,
+            max(size, room),
         )
         self._library.destroy("TensorBuffer", self._own[index])
         self.handles[index] = self._own[index] = handle.value
@@ -316,9 +327,17 @@ class _Buffers:
 
         return bind
 
+    def share(self, index: int, other: _Buffers, place: int) -> None:
+        """Make a tensor's buffer that of another place, of these buffers or of others, which keep it."""
+        self._library.destroy("TensorBuffer", self._own[index])
+        self._own[index] = None
+        self.handles[index] = other.handles[place]
+        self.addresses[index], self.sizes[index] = other.addresses[place], other.sizes[place]
+        self.views[index] = other.views[place]
+
     def close(self) -> None:
         for index, own in enumerate(self._own):
-            if self.handles[index] != own:
+            if own and self.handles[index] != own:
                 self._library.destroy("TensorBuffer", self.handles[index])
             self._library.destroy("TensorBuffer", own)
             self.handles[index] = self._own[index] = None
@@ -331,14 +350,16 @@ class SignatureRunner:
         batch: rows in each batched tensor.
         ins, outs: buffers of the inputs and outputs, in the order of the signature; `views` are their bytes, row-major
             and little-endian. The runtime reads and writes there: a run overwrites the outputs of the one before.
+        late: indices of outputs whose shapes the runtime only knows after a run.
     """
 
-    __slots__ = ("_arguments", "_function", "batch", "ins", "outs")
+    __slots__ = ("_arguments", "_function", "batch", "ins", "late", "outs")
 
     def __init__(
         self, library: _Library, compiled: Any, signature: Signature, batch: int, ins: _Buffers, outs: _Buffers
     ) -> None:
         self.batch, self.ins, self.outs = batch, ins, outs
+        self.late: Sequence[int] = ()
         self._function = library.function("RunCompiledModel")
         self._arguments: tuple[Any, ...] | None = (
             compiled,
@@ -431,6 +452,8 @@ class CompiledModel:
             if outs.strings:
                 return self._run_to_strings(signature, runner)
             runner.run()
+            if runner.late:
+                self._check_late(signature, runner)
             return [view.tobytes() for view in outs.views]
 
     def runner(self, signature_key: str, batch: int) -> SignatureRunner:
@@ -501,14 +524,15 @@ class CompiledModel:
         for index in range(library.get("GetNumModelSignatures", _N(), self._model).value):
             handle = library.get("GetModelSignature", _H(), self._model, index)
             key = library.get("GetSignatureKey", ctypes.c_char_p(), handle).value.decode()
-            signatures.append(
-                Signature(key, index, self._read_specs(handle, "Input"), self._read_specs(handle, "Output"))
-            )
+            inputs, sources = self._read_specs(handle, "Input")
+            outputs, results = self._read_specs(handle, "Output")
+            signatures.append(Signature(key, index, inputs, outputs, _shared(sources, results, outputs)))
         return signatures
 
-    def _read_specs(self, signature: Any, side: str) -> tuple[TensorSpec, ...]:
+    def _read_specs(self, signature: Any, side: str) -> tuple[tuple[TensorSpec, ...], list[int]]:
+        """The tensors of one side of a signature, and what tells one tensor from another."""
         library = self._library
-        specs = []
+        specs, tensors = [], []
         for index in range(library.get(f"GetNumSignature{side}s", _N(), signature).value):
             name = library.get(f"GetSignature{side}Name", ctypes.c_char_p(), signature, index).value.decode()
             tensor = library.get(f"GetSignature{side}TensorByIndex", _H(), signature, index)
@@ -521,7 +545,8 @@ class CompiledModel:
                 scheme = library.get("GetPerTensorQuantization", _PerTensorQuantization(), tensor)
                 quantization = Quantization(scheme.scale, scheme.zero_point)
             specs.append(TensorSpec(name, dtype, _shape(ranked.layout), quantization))
-        return tuple(specs)
+            tensors.append(tensor.value)
+        return tuple(specs), tensors
 
     def _signature(self, key: str) -> Signature:
         try:
@@ -550,16 +575,35 @@ class CompiledModel:
                 )
         ins = _Buffers(self._library, [_ranked_type(spec, batch) for spec in signature.inputs])
         try:
-            outs = _Buffers(self._library, self._output_types(signature, batch))
+            outs, late = self._make_outputs(signature, batch, ins)
         except BaseException:
             ins.close()
             raise
         runner = SignatureRunner(self._library, self._compiled, signature, batch, ins, outs)
+        runner.late = late
         self._runners[signature_key] = runner
         return runner
 
-    @staticmethod
-    def _run_to_strings(signature: Signature, runner: SignatureRunner) -> list[Any]:
+    def _make_outputs(self, signature: Signature, batch: int, ins: _Buffers) -> tuple[_Buffers, Sequence[int]]:
+        """The outputs' buffers, and see `SignatureRunner.late`."""
+        types, late = self._output_types(signature, batch)
+        outs = _Buffers(self._library, types)
+        for index, room in late.items():
+            outs.place(index, outs.sizes[index], room)
+        for address, size in zip(outs.addresses, outs.sizes, strict=True):
+            ctypes.memset(address, 0, size)  # memory that was others' is nobody's answer
+        # The runtime knows one buffer for each tensor: of two, it would leave one as it was.
+        for index, (side, place) in signature.shared.items():
+            outs.share(index, ins if side == "in" else outs, place)
+        return outs, tuple(late)
+
+    def _check_late(self, signature: Signature, runner: SignatureRunner) -> None:
+        """Refuse what a run gave if it has another shape than its buffer."""
+        layouts = self._output_layouts(signature, update=False)
+        for index in runner.late:
+            _check_shape(signature.outputs[index], layouts[index], runner.batch)
+
+    def _run_to_strings(self, signature: Signature, runner: SignatureRunner) -> list[Any]:
         """Run a signature with string outputs, whose buffers are address space that is used as far as it is needed."""
         from serving.string_buffers import MAX_OUTPUT_BYTES, read_strings, used_bytes
 
@@ -574,6 +618,8 @@ class CompiledModel:
             raise LiteRtError(
                 f"{error}. Among the reasons: a string output of one run takes at most {MAX_OUTPUT_BYTES} bytes"
             ) from error
+        if runner.late:
+            self._check_late(signature, runner)
         outputs: list[Any] = []
         for index, spec in enumerate(signature.outputs):
             if index not in outs.strings:
@@ -584,26 +630,35 @@ class CompiledModel:
                 outs.place(index, MAX_OUTPUT_BYTES)
         return outputs
 
-    def _output_types(self, signature: Signature, batch: int) -> list[_RankedTensorType]:
-        """Output types at this batch size; refused where the runtime's own sizes differ, which would corrupt memory."""
-        layouts = (_Layout * len(signature.outputs))()
-        self._library.call(
-            "GetCompiledModelOutputTensorLayouts", self._compiled, signature.index, len(layouts), layouts, True
-        )
-        types = []
-        for spec, layout in zip(signature.outputs, layouts, strict=True):
+    def _output_types(self, signature: Signature, batch: int) -> tuple[list[_RankedTensorType], dict[int, int]]:
+        """Output types at this batch size; refused where the runtime's own sizes differ, which would corrupt memory.
+
+        But what is computed after a string tensor is only resized while it runs. Until then the runtime holds buffers
+        against the size of the run before: such outputs come by index, with the bytes that it asks for.
+        """
+        after_strings = any(not spec.dtype.itemsize for spec in (*signature.inputs, *signature.outputs))
+        types, late = [], {}
+        layouts = self._output_layouts(signature, update=True)
+        for index, (spec, layout) in enumerate(zip(signature.outputs, layouts, strict=True)):
             if not spec.dtype.itemsize:
-                # Their shapes are only known after a run: what is read is held against the shape then.
+                # What is read is held against the shape.
                 types.append(_ranked_type(spec, batch))
                 continue
-            expected = (batch, *spec.shape[1:]) if spec.batched else spec.shape
-            if _shape(layout) != expected:
-                raise LiteRtError(
-                    f"output {spec.name!r} has shape {list(_shape(layout))} at batch {batch}, expected "
-                    f"{list(expected)}: this model cannot be resized, run its rows one by one"
-                )
-            types.append(_RankedTensorType(spec.dtype.element_type, layout))
-        return types
+            ranked_type = _RankedTensorType(spec.dtype.element_type, layout)
+            if after_strings and _shape(layout) != _full_shape(spec, batch):
+                late[index] = _num_values(ranked_type) * spec.dtype.itemsize
+                types.append(_ranked_type(spec, batch))
+                continue
+            _check_shape(spec, layout, batch)
+            types.append(ranked_type)
+        return types, late
+
+    def _output_layouts(self, signature: Signature, *, update: bool) -> ctypes.Array[_Layout]:
+        layouts = (_Layout * len(signature.outputs))()
+        self._library.call(
+            "GetCompiledModelOutputTensorLayouts", self._compiled, signature.index, len(layouts), layouts, update
+        )
+        return layouts
 
     @staticmethod
     def _fill(buffers: _Buffers, index: int, data: Input, spec: TensorSpec) -> None:
@@ -617,6 +672,18 @@ class CompiledModel:
             raise LiteRtError(f"input {spec.name!r} takes {buffers.sizes[index]} bytes, got {source.nbytes}")
         # One copy, from wherever the bytes lie (a slice of the request's body) to where the runtime reads them.
         buffers.views[index][:] = source if source.format == "B" and source.ndim == 1 else source.cast("B")
+
+
+def _shared(sources: list[int], results: list[int], outputs: Sequence[TensorSpec]) -> dict[int, tuple[str, int]]:
+    """See `Signature.shared`; strings do not count, of which the runtime keeps a copy for each buffer."""
+    shared = {}
+    for index, tensor in enumerate(results):
+        if outputs[index].dtype.itemsize:
+            if tensor in sources:
+                shared[index] = ("in", sources.index(tensor))
+            elif results.index(tensor) < index:
+                shared[index] = ("out", results.index(tensor))
+    return shared
 
 
 def _fill_strings(buffers: _Buffers, index: int, data: Input, spec: TensorSpec) -> None:
@@ -647,8 +714,21 @@ def _shape(layout: _Layout) -> tuple[int, ...]:
     return tuple(layout.dimensions[: layout.rank])
 
 
+def _full_shape(spec: TensorSpec, batch: int) -> tuple[int, ...]:
+    return (batch, *spec.shape[1:]) if spec.batched else spec.shape
+
+
+def _check_shape(spec: TensorSpec, layout: _Layout, batch: int) -> None:
+    expected = _full_shape(spec, batch)
+    if _shape(layout) != expected:
+        raise LiteRtError(
+            f"output {spec.name!r} has shape {list(_shape(layout))} at batch {batch}, expected "
+            f"{list(expected)}: this model cannot be resized, run its rows one by one"
+        )
+
+
 def _ranked_type(spec: TensorSpec, batch: int) -> _RankedTensorType:
-    shape = (batch, *spec.shape[1:]) if spec.batched else spec.shape
+    shape = _full_shape(spec, batch)
     return _RankedTensorType(spec.dtype.element_type, _Layout(len(shape), 0, (ctypes.c_int32 * _MAX_RANK)(*shape)))
 
 

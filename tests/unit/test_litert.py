@@ -90,6 +90,35 @@ def test_a_stale_output_size_is_refused_before_it_corrupts_memory():
         assert len(model.run("predict", [bytes(64)])[0]) == 12
 
 
+def test_outputs_that_are_no_tensors_of_their_own_are_filled():
+    """A key that comes back as it came and two outputs on one tensor have their values, at every size of a batch."""
+    with CompiledModel(golden("keyed")) as model, CompiledModel(golden("twins")) as twins:
+        for size in (1, 2, 8, 3, 1):
+            x = np.random.default_rng(size).normal(size=(size, 3)).astype("float32")
+            keys = struct.pack(f"<{size}q", *range(7, 7 + size))
+            assert model.run("predict", [keys, x.tobytes()], size) == [keys, (2 * x).tobytes()]
+            assert twins.run("predict", [x.tobytes()], size) == [(2 * x).tobytes()] * 2
+
+
+def test_no_output_shows_what_was_in_memory_before():
+    """What the runtime would leave as it is is zero: the memory of an output is cleared before its first run."""
+    with CompiledModel(golden("totals")) as model:
+        for size in (64, 1, 64, 1):  # each takes the memory that the one before it gave back
+            views = model.runner("predict", size).outs.views
+            assert not any(bytes(view).strip(b"\0") for view in views)
+            for view in views:
+                view[:] = b"\xff" * len(view)
+
+
+def test_what_is_computed_after_strings_runs_in_batches():
+    """Growing and shrinking, numbers whose shapes the runtime only learns while it runs are those of the rows."""
+    with CompiledModel(golden("after_strings")) as model:
+        for size in (1, 2, 8, 3, 32, 1):
+            texts = [b"text %d" % row for row in range(size)]
+            x = np.arange(3 * size, dtype="float32")
+            assert model.run("predict", [texts, x.tobytes()], size) == [texts, (x * 2.5).tobytes()]
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_threads_do_not_change_the_result(threads):
     """The threads option reaches the runtime and the answer stays the same."""
