@@ -51,6 +51,8 @@ _repository = ModelRepository(
     _settings.num_threads,
     memory_bytes=_settings.model_memory_bytes,
     refresh_seconds=_settings.alias_refresh_seconds,
+    pinned=_settings.pinned,
+    controllable=_settings.model_control,
     warn=lambda message: _log.write("WARNING", message),
 )
 if _fetch is not None:

@@ -54,9 +54,23 @@ def publish(root: Path, name: str, version: int = 1, data: bytes | None = None, 
     document = json.dumps(make_manifest(name, version, data, **fields)).encode()
     (folder / "manifest.json").write_bytes(document)
     digest = hashlib.sha256(document).hexdigest()
-    pins = {str(version): {"manifest_sha256": digest, "artifact": "model.tflite"}}
-    (root / name / "aliases.json").write_text(json.dumps({"latest": version, "versions": pins}))
+    set_aliases(root, {"latest": version}, name)
     return digest
+
+
+def set_aliases(root: Path, document: dict[str, Any], name: str = "m") -> None:
+    """Replace a model's aliases as the toolchain does: in one step, with a pin for every version that there is."""
+    pins = {
+        manifest.parent.name: {
+            "manifest_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest(),
+            "artifact": json.loads(manifest.read_bytes())["artifact"],
+        }
+        for manifest in (root / name).glob("*/manifest.json")
+    }
+    path = root / name / "aliases.json"
+    temporary = path.with_suffix(".new")
+    temporary.write_text(json.dumps({"versions": pins, **document}))
+    temporary.replace(path)
 
 
 def _tensor(spec: Any) -> dict[str, Any]:

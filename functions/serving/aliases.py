@@ -5,8 +5,9 @@
      "canary": {"latest": {"8": 10}},
      "shadow": {"latest": 9}}
 
-Alias names are the top level's integers; `versions`, `canary` and `shadow` are reserved. The document is replaced whole
-and last, so that one read of it is always consistent. Writing it is the toolchain's part.
+Alias names are the top level's integers; `versions`, `canary` and `shadow` are reserved. Every version that an alias, a
+canary or a shadow names has its manifest's digest in `versions`: what is served is what was published. The document is
+replaced whole and last, so that one read of it is always consistent. Writing it is the toolchain's part.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class Aliases:
         """Read an aliases document.
 
         Raises:
-            ArtifactError: it is not one.
+            ArtifactError: it is not one, or it names a version without the digest of its manifest.
         """
         try:
             fields = loads(data)
@@ -79,7 +80,14 @@ class Aliases:
             shadows = {alias: int(number) for alias, number in fields.get("shadow", {}).items()}
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ArtifactError(f"{ALIASES_NAME} is not an aliases document: {error}") from error
-        return cls(targets, pins, canaries, shadows, tag)
+        aliases = cls(targets, pins, canaries, shadows, tag)
+        for alias in targets:
+            for number in sorted(aliases.reachable(alias) - pins.keys()):
+                raise ArtifactError(
+                    f"{ALIASES_NAME}: alias {alias!r} reaches version {number}, whose digest is not in 'versions': "
+                    "move the alias with `litelambda alias`, which writes both"
+                )
+        return aliases
 
     def choose(self, model: str, alias: str, key: str = "") -> int:
         """The version that answers one request for an alias: its target, or a canary for its share of the requests.

@@ -82,7 +82,7 @@ def fetch_artifact(
         if version not in aliases.targets:
             raise ModelNotFoundError(f"Unrecognized servable version label: {version}")
         number = aliases.targets[version]
-        manifest_sha256, artifact_name = aliases.pins.get(number, (manifest_sha256, artifact_name))
+        manifest_sha256, artifact_name = aliases.pins[number]
         version = str(number)
     folder = f"{model}/{int(version)}"
     fetch = _Fetch(store, f"{folder}/{artifact_name}")

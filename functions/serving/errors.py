@@ -12,6 +12,7 @@
     ├── StoreError                   the store did not give what it should
     │   ├── ObjectNotFoundError      no object at that key
     │   ├── StoreAccessError         the store refused the credentials or their rights
+    │   ├── StoreLocationError       the bucket does not exist, or is in another region
     │   ├── StoreUnavailableError    transient: throttled, timed out, cut short, 5xx
     │   └── StoreConflictError       a create-only or compare-and-swap write lost
     ├── ArtifactError                the bytes came but must not be served
@@ -81,6 +82,10 @@ class ObjectNotFoundError(StoreError):
 
 class StoreAccessError(StoreError):
     """The store refused the credentials, or they lack the right."""
+
+
+class StoreLocationError(StoreError):
+    """The store's bucket does not exist, or is in another region than it was asked for in."""
 
 
 class StoreUnavailableError(StoreError):

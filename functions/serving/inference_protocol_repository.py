@@ -1,13 +1,14 @@
 """V2's model repository extension: what the store holds, and loading and unloading it by hand.
 
-Loading and unloading concern the execution environment that happens to answer. An unloaded model gives its memory back
-and is loaded again by the next request for it: no caller can take a model away from others.
+Loading and unloading are the owner's to allow (MODEL_CONTROL), and concern the execution environment that happens to
+answer. What serves is replaced by its successor once that is ready; an unloaded model gives its memory back and is
+loaded again by the next request for it: no caller can take a model away from others.
 """
 
 from __future__ import annotations
 
 from serving.background import Background
-from serving.errors import MalformedRequestError, ServingError
+from serving.errors import MalformedRequestError, ServingError, UnsupportedError
 from serving.http import Response
 from serving.inference_protocol_inputs import parse_request
 from serving.json_codec import dumps
@@ -54,11 +55,12 @@ def load(request: Request, repository: ModelRepository, name: str) -> Response: 
     """`POST /v2/repository/models/{m}/load`: load what the model's default alias means now.
 
     Raises:
+        UnsupportedError: callers may not.
         ModelNotFoundError: no such model.
-        StoreError, ArtifactError, LiteRtError: it cannot be loaded.
+        StoreError, ArtifactError, LiteRtError: it cannot be loaded; what served before goes on.
     """
-    repository.unload(name)
-    manifest = repository.get(name).manifest
+    _check_allowed(repository)
+    manifest = repository.reload(name).manifest
     return Response(200, "", route="load", model=manifest.model, version=manifest.version)
 
 
@@ -66,11 +68,22 @@ def unload(request: Request, repository: ModelRepository, name: str) -> Response
     """`POST /v2/repository/models/{m}/unload`: give a model's memory back.
 
     Raises:
+        UnsupportedError: callers may not.
         ModelNotFoundError: no such model.
+        StoreError, ArtifactError: the store could not give it back now; it goes on serving.
     """
+    _check_allowed(repository)
     repository.family(name)
     repository.unload(name)
     return Response(200, "", route="unload", model=name)
+
+
+def _check_allowed(repository: ModelRepository) -> None:
+    if not repository.controllable:
+        raise UnsupportedError(
+            "loading and unloading models by request is off: models load with their first request. "
+            "Set MODEL_CONTROL=explicit to allow it"
+        )
 
 
 def _entries(family: Family, repository: ModelRepository) -> list[dict[str, Any]]:

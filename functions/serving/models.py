@@ -9,7 +9,7 @@ from __future__ import annotations
 from _thread import allocate_lock
 from time import time
 
-from serving.aliases import fetch_aliases
+from serving.aliases import Aliases, fetch_aliases
 from serving.artifact import ARTIFACT_NAME, fetch_artifact, fetch_manifest
 from serving.errors import ArtifactError, ModelNotFoundError, ObjectNotFoundError, RequestError, ServingError
 from serving.manifest import is_valid_name
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from serving.aliases import Aliases
     from serving.artifact import Artifact
     from serving.manifest import Manifest
     from serving.refresh import Refresh
@@ -64,6 +63,8 @@ class ModelRepository:
         *,
         memory_bytes: int = 1 << 40,
         refresh_seconds: float = 60.0,
+        pinned: tuple[str, int, str] | None = None,
+        controllable: bool = False,
         warn: Callable[[str], None] = print,
     ) -> None:
         """Make an empty repository.
@@ -73,8 +74,12 @@ class ModelRepository:
             num_threads: for each model's runs.
             memory_bytes: what the loaded models may take together, by `size_in_memory`.
             refresh_seconds: age from which on a model's aliases are read again.
+            pinned: name, version and manifest digest of the only model there is; None for all of the store's. Then
+                neither aliases nor a listing of the store are read: whoever may write to it changes nothing here.
+            controllable: whether callers may load and unload models.
             warn: told of what went wrong without failing a request.
         """
+        self.controllable = controllable
         self.store = store
         self.warn = warn
         self._num_threads = num_threads
@@ -87,6 +92,10 @@ class ModelRepository:
         self._loading: dict[tuple[str, int], Any] = {}
         self._lock = allocate_lock()
         self._requests = 0
+        self._pinned = pinned
+        if pinned is not None:
+            name, number, digest = pinned
+            self._families[name] = Family(name, Aliases({}, {number: (digest, ARTIFACT_NAME)}))
 
     def add(self, artifact: Artifact, reference: str) -> Servable:
         """Load an artifact that was fetched as `reference`, which from now on answers requests that name no version.
@@ -130,10 +139,10 @@ class ModelRepository:
         """
         family = self._families.get(name)
         if family is None:
-            if not is_valid_name(name):
+            if self._pinned is not None or not is_valid_name(name):
                 raise ModelNotFoundError(f"Servable not found for request: Latest({name[:200]})")
             family = self._families.setdefault(name, Family(name, fetch_aliases(self.store, name)))
-        elif time() - family.checked >= self._refresh_seconds:
+        elif self._pinned is None and time() - family.checked >= self._refresh_seconds:
             from serving.refresh import refresh
 
             refresh(family, self)
@@ -168,11 +177,13 @@ class ModelRepository:
         return sorted({servable.manifest.model for servable in self.loaded()})
 
     def published_names(self) -> list[str]:
-        """Names of all models of the store, sorted.
+        """Names of all models of the store, sorted; of the only one where one is pinned.
 
         Raises:
             StoreError: the store cannot be listed.
         """
+        if self._pinned is not None:
+            return [self._pinned[0]]
         return [name for name in self.store.list_folders() if is_valid_name(name)]
 
     def manifest(self, name: str) -> Manifest:
@@ -189,12 +200,39 @@ class ModelRepository:
             return servable.manifest
         return fetch_manifest(self.store, name, number, aliases.pins.get(number, _NO_PIN)[0])
 
+    def reload(self, name: str) -> Servable:
+        """Load what a model's default alias or version means in the store now; what served it does so until then.
+
+        Raises:
+            ModelNotFoundError, StoreError, ArtifactError, LiteRtError: it cannot be loaded; nothing has changed.
+        """
+        default = self._defaults.get(name, DEFAULT_ALIAS)
+        if default.isdecimal() or not is_valid_name(name):
+            return self.servable(name, int(default) if default.isdecimal() else 0)
+        aliases = fetch_aliases(self.store, name)
+        number = aliases.targets.get(default)
+        if number is None:
+            raise ModelNotFoundError(f"Servable not found for request: Latest({name})")
+        servable = self.servable(name, number, aliases.pins[number])
+        self._families[name] = Family(name, aliases)
+        return servable
+
     def unload(self, name: str) -> None:
-        """Give a model's memory back; the next request for it loads it again, by its aliases of that time."""
+        """Give a model's memory back; the next request for it loads it again, by its aliases of that time.
+
+        Raises:
+            ModelNotFoundError, StoreError, ArtifactError: the store could not give it back now; it goes on serving.
+        """
+        if self._pinned is None:
+            fetch_aliases(self.store, name)
+        for servable in self.loaded():
+            if servable.manifest.model == name:
+                fetch_manifest(self.store, name, servable.manifest.version, servable.manifest.sha256)
         with self._lock:
             for key in [key for key in self._servables if key[0] == name]:
                 del self._servables[key]
-            self._families.pop(name, None)
+            if self._pinned is None:
+                self._families.pop(name, None)
 
     def is_loaded(self, name: str, number: int) -> bool:
         """Whether a version is in memory."""
@@ -234,7 +272,7 @@ class ModelRepository:
     def _load(self, name: str, number: int, pin: tuple[str, str]) -> Servable:
         """Fetch and compile a version once, however many threads ask for it."""
         key = (name, number)
-        if not is_valid_name(name):
+        if (self._pinned is not None and key != self._pinned[:2]) or not is_valid_name(name):
             raise ModelNotFoundError(f"Servable not found for request: Specific({name[:200]}, {number})")
         with self._lock:
             gate = self._loading.setdefault(key, allocate_lock())

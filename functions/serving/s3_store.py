@@ -13,7 +13,7 @@ from importlib.machinery import ExtensionFileLoader, ModuleSpec
 
 from serving.background import Background
 from serving.digest import hexdigest, new_hasher
-from serving.errors import ObjectNotFoundError, RuntimeLibraryError, StoreAccessError, StoreUnavailableError
+from serving.errors import RuntimeLibraryError
 from serving.store import check_size
 
 TYPE_CHECKING = False
@@ -157,17 +157,10 @@ class S3Store:
         return Background(fetch)
 
     def _translated(self, error: Exception, key: str) -> StoreError:
-        """Obstore's error in our own terms. Its text can name hosts and headers, so it stays in the chained cause."""
-        exceptions = self._native.exceptions
-        name = f"{self.url}/{key}"
-        if isinstance(error, (exceptions.NotFoundError, FileNotFoundError)):
-            return ObjectNotFoundError(f"no object {name}")
-        if isinstance(error, (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError)):
-            return StoreAccessError(
-                f"S3 refused to read {name}: the function's role needs s3:GetObject on it (and s3:ListBucket to tell "
-                "a missing object from a forbidden one)"
-            )
-        return StoreUnavailableError(f"S3 could not deliver {name} ({type(error).__name__}) within {_RETRIES} retries")
+        """Obstore's error in our own terms; what reads it is loaded with the first failure."""
+        from serving.s3_failures import translate
+
+        return translate(error, self._native.exceptions, f"{self.url}/{key}", self._bucket)
 
 
 def _fetch_stream(answer: Any, sink: Sink) -> tuple[Buffer, str]:

@@ -43,7 +43,8 @@ SETTINGS = (
     Setting(
         "MODEL_MANIFEST_SHA256",
         "",
-        "Digest of that version's manifest: pins the model and, with MODEL_VERSION a number, saves INIT a round trip.",
+        "Digest of that version's manifest, with MODEL_VERSION its number: the function serves this version of this "
+        "model alone, whatever the store holds, and INIT saves a round trip.",
     ),
     Setting(
         "MODEL_MEMORY_MB",
@@ -52,6 +53,12 @@ SETTINGS = (
     ),
     Setting(
         "ALIAS_REFRESH_SECONDS", "60", "Age from which on aliases are read again, in the background; 0: every request."
+    ),
+    Setting(
+        "MODEL_CONTROL",
+        "none",
+        "explicit: callers may load and unload models (V2's repository extension) in the environment that answers. "
+        "none: they may not.",
     ),
     Setting(
         "CORS_ALLOW_ORIGIN", "", "Origin whose pages may call from a browser, or * for any; empty: none is allowed."
@@ -76,6 +83,7 @@ class Settings:
         manifest_sha256: lower-case hex digest, or "".
         model_memory_bytes: for all loaded models together.
         alias_refresh_seconds: >= 0.
+        model_control: whether callers may load and unload models.
         cors_allow_origin: an origin, "*" or "".
         num_threads: >= 1.
         log_level: one of DEBUG, INFO, WARNING, ERROR.
@@ -88,6 +96,7 @@ class Settings:
         "log_level",
         "manifest_sha256",
         "metrics_namespace",
+        "model_control",
         "model_memory_bytes",
         "model_name",
         "model_store",
@@ -101,6 +110,7 @@ class Settings:
     manifest_sha256: str
     model_memory_bytes: int
     alias_refresh_seconds: float
+    model_control: bool
     cors_allow_origin: str
     num_threads: int
     log_level: str
@@ -123,19 +133,29 @@ class Settings:
         self.model_store = values["MODEL_STORE"] or ""
         self.model_name = values["MODEL_NAME"] or ""
         self.model_version = values["MODEL_VERSION"] or ""
-        self.manifest_sha256 = _digest(values["MODEL_MANIFEST_SHA256"] or "", self.model_version)
+        self.manifest_sha256 = _digest(values["MODEL_MANIFEST_SHA256"] or "", self.model_name, self.model_version)
         self.model_memory_bytes = _memory_bytes(values["MODEL_MEMORY_MB"] or "", environment)
         self.alias_refresh_seconds = _seconds(values["ALIAS_REFRESH_SECONDS"] or "")
+        self.model_control = _choice("MODEL_CONTROL", values["MODEL_CONTROL"] or "", ("none", "explicit")) == "explicit"
         self.cors_allow_origin = _origin(values["CORS_ALLOW_ORIGIN"] or "")
         self.num_threads = _num_threads(values["NUM_THREADS"] or "", environment)
-        self.log_level = (values["LOG_LEVEL"] or "").upper()
-        if self.log_level not in _LOG_LEVELS:
-            raise SettingsError(f"LOG_LEVEL is {self.log_level!r}, expected one of {', '.join(_LOG_LEVELS)}")
+        self.log_level = _choice("LOG_LEVEL", (values["LOG_LEVEL"] or "").upper(), _LOG_LEVELS)
         self.metrics_namespace = values["METRICS_NAMESPACE"] or ""
         return self
 
+    @property
+    def pinned(self) -> tuple[str, int, str] | None:
+        """Name, version and manifest digest of the only model that may be served; None where none is pinned."""
+        return (self.model_name, int(self.model_version), self.manifest_sha256) if self.manifest_sha256 else None
 
-def _digest(value: str, version: str) -> str:
+
+def _choice(name: str, value: str, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise SettingsError(f"{name} is {value!r}, expected one of {', '.join(choices)}")
+    return value
+
+
+def _digest(value: str, model: str, version: str) -> str:
     value = value.lower()
     if value and (len(value) != 64 or not _HEX_DIGITS.issuperset(value)):
         raise SettingsError(f"MODEL_MANIFEST_SHA256 is {value!r}, expected 64 hexadecimal digits")
@@ -143,6 +163,8 @@ def _digest(value: str, version: str) -> str:
         raise SettingsError(
             f"MODEL_MANIFEST_SHA256 pins one version, but MODEL_VERSION is the alias {version!r}: set its number"
         )
+    if value and not model:
+        raise SettingsError("MODEL_MANIFEST_SHA256 pins one model, but MODEL_NAME is not set: set its name")
     return value
 
 

@@ -75,8 +75,8 @@ if TYPE_CHECKING:
 __all__ = ["FileStore", "Store", "check_size", "open_store", "split_store_url"]
 
 
-_READ_BYTES = 64 * 1024
-"""Up to here a file is read; mapping costs more than it saves."""
+_MAPPED_BYTES = 64 * 1024
+"""Up to here a file is read even out of the package; mapping costs more than it saves."""
 
 
 def split_store_url(url: str) -> tuple[str, str, str]:
@@ -109,7 +109,12 @@ def open_store(url: str) -> Store:
 
 
 class FileStore:
-    """A folder. Objects come memory-mapped, so that a bundled model costs no copy."""
+    """A folder.
+
+    What was verified is what is run: a model is read into memory of its own, so that whoever writes to its file while
+    it is served changes nothing. Only the package of a deployed function, which is immutable, is mapped: there a
+    bundled model costs no copy.
+    """
 
     def __init__(self, url: str, path: str) -> None:
         self.url = url
@@ -123,12 +128,8 @@ class FileStore:
         """Nothing is kept open here; see `Store.reopen`."""
 
     def fetch_digested(self, key: str, max_bytes: int, sink: Sink | None = None) -> tuple[Buffer, str]:
-        """Map one file and hash it; see `Store.fetch_digested`."""
-        data = self.fetch(key, max_bytes)
-        if len(memoryview(data)) > _READ_BYTES:
-            from serving.memory import check_fits
-
-            check_fits(f"{self.url}/{key}", len(memoryview(data)))
+        """Read or map one file and hash it; see `Store.fetch_digested`."""
+        data = self._read(key, max_bytes, _load)
         if sink is not None:
             sink(data)
         return data, hexdigest(data)
@@ -157,7 +158,11 @@ class FileStore:
         return self.fetch(key, max_bytes), current
 
     def fetch(self, key: str, max_bytes: int) -> Buffer:
-        """Map one file read-only; see `Store.fetch`."""
+        """Read one file; see `Store.fetch`."""
+        return self._read(key, max_bytes, _read_whole)
+
+    def _read(self, key: str, max_bytes: int, read: Callable[[int, int, str], Buffer]) -> Buffer:
+        """Open a file and have `read` take its bytes: it is given the descriptor, the size and the path."""
         path = os.path.join(self._root, key)
         try:
             descriptor = os.open(path, os.O_RDONLY)
@@ -168,15 +173,50 @@ class FileStore:
         try:
             size = os.fstat(descriptor).st_size
             check_size(path, size, max_bytes)
-            if size <= _READ_BYTES:
-                return os.read(descriptor, size)
-            from mmap import ACCESS_READ, mmap
-
-            return mmap(descriptor, size, access=ACCESS_READ)
+            return read(descriptor, size, path)
         except OSError as error:
             raise StoreError(f"cannot read {path}: {error}") from error
         finally:
             os.close(descriptor)
+
+
+def _load(descriptor: int, size: int, path: str) -> Buffer:
+    """A model's bytes, which cannot be changed from here on."""
+    if size <= _MAPPED_BYTES:
+        return _read_whole(descriptor, size, path)
+    package = os.environ.get("LAMBDA_TASK_ROOT")
+    if package and os.path.realpath(path).startswith(os.path.realpath(package) + os.sep):
+        from mmap import ACCESS_READ, mmap
+
+        from serving.memory import check_fits
+
+        check_fits(path, size)
+        return mmap(descriptor, size, access=ACCESS_READ)
+    from serving.memory import allocate
+
+    buffer = allocate(path, size)
+    _fill(descriptor, memoryview(buffer), path)
+    return buffer
+
+
+def _read_whole(descriptor: int, size: int, path: str) -> Buffer:
+    buffer = bytearray(size)
+    _fill(descriptor, memoryview(buffer), path)
+    return buffer
+
+
+def _fill(descriptor: int, view: memoryview, path: str) -> None:
+    """Read until `view` is full.
+
+    Raises:
+        StoreError: the file became shorter meanwhile.
+    """
+    position = 0
+    while position < len(view):
+        count = os.readv(descriptor, [view[position:]])
+        if not count:
+            raise StoreError(f"{path} became shorter while it was read: {position} of {len(view)} bytes were left")
+        position += count
 
 
 def check_size(name: str, size: int, max_bytes: int) -> None:

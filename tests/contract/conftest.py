@@ -42,7 +42,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Any:
         publish(root, f"dtype_{name}")
     command = [sys.executable, "-m", "litelambda.cli", "serve", "--store", root.as_uri(), "--port", "0",
                "--model", "tiny", "--log-level", "ERROR"]  # fmt: skip
-    environment = {**os.environ, "CORS_ALLOW_ORIGIN": "*"}
+    environment = {**os.environ, "CORS_ALLOW_ORIGIN": "*", "MODEL_CONTROL": "explicit"}
     with subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment
     ) as server:

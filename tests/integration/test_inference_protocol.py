@@ -36,7 +36,7 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def handler(store):
-    return load_module(store, "tiny").handler
+    return load_module(store, "tiny", MODEL_CONTROL="explicit").handler
 
 
 def tiny_input(rows=ROWS, **fields):
@@ -249,7 +249,7 @@ def test_config_and_statistics(handler):
 
 def test_repository(store):
     """The index lists the store; load and unload change what is in memory, and nothing else."""
-    handler = load_module(store, "tiny").handler
+    handler = load_module(store, "tiny", MODEL_CONTROL="explicit").handler
     index = {entry["name"]: entry for entry in send(handler, "POST", "/v2/repository/index", "").json()}
     assert index["tiny"] == {"name": "tiny", "version": "1", "state": "READY", "reason": "", "aliases": ["latest"]}
     assert index["scalar"]["state"] == "UNAVAILABLE"

@@ -13,31 +13,24 @@ from collections import Counter
 
 import pytest
 
-from golden_store import golden, publish
+from golden_store import golden, publish, set_aliases
 from handler_client import load_module, send
 from litelambda.paths import FUNCTIONS
 from serving.aliases import Aliases
-from serving.errors import StoreUnavailableError
+from serving.errors import ArtifactError, StoreUnavailableError
 from serving.models import ModelRepository
 from serving.servable import size_in_memory
 from serving.store import open_store
 
 PREDICT = "/v1/models/m:predict"
 BODY = {"instances": [1.0, 2.0, 5.0]}
+LOAD, UNLOAD = "/v2/repository/models/m/load", "/v2/repository/models/m/unload"
 
 
 def publish_versions(root, *versions, name="m", **fields):
     """Versions of half_plus_two; the last is `latest`."""
     for version in versions:
         publish(root, name, version, golden("half_plus_two"), **fields)
-
-
-def set_aliases(root, document, name="m"):
-    """Replace a model's aliases as the toolchain does, keeping its pins."""
-    path = root / name / "aliases.json"
-    temporary = path.with_suffix(".new")
-    temporary.write_text(json.dumps(document))
-    temporary.replace(path)
 
 
 def version_of(handler, path=PREDICT, key=None, body=BODY):
@@ -319,9 +312,116 @@ def test_fifty_reloads_under_load_fail_and_mix_nothing(tmp_path):
 def test_a_version_that_comes_back_must_be_the_same(tmp_path):
     """What INIT was pinned to stays pinned when the model is unloaded and loaded again."""
     digest = publish(tmp_path, "m", 1, golden("half_plus_two"))
-    handler = load_module(tmp_path, "m", MODEL_VERSION="1", MODEL_MANIFEST_SHA256=digest).handler
+    pin = {"MODEL_VERSION": "1", "MODEL_MANIFEST_SHA256": digest, "MODEL_CONTROL": "explicit"}
+    handler = load_module(tmp_path, "m", **pin).handler
     assert version_of(handler) == 1
     manifest = tmp_path / "m" / "1" / "manifest.json"
-    manifest.write_text(manifest.read_text() + "\n")
-    assert send(handler, "POST", "/v2/repository/models/m/unload", {}).status == 200
+    published = manifest.read_text()
+    manifest.write_text(published + "\n")
+    assert send(handler, "POST", UNLOAD, {}).status == 500  # it could not be had back
+    assert version_of(handler) == 1
+    manifest.write_text(published)
+    assert send(handler, "POST", UNLOAD, {}).status == 200
+    manifest.write_text(published + "\n")
     assert send(handler, "POST", PREDICT, BODY).status == 500
+    manifest.write_text(published)
+    assert version_of(handler) == 1
+
+
+def test_a_pinned_function_serves_one_version_whatever_the_store_holds(tmp_path):
+    """Planted versions, moved aliases and other models of the store are not found: a digest closes the world."""
+    digest = publish(tmp_path, "m", 1, golden("half_plus_two"))
+    module = load_module(
+        tmp_path,
+        "m",
+        MODEL_VERSION="1",
+        MODEL_MANIFEST_SHA256=digest,
+        MODEL_CONTROL="explicit",
+        ALIAS_REFRESH_SECONDS="0",
+    )
+    handler = module.handler
+    publish(tmp_path, "m", 66, golden("half_plus_two"))
+    publish(tmp_path, "other", 1, golden("half_plus_two"))
+    set_aliases(tmp_path, {"latest": 66, "stable": 66, "canary": {"latest": {"1": 1}}})
+    assert {version_of(handler) for _ in range(5)} == {1}
+    assert version_of(handler, "/v1/models/m/versions/1:predict") == 1
+    v2 = {"inputs": [{"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [1.0]}]}
+    refused = {
+        "/v1/models/m/versions/66:predict": (BODY, 404),
+        "/v1/models/m/labels/latest:predict": (BODY, 404),
+        "/v1/models/m/labels/stable:predict": (BODY, 400),
+        "/v1/models/other:predict": (BODY, 404),
+        "/v2/models/m/versions/66/infer": (v2, 404),
+        "/v2/models/other/infer": (v2, 404),
+        "/v2/repository/models/other/load": ({}, 404),
+    }
+    found = {path: send(handler, "POST", path, body).status for path, (body, _) in refused.items()}
+    assert found == {path: status for path, (_, status) in refused.items()}
+    assert send(handler, "POST", "/v2/repository/models/m/load", {}).status == 200
+    index = send(handler, "POST", "/v2/repository/index", "").json()
+    assert [(entry["name"], entry["version"], entry["state"]) for entry in index] == [("m", "1", "READY")]
+    assert "other" not in send(handler, "GET", "/openapi.json").body.decode()
+    assert version_of(handler) == 1
+
+
+@pytest.mark.parametrize(
+    "document",
+    [{"latest": 2}, {"latest": 1, "canary": {"latest": {"2": 10}}}, {"latest": 1, "shadow": {"latest": 2}}],
+    ids=["target", "canary", "shadow"],
+)
+def test_a_version_without_a_digest_is_refused(tmp_path, capsys, document):
+    """An alias that reaches a version whose manifest nobody vouched for fails INIT, and never replaces what serves."""
+    publish_versions(tmp_path, 1, 2)
+    set_aliases(tmp_path, {"latest": 1})
+    handler = load_module(tmp_path, "m", ALIAS_REFRESH_SECONDS="0").handler
+    pins = json.loads((tmp_path / "m/aliases.json").read_text())["versions"]
+    set_aliases(tmp_path, {**document, "versions": {"1": pins["1"]}})
+    assert version_of(handler) == 1
+    wait_for(lambda: "reaches version 2, whose digest is not in 'versions'" in capsys.readouterr().out)
+    assert {version_of(handler) for _ in range(20)} == {1}
+    with pytest.raises(ArtifactError, match="reaches version 2, whose digest"):
+        load_module(tmp_path, "m")
+
+
+def test_callers_may_not_load_or_unload_by_default(tmp_path):
+    """Loading and unloading by request is off until the owner turns it on; the index stays."""
+    publish_versions(tmp_path, 1)
+    handler = load_module(tmp_path, "m").handler
+    for path in (LOAD, UNLOAD):
+        answer = send(handler, "POST", path, {})
+        assert answer.status == 501
+        assert "Set MODEL_CONTROL=explicit" in answer.json()["error"]
+    assert send(handler, "POST", "/v2/repository/index", "").status == 200
+    assert version_of(handler) == 1
+
+
+@pytest.mark.parametrize("damage", ["store", "aliases", "manifest", "artifact"])
+def test_a_broken_store_takes_no_model_away(tmp_path, damage):
+    """With explicit control, what serves is replaced by a good successor only, and kept while it cannot come back."""
+    publish_versions(tmp_path, 1, 2)
+    set_aliases(tmp_path, {"latest": 1})
+    handler = load_module(tmp_path, "m", MODEL_CONTROL="explicit", ALIAS_REFRESH_SECONDS="3600").handler
+    set_aliases(tmp_path, {"latest": 2})
+    if damage == "store":
+        (tmp_path / "m").rename(tmp_path / "moved")
+    elif damage == "aliases":
+        (tmp_path / "m/aliases.json").write_text("{")
+    else:
+        for version in "12":
+            (tmp_path / "m" / version / ("manifest.json" if damage == "manifest" else "model.tflite")).write_bytes(b"x")
+    assert send(handler, "POST", LOAD, {}).status >= 400
+    assert version_of(handler) == 1
+    if damage != "artifact":  # that is only known once it is fetched: the manifest of what serves is what is asked for
+        assert send(handler, "POST", UNLOAD, {}).status >= 400
+        assert version_of(handler) == 1
+
+
+def test_load_moves_to_what_the_alias_means_now(tmp_path):
+    """With explicit control, load reads the aliases again at once, and the successor serves."""
+    publish_versions(tmp_path, 1, 2)
+    set_aliases(tmp_path, {"latest": 1})
+    handler = load_module(tmp_path, "m", MODEL_CONTROL="explicit", ALIAS_REFRESH_SECONDS="3600").handler
+    set_aliases(tmp_path, {"latest": 2})
+    assert version_of(handler) == 1
+    assert send(handler, "POST", LOAD, {}).status == 200
+    assert version_of(handler) == 2

@@ -13,7 +13,7 @@ import pytest
 
 from litelambda.paths import FUNCTIONS
 from scoring_files import as_jsonl, expected, job_of, make_rows, make_store, read_jsonl
-from serving.errors import DigestError, ModelNotFoundError
+from serving.errors import ArtifactError, DigestError, ModelNotFoundError
 from serving.scoring import engine
 from serving.scoring.errors import (
     InputNotFoundError,
@@ -25,7 +25,7 @@ from serving.scoring.errors import (
 from serving.scoring.formats import open_reader
 from serving.scoring.formats.base import Model
 from serving.scoring.job import Job
-from serving.scoring.models import ModelSource
+from serving.scoring.models import ModelSource, Pin
 from serving.scoring.storage import objects_for, part_bytes_for, to_url
 from serving.scoring.summary import cost_usd
 from serving.scoring.tally import Tallier, add_tallies
@@ -197,6 +197,18 @@ def test_models_that_are_not_there(models, tmp_path):
     pinned = ModelSource(models.url, digests={"tiny_int8": "0" * 64})
     with pytest.raises(DigestError):
         engine.run_job(job_of(tmp_path / "rows.jsonl", tmp_path / "out.jsonl"), pinned)
+
+
+def test_a_pinned_source_scores_with_one_version_alone(models, tmp_path):
+    """With a digest no other version, alias or model is scored with, nor the same one under another digest."""
+    digest = models.pin("tiny_int8").digest
+    pinned = ModelSource(models.url, digests={"tiny_int8:1": digest})
+    assert pinned.load(pinned.pin("tiny_int8:1")).pin == Pin("tiny_int8", 1, digest)
+    for reference in ("tiny_int8", "tiny_int8@latest", "tiny_int8:2", "other:1"):
+        with pytest.raises(ModelNotFoundError, match="scores with tiny_int8:1 alone"):
+            pinned.pin(reference)
+    with pytest.raises(ArtifactError, match="another digest"):
+        pinned.load(Pin("tiny_int8", 1, "0" * 64))
 
 
 @pytest.mark.parametrize("name", ["strings", "labelled"])

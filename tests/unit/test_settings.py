@@ -47,6 +47,8 @@ def test_empty_values_mean_the_default_but_for_metrics():
         ({**STORE, "NUM_THREADS": "0"}, "expected a number from 1 to 64"),
         ({**STORE, "MODEL_MANIFEST_SHA256": "abc"}, "64 hexadecimal digits"),
         ({**STORE, "MODEL_MANIFEST_SHA256": DIGEST}, "set its number"),
+        ({**STORE, "MODEL_MANIFEST_SHA256": DIGEST, "MODEL_VERSION": "3"}, "set its name"),
+        ({**STORE, "MODEL_CONTROL": "poll"}, "MODEL_CONTROL is 'poll', expected one of none, explicit"),
     ],
 )
 def test_a_wrong_environment_says_what_it_may_be(environment, message):
@@ -57,8 +59,9 @@ def test_a_wrong_environment_says_what_it_may_be(environment, message):
 
 def test_a_digest_pins_a_numbered_version():
     """Digest and number together are accepted."""
-    pinned = {**STORE, "MODEL_VERSION": "3", "MODEL_MANIFEST_SHA256": DIGEST.upper()}
-    assert Settings.from_environment(pinned).manifest_sha256 == DIGEST
+    pinned = {**STORE, "MODEL_NAME": "m", "MODEL_VERSION": "3", "MODEL_MANIFEST_SHA256": DIGEST.upper()}
+    assert Settings.from_environment(pinned).pinned == ("m", 3, DIGEST)
+    assert Settings.from_environment(STORE).pinned is None
 
 
 def test_template_and_readme_know_every_setting():

@@ -9,7 +9,7 @@ from pathlib import Path
 import boto3
 import pytest
 
-from golden_store import golden, publish
+from golden_store import golden, publish, set_aliases
 from moto_server import MotoServer
 from serving.aliases import fetch_aliases, refetch_aliases
 from serving.digest import hexdigest
@@ -84,10 +84,12 @@ def test_the_folders_at_the_top(place):
 def test_aliases_are_fetched_once_and_then_followed(place):
     """Unchanged aliases cost no body; a model that is not there is the client's mistake."""
     store = open_store(place.url)
-    place.write("m/aliases.json", json.dumps({"latest": 1}).encode())
+    pin = {"manifest_sha256": "0" * 64, "artifact": "model.tflite"}
+    place.write("m/aliases.json", json.dumps({"latest": 1, "versions": {"1": pin}}).encode())
     aliases = fetch_aliases(store, "m")
     assert refetch_aliases(store, "m", aliases.tag) is None
-    place.write("m/aliases.json", json.dumps({"latest": 2, "canary": {"latest": {"3": 5}}}).encode())
+    document = {"latest": 2, "canary": {"latest": {"3": 5}}, "versions": {"2": pin, "3": pin}}
+    place.write("m/aliases.json", json.dumps(document).encode())
     newer = refetch_aliases(store, "m", aliases.tag)
     assert (newer.targets, newer.reachable("latest")) == ({"latest": 2}, {2, 3})
     with pytest.raises(ModelNotFoundError):
@@ -105,7 +107,8 @@ def test_a_repository_follows_its_store_and_outlives_it(place, tmp_path, monkeyp
     warnings: list[str] = []
     repository = ModelRepository(open_store(place.url), 1, refresh_seconds=0, warn=warnings.append)
     assert repository.get("m").manifest.version == 2
-    place.write("m/aliases.json", json.dumps({"latest": 1}).encode())
+    set_aliases(source, {"latest": 1})
+    place.write("m/aliases.json", (source / "m/aliases.json").read_bytes())
     _wait_for(lambda: repository.get("m").manifest.version == 1)
     if place.server is not None:
         place.server.stop()
@@ -136,8 +139,9 @@ def test_a_version_is_asked_for_by_its_artifacts_own_name(tmp_path):
     aliases.write_text(json.dumps({"latest": 1, "versions": pins}))
     store = open_store(tmp_path.as_uri())
     asked: list[str] = []
-    fetch = store.fetch
-    store.fetch = lambda key, max_bytes: (asked.append(key), fetch(key, max_bytes))[1]
+    for name in ("fetch", "fetch_digested"):
+        fetch = getattr(store, name)
+        setattr(store, name, lambda key, *more, fetch=fetch: (asked.append(key), fetch(key, *more))[1])
     repository = ModelRepository(store, 1, refresh_seconds=0)
     assert repository.get("m").manifest.version == 1
     (tmp_path / "m/aliases.new").write_text(json.dumps({"latest": 2, "versions": pins}))

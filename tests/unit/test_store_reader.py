@@ -16,7 +16,7 @@ import boto3
 import certifi
 import pytest
 
-from faulty_s3 import CUT_SHORT, faulty_s3
+from faulty_s3 import CUT_SHORT, faulty_s3, refusing_s3
 from golden_store import golden, make_manifest, publish
 from moto_server import MotoServer
 from serving import errors, s3_store
@@ -49,6 +49,12 @@ def aws(monkeypatch):
 def quick_retries(monkeypatch):
     """One retry only: the tests of outages need not wait as long as a function may."""
     monkeypatch.setattr(s3_store, "_RETRIES", 1)
+
+
+@pytest.fixture
+def aws_with_one_retry(aws, quick_retries, monkeypatch):
+    """The environment, to add an endpoint to."""
+    return monkeypatch
 
 
 @pytest.fixture
@@ -89,7 +95,7 @@ def test_other_urls_are_refused(url):
         open_store(url)
 
 
-def test_file_store_maps_what_it_reads(folder):
+def test_files_are_read(folder):
     """A file's bytes come as they are, and a missing one is its own error."""
     files = open_store(folder.as_uri())
     assert bytes(files.fetch("tiny_int8/1/model.tflite", 10**6)) == golden("tiny_int8")
@@ -101,6 +107,53 @@ def test_file_store_maps_what_it_reads(folder):
         files.fetch("tiny_int8/1", 10**6)
     (folder / "empty").touch()
     assert bytes(files.fetch("empty", 10)) == b""
+
+
+@pytest.mark.parametrize("change", ["rewritten", "truncated"])
+def test_what_was_verified_is_what_is_run(tmp_path, change):
+    """A model's file that is rewritten or cut while the model is in use changes nothing of it, and crashes nothing."""
+    content = random.Random(0).randbytes(1 << 20)
+    (tmp_path / "model").write_bytes(content)
+    data, digest = open_store(tmp_path.as_uri()).fetch_digested("model", 1 << 21)
+    with (tmp_path / "model").open("r+b") as file:
+        file.truncate(0 if change == "truncated" else None)
+        if change == "rewritten":
+            file.write(bytes(len(content)))
+    assert digest == hashlib.sha256(content).hexdigest()
+    assert bytes(data) == content
+
+
+def test_a_file_that_becomes_shorter_while_it_is_read_is_refused(tmp_path, monkeypatch):
+    """Half a model is an error, not a model."""
+    (tmp_path / "model").write_bytes(bytes(1 << 20))
+    read = os.readv
+
+    def cut(descriptor, buffers):
+        os.truncate(tmp_path / "model", 1 << 19)
+        return read(descriptor, buffers)
+
+    monkeypatch.setattr(os, "readv", cut)
+    with pytest.raises(errors.StoreError, match="became shorter while it was read: 524288 of 1048576"):
+        open_store(tmp_path.as_uri()).fetch_digested("model", 1 << 21)
+
+
+def test_a_bundled_model_costs_no_copy(tmp_path, monkeypatch):
+    """A file of the deployed package, which is immutable, is mapped; a link that leads out of the package is not."""
+    package, elsewhere = tmp_path / "task", tmp_path / "elsewhere"
+    for place in (package, elsewhere):
+        place.mkdir()
+        (place / "model").write_bytes(bytes(1 << 20))
+    (package / "link").symlink_to(elsewhere / "model")
+    monkeypatch.setenv("LAMBDA_TASK_ROOT", str(package))
+    store = open_store(package.as_uri())
+    mapped, _ = store.fetch_digested("model", 1 << 21)
+    copied, _ = store.fetch_digested("link", 1 << 21)
+    lines = Path("/proc/self/maps").read_text() if Path("/proc/self/maps").exists() else None
+    if lines is None:
+        pytest.skip("the system does not list what is mapped")
+    assert str(package / "model") in lines
+    assert str(elsewhere / "model") not in lines
+    assert bytes(mapped) == bytes(copied)
 
 
 def test_file_store_url_may_be_percent_encoded(tmp_path):
@@ -140,6 +193,41 @@ def test_an_s3_in_trouble(aws, quick_retries, monkeypatch, folder, fault, kind, 
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
         with pytest.raises(kind, match=message):
             fetch_artifact(open_store("s3://bucket"), "tiny_int8")
+
+
+ACCESS, LOCATION = errors.StoreAccessError, errors.StoreLocationError
+
+
+@pytest.mark.parametrize(
+    ("status", "document", "region", "kind", "message"),
+    [
+        (404, "<Code>NoSuchBucket</Code>", None, LOCATION, "the bucket 'bucket' does not exist: correct the store URL"),
+        (400, "<Code>AuthorizationHeaderMalformed</Code><Region>eu-north-1</Region>", None, LOCATION,
+         "in the region eu-north-1, and was asked for in eu-west-1: deploy"),
+        (301, "<Code>PermanentRedirect</Code>", "ap-south-1", LOCATION, "in the region ap-south-1, and was"),
+        (301, "<Code>PermanentRedirect</Code>", None, LOCATION, "in another region"),
+        (400, "<Code>ExpiredToken</Code>", None, ACCESS, "(ExpiredToken): the credentials have expired: renew"),
+        (403, "<Code>ExpiredToken</Code>", None, ACCESS, "(ExpiredToken): the credentials have expired: renew"),
+        (400, "<Code>InvalidToken</Code>", None, ACCESS, "(InvalidToken): the session token is not valid"),
+        (403, "<Code>InvalidAccessKeyId</Code>", None, ACCESS, "(InvalidAccessKeyId): the access key is unknown"),
+        (403, "<Code>SignatureDoesNotMatch</Code>", None, ACCESS, "the secret key does not fit"),
+        (403, "<Code>RequestTimeTooSkewed</Code>", None, ACCESS, "clock is wrong"),
+        (403, "<Code>AccessDenied</Code>", None, ACCESS, "(AccessDenied): the function's role needs s3:GetObject"),
+        (400, "<Code>KMS.DisabledException</Code>", None, ACCESS, "grant the role kms:Decrypt"),
+        (403, "<Code>InvalidObjectState</Code>", None, ACCESS, "it is archived"),
+        (400, "<Code>InvalidRequest</Code>", None, errors.StoreError, "s3://bucket/models/key: 400 InvalidRequest"),
+        (503, "<Code>SlowDown</Code>", None, errors.StoreUnavailableError, "(SlowDown), retries included"),
+    ],
+)  # fmt: skip
+def test_a_refusal_of_s3_says_what_to_do(aws_with_one_retry, status, document, region, kind, message):
+    """S3's own error documents become errors that name the cause and the remedy; none is a missing object."""
+    headers = {"x-amz-bucket-region": region} if region else {}
+    with refusing_s3(status, f"<Error>{document}</Error>".encode(), headers) as endpoint:
+        aws_with_one_retry.setenv("AWS_ENDPOINT_URL_S3", endpoint)
+        with pytest.raises(kind, match=re.escape(message)) as caught:
+            open_store("s3://bucket/models").fetch("key", 10)
+    assert type(caught.value) is kind
+    assert endpoint not in str(caught.value)
 
 
 def test_a_passing_outage_is_retried(aws, monkeypatch, folder):

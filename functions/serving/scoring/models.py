@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from serving.aliases import fetch_aliases
 from serving.artifact import MANIFEST_NAME, fetch_artifact
-from serving.errors import ModelNotFoundError, ObjectNotFoundError
+from serving.errors import ArtifactError, ModelNotFoundError, ObjectNotFoundError
 from serving.manifest import is_valid_name
 from serving.scoring.errors import JobError
 from serving.store import open_store
@@ -82,11 +82,11 @@ class ModelSource:
         Args:
             store_url: see `serving.store.open_store`.
             max_age_s: how old the meaning of an alias may be, which saves reading it for every small file.
-            digests: by reference, what the manifest must hash to.
+            digests: by reference, what the manifest must hash to; with one, no other version is scored with.
         """
         self.url = store_url
         self._max_age_s = max_age_s
-        self._digests = digests or {}
+        self._digests = {parse_reference(reference): digest for reference, digest in (digests or {}).items() if digest}
         self._pins: dict[str, tuple[float, Pin]] = {}
         self._store: Store = open_store(store_url)
         self._loaded: LoadedModel | None = None
@@ -108,7 +108,7 @@ class ModelSource:
 
     def _resolve(self, reference: str) -> Pin:
         name, version = parse_reference(reference)
-        digest = self._digests.get(reference, "")
+        digest = self._digest(name, version)
         if version.isdecimal():
             number = int(version)
         else:
@@ -116,11 +116,22 @@ class ModelSource:
             if version not in aliases.targets:
                 raise ModelNotFoundError(f"model {name} has no alias {version!r}")
             number = aliases.targets[version]
-            digest = digest or aliases.pins.get(number, ("", ""))[0]
+            digest = digest or aliases.pins[number][0]
         loaded = self._loaded
         if not digest and loaded is not None and (loaded.pin.name, loaded.pin.version) == (name, number):
             return loaded.pin  # versions are immutable
         return Pin(name, number, digest or hashlib.sha256(self._manifest(name, number)).hexdigest())
+
+    def _digest(self, name: str, version: str) -> str:
+        """What the manifest of a version or alias must hash to; "" where nothing is pinned.
+
+        Raises:
+            ModelNotFoundError: another version is pinned, and this function scores with that alone.
+        """
+        if self._digests and (name, version) not in self._digests:
+            pinned = ", ".join(f"{name}:{version}" for name, version in self._digests)
+            raise ModelNotFoundError(f"this function scores with {pinned} alone (MODEL_MANIFEST_SHA256 pins it)")
+        return self._digests.get((name, version), "")
 
     def load(self, pin: Pin) -> LoadedModel:
         """Fetch and verify the pinned version.
@@ -130,6 +141,8 @@ class ModelSource:
             ArtifactError: it is not what was pinned.
             StoreError: the store cannot be read.
         """
+        if self._digests and self._digest(pin.name, str(pin.version)) != pin.digest:
+            raise ArtifactError(f"{pin.name} version {pin.version} has another digest than MODEL_MANIFEST_SHA256 pins")
         with self._lock:
             if self._loaded is None or self._loaded.pin != pin:
                 document = self._manifest(pin.name, pin.version)
