@@ -194,9 +194,10 @@ def test_models_that_are_not_there(models, tmp_path):
         job = Job((tmp_path / "rows.jsonl").as_uri(), (tmp_path / "out.jsonl").as_uri(), model=model)
         with pytest.raises(ModelNotFoundError):
             engine.run_job(job, models)
-    pinned = ModelSource(models.url, digests={"tiny_int8": "0" * 64})
+    pinned = ModelSource(models.url, digests={"tiny_int8:1": "0" * 64})
+    job = Job((tmp_path / "rows.jsonl").as_uri(), (tmp_path / "out.jsonl").as_uri(), model="tiny_int8:1")
     with pytest.raises(DigestError):
-        engine.run_job(job_of(tmp_path / "rows.jsonl", tmp_path / "out.jsonl"), pinned)
+        engine.run_job(job, pinned)
 
 
 def test_a_pinned_source_scores_with_one_version_alone(models, tmp_path):
