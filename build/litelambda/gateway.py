@@ -58,14 +58,20 @@ class Route:
             return None
         head, brace, name = pattern.partition("{")
         if not brace:
-            return {} if path == pattern else None
+            return {} if path in (pattern, pattern + "/") else None
         if path.startswith(head) and len(path) > len(head):
-            return {name.removesuffix("+}"): unquote(path[len(head) :])}
+            return {name.removesuffix("+}"): path[len(head) :]}
         return None
 
 
-def routes_of_template(template: Path) -> list[Route]:
-    """Read the HTTP API's routes out of a template, most specific first, as API Gateway chooses them."""
+def routes_of_template(template: Path, *, with_cors: bool = False) -> list[Route]:
+    """Read the HTTP API's routes out of a template, most specific first, as API Gateway chooses them.
+
+    Args:
+        template: its path.
+        with_cors: whether there is an origin that may call from a browser, on which all conditional routes depend:
+            preflight requests carry no signature.
+    """
 
     class Loader(yaml.SafeLoader):
         """YAML with CloudFormation's tags, whose values do not matter here."""
@@ -75,7 +81,7 @@ def routes_of_template(template: Path) -> list[Route]:
     keys = [
         resource["Properties"]["RouteKey"]
         for resource in resources.values()
-        if resource["Type"] == "AWS::ApiGatewayV2::Route"
+        if resource["Type"] == "AWS::ApiGatewayV2::Route" and (with_cors or "Condition" not in resource)
     ]
     return [Route(key) for key in sorted(keys, key=lambda key: ("{" in key, key.startswith("ANY"), -len(key)))]
 
@@ -93,9 +99,17 @@ class LambdaContext:
 class Gateway:
     """An ASGI application that turns requests into events and a handler's answers into responses."""
 
-    def __init__(self, handler: Handler, routes: Sequence[Route]) -> None:
+    def __init__(self, handler: Handler, routes: Sequence[Route], base_path: str = "") -> None:
+        """Put a gateway in front of a handler.
+
+        Args:
+            handler: the function's.
+            routes: of the API, most specific first.
+            base_path: of a custom domain's mapping, "/ml": no part of a route's path, but of the event's.
+        """
         self._handler = handler
         self._routes = routes
+        self._base_path = base_path
         self._one_at_a_time = asyncio.Lock()
 
     async def __call__(
@@ -109,7 +123,7 @@ class Gateway:
             return
         status, headers, body = await self._answer(scope, receive)
         if scope["method"] == "HEAD":
-            headers, body = {**headers, "content-length": str(len(body))}, b""
+            headers, body = {"content-length": str(len(body)), **headers}, b""
         elif "content-length" not in headers:
             headers["content-length"] = str(len(body))
         raw_headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
@@ -119,8 +133,8 @@ class Gateway:
     async def _answer(
         self, scope: Message, receive: Callable[[], Awaitable[Message]]
     ) -> tuple[int, dict[str, str], bytes]:
-        # API Gateway matches and hands on the path as it was sent, percent-encoding included.
-        path = scope["raw_path"].decode("latin-1").partition("?")[0]
+        # As an HTTP API, which decodes the path before it matches it and hands it on.
+        path = unquote(scope["raw_path"].decode("latin-1").partition("?")[0])
         match = self._match(scope["method"], path)
         body = await _read(receive)
         if match is None:
@@ -143,6 +157,8 @@ class Gateway:
         return _response(answer)
 
     def _match(self, method: str, path: str) -> tuple[Route, dict[str, str]] | None:
+        if self._base_path and (path + "/").startswith(self._base_path + "/"):
+            path = path[len(self._base_path) :] or "/"
         for route in self._routes:
             parameters = route.match(method, path)
             if parameters is not None:
@@ -205,7 +221,7 @@ def _event(scope: Message, path: str, route: Route, parameters: dict[str, str], 
 
 
 def _encode_body(body: bytes, headers: dict[str, str]) -> tuple[str, bool]:
-    content_type = headers.get("content-type", "")
+    content_type = headers.get("content-type", "").lower()
     if content_type.startswith(_TEXT_TYPES) and "content-encoding" not in headers:
         try:
             return body.decode(), False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import socket
 import sys
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import uvicorn
 from litelambda.errors import UsageError
 from litelambda.gateway import Gateway, routes_of_template
 from litelambda.paths import TEMPLATE
+from serving.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,8 +37,10 @@ def serve(store: str, host: str, port: int, model: str = "", log_level: str = "I
     """
     os.environ.update(_environment(store, model, log_level))
     handler = importlib.import_module("predict").handler
+    settings = Settings.from_environment(os.environ)
+    routes = routes_of_template(TEMPLATE, with_cors=bool(settings.cors_allow_origin))
     config = uvicorn.Config(
-        Gateway(handler, routes_of_template(TEMPLATE)),
+        Gateway(handler, routes, settings.base_path),
         host=host,
         port=port,
         log_level="warning",
@@ -49,6 +53,9 @@ def serve(store: str, host: str, port: int, model: str = "", log_level: str = "I
         listener = config.bind_socket()
     except SystemExit as error:
         raise UsageError(f"cannot listen on {host}:{port}: is it in use? Choose another --port") from error
+    # asyncio turns Nagle's algorithm off only for sockets that were opened as IPPROTO_TCP, which uvicorn's is not: a
+    # body behind its head would wait 40 ms for the client's delayed acknowledgment. Accepted connections inherit it.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listener.listen()  # now, so that whoever reads the line below can connect
     address, bound_port = listener.getsockname()[:2]
     print(f"litelambda: serving {store} on http://{address}:{bound_port} (Ctrl-C stops)", file=sys.stderr, flush=True)

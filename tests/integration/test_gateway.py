@@ -5,8 +5,11 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import os
+import socket
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import uvicorn
@@ -14,6 +17,7 @@ import uvicorn
 from litelambda import gateway
 from litelambda.gateway import MAX_PAYLOAD_BYTES, Gateway, Route, routes_of_template
 from litelambda.paths import TEMPLATE
+from litelambda.serve import serve
 
 
 def echo(event, context):
@@ -22,9 +26,13 @@ def echo(event, context):
 
 
 @contextmanager
-def running(handler=echo):
+def running(handler=echo, base_path=""):
     config = uvicorn.Config(
-        Gateway(handler, routes_of_template(TEMPLATE)), port=0, log_level="warning", lifespan="off", ws="none"
+        Gateway(handler, routes_of_template(TEMPLATE), base_path),
+        port=0,
+        log_level="warning",
+        lifespan="off",
+        ws="none",
     )
     server = uvicorn.Server(config)
     listener = config.bind_socket()
@@ -65,7 +73,7 @@ def test_events_have_payload_format_2(port):
     event = event_of(port, "GET", "/v1/models/my%20model?x=1&y=", headers={"X-Mixed-Case": "a", "User-Agent": "me"})
     assert event["version"] == "2.0"
     assert event["routeKey"] == "ANY /v1/{proxy+}"
-    assert event["rawPath"] == "/v1/models/my%20model"
+    assert event["rawPath"] == event["requestContext"]["http"]["path"] == "/v1/models/my model"  # decoded, as there
     assert event["pathParameters"] == {"proxy": "models/my model"}
     assert event["queryStringParameters"] == {"x": "1", "y": ""}
     assert event["headers"]["x-mixed-case"] == "a"
@@ -79,6 +87,7 @@ def test_events_have_payload_format_2(port):
     [
         ("application/json", {}, False),
         ("text/plain; charset=utf-8", {}, False),
+        ("Application/JSON", {}, False),
         ("application/octet-stream", {}, True),
         ("application/json", {"Content-Encoding": "gzip"}, True),
         (None, {}, True),
@@ -168,10 +177,62 @@ def test_binary_answers_are_decoded():
     assert (status, body, headers["x-own"]) == (200, b"\0\xff", "1")
 
 
+def test_head_has_the_length_that_the_handler_says():
+    """A body that a handler leaves out has its length all the same."""
+    answer = {"statusCode": 200, "headers": {"Content-Length": "17"}, "body": ""}
+    with running(lambda event, context: answer) as port:
+        status, headers, body = send(port, "HEAD", "/")
+    assert (status, headers["content-length"], body) == (200, "17", b"")
+
+
+def test_a_custom_domains_mapping_is_in_the_event_and_in_no_route():
+    """A path below the mapping's key takes the route of the rest, and the handler sees all of it."""
+    with running(base_path="/ml") as port:
+        for path, key in (("/ml/v1/x", "ANY /v1/{proxy+}"), ("/ml", "ANY /"), ("/v1/x", "ANY /v1/{proxy+}")):
+            event = event_of(port, "GET", path)
+            assert (event["rawPath"], event["routeKey"]) == (path, key)
+
+
+def test_preflight_routes_are_there_with_cors_alone(tmp_path):
+    """A conditional route of the template is an OPTIONS route for browsers, which sign no preflight request."""
+    template = tmp_path / "template.yaml"
+    template.write_text("""
+Resources:
+  Route: {Type: AWS::ApiGatewayV2::Route, Properties: {RouteKey: "ANY /v1/{proxy+}"}}
+  Preflight: {Type: AWS::ApiGatewayV2::Route, Condition: HasCors, Properties: {RouteKey: "OPTIONS /v1/{proxy+}"}}
+""")
+    assert [route.key for route in routes_of_template(template)] == ["ANY /v1/{proxy+}"]
+    keys = [route.key for route in routes_of_template(template, with_cors=True)]
+    assert keys == ["OPTIONS /v1/{proxy+}", "ANY /v1/{proxy+}"]
+
+
+def test_small_answers_are_sent_at_once(monkeypatch):
+    """Nagle's algorithm is off on the connections of `litelambda serve`: a body never waits for its head's receipt."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    monkeypatch.setattr(uvicorn.Config, "bind_socket", lambda config: listener)
+    accepted = []
+
+    def accept_one(server, sockets):
+        with socket.create_connection(sockets[0].getsockname()):
+            connection, _ = sockets[0].accept()
+            accepted.append(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            connection.close()
+
+    monkeypatch.setattr(uvicorn.Server, "run", accept_one)
+    monkeypatch.setattr(os, "environ", {**os.environ})
+    serve(Path(__file__).parent.as_uri(), "127.0.0.1", 0)
+    listener.close()
+    assert accepted
+    assert accepted[0] != 0
+
+
 def test_routes_match_as_in_api_gateway():
     """Exact routes come before greedy ones, and a greedy one needs something to take."""
     assert Route("GET /").match("GET", "/") == {}
     assert Route("GET /").match("POST", "/") is None
+    assert Route("ANY /v2").match("GET", "/v2/") == {}
+    assert Route("ANY /v2").match("GET", "/v2/x") is None
     assert Route("ANY /v1/{proxy+}").match("PUT", "/v1/a/b") == {"proxy": "a/b"}
     assert Route("ANY /v1/{proxy+}").match("GET", "/v1/") is None
     keys = [route.key for route in routes_of_template(TEMPLATE)]
