@@ -33,10 +33,10 @@ _fetch_started = time.perf_counter()
 # From here on the fetch is under way: what is imported now costs nothing while the network is slower.
 from serving import litert  # noqa: E402
 from serving.errors import RequestError, ServingError  # noqa: E402
-from serving.http import Request, cors_headers, request_from_event, response_to_event  # noqa: E402
+from serving.http import Request, add_headers, request_from_event, response_to_event  # noqa: E402
 from serving.models import ModelRepository  # noqa: E402
 from serving.observability import Log  # noqa: E402
-from serving.router import error_response, route  # noqa: E402
+from serving.router import cors_headers, error_response, route, without_body  # noqa: E402
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ _ROOM_SECONDS = 0.5  # of a request's time, kept for the answer
 _cold = True
 
 
-def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+def handler(event: Any, context: Any) -> dict[str, Any]:
     """Answer one HTTP event.
 
     Args:
@@ -90,7 +90,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     request_id = getattr(context, "aws_request_id", "")
     method = "-"
     try:
-        request: Request = request_from_event(event, _deadline(context))
+        request: Request = request_from_event(event, _deadline(context), _settings.base_path)
         method = request.method
         response = route(request, _repository)
     except RequestError as error:
@@ -104,8 +104,10 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         _log.write("ERROR", traceback.format_exc(), error=type(error).__name__, request_id=request_id)
         response = error_response(error, request_id)
     _log.request(response, method, (time.perf_counter() - started) * 1000, request_id, cold)
+    if method == "HEAD":
+        without_body(response)
     if _settings.cors_allow_origin:
-        response.headers = {**response.headers, **cors_headers(_settings.cors_allow_origin)}
+        add_headers(response, cors_headers(_settings.cors_allow_origin))
     return response_to_event(response, event)
 
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import zlib
 
-from serving.errors import MalformedRequestError, PayloadTooLargeError
+from serving.errors import MalformedRequestError, PayloadTooLargeError, UnsupportedEncodingError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["accepted_encoding", "compress", "decompress", "is_zlib"]
+__all__ = ["accepted_encoding", "compress", "content_encoding", "decompress", "is_zlib"]
 
 _GZIP = 16 + zlib.MAX_WBITS
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -84,6 +84,21 @@ def compress(data: Buffer, encoding: str) -> bytes:
     """Compress a response body as `accepted_encoding` chose."""
     compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP if encoding == "gzip" else zlib.MAX_WBITS)
     return compressor.compress(data) + compressor.flush()
+
+
+def content_encoding(header: str) -> str:
+    """What a Content-Encoding header says of a body: "gzip", "deflate" or "" for nothing.
+
+    Raises:
+        UnsupportedEncodingError: another than gzip or deflate, or several.
+    """
+    codings = [coding for entry in header.lower().split(",") if (coding := entry.strip()) not in ("", "identity")]
+    encoding = codings[0].removeprefix("x-") if codings else ""
+    if len(codings) > 1 or encoding not in ("", "gzip", "deflate"):
+        raise UnsupportedEncodingError(
+            f"Content-Encoding is {header[:60]!r}: expected gzip or deflate, once, or an uncompressed body"
+        )
+    return encoding
 
 
 def accepted_encoding(header: str) -> str:

@@ -6,6 +6,7 @@
     │   ├── MethodNotAllowedError    the path exists, the method does not
     │   ├── TensorError              values that do not fit the tensor they are for
     │   ├── PayloadTooLargeError     beyond a limit that the message names
+    │   ├── UnsupportedEncodingError the body is compressed in a way that is not read here
     │   ├── ModelNotFoundError       no such model or version
     │   └── UnsupportedError         legal in the protocol, not offered here
     ├── SettingsError                the function's environment is wrong
@@ -58,6 +59,10 @@ class TensorError(RequestError):
 
 class PayloadTooLargeError(RequestError):
     """The request or its answer is beyond a limit that the message names."""
+
+
+class UnsupportedEncodingError(RequestError):
+    """The body is compressed in a way that is not read here."""
 
 
 class ModelNotFoundError(RequestError):

@@ -5,7 +5,6 @@ The one place that maps errors to statuses, and that knows Lambda's limits. Know
 
 from __future__ import annotations
 
-from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
 from math import inf
 
@@ -24,8 +23,8 @@ __all__ = [
     "RAW_TYPES",
     "Request",
     "Response",
+    "add_headers",
     "check_response_bytes",
-    "cors_headers",
     "finish",
     "request_from_event",
     "response_to_event",
@@ -49,6 +48,7 @@ _STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (errors.ModelNotFoundError, 404),
     (errors.MethodNotAllowedError, 405),
     (errors.PayloadTooLargeError, 413),
+    (errors.UnsupportedEncodingError, 415),
     (errors.UnsupportedError, 501),
     (errors.RequestError, 400),
     (errors.StoreUnavailableError, 503),
@@ -60,20 +60,30 @@ class Request:
 
     Attributes:
         method: upper case.
-        path: without the stage, still percent-encoded, so that `%2F` is no slash.
-        headers: values by lower-cased name.
+        path: without `base_path`, and percent-encoded where the sender leaves it so: there `%2F` is not a slash.
+        headers: values by lower-cased name; the content type in lower case.
         body: decoded of base64 and compression.
         deadline: `time.monotonic()` at which an answer comes too late.
+        base_path: what stood before `path`: the stage, or what the setting BASE_PATH names; "" for nothing.
     """
 
-    __slots__ = ("body", "deadline", "headers", "method", "path")
+    __slots__ = ("base_path", "body", "deadline", "headers", "method", "path")
 
-    def __init__(self, method: str, path: str, headers: Mapping[str, str], body: Buffer, deadline: float = inf) -> None:
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: Buffer,
+        deadline: float = inf,
+        base_path: str = "",
+    ) -> None:
         self.method = method
         self.path = path
         self.headers = headers
         self.body = body
         self.deadline = deadline
+        self.base_path = base_path
 
 
 class Response:
@@ -116,38 +126,63 @@ def status_of(error: Exception) -> int:
     return next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
 
 
-def request_from_event(event: Mapping[str, Any], deadline: float = inf) -> Request:
+def request_from_event(event: Any, deadline: float = inf, base_path: str = "") -> Request:
     """Read a request out of an event.
 
     Args:
-        event: of an API Gateway HTTP API (payload 2.0) or REST API (1.0), a Function URL or an ALB.
+        event: of an API Gateway HTTP API (payload 2.0 or 1.0) or REST API, a Function URL or an ALB.
         deadline: `time.monotonic()` at which an answer comes too late.
+        base_path: under which the API is published, "/ml"; cut off where a path begins with it.
 
     Raises:
         MalformedRequestError: no such event, or a body that is not what it says it is.
         PayloadTooLargeError: a body over `MAX_BODY_BYTES`.
+        UnsupportedEncodingError: a body compressed in another way than gzip or deflate.
     """
-    context = event.get("requestContext") if isinstance(event, dict) else None
-    if not isinstance(context, dict):
-        raise errors.MalformedRequestError(
-            "not an HTTP event: expected one of an API Gateway (payload 2.0 or 1.0), a Function URL or an ALB"
-        )
-    if event.get("version") == "2.0":
-        method, path = context["http"]["method"], event["rawPath"]
-        stage = context.get("stage", "$default")
-        if stage != "$default" and path.startswith(f"/{stage}/"):
-            path = path[len(stage) + 1 :]
-    else:
-        method, path = event["httpMethod"], event["path"]
-    headers = _headers(event)
-    return Request(method.upper(), path, headers, _body(event, headers), deadline)
+    try:
+        context = event["requestContext"]
+        version = event.get("version")
+        if version == "2.0":
+            method, path = context["http"]["method"].upper(), event["rawPath"]
+        else:
+            method, path = event["httpMethod"].upper(), event["path"]
+        base = _base_path(path, base_path, context, version)
+        headers, body = _headers(event), event.get("body") or ""
+    except (LookupError, TypeError, AttributeError) as error:
+        raise _not_http() from error
+    # An authorizer is asked with an event that looks like a request: an answer to it would let the caller in.
+    if type(path) is not str or type(body) is not str or "methodArn" in event or "routeArn" in event:
+        raise _not_http()
+    data = _decoded_body(body, event.get("isBase64Encoded"), headers)
+    return Request(method, path[len(base) :], headers, data, deadline, base)
 
 
-def response_to_event(response: Response, event: Mapping[str, Any]) -> dict[str, Any]:
+def _not_http() -> errors.MalformedRequestError:
+    return errors.MalformedRequestError(
+        "not an HTTP event: expected one of an API Gateway (payload 2.0 or 1.0), a Function URL or an ALB"
+    )
+
+
+def _base_path(path: str, base_path: str, context: Mapping[str, Any], version: str | None) -> str:
+    """What stands before the path that is meant: what is published under, else an HTTP API's stage.
+
+    A stage is part of the path only under the API's own domain, whose first label is the API's id; a custom domain has
+    its mapping's key instead. A REST API, whose events have no version, leaves its stage out.
+    """
+    if base_path and path.startswith(base_path) and path[len(base_path) : len(base_path) + 1] in ("/", ""):
+        return base_path
+    stage = context.get("stage", "$default") if version else "$default"
+    if stage == "$default" or context.get("domainPrefix") != context.get("apiId"):
+        return ""
+    return f"/{stage}" if path.startswith(f"/{stage}/") or path == f"/{stage}" else ""
+
+
+def response_to_event(response: Response, event: Any) -> dict[str, Any]:
     """Put a response into the form that the event's sender expects."""
     answer: dict[str, Any] = {"statusCode": response.status}
     headers = {"Content-Type": response.content_type, **response.headers}
-    if "elb" in event.get("requestContext", ()):
+    context = event.get("requestContext") if isinstance(event, dict) else None
+    if isinstance(context, dict) and "elb" in context:
         answer["statusDescription"] = f"{response.status} {_REASONS.get(response.status, 'Unknown')}"
         if "multiValueHeaders" in event:
             answer["multiValueHeaders"] = {name: [value] for name, value in headers.items()}
@@ -177,13 +212,16 @@ _REASONS = {
 def _headers(event: Mapping[str, Any]) -> dict[str, str]:
     many = event.get("multiValueHeaders")
     if many:
-        return {name.lower(): ",".join(values) for name, values in many.items()}
-    return {name.lower(): value for name, value in (event.get("headers") or {}).items()}
+        headers = {name.lower(): ",".join(values) for name, values in many.items()}
+    else:
+        headers = {name.lower(): str(value) for name, value in (event.get("headers") or {}).items()}
+    if "content-type" in headers:
+        headers["content-type"] = headers["content-type"].lower()
+    return headers
 
 
-def _body(event: Mapping[str, Any], headers: Mapping[str, str]) -> Any:
-    body = event.get("body") or ""
-    if not event.get("isBase64Encoded"):
+def _decoded_body(body: str, is_base64: Any, headers: Mapping[str, str]) -> Any:
+    if not is_base64:
         data: Any = body.encode("utf-8", "surrogatepass")
         length = len(data)
     else:
@@ -191,10 +229,10 @@ def _body(event: Mapping[str, Any], headers: Mapping[str, str]) -> Any:
         _check_length(length)
         try:
             data = _decode_large(body) if length > _LARGE_BASE64 else a2b_base64(body, strict_mode=True)
-        except Base64Error as error:
+        except ValueError as error:  # binascii's own is one, and it has another for what is not ASCII
             raise errors.MalformedRequestError(f"the body is marked as base64 but is not: {error}") from error
     _check_length(length)
-    encoding = headers.get("content-encoding", "").lower()
+    encoding = _content_encoding(headers["content-encoding"]) if "content-encoding" in headers else ""
     if data[:2] == b"\x1f\x8b" and (encoding or not headers.get("content-type", "").startswith(RAW_TYPES)):
         # By its magic number, not by Content-Encoding: some gateways decompress and leave the header as it was.
         encoding = "gzip"
@@ -203,6 +241,12 @@ def _body(event: Mapping[str, Any], headers: Mapping[str, str]) -> Any:
     from serving.compression import decompress, is_zlib
 
     return decompress(data, encoding, MAX_BODY_BYTES) if encoding == "gzip" or is_zlib(data) else data
+
+
+def _content_encoding(header: str) -> str:
+    from serving.compression import content_encoding
+
+    return content_encoding(header)
 
 
 def _decode_large(body: str) -> Any:
@@ -228,22 +272,17 @@ def finish(response: Response, headers: Mapping[str, str]) -> Response:
         encoding = accepted_encoding(headers["accept-encoding"])
         if encoding:
             body = response.body = compress(body.encode() if isinstance(body, str) else body, encoding)
-            response.headers = {**response.headers, "Content-Encoding": encoding, "Vary": "Accept-Encoding"}
+            add_headers(response, {"Content-Encoding": encoding, "Vary": "Accept-Encoding"})
     check_response_bytes(len(body) if isinstance(body, str) else len(body) * 4 // 3)
     return response
 
 
-def cors_headers(origin: str) -> dict[str, str]:
-    """What lets a browser's page of `origin` ("*" for any) call and read the answer."""
-    return {
-        "Access-Control-Allow-Origin": origin,
-        "Access-Control-Allow-Methods": "GET, HEAD, POST, OPTIONS",
-        "Access-Control-Allow-Headers": "Accept, Authorization, Content-Type, Content-Encoding, "
-        "Inference-Header-Content-Length, X-Amz-Content-Sha256, X-Amz-Date, X-Amz-Security-Token, X-Routing-Key",
-        "Access-Control-Expose-Headers": "Inference-Header-Content-Length, X-Model-Version",
-        "Access-Control-Max-Age": "3600",
-        **({"Vary": "Origin"} if origin != "*" else {}),
-    }
+def add_headers(response: Response, headers: Mapping[str, str]) -> None:
+    """Add headers to a response; `Vary` is a list that grows."""
+    vary = response.headers.get("Vary")
+    response.headers = {**response.headers, **headers}
+    if vary and "Vary" in headers:
+        response.headers["Vary"] = f"{vary}, {headers['Vary']}"
 
 
 def check_response_bytes(length: int) -> None:

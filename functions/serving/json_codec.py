@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["dumps", "loads"]
 
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # Windows' tools put it before UTF-8, and `json.loads` skips it too
 _WHITESPACE = " \t\n\r"
 
 
@@ -44,13 +45,16 @@ def loads(document: str | bytes | bytearray) -> Any:
     """Read one JSON value.
 
     Args:
-        document: text, or its UTF-8 bytes.
+        document: text, or its UTF-8 bytes, with a byte order mark or without.
 
     Raises:
         ValueError: not JSON, or not UTF-8; the message says where.
         RecursionError: nested too deeply for the C stack.
     """
-    text = document if isinstance(document, str) else str(document, "utf-8")
+    if isinstance(document, str):
+        text = document
+    else:
+        text = str(document[3:] if document.startswith(_BYTE_ORDER_MARK) else document, "utf-8")
     start = len(text) - len(text.lstrip(_WHITESPACE))
     try:
         value, end = _scan(text, start)

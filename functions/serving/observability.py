@@ -21,6 +21,9 @@ __all__ = ["Log"]
 
 _LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40}
 
+_NOT_OFFERED = 501
+"""The status of a request for what the protocols have and this service has not: a fault of its sender, not of ours."""
+
 _METRICS = [
     {"Name": "Latency", "Unit": "Milliseconds"},
     {"Name": "ClientError", "Unit": "Count"},
@@ -52,7 +55,7 @@ class Log:
             self._emit({"level": level, "message": message, **fields})
 
     def request(self, response: Response, method: str, milliseconds: float, request_id: str, cold_start: bool) -> None:
-        """Write the line of one request, its metrics included.
+        """Write the line of one request, its metrics included, unless its level is too low.
 
         Args:
             response: what was answered; names route, model and version.
@@ -62,8 +65,12 @@ class Log:
             cold_start: whether this was the first request of the environment.
         """
         status = response.status
+        is_fault = status >= 500 and status != _NOT_OFFERED
+        level = "ERROR" if is_fault else "INFO"
+        if _LEVELS[level] < self.level:
+            return
         fields: dict[str, Any] = {
-            "level": "INFO" if status < 500 else "ERROR",
+            "level": level,
             "message": "request",
             "Route": response.route or "none",
             "Model": response.model or "none",
@@ -80,11 +87,9 @@ class Log:
             if "ShadowRows" in response.notes:
                 directive = self._shadow_directive
         if self._metrics:
-            fields["ClientError"] = int(400 <= status < 500)
-            fields["ServerError"] = int(status >= 500)
+            fields["ClientError"] = int(status >= 400 and not is_fault)
+            fields["ServerError"] = int(is_fault)
             fields["_aws"] = {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": directive}
-        elif _LEVELS[fields["level"]] < self.level:
-            return
         self._emit(fields)
 
     def _emit(self, fields: dict[str, Any]) -> None:

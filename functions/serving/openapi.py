@@ -27,7 +27,8 @@ MAX_MODELS = 200
 
 _AT_ONCE = 16
 _ERRORS = {"400": "The request cannot be answered as it is.", "404": "No such model or version.",
-           "413": "Beyond Lambda's limit on a synchronous request or response.", "500": "A failure of this service.",
+           "413": "Beyond Lambda's limit on a synchronous request or response.",
+           "415": "The body is compressed in another way than gzip or deflate.", "500": "A failure of this service.",
            "501": "Reserved, and not offered.", "503": "The model's store is not available at the moment."}  # fmt: skip
 
 
@@ -49,11 +50,11 @@ def answer(request: Request, repository: ModelRepository) -> Response:
                 models.append(fetch.result())
             except ServingError as error:
                 repository.warn(f"openapi.json leaves {name} out: {error}")
-    return Response(200, dumps(document(models)), route="openapi")
+    return Response(200, dumps(document(models, request.base_path)), route="openapi")
 
 
-def document(models: list[tuple[Manifest, list[str]]]) -> dict[str, Any]:
-    """The OpenAPI document of a service with these models, each with its aliases."""
+def document(models: list[tuple[Manifest, list[str]]], base_path: str = "") -> dict[str, Any]:
+    """The OpenAPI document of a service with these models, each with its aliases, below `base_path`."""
     paths = _server_paths()
     schemas = dict(COMMON_SCHEMAS)
     for manifest, aliases in models:
@@ -67,7 +68,7 @@ def document(models: list[tuple[Manifest, list[str]]]) -> dict[str, Any]:
             "version": SERVER_VERSION,
             "description": "TensorFlow Serving REST (/v1) and Open Inference Protocol (/v2).",
         },
-        "servers": [{"url": "/"}],
+        "servers": [{"url": base_path or "/"}],
         "paths": paths,
         "components": {"schemas": schemas},
     }

@@ -27,7 +27,7 @@ __all__ = ["decode_raw", "holds_json", "tensor_of_bytes"]
 
 _NPY_MAGIC = b"\x93NUMPY"
 _MAX_NPY_HEADER_BYTES = 4096
-_JSON_STARTS = (b"{", b" ", b"\n", b"\r", b"\t")
+_JSON_STARTS = (b"{", b" ", b"\n", b"\r", b"\t", b"\xef")  # the last begins a byte order mark
 _NPY_DTYPES = {
     {"bool": "b", "int": "i", "float": "f"}[dtype.kind] + str(dtype.itemsize): dtype
     for dtype in DTYPES.values()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from serving.http import Request
     from serving.models import ModelRepository
 
-__all__ = ["error_response", "route"]
+__all__ = ["cors_headers", "error_response", "route", "without_body"]
 
 
 def route(request: Request, repository: ModelRepository) -> Response:
@@ -32,9 +32,13 @@ def route(request: Request, repository: ModelRepository) -> Response:
     if method != "HEAD":
         return _answer(request, repository)
     request.method = "GET"
-    response = _answer(request, repository)
+    return _answer(request, repository)
+
+
+def without_body(response: Response) -> None:
+    """Make the response to a HEAD out of the one to a GET: its headers, the length among them, and nothing else."""
+    response.headers = {**response.headers, "Content-Length": str(len(response.body))}
     response.body = ""
-    return response
 
 
 def error_response(error: Exception, request_id: str) -> Response:
@@ -51,7 +55,22 @@ def error_response(error: Exception, request_id: str) -> Response:
         headers["Retry-After"] = "1"
     if isinstance(error, MethodNotAllowedError):
         headers["Allow"] = error.allowed
+    if status == 415:
+        headers["Accept-Encoding"] = "gzip, deflate"
     return Response(status, dumps({"error": message}), headers=headers, route="error")
+
+
+def cors_headers(origin: str) -> dict[str, str]:
+    """What lets a browser's page of `origin` ("*" for any) call and read the answer."""
+    return {
+        "Access-Control-Allow-Origin": origin,
+        "Access-Control-Allow-Methods": "GET, HEAD, POST, OPTIONS",
+        "Access-Control-Allow-Headers": "Accept, Authorization, Content-Type, Content-Encoding, "
+        "Inference-Header-Content-Length, X-Amz-Content-Sha256, X-Amz-Date, X-Amz-Security-Token, X-Routing-Key",
+        "Access-Control-Expose-Headers": "Inference-Header-Content-Length, X-Model-Version",
+        "Access-Control-Max-Age": "3600",
+        **({"Vary": "Origin"} if origin != "*" else {}),
+    }
 
 
 def _answer(request: Request, repository: ModelRepository) -> Response:
@@ -82,5 +101,6 @@ def _answer_probe(request: Request, body: dict[str, object], name: str) -> Respo
 def _allowed(path: str) -> str:
     """The methods of a path, for OPTIONS."""
     last = path.rpartition("/")[2]
-    is_post = path.startswith("/v2/repository/") or last == "infer" or (path.startswith("/v1/models/") and ":" in last)
+    has_verb = path.startswith("/v1/models/") and (":" in last or "%3a" in last.lower())
+    is_post = path.startswith("/v2/repository/") or last == "infer" or has_verb
     return "POST, OPTIONS" if is_post else "GET, HEAD, OPTIONS"

@@ -12,6 +12,7 @@ __all__ = ["SETTINGS", "Setting", "Settings"]
 
 _MB_PER_VCPU = 1769  # Lambda gives one vCPU at this memory size, and in proportion above and below
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+_PATH_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-/")
 _HEX_DIGITS = frozenset("0123456789abcdef")
 
 
@@ -63,9 +64,15 @@ SETTINGS = (
     Setting(
         "CORS_ALLOW_ORIGIN", "", "Origin whose pages may call from a browser, or * for any; empty: none is allowed."
     ),
+    Setting(
+        "BASE_PATH", "", "Path of a custom domain's mapping, /ml or /ml/v1, under which the API is called; empty: none."
+    ),
     Setting("NUM_THREADS", "", "Inference threads; empty: one per vCPU that the function's memory buys."),
     Setting(
-        "LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR. DEBUG adds a trace of INIT; WARNING drops request lines."
+        "LOG_LEVEL",
+        "INFO",
+        "DEBUG, INFO, WARNING or ERROR. DEBUG adds a trace of INIT; "
+        "WARNING drops the lines of requests that did not fail, and their metrics with them.",
     ),
     Setting(
         "METRICS_NAMESPACE", "litelambda", "CloudWatch namespace of the metrics in the request lines; empty: none."
@@ -85,6 +92,7 @@ class Settings:
         alias_refresh_seconds: >= 0.
         model_control: whether callers may load and unload models.
         cors_allow_origin: an origin, "*" or "".
+        base_path: "/ml", or "".
         num_threads: >= 1.
         log_level: one of DEBUG, INFO, WARNING, ERROR.
         metrics_namespace: CloudWatch namespace, or "".
@@ -92,6 +100,7 @@ class Settings:
 
     __slots__ = (
         "alias_refresh_seconds",
+        "base_path",
         "cors_allow_origin",
         "log_level",
         "manifest_sha256",
@@ -112,6 +121,7 @@ class Settings:
     alias_refresh_seconds: float
     model_control: bool
     cors_allow_origin: str
+    base_path: str
     num_threads: int
     log_level: str
     metrics_namespace: str
@@ -138,6 +148,7 @@ class Settings:
         self.alias_refresh_seconds = _seconds(values["ALIAS_REFRESH_SECONDS"] or "")
         self.model_control = _choice("MODEL_CONTROL", values["MODEL_CONTROL"] or "", ("none", "explicit")) == "explicit"
         self.cors_allow_origin = _origin(values["CORS_ALLOW_ORIGIN"] or "")
+        self.base_path = _base_path(values["BASE_PATH"] or "")
         self.num_threads = _num_threads(values["NUM_THREADS"] or "", environment)
         self.log_level = _choice("LOG_LEVEL", (values["LOG_LEVEL"] or "").upper(), _LOG_LEVELS)
         self.metrics_namespace = values["METRICS_NAMESPACE"] or ""
@@ -188,6 +199,13 @@ def _origin(value: str) -> str:
     if value and value != "*" and (not value.startswith(("https://", "http://")) or not value.isprintable()):
         raise SettingsError(f"CORS_ALLOW_ORIGIN is {value!r}, expected *, https://host or nothing")
     return value
+
+
+def _base_path(value: str) -> str:
+    path = value.rstrip("/")
+    if path and (not path.startswith("/") or "//" in path or not _PATH_CHARACTERS.issuperset(path)):
+        raise SettingsError(f"BASE_PATH is {value!r}, expected a path of letters, digits, '_', '.', '-' and '/': /ml")
+    return path
 
 
 def _num_threads(value: str, environment: Mapping[str, str]) -> int:

@@ -6,7 +6,13 @@ status, `GET /v1/models`) are included, since its clients ask for them.
 
 from __future__ import annotations
 
-from serving.errors import MalformedRequestError, RequestError, TensorError, UnsupportedError
+from serving.errors import (
+    MalformedRequestError,
+    MethodNotAllowedError,
+    RequestError,
+    TensorError,
+    UnsupportedError,
+)
 from serving.http import RAW_TYPES, Response, check_response_bytes, finish
 from serving.json_codec import dumps, loads
 from serving.manifest import is_valid_name
@@ -103,17 +109,18 @@ def _parse_path(request: Request) -> _Target:
     malformed = MalformedRequestError(f"Malformed request: {request.method} {request.path[:200]}")
     if not request.path.startswith(_MODELS + "/"):
         raise malformed
-    parts = request.path[len(_MODELS) + 1 :].split("/")
-    verb = "status"
-    if request.method == "POST":
-        parts[-1], colon, verb = parts[-1].rpartition(":")
-        if not colon or verb not in _VERBS:
-            raise malformed
-    elif request.method != "GET":
+    parts = [_decoded(part) for part in request.path[len(_MODELS) + 1 :].split("/")]
+    name, colon, verb = parts[-1].rpartition(":")
+    if colon and verb in _VERBS:
+        if request.method != "POST":
+            raise MethodNotAllowedError(f"{request.method} is not allowed on :{verb}, use POST", "POST, OPTIONS")
+        parts[-1] = name
+    elif request.method != "GET" or colon:
         raise malformed
     elif len(parts) > 1 and parts[-1] == "metadata":
         verb = parts.pop()
-    parts = [_decoded(part) for part in parts]
+    else:
+        verb = "status"
     if not parts[0] or len(parts) not in (1, 3):
         raise malformed
     version, label = None, ""

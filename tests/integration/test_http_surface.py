@@ -306,11 +306,73 @@ def test_no_raw_body_gives_a_5xx(handler, tail, content_type, head):
     "path", ["/", "/healthz", "/openapi.json", "/v1/models", "/v1/models/tiny", "/v2", "/v2/models/tiny"]
 )
 def test_head_is_get_without_its_body(handler, path):
-    """HEAD answers with the status and type of GET, and nothing in the body."""
+    """HEAD answers with the status, the type and the length of GET, and nothing in the body."""
     head, get = send(handler, "HEAD", path), send(handler, "GET", path)
     assert (head.status, head.headers["content-type"], head.body) == (200, get.headers["content-type"], b"")
-    assert get.body
-    assert send(handler, "HEAD", "/v1/models/nope").status == 404
+    assert int(head.headers["content-length"]) == len(get.body) > 0
+
+
+@pytest.mark.parametrize(("path", "status"), [("/v1/models/nope", 404), ("/v1/models/tiny:predict", 405)])
+def test_head_of_an_error_has_no_body_either(handler, path, status):
+    """An error's text is as long as GET's, and is left out."""
+    head, get = send(handler, "HEAD", path), send(handler, "GET", path)
+    assert (head.status, get.status, head.body) == (status, status, b"")
+    assert abs(int(head.headers["content-length"]) - len(get.body)) <= 1  # one message names the method
+
+
+@pytest.mark.parametrize("separator", [":", "%3A", "%3a"])
+@pytest.mark.parametrize("verb", ["predict", "classify", "regress", "explain"])
+def test_a_verb_has_its_method(handler, verb, separator):
+    """Only POST predicts; the colon may be percent-encoded, as some HTTP libraries send it."""
+    path = f"/v1/models/tiny{separator}{verb}"
+    for method in ("GET", "HEAD", "PUT", "DELETE"):
+        answer = send(handler, method, path)
+        assert (answer.status, answer.headers["allow"]) == (405, "POST, OPTIONS")
+    assert send(handler, "OPTIONS", path).headers["allow"] == "POST, OPTIONS"
+
+
+@pytest.mark.parametrize("path", ["/v1/models/tiny%3Apredict", "/v1/models/tiny/versions/1%3apredict"])
+def test_a_percent_encoded_colon_predicts(handler, path):
+    """The path means what it means with a colon."""
+    answer = send(handler, "POST", path, {"instances": ROWS})
+    assert (answer.status, answer.json()["predictions"]) == (200, predictions(handler, "tiny"))
+
+
+def test_a_byte_order_mark_before_json_is_skipped(handler):
+    """PowerShell and Windows' editors put one there; under any type, and in both protocols."""
+    body = b"\xef\xbb\xbf" + json.dumps({"instances": ROWS}).encode()
+    for content_type in ("application/json", RAW):
+        answer = send(handler, "POST", "/v1/models/tiny:predict", body, {"Content-Type": content_type})
+        assert (answer.status, answer.json()) == (200, {"predictions": predictions(handler, "tiny")})
+    rows = {"name": "x", "shape": [2, 4], "datatype": "FP32", "data": ROWS}
+    assert (
+        send(handler, "POST", "/v2/models/tiny/infer", b"\xef\xbb\xbf" + json.dumps({"inputs": [rows]}).encode()).status
+        == 200
+    )
+
+
+@pytest.mark.parametrize("path", ["/v1/models/tiny:predict", "/v2/models/tiny/infer"])
+def test_media_types_have_no_case(handler, path):
+    """`Application/Octet-Stream` is a tensor's bytes, as in small letters."""
+    body = np.array(ROWS, np.float32).tobytes()
+    spelled, plain = (send(handler, "POST", path, body, {"Content-Type": kind}) for kind in (RAW.title(), RAW))
+    assert (spelled.status, spelled.json()) == (200, plain.json())
+
+
+def test_a_body_nobody_can_decompress_is_415(handler):
+    """The answer names what can be."""
+    answer = send(handler, "POST", "/v1/models/tiny:predict", b"x", {"Content-Encoding": "br"})
+    assert (answer.status, answer.headers["accept-encoding"]) == (415, "gzip, deflate")
+
+
+def test_below_a_base_path(store):
+    """With BASE_PATH set, paths with it and without answer alike, and the description says where it is."""
+    handler = load_module(store, BASE_PATH="/ml/v1/").handler
+    for base in ("", "/ml/v1"):
+        assert send(handler, "GET", f"{base}/v1/models/tiny").status == 200
+        assert send(handler, "GET", base + "/").json() == {"status": "alive"}
+        document = send(handler, "GET", f"{base}/openapi.json").json()
+        assert document["servers"] == [{"url": base or "/"}]
 
 
 @pytest.mark.parametrize(
@@ -338,6 +400,9 @@ def test_cors(store):
         assert (headers["access-control-allow-origin"], headers["vary"]) == ("https://app.example", "Origin")
         assert "Inference-Header-Content-Length" in headers["access-control-allow-headers"]
         assert "Inference-Header-Content-Length" in headers["access-control-expose-headers"]
+    rows = {"instances": ROWS * 200}
+    answer = send(handler, "POST", "/v1/models/tiny:predict", rows, {"Accept-Encoding": "gzip"})
+    assert (answer.headers["content-encoding"], answer.headers["vary"]) == ("gzip", "Accept-Encoding, Origin")
     anyone = load_module(store, CORS_ALLOW_ORIGIN="*").handler
     assert send(anyone, "GET", "/").headers["access-control-allow-origin"] == "*"
 

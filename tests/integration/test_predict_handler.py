@@ -258,14 +258,28 @@ def test_no_path_gives_a_5xx(handler, path, method):
     """Whatever path a client asks for, nothing is served that was not meant and nothing breaks."""
     for prefix in ("/", "/v1/", "/v1/models/", "/v1/models/tiny"):
         status, _ = call(handler, method, prefix + path, "{}")
-        assert status in (200, 400, 404, 501)
+        assert status in (200, 400, 404, 405, 501)
 
 
-def test_an_event_of_another_kind_is_answered_not_raised(handler):
-    """A test event from the console gets a 400 that names the events it takes."""
-    answer = handler({"key1": "value1"}, Context())
-    assert answer["statusCode"] == 400
-    assert "not an HTTP event" in json.loads(answer["body"])["error"]
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"key1": "value1"},
+        None,
+        [],
+        "x",
+        {"requestContext": None},
+        {"version": "2.0", "path": "/", "method": "GET", "requestContext": {"serviceNetworkArn": "arn"}},  # VPC Lattice
+        {"requestContext": {"eventType": "CONNECT", "connectionId": "x"}},  # WebSocket
+        {"type": "TOKEN", "methodArn": "arn", "authorizationToken": "x"},
+    ],
+)
+def test_an_event_of_another_kind_is_answered_not_raised(handler, event):
+    """A test event from the console, or another service's, gets a 400 that names the events it takes."""
+    for context in (Context(), None):
+        answer = handler(event, context)
+        assert answer["statusCode"] == 400
+        assert "not an HTTP event" in json.loads(answer["body"])["error"]
 
 
 def test_internals_stay_in_the_log(store, tmp_path, capsys):
@@ -305,11 +319,38 @@ def test_one_json_line_a_request_is_log_and_metrics(handler, capsys):
         assert isinstance(fields[dimension], str)
 
 
-def test_log_level_and_metrics_can_be_turned_down(store, capsys):
-    """Without a namespace and above INFO, a good request writes nothing and a bad model still does."""
-    handler = load_handler(store, METRICS_NAMESPACE="", LOG_LEVEL="WARNING")
-    call(handler, "GET", "/")
+@pytest.mark.parametrize("namespace", ["", "litelambda"])
+def test_a_log_level_drops_request_lines(store, tmp_path, capsys, namespace):
+    """Above INFO, with metrics or without, requests that did not fail write nothing, and a broken model does."""
+    publish(tmp_path, "broken", data=golden("tiny_int8"))
+    (tmp_path / "broken/1/model.tflite").write_bytes(b"")
+    handler = load_handler(tmp_path, METRICS_NAMESPACE=namespace, LOG_LEVEL="WARNING")
+    for path in ("/", "/v1/models/nope"):
+        call(handler, "GET", path)
     assert capsys.readouterr().out == ""
+    call(handler, "GET", "/v1/models/broken")
+    *_, line = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (line["message"], line["status"], line.get("ServerError", 1)) == ("request", 500, 1)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "counts"),
+    [
+        ("GET", "/", 200, (0, 0)),
+        ("GET", "/v1/models/nope", 404, (1, 0)),
+        ("POST", "/v1/models/tiny:explain", 501, (1, 0)),
+        ("GET", "/v1/models/broken", 500, (0, 1)),
+    ],
+)
+def test_metrics_tell_faults_of_clients_from_ours(handler, store, capsys, method, path, status, counts):
+    """What the protocols have and this service has not is asked for by a client, and is no fault of ours."""
+    if not (store / "broken").exists():
+        publish(store, "broken", data=golden("tiny_int8"))
+        (store / "broken/1/model.tflite").write_bytes(b"")
+    assert call(handler, method, path, "{}")[0] == status
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (line["ClientError"], line["ServerError"]) == counts
+    assert line["level"] == ("ERROR" if counts[1] else "INFO")
 
 
 def test_debug_traces_init(store, capsys):

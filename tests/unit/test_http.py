@@ -43,16 +43,90 @@ def test_the_stage_is_no_part_of_the_path():
     assert request_from_event(staged).path == "/v1/models/tiny:predict"
 
 
+def http_api(path, stage="$default", domain="a1b2c3d4e5", version="2.0"):
+    """An HTTP API's event as AWS documents payload 2.0 and 1.0: `apiId` is a1b2c3d4e5."""
+    name = {"2.0": "http_api_v2_predict", "1.0": "rest_v1_predict"}[version]
+    fields = event(name, version=version, rawPath=path, path=path)
+    fields["requestContext"] |= {"stage": stage, "domainPrefix": domain, "apiId": "a1b2c3d4e5"}
+    return fields
+
+
+@pytest.mark.parametrize(
+    ("fields", "base_path", "base"),
+    [
+        (http_api("/prod/v1/models/tiny:predict", "prod", version="1.0"), "", "/prod"),
+        (http_api("/v1/v1/models/tiny:predict", "v1"), "", "/v1"),
+        (http_api("/v1/models/tiny:predict", "v1", "api"), "", ""),
+        (http_api("/ml/v1/models/tiny:predict", "v1", "api"), "/ml", "/ml"),
+        (http_api("/ml/v1/v1/models/tiny:predict", "prod", "api", "1.0"), "/ml/v1", "/ml/v1"),
+        (http_api("/prod/v1/models/tiny:predict", "prod"), "/ml", "/prod"),
+        (event("rest_v1_predict", path="/ml/v1/models/tiny:predict"), "/ml", "/ml"),
+        (event("rest_v1_predict"), "", ""),
+        (event("rest_v1_predict"), "/v1/models/tin", ""),
+        (event("alb_predict", path="/ml/v1/models/tiny:predict"), "/ml", "/ml"),
+    ],
+)
+def test_what_an_api_is_published_under_is_no_part_of_the_path(fields, base_path, base):
+    """A stage counts under the API's own domain alone, whatever its name; a mapping's key is what the setting says."""
+    request = request_from_event(fields, base_path=base_path)
+    assert (request.path, request.base_path) == ("/v1/models/tiny:predict", base)
+
+
+def test_the_base_path_alone_is_the_root():
+    """Without a slash at its end too."""
+    assert request_from_event(event("rest_v1_status", path="/ml"), base_path="/ml").path == ""
+
+
 def test_no_body_is_an_empty_one():
     """A GET has no body field at all."""
     assert request_from_event(event("http_api_v2_status")).body == b""
 
 
-@pytest.mark.parametrize("value", [{}, [], None, {"Records": []}, {"requestContext": None}])
+# Events as AWS documents them, cut down to what tells them from an HTTP request's.
+LATTICE_V2 = {
+    "version": "2.0",
+    "path": "/v1/models/tiny",
+    "method": "GET",
+    "headers": {"host": ["x"]},
+    "requestContext": {"serviceNetworkArn": "arn:aws:vpc-lattice:…", "region": "eu-west-1"},
+}
+LATTICE_V1 = {"raw_path": "/v1/models/tiny", "method": "GET", "headers": {}, "is_base64_encoded": False}
+WEBSOCKET = {
+    "headers": {"Host": "x"},
+    "requestContext": {"routeKey": "$connect", "eventType": "CONNECT", "connectionId": "Yc3=", "apiId": "x"},
+    "isBase64Encoded": False,
+}
+OTHER_EVENTS = {
+    "nothing": None,
+    "a list": [],
+    "a string": "x",
+    "a number": 5,
+    "an empty object": {},
+    "SQS": {"Records": []},
+    "a null context": {"requestContext": None},
+    "a null context of version 2.0": {"version": "2.0", "requestContext": None},
+    "a context that is a list": {"requestContext": ["http"], "httpMethod": "GET", "path": "/", "version": "2.0"},
+    "VPC Lattice": LATTICE_V1,
+    "VPC Lattice, version 2.0": LATTICE_V2,
+    "a WebSocket": WEBSOCKET,
+    "a token authorizer": {"type": "TOKEN", "authorizationToken": "x", "methodArn": "arn:aws:execute-api:…"},
+    "a request authorizer": event("rest_v1_status", type="REQUEST", methodArn="arn:aws:execute-api:…"),
+    "an HTTP API's authorizer": event("http_api_v2_status", type="REQUEST", routeArn="arn:aws:execute-api:…"),
+    "a null path": event("http_api_v2_status", rawPath=None),
+    "a number for a path": event("rest_v1_status", path=5),
+    "a null method": event("rest_v1_status", httpMethod=None),
+    "a list of headers": event("http_api_v2_status", headers=["x"]),
+    "null among many headers": event("alb_multi_value_status", multiValueHeaders={"accept": None}),
+    "an object for a body": event("http_api_v2_predict", body={"instances": []}),
+}
+
+
+@pytest.mark.parametrize("value", OTHER_EVENTS.values(), ids=OTHER_EVENTS)
 def test_other_events_are_refused(value):
-    """What is no HTTP event is named as such."""
+    """What is no HTTP event is named as such, and an answer to it can be made; an authorizer never lets anyone in."""
     with pytest.raises(errors.MalformedRequestError, match="not an HTTP event"):
         request_from_event(value)
+    assert response_to_event(Response(400, ""), value)["statusCode"] == 400
 
 
 @pytest.mark.parametrize("headers", [{"content-encoding": "gzip"}, {}])
@@ -65,6 +139,27 @@ def test_gzip_is_known_by_its_magic_number(headers):
 def test_deflate_is_decompressed():
     """Deflate means zlib."""
     assert request_from_event(with_body(zlib.compress(b"{}"), **{"content-encoding": "deflate"})).body == b"{}"
+
+
+@pytest.mark.parametrize("header", ["GZIP", "x-gzip", "identity, gzip", " gzip ,"])
+def test_codings_have_many_spellings(header):
+    """Upper case, an old name and `identity` mean what RFC 9110 says."""
+    assert request_from_event(with_body(gzip.compress(b"{}"), **{"content-encoding": header})).body == b"{}"
+
+
+@pytest.mark.parametrize("header", ["br", "zstd", "compress", "gzip, gzip", "deflate, gzip"])
+def test_other_codings_are_refused(header):
+    """A body that nothing here can read is refused by its header, whatever its bytes are."""
+    for body in (b"{}", gzip.compress(gzip.compress(b"{}"))):
+        with pytest.raises(errors.UnsupportedEncodingError, match="expected gzip or deflate, once"):
+            request_from_event(with_body(body, **{"content-encoding": header}))
+
+
+def test_media_types_have_no_case():
+    """Bytes under `Application/Octet-Stream` are bytes, even those of a gzip file."""
+    body = gzip.compress(b"{}")
+    request = request_from_event(with_body(body, **{"Content-Type": "Application/Octet-Stream"}))
+    assert (bytes(request.body), request.headers["content-type"]) == (body, "application/octet-stream")
 
 
 @pytest.mark.parametrize(
@@ -129,8 +224,9 @@ def test_a_body_over_the_limit_is_refused(encoded):
 
 def test_bad_base64_is_refused():
     """A body marked as base64 that is none is the client's fault."""
-    with pytest.raises(errors.MalformedRequestError, match="base64"):
-        request_from_event(event("http_api_v2_predict", body="!!!", isBase64Encoded=True))
+    for body in ("!!!", "ü", "ü" * 20_000, "!" * 40_000):
+        with pytest.raises(errors.MalformedRequestError, match="base64"):
+            request_from_event(event("http_api_v2_predict", body=body, isBase64Encoded=True))
 
 
 def test_response_forms():
@@ -158,6 +254,7 @@ def test_response_forms():
         (errors.ModelNotFoundError(""), 404),
         (errors.MethodNotAllowedError(""), 405),
         (errors.PayloadTooLargeError(""), 413),
+        (errors.UnsupportedEncodingError(""), 415),
         (errors.UnsupportedError(""), 501),
         (errors.StoreUnavailableError(""), 503),
         (errors.StoreAccessError(""), 500),

@@ -46,11 +46,20 @@ def test_refuses_what_json_refuses(text):
         assert repr(loads(text)) == repr(expected)
 
 
-@pytest.mark.parametrize("document", [b"\xff", b"", b"  ", b"{} {}", b"[1,]", b"\xef\xbb\xbf{}"])
+@pytest.mark.parametrize("document", [b"\xff", b"", b"  ", b"{} {}", b"[1,]"])
 def test_bad_documents_are_value_errors(document):
     """What is not one JSON value in UTF-8 is a ValueError."""
     with pytest.raises(ValueError, match=r"."):
         loads(document)
+
+
+def test_a_byte_order_mark_is_skipped():
+    """Windows' tools put one before UTF-8; as `json.loads`, bytes may begin with it and text may not."""
+    document = b'\xef\xbb\xbf {"a": "\xc3\xbc"}'
+    for kind in (bytes, bytearray):
+        assert loads(kind(document)) == json.loads(document) == {"a": "ü"}
+    with pytest.raises(ValueError, match="Expecting value"):
+        loads(document.decode())
 
 
 def test_what_is_no_json_is_refused():
