@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,8 +20,10 @@ from serving.errors import TensorError
 from serving.scoring.batching import BytesColumn, row_shape
 from serving.scoring.errors import SchemaError, UnreadableInputError
 from serving.scoring.formats.base import BadRow, Model, Rows
+from serving.scoring.formats.csv_records import first_record, whole_records, with_line_feeds
+from serving.scoring.formats.json_tokens import dump_fields
 from serving.scoring.formats.jsonl import labels_of, row_texts
-from serving.scoring.formats.text import LineSource, lines_of
+from serving.scoring.formats.text import BYTE_ORDER_MARK, LineSource, lines_of
 from serving.scoring.formats.values import RowPacker
 
 if TYPE_CHECKING:
@@ -42,63 +45,49 @@ class CsvReader:
     def __init__(self, job: Job, info: ObjectInfo, model: Model) -> None:
         self._source = LineSource(job, info)
         self.total_bytes = self._source.total_bytes
-        header = self._read_header()
-        names = next(csv.reader(io.StringIO(header.decode("utf-8-sig"), newline="")))
-        self._header_lines = header.count(b"\n") if self._source.whole else 0
-        self._header_bytes = len(header) if self._source.whole else 0
-        self.decoder: Decoder = CsvDecoder(names, model, job.passthrough)
+        lead, header = self._read_header()
+        self._header_lines = (lead + header).count(b"\n") if self._source.whole else 0
+        self._header_bytes = len(lead + header) if self._source.whole else 0
+        self.decoder: Decoder = CsvDecoder(_names(header), model, job.passthrough)
 
     def chunks(self, position: dict[str, Any] | None) -> Iterator[Chunk]:
         """See `Reader.chunks`."""
         if position is None and self._source.whole:
             position = {"offset": self._header_bytes, "line": self._header_lines + 1}
-        return self._source.chunks(position, _whole_records)
+        return self._source.chunks(position, whole_records)
 
     def close(self) -> None:
         """See `Reader.close`."""
 
-    def _read_header(self) -> bytes:
+    def _read_header(self) -> tuple[bytes, bytes]:
+        """What is before the first record (a byte order mark, blank lines), and it."""
         size = 64 * 1024
         while size <= _MAX_HEADER_BYTES:
-            data = self._source.head(size)
-            length = _first_record(data)
-            if length:
-                break
-            if len(data) < size:
-                length = len(data)
-                break
+            data = with_line_feeds(self._source.head(size))
+            begin = len(data) - len(data.removeprefix(BYTE_ORDER_MARK).lstrip(b"\r\n"))
+            end = first_record(data, begin)
+            if end or len(data) < size:
+                return data[:begin], data[begin : end or len(data)]
             size *= 8
-        else:
-            raise UnreadableInputError(f"no CSV header within {_MAX_HEADER_BYTES} bytes")
-        if not data[:length].strip():
-            raise UnreadableInputError("the CSV file is empty: expected a header")
-        try:
-            data[:length].decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise UnreadableInputError(f"the CSV header is not UTF-8: {error}") from error
-        return data[:length]
+        raise UnreadableInputError(f"no CSV header within {_MAX_HEADER_BYTES} bytes")
 
 
-def _first_record(data: bytes) -> int:
-    """Length of the first record: up to the first newline outside quotes."""
-    end = data.find(b"\n") + 1
-    inside = data.count(b'"', 0, end) % 2
-    while end and inside:
-        after = data.find(b"\n", end) + 1
-        inside ^= data.count(b'"', end, after) % 2
-        end = after
-    return end
+def _names(header: bytes) -> list[str]:
+    """The names of the columns.
 
-
-def _whole_records(data: bytes) -> int:
-    """Length of the whole records: up to the last newline outside quotes."""
-    end = data.rfind(b"\n") + 1
-    inside = data.count(b'"', 0, end) % 2
-    while end and inside:
-        before = data.rfind(b"\n", 0, end - 1) + 1
-        inside ^= data.count(b'"', before, end) % 2
-        end = before
-    return end
+    Raises:
+        UnreadableInputError: there is no header, or it is not CSV in UTF-8.
+    """
+    try:
+        text = header.decode()
+        names = next(csv.reader(io.StringIO(text, newline="")), [])
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UnreadableInputError(f"the CSV header is not CSV in UTF-8: {error}") from error
+    if not text.strip():
+        raise UnreadableInputError("the CSV file is empty: expected a header")
+    if "\0" in text:
+        raise UnreadableInputError("the CSV header holds NUL characters, as UTF-16 does: save the file as UTF-8")
+    return names
 
 
 class CsvDecoder:
@@ -147,11 +136,11 @@ class CsvDecoder:
         for number, raw in enumerate(lines_of(data), chunk.first):
             line = raw.rstrip(b"\r")
             if line:
-                yield number, self._fast(line) or line.decode("utf-8", "replace").split(",")
+                yield number, self._fast(line) or line.decode("utf-8", "surrogateescape").split(",")
 
     @staticmethod
     def _quoted_records(data: bytes, first: int) -> Iterator[tuple[int, list[str]]]:
-        reader = csv.reader(io.StringIO(data.decode("utf-8", "replace"), newline=""))
+        reader = csv.reader(line.decode("utf-8", "surrogateescape") for line in io.BytesIO(data))
         number = first
         while True:
             try:
@@ -188,6 +177,8 @@ class CsvDecoder:
         if len(cells) != self._width:
             detail = f": {cells[0]}" if len(cells) == 1 and cells[0].startswith("not CSV") else ""
             raise TensorError(f"{len(cells)} columns, the header has {self._width}{detail}")
+        if not _is_text("".join(cells)):
+            raise TensorError("the line is not UTF-8")
         packed = []
         for places, packer, shape in zip(self._places, self._packers, self._shapes, strict=True):
             values = [_number(cells[place], place) for place in places]
@@ -228,15 +219,27 @@ def _places(names: Sequence[str], inputs: Sequence[TensorSpec], passthrough: Seq
     )
 
 
+def _is_text(text: str) -> bool:
+    """Whether a text's bytes were UTF-8: others are decoded as halves of surrogate pairs."""
+    return text.isascii() or not any("\udc80" <= character <= "\udcff" for character in text)
+
+
 def _number(cell: str, place: int) -> Any:
     text = cell.strip()
     if text in ("true", "True", "TRUE", "false", "False", "FALSE"):
         return text[0] in "tT"
     try:
-        return int(text) if text.lstrip("+-").isdecimal() else float(text)
+        # An underscore between digits is Python's own way of writing a number.
+        value = int(text) if text.lstrip("+-").isdecimal() else float(text.replace("_", "?"))
     except ValueError:
-        shown = text if len(text) <= 20 else text[:20] + "…"
-        raise TensorError(f"column {place + 1} holds {shown!r}, expected a number") from None
+        raise TensorError(f"column {place + 1} holds {_shown(text)}, expected a number") from None
+    if value in (inf, -inf) and "e" in text.lower():
+        raise TensorError(f"column {place + 1} holds {_shown(text)}, which is outside the range of any type")
+    return value
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 20 else text[:20] + "…")
 
 
 def _nested(values: list[Any], shape: tuple[int, ...]) -> Any:
@@ -259,11 +262,13 @@ class CsvWriter:
         self._label_output = model.label_output
         self._labels = [_cells([label]) for label in model.labels] if model.labels else []
         self._extras: tuple[str, ...] = ()
+        self._in_one_cell = False
 
     def begin(self, decoder: Decoder) -> bytes:
         """See `Writer.begin`."""
         # Formats whose rows may each have other fields write them as one JSON object.
         named = decoder.passthrough
+        self._in_one_cell = named is None
         self._extras = ("passthrough",) if named is None else named
         names = [decoder.id_name, *self._extras]
         for spec in self._outputs:
@@ -288,8 +293,8 @@ class CsvWriter:
         return b"".join([b",".join(row) + b"\n" for row in zip(*columns, strict=True)])
 
     def _extra_cells(self, extra: dict[str, Any]) -> bytes:
-        if self._extras == ("passthrough",) and "passthrough" not in extra:
-            return _cells([orjson.dumps(extra).decode() if extra else ""])
+        if self._in_one_cell:
+            return _cells([dump_fields(extra).decode() if extra else ""])
         return _cells([extra[name] for name in self._extras])
 
 

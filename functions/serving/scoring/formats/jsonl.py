@@ -18,6 +18,7 @@ from serving.errors import TensorError
 from serving.scoring.batching import BytesColumn, row_shape
 from serving.scoring.formats.base import BadRow, Model, RowId, Rows
 from serving.scoring.formats.json_numbers import JsonNumbers
+from serving.scoring.formats.json_tokens import Tokens, dump_fields
 from serving.scoring.formats.text import BYTE_ORDER_MARK, LineSource, line_spans
 from serving.scoring.formats.values import RowPacker
 
@@ -65,6 +66,7 @@ class JsonlDecoder:
     def __init__(self, model: Model, passthrough: Sequence[str] | None) -> None:
         self._packers = {spec.name: RowPacker(spec) for spec in model.inputs}
         self._wanted = None if passthrough is None else frozenset(passthrough)
+        self._tokens = Tokens(model.inputs[0].name)
         alone = model.inputs[0] if len(model.inputs) == 1 else None
         self._numbers = JsonNumbers(alone) if alone is not None and JsonNumbers.can_read(alone) else None
 
@@ -139,7 +141,7 @@ class JsonlDecoder:
             values = packed if numbers is None else [numbers.widen(each) for each in packed]
         if extra and self._wanted is not None:
             extra = {name: extra[name] for name in extra if name in self._wanted}
-        return values, extra
+        return values, self._tokens.as_they_came(line, extra) if extra else extra
 
     def _pack_line(self, line: bytes, *, may_hold_booleans: bool) -> tuple[list[bytes], dict[str, Any]]:
         value = orjson.loads(line)
@@ -225,7 +227,7 @@ class JsonlWriter:
         count = len(rows.ids)
         columns: list[Texts] = [b'{"%b":' % id_name.encode(), texts_of(rows.ids)]
         if rows.extras:
-            columns.append([b"," + orjson.dumps(extra)[1:-1] if extra else b"" for extra in rows.extras])
+            columns.append([b"," + dump_fields(extra)[1:-1] if extra else b"" for extra in rows.extras])
         columns.append(b',"prediction":')
         for number, (name, array, rank) in enumerate(zip(self._names, outputs, self._ranks, strict=True)):
             if len(self._names) > 1:

@@ -1,7 +1,11 @@
-"""What line-based formats have in common: cutting a stream of bytes into chunks of whole lines."""
+"""What line-based formats have in common: cutting a stream of bytes into chunks of whole lines.
+
+Lines end with LF or CRLF; a CR alone, which ends them too, becomes LF on the way. Ranges of a file are cut at LF only.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,11 +20,14 @@ if TYPE_CHECKING:
     from serving.scoring.job import Job
     from serving.scoring.storage import ObjectInfo
 
-__all__ = ["BYTE_ORDER_MARK", "LineSource", "line_spans", "lines_of"]
+    Split = Callable[[bytes], tuple[bytes, bytes]]
+
+__all__ = ["BYTE_ORDER_MARK", "LineSource", "line_spans", "lines_of", "with_line_feeds"]
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 CHUNK_BYTES = 1024 * 1024
 MAX_LINE_BYTES = 32 * 1024 * 1024
+_LONE_CR = re.compile(rb"\r(?=[^\n])")  # the last byte of a piece may be the first of a CRLF
 _PACKED_BYTES = 256 * 1024  # of gzip, from which text makes about one chunk
 _NEWLINE = ord("\n")
 _PIECE_BYTES = 32 * 1024
@@ -54,13 +61,14 @@ class LineSource:
         return data
 
     def chunks(
-        self, position: dict[str, Any] | None, split: Callable[[bytes], int] | None = None, first_line: int = 1
+        self, position: dict[str, Any] | None, split: Split | None = None, first_line: int = 1
     ) -> Iterator[Chunk]:
         """Cut into chunks that end where `split` says.
 
         Args:
             position: `offset` of the next line in the uncompressed stream, and its number `line`; None to start.
-            split: the length of the whole records at the start of some bytes, 0 for none; None where each is a line.
+            split: parts the whole records at the start of some bytes from what follows them, both `with_line_feeds`;
+                None where each record is a line.
             first_line: number of the first line, where `position` is None.
         """
         offset, line = (position["offset"], position["line"]) if position else (self._begin(), first_line)
@@ -76,16 +84,16 @@ class LineSource:
         if rest:
             yield from self._last(rest, offset, line, split or _whole_lines)
 
-    def _last(self, data: bytes, offset: int, line: int, split: Callable[[bytes], int]) -> Iterator[Chunk]:
+    def _last(self, data: bytes, offset: int, line: int, split: Split) -> Iterator[Chunk]:
         """The rest: what is whole, and the line that the next range would begin inside of."""
-        length = len(data) if self._stop == self._info.size else split(data)
-        if length:
-            chunk = self._chunk(data[:length], offset, line)
+        whole, rest = (data, b"") if self._stop == self._info.size else split(data)
+        if whole:
+            chunk = self._chunk(whole, offset, line)
             offset, line = chunk.position["offset"], chunk.position["line"]
             yield chunk
-        if length < len(data):
-            tail = data[length:] + self._line_end(self._stop)
-            yield self._chunk(tail, offset, line)
+        if rest:
+            tail = split(rest + self._line_end(self._stop))
+            yield self._chunk(b"".join(tail), offset, line)
 
     def _chunk(self, data: bytes, offset: int, line: int) -> Chunk:
         after = {"offset": offset + len(data), "line": line + _count_lines(data)}
@@ -125,20 +133,27 @@ class LineSource:
                 yield piece
 
 
-def _cut(rest: bytes, block: bytes, split: Callable[[bytes], int] | None) -> tuple[bytes, bytes]:
+def _cut(rest: bytes, block: bytes, split: Split | None) -> tuple[bytes, bytes]:
     """The whole records of two pieces, and what follows them."""
     if split is not None:
-        data = rest + block
-        length = split(data)
-        return data[:length], data[length:]
-    length = _whole_lines(block)  # the first piece holds no end of a line: one copy is enough
+        return split(rest + block)
+    if b"\r" in block or rest.endswith(b"\r"):
+        return _whole_lines(rest + block)
+    length = block.rfind(b"\n") + 1  # the first piece holds no end of a line: one copy is enough
     if not length:
         return b"", rest + block
     return b"".join((rest, memoryview(block)[:length])), block[length:]
 
 
-def _whole_lines(data: bytes) -> int:
-    return data.rfind(b"\n") + 1
+def _whole_lines(data: bytes) -> tuple[bytes, bytes]:
+    data = with_line_feeds(data)
+    length = data.rfind(b"\n") + 1
+    return data[:length], data[length:]
+
+
+def with_line_feeds(data: bytes) -> bytes:
+    """The same bytes with LF for each CR that no LF follows; a CR at the end, which one may, is left."""
+    return _LONE_CR.sub(b"\n", data) if b"\r" in data else data
 
 
 def _count_lines(data: bytes) -> int:
