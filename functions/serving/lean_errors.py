@@ -9,6 +9,7 @@ import os
 import sys
 import time
 import traceback
+from contextlib import suppress
 
 from serving.json_codec import dumps
 from serving.lean_runtime import Fault
@@ -31,8 +32,12 @@ def describe(error: BaseException, request_id: str = "") -> dict[str, Any]:
         error: what was raised.
         request_id: of the invocation; "" during INIT.
     """
+    try:
+        message = str(error)
+    except Exception:  # noqa: BLE001 - a message that cannot be had is no reason not to report
+        message = "<exception str() failed>"  # the traceback module's words
     return {
-        "errorMessage": str(error),
+        "errorMessage": message,
         "errorType": error.error_type if isinstance(error, Fault) else type(error).__name__,
         "requestId": request_id,
         "stackTrace": _stack(error),
@@ -48,8 +53,13 @@ def log(error: Mapping[str, Any]) -> None:
         lines = [f"[ERROR] {error['errorType']}: {error['errorMessage']}", "Traceback (most recent call last):"]
         lines += [_indented(line) for entry in error["stackTrace"] for line in entry.splitlines()]
         text = "\r".join(lines)  # no line feed: that would end the event
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except (OSError, ValueError, AttributeError):
+        # The handler has closed or replaced it. Lambda reads standard error too, and the report must be posted anyway.
+        with suppress(OSError):
+            os.write(2, (text + "\n").encode("utf-8", "backslashreplace"))
 
 
 def _stack(error: BaseException) -> list[str]:

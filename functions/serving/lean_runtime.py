@@ -86,7 +86,9 @@ class RuntimeClient:
     def _post(self, path: str, payload: bytes, error_type: str = "") -> None:
         head = [f"POST {_BASE}{path}".encode(), self._host, b"Content-Type: application/json\r\n", self._echo]
         if error_type:
-            head.append(f"Lambda-Runtime-Function-Error-Type: {error_type}\r\n".encode())
+            # A class may have any name; what is not printable ASCII would end the header, or not be one.
+            shown = "".join(letter if " " <= letter <= "~" else "?" for letter in error_type)
+            head.append(f"Lambda-Runtime-Function-Error-Type: {shown}\r\n".encode())
         head.append(b"Content-Length: %d\r\n\r\n" % len(payload))
         status, _, body = self._call(b"".join(head), payload)
         if status not in (202, _TOO_LARGE):
@@ -238,10 +240,20 @@ def serve(client: RuntimeClient, handler: Handler) -> NoReturn:
 
             described = describe(error, request_id)
             log(described)
+            _flush()
             client.fail(request_id, described)
         else:
-            sys.stdout.flush()  # a line begun is not left for the next invocation
+            _flush()
             client.respond(request_id, answer)
+
+
+def _flush() -> None:
+    """Leave no line begun for the next invocation; a stream that the handler has closed is its own affair."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            continue
 
 
 def _answer(handler: Handler, headers: Mapping[str, str], payload: bytes) -> bytes:
@@ -260,7 +272,8 @@ def _answer(handler: Handler, headers: Mapping[str, str], payload: bytes) -> byt
 def main() -> None:
     """Load the handler that `_HANDLER` names, then serve; a handler that cannot be loaded fails INIT."""
     gc.disable()  # INIT makes no garbage worth a collector's time
-    sys.stdout = open(1, "w", encoding="utf-8", buffering=1, closefd=False)  # noqa: SIM115 - a line at a time, for life
+    # A line at a time, for life, and no text that it cannot write.
+    sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
     client = RuntimeClient(os.environ["AWS_LAMBDA_RUNTIME_API"])
     try:
         handler = _load_handler(os.environ["_HANDLER"])

@@ -21,6 +21,7 @@ from litelambda.bench.subject import load_subject, predict_event
 from litelambda.bench.workplace import Workplace
 from litelambda.errors import BenchError
 from litelambda.paths import FUNCTIONS
+from serving.lean_runtime import RuntimeClient
 from serving.litert import find_library
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     Start = Callable[..., Environment]
 
-HANDLERS = """
+HANDLERS = r"""
 import os, sys, time
 
 def echo(event, context):
@@ -67,11 +68,38 @@ def talk(event, context):
     print("one line")
     print("another: grün")
     print("no end yet", end="")
-    sys.stderr.write("an error line\\n")
+    sys.stderr.write("an error line\n")
     return None
 
 def sleep(event, context):
     time.sleep(60)
+
+class Unreadable(Exception):
+    def __str__(self):
+        raise RuntimeError("no message today")
+
+def misbehave(event, context):
+    how = event.get("how")
+    if how == "lone surrogate":
+        print("printed \ud800")
+        raise ValueError("alone \ud800")
+    if how == "unreadable message":
+        raise Unreadable
+    if how == "two lines for a name":
+        raise type("Odd\r\nX-Injected: yes", (Exception,), {})("odd")
+    if how == "a name that is not ASCII":
+        raise type("Grün", (Exception,), {})("odd")
+    if how == "closed":
+        sys.stdout.close()
+        raise ValueError("closed")
+    if how == "no stream":
+        sys.stdout = None
+        raise ValueError("none")
+    if how == "closed, and well":
+        sys.stdout.close()
+    if how == "half a line":
+        sys.stderr.write("half a line of errors")
+    return "well"
 """
 
 BROKEN = {
@@ -241,6 +269,71 @@ def test_a_failing_handler_fails_its_invocation_alone(start: Start) -> None:
     first, second, third, *_ = event.split("\r")
     assert (first, second) == ("[ERROR] ValueError: no such luck", "Traceback (most recent call last):")
     assert third.startswith("\u00a0\u00a0File ")
+
+
+@pytest.mark.parametrize(
+    ("how", "error_type", "message"),
+    [
+        ("lone surrogate", "ValueError", "alone \ud800"),
+        ("unreadable message", "Unreadable", "<exception str() failed>"),
+        ("two lines for a name", "Odd\r\nX-Injected: yes", "odd"),
+        ("a name that is not ASCII", "Grün", "odd"),
+        ("closed", "ValueError", "closed"),
+        ("no stream", "ValueError", "none"),
+    ],
+)
+def test_whatever_failed_is_reported(tree: Path, tmp_path: Path, how: str, error_type: str, message: str) -> None:
+    """A report that cannot be encoded, or not be logged where it should, is posted all the same; the client goes on."""
+    environ = lambda_environ("app.misbehave", tree, {})
+    with Environment(command_of("lean", tree, "app.misbehave"), tree, environ, tmp_path / "log") as environment:
+        error = environment.invoke({"how": how}).error
+        assert environment.invoke({}).json() == "well"
+        log = environment.log_tail()
+    assert error is not None
+    assert (error["errorType"], error["errorMessage"]) == (error_type, message)
+    assert "[ERROR]" in log
+    assert message.encode("utf-8", "backslashreplace").decode() in log
+
+
+def test_a_closed_stream_loses_no_answer(tree: Path, tmp_path: Path) -> None:
+    """A handler that has closed its standard output has answered all the same."""
+    environ = lambda_environ("app.misbehave", tree, {})
+    with Environment(command_of("lean", tree, "app.misbehave"), tree, environ, tmp_path / "log") as environment:
+        for _ in range(2):
+            assert environment.invoke({"how": "closed, and well"}).json() == "well"
+
+
+def test_errors_begun_are_in_the_log_when_the_answer_is(start: Start) -> None:
+    """What stands on standard error without a line's end is not left for the next invocation."""
+    with start("app.misbehave") as environment:
+        environment.invoke({"how": "half a line"})
+        assert "half a line of errors" in environment.log_tail()
+
+
+class RecordingSocket:
+    """A connection that takes what is sent and answers 202."""
+
+    def __init__(self) -> None:
+        self.sent = b""
+
+    def sendall(self, data: bytes) -> None:
+        self.sent += data
+
+    def recv(self, _size: int) -> bytes:
+        return b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n"
+
+
+@pytest.mark.parametrize(("name", "value"), [("Odd\r\nX-Injected: yes", "Odd??X-Injected: yes"), ("Grün", "Gr?n")])
+def test_a_class_name_is_no_header(name: str, value: str) -> None:
+    """The type of an error travels in one header, whatever the class is called."""
+    client, connection = RuntimeClient("127.0.0.1:9"), RecordingSocket()
+    client._socket = connection  # type: ignore[assignment]
+    client.fail("1", {"errorType": name})
+    head, _, body = connection.sent.partition(b"\r\n\r\n")
+    headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:])
+    assert headers["Lambda-Runtime-Function-Error-Type"] == value
+    assert "X-Injected" not in headers
+    assert json.loads(body) == {"errorType": name}
 
 
 def test_errors_can_be_logged_as_json(start: Start) -> None:
