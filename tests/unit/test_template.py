@@ -9,43 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
+from cloudformation import Evaluator, Template, load
 from litelambda.package import ARCHITECTURES, PYTHON_VERSION
 from litelambda.paths import FUNCTIONS, PROJECT, TEMPLATE
 from serving.settings import SETTINGS
 
-Template = dict[str, Any]
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML with CloudFormation's tags: `!Ref x` reads as {"Ref": "x"}, `!GetAtt a.b` as {"Fn::GetAtt": "a.b"}."""
-
-
-def _intrinsic(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> Template:
-    name = suffix if suffix in {"Ref", "Condition"} else f"Fn::{suffix}"
-    if isinstance(node, yaml.ScalarNode):
-        return {name: loader.construct_scalar(node)}
-    if isinstance(node, yaml.SequenceNode):
-        return {name: loader.construct_sequence(node, deep=True)}
-    assert isinstance(node, yaml.MappingNode)
-    return {name: loader.construct_mapping(node, deep=True)}
-
-
-_Loader.add_multi_constructor("!", _intrinsic)
-
 TEMPLATES = [TEMPLATE, *sorted((PROJECT / "infra").glob("*.yaml"))]
-
-
-def _load(path: Path) -> Template:
-    loaded: Template = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader
-    return loaded
 
 
 @pytest.fixture(scope="module")
 def template() -> Template:
     """template.yaml, parsed."""
-    return _load(TEMPLATE)
+    return load(TEMPLATE)
 
 
 def _of_type(template: Template, *types: str) -> dict[str, Template]:
@@ -63,7 +39,7 @@ def _alternatives(value: Any) -> Iterator[Any]:
         yield value
 
 
-def _statements(template: Template) -> Iterator[tuple[str, Template]]:
+def statements(template: Template) -> Iterator[tuple[str, Template]]:
     """Every policy statement with the name of its resource."""
     for name, resource in template["Resources"].items():
         properties = resource.get("Properties", {})
@@ -79,7 +55,7 @@ def _statements(template: Template) -> Iterator[tuple[str, Template]]:
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
 def test_no_statement_allows_everything(path: Path) -> None:
     """No policy allows a wildcard action, all resources, or all principals."""
-    for name, statement in _statements(_load(path)):
+    for name, statement in statements(load(path)):
         if statement["Effect"] == "Deny":
             continue
         where = f"{name}.{statement.get('Sid', '')}"
@@ -104,21 +80,35 @@ def test_predict_can_only_read(template: Template) -> None:
     """The predict function may read artifacts and write its log, and no more."""
     actions = {
         action
-        for name, statement in _statements(template)
+        for name, statement in statements(template)
         if name == "PredictRole" and "Resource" in statement
         for action in _alternatives(statement["Action"])
     }
     assert actions == {"logs:CreateLogStream", "logs:PutLogEvents", "s3:GetObject", "s3:ListBucket", "kms:Decrypt"}
 
 
+PATHS = {"/", "/healthz", "/openapi.json", "/v1/{proxy+}", "/v2", "/v2/{proxy+}"}
+
+
 def test_every_route_is_authorised(template: Template) -> None:
-    """Every route follows the one Authorization parameter, whose default is signed requests."""
-    routes = _of_type(template, "AWS::ApiGatewayV2::Route")
-    keys = {route["Properties"]["RouteKey"] for route in routes.values()}
-    assert keys == {"ANY /", "ANY /healthz", "ANY /openapi.json", "ANY /v1/{proxy+}", "ANY /v2", "ANY /v2/{proxy+}"}
-    for name, route in routes.items():
-        assert route["Properties"]["AuthorizationType"] == {"Ref": "Authorization"}, name
+    """Every route but a preflight's follows the one Authorization parameter, whose default is signed requests."""
+    routes = {name: route["Properties"] for name, route in _of_type(template, "AWS::ApiGatewayV2::Route").items()}
+    authorized = {name: route for name, route in routes.items() if not route["RouteKey"].startswith("OPTIONS ")}
+    assert {route["RouteKey"] for route in authorized.values()} == {f"ANY {path}" for path in PATHS}
+    for name, route in authorized.items():
+        assert route["AuthorizationType"] == {"Ref": "Authorization"}, name
     assert template["Parameters"]["Authorization"]["Default"] == "AWS_IAM"
+
+
+def test_a_preflight_needs_no_signature(template: Template) -> None:
+    """With CORS on, and only then, OPTIONS is open on each path that has an authorized ANY route."""
+    routes = _of_type(template, "AWS::ApiGatewayV2::Route")
+    preflights = [route for route in routes.values() if route["Properties"]["RouteKey"].startswith("OPTIONS ")]
+    assert {route["Properties"]["RouteKey"] for route in preflights} == {f"OPTIONS {path}" for path in PATHS}
+    for route in preflights:
+        assert route["Condition"] == "HasCors"
+        assert route["Properties"]["AuthorizationType"] == "NONE"
+        assert route["Properties"]["Target"] == {"Fn::Sub": "integrations/${PredictIntegration}"}
 
 
 def test_no_other_door(template: Template) -> None:
@@ -161,7 +151,7 @@ def test_every_bucket_is_closed(template: Template) -> None:
             statement["Effect"] == "Deny" and statement["Condition"] == {"Bool": {"aws:SecureTransport": False}}
             for statement in policies[name]
         ), name
-        assert bucket["DeletionPolicy"] == "Retain", name
+        assert (bucket["DeletionPolicy"], bucket["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain"), name
 
 
 def test_artifacts_are_versioned_and_logged(template: Template) -> None:
@@ -221,7 +211,7 @@ def test_build_targets_exist(template: Template) -> None:
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
 def test_every_reference_resolves(path: Path) -> None:
     """Every !Ref, !GetAtt, !Sub and condition names something that the template has, and every parameter is used."""
-    template = _load(path)
+    template = load(path)
     known = {*template.get("Parameters", {}), *template["Resources"]}
     for name, resource in template["Resources"].items():  # SAM makes a resource of each alias it publishes
         if "AutoPublishAlias" in resource.get("Properties", {}):
@@ -300,3 +290,95 @@ def test_snapstart_forces_the_stock_client(template: Template) -> None:
     assert template["Conditions"]["LeanBootstrap"] == {
         "Fn::And": [{"Fn::Equals": [{"Ref": "Bootstrap"}, "lean"]}, {"Fn::Not": [{"Condition": "HasSnapStart"}]}]
     }
+
+
+# A second value of each parameter, beside others that have to be set for it to matter.
+OTHER_VALUES = {
+    "ModelStore": "s3://other/models",
+    "ModelName": "fruit",
+    "ModelVersion": "7",
+    "ModelManifestSha256": "0" * 64,
+    "ModelMemoryMb": "300",
+    "AliasRefreshSeconds": "5",
+    "Architecture": "x86_64",
+    "MemorySize": "1024",
+    "Timeout": "20",
+    "NumThreads": "2",
+    "ReservedConcurrency": "7",
+    "Bootstrap": "stock",
+    "SnapStart": "on",
+    "ProvisionedConcurrency": "3",
+    "Authorization": "NONE",
+    "ThrottlingRateLimit": "7",
+    "ThrottlingBurstLimit": "7",
+    "CorsAllowOrigin": "https://example.com",
+    "LogLevel": "DEBUG",
+    "LogRetentionDays": "7",
+    "MetricsNamespace": "other",
+    "AlarmTopicArn": "arn:aws:sns:eu-west-1:123456789012:topic",
+    "AlarmDurationMs": "7",
+    "KmsKeyArn": "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab",
+}
+# Lambda's documentation: a version is the code and the configuration. These belong to the function as a whole, to its
+# alias, or to SAM.
+NOT_OF_A_VERSION = {
+    *("FunctionName", "CodeUri", "ReservedConcurrentExecutions", "ProvisionedConcurrencyConfig"),
+    *("AutoPublishAlias", "VersionDescription"),
+}
+
+
+def _version(template: Template, values: dict[str, str]) -> tuple[Template, str]:
+    """What a version is made of, and its description."""
+    properties = Evaluator(template, values).resolve(template["Resources"]["PredictFunction"]["Properties"])
+    made_of = {name: value for name, value in properties.items() if name not in NOT_OF_A_VERSION}
+    return made_of, properties["VersionDescription"]
+
+
+@pytest.mark.parametrize(
+    "others", [{}, {"SnapStart": "on"}, {"Bootstrap": "stock"}, {"KmsKeyArn": OTHER_VALUES["KmsKeyArn"]}], ids=str
+)
+@pytest.mark.parametrize("parameter", OTHER_VALUES)
+def test_a_parameter_that_changes_the_function_publishes_a_version(
+    template: Template, parameter: str, others: dict[str, str]
+) -> None:
+    """The description, whose change makes CloudFormation publish, changes when the version would; else it stays."""
+    made_of, description = _version(template, others)
+    changed_made_of, changed_description = _version(template, {**others, parameter: OTHER_VALUES[parameter]})
+    assert (description != changed_description) == (made_of != changed_made_of)
+
+
+def test_every_parameter_is_tried(template: Template) -> None:
+    """The list above has every parameter, and most of them change the function."""
+    assert set(OTHER_VALUES) == set(template["Parameters"])
+    before, _ = _version(template, {})
+    after = {name for name, value in OTHER_VALUES.items() if _version(template, {name: value})[0] != before}
+    assert {
+        "ModelName",
+        "ModelVersion",
+        "ModelManifestSha256",
+        "MemorySize",
+        "LogLevel",
+        "Bootstrap",
+        "Timeout",
+    } < after
+    assert not {"ReservedConcurrency", "ProvisionedConcurrency", "Authorization", "LogRetentionDays"} & after
+
+
+def test_the_own_store_spelt_out_is_no_change(template: Template) -> None:
+    """Naming the stack's own bucket changes neither function nor description: Lambda would refuse to publish."""
+    assert _version(template, {}) == _version(template, {"ModelStore": "s3://<ArtifactBucket>/models"})
+
+
+def test_a_description_is_what_lambda_takes(template: Template) -> None:
+    """A pinned model in a store of its own, a key, CORS and long names fit into Lambda's 256 characters."""
+    _, description = _version(
+        template,
+        {
+            **OTHER_VALUES,
+            "ModelStore": "s3://example-company-models-eu-west-1/models",
+            "ModelName": "customer-churn-2026",
+            "CorsAllowOrigin": "https://app.example.com",
+        },
+    )
+    assert len(description) <= 256
+    assert description == " ".join(description.split())
