@@ -31,6 +31,16 @@ if TYPE_CHECKING:
 __all__ = ["answer"]
 
 _READ, _WRITE = "GET, HEAD, OPTIONS", "POST, OPTIONS"
+_RESERVED = ("explain", "generate", "generate_stream")
+_NO_SHARED_MEMORY = "shared memory is not offered, a function shares none with its clients: send tensors in the request"
+_NO_TRACE = "tracing is not offered here: turn on X-Ray for the function"
+_NOT_OFFERED = {
+    "systemsharedmemory": _NO_SHARED_MEMORY,
+    "cudasharedmemory": _NO_SHARED_MEMORY,
+    "trace": _NO_TRACE,
+    "logging": "log settings are the function's: set LOG_LEVEL",
+}
+"""Triton's extensions that a function has no use for, and what there is instead."""
 
 
 class _Target:
@@ -58,6 +68,8 @@ def answer(request: Request, repository: ModelRepository) -> Response:
         return _answer_health(request, parts)
     if parts[0] == "repository":
         return _answer_repository(request, parts, repository)
+    if parts[0] in _NOT_OFFERED or parts[-2:] == ["trace", "setting"]:
+        raise UnsupportedError(f"/v2/{parts[0][:40]}: {_NOT_OFFERED.get(parts[0], _NO_TRACE)}")
     if parts == ["models", "stats"]:
         return _answer_statistics(request, repository, None)
     return _answer_model(request, repository, _parse_model_path(request, parts))
@@ -88,18 +100,15 @@ def _infer(request: Request, repository: ModelRepository, target: _Target) -> Re
 
 
 def _find(request: Request, repository: ModelRepository, target: _Target) -> Servable | Shadowed:
-    version = target.version
-    if not version or version.isdecimal():
-        number = int(version) if version and len(version) < 19 else None
-        if version and number is None:
-            raise ModelNotFoundError(f"model {target.name[:200]!r} has no version {version[:40]}")
-        return repository.get(target.name, number, "", request.headers.get(ROUTING_KEY_HEADER, ""))
+    version, key = target.version, request.headers.get(ROUTING_KEY_HEADER, "")
     try:
-        return repository.get(target.name, None, version, request.headers.get(ROUTING_KEY_HEADER, ""))
-    except ModelNotFoundError:
-        raise
-    except RequestError as error:  # an alias in a version's place: to this protocol, a version that is not there
-        raise ModelNotFoundError(str(error)) from error
+        if version.isdecimal():
+            # A number too long to be one is no version either.
+            return repository.get(target.name, int(version[:19]), "", key)
+        return repository.get(target.name, None, version, key)
+    except RequestError as error:  # an alias in a version's place, too, is to this protocol a version that is not there
+        asked = f"'{target.name[:200]}'" + (f" version {version[:40]}" if version else "")
+        raise ModelNotFoundError(f"Request for unknown model: {asked} is not found") from error
 
 
 def _parse_model_path(request: Request, parts: list[str]) -> _Target:
@@ -113,9 +122,9 @@ def _parse_model_path(request: Request, parts: list[str]) -> _Target:
         if not version:
             raise malformed
     verb = "/".join(rest) or "metadata"
-    if verb not in ("metadata", "ready", "infer", "config", "stats", "explain", "generate"):
+    if verb not in ("metadata", "ready", "infer", "config", "stats", *_RESERVED):
         raise malformed
-    if verb in ("explain", "generate"):
+    if verb in _RESERVED:
         raise UnsupportedError(f"/{verb} is reserved, and not offered by this service yet; it answers /infer")
     return _Target(parts[1], version, verb)
 

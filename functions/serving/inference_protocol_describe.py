@@ -46,18 +46,24 @@ def model_metadata(manifest: Manifest, repository: ModelRepository) -> dict[str,
 def model_config(manifest: Manifest, repository: ModelRepository) -> dict[str, Any]:
     """`GET /v2/models/{m}/config`, in the terms of Triton's model configuration.
 
-    `max_batch_size` is 0, as there: dims and shapes are whole, their batch dimension included.
+    As there, `max_batch_size` > 0 says that dims leave the batch dimension out: so where batches are proven to equal
+    single rows. It is 0 where rows run one by one, and dims are whole.
     """
     signature = manifest.signatures[manifest.default_signature]
+    batched = all(spec.batched for spec in (*signature.inputs, *signature.outputs))
+    max_batch_size = manifest.batch_sizes[-1] if batched and manifest.batch_sizes != (1,) else 0
     aliases = repository.family(manifest.model).aliases
     return {
         "name": manifest.model,
         "platform": PLATFORM,
         "backend": "litert",
         "version_policy": {"specific": {"versions": sorted(set(aliases.targets.values()))}},
-        "max_batch_size": 0,
-        "input": [_config_tensor(spec) for spec in signature.inputs],
-        "output": [_config_tensor(spec) for spec in signature.outputs],
+        "max_batch_size": max_batch_size,
+        "input": [
+            {**_config_tensor(spec, max_batch_size), "format": _image_format(spec, manifest)}
+            for spec in signature.inputs
+        ],
+        "output": [_config_tensor(spec, max_batch_size) for spec in signature.outputs],
         "default_model_filename": manifest.artifact,
         "parameters": {"aliases": {"string_value": ",".join(f"{name}={to}" for name, to in aliases.targets.items())}},
     }
@@ -78,7 +84,7 @@ def statistics(repository: ModelRepository, servable: Servable | Shadowed | None
 def _statistics(servable: Servable) -> dict[str, Any]:
     counts = servable.statistics
     none = {"count": 0, "ns": 0}
-    run = {"count": counts.requests, "ns": counts.run_ns}
+    requests = counts.requests
     return {
         "name": servable.manifest.model,
         "version": str(servable.manifest.version),
@@ -86,12 +92,12 @@ def _statistics(servable: Servable) -> dict[str, Any]:
         "inference_count": counts.rows,
         "execution_count": counts.runs,
         "inference_stats": {
-            "success": run,
+            "success": {"count": requests, "ns": counts.input_ns + counts.run_ns + counts.output_ns},
             "fail": {"count": counts.failures, "ns": 0},
-            "queue": none,
-            "compute_input": none,
-            "compute_infer": run,
-            "compute_output": none,
+            "queue": {"count": requests, "ns": 0},  # Lambda hands an environment one request at a time
+            "compute_input": {"count": requests, "ns": counts.input_ns},
+            "compute_infer": {"count": requests, "ns": counts.run_ns},
+            "compute_output": {"count": requests, "ns": counts.output_ns},
             "cache_hit": none,
             "cache_miss": none,
         },
@@ -104,7 +110,16 @@ def _tensor(spec: TensorSpec) -> dict[str, Any]:
     return {"name": spec.name, "datatype": DATATYPES[spec.dtype.name], "shape": spec.shape}
 
 
-def _config_tensor(spec: TensorSpec) -> dict[str, Any]:
+def _config_tensor(spec: TensorSpec, max_batch_size: int) -> dict[str, Any]:
     datatype = DATATYPES[spec.dtype.name]
     return {"name": spec.name, "data_type": "TYPE_STRING" if datatype == "BYTES" else f"TYPE_{datatype}",
-            "dims": spec.shape}  # fmt: skip
+            "dims": spec.shape[1:] if max_batch_size else spec.shape}  # fmt: skip
+
+
+def _image_format(spec: TensorSpec, manifest: Manifest) -> str:
+    """Triton's word for an input of height, width and channels, which clients of images look for."""
+    from serving.images import image_size
+
+    preprocessed = spec.name in (manifest.fields.get("preprocessing") or {})
+    is_image = len(spec.shape) - spec.batched == 3 and image_size(spec, preprocessed) is not None
+    return "FORMAT_NHWC" if is_image else "FORMAT_NONE"

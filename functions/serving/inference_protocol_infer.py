@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import perf_counter_ns
+
 from serving.errors import MalformedRequestError, RequestError
 from serving.http import RAW_TYPES, Response, check_response_bytes, finish
 from serving.inference_protocol_inputs import decode_inputs, parse_request
@@ -32,6 +34,7 @@ def infer(request: Request, servable: Servable | Shadowed) -> Response:
         RequestError: the client's fault, named with the tensor it is about.
         LiteRtError: the runtime failed.
     """
+    began = perf_counter_ns()
     manifest = servable.manifest
     key = manifest.default_signature
     document, binary = _split(request)
@@ -48,6 +51,7 @@ def infer(request: Request, servable: Servable | Shadowed) -> Response:
     _check_answer(tensors, signature, wanted)
     outputs = servable.predict(key, tensors, request.deadline)
     response = encode_outputs(fields, wanted, outputs, manifest)
+    servable.statistics.add_request(began)
     response.notes = servable.notes
     return finish(response, request.headers)
 

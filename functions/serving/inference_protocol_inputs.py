@@ -63,13 +63,20 @@ def parse_request(document: bytes) -> dict[str, Any]:
     if type(fields) is not dict:
         raise MalformedRequestError("the request must be a JSON object with the key 'inputs'")
     _check_depth(fields)
+    fields = without_nulls(fields)
     if type(fields.get("id", "")) is not str:
         raise MalformedRequestError("'id' must be a string")
     if type(fields.setdefault("parameters", {})) is not dict:
         raise MalformedRequestError("'parameters' must be an object")
+    fields["parameters"] = without_nulls(fields["parameters"])
     if fields["parameters"].get("explain"):
         raise UnsupportedError("parameter 'explain' is reserved, and not offered by this service yet")
     return fields
+
+
+def without_nulls(fields: dict[str, Any]) -> dict[str, Any]:
+    """An object without its nulls: clients that write all fields of a type, set or not, mean that these are absent."""
+    return {name: value for name, value in fields.items() if value is not None} if None in fields.values() else fields
 
 
 def _check_depth(fields: Mapping[str, Any]) -> None:
@@ -109,7 +116,7 @@ def entries_by_name(fields: Mapping[str, Any], side: str, signature: SignatureSp
     specs = signature.inputs if side == "inputs" else signature.outputs
     known = {spec.name for spec in specs}
     by_name: dict[str, dict[str, Any]] = {}
-    for entry in entries:
+    for entry in map(without_nulls, entries):
         name = entry.get("name")
         if type(name) is not str or name not in known:
             raise RequestError(f"unexpected name in '{side}': the model has {', '.join(spec.name for spec in specs)}")
@@ -118,6 +125,7 @@ def entries_by_name(fields: Mapping[str, Any], side: str, signature: SignatureSp
         parameters = entry.setdefault("parameters", {})
         if type(parameters) is not dict:
             raise MalformedRequestError(f"'parameters' of {name!r} must be an object")
+        parameters = entry["parameters"] = without_nulls(parameters)
         if "shared_memory_region" in parameters:
             raise UnsupportedError(f"{name!r}: shared memory is not offered, a function shares none with its clients")
         by_name[name] = entry

@@ -8,7 +8,7 @@ loaded again by the next request for it: no caller can take a model away from ot
 from __future__ import annotations
 
 from serving.background import Background
-from serving.errors import MalformedRequestError, ServingError, UnsupportedError
+from serving.errors import MalformedRequestError, ModelNotFoundError, ServingError, UnsupportedError
 from serving.http import Response
 from serving.inference_protocol_inputs import parse_request
 from serving.json_codec import dumps
@@ -51,16 +51,27 @@ def index(request: Request, repository: ModelRepository) -> Response:
     return Response(200, dumps(entries), route="index")
 
 
-def load(request: Request, repository: ModelRepository, name: str) -> Response:  # noqa: ARG001 - its body configures nothing
+def load(request: Request, repository: ModelRepository, name: str) -> Response:
     """`POST /v2/repository/models/{m}/load`: load what the model's default alias means now.
 
     Raises:
-        UnsupportedError: callers may not.
+        UnsupportedError: callers may not, or the body overrides the model's configuration or files.
+        MalformedRequestError: the body is not JSON.
         ModelNotFoundError: no such model.
         StoreError, ArtifactError, LiteRtError: it cannot be loaded; what served before goes on.
     """
     _check_allowed(repository)
-    manifest = repository.reload(name).manifest
+    parameters = parse_request(bytes(request.body))["parameters"] if request.body else {}
+    overrides = sorted(key for key in parameters if key == "config" or key.startswith("file:"))
+    if overrides:
+        raise UnsupportedError(
+            f"failed to load '{name[:200]}': overriding {', '.join(overrides)[:200]} is not offered, "
+            "a model is what its store has: publish a version"
+        )
+    try:
+        manifest = repository.reload(name).manifest
+    except ModelNotFoundError as error:
+        raise ModelNotFoundError(f"failed to load '{name[:200]}': the store has no such model") from error
     return Response(200, "", route="load", model=manifest.model, version=manifest.version)
 
 

@@ -46,13 +46,37 @@ class Statistics:
         rows: rows in them.
         runs: runs of the runtime that they took.
         run_ns: time in those runs.
+        input_ns: time from the requests' beginning to their run.
+        output_ns: time from their run to their answer.
         last_ms: time of the last one, in milliseconds since 1970.
     """
 
-    __slots__ = ("failures", "last_ms", "requests", "rows", "run_ns", "runs")
+    __slots__ = (
+        *("failures", "input_ns", "last_ms", "output_ns", "requests", "rows", "run_ns", "runs"),
+        *("_run_began", "_run_ended"),
+    )
 
     def __init__(self) -> None:
-        self.requests = self.failures = self.rows = self.runs = self.run_ns = self.last_ms = 0
+        self.requests = self.failures = self.rows = self.runs = self.last_ms = 0
+        self.run_ns = self.input_ns = self.output_ns = self._run_began = self._run_ended = 0
+
+    def add_run(self, began_ns: int, rows: int) -> None:
+        """Count a prediction that has just worked.
+
+        Args:
+            began_ns: `time.perf_counter_ns()` of the beginning of its first run.
+            rows: in it.
+        """
+        self._run_began, self._run_ended = began_ns, perf_counter_ns()
+        self.run_ns += self._run_ended - began_ns
+        self.requests += 1
+        self.rows += rows
+        self.last_ms = int(time() * 1000)
+
+    def add_request(self, began_ns: int) -> None:
+        """Count the time that the request of the last run has taken before it and after it, from `began_ns` to now."""
+        self.input_ns += self._run_began - began_ns
+        self.output_ns += perf_counter_ns() - self._run_ended
 
 
 class Servable:
@@ -115,11 +139,8 @@ class Servable:
             statistics.runs += 1
         else:
             outputs = self._run_rows(signature_key, tensors, rows, deadline)
-        statistics.run_ns += perf_counter_ns() - started
         statistics.failures -= 1
-        statistics.requests += 1
-        statistics.rows += rows
-        statistics.last_ms = int(time() * 1000)
+        statistics.add_run(started, rows)
         return {
             spec.name: Tensor(spec.dtype, (rows, *spec.shape[1:]) if spec.batched else spec.shape, data)
             for spec, data in zip(signature.outputs, outputs, strict=True)

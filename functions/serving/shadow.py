@@ -23,14 +23,16 @@ class Shadowed:
 
     Attributes:
         manifest: of the version that answers.
+        statistics: what it has done.
         notes: fields for the request's log line: `ShadowRows`, `ShadowDisagreements`, `shadow_version` and
             `shadow_max_abs_difference`, or `shadow_error`; None before a prediction.
     """
 
-    __slots__ = ("_servable", "_shadow", "_warn", "manifest", "notes")
+    __slots__ = ("_servable", "_shadow", "_warn", "manifest", "notes", "statistics")
 
     def __init__(self, servable: Servable, shadow: Servable, warn: Callable[[str], None]) -> None:
         self.manifest = servable.manifest
+        self.statistics = servable.statistics
         self.notes: Mapping[str, Any] | None = None
         self._servable = servable
         self._shadow = shadow

@@ -6,6 +6,8 @@ status, `GET /v1/models`) are included, since its clients ask for them.
 
 from __future__ import annotations
 
+from time import perf_counter_ns
+
 from serving.errors import (
     MalformedRequestError,
     MethodNotAllowedError,
@@ -86,12 +88,14 @@ def answer(request: Request, repository: ModelRepository) -> Response:
         from serving import tfserving_metadata
 
         return tfserving_metadata.answer(target.verb, manifest)
+    began = perf_counter_ns()
     if target.verb == "predict":
         body = _predict(request, servable)
     else:
         from serving import tfserving_examples
 
         body = tfserving_examples.answer(target.verb, parse_json(request.body), servable, request.deadline)
+    servable.statistics.add_request(began)
     response = Response(
         200,
         body,

@@ -45,7 +45,7 @@ def answer(verb: str, fields: Mapping[str, Any], servable: Servable | Shadowed, 
     key = signature_key(fields, manifest)
     signature = manifest.signatures[key]
     output = _output(verb, signature)
-    tensors = _decode(fields, signature)
+    tensors = _decode(verb, fields, signature)
     check_answer(tensors, signature)
     scores = unpack(servable.predict(key, tensors, deadline)[output.name])
     if verb == "regress":
@@ -74,9 +74,9 @@ def _labels(manifest: Manifest, count: int) -> list[str]:
     return labels if labels is not None and len(labels) == count else [str(index) for index in range(count)]
 
 
-def _decode(fields: Mapping[str, Any], signature: SignatureSpec) -> dict[str, Tensor]:
+def _decode(verb: str, fields: Mapping[str, Any], signature: SignatureSpec) -> dict[str, Tensor]:
     if "examples" not in fields:
-        raise TensorError("When method is classify, key 'examples' is expected and was not found")
+        raise TensorError(f"When method is {verb}, key 'examples' is expected and was not found")
     examples, context = fields["examples"], fields.get("context", {})
     if type(examples) is not list:
         raise TensorError("Expecting 'examples' value to be an list/array")
@@ -97,6 +97,8 @@ def _pack_feature(column: list[Any], spec: TensorSpec) -> Tensor:
     """A feature is a value or a flat list, as in a tf.Example; nested lists of the tensor's shape are taken too."""
     if not spec.batched:
         raise RequestError(f"input {spec.name!r} has no batch dimension: ask :predict with 'inputs'")
+    if spec.dtype.kind == "int":
+        column = [_as_integers(value) for value in column]
     shape = (len(column), *spec.shape[1:])
     num_values = spec.row_values
     if len(shape) > 2 and all(type(row) is list and not any(type(value) is list for value in row) for row in column):
@@ -108,3 +110,10 @@ def _pack_feature(column: list[Any], spec: TensorSpec) -> Tensor:
     elif num_values == 1:
         column = [row if type(row) is list else [row] for row in column]
     return pack(column, spec, shape)
+
+
+def _as_integers(value: Any) -> Any:
+    """A tf.Example has no booleans: TensorFlow Serving puts them into its int64 list."""
+    if type(value) is list:
+        return [_as_integers(item) for item in value]
+    return int(value) if type(value) is bool else value

@@ -80,9 +80,31 @@ def test_regress(handler):
     assert send(handler, "POST", "/v1/models/two_by_two:regress", body).json() == {"results": [7.0]}
 
 
+@pytest.mark.parametrize("value", [True, [True]])
+def test_examples_have_booleans_as_integers(handler, value):
+    """A tf.Example has no booleans: they are 1 and 0 of an integer input, in examples and context, and in no other."""
+    url = "/v1/models/two_by_two"
+    for body in (
+        {"examples": [{"a": [1, 2, 3], "b": value}]},
+        {"context": {"b": value}, "examples": [{"a": [1, 2, 3]}]},
+    ):
+        assert send(handler, "POST", f"{url}:regress", body).json() == {"results": [7.0]}
+    assert send(handler, "POST", "/v1/models/half_plus_two:regress", {"examples": [{"x": value}]}).status == 400
+    assert send(handler, "POST", f"{url}:predict", {"instances": [{"a": [1, 2, 3], "b": True}]}).status == 400
+
+
+def test_a_number_beyond_float32_is_refused(handler):
+    """Where TensorFlow Serving would go on with an infinity; the largest float32 itself is taken."""
+    for value, status in ((3.4028234e38, 200), (3.5e38, 400), (-1e39, 400), (10**400, 400)):
+        answer = send(handler, "POST", "/v1/models/half_plus_two:predict", {"instances": [value]})
+        assert answer.status == status
+    assert "outside the range of float32" in answer.json()["error"]
+
+
 @pytest.mark.parametrize(
     ("verb", "model", "body", "message"),
     [
+        ("regress", "half_plus_two", {}, "When method is regress, key 'examples' is expected and was not found"),
         ("classify", "tiny", {}, "When method is classify, key 'examples' is expected and was not found"),
         ("classify", "tiny", {"examples": 1}, "Expecting 'examples' value to be an list/array"),
         ("classify", "tiny", {"examples": []}, "'examples' value is an empty array"),
@@ -251,6 +273,16 @@ def test_a_picture_is_preprocessed_as_the_manifest_says(handler, kind):
     assert answer.status == 200, answer.body
     expected = predictions(handler, "image", [(decoded / 255 - 0.5).tolist()])
     assert answer.json()["predictions"] == pytest.approx(np.array(expected), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("model", "dims", "format"),
+    [("image", [2, 3, 3], "FORMAT_NHWC"), ("codes", [2, 3, 3], "FORMAT_NHWC"), ("pixels", [4], "FORMAT_NONE")],
+)
+def test_the_configuration_names_images(handler, model, dims, format):  # noqa: A002 - Triton's word
+    """Triton's clients of images look for height, width and channels there, without the batch."""
+    config = send(handler, "GET", f"/v2/models/{model}/config").json()
+    assert (config["max_batch_size"], config["input"][0]["dims"], config["input"][0]["format"]) == (32, dims, format)
 
 
 def test_a_picture_is_resized_and_converted(handler):

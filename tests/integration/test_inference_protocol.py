@@ -29,6 +29,7 @@ def store(tmp_path_factory):
     publish(root, "tiny", data=golden("tiny_int8"), quantization={"scheme": "int8", "io": "float32"}, labels=LABELS)
     for name in ("half_plus_two", "two_by_two", "scalar"):
         publish(root, name)
+    publish(root, "unbatched", data=golden("tiny_int8"), batching={"dynamic": False})
     for dtype in ("bool", "float16", "int8", "int64", "uint64", "float64"):
         publish(root, dtype, data=golden(f"dtype_{dtype}"))
     return root
@@ -234,10 +235,45 @@ def test_classification(handler):
     assert rest[4 : 4 + length].decode().count(":") == 2
 
 
+@pytest.mark.parametrize(
+    ("model", "max_batch_size", "inputs", "outputs"),
+    [
+        ("tiny", 32, [("x", "TYPE_FP32", [4])], [("probabilities", "TYPE_FP32", [3])]),
+        ("half_plus_two", 32, [("x", "TYPE_FP32", [])], [("y", "TYPE_FP32", [])]),
+        ("scalar", 0, [("x", "TYPE_FP32", [])], [("y", "TYPE_FP32", [])]),
+        ("unbatched", 0, [("x", "TYPE_FP32", [-1, 4])], [("probabilities", "TYPE_FP32", [-1, 3])]),
+    ],
+)
+def test_config(handler, model, max_batch_size, inputs, outputs):
+    """As Triton's: with a batch size, dims leave the batch out; without proven batches it is 0, and dims are whole."""
+    config = send(handler, "GET", f"/v2/models/{model}/config").json()
+    assert config["max_batch_size"] == max_batch_size
+    for tensors, expected in ((config["input"], inputs), (config["output"], outputs)):
+        assert [(tensor["name"], tensor["data_type"], tensor["dims"]) for tensor in tensors] == expected
+
+
+def test_statistics_count_as_tritons(handler):
+    """Every part of a request is counted with it, whatever protocol it came by; together they took the whole time."""
+    url = "/v2/models/half_plus_two"
+    send(handler, "GET", url)
+    requests = [
+        (f"{url}/infer", {"inputs": [{"name": "x", "shape": [2], "datatype": "FP32", "data": [1, 2]}]}),
+        ("/v1/models/half_plus_two:predict", {"instances": [1.0]}),
+        ("/v1/models/half_plus_two:regress", {"examples": [{"x": 1}]}),
+    ]
+    parts = ("success", "queue", "compute_input", "compute_infer", "compute_output")
+    for path, body in requests:
+        (before,) = (entry["inference_stats"] for entry in send(handler, "GET", f"{url}/stats").json()["model_stats"])
+        assert send(handler, "POST", path, body).status == 200
+        (after,) = (entry["inference_stats"] for entry in send(handler, "GET", f"{url}/stats").json()["model_stats"])
+        assert [after[part]["count"] - before[part]["count"] for part in parts] == [1] * 5
+        spent = {part: after[part]["ns"] - before[part]["ns"] for part in parts}
+        assert spent.pop("success") == sum(spent.values())
+        assert min(spent[part] for part in ("compute_input", "compute_infer", "compute_output")) > 0
+
+
 def test_config_and_statistics(handler):
-    """Triton's extensions tell the model's shapes and count what was run."""
-    config = send(handler, "GET", "/v2/models/tiny/config").json()
-    assert config["input"] == [{"name": "x", "data_type": "TYPE_FP32", "dims": [-1, 4]}]
+    """Triton's extensions count what was run."""
     before = send(handler, "GET", "/v2/models/tiny/stats").json()["model_stats"][0]
     send(handler, "POST", INFER, {"inputs": [tiny_input()]})
     after = send(handler, "GET", "/v2/models/tiny/versions/1/stats").json()["model_stats"][0]
@@ -260,7 +296,54 @@ def test_repository(store):
     ready = send(handler, "POST", "/v2/repository/index", {"ready": True}).json()
     assert [entry["name"] for entry in ready] == ["scalar"]
     assert send(handler, "POST", INFER, {"inputs": [tiny_input()]}).status == 200
-    assert send(handler, "POST", "/v2/repository/models/nope/load", "").status == 404
+    unknown = send(handler, "POST", "/v2/repository/models/nope/load", "")
+    assert (unknown.status, "failed to load 'nope'" in unknown.json()["error"]) == (404, True)
+
+
+def test_a_load_cannot_override_what_the_store_has(handler):
+    """A configuration or files sent along are refused by name; null is none, and other parameters do not matter."""
+    url = "/v2/repository/models/tiny/load"
+    for parameters in ({"config": '{"max_batch_size": 16}'}, {"file:1/model.tflite": "AAAA"}):
+        answer = send(handler, "POST", url, {"parameters": parameters})
+        assert (
+            answer.status,
+            f"failed to load 'tiny': overriding {next(iter(parameters))}" in answer.json()["error"],
+        ) == (501, True)
+    assert send(handler, "POST", url, {"parameters": {"config": None, "other": 1}}).status == 200
+    assert send(handler, "POST", url, "{").status == 400
+
+
+def test_null_is_absence(handler):
+    """Clients that write every field of a type, as pydantic's model_dump() does, are answered as without the nulls."""
+    nulls = {"content_type": None, "headers": None, "binary_data": None, "classification": None}
+    plain = send(handler, "POST", INFER, {"inputs": [tiny_input()]})
+    for fields in (
+        {"id": None, "parameters": None, "outputs": None},
+        {"parameters": {"signature_name": None, "binary_data_output": None, "explain": None, **nulls}},
+        {"outputs": [{"name": "probabilities", "parameters": None}]},
+        {"outputs": [{"name": "probabilities", "parameters": nulls}]},
+    ):
+        for parameters in (None, nulls, {"shared_memory_region": None, "binary_data_size": None}):
+            body = {"inputs": [tiny_input(parameters=parameters)], **fields}
+            answer = send(handler, "POST", INFER, body)
+            assert (answer.status, answer.json()) == (200, plain.json()), body
+    data = np.array(ROWS, "<f4").tobytes()
+    body, headers = binary_request([tiny_input(data=None, parameters={"binary_data_size": len(data)})], data)
+    assert send(handler, "POST", INFER, body, headers).json() == plain.json()
+    assert send(handler, "POST", "/v2/repository/index", {"ready": None}).status == 200
+
+
+def test_null_is_no_value(handler):
+    """Of what a request needs, null is as much as nothing, and in a tensor it is no number."""
+    assert send(handler, "POST", INFER, {"inputs": None}).status == 400
+    for fields in (
+        {"name": None},
+        {"shape": None},
+        {"datatype": None},
+        {"data": None},
+        {"data": [[0.1, None, 0.3, 0.4]]},
+    ):
+        assert send(handler, "POST", INFER, {"inputs": [tiny_input(**fields)]}).status == 400
 
 
 @pytest.mark.parametrize(("encoding", "pack", "unpack"), [
@@ -422,6 +505,16 @@ def test_bad_bools_are_refused(handler):
         ("POST", "/v2/health/live", 405),
         ("POST", "/v2/models/tiny/explain", 501),
         ("POST", "/v2/models/tiny/generate", 501),
+        ("POST", "/v2/models/tiny/generate_stream", 501),
+        ("GET", "/v2/models/tiny/trace/setting", 501),
+        ("GET", "/v2/trace/setting", 501),
+        ("POST", "/v2/logging", 501),
+        *(
+            (method, f"/v2/{kind}sharedmemory{region}/{verb}", 501)
+            for kind in ("system", "cuda")
+            for region in ("", "/region/r")
+            for method, verb in (("GET", "status"), ("POST", "register"), ("POST", "unregister"))
+        ),
     ],
 )
 def test_paths_and_methods(handler, method, path, status):
@@ -429,6 +522,21 @@ def test_paths_and_methods(handler, method, path, status):
     answer = send(handler, method, path, "{}")
     assert (answer.status, list(answer.json())) == (status, ["error"])
     assert ("allow" in answer.headers) == (status == 405)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/v2/models/nope", "Request for unknown model: 'nope' is not found"),
+        ("/v2/models/nope/ready", "Request for unknown model: 'nope' is not found"),
+        ("/v2/models/tiny/versions/7", "Request for unknown model: 'tiny' version 7 is not found"),
+        ("/v2/models/tiny/versions/canary/stats", "Request for unknown model: 'tiny' version canary is not found"),
+    ],
+)
+def test_unknown_models_are_told_in_tritons_words(handler, path, message):
+    """Triton's own example clients compare them."""
+    answer = send(handler, "GET", path)
+    assert (answer.status, answer.json()) == (404, {"error": message})
 
 
 def test_reserved_parameters(handler):
