@@ -118,7 +118,15 @@ class ModelTooLargeError(ArtifactError):
 
 
 class LiteRtError(ServingError):
-    """The LiteRT runtime refused a model or a run."""
+    """The LiteRT runtime refused a model or a run.
+
+    Attributes:
+        in_operator: whether an operator failed while the model ran: then it may be for the values it was given.
+        rows: numbers of the rows that were run.
+    """
+
+    in_operator = False
+    rows = range(1)
 
 
 class RuntimeLibraryError(LiteRtError):

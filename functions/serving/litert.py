@@ -38,6 +38,7 @@ _WARNING = 2  # kLiteRtLogSeverityWarning: a line per load at INFO would only fi
 _MAX_RANK = 8
 ALIGNMENT = 64  # LITERT_HOST_MEMORY_BUFFER_ALIGNMENT
 READ_BEYOND = 128  # XNN_EXTRA_BYTES, at its largest
+_RUNTIME_FAILURE = 3  # kLiteRtStatusErrorRuntimeFailure
 _KEPT_STRING_BYTES = 1024 * 1024  # a string output that took more is released after the run
 
 _STATUS = {
@@ -184,7 +185,9 @@ class _Library:
 
 def _failure(name: str, status: int) -> LiteRtError:
     meaning = _STATUS.get(status, "see LiteRtStatus in litert/c/litert_common.h")
-    return LiteRtError(f"LiteRt{name} failed with status {status}: {meaning}")
+    error = LiteRtError(f"LiteRt{name} failed with status {status}: {meaning}")
+    error.in_operator = name == "RunCompiledModel" and status == _RUNTIME_FAILURE
+    return error
 
 
 _library: _Library | None = None

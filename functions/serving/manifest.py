@@ -6,15 +6,18 @@ refused. Writing manifests is the toolchain's part.
 
 from __future__ import annotations
 
-from serving.errors import ManifestError
+from serving.errors import ArtifactError, ManifestError
 from serving.json_codec import loads
 from serving.tensor import DTYPES, DYNAMIC, Quantization, TensorSpec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
-__all__ = ["FORMAT_VERSION", "FileEntry", "Manifest", "SignatureSpec", "is_valid_name"]
+    from serving.litert import Signature
+
+__all__ = ["FORMAT_VERSION", "Binding", "FileEntry", "Manifest", "SignatureSpec", "is_valid_name"]
 
 FORMAT_VERSION = 1
 _ENCODINGS = ("zlib", "xz")
@@ -57,6 +60,62 @@ class SignatureSpec:
         self.inputs = inputs
         self.outputs = outputs
 
+    @property
+    def rows(self) -> int:
+        """How many rows a request may have: `DYNAMIC` for any, a number for exactly that many, 0 where it has none."""
+        sizes = {spec.shape[0] if spec.shape else 0 for spec in (*self.inputs, *self.outputs)}
+        return sizes.pop() if len(sizes) == 1 else 0
+
+
+class Binding:
+    """A signature of a manifest, held against the flatbuffer's of that name, whose tensors have an order of their own.
+
+    Attributes:
+        inputs: the manifest's inputs, in the runtime's order.
+        input_places: for each of the runtime's inputs, which of the manifest's it is.
+        outputs: the manifest's outputs, in its order.
+        output_places: for each of them, which of the runtime's it is.
+        limited: the inputs with values to be checked before a run.
+        total: name of an output that is made of all rows of a run together; "" without one.
+    """
+
+    __slots__ = ("input_places", "inputs", "limited", "output_places", "outputs", "total")
+
+    def __init__(self, promised: SignatureSpec, actual: Signature, *, one_by_one: bool) -> None:
+        """Find the tensors of a signature.
+
+        Args:
+            promised: what the manifest says.
+            actual: what the flatbuffer has.
+            one_by_one: whether rows are only ever run one by one: a batch of one and of any size are then the same.
+
+        Raises:
+            ArtifactError: they are not the same tensors.
+        """
+        places = {spec.name: place for place, spec in enumerate(promised.inputs)}
+        self.input_places = [places.get(spec.name, -1) for spec in actual.inputs]
+        self.inputs = [promised.inputs[place] for place in self.input_places]
+        self.outputs = promised.outputs
+        # The runtime calls all outputs that are one tensor by the name of one of them.
+        heads = {spec.name: spec.same_as or spec.name for spec in promised.outputs}
+        found = {heads.get(spec.name, ""): place for place, spec in enumerate(actual.outputs)}
+        found.update((spec.name, place) for place, spec in enumerate(actual.outputs))
+        self.output_places = [found.get(name, found.get(head, -1)) for name, head in heads.items()]
+        pairs = [*zip(self.inputs, actual.inputs, strict=True)]
+        pairs += [(spec, actual.outputs[at]) for spec, at in zip(self.outputs, self.output_places, strict=True)]
+        if (
+            (len(places), len(heads)) != (len(actual.inputs), len(actual.outputs))
+            or -1 in (*self.input_places, *self.output_places)
+            or any(_run_as(ours, one_by_one) != _run_as(theirs, one_by_one) for ours, theirs in pairs)
+        ):
+            raise ArtifactError(
+                f"signature {actual.key!r}: the manifest says {[*promised.inputs, *promised.outputs]}, "
+                f"the flatbuffer has {[*actual.inputs, *actual.outputs]}"
+            )
+        self.limited = [spec for spec in self.inputs if spec.limits is not None]
+        has_rows = any(spec.batched for spec in self.inputs)
+        self.total = next((s.name for s in self.outputs if has_rows and not (s.batched or s.constant)), "")
+
 
 class Manifest:
     """One published version of a model.
@@ -69,6 +128,8 @@ class Manifest:
         default_signature: the entry point that answers when a request names none.
         signatures: entry points by key.
         batch_sizes: numbers of rows that were proven safe to run at once, ascending; (1,) when none was.
+        warm_up: for the default signature's first run, by input: a value for all of a row, or each of its values.
+            Inputs that are not named are zeros, or empty strings.
         labels: names of the classes by index, or None.
         sha256: digest of the document it was read from, "" until who fetched it says.
         fields: the whole document, for those who want the recipe, the metrics or the tools.
@@ -85,6 +146,7 @@ class Manifest:
         "sha256",
         "signatures",
         "version",
+        "warm_up",
     )
 
     model: str
@@ -94,6 +156,7 @@ class Manifest:
     default_signature: str
     signatures: dict[str, SignatureSpec]
     batch_sizes: tuple[int, ...]
+    warm_up: dict[str, Any]
     labels: list[str] | None
     sha256: str
     fields: dict[str, Any]
@@ -134,8 +197,13 @@ class Manifest:
         self.batch_sizes = (1,)
         if batching.get("dynamic") is True:
             self.batch_sizes = tuple(sorted({1, *_field(batching, "verified_sizes", list)}))
+        self.warm_up = _field(fields, "warm_up", dict) if "warm_up" in fields else {}
         self.labels = fields.get("labels")
         return self
+
+
+def _run_as(spec: TensorSpec, one_by_one: bool) -> tuple[str, Sequence[int]]:
+    return spec.dtype.name, (1, *spec.shape[1:]) if spec.batched and one_by_one else spec.shape
 
 
 def _field(fields: Any, name: str, kind: type) -> Any:
@@ -183,4 +251,17 @@ def _tensor_spec(fields: Any, finite: bool) -> TensorSpec:
         raise ManifestError(f"manifest tensor {name}: shape {shape} is not a list of sizes")
     scheme = fields.get("quantization")
     quantization = Quantization(scheme["scale"], scheme["zero_point"]) if scheme else None
-    return TensorSpec(name, dtype, shape, quantization, finite=finite)
+    spec = TensorSpec(name, dtype, shape, quantization, finite=finite)
+    if "range" in fields:
+        spec.limits = _limits(fields, name)
+    if "same_as" in fields:
+        spec.same_as = _field(fields, "same_as", str)
+    spec.constant = fields.get("constant") is True
+    return spec
+
+
+def _limits(fields: Any, name: str) -> tuple[int, int]:
+    limits = fields["range"]
+    if type(limits) is not list or len(limits) != 2 or any(type(limit) is not int for limit in limits):
+        raise ManifestError(f"manifest tensor {name}: range {limits} is not a smallest and a largest value")
+    return limits[0], limits[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from serving.inference_protocol_inputs import DATATYPES
+from serving.tensor import DYNAMIC
 from serving.tfserving import DEFAULT_SIGNATURE
 
 TYPE_CHECKING = False
@@ -89,10 +90,12 @@ def _predict_request(manifest: Manifest) -> dict[str, Any]:
     named = _object({spec.name: _row(spec) for spec in inputs}, additionalProperties=False)
     columns = _object({spec.name: _whole(spec) for spec in inputs})
     forms = []
-    if all(spec.batched for spec in inputs):
+    rows = manifest.signatures[manifest.default_signature].rows
+    if rows:
         # All rows in one of the two forms, never in both.
         row_forms = [named, _row(inputs[0])] if len(inputs) == 1 else [named]
-        instances = {"anyOf": [{"type": "array", "minItems": 1, "items": form} for form in row_forms]}
+        count = {"minItems": 1} if rows == DYNAMIC else {"minItems": rows, "maxItems": rows}
+        instances = {"anyOf": [{"type": "array", **count, "items": form} for form in row_forms]}
         forms.append(
             _object({"instances": instances, "inputs": False, "signature_name": signature_name}, ["instances"])
         )
@@ -102,7 +105,8 @@ def _predict_request(manifest: Manifest) -> dict[str, Any]:
 
 
 def _predict_response(manifest: Manifest) -> dict[str, Any]:
-    outputs = manifest.signatures[manifest.default_signature].outputs
+    signature = manifest.signatures[manifest.default_signature]
+    outputs = signature.outputs
     single = len(outputs) == 1
     rows = (
         _row(outputs[0], _answer_value)
@@ -115,7 +119,7 @@ def _predict_response(manifest: Manifest) -> dict[str, Any]:
         else _object({spec.name: _whole(spec, _answer_value) for spec in outputs})
     )
     forms = [_object({"outputs": whole})]
-    if all(spec.batched for spec in outputs):
+    if signature.rows:
         forms.append(_object({"predictions": {"type": "array", "items": rows}}))
     return {"oneOf": forms} if len(forms) > 1 else forms[0]
 
@@ -190,7 +194,7 @@ def _shape(spec: TensorSpec) -> dict[str, Any]:
 
 
 def _row(spec: TensorSpec, value: Callable[[Dtype], dict[str, Any]] | None = None) -> dict[str, Any]:
-    return _nested((value or _value)(spec.dtype), spec.shape[1:] if spec.batched else spec.shape)
+    return _nested((value or _value)(spec.dtype), spec.shape[1:])
 
 
 def _whole(spec: TensorSpec, value: Callable[[Dtype], dict[str, Any]] | None = None) -> dict[str, Any]:

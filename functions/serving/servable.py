@@ -9,9 +9,10 @@ from itertools import chain
 from math import inf
 from time import monotonic, perf_counter_ns, time
 
-from serving.errors import ArtifactError, PayloadTooLargeError
+from serving.errors import ArtifactError, LiteRtError, PayloadTooLargeError, RequestError, ServingError, TensorError
 from serving.litert import CompiledModel
-from serving.tensor import Tensor
+from serving.manifest import Binding
+from serving.tensor import Tensor, check_limits, pack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from serving.manifest import Manifest, SignatureSpec
     from serving.tensor import TensorSpec
 
-__all__ = ["Servable", "Statistics", "size_in_memory"]
+__all__ = ["Servable", "Statistics", "size_in_memory", "warm_up_inputs"]
 
 # Below this many rows at once, resizing a model costs more than running its rows one by one.
 _MIN_BATCH = 8
@@ -79,6 +80,27 @@ class Statistics:
         self.output_ns += perf_counter_ns() - self._run_ended
 
 
+def warm_up_inputs(manifest: Manifest, key: str, inputs: Sequence[TensorSpec]) -> list[Any]:
+    """Values of one row that a signature can compute with: zeros and empty strings where the manifest has no others.
+
+    Raises:
+        ArtifactError: the manifest's do not fit the inputs.
+    """
+    values = manifest.warm_up if key == manifest.default_signature else {}
+    data: list[Any] = []
+    for spec in inputs:
+        if spec.name not in values:
+            data.append(bytes(spec.row_bytes) if spec.dtype.itemsize else [b""] * spec.row_values)
+            continue
+        value = values[spec.name]
+        flat = value if type(value) is list else [value] * spec.row_values
+        try:
+            data.append(pack(flat, spec, (spec.row_values,)).data)
+        except TensorError as error:
+            raise ArtifactError(f"manifest field warm_up: {error}") from error
+    return data
+
+
 class Servable:
     """One version of a model, loaded and compiled.
 
@@ -92,8 +114,13 @@ class Servable:
 
     notes: Mapping[str, Any] | None = None
 
-    def __init__(self, artifact: Artifact, num_threads: int) -> None:
+    def __init__(self, artifact: Artifact, num_threads: int, min_batch: int = _MIN_BATCH) -> None:
         """Compile an artifact and check that the flatbuffer has what its manifest promises.
+
+        Args:
+            artifact: what was fetched.
+            num_threads: for its runs.
+            min_batch: the fewest rows that are run at once, of the numbers that were proven safe.
 
         Raises:
             LiteRtError: the runtime refuses the flatbuffer.
@@ -104,14 +131,18 @@ class Servable:
         self.memory_bytes = size_in_memory(len(memoryview(artifact.model)))
         self.used = 0
         self._model = CompiledModel(artifact.model, num_threads=num_threads)
-        self._batch_sizes = [size for size in reversed(self.manifest.batch_sizes) if size >= _MIN_BATCH]
-        self._signatures = {key: self._matched(key, spec) for key, spec in self.manifest.signatures.items()}
+        self._batch_sizes = [size for size in reversed(self.manifest.batch_sizes) if size >= min_batch]
+        self._bindings = {key: self._bound(key, spec) for key, spec in self.manifest.signatures.items()}
 
     def warm_up(self) -> None:
-        """Run the default signature on zeros and empty strings: no request pays for the first run's allocations."""
+        """Run the default signature once, on values that it can compute with: no request pays for first allocations.
+
+        Raises:
+            LiteRtError: it cannot even compute with those.
+            ArtifactError: the manifest's do not fit.
+        """
         key = self.manifest.default_signature
-        inputs = self._model.signatures[key].inputs
-        self._model.run(key, [bytes(s.row_bytes) if s.dtype.itemsize else [b""] * s.row_values for s in inputs])
+        self._model.run(key, warm_up_inputs(self.manifest, key, self._bindings[key].inputs))
 
     def predict(self, signature_key: str, inputs: Mapping[str, Tensor], deadline: float = inf) -> dict[str, Tensor]:
         """Run a signature on any number of rows.
@@ -125,33 +156,40 @@ class Servable:
             The outputs by name, in the signature's order; batched ones with as many rows as came in.
 
         Raises:
+            TensorError: values that the model cannot compute with.
+            RequestError: so many rows at once, where an output is made of all of them together.
             PayloadTooLargeError: more rows than the deadline allows.
-            LiteRtError: the runtime failed.
+            LiteRtError: the runtime failed, and would have whatever the values.
         """
-        signature = self._signatures[signature_key]
-        tensors = [inputs[spec.name] for spec in signature.inputs]
-        rows = next((t.shape[0] for t, s in zip(tensors, signature.inputs, strict=True) if s.batched), 1)
+        binding = self._bindings[signature_key]
+        tensors = [inputs[spec.name] for spec in binding.inputs]
+        for spec in binding.limited:
+            check_limits(inputs[spec.name], spec)
+        rows = next((t.shape[0] for t, s in zip(tensors, binding.inputs, strict=True) if s.batched), 1)
         statistics = self.statistics
         statistics.failures += 1  # until it is known to have worked
         started = perf_counter_ns()
-        if rows == 1:
-            outputs = self._model.run(signature_key, [tensor.data for tensor in tensors])
-            statistics.runs += 1
-        else:
-            outputs = self._run_rows(signature_key, tensors, rows, deadline)
+        try:
+            if rows == 1:
+                outputs = self._model.run(signature_key, [tensor.data for tensor in tensors])
+                statistics.runs += 1
+            else:
+                outputs = self._run_rows(signature_key, tensors, rows, deadline)
+        except LiteRtError as error:
+            raise self._explained(error, signature_key, tensors) from error
         statistics.failures -= 1
         statistics.add_run(started, rows)
         return {
-            spec.name: Tensor(spec.dtype, (rows, *spec.shape[1:]) if spec.batched else spec.shape, data)
-            for spec, data in zip(signature.outputs, outputs, strict=True)
+            spec.name: Tensor(spec.dtype, (rows, *spec.shape[1:]) if spec.batched else spec.shape, outputs[place])
+            for spec, place in zip(binding.outputs, binding.output_places, strict=True)
         }
 
     def _run_rows(self, signature_key: str, tensors: Sequence[Tensor], rows: int, deadline: float) -> list[Any]:
         """Run many rows in the largest batches that were proven safe, what is left of them one by one."""
-        signature = self._signatures[signature_key]
-        # What is cut into rows: lists of strings, and bytes without a copy.
-        views = [tensor.data if type(tensor.data) is list else memoryview(tensor.data) for tensor in tensors]
-        steps = [spec.row_bytes or spec.row_values for spec in signature.inputs]
+        binding = self._bindings[signature_key]
+        sizes = self._batch_sizes
+        if binding.total:
+            sizes = self._together(binding.total, rows)
         parts: list[list[Any]] = []
         start = 0
         while start < rows:
@@ -160,43 +198,79 @@ class Servable:
                     f"{rows} rows take longer than a request may: {start} were done. Send fewer rows at a time, "
                     "or score the file in batch"
                 )
-            size = next((size for size in self._batch_sizes if size <= rows - start), 1)
-            chunk = [
-                view[start * step : (start + size) * step] if spec.batched else view
-                for spec, view, step in zip(signature.inputs, views, steps, strict=True)
-            ]
-            parts.append(self._model.run(signature_key, chunk, size))
+            size = next((size for size in sizes if size <= rows - start), 1)
+            try:
+                parts.append(self._model.run(signature_key, _cut(binding, tensors, start, size), size))
+            except LiteRtError as error:
+                error.rows = range(start, start + size)
+                raise
             start += size
         self.statistics.runs += len(parts)
-        return [
-            _joined(column) if spec.batched else column[0]
-            for spec, column in zip(signature.outputs, zip(*parts, strict=True), strict=True)
-        ]
+        with_rows = {place for spec, place in zip(binding.outputs, binding.output_places, strict=True) if spec.batched}
+        columns = zip(*parts, strict=True)
+        return [_joined(column) if place in with_rows else column[0] for place, column in enumerate(columns)]
 
-    def _matched(self, key: str, promised: SignatureSpec) -> SignatureSpec:
-        """A signature of the manifest in the runtime's order of tensors, which need not be the file's."""
+    def _together(self, output: str, rows: int) -> list[int]:
+        """The batch size for rows of which an output is made together: all of them, or none."""
+        if rows in self.manifest.batch_sizes:
+            return [rows]
+        sizes = ", ".join(map(str, self.manifest.batch_sizes))
+        raise RequestError(
+            f"output {output!r} is made of all rows of a request together, and this model is proven to take {sizes} of "
+            f"them at once, not {rows}: send so many, or each row on its own"
+        )
+
+    def _explained(self, error: LiteRtError, key: str, tensors: Sequence[Tensor]) -> ServingError:
+        """What to raise for a failed run: it is the values' fault if the model computes with others, and not with them.
+
+        The runtime only tells that some operator failed.
+        """
+        binding = self._bindings[key]
+        spare = warm_up_inputs(self.manifest, key, binding.inputs)
+        if not error.in_operator or self._fails(key, spare):
+            return error
+        for row in error.rows:
+            values = _cut(binding, tensors, row, 1)
+            if not self._fails(key, values):
+                continue
+            # Those without which it works; all of them where it takes several.
+            blamed = [
+                spec.name
+                for place, spec in enumerate(binding.inputs)
+                if not self._fails(key, [*values[:place], spare[place], *values[place + 1 :]])
+            ] or [spec.name for spec in binding.inputs]
+            where = f", row {row}" if any(spec.batched for spec in binding.inputs) else ""
+            names = ", ".join(map(repr, blamed))
+            return TensorError(
+                f"input{'s' if len(blamed) > 1 else ''} {names}{where}: an operator of the model refuses these values"
+            )
+        return error
+
+    def _fails(self, key: str, values: Sequence[Any]) -> bool:
+        try:
+            self._model.run(key, values)
+        except LiteRtError:
+            return True
+        return False
+
+    def _bound(self, key: str, promised: SignatureSpec) -> Binding:
         actual = self._model.signatures.get(key)
         if actual is None:
             raise ArtifactError(f"the manifest names signature {key!r}, the flatbuffer has none of that name")
-        return type(promised)(
-            self._in_order(key, promised.inputs, actual.inputs), self._in_order(key, promised.outputs, actual.outputs)
-        )
+        return Binding(promised, actual, one_by_one=self.manifest.batch_sizes == (1,))
 
-    def _in_order(
-        self, key: str, promised: tuple[TensorSpec, ...], actual: tuple[TensorSpec, ...]
-    ) -> tuple[TensorSpec, ...]:
-        by_name = {spec.name: spec for spec in promised}
-        ordered = tuple(by_name[spec.name] for spec in actual if spec.name in by_name)
-        if len(ordered) != len(promised) or list(map(self._run_as, ordered)) != list(map(self._run_as, actual)):
-            raise ArtifactError(
-                f"signature {key!r}: the manifest says {list(promised)}, the flatbuffer has {list(actual)}"
-            )
-        return ordered
 
-    def _run_as(self, spec: TensorSpec) -> str:
-        """A tensor as it is run: where rows go one by one, a batch of one and a batch of any size are the same."""
-        shape = (1, *spec.shape[1:]) if spec.batched and self.manifest.batch_sizes == (1,) else spec.shape
-        return f"{spec.name}: {spec.dtype.name}{list(shape)}"
+def _cut(binding: Binding, tensors: Sequence[Tensor], start: int, size: int) -> list[Any]:
+    """Some rows of each input, as the runtime takes them: lists of strings, and bytes without a copy."""
+    cut = []
+    for spec, tensor in zip(binding.inputs, tensors, strict=True):
+        data = tensor.data
+        if spec.batched:
+            step = spec.row_bytes or spec.row_values
+            view = data if type(data) is list else memoryview(data)
+            data = view[start * step : (start + size) * step]
+        cut.append(data)
+    return cut
 
 
 def _joined(parts: Sequence[Any]) -> Any:

@@ -27,6 +27,7 @@ __all__ = [
     "Tensor",
     "TensorSpec",
     "check_finite",
+    "check_limits",
     "nest",
     "pack",
     "row_count",
@@ -115,9 +116,12 @@ class TensorSpec:
         shape: sizes per dimension; `DYNAMIC` in first place for a batch dimension.
         quantization: the affine scheme when the codes themselves go over the wire, else None.
         finite: whether NaN and infinities are refused: a graph that quantizes its input has no code for them.
+        limits: the smallest and the largest value that the graph can compute with, where it tells.
+        same_as: of an output, the name of the one whose values it has: both are one tensor of the graph.
+        constant: whether an output is the same whatever comes in.
     """
 
-    __slots__ = ("dtype", "finite", "name", "quantization", "shape")
+    __slots__ = ("constant", "dtype", "finite", "limits", "name", "quantization", "same_as", "shape")
 
     def __init__(
         self,
@@ -133,6 +137,9 @@ class TensorSpec:
         self.shape = tuple(shape)
         self.quantization = quantization
         self.finite = finite
+        self.limits: tuple[int, int] | None = None
+        self.same_as = ""
+        self.constant = False
 
     @property
     def batched(self) -> bool:
@@ -232,6 +239,28 @@ def check_finite(values: Sequence[float], spec: TensorSpec) -> None:
     # One sum tells for nearly all at once: NaN and infinities survive addition, and few finite values add up to one.
     if spec.finite and spec.dtype.kind == "float" and not (isfinite(sum(values)) or all(map(isfinite, values))):
         raise TensorError(f"input {spec.name!r} holds NaN or an infinity, which a quantized model cannot represent")
+
+
+def check_limits(tensor: Tensor, spec: TensorSpec) -> None:
+    """Refuse values that the graph would look up where there is nothing.
+
+    Args:
+        tensor: values for an input.
+        spec: the input, which has `limits`.
+
+    Raises:
+        TensorError: a value is beyond them.
+    """
+    low, high = spec.limits or (0, 0)
+    numbers: Any = memoryview(tensor.data).cast("B")
+    values = numbers.cast(spec.dtype.format)
+    # One pass over all in C for the many requests that are right; NaN, of floats, is nowhere between the two.
+    if spec.dtype.kind == "int" and low <= min(values, default=low) and max(values, default=low) <= high:
+        return
+    for place, value in enumerate(values):
+        if not low <= value <= high:
+            row = f", row {place // spec.row_values}" if spec.batched else ""
+            raise TensorError(f"input {spec.name!r}{row}: {value} is outside the range [{low}, {high}]")
 
 
 def type_error(value: Any, spec: TensorSpec) -> TensorError:

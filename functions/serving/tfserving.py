@@ -18,7 +18,7 @@ from serving.errors import (
 from serving.http import RAW_TYPES, Response, check_response_bytes, finish
 from serving.json_codec import dumps, loads
 from serving.manifest import is_valid_name
-from serving.tensor import nest, pack, row_count, unpack
+from serving.tensor import DYNAMIC, nest, pack, row_count, unpack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -164,13 +164,14 @@ def _predict(request: Request, servable: Servable | Shadowed) -> str:
         )
     if row_format:
         tensors = _decode_rows(fields["instances"], signature)
+        _check_outputs(signature, len(fields["instances"]))
     elif "inputs" in fields:
         tensors = _decode_columns(fields["inputs"], signature)
     else:
         raise MalformedRequestError("Missing 'inputs' or 'instances' key")
     check_answer(tensors, signature)
     outputs = servable.predict(key, tensors, request.deadline)
-    return dumps(_encode_rows(outputs, signature) if row_format else _encode_columns(outputs))
+    return dumps(_encode_rows(outputs) if row_format else _encode_columns(outputs))
 
 
 def _predict_raw(request: Request, servable: Servable | Shadowed) -> str:
@@ -182,8 +183,7 @@ def _predict_raw(request: Request, servable: Servable | Shadowed) -> str:
     tensors = decode_raw(request.body, request.headers["content-type"], signature, servable.manifest)
     check_answer(tensors, signature)
     outputs = servable.predict(key, tensors, request.deadline)
-    has_rows = all(spec.batched for spec in signature.outputs)
-    return dumps(_encode_rows(outputs, signature) if has_rows else _encode_columns(outputs))
+    return dumps(_encode_rows(outputs) if signature.rows == DYNAMIC else _encode_columns(outputs))
 
 
 def check_answer(tensors: Mapping[str, Tensor], signature: SignatureSpec) -> None:
@@ -249,7 +249,20 @@ def _decode_rows(instances: Any, signature: SignatureSpec) -> dict[str, Tensor]:
         columns = {names[0]: instances}
     else:
         raise TensorError(f"the model has several inputs: every instance must be an object with {', '.join(names)}")
+    for spec in signature.inputs:
+        _check_rows(spec, len(instances))
     return {spec.name: pack(columns[spec.name], spec, _full_shape(spec, len(instances))) for spec in signature.inputs}
+
+
+def _check_rows(spec: TensorSpec, rows: int) -> None:
+    if spec.batched or spec.shape[:1] == (rows,):
+        return
+    if not spec.shape:
+        raise TensorError(f"input {spec.name!r} has no row for each instance: ask in the columnar format 'inputs'")
+    raise TensorError(
+        f"the model takes exactly {spec.shape[0]} instances at once, got {rows} "
+        f"(input {spec.name!r} has the shape {list(spec.shape)})"
+    )
 
 
 def _decode_columns(inputs: Any, signature: SignatureSpec) -> dict[str, Tensor]:
@@ -281,12 +294,17 @@ def _full_shape(spec: TensorSpec, rows: int) -> Sequence[int]:
     return (rows, *spec.shape[1:]) if spec.batched else spec.shape
 
 
-def _encode_rows(outputs: Mapping[str, Tensor], signature: SignatureSpec) -> dict[str, Any]:
+def _check_outputs(signature: SignatureSpec, rows: int) -> None:
+    """Refuse to answer in rows where an output has another number of them than the inputs have."""
+    any_number = any(spec.batched for spec in signature.inputs)
     for spec in signature.outputs:
-        if not spec.batched:
+        if not spec.batched and (any_number or spec.shape[:1] != (rows,)):
             raise RequestError(
                 f"output {spec.name!r} has no row for each instance: ask in the columnar format 'inputs'"
             )
+
+
+def _encode_rows(outputs: Mapping[str, Tensor]) -> dict[str, Any]:
     columns = _columns(outputs)
     if len(columns) == 1:
         return {"predictions": next(iter(columns.values()))}

@@ -12,8 +12,10 @@ from pathlib import Path
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
+import flatbuffers
 import numpy as np
 import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
 
 FOLDER = Path(__file__).parent
 FIXED_SIZE_DTYPES = (
@@ -38,6 +40,16 @@ def convert(name, function, specs, *, calibration=None, io=tf.float32, table=Non
                 converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
             converter.inference_input_type = converter.inference_output_type = io
         (FOLDER / f"{name}.tflite").write_bytes(converter.convert())
+
+
+def rename(name, names):
+    """Call the tensors of a signature by other names, which the converter would not take."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs((FOLDER / f"{name}.tflite").read_bytes(), 0))
+    for entry in (*model.signatureDefs[0].inputs, *model.signatureDefs[0].outputs):
+        entry.name = names[entry.name.decode()]
+    builder = flatbuffers.Builder()
+    builder.Finish(model.Pack(builder), b"TFL3")
+    (FOLDER / f"{name}.tflite").write_bytes(bytes(builder.Output()))
 
 
 def main():
@@ -139,6 +151,11 @@ def main():
         lambda ids: {"y": tf.gather(rows_of, tf.cast(tf.reshape(ids, [-1, 2]), tf.int32))},
         [tf.TensorSpec([None, 2, 1], tf.int64, name="ids")],
     )
+    # Names that are no identifiers, or Python's own.
+    odd = ("a b", "x:0", "grün", "class", "self")
+    plain = [tf.TensorSpec([None, 2], tf.float32, name=name) for name in "vwxyz"]
+    convert("odd_names", lambda v, w, x, y, z: {"V": 2 * v, "W": 2 * w, "X": 2 * x, "Y": 2 * y, "Z": 2 * z}, plain)
+    rename("odd_names", dict(zip("vwxyzVWXYZ", odd * 2, strict=True)))
     # An operator that only TensorFlow has.
     convert("unsupported_op", lambda x: {"y": tf.linalg.det(x)}, [tf.TensorSpec([1, 2, 2], tf.float32, name="x")])
 
