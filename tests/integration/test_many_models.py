@@ -360,7 +360,7 @@ def test_a_pinned_function_serves_one_version_whatever_the_store_holds(tmp_path)
     assert send(handler, "POST", "/v2/repository/models/m/load", {}).status == 200
     index = send(handler, "POST", "/v2/repository/index", "").json()
     assert [(entry["name"], entry["version"], entry["state"]) for entry in index] == [("m", "1", "READY")]
-    assert "other" not in send(handler, "GET", "/openapi.json").body.decode()
+    assert "models/other" not in send(handler, "GET", "/openapi.json").body.decode()
     assert version_of(handler) == 1
 
 
