@@ -84,6 +84,10 @@ def _add_build(commands: Any) -> None:
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides",
         help="override a value of the recipe; may be given several times",
     )  # fmt: skip
+    parser.add_argument(
+        "--accept-worse", action="store_true",
+        help="publish even if the version that an alias points at now does better on the same test rows",
+    )  # fmt: skip
     _add_json(parser)
 
 
@@ -103,7 +107,7 @@ def _build(arguments: argparse.Namespace) -> None:
         else:
             print(f"{cluster.name} has trained with the others; {cluster.chief} publishes")
         return
-    result = build(recipe, arguments.store, reporter)
+    result = build(recipe, arguments.store, reporter, accept_worse=arguments.accept_worse)
     if arguments.json:
         _print_json(result.to_json())
     else:

@@ -19,7 +19,8 @@ from litelambda.recipe import Recipe
 from litelambda.stages.backend import Backend, choose_backend
 from litelambda.stages.compress import Compressed, compress
 from litelambda.stages.data import Dataset, load_data
-from litelambda.stages.evaluate import Evaluated, check_gate, evaluate
+from litelambda.stages.evaluate import Evaluated, ask, evaluate
+from litelambda.stages.gate import check_floor, check_gate, hints
 from litelambda.stages.interpreter import to_codes
 from litelambda.stages.latency import measure_latency_us
 from litelambda.stages.layer_table import describe_layers
@@ -27,8 +28,10 @@ from litelambda.stages.publish import REPORT_NAME, Description, Published, publi
 from litelambda.stages.quantize import Quantized, quantize
 from litelambda.stages.report import HTML_NAME, make_html
 from litelambda.stages.search import search
+from litelambda.stages.served import Served, check_served
 from litelambda.stages.storing import Stored, store_form
 from litelambda.stages.train import Trained, train
+from litelambda.stages.units import in_own_units
 from litelambda.stages.verify import Verified, verify
 from litelambda.store import open_publishing_store
 from serving.artifact import ARTIFACT_NAME
@@ -48,6 +51,8 @@ class BuildResult:
         float_operators: operators of the artifact that compute in float.
         note: why they do and what to change, or None where none does.
         batching: what was proven of running several rows at once.
+        served: how the versions compare that its aliases pointed at before.
+        hints: what looks odd about the data or the model, and may not be meant.
     """
 
     published: Published
@@ -57,6 +62,8 @@ class BuildResult:
     float_operators: list[str]
     note: str | None
     batching: Mapping[str, Any]
+    served: list[Served]
+    hints: list[str]
 
     def to_json(self) -> dict[str, Any]:
         """The document that `litelambda build --json` prints."""
@@ -72,6 +79,8 @@ class BuildResult:
             "float_ops": self.float_operators,
             "note": self.note,
             "batching": dict(self.batching),
+            "served": [each.to_json() for each in self.served],
+            "hints": self.hints,
             "seconds": {name: round(seconds, 2) for name, seconds in self.seconds.items()},
         }
 
@@ -81,24 +90,25 @@ class BuildResult:
         figures = ", ".join(f"{name} {before[name]:.4g} (float) {after[name]:.4g} (quantized)" for name in before)
         share = self.size_bytes["quantized"] / self.size_bytes["float"]
         aliases = ", ".join(self.published.aliases) or "no alias"
-        note = f"{self.note}\n" if self.note else ""
+        notes = [*([self.note] if self.note else []), *(each.describe() for each in self.served), *self.hints]
         return (
             f"{self.published.model} version {self.published.version} ({aliases}) in {self.published.url}\n"
             f"{figures} on {self.metrics['num_examples']:,} test rows\n"
             f"{self.size_bytes['quantized']:,} bytes, {share:.1%} of the float model's {self.size_bytes['float']:,}; "
             f"{self.size_bytes['stored']:,} stored\n"
-            f"{note}"
-            f"built in {sum(self.seconds.values()):.1f} s"
+            + "".join(f"{note}\n" for note in notes)
+            + f"built in {sum(self.seconds.values()):.1f} s"
         )
 
 
-def build(recipe: Recipe, store_url: str, reporter: Reporter) -> BuildResult:
+def build(recipe: Recipe, store_url: str, reporter: Reporter, *, accept_worse: bool = False) -> BuildResult:
     """Run every stage of a recipe and publish what came of it.
 
     Args:
         recipe: from `load_recipe`.
         store_url: `file:///…` or `s3://bucket/prefix`.
         reporter: told about every stage.
+        accept_worse: do not compare with the versions that the recipe's aliases point at now.
 
     Raises:
         LitelambdaError: a stage failed; nothing was published unless the message says so.
@@ -119,12 +129,15 @@ def build(recipe: Recipe, store_url: str, reporter: Reporter) -> BuildResult:
         current.summary = data.describe()
     with stage("train") as current:
         trained = train(recipe, data, current.progress)
+        answers = ask(trained.model, recipe, data)
+        check_floor(recipe, answers, data)
         current.summary = f"{trained.model.count_params():,} parameters, {trained.num_epochs} epochs"
     with stage("compress") as current:
-        if recipe.compress.auto is None:
-            compressed = compress(recipe, trained, data, current.progress)
-        else:
-            compressed = search(recipe, trained, data, current.progress)
+        step = compress if recipe.compress.auto is None else search
+        compressed = step(recipe, trained, data, current.progress)
+        changed = answers if compressed.model is trained.model else ask(compressed.model, recipe, data)
+        if data.target_scaling is not None:
+            in_own_units(compressed.model, data.target_scaling)
         current.summary = ", ".join(compressed.figures) or "nothing to do"
     with stage("quantize") as current:
         scheme = compressed.scheme or recipe.quantize.scheme
@@ -132,8 +145,9 @@ def build(recipe: Recipe, store_url: str, reporter: Reporter) -> BuildResult:
         quantized = quantize(compressed.model, _representative(recipe, data, compressed), settings, trained.model)
         current.summary = f"{scheme}, {len(quantized.artifact):,} bytes"
     with stage("evaluate") as current:
-        evaluated = evaluate(recipe, data, trained, compressed, quantized, current.progress)
+        evaluated = evaluate(recipe, data, answers, changed, quantized, current.progress)
         check_gate(recipe.gate, evaluated)
+        served = [] if accept_worse else check_served(store, recipe, data, evaluated, current.progress)
         current.summary = _compare(evaluated)
     with stage("verify") as current:
         verified = verify(quantized.artifact, _raw_test_rows(data, quantized))
@@ -146,6 +160,7 @@ def build(recipe: Recipe, store_url: str, reporter: Reporter) -> BuildResult:
         report["layers"] = describe_layers(
             compressed.model, compressed.figures, quantized.scheme, quantized.weight_bits
         )
+        report["served"] = [each.to_json() for each in served]
         report["latency_us"] = {
             "float": measure_latency_us(quantized.float_artifact),
             "quantized": measure_latency_us(quantized.artifact),
@@ -166,6 +181,8 @@ def build(recipe: Recipe, store_url: str, reporter: Reporter) -> BuildResult:
         quantized.float_operators,
         quantized.note,
         verified.batching,
+        served,
+        hints(data, evaluated.confusion),
     )
 
 

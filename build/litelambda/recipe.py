@@ -65,6 +65,10 @@ def _contradictions(recipe: Recipe) -> list[str]:
             "data.labels: class names make no sense with data.task = 'regression'",
         ),
         (
+            not regression and data.targets != "none",
+            f"data.targets: {data.targets!r} needs data.task = 'regression'",
+        ),
+        (
             regression and isinstance(data, ImagesData),
             "data.task: a folder of class-named folders is for classification",
         ),

@@ -122,6 +122,8 @@ class DataSection(Section):
         Annotated[Literal["none", "0-1", "standardize"], Tag("rule")] | Annotated[Scaling, Tag("scaling")],
         Discriminator(_normalize_kind),
     ] = "none"
+    targets: Literal["none", "standardize"] = "none"
+    """Regression: targets of mean 0 and deviation 1 to train on; the published model answers in their own units."""
     reshape: Annotated[list[PositiveInt], Field(min_length=1)] | None = None
     validation_split: Fraction = 0.1
     test_split: Fraction = 0.2
@@ -282,11 +284,16 @@ class Quantize(Section):
 
 
 class Gate(Section):
-    """What the quantized model may lose against the float one before publishing is refused."""
+    """What a model must be, and may lose, or publishing is refused."""
 
     max_accuracy_drop: Annotated[float, Field(ge=0, le=1)] = 0.005
     max_mse_increase: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.05
     """For regression: how much larger the mean squared error may be, as a share of the float model's."""
+    max_difference: NonNegativeFloat = 0.25
+    """Between the artifact and the model that it was converted from, on 99 of 100 test rows, as a share of the range
+    of that model's outputs."""
+    allow_trivial: bool = False
+    """Publish what is no better than to answer every row with the most frequent class, or with the mean."""
 
 
 class Publish(Section):

@@ -23,7 +23,7 @@ from litelambda.errors import PublishError
 from litelambda.objects import ObjectStore, open_objects
 from serving.aliases import ALIASES_NAME, RESERVED_NAMES
 from serving.artifact import MANIFEST_NAME
-from serving.errors import ObjectNotFoundError, StoreConflictError
+from serving.errors import ObjectNotFoundError, StoreConflictError, StoreError
 from serving.manifest import is_valid_name
 
 _ATTEMPTS = 20
@@ -203,7 +203,12 @@ class ArtifactStore:
             content, tag = self._objects.read(f"{model}/{ALIASES_NAME}")
         except ObjectNotFoundError:
             return {}, None
-        document: Document = json.loads(content)
+        try:
+            document: Document = json.loads(content)
+        except ValueError as error:
+            raise StoreError(f"{self.url}/{model}/{ALIASES_NAME} is damaged: {error}") from error
+        if not isinstance(document, dict):
+            raise StoreError(f"{self.url}/{model}/{ALIASES_NAME} is damaged: it is not a JSON object")
         return document, tag
 
 

@@ -192,7 +192,10 @@ def test_labels_become_class_numbers(tmp_path: Path, y: Any, labels: list[str] |
 @pytest.mark.parametrize(
     ("arrays", "overrides", "message"),
     [
-        ({"x": pixels(9, 2)}, [], "holds x; expected x_train, y_train or x, y"),
+        ({"x": pixels(9, 2)}, [], "holds x alone; expected both x and y"),
+        ({"z": pixels(9, 2)}, [], "holds z; expected x_train, y_train or x, y"),
+        ({"x": pixels(9, 2), "y": np.array(3)}, [], "labels of the training split are a single value"),
+        ({"x": pixels(9, 2), "y": np.array([np.inf] * 9)}, [], "labels such as inf are no classes"),
         ({"x": pixels(9, 2), "y": np.arange(8)}, [], "9 rows but 8 labels"),
         ({"x": pixels(0, 2), "y": np.arange(0)}, [], "the training split has no rows"),
         ({"x": np.full((9, 2), "a"), "y": np.arange(9)}, [], "expected numbers"),
@@ -279,3 +282,73 @@ def test_files_of_the_wrong_kind_are_refused(tmp_path: Path, images: str) -> Non
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="has no images in class-named folders"):
         load(tmp_path, 'format = "images"\npath = "empty"')
+
+
+@pytest.mark.parametrize(
+    ("other", "overrides", "message"),
+    [
+        ({"x_test": pixels(3, 5)}, [], r"the test split has rows of \[5\], the training split of \[4\]"),
+        ({"x_test": pixels(3, 2, 2)}, ["data.reshape=[4]"], r"test split has rows of \[2, 2\], the training split of"),
+        ({"x_test": pixels(3)}, [], r"the test split has rows of \[\]"),
+        ({"x_test": pixels(0, 4), "y_test": np.arange(0)}, [], "the test split has no rows"),
+        ({"x_test": pixels(3, 4) / 255}, [], "rows of the test split are of type float64, .* training split of uint8"),
+        ({"x_test": pixels(3, 4).astype(str)}, [], "the test rows are of type <U3, expected numbers"),
+        ({"y_test": np.array([0, 1])}, [], "the test split has 3 rows but 2 labels"),
+        ({"y_test": np.array([0, 1, 0, 1])}, [], "the test split has 3 rows but 4 labels"),
+        ({"y_test": np.array(["0", "1", "0"])}, [], "labels of the test split are of type <U1, those of .* int64"),
+        (
+            {"y_test": np.array([0, 1, 2])},
+            ["data.labels=['a', 'b', 'c']"],
+            "test split has rows of class 'c', and no tr",
+        ),
+        (
+            {"y_test": np.eye(3)[[0, 1, 2]], "y_train": np.eye(2)[[0, 1] * 4]},
+            [],
+            r"rows of \[3\], those of .* of \[2\]",
+        ),
+        ({"y_test": np.ones((3, 2))}, ["data.task=regression"], "the test rows have 2 targets, training rows have 1"),
+        ({"y_test": None}, [], "holds x_test alone; expected both x_test and y_test"),
+        ({"x_validation": pixels(3, 5), "y_validation": np.arange(3) % 2}, [], "the validation split has rows of"),
+    ],
+)
+def test_splits_that_do_not_fit_one_another_are_refused(
+    tmp_path: Path, other: dict[str, Any], overrides: list[str], message: str
+) -> None:
+    """What a model of the training rows could not be asked about is said before it is trained."""
+    arrays = {
+        "x_train": pixels(8, 4),
+        "y_train": np.arange(8.0 if "data.task=regression" in overrides else 8) % 2,
+        "x_test": pixels(3, 4),
+        "y_test": np.array([0, 1, 0]),
+    }
+    section = save_npz(tmp_path, **{name: each for name, each in (arrays | other).items() if each is not None})
+    with pytest.raises(DataError, match=message):
+        load(tmp_path, section, *overrides)
+
+
+def test_splits_of_like_types_go_together(tmp_path: Path) -> None:
+    """Integers of other widths, one-hot and plain labels, and columns of one target are the same data."""
+    arrays = {
+        "x_train": pixels(8, 4),
+        "y_train": np.eye(2)[[0, 1] * 4],
+        "x_test": pixels(3, 4).astype(np.int32),
+        "y_test": np.array([0.0, 1.0, 0.0]),
+    }
+    data = load(tmp_path, save_npz(tmp_path, **arrays))
+    assert data.test.y.tolist() == [0, 1, 0]
+
+
+def test_targets_are_standardized_for_training_alone(tmp_path: Path) -> None:
+    """Mean 0 and deviation 1 over the training rows, per target, validation alike; test rows keep their own units."""
+    y = np.column_stack([np.linspace(100, 900, 50), np.full(50, 7.0)])
+    section = save_npz(tmp_path, x=pixels(50, 3), y=y)
+    overrides = ["data.task=regression", "data.targets=standardize"]
+    data, plain = load(tmp_path, section, *overrides), load(tmp_path, section, "data.task=regression")
+    assert data.validation is not None
+    assert plain.validation is not None
+    assert data.target_scaling is not None
+    assert np.array_equal(data.test.y, plain.test.y)
+    mean, deviation = plain.train.y.mean(axis=0), np.array([plain.train.y[:, 0].std(), 1.0])
+    assert data.train.y == pytest.approx((plain.train.y - mean) / deviation, abs=1e-5)
+    assert data.validation.y == pytest.approx((plain.validation.y - mean) / deviation, abs=1e-5)
+    assert data.target_scaling.undo(data.train.y) == pytest.approx(plain.train.y, rel=1e-5)

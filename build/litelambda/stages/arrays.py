@@ -68,8 +68,11 @@ def read_arrays(path: Path, settings: ArraysData) -> Source:
         streamed = crowds_memory(num_bytes) if settings.streaming is None else settings.streaming
 
         def split(part: str) -> Split | None:
-            if not {f"x{part}", f"y{part}"} <= arrays.names:
+            pair = [name for name in (f"x{part}", f"y{part}") if name in arrays.names]
+            if not pair:
                 return None
+            if len(pair) == 1:
+                raise DataError(f"{path} holds {pair[0]} alone; expected both x{part} and y{part}")
             header = rows[f"x{part}"]
             if not header.shape:
                 raise DataError(f"{path}: x{part} is a single number, expected rows")

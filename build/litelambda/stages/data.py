@@ -34,6 +34,11 @@ class Preprocessing:
         scaled += np.asarray(self.offset, np.float32)
         return scaled
 
+    def undo(self, x: NDArray[Any]) -> NDArray[np.float64]:
+        """Turn what `apply` made into raw values again."""
+        raw: NDArray[np.float64] = (x - np.asarray(self.offset)) / np.asarray(self.scale)
+        return raw
+
     def to_json(self) -> dict[str, Any]:
         """The manifest's `preprocessing` of one input."""
         return {"scale": self.scale, "offset": self.offset}
@@ -50,6 +55,8 @@ class Dataset:
         labels: names of the classes by number; None for regression.
         num_outputs: classes, or values to predict.
         preprocessing: None where the rows are as they were found.
+        target_scaling: what the targets of training and validation rows were standardized with; those of the test
+            rows are in their own units. None where all are.
 
     The rows of a split are an array where they are in memory, else `StoredRows`.
     """
@@ -60,6 +67,7 @@ class Dataset:
     labels: list[str] | None
     num_outputs: int
     preprocessing: Preprocessing | None
+    target_scaling: Preprocessing | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -96,9 +104,14 @@ def load_data(recipe: Recipe) -> Dataset:
         source, labels = encode_labels(source, settings.labels)
     else:
         source = source.map(_regression_targets)
+        _check_widths(source, settings.path)
     train, validation, test = _cut(source, settings.test_split, settings.validation_split, settings.seed)
-    if labels is not None and len(np.unique(train.y)) < 2:
-        raise DataError(f"{settings.path}: all training rows are of class {labels[int(train.y[0])]!r}")
+    if labels is not None:
+        _check_classes(train, source.test, labels, settings.path)
+    scaling = _standardization(train.y) if settings.targets == "standardize" else None
+    if scaling is not None:
+        train = Split(train.x, scaling.apply(train.y))
+        validation = Split(validation.x, scaling.apply(validation.y)) if validation else None
     shape = settings.reshape
     train, test = _reshape(train, shape), _reshape(test, shape)
     validation = _reshape(validation, shape) if validation else None
@@ -112,7 +125,28 @@ def load_data(recipe: Recipe) -> Dataset:
         labels,
         len(labels) if labels is not None else train.y.shape[1],
         preprocessing,
+        scaling,
     )
+
+
+def _check_classes(train: Split, test: Split | None, labels: list[str], path: str) -> None:
+    """Refuse training rows that nothing can be learnt from, and a test split of classes that they do not have."""
+    known = np.unique(train.y)
+    if len(known) < 2:
+        raise DataError(f"{path}: all training rows are of class {labels[int(train.y[0])]!r}")
+    unseen = [] if test is None else [labels[number] for number in np.setdiff1d(test.y, known)]
+    if unseen:
+        raise DataError(
+            f"{path}: the test split has rows of class {', '.join(map(repr, unseen[:5]))}"
+            f"{', …' if len(unseen) > 5 else ''}, and no training row is: split the data again"
+        )
+
+
+def _standardization(y: NDArray[Any]) -> Preprocessing:
+    """What gives every column of targets mean 0 and deviation 1."""
+    width = y.std(axis=0, dtype=np.float64)
+    scale = 1.0 / np.where(width == 0, 1.0, width)
+    return Preprocessing(scale.tolist(), (-y.mean(axis=0, dtype=np.float64) * scale).tolist())
 
 
 def encode_labels(source: Source, names: list[str] | None) -> tuple[Source, list[str]]:
@@ -155,8 +189,8 @@ def _plain_labels(y: NDArray[Any]) -> NDArray[Any]:
         y = y.argmax(axis=1)
     if y.ndim != 1:
         raise DataError(f"labels have shape {list(y.shape)}; expected one class a row, or one-hot rows")
-    if y.dtype.kind == "f" and (y != np.round(y)).any():
-        raise DataError(f"labels such as {y[y != np.round(y)][0]} are no classes; is data.task = 'regression' meant?")
+    if y.dtype.kind == "f" and not (whole := np.isfinite(y) & (y == np.round(y))).all():
+        raise DataError(f"labels such as {y[~whole][0]} are no classes; is data.task = 'regression' meant?")
     if y.dtype.kind in "US":
         return y.astype(str)
     if y.dtype.kind not in "buif":
@@ -171,6 +205,14 @@ def _regression_targets(split: Split) -> Split:
     if not np.isfinite(y).all():
         raise DataError(f"target {int(np.argwhere(~np.isfinite(y))[0][0])} is NaN or infinite")
     return Split(split.x, y.astype(np.float32).reshape(len(y), -1))
+
+
+def _check_widths(source: Source, path: str) -> None:
+    """Refuse splits with other numbers of targets than the training rows have."""
+    expected = source.train.y.shape[1]
+    for name, split in (("validation", source.validation), ("test", source.test)):
+        if split is not None and split.y.shape[1] != expected:
+            raise DataError(f"{path}: the {name} rows have {split.y.shape[1]} targets, training rows have {expected}")
 
 
 def _cut(source: Source, test_share: float, validation_share: float, seed: int) -> tuple[Split, Split | None, Split]:

@@ -16,6 +16,7 @@ from litelambda.stages.backend import backend_errors, load_keras, load_tensorflo
 from litelambda.stages.batches import batches_in_order, failures_of, row_batches
 from litelambda.stages.data import Dataset
 from litelambda.stages.devices import for_devices, num_sharing
+from litelambda.stages.finite import DIVERGED, check_weights
 from litelambda.stages.interrupts import between_steps
 from litelambda.stages.precision import keep_gradients
 from litelambda.stages.rows import Split, StoredRows
@@ -78,7 +79,7 @@ def fit(model: Any, settings: Train, data: Dataset, course: Course, progress: Pr
         Per figure its value after each epoch.
 
     Raises:
-        TrainError: Keras refused, or the loss became NaN or infinite.
+        TrainError: Keras refused, or the loss or weights became NaN or infinite.
     """
     if not course.epochs:
         return {}
@@ -101,6 +102,7 @@ def fit(model: Any, settings: Train, data: Dataset, course: Course, progress: Pr
             )
     except backend_errors() as error:
         raise TrainError(f"Keras could not train the model: {error}") from error
+    check_weights(model, DIVERGED)  # a loss is of the weights before its step: the last step's are not in it
     return {name: [float(value) for value in values] for name, values in history.history.items()}
 
 

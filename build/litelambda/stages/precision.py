@@ -10,10 +10,12 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from litelambda.builders import build_model
-from litelambda.sections import Recipe
+from litelambda.sections import Recipe, SavedKerasModel
 from litelambda.stages.backend import load_keras
 from litelambda.stages.data import Dataset
 from litelambda.stages.export import output_names
+from litelambda.stages.finite import check_weights
+from litelambda.stages.units import check_can_change_units, in_standard_units
 
 Precision = Literal["float32", "mixed_float16", "mixed_bfloat16"]
 
@@ -42,8 +44,17 @@ def in_precision(model: Any, precision: Precision) -> Any:
 
 
 def make_model(recipe: Recipe, data: Dataset) -> Any:
-    """The recipe's model, made to compute as it is to be trained; its weights start as those of a float32 model do."""
+    """The recipe's model, made to compute as it is to be trained; its weights start as those of a float32 model do.
+
+    Raises:
+        TrainError: it cannot be made, does not fit the data, or has weights that are no numbers.
+    """
     model = build_model(recipe, data)
+    check_weights(model, "the model has them before it is trained")
+    if data.target_scaling is not None:
+        check_can_change_units(model)
+        if isinstance(recipe.model, SavedKerasModel):
+            in_standard_units(model, data.target_scaling)
     precision = recipe.train.precision
     return model if precision == "float32" else in_precision(model, precision)
 

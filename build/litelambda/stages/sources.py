@@ -7,6 +7,7 @@ stay on disk, where `data.streaming` says so or memory would not do.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -42,16 +43,19 @@ def read_source(settings: ArraysData | ImagesData | CsvData, path: Path) -> Sour
             source = read_table(path, settings)
         else:
             source = read_images(path, settings)
-        for name, split in (("training", source.train), ("validation", source.validation), ("test", source.test)):
-            _check(name, split, path)
+        _check("training", source.train, path)
+        for name, split in (("validation", source.validation), ("test", source.test)):
+            if split is not None:
+                _check(name, split, path)
+                _check_alike(name, split, source.train, path)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     return source
 
 
-def _check(name: str, split: Split | None, path: Path) -> None:
-    if split is None:
-        return
+def _check(name: str, split: Split, path: Path) -> None:
+    if not split.y.ndim:
+        raise DataError(f"{path}: the labels of the {name} split are a single value, expected one for each row")
     if len(split.x) != len(split.y):
         raise DataError(f"{path}: the {name} split has {len(split.x)} rows but {len(split.y)} labels")
     if not len(split):
@@ -66,3 +70,27 @@ def _check(name: str, split: Split | None, path: Path) -> None:
         if bad.any():
             raise DataError(f"{path}: row {row + int(bad.argmax())} of the {name} split holds NaN or infinity")
         row += len(part)
+
+
+def _check_alike(name: str, split: Split, train: Split, path: Path) -> None:
+    """Refuse a split that a model of the training rows could not be asked about, before it is trained."""
+    row, expected = list(split.x.shape[1:]), list(train.x.shape[1:])
+    if row != expected:
+        raise DataError(f"{path}: the {name} split has rows of {row}, the training split of {expected}")
+    for what, found, known in (("rows", split.x, train.x), ("labels", split.y, train.y)):
+        if _nature(found.dtype) != _nature(known.dtype):
+            raise DataError(
+                f"{path}: the {what} of the {name} split are of type {found.dtype}, those of the training split of "
+                f"{known.dtype}: save both in the same units and type"
+            )
+    widths = [y.shape[1:] for y in (split.y, train.y)]
+    if widths[0] != widths[1] and all(np.prod(width) > 1 for width in widths):
+        raise DataError(
+            f"{path}: the labels of the {name} split are rows of {list(widths[0])}, those of the training split of "
+            f"{list(widths[1])}"
+        )
+
+
+def _nature(dtype: np.dtype[Any]) -> str:
+    """Kinds of values that may stand for one another: whole numbers, real ones, text."""
+    return {"b": "integer", "u": "integer", "i": "integer", "S": "text", "U": "text"}.get(dtype.kind, dtype.kind)

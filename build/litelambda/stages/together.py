@@ -16,6 +16,7 @@ from litelambda.sections import Recipe, Train
 from litelambda.stages.backend import backend_errors, load_keras, load_tensorflow
 from litelambda.stages.batches import failures_of, row_batches
 from litelambda.stages.data import Dataset
+from litelambda.stages.finite import DIVERGED, check_weights
 from litelambda.stages.fitting import (
     Course,
     Objective,
@@ -80,6 +81,7 @@ def fit_together(
             callbacks.on_train_end()
     except backend_errors() as error:
         raise TrainError(f"the model could not be trained on several hosts: {error}") from error
+    check_weights(plain, DIVERGED)
     found = plain.history.history
     return plain, {name: [float(value) for value in values] for name, values in found.items()}
 

@@ -1,0 +1,123 @@
+"""The gate between a model and publishing: it must be worth something, and its artifact must still be that model.
+
+Every comparison asks whether a figure is good enough, not whether it is too bad: NaN passes none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from litelambda.errors import GateError
+from litelambda.sections import Gate, Recipe
+from litelambda.stages.data import Dataset
+from litelambda.stages.evaluate import Answers, Evaluated, Metrics, confusion_matrix, trivial_metrics
+
+_NOTHING = "Nothing was published"
+_MANY_CLASSES = 0.5  # classes for each training row: from here on they look like numbers that were taken for names
+
+
+def check_floor(recipe: Recipe, answers: Answers, data: Dataset) -> None:
+    """Refuse a trained model that is no better than one that looks at no row, unless the recipe allows it.
+
+    Raises:
+        GateError: it is not; the message has the numbers, and what may be the reason.
+    """
+    trivial = trivial_metrics(data)
+    if recipe.gate.allow_trivial or is_better(answers.metrics, trivial):
+        return
+    found = hints(data, confusion_matrix(answers.outputs, data, recipe.train.from_logits))
+    hinted = "".join(f". {hint}" for hint in found)
+    raise GateError(f"{_describe_trivial('trained model', answers.metrics, trivial)}{hinted}. {_NOTHING}")
+
+
+def check_gate(gate: Gate, evaluated: Evaluated) -> None:
+    """Let the artifact pass, or not.
+
+    Raises:
+        GateError: it lost more against the float model than the gate allows, differs more from the model that it was
+            converted from, or is no better than one that looks at no row; the message has the numbers.
+    """
+    check_loss(gate, evaluated.float_metrics, evaluated.quantized_metrics, ("float", "quantized"))
+    if not evaluated.difference <= gate.max_difference:
+        raise GateError(
+            f"one in a hundred test rows is answered with a difference of {evaluated.difference:.3g} of the range of "
+            f"the float model's outputs, or more; gate.max_difference allows {gate.max_difference:g}. Try another "
+            f"quantize.scheme, or more quantize.representative_samples. {_NOTHING}"
+        )
+    if not gate.allow_trivial and not is_better(evaluated.quantized_metrics, evaluated.trivial_metrics):
+        figures = _describe_trivial("artifact", evaluated.quantized_metrics, evaluated.trivial_metrics)
+        raise GateError(f"{figures}. {_NOTHING}")
+
+
+def check_loss(gate: Gate, before: Metrics, after: Metrics, names: tuple[str, str], remedy: str = "") -> None:
+    """Refuse figures that are worse than others by more than the gate allows.
+
+    Args:
+        gate: the recipe's `gate` section.
+        before: the figures to keep up with.
+        after: the figures to judge.
+        names: whose they are.
+        remedy: what else can be done, for the message.
+
+    Raises:
+        GateError: they are worse; the message has the numbers.
+    """
+    first, second = names
+    if "accuracy" in before:
+        drop = before["accuracy"] - after["accuracy"]
+        if not drop <= gate.max_accuracy_drop:
+            raise GateError(
+                f"accuracy fell by {drop:.4f}, from {before['accuracy']:.4f} ({first}) to {after['accuracy']:.4f} "
+                f"({second}); gate.max_accuracy_drop allows {gate.max_accuracy_drop}. {remedy}{_NOTHING}"
+            )
+    elif not after["mse"] <= before["mse"] * (1 + gate.max_mse_increase):
+        increase = after["mse"] / before["mse"] - 1 if before["mse"] else float("inf")
+        raise GateError(
+            f"the mean squared error rose by {increase:.1%}, from {before['mse']:.6g} ({first}) to {after['mse']:.6g} "
+            f"({second}); gate.max_mse_increase allows {gate.max_mse_increase:.1%}. {remedy}{_NOTHING}"
+        )
+
+
+def is_better(metrics: Metrics, than: Metrics) -> bool:
+    """Whether accuracy is higher, or the mean squared error lower."""
+    if "accuracy" in metrics:
+        return metrics["accuracy"] > than["accuracy"]
+    return metrics["mse"] < than["mse"]
+
+
+def hints(data: Dataset, confusion: Sequence[Sequence[int]] | None) -> list[str]:
+    """What looks odd about classes, and may not be meant.
+
+    Args:
+        data: from the data stage.
+        confusion: how often each class was taken for each; None for regression.
+    """
+    if data.labels is None or confusion is None:
+        return []
+    if len(data.labels) >= _MANY_CLASSES * len(data.train):
+        return [
+            f"There are {len(data.labels):,} classes in {len(data.train):,} training rows, such as {data.labels[0]!r} "
+            f"and {data.labels[-1]!r}: is data.task = 'regression' meant?"
+        ]
+    there, found = np.sum(confusion, axis=1), np.sum(confusion, axis=0)
+    missing = np.flatnonzero((there > 0) & (found == 0))
+    if not len(missing):
+        return []
+    names = ", ".join(repr(data.labels[number]) for number in missing[:5])
+    return [
+        f"Never predicted: {names}{', …' if len(missing) > 5 else ''}, the class of {int(there[missing].sum()):,} of "
+        f"{len(data.test):,} test rows; set train.class_weights = 'balanced', or train longer"
+    ]
+
+
+def _describe_trivial(subject: str, metrics: Metrics, trivial: Metrics) -> str:
+    if "accuracy" in metrics:
+        answer, name = "the most frequent class", "accuracy"
+    else:
+        answer, name = "the mean", "mse"
+    return (
+        f"the {subject} is no better than to answer every row with {answer}: {name} {metrics[name]:.6g}, against "
+        f"{trivial[name]:.6g}; gate.allow_trivial = true lets it pass"
+    )

@@ -1,0 +1,69 @@
+"""Units: a model trained on standardized targets answers in their own units, by the weights of its last layer.
+
+The change of units is linear, and so is the last layer: it becomes part of its kernel and bias, and with them of all
+that is made of the model. A kernel keeps its zeros and, column by column, its grid.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from litelambda.errors import TrainError
+from litelambda.stages.backend import load_keras
+from litelambda.stages.data import Preprocessing
+from litelambda.stages.layers import read
+
+
+def in_own_units(model: Any, scaling: Preprocessing) -> None:
+    """Make a model that answers in standardized units answer in the targets' own.
+
+    Args:
+        model: the Keras model, changed in place.
+        scaling: what standardized the targets.
+
+    Raises:
+        TrainError: its last layer is not a linear Dense layer with a bias.
+    """
+    scale, offset = np.asarray(scaling.scale), np.asarray(scaling.offset)
+    _change(model, 1 / scale, -offset / scale)
+
+
+def in_standard_units(model: Any, scaling: Preprocessing) -> None:
+    """The other way round, for a saved model that is trained further.
+
+    Raises:
+        TrainError: as `in_own_units`.
+    """
+    _change(model, np.asarray(scaling.scale), np.asarray(scaling.offset))
+
+
+def check_can_change_units(model: Any) -> None:
+    """Refuse a model that cannot be trained on standardized targets, before it is.
+
+    Raises:
+        TrainError: its last layer is not a linear Dense layer with a bias.
+    """
+    _last_layer(model)
+
+
+def _change(model: Any, scale: NDArray[Any], offset: NDArray[Any]) -> None:
+    """Make the outputs themselves x scale + offset."""
+    layer = _last_layer(model)
+    layer.kernel.assign((read(layer.kernel) * scale).astype(np.float32))
+    layer.bias.assign((read(layer.bias) * scale + offset).astype(np.float32))
+
+
+def _last_layer(model: Any) -> Any:
+    keras, layer = load_keras(), model
+    while hasattr(layer, "layers"):  # a model, or one inside another
+        layer = layer.outputs[0]._keras_history.operation
+    if isinstance(layer, keras.layers.Dense) and layer.activation is keras.activations.linear and layer.use_bias:
+        return layer
+    raise TrainError(
+        f"data.targets = 'standardize' needs a model that ends with a Dense layer with a bias and without an "
+        f"activation; this one ends with {type(layer).__name__} {layer.name!r}: change it, or scale the targets "
+        "before they are saved"
+    )

@@ -1,0 +1,281 @@
+"""Every gate of a build, broken on purpose: the build is refused, nothing is stored, `latest` stays where it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from litelambda import pipeline
+from litelambda.errors import GateError, LitelambdaError, TrainError
+from litelambda.pipeline import build
+from litelambda.progress import Reporter
+from litelambda.recipe import load_recipe
+from litelambda.sections import Quantize
+from litelambda.stages.backend import load_keras
+from litelambda.stages.layers import copy_model
+from litelambda.stages.quantize import Quantized, quantize
+from litelambda.stages.train import Trained
+from litelambda.store import open_publishing_store
+from serving.errors import ServingError
+
+Break = Callable[[Any], Any]
+
+
+class Pieces:
+    """A finished build of `tiny_recipe` whose stages can be run again, broken or not, without training and converting.
+
+    Attributes:
+        trained: what the train stage gave.
+        quantized: what the quantize stage gave.
+        store: where version 1 lies, which `latest` points at.
+    """
+
+    trained: Trained
+    quantized: Quantized
+
+    def __init__(self, recipe: Path, store: Path) -> None:
+        self.recipe, self.store = recipe, store
+
+    def build(
+        self,
+        patches: pytest.MonkeyPatch,
+        *overrides: str,
+        train: Break = lambda trained: trained,
+        quantize: Break = lambda quantized: quantized,
+        **options: bool,
+    ) -> pipeline.BuildResult:
+        """Build again into the same store, with what the two stages give changed."""
+        patches.setattr(pipeline, "train", lambda *_: train(self.trained))
+        patches.setattr(pipeline, "quantize", lambda *_: quantize(self.quantized))
+        return build(load_recipe(self.recipe, overrides), self.store.as_uri(), Reporter(), **options)
+
+    def files(self) -> dict[str, bytes]:
+        """All that the store holds."""
+        found = (file for file in self.store.rglob("*") if file.is_file())
+        return {str(file.relative_to(self.store)): file.read_bytes() for file in found}
+
+
+@pytest.fixture(scope="module")
+def first_build(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Pieces:
+    """Version 1, and what its stages made; for `pieces` to copy."""
+    pieces = Pieces(tiny_recipe, tmp_path_factory.mktemp("gates"))
+    with pytest.MonkeyPatch.context() as patches:
+
+        def kept(name: str, stage: Callable[..., Any]) -> Callable[..., Any]:
+            def run(*arguments: Any) -> Any:
+                setattr(pieces, name, stage(*arguments))
+                return getattr(pieces, name)
+
+            return run
+
+        patches.setattr(pipeline, "train", kept("trained", pipeline.train))
+        patches.setattr(pipeline, "quantize", kept("quantized", pipeline.quantize))
+        build(load_recipe(tiny_recipe, ["train.epochs=8"]), pieces.store.as_uri(), Reporter())
+    return pieces
+
+
+@pytest.fixture
+def pieces(first_build: Pieces, tmp_path: Path) -> Pieces:
+    """Version 1 in a store of the test's own."""
+    mine = Pieces(first_build.recipe, tmp_path)
+    mine.trained, mine.quantized = first_build.trained, first_build.quantized
+    for name, content in first_build.files().items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    return mine
+
+
+def with_weights(change: Callable[[list[Any]], Any]) -> Break:
+    """Change the weights of the trained model: a list of arrays, in place."""
+
+    def broken(trained: Trained) -> Trained:
+        model = copy_model(trained.model)
+        weights = [array.copy() for array in model.get_weights()]
+        change(weights)
+        model.set_weights(weights)
+        return Trained(model, trained.history)
+
+    return broken
+
+
+def made_of(change: Callable[[list[Any]], Any], scheme: Any = "float32") -> Callable[[Pieces], Break]:
+    """An artifact that was converted from changed weights, as a converter that breaks them would."""
+
+    def of(pieces: Pieces) -> Break:
+        model = with_weights(change)(pieces.trained).model
+        rows = {model.inputs[0].name: np.random.default_rng(0).random((50, 4), dtype=np.float32)}
+        return lambda _: quantize(model, rows, Quantize(scheme=scheme))
+
+    return of
+
+
+def zero(weights: list[Any]) -> None:
+    """The last kernel gives nothing."""
+    weights[-2][:] = 0
+
+
+def swap(weights: list[Any]) -> None:
+    """Two outputs change places."""
+    for array in weights[-2:]:
+        array[..., [0, 1]] = array[..., [1, 0]]
+
+
+def flatten(weights: list[Any]) -> None:
+    """The same classes with far less certainty."""
+    weights[-2] *= 0.02
+    weights[-1] *= 0.02
+
+
+def overflow(weights: list[Any]) -> None:
+    """Weights that are numbers, and products that are none."""
+    for array in weights:
+        array[:] = np.where(array < 0, -3e38, 3e38)
+
+
+def refused(
+    pieces: Pieces, patches: pytest.MonkeyPatch, error: type[Exception], message: str, *overrides: str, **broken: Any
+) -> None:
+    """The build fails with this message, and the store is what it was, byte by byte."""
+    before = pieces.files()
+    with pytest.raises(error, match=message):
+        pieces.build(patches, *overrides, **broken)
+    assert pieces.files() == before
+    assert open_publishing_store(pieces.store.as_uri()).read_aliases("tiny") == {"latest": 1}
+
+
+def test_what_is_not_broken_passes(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same pieces become version 2, and the result says how version 1 does on the same rows."""
+    result = pieces.build(monkeypatch)
+    assert open_publishing_store(pieces.store.as_uri()).read_aliases("tiny") == {"latest": 2}
+    (served,) = result.to_json()["served"]
+    assert served == {"version": 1, "aliases": ["latest"], "metrics": result.metrics["quantized"], "reason": ""}
+    assert f"version 1 (latest): accuracy {served['metrics']['accuracy']:.4g}" in result.describe()
+    assert 0 < result.metrics["relative_difference"] < 0.25
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (overflow, TrainError, "answers 120 of 120 test rows with NaN or infinity"),
+        (zero, GateError, r"no better than to answer every row with the most frequent class: .*\. Never predicted: '"),
+    ],
+)
+def test_a_trained_model_that_is_worth_nothing_is_refused(
+    pieces: Pieces, monkeypatch: pytest.MonkeyPatch, change: Any, error: type[LitelambdaError], message: str
+) -> None:
+    """Before anything is made of it: answers that are no numbers, and one class for every row."""
+    refused(pieces, monkeypatch, error, message, train=with_weights(change))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (swap, r"accuracy fell by .* \(float\) to .* \(quantized\)"),
+        (zero, "accuracy fell by"),
+        (flatten, r"a difference of 0\.\d+ of the range .* gate\.max_difference allows 0\.25"),
+    ],
+)
+def test_an_artifact_that_is_another_model_is_refused(
+    pieces: Pieces, monkeypatch: pytest.MonkeyPatch, change: Any, message: str
+) -> None:
+    """Outputs that changed places, zeros, and the right classes with other probabilities."""
+    refused(pieces, monkeypatch, GateError, message, quantize=made_of(change)(pieces))
+
+
+def test_an_artifact_of_nan_is_refused(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NaN has no class and no error: it is counted before anything is compared."""
+
+    def nan(weights: list[Any]) -> None:
+        weights[-1][:] = np.nan
+
+    message = "the artifact answers 120 of 120 test rows with NaN or infinity"
+    refused(pieces, monkeypatch, GateError, message, quantize=made_of(nan)(pieces))
+
+
+def test_an_artifact_no_better_than_one_class_is_refused(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the recipe lets quantization cost."""
+    generous = ("gate.max_accuracy_drop=1", "gate.max_difference=9")
+    message = "the artifact is no better than to answer every row with the most frequent class"
+    refused(pieces, monkeypatch, GateError, message, *generous, quantize=made_of(zero)(pieces))
+
+
+def worse(weights: list[Any]) -> None:
+    """What the last layer has learnt of one class is gone."""
+    weights[-2][:, 0] = 0
+    weights[-1][0] = -9
+
+
+def test_a_build_that_is_worse_than_what_is_served_is_refused(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both figures are in the message, and --accept-worse publishes it all the same."""
+    broken: dict[str, Break] = {"train": with_weights(worse), "quantize": made_of(worse)(pieces)}
+    message = r"from 0\.\d+ \(version 1, which latest now serves\) to 0\.\d+ \(this build\).*--accept-worse publishes"
+    refused(pieces, monkeypatch, GateError, message, **broken)
+    result = pieces.build(monkeypatch, **broken, accept_worse=True)
+    assert (result.published.version, result.served) == (2, [])
+    assert open_publishing_store(pieces.store.as_uri()).read_aliases("tiny") == {"latest": 2}
+
+
+def test_a_build_that_moves_other_aliases_is_not_compared(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `latest` serves is not replaced: an alias without a version has nothing to lose."""
+    broken: dict[str, Break] = {"train": with_weights(worse), "quantize": made_of(worse)(pieces)}
+    result = pieces.build(monkeypatch, 'publish.aliases=["trial"]', **broken)
+    assert result.served == []
+    assert open_publishing_store(pieces.store.as_uri()).read_aliases("tiny") == {"latest": 1, "trial": 2}
+
+
+def test_raw_values_reach_the_served_version_as_it_takes_them(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A build that scales its rows otherwise gives version 1 the rows of its own scale: the same figures."""
+    scaled = "data.normalize={scale=0.5, offset=3.0}"
+
+    def as_trained(weights: list[Any]) -> None:
+        weights[1] -= 6 / 255 * weights[0].sum(axis=0)
+        weights[0] *= 2 / 255
+
+    result = pieces.build(monkeypatch, scaled, train=with_weights(as_trained), quantize=made_of(as_trained)(pieces))
+    before = pieces.build(monkeypatch, 'publish.aliases=["latest"]', accept_worse=True).metrics["quantized"]
+    assert result.served[0].metrics == before
+
+
+def test_a_version_of_other_classes_is_not_compared(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What does not fit is said, and does not hold the build up."""
+    result = pieces.build(monkeypatch, "data.labels=['red', 'green', 'blue']")
+    assert result.served[0].metrics is None
+    assert (
+        "not compared with version 1 (latest): its labels are 0, 1, 2, those of the data are red" in result.describe()
+    )
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "model.tflite", "aliases.json"])
+def test_a_served_version_that_cannot_be_read_is_an_error(
+    pieces: Pieces, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A store that fails is no reason to skip the comparison."""
+    damaged = next(pieces.store.rglob(name))
+    damaged.write_bytes(b"{" + damaged.read_bytes()[1:-1])
+    before = pieces.files()
+    with pytest.raises((ServingError, LitelambdaError)):
+        pieces.build(monkeypatch)
+    assert pieces.files() == before
+
+
+def test_weights_beyond_half_precision_are_refused(tmp_path: Path) -> None:
+    """Weights of 1e5 become 65504 in float16: every answer is a third off, though the error against the labels fell."""
+    keras = load_keras()
+    rows = np.random.default_rng(0).random((120, 4)) * 1e-4
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((4,), name="features"), keras.layers.Dense(1, name="value")])
+    model.set_weights([np.full((4, 1), 1e5), np.zeros(1)])
+    model.save(tmp_path / "model.keras")
+    np.savez(tmp_path / "set.npz", x=rows, y=rows.sum(axis=1) * 65504)
+    (tmp_path / "recipe.toml").write_text(
+        '[model]\npath = "model.keras"\n[data]\nformat = "npz"\npath = "set.npz"\ntask = "regression"\n'
+        '[train]\nloss = "mse"\nepochs = 0\n[quantize]\nscheme = "float16"\n'
+        '[gate]\nallow_trivial = true\n[publish]\nname = "half"\n'
+    )
+    with pytest.raises(GateError, match=r"gate\.max_difference allows 0\.25"):
+        build(load_recipe(tmp_path / "recipe.toml"), (tmp_path / "store").as_uri(), Reporter())
+    assert not (tmp_path / "store").exists()
