@@ -15,6 +15,9 @@ import numpy as np
 import pytest
 from moto.awslambda_simple.models import LambdaSimpleBackend
 from moto.core.config import default_user_config
+from moto.stepfunctions.parser.asl.component.state.exec.execute_state import ExecutionState
+from moto.stepfunctions.parser.asl.component.state.exec.state_map.state_map import StateMap
+from moto.stepfunctions.parser.asl.component.state.exec.state_task.state_task import StateTask
 
 from litelambda.errors import UsageError
 from litelambda.paths import PROJECT
@@ -39,7 +42,36 @@ def definition(**changes: str) -> str:
 
 
 @pytest.fixture
-def stack(tmp_path, monkeypatch):
+def limits(monkeypatch):
+    """What moto leaves out: the 256 KiB that a task's or a map's answer may have, which no `States.ALL` catches.
+
+    The answer counts before any path makes it less; a map's is held against the limit as if its shards were 5,000.
+
+    Source: Step Functions' "Service quotas" and "Handling errors in Step Functions workflows".
+    """
+
+    def limited(original):
+        def evaluate(self, env):
+            original(self, env)
+            answer = env.stack[-1]
+            self._verify_size_quota(env, answer * (5000 // len(answer)) if isinstance(self, StateMap) else answer)
+
+        return evaluate
+
+    for kind in (StateMap, StateTask):
+        monkeypatch.setattr(kind, "_eval_execution", limited(kind._eval_execution))
+    handle = ExecutionState._handle_catch
+
+    def handle_catch(self, env, failure_event):
+        if failure_event.error_name.error_name == "States.DataLimitExceeded":
+            self._handle_uncaught(env, failure_event)
+        handle(self, env, failure_event)
+
+    monkeypatch.setattr(ExecutionState, "_handle_catch", handle_catch)
+
+
+@pytest.fixture
+def stack(tmp_path, monkeypatch, limits):
     monkeypatch.setattr("serving.scoring.s3._ATTEMPTS", 1)
     monkeypatch.setitem(default_user_config, "stepfunctions", {"execute_state_machine": True})
     monkeypatch.setitem(default_user_config, "lambda", {"use_docker": False})
@@ -62,10 +94,11 @@ def stack(tmp_path, monkeypatch):
             yield made
 
 
-def create(changes=None) -> str:
+def create(changes=None, text="") -> str:
     client = boto3.client("stepfunctions")
     role = "arn:aws:iam::123456789012:role/machine"
-    made = client.create_state_machine(name="score", definition=definition(**(changes or {})), roleArn=role)
+    text = text or definition(**(changes or {}))
+    made = client.create_state_machine(name="score", definition=text, roleArn=role)
     return made["stateMachineArn"]
 
 
@@ -190,6 +223,19 @@ def test_an_upload_starts_a_run(stack):
     assert summary["output"]["url"].startswith(f"s3://{BUCKET}/predictions/")
     np.testing.assert_array_equal(merged(stack, summary), expected(rows))
     assert stops
+
+
+def test_shards_that_hand_something_up_would_end_a_large_run(stack):
+    """The limit on what 5,000 shards may hand up together is there: with their answers, nothing would be merged."""
+    stack.put("big/a.jsonl", as_jsonl(make_rows(60)))
+    request = {"input": f"s3://{BUCKET}/big/", "output": f"s3://{BUCKET}/runs/"}
+    assert '"OutputPath": null' in definition()
+    state = execute(create(text=definition().replace('"OutputPath": null', '"OutputPath": "$"')), request)
+    assert state["status"] == "FAILED"
+    assert "exceeding the maximum number of bytes" in json.dumps(
+        boto3.client("stepfunctions").get_execution_history(executionArn=state["executionArn"])["events"], default=str
+    )
+    assert not [key for key in stack.list("runs/") if re.fullmatch(r"runs/\w+/summary.json", key)]
 
 
 def arguments(machine: str, source: str, output: str) -> argparse.Namespace:

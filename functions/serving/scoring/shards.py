@@ -10,7 +10,9 @@ The run's name tells input, version and model: whoever starts it again finds the
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -34,6 +36,8 @@ __all__ = ["DEFAULT_SHARD_BYTES", "merge", "plan"]
 DEFAULT_SHARD_BYTES = 256 * 1024 * 1024
 _IMAGES_PER_SHARD = 1000
 _HEAD_BYTES = 16 * 1024
+_MAX_SHARDS = 80_000  # each leaves 3 bytes of the 256 KiB that a map's state may hand on
+_READS = 16  # of shards' summaries at once
 
 
 def plan(job: Job, models: ModelSource, shard_bytes: int = DEFAULT_SHARD_BYTES) -> dict[str, Any]:
@@ -48,7 +52,7 @@ def plan(job: Job, models: ModelSource, shard_bytes: int = DEFAULT_SHARD_BYTES) 
         Where the plan is, as a Distributed Map reads it, and what `merge` needs.
 
     Raises:
-        JobError: the output is no prefix.
+        JobError: the output is no prefix, or the shards are too many for one run.
         InputNotFoundError: there is nothing to score.
     """
     if not job.output.endswith("/"):
@@ -68,6 +72,10 @@ def plan(job: Job, models: ModelSource, shard_bytes: int = DEFAULT_SHARD_BYTES) 
         replace(shard, output=f"{folder}part-{number:05d}.{job.output_format}", shard=number)
         for number, shard in enumerate(_shards(base, found, shard_bytes))
     ]
+    if len(shards) > _MAX_SHARDS:
+        raise JobError(
+            f"{len(shards)} shards are more than the {_MAX_SHARDS} of one run: start a run for each folder of the input"
+        )
     document = orjson.dumps([shard.to_dict() for shard in shards], option=orjson.OPT_INDENT_2)
     objects_for(folder).put(f"{folder}shards.json", document + b"\n")
     bucket, _, key = folder.removeprefix("s3://").partition("/")
@@ -151,18 +159,15 @@ def merge(planned: dict[str, Any]) -> dict[str, Any]:
     total: dict[str, Any] = {"rows_in": 0, "rows_out": 0, "rows_bad": 0, "worker_seconds": 0.0, "cost_usd": 0.0}
     parts, failed = [], []
     tally: dict[str, dict[str, Any]] = {}
-    for shard in shards:
-        outputs = Outputs(shard, planned["model"]["digest"])
-        # The summary is written before the predictions: only both together mean that the shard is done.
-        summary = objects.get(outputs.summary) if objects.head(outputs.predictions) else None
-        if summary is None:
-            failed.append({"shard": shard.shard, "input": shard.input, **_reason(outputs)})
-            continue
-        fields = orjson.loads(summary[0])
-        total = {name: round(value + (fields[name] or 0), 9) for name, value in total.items()}
-        add_tallies(tally, fields["predictions"])
-        part = {"shard": shard.shard, "url": outputs.predictions, "rows_out": fields["rows_out"]}
-        parts.append({**part, "span": list(shard.span)} if shard.span else part)
+    with ThreadPoolExecutor(_READS, thread_name_prefix="merge") as executor:
+        for shard, part in executor.map(partial(_read_part, digest=planned["model"]["digest"]), shards):
+            if "error" in part:
+                failed.append({"shard": shard.shard, "input": shard.input, **part})
+                continue
+            total = {name: round(value + (part[name] or 0), 9) for name, value in total.items()}
+            add_tallies(tally, part["predictions"])
+            done = {"shard": shard.shard, "url": shard.output, "rows_out": part["rows_out"]}
+            parts.append({**done, "span": list(shard.span)} if shard.span else done)
     run = {
         "format_version": 1,
         "input": {"url": planned["input"]},
@@ -176,13 +181,22 @@ def merge(planned: dict[str, Any]) -> dict[str, Any]:
         "parts": parts,
     }
     objects.put(f"{folder}summary.json", orjson.dumps(run, option=orjson.OPT_INDENT_2) + b"\n")
-    # What a state machine hands on is limited to 256 KB: lists of thousands of shards stay in the object.
+    # What a state machine hands on is limited to 256 KiB: what grows with shards and classes stays in the object.
+    del run["predictions"]
     return {**run, "parts": len(parts), "failed": len(failed), "summary": f"{folder}summary.json"}
 
 
-def _reason(outputs: Outputs) -> dict[str, Any]:
-    report = objects_for(outputs.failure).get(outputs.failure)
+def _read_part(shard: Job, digest: str) -> tuple[Job, dict[str, Any]]:
+    """A shard's summary, or `error` and `message` where it is not done."""
+    outputs = Outputs(shard, digest)
+    objects = objects_for(shard.output)
+    # The summary is written before the predictions: only both together mean that the shard is done.
+    summary = objects.get(outputs.summary) if objects.head(outputs.predictions) else None
+    if summary is not None:
+        fields: dict[str, Any] = orjson.loads(summary[0])
+        return shard, fields
+    report = objects.get(outputs.failure)
     if report is None:
-        return {"error": "unfinished", "message": "no output and no report: see the function's log"}
+        return shard, {"error": "unfinished", "message": "no output and no report: see the function's log"}
     fields = orjson.loads(report[0])
-    return {"error": fields["error"], "message": fields["message"]}
+    return shard, {"error": fields["error"], "message": fields["message"]}

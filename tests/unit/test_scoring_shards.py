@@ -1,0 +1,70 @@
+"""Runs of many shards: planned, and put together again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import orjson
+import pytest
+
+from scoring_files import make_store
+from serving.scoring import errors
+from serving.scoring.job import Job, Outputs
+from serving.scoring.shards import merge, plan
+
+STEP_FUNCTIONS_BYTES = 256 * 1024  # what a state may hand on
+
+
+@pytest.fixture
+def planned(tmp_path):
+    """A run of 5,000 files with a row each."""
+    models = make_store(tmp_path / "store")
+    (tmp_path / "in").mkdir()
+    for number in range(5000):
+        (tmp_path / "in" / f"{number:04d}.jsonl").write_bytes(b"[1,2,3,4]\n")
+    folder = tmp_path.as_uri()
+    return plan(Job(f"{folder}/in/", f"{folder}/out/", model="tiny_int8"), models)
+
+
+def path_of(url):
+    return Path(url.removeprefix("file://"))
+
+
+def finish(shard, digest, fields):
+    """What a shard leaves behind."""
+    outputs = Outputs(shard, digest)
+    for url, data in ((outputs.summary, orjson.dumps(fields)), (outputs.predictions, b"")):
+        path_of(url).write_bytes(data)
+
+
+def test_five_thousand_shards_are_merged(planned):
+    """Each is counted once, and what the state machine is told fits what a state may hand on, whatever the classes."""
+    shards = [Job.from_dict(fields) for fields in orjson.loads(path_of(planned["run"] + "shards.json").read_bytes())]
+    assert planned["num_shards"] == len(shards) == 5000
+    classes = {f"class {number}": 1 for number in range(20_000)}
+    for shard in shards:
+        if shard.shard != 17:
+            tally = {"probabilities": {"classes": classes if not shard.shard else {}}}
+            fields = {"rows_in": 3, "rows_out": 2, "rows_bad": 1, "worker_seconds": 0.5, "cost_usd": None}
+            finish(shard, planned["model"]["digest"], {**fields, "predictions": tally})
+    told = merge(planned)
+    assert (told["rows_in"], told["rows_out"], told["rows_bad"]) == (3 * 4999, 2 * 4999, 4999)
+    assert (told["parts"], told["failed"]) == (4999, 1)
+    assert len(orjson.dumps(told)) < STEP_FUNCTIONS_BYTES / 10
+    assert len(orjson.dumps(planned)) < STEP_FUNCTIONS_BYTES / 10
+    summary = orjson.loads(path_of(told["summary"]).read_bytes())
+    assert [part["shard"] for part in summary["parts"]] == [number for number in range(5000) if number != 17]
+    assert [(each["shard"], each["error"]) for each in summary["failed"]] == [(17, "unfinished")]
+    assert len(summary["predictions"]["probabilities"]["classes"]) == 20_000
+
+
+def test_shards_beyond_a_run_are_refused(tmp_path, monkeypatch):
+    """More shards than a state machine can hold are an error that says what to do, before any is scored."""
+    monkeypatch.setattr("serving.scoring.shards._MAX_SHARDS", 2)
+    models = make_store(tmp_path / "store")
+    for name in "abc":
+        (tmp_path / f"{name}.jsonl").write_bytes(b"[1,2,3,4]\n")
+    folder = tmp_path.as_uri()
+    with pytest.raises(errors.JobError, match="3 shards are more than the 2 of one run: start a run for each folder"):
+        plan(Job(f"{folder}/", f"{folder}/out/", model="tiny_int8"), models)
+    assert not (tmp_path / "out").exists()
