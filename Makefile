@@ -71,12 +71,12 @@ lock: $(VENV)/.bootstrapped  ## renew the locks in requirements/ from pyproject.
 	$(LOCK) --group pyproject.toml:bench-tflite-runtime -o requirements/bench-tflite-runtime.txt
 
 # ---- contract: real clients, each in an environment of its own, against the service
-CONTRACT_CLIENTS := triton kserve ovmsclient mlserver schemathesis
+CONTRACT_CLIENTS := triton perf-analyzer kserve ovmsclient mlserver schemathesis
 CONTRACT_VENVS := $(CONTRACT_CLIENTS:%=.venv-contract-%/.up-to-date)
 
 .PHONY: test-contract
 
-test-contract: setup $(CONTRACT_VENVS)  ## tritonclient, KServe, ovmsclient, MLServer and schemathesis against the service
+test-contract: setup $(CONTRACT_VENVS)  ## tritonclient, perf_analyzer, KServe, ovmsclient, MLServer and schemathesis against the service
 	@started=$$SECONDS; LITELAMBDA_TEST_CONTRACT=1 $(BIN)/python -m pytest -q tests/contract; \
 	echo "test-contract: done in $$((SECONDS - started)) s"
 
@@ -84,6 +84,15 @@ test-contract: setup $(CONTRACT_VENVS)  ## tritonclient, KServe, ovmsclient, MLS
 	@echo "test-contract: installing the locked $* in .venv-contract-$*"
 	@$(BIN)/python -m venv --clear --without-pip .venv-contract-$*
 	@$(UV) pip sync --quiet --python .venv-contract-$*/bin/python --require-hashes $<
+	@touch $@
+
+# Its binary is Linux's alone, and for a newer C library than some systems have.
+.venv-contract-perf-analyzer/.up-to-date: requirements/contract-perf-analyzer.txt tests/contract/newer-libraries | $(VENV)/.up-to-date
+	@echo "test-contract: installing the locked perf-analyzer in $(@D)"
+	@$(BIN)/python -m venv --clear --without-pip $(@D)
+	@$(UV) pip sync --quiet --python $(@D)/bin/python --require-hashes $< \
+	  --python-platform $$(uname -m | sed s/arm64/aarch64/)-manylinux_2_38
+	@tests/contract/newer-libraries $(CURDIR)/$(@D)/libraries || echo "test-contract: perf_analyzer cannot run here" >&2
 	@touch $@
 
 # ---- deployment: what ships, and the SAM command line, which has an environment of its own

@@ -47,10 +47,11 @@ def model_config(manifest: Manifest, repository: ModelRepository) -> dict[str, A
     """`GET /v2/models/{m}/config`, in the terms of Triton's model configuration.
 
     As there, `max_batch_size` > 0 says that dims leave the batch dimension out: so where batches are proven to equal
-    single rows. It is 0 where rows run one by one, and dims are whole.
+    single rows. It is 0 where rows run one by one, and dims are whole; and where a row is a single value without a
+    dimension, for which Triton has no dims.
     """
     signature = manifest.signatures[manifest.default_signature]
-    batched = all(spec.batched for spec in (*signature.inputs, *signature.outputs))
+    batched = all(spec.batched and len(spec.shape) > 1 for spec in (*signature.inputs, *signature.outputs))
     max_batch_size = manifest.batch_sizes[-1] if batched and manifest.batch_sizes != (1,) else 0
     aliases = repository.family(manifest.model).aliases
     return {

@@ -28,8 +28,9 @@ MAX_MODELS = 200
 _AT_ONCE = 16
 _ERRORS = {"400": "The request cannot be answered as it is.", "404": "No such model or version.",
            "413": "Beyond Lambda's limit on a synchronous request or response.",
-           "415": "The body is compressed, but neither with gzip nor with deflate.", "500": "A failure of this service.",
-           "501": "Reserved, and not offered.", "503": "The model's store is not available at the moment."}  # fmt: skip
+           "415": "The body is compressed, but neither with gzip nor with deflate.",
+           "500": "A failure of this service.", "501": "Reserved, and not offered.",
+           "503": "The model's store is not available at the moment."}  # fmt: skip
 
 
 def answer(request: Request, repository: ModelRepository) -> Response:

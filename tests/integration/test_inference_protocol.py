@@ -239,13 +239,16 @@ def test_classification(handler):
     ("model", "max_batch_size", "inputs", "outputs"),
     [
         ("tiny", 32, [("x", "TYPE_FP32", [4])], [("probabilities", "TYPE_FP32", [3])]),
-        ("half_plus_two", 32, [("x", "TYPE_FP32", [])], [("y", "TYPE_FP32", [])]),
+        ("half_plus_two", 0, [("x", "TYPE_FP32", [-1])], [("y", "TYPE_FP32", [-1])]),
         ("scalar", 0, [("x", "TYPE_FP32", [])], [("y", "TYPE_FP32", [])]),
         ("unbatched", 0, [("x", "TYPE_FP32", [-1, 4])], [("probabilities", "TYPE_FP32", [-1, 3])]),
     ],
 )
 def test_config(handler, model, max_batch_size, inputs, outputs):
-    """As Triton's: with a batch size, dims leave the batch out; without proven batches it is 0, and dims are whole."""
+    """As Triton's: with a batch size, dims leave the batch out; without proven batches it is 0, and dims are whole.
+
+    Triton has no tensor of no dims: a batch of bare values is one dimension of any size.
+    """
     config = send(handler, "GET", f"/v2/models/{model}/config").json()
     assert config["max_batch_size"] == max_batch_size
     for tensors, expected in ((config["input"], inputs), (config["output"], outputs)):
