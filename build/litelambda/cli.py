@@ -225,6 +225,7 @@ def _port(text: str) -> int:
 
 def _add_score(commands: Any) -> None:
     parser = _add(commands, "score", _score, "score a file, or all images of a prefix", store=True)
+    parser.set_defaults(store=None)  # so that one that was given can be told from none
     parser.add_argument(
         "input", metavar="INPUT", help="path or s3:// URL of .jsonl, .csv, .npy, .npz (or .gz), or a prefix/"
     )
@@ -234,7 +235,7 @@ def _add_score(commands: Any) -> None:
     parser.add_argument("--model", required=True, metavar="NAME[@ALIAS|:VERSION]")
     parser.add_argument("--on", choices=("local", "aws"), default="local", help="where to run (default: local)")
     parser.add_argument("--state-machine", metavar="ARN", help="of --on aws (default: $LITELAMBDA_STATE_MACHINE)")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="cores to use (default: all)")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="cores to use here (default: all)")
     parser.add_argument(
         "--input-format", metavar="NAME", help="jsonl, csv, npy, npz or images (default: by the ending)"
     )

@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from litelambda.errors import LitelambdaError, UsageError
+from litelambda.paths import DEFAULT_STORE
 from serving.scoring.engine import run_job
 from serving.scoring.errors import JobError
 from serving.scoring.formats import OUTPUT_FORMATS
@@ -52,9 +53,23 @@ def score(arguments: argparse.Namespace) -> dict[str, Any]:
         job = _job(arguments)
     except JobError as error:
         raise UsageError(str(error)) from error
+    _check_options(arguments)
     if arguments.on == "aws":
         return _on_aws(job, arguments)
     return _on_local(job, arguments)
+
+
+def _check_options(arguments: argparse.Namespace) -> None:
+    """Refuse options that would be ignored where the job runs."""
+    if arguments.on == "aws":
+        given = {"--force": arguments.force, "--workers": arguments.workers, "--store": arguments.store}
+        why = "the deployed function has a store and cores of its own, and writes over no output"
+    else:
+        given = {"--state-machine": arguments.state_machine}
+        why = "nothing is submitted"
+    ignored = ", ".join(option for option, value in given.items() if value)
+    if ignored:
+        raise UsageError(f"--on {arguments.on} does not take {ignored}: {why}")
 
 
 def _job(arguments: argparse.Namespace) -> Job:
@@ -83,7 +98,7 @@ def _on_local(job: Job, arguments: argparse.Namespace) -> dict[str, Any]:
 
         outcome = run_job(
             job,
-            ModelSource(arguments.store),
+            ModelSource(arguments.store or DEFAULT_STORE),
             workers=arguments.workers or available_cores(),
             progress=progress,
             replace=arguments.force,
@@ -148,12 +163,19 @@ def _on_aws(job: Job, arguments: argparse.Namespace) -> dict[str, Any]:
             raise UsageError(f"--on aws takes s3:// URLs, not {url}")
     if not job.output.endswith("/"):
         raise UsageError(f"--on aws writes a part for each shard: give a prefix that ends with /, not {job.output}")
+    match machine.split(":"):
+        case ["arn", _, "states", region, _, "stateMachine", *_]:
+            pass
+        case _:
+            raise UsageError(
+                f"{machine!r} is not arn:aws:states:REGION:ACCOUNT:stateMachine:NAME: see the stack's outputs"
+            )
     import boto3
     import orjson
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
-        client = boto3.client("stepfunctions")
+        client = boto3.client("stepfunctions", region_name=region)
         name = f"litelambda-{uuid.uuid4().hex}"
         request = orjson.dumps(job.to_dict()).decode()
         started = client.start_execution(stateMachineArn=machine, name=name, input=request)
@@ -199,12 +221,16 @@ class _Bar:
 
 
 def describe(summary: dict[str, Any]) -> str:
-    """The summary in a few lines for a person."""
-    model = summary["model"]
+    """The summary of a job, or of a run of many shards, in a few lines for a person."""
+    model, output = summary["model"], summary["output"]
     rows = (
         f"{summary['rows_out']:,} of {summary['rows_in']:,} rows scored by {model['name']} version {model['version']}"
     )
-    lines = [f"{rows} in {summary['seconds']:.1f} s", f"predictions: {summary['output']['url']}"]
+    num_shards = output.get("num_shards")
+    took = f"{summary['seconds']:.1f} s" if num_shards is None else f"{num_shards:,} shards"
+    lines = [f"{rows} in {took}", f"predictions: {output['url']}"]
     if summary["rows_bad"]:
         lines.append(f"bad rows: {summary['rows_bad']:,}, see {summary['errors']}")
+    if summary.get("failed"):
+        lines.append(f"failed shards: {summary['failed']:,}, see {summary['summary']}")
     return "\n".join(lines)

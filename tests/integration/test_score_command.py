@@ -60,7 +60,7 @@ def test_exit_codes(store, tmp_path, capsys):
         (["score", source, output + "2", "--model", "none", "--store", store], 1, "none"),
         (["score", source, output, *base, "--tolerate", "7"], 2, "share from 0 to 1"),
         (["score", source, output, *base, "--output-format", "xml"], 2, "jsonl, csv, npy"),
-        (["score", source, output, *base, "--on", "aws"], 2, "state-machine"),
+        (["score", source, output, "--model", "tiny_int8", "--on", "aws"], 2, "state-machine"),
     ):
         assert main(command) == code, command
         assert message in capsys.readouterr().err

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import re
@@ -19,12 +18,13 @@ from moto.stepfunctions.parser.asl.component.state.exec.execute_state import Exe
 from moto.stepfunctions.parser.asl.component.state.exec.state_map.state_map import StateMap
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.state_task import StateTask
 
-from litelambda.errors import UsageError
+from litelambda.cli import main
 from litelambda.paths import PROJECT
-from litelambda.score import ScoreError, score
+from litelambda.score import describe
 from score_stack import BUCKET, score_stack
 from scoring_files import as_jsonl, expected, make_rows, read_jsonl
 
+MACHINE = "arn:aws:states:eu-west-1:123456789012:stateMachine:score"
 _SUBSTITUTIONS = {
     "ScoreFunctionArn": "arn:aws:lambda:eu-west-1:123456789012:function:score",
     "ShardBytes": "2000",
@@ -238,24 +238,60 @@ def test_shards_that_hand_something_up_would_end_a_large_run(stack):
     assert not [key for key in stack.list("runs/") if re.fullmatch(r"runs/\w+/summary.json", key)]
 
 
-def arguments(machine: str, source: str, output: str) -> argparse.Namespace:
-    return argparse.Namespace(
-        input=source, output=output, model="tiny_int8", on="aws", state_machine=machine, input_format=None,
-        output_format=None, passthrough=None, tolerate=0.01, resize=False,
-    )  # fmt: skip
+def command(machine: str, source: str, output: str, *options: str) -> list[str]:
+    where = ["--on", "aws", *(["--state-machine", machine] if machine else [])]
+    return ["score", source, output, "--model", "tiny_int8", *where, *options]
 
 
-def test_the_command_submits_and_waits(stack, monkeypatch):
-    """`litelambda score --on aws` starts the state machine, waits for it, and answers with the run's summary."""
+def test_the_command_submits_and_waits(stack, monkeypatch, capsys):
+    """`litelambda score --on aws` waits for the run in the state machine's own region, and prints what became of it."""
     monkeypatch.setattr("litelambda.score._POLL_SECONDS", 0.1)
-    stack.put("big/a.jsonl", as_jsonl(make_rows(100)))
-    machine = create()
-    result = score(arguments(machine, f"s3://{BUCKET}/big/", f"s3://{BUCKET}/runs/"))
-    assert (result["rows_out"], result["failed"]) == (100, 0)
-    with pytest.raises(ScoreError, match="FAILED"):
-        score(arguments(machine, f"s3://{BUCKET}/nothing/", f"s3://{BUCKET}/runs/"))
-    for source, output in (("rows.jsonl", f"s3://{BUCKET}/runs/"), (f"s3://{BUCKET}/big/", f"s3://{BUCKET}/a.jsonl")):
-        with pytest.raises(UsageError):
-            score(arguments(machine, source, output))
-    with pytest.raises(UsageError, match="state-machine"):
-        score(arguments("", "s3://a/b", "s3://a/c/"))
+    stack.put("big/a.jsonl", as_jsonl(make_rows(100)) + b"bad\n")
+    stack.put("big/b.npy", npy(make_rows(20)))
+    machine, folders = create(), (f"s3://{BUCKET}/big/", f"s3://{BUCKET}/runs/")
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.setenv(name, "us-east-1")
+    assert main(command(machine, *folders, "--tolerate", "0.5", "--json")) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["rows_out"], result["rows_bad"], result["failed"]) == (120, 1, 0)
+    assert main(command(machine, *folders, "--tolerate", "0.5")) == 0
+    num_shards = result["output"]["num_shards"]
+    assert capsys.readouterr().out.splitlines() == [
+        f"120 of 121 rows scored by tiny_int8 version 1 in {num_shards} shards",
+        f"predictions: {result['output']['url']}",
+        f"bad rows: 1, see {result['errors']}",
+    ]
+    assert main(command(machine, f"s3://{BUCKET}/nothing/", folders[1])) == 1
+    assert "FAILED" in capsys.readouterr().err
+
+
+def test_a_run_with_failed_shards_says_so():
+    """What a run's summary has, and what it has not, is printed; how many shards failed among it."""
+    summary = {
+        "rows_in": 1000, "rows_out": 1000, "rows_bad": 0, "model": {"name": "m", "version": 2}, "failed": 3,
+        "output": {"url": "s3://b/r/", "num_shards": 60}, "errors": None, "parts": 57, "summary": "s3://b/r/summary.json",
+    }  # fmt: skip
+    assert describe(summary).splitlines() == [
+        "1,000 of 1,000 rows scored by m version 2 in 60 shards",
+        "predictions: s3://b/r/",
+        "failed shards: 3, see s3://b/r/summary.json",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("machine", "source", "output", "options", "message"),
+    [
+        (MACHINE, "rows.jsonl", "s3://a/r/", [], "takes s3:// URLs"),
+        (MACHINE, "s3://a/b", "s3://a/c.jsonl", [], "give a prefix"),
+        ("", "s3://a/b", "s3://a/c/", [], "--state-machine ARN"),
+        ("score", "s3://a/b", "s3://a/c/", [], "'score' is not arn:aws:states:REGION"),
+        ("arn:aws:lambda:eu-west-1:1:function:score", "s3://a/b", "s3://a/c/", [], "is not arn:aws:states:REGION"),
+        (MACHINE, "s3://a/b", "s3://a/c/", ["--force"], "--on aws does not take --force:"),
+        (MACHINE, "s3://a/b", "s3://a/c/", ["--workers", "3", "--store", "s3://a/s"], "not take --workers, --store:"),
+        (MACHINE, "s3://a/b", "s3://a/c/", ["--on", "local"], "--on local does not take --state-machine:"),
+    ],
+)
+def test_what_cannot_be_submitted(capsys, machine, source, output, options, message):
+    """Options that would be ignored are refused by name, as is all else that makes no sense: exit status 2."""
+    assert main(command(machine, source, output, *options)) == 2
+    assert message in capsys.readouterr().err
