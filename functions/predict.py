@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 litert.load_library()
 _loaded = time.perf_counter()
 
-_log = Log(_settings.log_level, _settings.metrics_namespace)
+_log = Log(_settings.log_level, _settings.metrics_namespace, os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "local"))
 _repository = ModelRepository(
     _store,
     _settings.num_threads,

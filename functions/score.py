@@ -47,6 +47,7 @@ if _settings.model_name:
 _models = ModelSource(_settings.model_store, _ALIAS_MAX_AGE_S, {_own_model: _settings.manifest_sha256})
 _logger = Logger(service="score", level=_settings.log_level)
 _metrics = Metrics(namespace=_settings.metrics_namespace or "litelambda", service="score")
+_metrics.set_default_dimensions(FunctionName=os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "local"))  # stages do not mix
 _processor = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
 _queue: Any = None
 

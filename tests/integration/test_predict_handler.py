@@ -309,7 +309,7 @@ def test_one_json_line_a_request_is_log_and_metrics(handler, capsys):
     (line,) = capsys.readouterr().out.splitlines()
     assert "0.12345" not in line
     fields = json.loads(line)
-    assert (fields["Route"], fields["Model"], fields["version"], fields["status"]) == ("predict", "tiny", 1, 200)
+    assert (fields["Route"], fields["Model"], fields["Version"], fields["status"]) == ("predict", "tiny", "1", 200)
     assert fields["request_id"] == "request-1"
     directive = fields["_aws"]["CloudWatchMetrics"][0]
     assert directive["Namespace"] == "litelambda"
