@@ -123,11 +123,36 @@ def _add_import(commands: Any) -> None:
         help=".npy or .npz with rows as the model will see them: it is quantized to int8 with these",
     )  # fmt: skip
     parser.add_argument("--labels", type=Path, metavar="FILE", help="names of the classes, a JSON list or a line each")
+    parser.add_argument(
+        "--preprocessing", metavar="JSON",
+        help="what makes a raw value (a pixel) the model's, JSON or a file of it: "
+        '{"scale": 0.00784, "offset": -1}, lists for channels, or these by input (default: a .tflite file\'s metadata)',
+    )  # fmt: skip
+    parser.add_argument(
+        "--max-difference", type=_positive, default=0.1, metavar="SHARE",
+        help="how far 99 %% of the int8 model's values may be from its source's, as a share of the output's range; any "
+        "value, five times as far (default: 0.1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--accept-loss", action="store_true",
+        help="publish the int8 model however far it is from its source, and whatever the representative rows are",
+    )  # fmt: skip
     _add_json(parser)
 
 
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number above 0, such as 0.1")
+    return value
+
+
 def _import(arguments: argparse.Namespace) -> None:
-    from litelambda.importer import import_model
+    from litelambda.import_sources import Allowed
+    from litelambda.importer import ImportOptions, import_model
     from litelambda.progress import open_reporter
 
     result = import_model(
@@ -135,8 +160,12 @@ def _import(arguments: argparse.Namespace) -> None:
         arguments.name,
         arguments.store,
         open_reporter(json_output=arguments.json),
-        arguments.representative,
-        arguments.labels,
+        ImportOptions(
+            arguments.representative,
+            arguments.labels,
+            arguments.preprocessing,
+            Allowed(arguments.max_difference, arguments.accept_loss),
+        ),
     )
     if arguments.json:
         _print_json(result.to_json())

@@ -1,51 +1,113 @@
-"""Reads a model as others made it: .tflite, .keras, .h5 or SavedModel, converted and quantized where it has to be."""
+"""Reads a model as others made it: .tflite, .keras, .h5 or SavedModel, converted and quantized where it has to be.
+
+Nothing of it is opened in this process: sources, the converter and the Interpreter have processes of their own.
+"""
 
 from __future__ import annotations
 
-import struct
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from litelambda.errors import ConversionError, DataError, UsageError, first_line
+from litelambda.errors import ConversionError, DataError, UsageError
+from litelambda.representative import Rows, check_rows, halves, read_rows
 from litelambda.sections import Quantize
-from litelambda.stages.backend import load_keras, load_tensorflow, native_stderr_held_back
-from litelambda.stages.convert import SIGNATURE, Conversion, convert
-from litelambda.stages.flatbuffer import Signature, Tensor, float_operators, read_signatures, with_open_batch
-from litelambda.stages.quantize import Quantized, explain_float, quantize
+from litelambda.stages.blame import blame
+from litelambda.stages.comparison import Runs, check_against_source, made_runs, representative_runs
+from litelambda.stages.convert import SIGNATURE, Conversion, ConverterCrashError, convert
+from litelambda.stages.flatbuffer import (
+    Signature,
+    Tensor,
+    float_operators,
+    read_signatures,
+    takes_sizes_at_run_time,
+    with_open_batch,
+)
+from litelambda.stages.interpreter import Reference, to_codes
+from litelambda.stages.interpreter_process import inspect_in_child
+from litelambda.stages.loss import MAX_DIFFERENCE, check_loss, measure_loss
+from litelambda.stages.one_row import needs_one_row
+from litelambda.stages.quantize import explain_float
+from litelambda.stages.source_answers import KERAS_SUFFIXES, Answers, Described, Source
 
-Rows = dict[str, NDArray[Any]]
-
-KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
 _STRINGS = (b"", b"a", b"text", "gr\u00fc\u00df".encode(), b"\xff\x00", b"longer " * 40)
 _DEFAULT_SIGNATURES = (SIGNATURE, "serving_default")
+_VERIFIED_ROWS = 32
+_COMPARED_ROWS = 128
 
 
-def read_model(path: Path, representative: Path | None) -> tuple[Quantized, Rows | None]:
-    """Read a model and make a flatbuffer of it.
+@dataclass(frozen=True)
+class Imported:
+    """A model from elsewhere as a flatbuffer that answers as its source does.
+
+    Attributes:
+        artifact: the flatbuffer to publish.
+        float_bytes: size of the float flatbuffer.
+        signature: its entry point.
+        scheme: int8 or float32.
+        io: dtype at the edges.
+        float_operators: operators that compute in float.
+        note: why they do, or None where none does.
+        metrics: the manifest's: what was compared with what, and how far apart it is.
+        rows: rows to verify it with, as it takes them.
+        preprocessing: the manifest's, as the file itself tells.
+        warnings: what a user should know.
+    """
+
+    artifact: bytes
+    float_bytes: int
+    signature: Signature
+    scheme: str
+    io: str
+    float_operators: list[str]
+    note: str | None
+    metrics: dict[str, Any]
+    rows: Rows
+    preprocessing: dict[str, Any]
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest's `quantization`."""
+        return {"scheme": self.scheme, "io": self.io, "float_ops": self.float_operators, "note": self.note}
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What the user allows the quantized model to lose.
+
+    Attributes:
+        max_difference: of an output's range, by 99 % of its values.
+        accept_loss: publish it however far it is off.
+    """
+
+    max_difference: float = MAX_DIFFERENCE
+    accept_loss: bool = False
+
+
+def read_model(path: Path, representative: Path | None, folder: Path, allowed: Allowed) -> Imported:
+    """Read a model, make a flatbuffer of it, and hold that against the model's own answers.
 
     Args:
         path: a .tflite, .keras or .h5 file, or the folder of a SavedModel.
         representative: rows of data as the model will see it; with them the model is quantized to int8.
-
-    Returns:
-        The flatbuffer and what is known of it, and the rows by input name, where there are any.
+        folder: a scratch folder.
+        allowed: what quantization may cost.
 
     Raises:
         UsageError: no such file, or of another kind.
-        DataError: the representative rows do not fit the model's inputs.
-        ConversionError: the model cannot be read or converted.
+        DataError: the representative rows do not fit the model's inputs, or say nothing.
+        ConversionError: the model cannot be read or converted, or must not be published as it is.
+        VerificationError: the float flatbuffer does not answer as the model itself does.
+        GateError: the quantized one is too far off.
     """
     if not path.exists():
         raise UsageError(f"{path} does not exist")
-    if path.is_dir():
-        return _read_saved_model(path, representative)
-    if path.suffix in KERAS_SUFFIXES:
-        return _read_keras(path, representative)
+    if path.is_dir() or path.suffix in KERAS_SUFFIXES:
+        return _convert_source(path, representative, folder, allowed)
     if path.suffix != ".tflite":
         raise UsageError(f"{path}: expected a .tflite, .keras or .h5 file, or the folder of a SavedModel")
     if representative is not None:
@@ -53,22 +115,60 @@ def read_model(path: Path, representative: Path | None) -> tuple[Quantized, Rows
             f"{path} is converted already and cannot be quantized any more: import the .keras file or SavedModel "
             "it was made from, or leave --representative out"
         )
-    return _read_tflite(path.read_bytes(), str(path)), None
+    return _read_tflite(path, folder)
 
 
-def _read_tflite(artifact: bytes, name: str) -> Quantized:
-    if artifact[4:8] != b"TFL3":
-        raise ConversionError(f"{name} is no TFLite model: it lacks the identifier TFL3 at offset 4")
-    try:
-        signatures = {signature.key: signature for signature in read_signatures(artifact)}
-        in_float = float_operators(artifact)
-    except (struct.error, LookupError, TypeError, ValueError, AttributeError) as error:
-        raise ConversionError(f"{name} is damaged or cut short: {type(error).__name__}: {error}") from error
+def _read_tflite(path: Path, folder: Path) -> Imported:
+    with path.open("rb") as file:
+        if file.read(8)[4:] != b"TFL3":
+            raise ConversionError(f"{path} is not a TFLite model: it lacks the identifier TFL3 at offset 4")
+    found = inspect_in_child(path, folder)
+    if found.refusals:
+        raise ConversionError(f"{path} is refused: {'; '.join(found.refusals)}")
+    signatures = {signature.key: signature for signature in read_signatures(path)}
     key = next((each for each in _DEFAULT_SIGNATURES if each in signatures), next(iter(signatures)))
-    scheme = "float32" if in_float else "int8"
-    note = f"imported as it is; {', '.join(in_float)} compute in float" if in_float else "imported as it is"
-    signature = signatures[key]
-    return Quantized(artifact, artifact, with_open_batch(signature), scheme, _io(signature), in_float, note)
+    signature = with_open_batch(signatures[key])
+    _check_open_sizes(signature)
+    rows = random_rows(signature.inputs, _VERIFIED_ROWS)
+    _check_repeats(path, key, signatures[key], rows)
+    names = ", ".join(found.float_operators)
+    return Imported(
+        artifact=path.read_bytes(),
+        float_bytes=path.stat().st_size,
+        signature=signature,
+        scheme="float32" if found.float_operators else "int8",
+        io=_io(signature),
+        float_operators=found.float_operators,
+        note=f"imported as it is; {names} compute in float" if names else "imported as it is",
+        metrics={"float": {}, "quantized": {}, "source": "the .tflite itself, published byte for byte"},
+        rows=rows,
+        preprocessing={name: _scaling(**options) for name, options in found.normalization.items() if options["std"]},
+    )
+
+
+def _check_repeats(path: Path, key: str, signature: Signature, rows: Rows) -> None:
+    """Refuse a flatbuffer that gives equal rows different answers, or none that is a number."""
+    reference = Reference(path, key)
+    fixed = max((tensor.shape[0] for tensor in signature.inputs if tensor.shape), default=1)
+    step = max(fixed, 1)
+    some = {name: values[: len(values) // step * step] for name, values in rows.items()}
+    first, second = reference.run(some, step), reference.run(some, step)
+    for name, values in first.items():
+        equal_nan = values.dtype.kind == "f"
+        if not np.array_equal(values, second[name], equal_nan=equal_nan):
+            raise ConversionError(
+                f"{path} gives different answers for equal rows (output {name!r}): it keeps state or draws random "
+                "numbers. Export it without, with training=False"
+            )
+        if equal_nan and values.size and np.isnan(values).all():
+            raise ConversionError(f"{path} answers NaN for every row (output {name!r}): its weights have diverged")
+
+
+def _scaling(mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:
+    """TFLite's (raw - mean) / std as the manifest's raw * scale + offset."""
+    scale = [1 / each for each in std]
+    offset = [-centre / width + 0.0 for centre, width in zip(mean, std, strict=True)]
+    return {"scale": scale, "offset": offset} if len(scale) > 1 else {"scale": scale[0], "offset": offset[0]}
 
 
 def _io(signature: Signature) -> str:
@@ -77,120 +177,131 @@ def _io(signature: Signature) -> str:
     return dtype if dtype in ("int8", "uint8") else "float32"
 
 
-def _read_keras(path: Path, representative: Path | None) -> tuple[Quantized, Rows | None]:
-    keras = load_keras()
-    try:
-        with native_stderr_held_back():
-            model = keras.models.load_model(path, compile=False)
-    except Exception as error:
-        raise ConversionError(
-            f"Keras cannot load {path}: {type(error).__name__}: {first_line(error)}\n"
-            "A model with Lambda layers or classes of its own is imported as a SavedModel, which needs none of its "
-            "code: write it with model.export(FOLDER)"
-        ) from error
-    if not getattr(model, "inputs", None):
-        raise ConversionError(f"{path}: {type(model).__name__} is neither a Functional nor a Sequential model")
-    shapes = {tensor.name: tuple(tensor.shape) for tensor in model.inputs}
-    dtypes = {tensor.name: tensor.dtype for tensor in model.inputs}
-    rows = _read_rows(representative, shapes, dtypes) if representative is not None else None
-    settings = Quantize() if rows is not None else Quantize(scheme="float32")
-    noise = {name: np.zeros((1, *(size or 1 for size in shape[1:])), np.float32) for name, shape in shapes.items()}
-    return quantize(model, rows if rows is not None else noise, settings), rows
-
-
-def _read_saved_model(path: Path, representative: Path | None) -> tuple[Quantized, Rows | None]:
-    with tempfile.TemporaryDirectory(prefix="litelambda-") as scratch:
-        folder = Path(scratch)
-        shapes, dtypes = _export_again(path, folder / "model")
-        rows = _read_rows(representative, shapes, dtypes) if representative is not None else None
-        subject = f"the SavedModel {path}"
-        jobs = [Conversion(subject, str(folder / "model"), str(folder / "float.tflite"))]
-        if rows is not None:
-            np.savez(folder / "representative.npz", *rows.values())
-            jobs.append(
-                Conversion(
-                    subject, str(folder / "model"), str(folder / "int8.tflite"), scheme="int8",
-                    representative=str(folder / "representative.npz"), input_names=tuple(rows),
-                )
-            )  # fmt: skip
-        convert(jobs, folder)
-        artifact, in_float = Path(jobs[-1].output).read_bytes(), Path(jobs[0].output).read_bytes()
-    operators = float_operators(artifact)
-    signature = next(each for each in read_signatures(artifact) if each.key == SIGNATURE)
-    note = explain_float(operators) if rows is not None else "not quantized: imported without representative rows"
-    return Quantized(artifact, in_float, signature, jobs[-1].scheme, "float32", operators, note), rows
-
-
-def _export_again(path: Path, folder: Path) -> tuple[dict[str, tuple[int | None, ...]], dict[str, str]]:
-    """Copy a SavedModel's default signature under the name that the converter is told.
-
-    Returns:
-        Its inputs' shapes and dtypes by name.
-    """
-    tf = load_tensorflow()
-    try:
-        with native_stderr_held_back():
-            loaded = tf.saved_model.load(str(path))
-            signatures = dict(loaded.signatures)
-    except Exception as error:
-        raise ConversionError(f"TensorFlow cannot load {path}: {first_line(error)}") from error
-    if not signatures:
-        raise ConversionError(f"{path} has no signature: save it with signatures=…, or import the .keras file")
-    function = signatures.get("serving_default") or next(iter(signatures.values()))
-    specs = function.structured_input_signature[1]
-    names = list(specs)
-    module = tf.Module()
-    module.source = loaded
-
-    def predict(*tensors: Any) -> Any:
-        return function(**dict(zip(names, tensors, strict=True)))
-
-    module.predict = tf.function(
-        predict, input_signature=[tf.TensorSpec(specs[name].shape, specs[name].dtype, name=name) for name in names]
+def _convert_source(path: Path, representative: Path | None, folder: Path, allowed: Allowed) -> Imported:
+    source = Source(path, folder)
+    described = source.describe()
+    _check_open_sizes(described)
+    rows, warnings, held_out = None, list[str](), list[int]()
+    if representative is not None:
+        rows = read_rows(representative, described.inputs)
+        warnings = check_rows(rows, accept_loss=allowed.accept_loss)
+        calibration, held_out = halves(rows)
+    runs = made_runs(described.inputs)
+    num_made = len(runs.names)
+    if rows is not None:
+        runs = runs.joined(representative_runs(rows, described.inputs, held_out[:_COMPARED_ROWS]))
+        rows_to_calibrate: Rows | None = {name: values[calibration] for name, values in rows.items()}
+    else:
+        rows_to_calibrate = None
+    answers = source.answer(runs.inputs)
+    if bad := next((index for index in answers.refused if index >= num_made), None):
+        raise DataError(f"the model itself refuses {runs.names[bad]}: {answers.refused[bad]}")
+    runs = runs.take(answers.answered)
+    in_float, made = _flatbuffers(path, rows_to_calibrate, folder)
+    share = _compare_float(in_float, answers, runs, described)
+    signature = next(each for each in read_signatures(made) if each.key == SIGNATURE)
+    signature = signature if path.is_dir() else with_open_batch(signature)
+    _check_open_sizes(signature)
+    metrics: dict[str, Any] = {
+        "float": {},
+        "quantized": {},
+        "source": "the SavedModel's signature" if path.is_dir() else "Keras' predict",
+        "float_difference": share,
+        "rows_compared": len(runs.names),
+    }
+    operators = float_operators(made)
+    note = "not quantized: imported without representative rows"
+    if rows is not None:
+        metrics |= _judge(made, answers, runs, allowed) | {
+            "calibrated_on": len(calibration),
+            "compared_on": "rows it was not calibrated with" if held_out != calibration else "the calibration rows",
+        }
+    return Imported(
+        artifact=made.read_bytes(),
+        float_bytes=in_float.stat().st_size,
+        signature=signature,
+        scheme="int8" if rows is not None else "float32",
+        io="float32",
+        float_operators=operators,
+        note=explain_float(operators) if rows is not None else note,
+        metrics=metrics,
+        rows=_rows_to_verify(signature, rows),
+        preprocessing={},
+        warnings=tuple(warnings),
     )
-    with native_stderr_held_back():
-        tf.saved_model.save(module, str(folder), signatures={SIGNATURE: module.predict})
-    return {name: tuple(specs[name].shape) for name in names}, {name: specs[name].dtype.name for name in names}
 
 
-def _read_rows(path: Path, shapes: Mapping[str, tuple[int | None, ...]], dtypes: Mapping[str, str]) -> Rows:
-    """Representative rows by input name: .npy for a model of one input, .npz with an array for each, or only one."""
-    try:
-        with np.load(path, allow_pickle=False) if path.suffix == ".npz" else _single(path) as arrays:
-            found = {name: np.asarray(arrays[name]) for name in arrays}
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is no .npy or .npz file of numbers: {error}") from error
-    if len(shapes) == 1 and len(found) == 1:
-        found = dict(zip(shapes, found.values(), strict=True))
-    if missing := [name for name in shapes if name not in found]:
-        raise DataError(f"{path} has no rows for {', '.join(missing)}; it has {', '.join(found)}")
-    for name, shape in shapes.items():
-        if found[name].dtype.kind not in "buif":
-            raise DataError(
-                f"{path}: {name!r} holds {found[name].dtype}, expected numbers; "
-                "import a model with string inputs without --representative"
+def _compare_float(in_float: Path, answers: Answers, runs: Runs, described: Described) -> float:
+    found = Reference(in_float).run_each(runs.inputs)
+    return check_against_source(answers, found, runs, described.precision)
+
+
+def _judge(artifact: Path, answers: Answers, runs: Runs, allowed: Allowed) -> dict[str, Any]:
+    """The gate: the int8 artifact against the source on the rows held back."""
+    chosen = [index for index, kind in enumerate(runs.kinds) if kind == "representative"]
+    found = Reference(artifact).run_each(runs.take(chosen).inputs)
+    loss = measure_loss({name: values[chosen] for name, values in answers.outputs.items()}, found)
+    if not allowed.accept_loss:
+        check_loss(loss, allowed.max_difference)
+    return loss.to_json() | {"accepted_loss": allowed.accept_loss}
+
+
+def _flatbuffers(path: Path, rows: Rows | None, folder: Path) -> tuple[Path, Path]:
+    """The float flatbuffer, and the one to publish: the same without rows."""
+    subject = f"the SavedModel {path}" if path.is_dir() else f"the model {path.name}"
+    source = path
+    if not path.is_dir():  # its SavedModel lies beside it
+        source = folder / f"source{path.suffix}"
+        source.symlink_to(path.resolve())
+    plain = Conversion(subject, str(source), str(folder / "float.tflite"), is_signature=path.is_dir())
+    jobs = [plain]
+    if rows is not None:
+        np.savez(folder / "representative.npz", *rows.values())
+        jobs.append(
+            replace(
+                plain, output=str(folder / "int8.tflite"), scheme="int8",
+                representative=str(folder / "representative.npz"), input_names=tuple(rows),
             )
-        row = found[name].shape[1:]
-        if (
-            not len(found[name])
-            or len(row) != len(shape) - 1
-            or any(wanted not in (None, size) for wanted, size in zip(shape[1:], row, strict=True))
-        ):
-            raise DataError(f"{path}: {name!r} has shape {list(found[name].shape)}, expected rows of {list(shape[1:])}")
-    return {name: found[name].astype(dtypes[name]) for name in shapes}
+        )  # fmt: skip
+    try:
+        convert(jobs, folder)
+    except ConverterCrashError as error:
+        if error.for_memory or path.is_dir():
+            raise
+        raise ConversionError(f"{error}: {_blame(path, rows, folder)}") from error
+    if not path.is_dir() and any(_needs_one_row(Path(job.output), folder) for job in jobs):
+        with suppress(ConversionError):  # the flatbuffers with an open batch will do
+            one_row = [replace(job, output=f"{job.output}.one", batch=1) for job in jobs]
+            convert(one_row, folder)
+            jobs = one_row
+    return Path(jobs[0].output), Path(jobs[-1].output)
 
 
-class _single:  # noqa: N801 - a context manager, read as a function
-    """The array of a .npy file, in the form of an .npz archive."""
+def _needs_one_row(artifact: Path, folder: Path) -> bool:
+    return takes_sizes_at_run_time(artifact) and needs_one_row(artifact.read_bytes(), folder)
 
-    def __init__(self, path: Path) -> None:
-        self._array = np.load(path, allow_pickle=False)
 
-    def __enter__(self) -> dict[str, NDArray[Any]]:
-        return {"rows": self._array}
+def _blame(path: Path, rows: Rows | None, folder: Path) -> str:
+    from litelambda.stages.backend import load_keras
 
-    def __exit__(self, *_: object) -> None:
-        pass
+    model = load_keras().models.load_model(path, compile=False)
+    return blame(model, Quantize() if rows is not None else Quantize(scheme="float32"), folder)
+
+
+def _check_open_sizes(model: Signature | Described) -> None:
+    tensors: list[Any] = [*model.inputs, *(model.outputs if isinstance(model, Signature) else ())]
+    for tensor in tensors:
+        if any(size is None or size < 0 for size in tensor.shape[1:]):
+            raise ConversionError(
+                f"{tensor.name!r} has the shape {list(tensor.shape)}: only the first size, the batch, may be open. "
+                "Use static sizes for the others when exporting the model"
+            )
+
+
+def _rows_to_verify(signature: Signature, rows: Rows | None) -> Rows:
+    if rows is None:
+        return random_rows(signature.inputs, _VERIFIED_ROWS)
+    return {t.name: to_codes(rows[t.name][:_VERIFIED_ROWS], t) for t in signature.inputs}
 
 
 def random_rows(inputs: tuple[Tensor, ...], count: int) -> Rows:

@@ -201,4 +201,4 @@ def test_what_cannot_be_imported(tmp_path, capsys, name, content, options, code,
 def test_a_name_that_is_none(tmp_path, capsys):
     """A model's name never leaves its folder."""
     assert main(["import", "x.tflite", "--name", "../m", "--store", tmp_path.as_uri()]) == 2
-    assert "no model name" in capsys.readouterr().err
+    assert "invalid model name" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from litelambda.errors import ConversionError
-from litelambda.import_sources import read_model
+from litelambda.import_sources import Allowed, read_model
 from litelambda.stages.backend import load_keras, load_tensorflow
 from litelambda.stages.export import export
 from litelambda.stages.interpreter import Reference
@@ -37,7 +37,7 @@ def test_kerass_own_saved_models_are_imported_whole(tiny_model: Any, tmp_path: P
         tiny_model.export(str(tmp_path / "model"), verbose=False)
     else:
         load_tensorflow().saved_model.save(tiny_model, str(tmp_path / "model"))
-    model, _ = read_model(tmp_path / "model", None)
+    model = read_model(tmp_path / "model", None, tmp_path, Allowed())
     assert model.signature.key == "predict"
     reference = Reference(model.artifact)
     answer = reference.run({reference.inputs[0].name: ROWS}, 1)[reference.outputs[0].name]
@@ -50,4 +50,4 @@ def test_a_saved_model_without_a_signature_is_refused(tmp_path: Path) -> None:
     tf = load_tensorflow()
     tf.saved_model.save(tf.Module(), str(tmp_path / "model"))
     with pytest.raises(ConversionError, match=r"has no signature: save it with signatures=…, or import the \.keras"):
-        read_model(tmp_path / "model", None)
+        read_model(tmp_path / "model", None, tmp_path, Allowed())

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from litelambda.stages import converter_process
 from litelambda.stages.convert import Conversion
 from litelambda.stages.converter_process import ConverterProcess
 
@@ -98,9 +97,10 @@ def test_a_process_that_has_grown_is_not_kept(
     jobs.write_text("[]")
     assert converter.run(jobs).returncode == 0
     assert is_alive(child_of(converter))
-    grown = "import litelambda.stages.converter_process as c; c._LARGE_BYTES = 1; c._serve()"
+    grown = "from litelambda.stages import converter_process, kept_process as k; k._LARGE_BYTES = 1; "
+    grown += "converter_process._main()"
     converter.close()
-    monkeypatch.setattr(converter_process, "_COMMAND", [sys.executable, "-c", grown])
+    monkeypatch.setattr(converter, "_command", [sys.executable, "-c", grown])
     assert converter.run(jobs).returncode == 0
     assert converter._child is None
     assert converter.run(jobs).returncode == 0

@@ -24,6 +24,7 @@ from litelambda.stages.advice import on_missing
 from litelambda.stages.backend import load_tensorflow
 from litelambda.stages.converter_process import ConverterProcess
 from litelambda.stages.flatbuffer import count_half_read_float_splits
+from litelambda.stages.source_answers import KERAS_SUFFIXES
 from litelambda.stages.unroll import MAX_STEPS
 
 KERAS_SUFFIX = ".keras"
@@ -47,6 +48,8 @@ class Conversion:
         io: dtype at the edges of an int8 model.
         representative: .npz with calibration rows, an array per input; needed by int8.
         input_names: the inputs that those arrays are for, in their order.
+        batch: the only number of rows that a Keras file's model is made for; None for any.
+        is_signature: the SavedModel is from elsewhere, and its default signature is to be called "predict" first.
     """
 
     subject: str
@@ -56,6 +59,8 @@ class Conversion:
     io: str = "float32"
     representative: str | None = None
     input_names: tuple[str, ...] = ()
+    batch: int | None = None
+    is_signature: bool = False
 
 
 class ConverterCrashError(ConversionError):
@@ -134,7 +139,7 @@ def run_jobs(jobs: Path) -> int:
     for fields in json.loads(jobs.read_text()):
         conversion = Conversion(**fields)
         (jobs.parent / "progress").write_text(conversion.subject)
-        kind = conversion.saved_model, conversion.scheme
+        kind = f"{conversion.saved_model} {conversion.batch}", conversion.scheme
         if kind in made and conversion.scheme != "int8":  # whose edges and calibration may differ
             shutil.copyfile(made[kind], conversion.output)
             continue
@@ -166,7 +171,7 @@ def _convert(conversion: Conversion) -> bytes:
 
 def _convert_once(conversion: Conversion) -> bytes:
     tf = load_tensorflow()
-    saved_model = _saved_model(Path(conversion.saved_model))
+    saved_model = _saved_model(conversion)
     converter = tf.lite.TFLiteConverter.from_saved_model(saved_model, signature_keys=[SIGNATURE])
     if conversion.scheme != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -182,12 +187,17 @@ def _convert_once(conversion: Conversion) -> bytes:
     return artifact
 
 
-def _saved_model(source: Path) -> str:
-    if source.suffix != KERAS_SUFFIX:
+def _saved_model(conversion: Conversion) -> str:
+    source = Path(conversion.saved_model)
+    if conversion.is_signature:
+        from litelambda.stages.signature import with_our_signature
+
+        return str(with_our_signature(source, Path(conversion.output).parent))
+    if source.suffix not in KERAS_SUFFIXES:
         return str(source)
     from litelambda.stages.export import export_again
 
-    return str(export_again(source))
+    return str(export_again(source, conversion.batch))
 
 
 def _representative_rows(arrays: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, Mapping[str, NDArray[Any]]]]:

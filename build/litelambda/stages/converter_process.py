@@ -1,148 +1,27 @@
-"""The converter's process, kept for the next conversion: importing TensorFlow takes it 5 s, a small model 1 s.
+"""The converter's process, kept for the next conversion.
 
     python -m litelambda.stages.converter_process
 
-is the child. It reads the path of a list of jobs from each line of its standard input, and answers each with a line
-on its standard output. It dies with its parent: when its standard input ends, at once.
+is the child.
 """
 
 from __future__ import annotations
 
-import atexit
-import os
-import queue
-import resource
-import signal
-import subprocess
-import sys
-import tempfile
-import threading
-from pathlib import Path
-from typing import IO
-
-_LARGE_BYTES = 1024**3
-"""What a child may hold after a conversion to be kept for another one: the rest of the build needs memory too."""
-_COMMAND = [sys.executable, "-m", "litelambda.stages.converter_process"]
-_KEPT, _ENDED = "kept", "ended"
+from litelambda.stages.kept_process import KeptProcess, serve
 
 
-class ConverterProcess:
-    """Runs lists of conversions in a child process, which is started when it is needed, and anew after it died.
-
-    An exception that passes through, Ctrl-C above all, kills the child and waits until it is gone.
-    """
+class ConverterProcess(KeptProcess):
+    """Runs lists of conversions, see `convert.run_jobs`."""
 
     def __init__(self) -> None:
-        self._child: subprocess.Popen[str] | None = None
-        self._stderr: IO[bytes] | None = None
-        atexit.register(self._close_all)
-
-    def run(self, jobs: Path) -> subprocess.CompletedProcess[str]:
-        """Run the conversions that a file lists; where a child dies that converted others before, again in a fresh one.
-
-        Args:
-            jobs: see `convert.run_jobs`; an absolute path.
-
-        Returns:
-            The child's exit code, negative for a signal, where it died; else 0 or 1. With what it wrote to stderr.
-        """
-        was_kept = self._child is not None
-        done = self._run(jobs)
-        if done.returncode not in (0, 1) and was_kept:
-            done = self._run(jobs)  # it may have died of what it converted before: a fresh one tells
-        return done
-
-    def _run(self, jobs: Path) -> subprocess.CompletedProcess[str]:
-        child, stderr = self._running()
-        start = stderr.seek(0, os.SEEK_END)
-        try:
-            returncode = self._ask(child, jobs)
-        except BaseException:
-            self.close()
-            raise
-        stderr.seek(start)
-        return subprocess.CompletedProcess([str(jobs)], returncode, "", stderr.read().decode(errors="replace"))
-
-    def close(self) -> None:
-        """End the child, if there is one."""
-        child, self._child = self._child, None
-        if child is not None:
-            child.kill()
-            child.communicate()
-
-    def _close_all(self) -> None:
-        self.close()
-        if self._stderr is not None:
-            self._stderr.close()
-
-    def _running(self) -> tuple[subprocess.Popen[str], IO[bytes]]:
-        """The child, and what it writes to stderr."""
-        if self._stderr is None:
-            self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - serves every child
-        if self._child is None or self._child.poll() is not None:
-            self.close()
-            self._stderr.seek(0)
-            self._stderr.truncate()
-            self._child = subprocess.Popen(  # noqa: S603 - our own module
-                _COMMAND,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._stderr,
-                text=True,
-            )
-        return self._child, self._stderr
-
-    def _ask(self, child: subprocess.Popen[str], jobs: Path) -> int:
-        assert child.stdin is not None  # noqa: S101 - for the type checker: both are pipes
-        assert child.stdout is not None  # noqa: S101
-        try:
-            child.stdin.write(f"{jobs}\n")
-            child.stdin.flush()
-        except BrokenPipeError:
-            pass  # it died: there will be no answer either
-        answer = child.stdout.readline().split()
-        if not answer:
-            returncode = child.wait()
-            self.close()
-            return returncode
-        if answer[1] == _ENDED:
-            self.close()
-        return int(answer[0])
+        super().__init__("litelambda.stages.converter_process")
 
 
-def _serve() -> None:
+def _main() -> None:
     from litelambda.stages.convert import run_jobs
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it ends this process
-    with os.fdopen(os.dup(1), "w", buffering=1) as answers:
-        os.dup2(2, 1)  # native code writes where it likes
-        asked: queue.SimpleQueue[str] = queue.SimpleQueue()
-        threading.Thread(target=_read_jobs, args=(asked,), daemon=True).start()
-        while True:
-            returncode = run_jobs(Path(asked.get()))
-            is_large = _held_bytes() > _LARGE_BYTES
-            answers.write(f"{returncode} {_ENDED if is_large else _KEPT}\n")
-            if is_large:
-                os._exit(0)
-
-
-def _read_jobs(asked: queue.SimpleQueue[str]) -> None:
-    """Hand lines of standard input on, and end the process with it: nobody waits for what it is at."""
-    rest = b""
-    while data := os.read(0, 65536):  # unbuffered: a lock held on sys.stdin would abort the interpreter's shutdown
-        *lines, rest = (rest + data).split(b"\n")
-        for line in lines:
-            asked.put(os.fsdecode(line))
-    os._exit(1)
-
-
-def _held_bytes() -> int:
-    """Memory that this process holds; the most that it ever held where the system does not say."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    except FileNotFoundError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    serve(run_jobs)
 
 
 if __name__ == "__main__":
-    _serve()
+    _main()

@@ -38,24 +38,35 @@ def export(model: Any, folder: Path, batch: int | None = None) -> Path:
     if backend() == "tensorflow":
         _write_saved_model(model, folder, batch)
         return folder
-    path = folder.with_suffix(KERAS_SUFFIX)
+    return save_with_modules(model, folder.with_suffix(KERAS_SUFFIX))
+
+
+def save_with_modules(model: Any, path: Path) -> Path:
+    """Write a .keras file, and beside it where its custom layers come from, for another process of this build."""
     model.save(path)
     _modules_file(path).write_text(json.dumps(_user_modules(model)))
     return path
 
 
-def export_again(path: Path) -> Path:
-    """In the converter's process: make the SavedModel of a .keras file that `export` wrote; its folder.
+def export_again(path: Path, batch: int | None = None) -> Path:
+    """In the converter's process: make the SavedModel of a Keras file; its folder.
+
+    Args:
+        path: a .keras file that `export` wrote, or one from elsewhere, which brings no classes of its own.
+        batch: as in `export`.
 
     Raises:
         ConversionError: the model cannot be made on the TensorFlow backend.
     """
-    keras, folder = load_keras(), path.with_suffix("")
+    keras, folder = load_keras(), path.with_suffix("" if batch is None else f".{batch}")
     if folder.exists():
         return folder
+    if not _modules_file(path).exists():
+        _write_saved_model(keras.models.load_model(path, compile=False), folder, batch)
+        return folder
     try:
-        model = keras.models.load_model(path, _import_again(path), compile=False, safe_mode=False)
-        _write_saved_model(model, folder)
+        model = keras.models.load_model(path, import_own_modules(path), compile=False, safe_mode=False)
+        _write_saved_model(model, folder, batch)
     except Exception as error:
         raise ConversionError(
             f"it was trained on JAX and cannot be made on TensorFlow: {type(error).__name__}: {error}; "
@@ -127,7 +138,7 @@ def _user_modules(model: Any) -> dict[str, str]:
     return folders
 
 
-def _import_again(path: Path) -> dict[str, Any]:
+def import_own_modules(path: Path) -> dict[str, Any]:
     """Import a model's own modules, which registers what they register; their classes by name."""
     found: dict[str, Any] = {}
     for name, folder in json.loads(_modules_file(path).read_text()).items():

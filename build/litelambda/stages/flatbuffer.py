@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,9 +48,9 @@ class Signature:
     outputs: tuple[Tensor, ...]
 
 
-def read_signatures(artifact: bytes) -> tuple[Signature, ...]:
+def read_signatures(artifact: bytes | Path) -> tuple[Signature, ...]:
     """List the entry points of a flatbuffer; one without any has its first graph, under the runtime's name for that."""
-    model = _parse(artifact)
+    model = parse(artifact)
     signatures = []
     for definition in model.signatureDefs or []:
         graph = model.subgraphs[definition.subgraphIndex]
@@ -68,9 +69,9 @@ def read_signatures(artifact: bytes) -> tuple[Signature, ...]:
     return tuple(signatures)
 
 
-def takes_sizes_at_run_time(artifact: bytes) -> bool:
+def takes_sizes_at_run_time(artifact: bytes | Path) -> bool:
     """Whether a flatbuffer computes with its tensors' sizes, which LiteRT does not keep up with after a resize."""
-    return "SHAPE" in _operator_names(_parse(artifact))
+    return "SHAPE" in operator_names(parse(artifact))
 
 
 def with_open_batch(signature: Signature) -> Signature:
@@ -85,18 +86,18 @@ def with_open_batch(signature: Signature) -> Signature:
     return replace(signature, inputs=inputs, outputs=outputs)
 
 
-def float_operators(artifact: bytes) -> list[str]:
+def float_operators(artifact: bytes | Path) -> list[str]:
     """Name the operators that compute in float: see `count_float_operators`."""
     return sorted(count_float_operators(artifact))
 
 
-def count_float_operators(artifact: bytes) -> dict[str, int]:
+def count_float_operators(artifact: bytes | Path) -> dict[str, int]:
     """Count, by name, the operators that compute in float: float activations in or out, and no integer weights.
 
     The QUANTIZE and DEQUANTIZE at a quantized model's edges do not count.
     """
-    model = _parse(artifact)
-    names = _operator_names(model)
+    model = parse(artifact)
+    names = operator_names(model)
     found: dict[str, int] = {}
     for graph in model.subgraphs:
         for operator in graph.operators or []:
@@ -106,10 +107,10 @@ def count_float_operators(artifact: bytes) -> dict[str, int]:
     return found
 
 
-def count_half_read_float_splits(artifact: bytes) -> int:
+def count_half_read_float_splits(artifact: bytes | Path) -> int:
     """Count the operators that split a float tensor into several, of which nothing reads some."""
-    model = _parse(artifact)
-    names = _operator_names(model)
+    model = parse(artifact)
+    names = operator_names(model)
     found = 0
     for graph in model.subgraphs:
         operators = graph.operators or []
@@ -120,9 +121,9 @@ def count_half_read_float_splits(artifact: bytes) -> int:
     return found
 
 
-def weight_codes(artifact: bytes) -> list[NDArray[np.int8]]:
+def weight_codes(artifact: bytes | Path) -> list[NDArray[np.int8]]:
     """The int8 and int4 codes of every weight tensor of rank two and more."""
-    model, types = _parse(artifact), _schema().TensorType
+    model, types = parse(artifact), _schema().TensorType
     found = []
     for graph in model.subgraphs:
         for tensor in graph.tensors:
@@ -133,7 +134,7 @@ def weight_codes(artifact: bytes) -> list[NDArray[np.int8]]:
     return found
 
 
-def fully_connected(artifact: bytes, weights: Mapping[str, NDArray[Any]]) -> dict[str, list[str]]:
+def fully_connected(artifact: bytes | Path, weights: Mapping[str, NDArray[Any]]) -> dict[str, list[str]]:
     """Find operators by the weights that they multiply with: names do not survive a conversion, values do.
 
     Args:
@@ -143,8 +144,8 @@ def fully_connected(artifact: bytes, weights: Mapping[str, NDArray[Any]]) -> dic
     Returns:
         By the same names, those of the FULLY_CONNECTED operators' output tensors; none for weights that none has.
     """
-    model = _parse(artifact)
-    names = _operator_names(model)
+    model = parse(artifact)
+    names = operator_names(model)
     wanted = {np.ascontiguousarray(values, np.float32).tobytes(): name for name, values in weights.items()}
     found: dict[str, list[str]] = {}
     for graph in model.subgraphs:
@@ -157,7 +158,7 @@ def fully_connected(artifact: bytes, weights: Mapping[str, NDArray[Any]]) -> dic
     return found
 
 
-def weight_sparsity(artifact: bytes) -> float:
+def weight_sparsity(artifact: bytes | Path) -> float:
     """The share of zeros among all integer weights of rank two and more."""
     codes = weight_codes(artifact)
     total = sum(len(each) for each in codes)
@@ -194,11 +195,12 @@ def _tensor(name: str, tensor: Any) -> Tensor:
     quantization = None
     if scheme is not None and scheme.scale is not None and len(scheme.scale) == 1:
         quantization = (float(scheme.scale[0]), int(scheme.zeroPoint[0]))
-    return Tensor(name, _enum_names("TensorType")[tensor.type].lower(), shape, quantization)
+    return Tensor(name, enum_names("TensorType")[tensor.type].lower(), shape, quantization)
 
 
-def _operator_names(model: Any) -> list[str]:
-    builtin = _enum_names("BuiltinOperator")
+def operator_names(model: Any) -> list[str]:
+    """The name of each operator code, in their order."""
+    builtin = enum_names("BuiltinOperator")
     names = []
     for code in model.operatorCodes:
         if code.customCode:
@@ -208,15 +210,18 @@ def _operator_names(model: Any) -> list[str]:
     return names
 
 
-def _enum_names(enum: str) -> dict[int, str]:
+def enum_names(enum: str) -> dict[int, str]:
+    """Names of the values of an enumeration of TFLite's schema."""
     return {value: name for name, value in vars(getattr(_schema(), enum)).items() if isinstance(value, int)}
 
 
-def _parse(artifact: bytes) -> Any:
-    model = _schema().ModelT.InitFromObj(_schema().Model.GetRootAs(bytearray(artifact), 0))
+def parse(artifact: bytes | Path) -> Any:
+    """The flatbuffer's objects; weights are views of it, and of a file only those pages are read that are asked for."""
+    content = np.memmap(artifact, np.uint8, "r") if isinstance(artifact, Path) else artifact
+    model = _schema().ModelT.InitFromObj(_schema().Model.GetRootAs(content, 0))
     for buffer in model.buffers:
         if buffer.offset > 1:  # large models may keep their weights behind the flatbuffer proper
-            buffer.data = np.frombuffer(artifact, np.uint8, buffer.size, buffer.offset)
+            buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
     return model
 
 

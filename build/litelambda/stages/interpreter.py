@@ -1,20 +1,25 @@
-"""Runs an artifact through `ai_edge_litert`'s own Interpreter: the reference that the shipped runtime must match."""
+"""Runs an artifact through `ai_edge_litert`'s own Interpreter: the reference that the shipped runtime must match.
+
+The Interpreter itself is in a child, see `interpreter_process`: no flatbuffer can end the command.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import shutil
+import tempfile
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from litelambda.errors import VerificationError, first_line
-from litelambda.stages.backend import native_stderr_held_back
-from litelambda.stages.flatbuffer import UNNAMED_SIGNATURE, Tensor, read_signatures
+from litelambda.errors import VerificationError
+from litelambda.stages.array_files import Arrays
+from litelambda.stages.flatbuffer import Tensor, read_signatures
+from litelambda.stages.interpreter_process import open_in_child, run_in_child
 from serving.strings import to_wire
-
-Arrays = dict[str, NDArray[Any]]
 
 
 class Reference:
@@ -23,19 +28,26 @@ class Reference:
     Attributes:
         inputs: tensors of the signature, in the order of the flatbuffer.
         outputs: the same for its outputs.
+
+    Args:
+        artifact: the flatbuffer, or the file that holds it.
+        signature: its entry point.
+        num_threads: of the Interpreter.
+
+    Raises:
+        VerificationError: the Interpreter refuses the model, or crashed.
     """
 
-    def __init__(self, artifact: bytes, signature: str = "predict", num_threads: int = 1) -> None:
-        from ai_edge_litert.interpreter import Interpreter
-
+    def __init__(self, artifact: bytes | Path, signature: str = "predict", num_threads: int = 1) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="litelambda-"))
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self._model = artifact if isinstance(artifact, Path) else self._folder / "model.tflite"
+        if not isinstance(artifact, Path):
+            self._model.write_bytes(artifact)
+        self._signature, self._num_threads = signature, num_threads
+        open_in_child(self._model, signature, num_threads, self._folder)
         found = {each.key: each for each in read_signatures(artifact)}[signature]
         self.inputs, self.outputs = found.inputs, found.outputs
-        with native_stderr_held_back(), _refusals():
-            interpreter = Interpreter(model_content=artifact, num_threads=num_threads)
-            interpreter.allocate_tensors()
-        self._runner = (
-            _Unnamed(interpreter) if signature == UNNAMED_SIGNATURE else interpreter.get_signature_runner(signature)
-        )
 
     def run(self, inputs: Mapping[str, NDArray[Any]], batch: int) -> Arrays:
         """Run all rows, `batch` at a time, tensors as the artifact itself takes and gives them.
@@ -47,13 +59,20 @@ class Reference:
         Raises:
             VerificationError: the Interpreter cannot run the model, or not so many rows at once.
         """
-        num_rows = len(next(iter(inputs.values())))
-        with _refusals():
-            parts = [
-                self._runner(**{name: rows[start : start + batch] for name, rows in inputs.items()})
-                for start in range(0, num_rows, batch)
-            ]
-        return {output.name: np.concatenate([part[output.name] for part in parts]) for output in self.outputs}
+        return self._run(inputs, batch)
+
+    def run_each(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+        """Run real values, of which each entry is the whole input of a run: its batch is part of its shape.
+
+        Returns:
+            Real values, an entry per run.
+        """
+        outputs = self._run({tensor.name: to_codes(inputs[tensor.name], tensor) for tensor in self.inputs}, None)
+        return {tensor.name: to_reals(outputs[tensor.name], tensor) for tensor in self.outputs}
+
+    def _run(self, inputs: Mapping[str, NDArray[Any]], batch: int | None) -> Arrays:
+        names = tuple(tensor.name for tensor in self.outputs)
+        return run_in_child(self._model, self._signature, self._num_threads, inputs, names, batch, self._folder)
 
     def run_real(self, inputs: Mapping[str, NDArray[Any]], batch: int) -> Arrays:
         """Run all rows on real values: quantized on the way in and back on the way out where the edges are integers."""
@@ -70,36 +89,6 @@ class Reference:
         except VerificationError:  # a shape in the graph is fixed to one row
             return 1
         return batch if all(np.array_equal(single[name], together[name]) for name in single) else 1
-
-
-@contextmanager
-def _refusals() -> Iterator[None]:
-    """Turn what the Interpreter raises into an error of ours."""
-    try:
-        yield
-    except (RuntimeError, ValueError) as error:
-        reason = first_line(error)
-        raise VerificationError(f"the reference Interpreter cannot run the model: {reason}") from error
-
-
-class _Unnamed:
-    """Runs a model without signatures as a signature runner does, by the names of its tensors."""
-
-    def __init__(self, interpreter: Any) -> None:
-        self._interpreter = interpreter
-
-    def __call__(self, **inputs: NDArray[Any]) -> Arrays:
-        interpreter = self._interpreter
-        details = {each["name"]: each for each in interpreter.get_input_details()}
-        resized = [name for name, values in inputs.items() if tuple(details[name]["shape"]) != values.shape]
-        for name in resized:
-            interpreter.resize_tensor_input(details[name]["index"], inputs[name].shape)
-        if resized:
-            interpreter.allocate_tensors()
-        for name, values in inputs.items():
-            interpreter.set_tensor(details[name]["index"], values)
-        interpreter.invoke()
-        return {each["name"]: interpreter.get_tensor(each["index"]) for each in interpreter.get_output_details()}
 
 
 def tensor_bytes(values: NDArray[Any]) -> bytes:

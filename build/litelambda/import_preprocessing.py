@@ -1,0 +1,77 @@
+"""`--preprocessing` of an import: what turns raw values, such as pixels, into the model's: raw * scale + offset."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from litelambda.errors import UsageError
+from litelambda.stages.flatbuffer import Tensor
+
+_FORM = 'expected {"scale": 0.00784, "offset": -1}, or lists with a number for each channel, or these by input'
+
+
+def read_preprocessing(
+    given: str | None, inputs: Sequence[Tensor], in_metadata: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Read the manifest's `preprocessing`.
+
+    Args:
+        given: JSON, or the name of a file of it: `{"scale": …, "offset": …}`, numbers or a number for each channel, for
+            a model of one input, or such objects by input name. None takes what the model's metadata says.
+        inputs: of the model.
+        in_metadata: by input, TFLite's own NormalizationOptions.
+
+    Raises:
+        UsageError: it is not such a thing, or does not fit the model's inputs.
+    """
+    if given is None:
+        return {name: fields for name, fields in in_metadata.items() if name in {each.name for each in inputs}}
+    document = _load(given)
+    if "scale" in document or "offset" in document:
+        if len(inputs) != 1:
+            names = ", ".join(each.name for each in inputs)
+            raise UsageError(f"--preprocessing: the model has the inputs {names}: give an object for each of these")
+        document = {inputs[0].name: document}
+    tensors = {each.name: each for each in inputs}
+    if unknown := sorted(set(document) - set(tensors)):
+        raise UsageError(f"--preprocessing: the model has no input {', '.join(unknown)}; it has {', '.join(tensors)}")
+    return {name: _checked(tensors[name], fields) for name, fields in document.items()}
+
+
+def _load(given: str) -> dict[str, Any]:
+    try:
+        text = given if given.lstrip().startswith("{") else Path(given).read_text()
+        document = json.loads(text)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"--preprocessing: {given[:60]!r} is neither JSON nor a file of it ({error}): {_FORM}"
+        ) from error
+    if not isinstance(document, dict):
+        raise UsageError(f"--preprocessing: {given[:60]!r}: {_FORM}")
+    return document
+
+
+def _checked(tensor: Tensor, fields: Any) -> dict[str, Any]:
+    if not isinstance(fields, dict) or not fields or set(fields) - {"scale", "offset"}:
+        raise UsageError(f"--preprocessing of input {tensor.name!r}: {fields!r}: {_FORM}")
+    found = {"scale": fields.get("scale", 1.0), "offset": fields.get("offset", 0.0)}
+    if tensor.dtype == "string":
+        raise UsageError(f"--preprocessing: input {tensor.name!r} takes strings, which cannot be scaled")
+    for key, value in found.items():
+        numbers = value if isinstance(value, list) else [value]
+        if not all(type(each) in (int, float) and math.isfinite(each) for each in numbers) or not numbers:
+            raise UsageError(
+                f"--preprocessing of input {tensor.name!r}: {key} {value!r} is not finite numbers: {_FORM}"
+            )
+        if isinstance(value, list) and len(value) != tensor.shape[-1]:
+            raise UsageError(
+                f"--preprocessing of input {tensor.name!r}: {key} has {len(value)} numbers, the input has "
+                f"{tensor.shape[-1]} channels (shape {list(tensor.shape)})"
+            )
+        if key == "scale" and 0 in numbers:
+            raise UsageError(f"--preprocessing of input {tensor.name!r}: a scale of 0 would make all values equal")
+    return found

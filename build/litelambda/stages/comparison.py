@@ -1,0 +1,239 @@
+"""The comparison at the root: a flatbuffer against the answers of the source that it was made of.
+
+Both run the same rows: representative ones where there are any, and always rows that are made here, at the edges of
+what the inputs can hold. What is compared are real values, output by output, by name.
+
+**The tolerance.** A float flatbuffer may differ from its source by 4,096 float32 ulps of an output's range, from its
+smallest to its largest value with zero: 4096 x 2^-23 = 2^-11, 0.05 %. Both compute in float32, but add in another order
+and fold other constants: a sum of n products is off by some sqrt(n) ulps of its largest terms, so a layer of 2,000
+inputs by about 50, and a hundred such layers, whose errors add up at random, by about 500. Faults of a rewrite or of
+the converter - a lost mean, a kernel off by a hundredth, two outputs exchanged, a mask not applied - are above 0.1 %.
+And it is an eighth of a step of int8, 1/255 of the range: what passes is invisible in a quantized model. A source that
+computes in float16 or bfloat16 is compared at 32 and 16 of its own ulps (3 % and 12 %): its own rounding is of that
+size. Whole numbers, truth values and strings must be equal. The range is taken over all rows of a kind, those with
+small values apart from those with pixels, so that large answers do not hide faults of small ones.
+
+Where the source's own answer is no number, nothing is right or wrong; where it is one, the flatbuffer's must be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from litelambda.errors import VerificationError
+from litelambda.stages.array_files import Arrays
+from litelambda.stages.source_answers import Answers, SourceInput
+
+TOLERANCE = {"float32": 4096 * 2.0**-23, "float16": 32 * 2.0**-10, "bfloat16": 16 * 2.0**-7}
+"""By the least precise type of the source, as a share of an output's range."""
+_ULP = 2.0**-23
+_STRINGS = np.array([b"", b"a", b"text", "gr\u00fc\u00df".encode(), b"longer " * 40, b"42"], object)
+_OPEN_IDS = 10  # ids for whole numbers of which nothing is known: most tables have as many entries
+_NAMED_RUNS = 3
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Inputs for a model, each entry the whole input of one run.
+
+    Attributes:
+        inputs: by name, (runs, *shape of an input).
+        names: what each run is, for messages.
+        kinds: runs whose outputs have the same range: "small", "pixels", "representative".
+    """
+
+    inputs: Arrays
+    names: list[str]
+    kinds: list[str]
+
+    def take(self, indices: Sequence[int]) -> Runs:
+        """Some of the runs."""
+        return Runs(
+            {name: values[list(indices)] for name, values in self.inputs.items()},
+            [self.names[index] for index in indices],
+            [self.kinds[index] for index in indices],
+        )
+
+    def joined(self, other: Runs | None) -> Runs:
+        """These runs and others after them."""
+        if other is None:
+            return self
+        inputs = {name: np.concatenate([values, other.inputs[name]]) for name, values in self.inputs.items()}
+        return Runs(inputs, [*self.names, *other.names], [*self.kinds, *other.kinds])
+
+
+def made_runs(inputs: Sequence[SourceInput]) -> Runs:
+    """Runs for any model: zeros, ones, the ends of what its types and vocabularies allow, padded and masked rows."""
+    noise = np.random.default_rng(0)
+    columns = [dict(_kinds_of_rows(each, noise)) for each in inputs]
+    names = list(dict.fromkeys(name for column in columns for name in column))
+    arrays: Arrays = {
+        each.name: np.stack([column.get(name, column["random"]) for name in names])
+        for each, column in zip(inputs, columns, strict=True)
+    }
+    return Runs(arrays, names, ["pixels" if name.startswith("pixels") else "small" for name in names])
+
+
+def representative_runs(
+    rows: Mapping[str, NDArray[Any]], inputs: Sequence[SourceInput], numbers: Sequence[int]
+) -> Runs:
+    """Rows that were given, as many to a run as the model takes.
+
+    Args:
+        rows: by input name.
+        inputs: the model's.
+        numbers: the rows to take, as a user counts them.
+    """
+    steps = [each.shape[0] or 1 for each in inputs if each.shape]
+    step = max(steps, default=1)
+    count = len(numbers) // step
+    used = list(numbers[: count * step])
+    arrays = {each.name: rows[each.name][used].reshape(count, step, *rows[each.name].shape[1:]) for each in inputs}
+    names = [f"representative row {used[index * step]}" for index in range(count)]
+    return Runs(arrays, names, ["representative"] * count)
+
+
+def _kinds_of_rows(spec: SourceInput, noise: np.random.Generator) -> Iterator[tuple[str, NDArray[Any]]]:
+    shape = tuple(size or 1 for size in spec.shape)
+    if spec.dtype == "string":
+        yield "zeros", np.full(shape, b"", object)
+        yield "random", noise.choice(_STRINGS, shape)
+        yield "random (2)", noise.choice(_STRINGS, shape)
+        return
+    dtype = np.dtype(spec.dtype)
+    is_real = dtype.kind == "f" and spec.limit is None
+    ids = min(spec.limit or _OPEN_IDS, 2 if dtype.kind == "b" else 2**31)
+    some = [noise.random(shape) if is_real else noise.integers(0, ids, shape) for _ in range(3)]
+    yield "zeros", np.zeros(shape, dtype)
+    yield "ones", np.full(shape, min(1, ids - 1) if not is_real else 1, dtype)
+    yield "random", some[0].astype(dtype)
+    yield "random (2)", some[1].astype(dtype)
+    if is_real:
+        yield "normal", noise.standard_normal(shape).astype(dtype)
+        yield "ramp from -1 to 1", np.linspace(-1, 1, max(1, int(np.prod(shape)))).reshape(shape).astype(dtype)
+        yield "pixels", np.round(noise.random(shape) * 255).astype(dtype)
+    else:
+        yield "largest id" if spec.limit else "nines", np.full(shape, ids - 1, dtype)
+        if spec.limit is None and dtype.kind in "iu" and dtype.itemsize == 1:
+            yield "pixels, smallest", np.full(shape, np.iinfo(dtype).min, dtype)
+            yield "pixels, largest", np.full(shape, np.iinfo(dtype).max, dtype)
+            yield "pixels, random", noise.integers(np.iinfo(dtype).min, np.iinfo(dtype).max + 1, shape).astype(dtype)
+    if len(shape) > 1 and shape[1] > 1:
+        for value in spec.mask_values or (0.0,):
+            yield from _masked(some[2].astype(dtype) + dtype.type(is_real), dtype.type(value))
+
+
+def _masked(row: NDArray[Any], value: Any) -> Iterator[tuple[str, NDArray[Any]]]:
+    """A row padded with a value at its end, at its start, and all of it."""
+    half = row.shape[1] // 2
+    at_end, at_start = row.copy(), row.copy()
+    at_end[:, half:], at_start[:, : row.shape[1] - half] = value, value
+    yield f"padded with {value:g} at the end", at_end
+    yield f"padded with {value:g} at the start", at_start
+    yield f"fully masked with {value:g}", np.full_like(row, value)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far an output is from the source's.
+
+    Attributes:
+        output: its name.
+        largest: the largest difference.
+        share: the same as a share of the output's range, where it is largest.
+        range: that range.
+        runs: names of the runs beyond the tolerance, or of the worst where none is.
+    """
+
+    output: str
+    largest: float
+    share: float
+    range: float
+    runs: list[str]
+
+
+def check_against_source(expected: Answers, found: Mapping[str, NDArray[Any]], runs: Runs, precision: str) -> float:
+    """Refuse a float flatbuffer that does not answer as its source does.
+
+    Args:
+        expected: the source's answers.
+        found: the flatbuffer's, for the runs that the source answered.
+        runs: those runs.
+        precision: of the source.
+
+    Returns:
+        The largest difference, as a share of its output's range.
+
+    Raises:
+        VerificationError: outputs are missing, of another size, or beyond the tolerance.
+    """
+    if missing := sorted(set(expected.outputs) ^ set(found)):
+        raise VerificationError(
+            f"the source has the outputs {sorted(expected.outputs)}, the float flatbuffer made of it {sorted(found)}: "
+            f"{', '.join(missing)} got lost or renamed in conversion. Nothing was published"
+        )
+    differences = [
+        difference
+        for name, values in expected.outputs.items()
+        for difference in _differences(name, values, found[name], runs, TOLERANCE[precision])
+    ]
+    worst = max(differences, key=lambda each: each.share, default=None)
+    if worst is None:
+        raise VerificationError(
+            "the source answers no made or representative row with a number: nothing can be compared. "
+            "Nothing was published"
+        )
+    if worst.share > TOLERANCE[precision]:
+        raise VerificationError(
+            f"output {worst.output!r} of the float flatbuffer differs from the source's own answer by "
+            f"{worst.largest:.4g}, {worst.share:.2%} of its range of {worst.range:.4g} ({worst.share / _ULP:,.0f} "
+            f"float32 ulps, {TOLERANCE[precision] / _ULP:,.0f} are allowed), on the rows {_some(worst.runs)}: a "
+            "rewrite of the model or the converter has changed it. Nothing was published"
+        )
+    return worst.share
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED_RUNS} more" if len(names) > _NAMED_RUNS else ""
+    return ", ".join(map(repr, names[:_NAMED_RUNS])) + more
+
+
+def _differences(
+    name: str, expected: NDArray[Any], found: NDArray[Any], runs: Runs, tolerance: float
+) -> Iterator[Difference]:
+    if expected[:1].size != found[:1].size:
+        raise VerificationError(
+            f"output {name!r} of the float flatbuffer has {found[:1].size} values for one run, the source's own has "
+            f"{expected[:1].size}. Nothing was published"
+        )
+    right, found = expected.reshape(len(expected), -1), found.reshape(len(found), -1)
+    if right.dtype.kind not in "fc":
+        wrong = [run for run, a, b in zip(runs.names, right, found, strict=True) if not np.array_equal(a, b)]
+        yield Difference(name, float(bool(wrong)), float(bool(wrong)), 1.0, wrong)
+        return
+    right, found = right.astype(np.float64), found.astype(np.float64)
+    for kind in dict.fromkeys(runs.kinds):
+        chosen = [index for index, each in enumerate(runs.kinds) if each == kind]
+        a, b = right[chosen], found[chosen]
+        judged = np.isfinite(a)
+        if not judged.any():
+            continue
+        size = value_range(a)
+        apart = np.where(judged, np.abs(np.where(judged, a, 0) - np.where(np.isfinite(b), b, np.inf)), 0).max(axis=1)
+        beyond = [runs.names[chosen[row]] for row in np.flatnonzero(apart > tolerance * size)]
+        worst = int(apart.argmax())
+        yield Difference(
+            name, float(apart[worst]), float(apart[worst] / size), size, beyond or [runs.names[chosen[worst]]]
+        )
+
+
+def value_range(values: NDArray[Any]) -> float:
+    """From the smallest to the largest finite value, zero included; 1 where all are zero."""
+    finite = values[np.isfinite(values)]
+    size = float(max(finite.max(initial=0.0), 0.0) - min(finite.min(initial=0.0), 0.0))
+    return size or 1.0

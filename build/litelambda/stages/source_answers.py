@@ -1,0 +1,136 @@
+"""The source's own answers: what Keras or TensorFlow say for a model as it was handed in, in a process of its own.
+
+The process, see `source_process`, loads the file or folder itself and changes nothing: no copy, no rewrite, no
+converter.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from litelambda.errors import ConversionError, MemoryShortageError
+from litelambda.processes import describe_exit, lacked_memory
+from litelambda.stages.array_files import Arrays, read_arrays, write_arrays
+from litelambda.stages.backend import Backend
+from litelambda.stages.kept_process import KeptProcess
+
+KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
+_PROCESSES: dict[Backend, KeptProcess] = {}  # a process has one backend
+RUNS, ANSWERS, DESCRIBED, REFUSED, FAILURE = "runs.npz", "answers.npz", "described.json", "refused.json", "failure"
+"""Files between the two processes."""
+
+
+@dataclass(frozen=True)
+class SourceInput:
+    """An input as the source itself describes it.
+
+    Attributes:
+        name: its name.
+        dtype: numpy's name, or "string".
+        shape: of what one run takes, None for open sizes.
+        limit: how many ids an Embedding behind it has; None where that is open.
+        mask_values: values that a Masking layer, or an Embedding with `mask_zero`, leaves out.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+    limit: int | None = None
+    mask_values: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Described:
+    """A source that was loaded.
+
+    Attributes:
+        inputs: in the order in which it takes them.
+        precision: the least precise type that it computes in.
+    """
+
+    inputs: tuple[SourceInput, ...]
+    precision: str
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a source says.
+
+    Attributes:
+        outputs: by name, an entry per run that it answered.
+        answered: the numbers of those runs.
+        refused: the others by number, and why it refuses them.
+    """
+
+    outputs: Arrays
+    answered: list[int]
+    refused: dict[int, str]
+
+
+class Source:
+    """A model that was handed in, loaded and run in a child process.
+
+    Args:
+        path: a .keras or .h5 file, or the folder of a SavedModel.
+        folder: a scratch folder.
+        backend: what Keras runs on.
+        own: a file that this build wrote, whose custom layers may be imported.
+    """
+
+    def __init__(self, path: Path, folder: Path, backend: Backend = "tensorflow", *, own: bool = False) -> None:
+        self._job = {"source": str(path), "backend": backend, "own": own}
+        self._folder = folder
+        self._process = _PROCESSES.setdefault(backend, KeptProcess("litelambda.stages.source_process"))
+
+    def describe(self) -> Described:
+        """Load the model and say what it takes.
+
+        Raises:
+            ConversionError: it cannot be loaded, or must not be published as it is.
+        """
+        self._ask(runs=False)
+        found = json.loads((self._folder / DESCRIBED).read_text())
+        inputs = (
+            SourceInput(**{**each, "shape": tuple(each["shape"]), "mask_values": tuple(each["mask_values"])})
+            for each in found["inputs"]
+        )
+        return Described(tuple(inputs), found["precision"])
+
+    def answer(self, runs: Mapping[str, NDArray[Any]]) -> Answers:
+        """Run the model.
+
+        Args:
+            runs: per input, each entry the whole input of a run.
+
+        Raises:
+            ConversionError: equal runs get different answers, or no run gets one.
+        """
+        write_arrays(self._folder / RUNS, runs)
+        self._ask(runs=True)
+        refused = {int(index): reason for index, reason in json.loads((self._folder / REFUSED).read_text()).items()}
+        answered = [index for index in range(len(next(iter(runs.values())))) if index not in refused]
+        return Answers(read_arrays(self._folder / ANSWERS), answered, refused)
+
+    def _ask(self, *, runs: bool) -> None:
+        path, failure = self._folder / "source.json", self._folder / FAILURE
+        failure.unlink(missing_ok=True)
+        path.write_text(json.dumps({**self._job, "runs": runs}))
+        child = self._process.run(path.absolute())
+        if child.returncode == 0:
+            return
+        if failure.exists():
+            raise ConversionError(failure.read_text())
+        if lacked_memory(child.returncode, child.stderr):
+            raise MemoryShortageError(
+                f"{self._job['source']} needs more memory than there is to be loaded: use a machine with more memory"
+            )
+        raise ConversionError(
+            f"loading and running {self._job['source']} ended its process ({describe_exit(child.returncode)}): the "
+            "file is damaged"
+        )

@@ -1,0 +1,182 @@
+"""Sources in the child of `source_answers`: a Keras model and a SavedModel's signature, as they were handed in."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from litelambda.errors import ConversionError, first_line
+from litelambda.stages.array_files import Arrays
+from litelambda.stages.backend import load_keras, load_tensorflow
+from litelambda.stages.export import import_own_modules, output_names
+from litelambda.stages.saved_model_check import check_saved_model
+from litelambda.stages.source_answers import Described, SourceInput
+
+_DEFAULT_SIGNATURE = "serving_default"
+
+
+class KerasSource:
+    """A .keras or .h5 file.
+
+    Attributes:
+        name: for messages.
+    """
+
+    def __init__(self, path: Path, *, own: bool) -> None:
+        keras = load_keras()
+        try:
+            classes = import_own_modules(path) if own else None
+            self._model = keras.models.load_model(path, classes, compile=False, safe_mode=not own)
+        except Exception as error:
+            raise ConversionError(
+                f"Keras cannot load {path}: {type(error).__name__}: {first_line(error)}\n"
+                "A Lambda layer or a class of its own is code, and code of a file from elsewhere is not run. If you "
+                "trust who made the model, load it in Python yourself and write it with model.export(FOLDER): a "
+                "SavedModel needs none of its classes. It is a program all the same: operators that touch files or run "
+                "Python are refused"
+            ) from error
+        self.name = f"the model {path.name}"
+        if not getattr(self._model, "inputs", None):
+            kind = type(self._model).__name__
+            raise ConversionError(f"{path}: {kind} is neither a Functional nor a Sequential model")
+        for variable in self._model.variables:
+            if not _is_finite(_numbers(variable)):
+                raise ConversionError(
+                    f"{path}: the weights {variable.path!r} hold NaN or infinity: train it again with a lower learning "
+                    "rate, or restore weights from before they diverged"
+                )
+
+    def describe(self) -> Described:
+        """Its inputs, with the ids and the mask values that its layers speak of."""
+        found = []
+        for tensor in self._model.inputs:
+            limits, masks = _ids_and_masks(self._model, tensor)
+            shape = tuple(tensor.shape)
+            found.append(SourceInput(tensor.name, str(tensor.dtype), shape, min(limits, default=None), tuple(masks)))
+        computed = {str(getattr(layer, "compute_dtype", "")) for layer in self._model._flatten_layers()}
+        half = next((name for name in ("bfloat16", "float16") if name in computed), "float32")
+        return Described(tuple(found), half)
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+        """Keras' own predict, on one batch."""
+        tree = load_keras().tree
+        flat = [_given(inputs[tensor.name]) for tensor in self._model.inputs]
+        structure = getattr(self._model, "_inputs_struct", None)
+        given = tree.pack_sequence_as(structure, flat) if structure is not None and len(flat) > 1 else flat[0]
+        outputs = tree.flatten(self._model.predict_on_batch(given))
+        return {name: np.asarray(each) for name, each in zip(output_names(self._model), outputs, strict=True)}
+
+    def checksums(self) -> dict[str, int]:
+        """Of every variable."""
+        return {variable.path: _checksum(_numbers(variable)) for variable in self._model.variables}
+
+    def advice(self) -> str:
+        """What to change, with the layers that keep state, where there are any."""
+        recurrent = [each.name for each in self._model._flatten_layers() if getattr(each, "stateful", False) is True]
+        if recurrent:
+            return f"Make {', '.join(map(repr, recurrent))} with stateful=False"
+        return "Make its layers without state and without random numbers at inference"
+
+
+def _given(values: NDArray[Any]) -> Any:
+    return load_tensorflow().constant(values.tolist()) if values.dtype.kind == "O" else values
+
+
+def _numbers(variable: Any) -> NDArray[Any]:
+    return np.asarray(load_keras().ops.convert_to_numpy(variable))
+
+
+def _ids_and_masks(model: Any, tensor: Any) -> tuple[list[int], list[float]]:
+    """What layers say of an input: those that take it directly, or any where none does and it holds whole numbers."""
+    layers = [each for each in model._flatten_layers() if _limit(each) is not None or hasattr(each, "mask_value")]
+    direct = [each for each in layers if _takes(each, tensor)]
+    near = direct or layers
+    is_whole = "int" in str(tensor.dtype)
+    limits = [limit for each in near if (limit := _limit(each)) is not None and (is_whole or each in direct)]
+    masks = [float(each.mask_value) for each in near if np.ndim(getattr(each, "mask_value", None) or 0) == 0
+             and getattr(each, "mask_value", None) is not None and not isinstance(each.mask_value, str)]  # fmt: skip
+    masks += [0.0 for each in near if getattr(each, "mask_zero", False)]
+    return limits, sorted(set(masks))
+
+
+def _limit(layer: Any) -> int | None:
+    keras = load_keras()
+    if isinstance(layer, keras.layers.Embedding):
+        return int(layer.input_dim)
+    return int(layer.num_tokens) if isinstance(layer, keras.layers.CategoryEncoding) and layer.num_tokens else None
+
+
+def _takes(layer: Any, tensor: Any) -> bool:
+    return any(given is tensor for node in layer._inbound_nodes for given in node.input_tensors)
+
+
+class SavedModelSource:
+    """A SavedModel's default signature.
+
+    Attributes:
+        name: for messages.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._precision = check_saved_model(path)
+        self.name = f"the SavedModel {path}"
+        self._loaded, self._function = load_signature(path)
+        for variable in self._function.variables:
+            if variable.dtype.is_floating and not _is_finite(variable.numpy()):
+                raise ConversionError(f"{path}: the weights {variable.name!r} hold NaN or infinity: train it again")
+
+    def describe(self) -> Described:
+        """Its signature's inputs."""
+        specs = self._function.structured_input_signature[1]
+        inputs = (SourceInput(name, spec.dtype.name, tuple(spec.shape)) for name, spec in specs.items())
+        return Described(tuple(inputs), self._precision)
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+        """The signature itself."""
+        tf = load_tensorflow()
+        specs = self._function.structured_input_signature[1]
+        given = {name: tf.constant(values.tolist() if values.dtype.kind == "O" else values, specs[name].dtype)
+                 for name, values in inputs.items()}  # fmt: skip
+        return {name: np.asarray(each.numpy()) for name, each in self._function(**given).items()}
+
+    def checksums(self) -> dict[str, int]:
+        """Of every variable that it reads."""
+        return {each.name: _checksum(np.asarray(each.numpy())) for each in self._function.variables}
+
+    def advice(self) -> str:
+        """What to change."""
+        return "Export it with training=False, without variables that it changes"
+
+
+def load_signature(path: Path) -> tuple[Any, Any]:
+    """Load a SavedModel that was checked: what holds its variables, and its default signature.
+
+    Raises:
+        ConversionError: it cannot be loaded, or has no signature.
+    """
+    tf = load_tensorflow()
+    try:
+        loaded = tf.saved_model.load(str(path))
+        signatures = dict(loaded.signatures)
+    except Exception as error:
+        raise ConversionError(f"TensorFlow cannot load {path}: {first_line(error)}") from error
+    if not signatures:
+        raise ConversionError(f"{path} has no signature: save it with signatures=…, or import the .keras file")
+    return loaded, signatures.get(_DEFAULT_SIGNATURE) or next(iter(signatures.values()))
+
+
+def _checksum(values: NDArray[Any]) -> int:
+    """Tells whether a variable has changed."""
+    return zlib.crc32(np.ascontiguousarray(values).view(np.uint8).data) if values.dtype.kind != "O" else 0
+
+
+def _is_finite(values: NDArray[Any]) -> bool:
+    """Whether all values are numbers, without a copy of them."""
+    if values.dtype.kind not in "f" or not values.size:
+        return True
+    return bool(np.isfinite(values.min()) and np.isfinite(values.max()))
