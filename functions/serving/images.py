@@ -1,19 +1,21 @@
 """Pictures as model inputs: decoded by Pillow, which is imported with the first one and only if it is packaged.
 
 A picture's pixels are the raw values that the manifest's `preprocessing` speaks of: model value = raw * scale + offset.
+What is an image input, and what a pixel becomes, is said here for requests and for batch scoring alike.
 """
 
 from __future__ import annotations
 
 import struct
 from io import BytesIO
-from math import isqrt, prod
+from math import isqrt
 
 from serving.errors import MalformedRequestError, PayloadTooLargeError, RequestError, UnsupportedError
 from serving.tensor import Tensor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
     from typing_extensions import Buffer
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from serving.manifest import Manifest
     from serving.tensor import TensorSpec
 
-__all__ = ["FORMATS", "decode_image", "image_size"]
+__all__ = ["FORMATS", "MODES", "check_image_size", "decode_image", "image_size", "pixel_values"]
 
 FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG"}
 """Pillow's name of each content type that is taken."""
@@ -29,7 +31,8 @@ FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG"}
 MAX_PIXELS = 16 * 1024 * 1024
 """A small file can unfold to any number of pixels."""
 
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+"""Pillow's name of the pixels of so many channels."""
 
 
 def decode_image(body: Buffer, content_type: str, spec: TensorSpec, manifest: Manifest) -> Tensor:
@@ -48,27 +51,56 @@ def decode_image(body: Buffer, content_type: str, spec: TensorSpec, manifest: Ma
     """
     if content_type not in FORMATS:
         raise RequestError(f"content type {content_type[:60]!r}: expected one of {', '.join(FORMATS)}")
-    preprocessing: dict[str, float] | None = (manifest.fields.get("preprocessing") or {}).get(spec.name)
-    size = image_size(spec, preprocessing is not None)
-    if size is None:
-        raise RequestError(f"input {spec.name!r} of shape {list(spec.shape)} is no image")
-    pixels = _decode(body, FORMATS[content_type], *size)
-    data = _values(pixels, spec, preprocessing)
+    preprocessing = (manifest.fields.get("preprocessing") or {}).get(spec.name)
+    pixels = _decode(body, FORMATS[content_type], *check_image_size(spec, preprocessing))
+    values = pixel_values(spec, preprocessing)
+    one_byte = spec.dtype.itemsize == 1
+    data = pixels.translate(b"".join(values)) if one_byte else b"".join(map(values.__getitem__, pixels))
     return Tensor(spec.dtype, (1, *spec.shape[1:]) if spec.batched else spec.shape, data)
 
 
-def image_size(spec: TensorSpec, preprocessed: bool) -> tuple[int, int, int] | None:
+def check_image_size(spec: TensorSpec, preprocessing: Mapping[str, Any] | None) -> tuple[int, int, int]:
+    """See `image_size`.
+
+    Raises:
+        RequestError: the input is no image.
+    """
+    size = image_size(spec, preprocessing)
+    if size is None:
+        raise RequestError(
+            f"input {spec.name!r} of shape {list(spec.shape)} is no image: expected numbers of shape [height, width] "
+            "or [height, width, channels], or a flat square of pixels with one scale in the manifest's preprocessing"
+        )
+    return size
+
+
+def image_size(spec: TensorSpec, preprocessing: Mapping[str, Any] | None) -> tuple[int, int, int] | None:
     """Height, width and channels of an image input; None for an input that is none.
 
-    A flat row of a square number of values is a grey square, if the manifest speaks of its pixels.
+    A flat row is a grey or RGB square where the manifest has one scale for all of its values. Without any, or with one
+    for each, it is a table's row.
+
+    Args:
+        spec: the input.
+        preprocessing: the manifest's, of this input; None where it has none.
     """
+    has_one_scale = preprocessing is not None and _is_number(preprocessing.get("scale"))
+    if spec.dtype.kind not in ("int", "float") or not (has_one_scale or preprocessing is None):
+        return None
     shape = spec.shape[1:] if spec.batched else spec.shape[1:] if spec.shape[:1] == (1,) else spec.shape
-    if len(shape) == 3 and shape[2] in _MODES:
+    if len(shape) == 3 and shape[2] in MODES:
         return shape[0], shape[1], shape[2]
     if len(shape) == 2:
         return shape[0], shape[1], 1
-    side = isqrt(prod(shape))
-    return (side, side, 1) if preprocessed and len(shape) == 1 and side * side == prod(shape) else None
+    for channels in (1, 3) if has_one_scale and len(shape) == 1 else ():
+        side = isqrt(shape[0] // channels)
+        if side * side * channels == shape[0]:
+            return side, side, channels
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
 
 
 def _decode(body: Buffer, kind: str, height: int, width: int, channels: int) -> bytes:
@@ -82,7 +114,7 @@ def _decode(body: Buffer, kind: str, height: int, width: int, channels: int) -> 
     try:
         with Image.open(BytesIO(body), formats=[kind]) as picture:
             _check_pixels(picture.width, picture.height)
-            converted = picture.convert(_MODES[channels])
+            converted = picture.convert(MODES[channels])
             if converted.size != (width, height):
                 converted = converted.resize((width, height), Image.Resampling.BILINEAR)
             pixels: bytes = converted.tobytes()
@@ -100,22 +132,32 @@ def _check_pixels(width: int, height: int) -> None:
         raise PayloadTooLargeError(f"the picture has {width} x {height} pixels, over the limit of {MAX_PIXELS}")
 
 
-def _values(pixels: bytes, spec: TensorSpec, preprocessing: dict[str, float] | None) -> bytes:
-    """The model's values of all pixels, through a table of the 256 there can be.
+def pixel_values(spec: TensorSpec, preprocessing: Mapping[str, Any] | None) -> list[bytes]:
+    """The model's value of each of the 256 that a pixel can have, in the input's dtype.
 
-    Codes of a model that says nothing of preprocessing are the pixels themselves, int8 ones around -128.
+    Floats are those of training, where float32 was scaled: each step is rounded to float32. Codes of a model that says
+    nothing of preprocessing are the pixels themselves, int8 ones around -128.
     """
     dtype, scheme = spec.dtype, spec.quantization
-    if preprocessing is not None:
-        values: list[Any] = [raw * preprocessing["scale"] + preprocessing["offset"] for raw in range(256)]
+    values: list[Any]
+    if preprocessing is None:
+        values = [raw - 128 if dtype.name == "int8" else raw for raw in range(256)]
+    else:
+        scale, offset = _float32(preprocessing["scale"]), _float32(preprocessing.get("offset", 0.0))
+        values = [_float32(_float32(raw * scale) + offset) for raw in range(256)]
         if scheme is not None:
             values = [round(value / scheme.scale) + scheme.zero_point for value in values]
-    else:
-        values = [raw - 128 if dtype.name == "int8" else raw for raw in range(256)]
-    if dtype.kind == "float":
-        table = [struct.pack(f"<{dtype.format}", value) for value in values]
-        return b"".join(map(table.__getitem__, pixels))
-    low, high = (-128, 127) if dtype.name == "int8" else (0, 255)
-    if dtype.itemsize != 1 or dtype.kind != "int":
-        raise RequestError(f"input {spec.name!r} of dtype {dtype.name} is no image")
-    return pixels.translate(bytes(min(max(round(value), low), high) & 0xFF for value in values))
+    if dtype.kind == "int":
+        low, high = (0, 1 << 8 * dtype.itemsize) if dtype.name.startswith("u") else _signed_limits(dtype.itemsize)
+        values = [min(max(round(value), low), high - 1) for value in values]
+    return [struct.pack(f"<{dtype.format}", value) for value in values]
+
+
+def _signed_limits(itemsize: int) -> tuple[int, int]:
+    half = 1 << 8 * itemsize - 1
+    return -half, half
+
+
+def _float32(value: float) -> float:
+    rounded: float = struct.unpack("f", struct.pack("f", value))[0]
+    return rounded

@@ -121,6 +121,6 @@ def _image_format(spec: TensorSpec, manifest: Manifest) -> str:
     """Triton's word for an input of height, width and channels, which clients of images look for."""
     from serving.images import image_size
 
-    preprocessed = spec.name in (manifest.fields.get("preprocessing") or {})
-    is_image = len(spec.shape) - spec.batched == 3 and image_size(spec, preprocessed) is not None
+    preprocessing = (manifest.fields.get("preprocessing") or {}).get(spec.name)
+    is_image = len(spec.shape) - spec.batched == 3 and image_size(spec, preprocessing) is not None
     return "FORMAT_NHWC" if is_image else "FORMAT_NONE"

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import gzip
 import io
-import math
 import warnings
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from serving.scoring.batching import BytesColumn, row_bytes, row_shape
+from serving.errors import RequestError
+from serving.images import MODES, check_image_size, pixel_values
+from serving.scoring.batching import BytesColumn, row_bytes
 from serving.scoring.errors import InputNotFoundError, InputReplacedError, SchemaError
 from serving.scoring.formats.base import BadRow, Chunk, Model, Rows
-from serving.scoring.formats.values import bytes_of, to_model
+from serving.scoring.formats.values import bytes_of
 from serving.scoring.storage import objects_for
 
 if TYPE_CHECKING:
@@ -30,31 +30,13 @@ if TYPE_CHECKING:
     from serving.scoring.job import Job
     from serving.scoring.storage import ObjectInfo
 
-__all__ = ["ImagesReader", "image_size"]
+__all__ = ["ImagesReader"]
 
 _ENDINGS = (".png", ".jpg", ".jpeg")
 _IMAGES_PER_CHUNK = 64
 _CHUNK_BYTES = 8 * 1024 * 1024
 _MAX_IMAGE_BYTES = 64 * 1024 * 1024
 _FETCHES = 8
-
-
-def image_size(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Height, width and channels of a row that is an image; of a flat one, the square that it can be.
-
-    Raises:
-        SchemaError: it cannot be an image.
-    """
-    if len(shape) == 3 and shape[2] in (1, 3, 4):
-        return shape[0], shape[1], shape[2]
-    if len(shape) == 2:
-        return shape[0], shape[1], 1
-    if len(shape) == 1:
-        for channels in (1, 3):
-            side = math.isqrt(shape[0] // channels)
-            if side * side * channels == shape[0]:
-                return side, side, channels
-    raise SchemaError(f"rows of shape {list(shape)} are no images: expected [height, width, channels] or a flat square")
 
 
 class ImagesReader:
@@ -109,9 +91,13 @@ class ImagesDecoder:
     passthrough: tuple[str, ...] | None = ()
 
     def __init__(self, model: Model, prefix: str, *, resize: bool) -> None:
-        self._spec = model.inputs[0]
-        self._preprocessing = model.preprocessing.get(self._spec.name)
-        self._size = image_size(row_shape(self._spec))
+        spec = model.inputs[0]
+        preprocessing = model.preprocessing.get(spec.name)
+        try:
+            self._size = check_image_size(spec, preprocessing)
+        except RequestError as error:
+            raise SchemaError(str(error)) from error
+        self._values = np.frombuffer(b"".join(pixel_values(spec, preprocessing)), spec.dtype.name)
         self._prefix = prefix
         self._resize = resize
 
@@ -129,8 +115,7 @@ class ImagesDecoder:
                 ids.append(name)
         if not images:
             return Rows([], ids, None, bad)
-        array = to_model(np.stack(images), self._spec, self._preprocessing)
-        return Rows([(len(ids), [BytesColumn(bytes_of(array))])], ids, None, bad)
+        return Rows([(len(ids), [BytesColumn(bytes_of(self._values[np.stack(images)]))])], ids, None, bad)
 
     def _pixels(self, data: bytes | str, url: str) -> Array:
         from PIL import Image, UnidentifiedImageError
@@ -143,30 +128,31 @@ class ImagesDecoder:
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
                 raw = _gunzipped(data) if url.lower().endswith(".gz") else data
                 with Image.open(io.BytesIO(raw), formats=("PNG", "JPEG")) as opened:
-                    if opened.size != (width, height) and not self._resize:
-                        raise ValueError(
-                            f"{opened.size[0]} x {opened.size[1]} pixels, the model takes {width} x {height}"
-                        )
-                    image = opened.convert({1: "L", 3: "RGB", 4: "RGBA"}[channels])
+                    self._check_size(*opened.size)
+                    image = opened.convert(MODES[channels])
+                if image.size != (width, height):
+                    image = image.resize((width, height), Image.Resampling.BILINEAR)
+                return np.asarray(image)
+        except (_ImageError, MemoryError):
+            raise
         except UnidentifiedImageError as error:
             raise ValueError("neither PNG nor JPEG") from error
-        except (
-            OSError,
-            SyntaxError,
-            EOFError,
-            zlib.error,
-            Image.DecompressionBombError,
-            Image.DecompressionBombWarning,
-        ) as error:
-            raise ValueError(f"a damaged image: {error}") from error
-        if image.size != (width, height):
-            image = image.resize((width, height), Image.Resampling.BILINEAR)
-        return np.asarray(image)
+        except Exception as error:  # a damaged file makes Pillow raise nearly anything
+            raise ValueError(f"a damaged image: {error or type(error).__name__}") from error
+
+    def _check_size(self, width: int, height: int) -> None:
+        wanted_height, wanted_width, _channels = self._size
+        if (width, height) != (wanted_width, wanted_height) and not self._resize:
+            raise _ImageError(f"{width} x {height} pixels, the model takes {wanted_width} x {wanted_height}")
+
+
+class _ImageError(ValueError):
+    """An image is too large, or not of the model's size."""
 
 
 def _gunzipped(data: bytes) -> bytes:
     with gzip.open(io.BytesIO(data)) as stream:
         raw = stream.read(_MAX_IMAGE_BYTES + 1)
     if len(raw) > _MAX_IMAGE_BYTES:
-        raise ValueError(f"unpacks to more than {_MAX_IMAGE_BYTES} bytes")
+        raise _ImageError(f"unpacks to more than {_MAX_IMAGE_BYTES} bytes")
     return raw
