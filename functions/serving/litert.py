@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Input = Buffer | list[bytes]
 
-__all__ = ["ALIGNMENT", "READ_BEYOND", "CompiledModel", "Signature", "SignatureRunner", "find_library", "load_library"]
+__all__ = ["CompiledModel", "Signature", "SignatureRunner", "find_library", "load_library"]
 
 _CPU = 1  # kLiteRtHwAcceleratorCpu
 _HOST_MEMORY = 1  # kLiteRtTensorBufferTypeHostMemory
@@ -36,8 +36,6 @@ _OPTION_MIN_SEVERITY = 25  # kLiteRtEnvOptionTagMinLoggerSeverity
 _ANY_INT = 2  # kLiteRtAnyTypeInt
 _WARNING = 2  # kLiteRtLogSeverityWarning: a line per load at INFO would only fill the logs
 _MAX_RANK = 8
-ALIGNMENT = 64  # LITERT_HOST_MEMORY_BUFFER_ALIGNMENT
-READ_BEYOND = 128  # XNN_EXTRA_BYTES, at its largest
 _RUNTIME_FAILURE = 3  # kLiteRtStatusErrorRuntimeFailure
 _KEPT_STRING_BYTES = 1024 * 1024  # a string output that took more is released after the run
 
@@ -126,7 +124,6 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "CompiledModelResizeInputTensor": (_H, _N, _N, _H, _N),
     "GetCompiledModelOutputTensorLayouts": (_H, _N, _N, _H, ctypes.c_bool),
     "CreateManagedTensorBuffer": (_H, _I, _H, _N, _H),
-    "CreateTensorBufferFromHostMemory": (_H, _H, _N, _H, _H),
     "GetTensorBufferHostMemory": (_H, _H),
     "RunCompiledModel": (_H, _N, _N, _H, _N, _H),
 }
@@ -306,30 +303,6 @@ class _Buffers:
         self.sizes[index] = size
         self.views[index] = _view(self.addresses[index], size)
 
-    def binder(self, index: int) -> Callable[[int], None]:
-        """A function that has the runtime use other memory for a tensor, until the next call or the buffers' end.
-
-        It takes the memory's address, which must be a multiple of `ALIGNMENT`, with `READ_BEYOND` bytes behind the
-        tensor that may be read too; or 0 for the buffer's own memory. The caller keeps the memory until then.
-        """
-        create, destroy = self._library.function("CreateTensorBufferFromHostMemory"), self._library.destroy
-        handles, own, size, handle = self.handles, self._own, self.sizes[index], _H()
-        ranked_type, place = ctypes.byref(self._types[index]), ctypes.byref(handle)
-
-        def bind(address: int) -> None:
-            bound = handles[index]
-            if address:
-                status = create(ranked_type, address, size, None, place)
-                if status:
-                    raise _failure("CreateTensorBufferFromHostMemory", status)
-                handles[index] = handle.value
-            else:
-                handles[index] = own[index]
-            if bound != own[index]:
-                destroy("TensorBuffer", bound)
-
-        return bind
-
     def share(self, index: int, other: _Buffers, place: int) -> None:
         """Make a tensor's buffer that of another place, of these buffers or of others, which keep it."""
         self._library.destroy("TensorBuffer", self._own[index])
@@ -340,8 +313,6 @@ class _Buffers:
 
     def close(self) -> None:
         for index, own in enumerate(self._own):
-            if own and self.handles[index] != own:
-                self._library.destroy("TensorBuffer", self.handles[index])
             self._library.destroy("TensorBuffer", own)
             self.handles[index] = self._own[index] = None
 

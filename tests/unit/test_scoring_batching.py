@@ -13,7 +13,7 @@ from golden_store import golden
 from scoring_files import expected, make_rows
 from serving.litert import CompiledModel
 from serving.scoring import batching
-from serving.scoring.batching import BatchRunner, BytesColumn
+from serving.scoring.batching import BatchRunner, column_of
 from serving.tensor import DTYPES, TensorSpec
 
 SIZES = (1, 2, 3, 8, 32)
@@ -54,7 +54,7 @@ def model():
 
 
 def run(runner, rows):
-    (data,) = runner.run([BytesColumn(rows.tobytes())], len(rows))
+    (data,) = runner.run([column_of(rows.tobytes())], len(rows))
     return np.frombuffer(data, np.float32).reshape(len(rows), 3)
 
 
@@ -132,7 +132,7 @@ def test_outputs_without_rows_are_never_batched(model):
     recorder = Recorder(model)
     signature = recorder.signatures["predict"]
     fixed = TensorSpec("probabilities", DTYPES["float32"], (1, 3))
-    recorder.signatures = {"predict": type(signature)("predict", 0, signature.inputs, (fixed,))}
+    recorder.signatures = {"predict": type(signature)("predict", 0, signature.inputs, (fixed,), {})}
     runner = BatchRunner(recorder, "predict", SIZES)
     run(runner, make_rows(50))
     assert set(recorder.sizes) == {1}

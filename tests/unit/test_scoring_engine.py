@@ -41,6 +41,7 @@ def models(tmp_path):
 def test_chunks_grow_while_they_are_fast(models, tmp_path, monkeypatch, seconds_per_row, largest):
     """Progress is told twice a second or more often, and a fast model is not held up by doing so."""
     monkeypatch.setattr("serving.scoring.formats.npy._FIRST_CHUNK_BYTES", 512 * 16)
+    monkeypatch.setattr("serving.scoring.formats.npy._MAX_CHUNK_BYTES", 524_288 * 16)
     rows = np.zeros((2_000_000, 4), np.float32)
     np.save(tmp_path / "rows.npy", rows)
     info = objects_for((tmp_path / "rows.npy").as_uri()).head((tmp_path / "rows.npy").as_uri())
@@ -48,7 +49,7 @@ def test_chunks_grow_while_they_are_fast(models, tmp_path, monkeypatch, seconds_
     reader = open_reader(job_of(tmp_path / "rows.npy", tmp_path / "out.npy"), info, Model.of(manifest))
     counts = []
     for chunk in reader.chunks(None):
-        counts.append(chunk.payload.count)
+        counts.append(chunk.payload.shape[0])
         chunk.payload.pace.note(counts[-1], counts[-1] * seconds_per_row)
     reader.close()
     assert sum(counts) == len(rows)
@@ -185,6 +186,37 @@ def test_a_file_that_changes_while_it_is_read(models, tmp_path, monkeypatch):
         engine.run_job(
             job_of(path, tmp_path / "out.npy"), models, progress=lambda done, total, rows: os.utime(path, (1, 1))
         )
+
+
+@pytest.mark.parametrize("bad", [None, 0, 11_999, 19_999])
+def test_a_local_array_goes_straight_to_the_model(tmp_path, bad):
+    """Rows read where the model reads them have the predictions of single rows; NaN among them is found."""
+    models = make_store(tmp_path / "store", quantization={"scheme": "int8"})
+    rows = make_rows(20_000)
+    if bad is not None:
+        rows[bad, 1] = np.nan
+    path, output = tmp_path / "rows.npy", tmp_path / "out.npy"
+    np.save(path, rows)
+    summary = engine.run_job(job_of(path, output), models).summary
+    assert summary is not None
+    assert summary["rows_bad"] == (bad is not None)
+    scored, good = np.load(output), np.arange(20_000) != bad
+    np.testing.assert_array_equal(scored[good], expected(rows[good]))
+    assert np.isnan(scored[~good]).all()
+
+
+def test_a_local_array_that_is_cut_while_it_is_scored(models, tmp_path, monkeypatch):
+    """The job ends with a clear error, and nothing is written."""
+    monkeypatch.setattr("serving.scoring.formats.npy._FIRST_CHUNK_BYTES", 16_000)
+    path = tmp_path / "rows.npy"
+    np.save(path, make_rows(20_000))
+    with pytest.raises(InputReplacedError, match="became shorter while it was read"):
+        engine.run_job(
+            job_of(path, tmp_path / "out.npy"),
+            models,
+            progress=lambda done, total, rows: rows and os.truncate(path, 4096),
+        )
+    assert list(tmp_path.glob("*out*")) == []
 
 
 def test_models_that_are_not_there(models, tmp_path):

@@ -7,7 +7,6 @@ boto3 are at home, which cost a cold start more than it has.
     engine       one job from its input to its committed output
     inputs       which version of which input is meant, and the report on one that cannot be scored
     storage      files and S3 behind one interface: ranged reads, conditional writes, resumable uploads
-    mapping      a local file's bytes without a copy of them
     formats      a module each: input rows in, predictions out
     workers      decode, run and encode, on every core
     checkpoint   where a job stopped before its deadline

@@ -7,15 +7,20 @@ from __future__ import annotations
 
 from statistics import median
 from time import thread_time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from typing_extensions import Buffer
+
     from serving.litert import CompiledModel, Signature
     from serving.tensor import TensorSpec
 
-__all__ = ["BatchRunner", "BytesColumn", "Column", "row_bytes", "row_shape"]
+    Column = Callable[[memoryview, int], None]
+    """The rows of one input, one after the other: fills a buffer with their bytes from an offset on."""
+
+__all__ = ["BatchRunner", "Column", "column_of", "row_bytes", "row_shape"]
 
 _SMALLEST_BATCH = 8  # between one row and this, a resize costs more than it saves
 # Timed runs of each size, without the one that pays for the resize: so many that noise does not choose.
@@ -44,33 +49,14 @@ def row_bytes(spec: TensorSpec) -> int:
     return size
 
 
-class Column(Protocol):
-    """The rows of one input, one after the other."""
+def column_of(data: Buffer) -> Column:
+    """Rows that are in memory as a column."""
+    source = memoryview(data)
 
-    def loader(self, target: memoryview, bind: Callable[[int], None] | None = None) -> Callable[[int], None]:
-        """A function that gives the model the column's bytes from an offset on.
+    def fill(target: memoryview, offset: int) -> None:
+        target[:] = source[offset : offset + len(target)]
 
-        Args:
-            target: where the model reads, to be filled by each call;
-            bind: or, where given, to be told the address of the bytes (0: `target`), see `binder` in `litert`.
-                The bytes stay there until the loader is called again or dropped.
-        """
-
-
-class BytesColumn:
-    """Rows in memory; see `Column`."""
-
-    def __init__(self, data: bytes | bytearray | memoryview) -> None:
-        self._data = memoryview(data)
-
-    def loader(self, target: memoryview, bind: Callable[[int], None] | None = None) -> Callable[[int], None]:  # noqa: ARG002 - nothing is aligned as it has to be
-        """See `Column.loader`."""
-        data, size = self._data, len(target)
-
-        def load(offset: int) -> None:
-            target[:] = data[offset : offset + size]
-
-        return load
+    return fill
 
 
 class _SizeTrials:
@@ -200,26 +186,19 @@ class BatchRunner:
         runner = self._model.runner(self.signature.key, size)
         # A batch sweeps the interpreter out of the core's cache: what is done for each costs ten times what it would
         # elsewhere. So all that can be is prepared before the first.
-        binds = [runner.ins.binder(index) for index in range(len(columns))]
-        loads = [
-            (column.loader(view, bind), width)
-            for column, view, bind, width in zip(columns, runner.ins.views, binds, self._input_bytes, strict=True)
-        ]
+        loads = list(zip(columns, runner.ins.views, self._input_bytes, strict=True))
         saves = [
             (memoryview(output), view, width)
             for output, view, width in zip(outputs, runner.outs.views, self._output_bytes, strict=True)
         ]
         run = runner.run
-        try:
-            for start in starts:
-                for load, width in loads:
-                    load(start * width)
-                run()
-                for output, view, width in saves:
-                    output[start * width : (start + size) * width] = view
-        finally:
-            for bind in binds:
-                bind(0)
+        for start in starts:
+            stop = start + size
+            for fill, view, width in loads:
+                fill(view, start * width)
+            run()
+            for output, view, width in saves:
+                output[start * width : stop * width] = view
 
     def _run_filled(
         self, columns: Sequence[Column], outputs: list[bytearray], start: int, stop: int, size: int
@@ -227,9 +206,9 @@ class BatchRunner:
         """Run a batch of some rows, followed by zeros."""
         self._current = size
         runner = self._model.runner(self.signature.key, size)
-        for column, view, width in zip(columns, runner.ins.views, self._input_bytes, strict=True):
+        for fill, view, width in zip(columns, runner.ins.views, self._input_bytes, strict=True):
             used = (stop - start) * width
-            column.loader(view[:used])(start * width)
+            fill(view[:used], start * width)
             view[used:] = bytes(len(view) - used)
         runner.run()
         for output, view, width in zip(outputs, runner.outs.views, self._output_bytes, strict=True):

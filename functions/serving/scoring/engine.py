@@ -150,7 +150,7 @@ class _Run:
         started = time.monotonic()
         description = Model.of(self._model.manifest)
         writer = open_writer(self._job, description)
-        reader = open_reader(self._job, self._info, description, workers=self._means.workers)
+        reader = open_reader(self._job, self._info, description)
         try:
             return self._read(reader, writer, checkpoint, started)
         finally:

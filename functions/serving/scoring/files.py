@@ -13,7 +13,7 @@ from serving.scoring.errors import InputNotFoundError, InputReplacedError, Outpu
 from serving.scoring.storage import ObjectInfo, UploadState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 __all__ = ["FileObjects", "FileUpload", "OpenFile", "path_of"]
 
@@ -67,20 +67,6 @@ class OpenFile:
         if _tag(os.fstat(self._descriptor)) != self._info.tag:
             raise InputReplacedError(f"{self._path} was changed while it was read")
 
-    @property
-    def descriptor(self) -> int:
-        """The system's number for it; -1 once it is closed."""
-        return self._descriptor
-
-    @property
-    def size(self) -> int:
-        """Bytes in it."""
-        return self._info.size
-
-    def again(self) -> OpenFile:
-        """The same version, opened once more; raises what opening does."""
-        return OpenFile(self._info)
-
     def expect(self, start: int, size: int) -> None:
         """Tell the system that some bytes will be read soon: it fetches them meanwhile."""
         advise = getattr(os, "posix_fadvise", None)
@@ -100,22 +86,19 @@ class OpenFile:
         except OSError as error:
             raise StoreError(f"cannot read {self._path}: {error}") from error
 
-    def reader(self, target: memoryview, base: int = 0) -> Callable[[int], None]:
-        """A function that fills a buffer with what follows an offset, counted from a base.
+    def read_into(self, target: memoryview, start: int) -> None:
+        """Fill a buffer with the bytes from `start` on.
 
-        It raises InputReplacedError where the file ends before the buffer is full, and StoreError where the read fails.
+        Raises:
+            InputReplacedError: the file ends before the buffer is full.
+            StoreError: the read fails.
         """
-        descriptor, size, targets, preadv = self._descriptor, len(target), (target,), os.preadv
-
-        def read(offset: int) -> None:
-            try:
-                count = preadv(descriptor, targets, base + offset)
-            except OSError as error:
-                raise StoreError(f"cannot read {self._path}: {error}") from error
-            if count != size:
-                raise InputReplacedError(f"{self._path} became shorter while it was read")
-
-        return read
+        try:
+            count = os.preadv(self._descriptor, (target,), start)
+        except OSError as error:
+            raise StoreError(f"cannot read {self._path}: {error}") from error
+        if count != len(target):
+            raise InputReplacedError(f"{self._path} became shorter while it was read")
 
     def close(self) -> None:
         """Close the file; safe to call twice."""

@@ -18,8 +18,7 @@ from serving.scoring.storage import objects_for
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from serving.scoring.files import OpenFile
-from serving.scoring.storage import ObjectInfo
+    from serving.scoring.storage import ObjectInfo
 
 __all__ = ["BLOCK_BYTES", "blocks", "inflate", "skip"]
 

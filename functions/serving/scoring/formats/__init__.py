@@ -36,14 +36,13 @@ def input_format_of(url: str) -> str:
     return next((format_name for ending, format_name in _ENDINGS.items() if name.endswith(ending)), "")
 
 
-def open_reader(job: Job, info: ObjectInfo, model: Model, *, workers: int = 1) -> Reader:
+def open_reader(job: Job, info: ObjectInfo, model: Model) -> Reader:
     """The reader of a job's input.
 
     Args:
         job: which.
         info: the version of its input that is meant.
         model: what the rows are for.
-        workers: threads or processes that the chunks are for.
 
     Raises:
         UnreadableInputError: of no known format.
@@ -61,7 +60,7 @@ def open_reader(job: Job, info: ObjectInfo, model: Model, *, workers: int = 1) -
     if name == "npy":
         from serving.scoring.formats.npy import NpyReader
 
-        return NpyReader(job, info, model, workers)
+        return NpyReader(job, info, model)
     if name == "npz":
         from serving.scoring.formats.npz import NpzReader
 

@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 
 from serving.errors import TensorError
-from serving.scoring.batching import BytesColumn, row_shape
+from serving.scoring.batching import column_of, row_shape
 from serving.scoring.errors import SchemaError, UnreadableInputError
 from serving.scoring.formats.base import BadRow, Model, Rows
 from serving.scoring.formats.csv_records import first_record, whole_records, with_line_feeds
@@ -124,7 +124,7 @@ class CsvDecoder:
                     column.append(value)
                 ids.append(number)
                 extras.append(extra)
-        inputs = [BytesColumn(b"".join(column)) for column in columns]
+        inputs = [column_of(b"".join(column)) for column in columns]
         return Rows([(len(ids), inputs)], ids, extras if self._extras else None, bad)
 
     def _records(self, chunk: Chunk) -> Iterator[tuple[int, Any]]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from serving.errors import RequestError
 from serving.images import MODES, check_image_size, pixel_values
-from serving.scoring.batching import BytesColumn, row_bytes
+from serving.scoring.batching import column_of, row_bytes
 from serving.scoring.errors import InputNotFoundError, InputReplacedError, SchemaError
 from serving.scoring.formats.base import BadRow, Chunk, Model, Rows
 from serving.scoring.formats.values import bytes_of
@@ -115,7 +115,7 @@ class ImagesDecoder:
                 ids.append(name)
         if not images:
             return Rows([], ids, None, bad)
-        return Rows([(len(ids), [BytesColumn(bytes_of(self._values[np.stack(images)]))])], ids, None, bad)
+        return Rows([(len(ids), [column_of(bytes_of(self._values[np.stack(images)]))])], ids, None, bad)
 
     def _pixels(self, data: bytes | str, url: str) -> Array:
         from PIL import Image, UnidentifiedImageError

@@ -15,7 +15,7 @@ import numpy as np
 import orjson
 
 from serving.errors import TensorError
-from serving.scoring.batching import BytesColumn, row_shape
+from serving.scoring.batching import column_of, row_shape
 from serving.scoring.formats.base import BadRow, Model, RowId, Rows
 from serving.scoring.formats.json_numbers import JsonNumbers
 from serving.scoring.formats.json_tokens import Tokens, dump_fields
@@ -100,7 +100,7 @@ class JsonlDecoder:
             column = joined if numbers is None else numbers.narrow(joined)
             if column is None:
                 return None
-            columns.append(BytesColumn(column))
+            columns.append(column_of(column))
         extras = found.extras if any(found.extras) else None
         return Rows([(len(found.ids), columns)], found.ids, extras, found.bad)
 

@@ -7,20 +7,22 @@ output's dtype has none), and in errors.jsonl.
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from serving.scoring.batching import BytesColumn, row_shape
+from serving.scoring.batching import column_of, row_shape
 from serving.scoring.errors import JobError, SchemaError, UnreadableInputError
 from serving.scoring.files import OpenFile
 from serving.scoring.formats.base import BadRow, Chunk, Model, Rows
-from serving.scoring.formats.file_rows import NOT_FINITE, FileColumn, FileRows, Pace, pays_to_map
 from serving.scoring.formats.values import (
+    NotFiniteError,
     bytes_of,
     check_row_shape,
     first_non_finite,
+    is_surely_finite,
     to_model,
 )
 from serving.scoring.source import blocks, inflate, skip
@@ -38,10 +40,10 @@ __all__ = ["ArrayDecoder", "NpyReader", "NpyWriter", "parse_header", "rows_per_c
 
 CHUNK_BYTES = 8 * 1024 * 1024
 # Chunks of a local file cost no memory, and fewer of them less time. But a progress bar stands still for as long as one
-# takes, and Ctrl-C is waited for.
-_FIRST_CHUNK_BYTES, _MAX_CHUNK_BYTES = 1024 * 1024, 64 * 1024 * 1024
-_CHUNKS_OF_A_FILE = 16
-PIECE_BYTES = 256 * 1024  # stays in a core's cache
+# takes, and Ctrl-C is waited for: each is twice as large as the one before, as long as they take little time.
+_FIRST_CHUNK_BYTES, _MAX_CHUNK_BYTES, _CHUNK_SECONDS = 1024 * 1024, 32 * 1024 * 1024, 0.25
+_PIECE_BYTES = 256 * 1024  # stays in a core's cache
+_NOT_FINITE = "holds NaN or an infinity, which a quantized model cannot represent"
 _MAX_HEADER_BYTES = 16 * 1024
 _HEAD_BYTES = 128
 
@@ -77,13 +79,12 @@ def rows_per_chunk(bytes_per_row: int, batch_rows: int, chunk_bytes: int) -> int
 class NpyReader:
     """See `base.Reader`."""
 
-    def __init__(self, job: Job, info: ObjectInfo, model: Model, workers: int) -> None:
+    def __init__(self, job: Job, info: ObjectInfo, model: Model) -> None:
         if len(model.inputs) != 1:
             names = ", ".join(spec.name for spec in model.inputs)
             raise SchemaError(f"the model has the inputs {names}: send a .npz with an array for each")
         self._info = info
         self._gzip = job.input.lower().endswith(".gz")
-        self._in_place = info.url.startswith("file:") and not self._gzip
         self._file: OpenFile | None = None
         shape, self._dtype, self._header_bytes = parse_header(self._head())
         check_row_shape("the array", shape[1:], model.inputs[0])
@@ -96,9 +97,8 @@ class NpyReader:
         if not self._gzip and info.size < self._header_bytes + shape[0] * self._row_bytes:
             raise UnreadableInputError(f"the header promises {shape[0]} rows, the file is too short for them")
         self._batch_rows = model.batch_rows
-        self._may_map = pays_to_map(self._batch_rows * self._row_bytes, workers)
         self._chunk_rows = rows_per_chunk(self._row_bytes, model.batch_rows, CHUNK_BYTES)
-        self._piece_rows = rows_per_chunk(self._row_bytes, model.batch_rows, PIECE_BYTES)
+        self._piece_rows = rows_per_chunk(self._row_bytes, model.batch_rows, _PIECE_BYTES)
         self.total_bytes = max(self._last - self._first, 0) * self._row_bytes
         self.decoder: Decoder = ArrayDecoder(model)
 
@@ -122,19 +122,17 @@ class NpyReader:
         return objects_for(self._info.url).read(self._info, 0, size)
 
     def _payloads(self, row: int) -> Iterator[tuple[int, Any]]:
-        """Chunks from a row on: of a local file, where they are; of anything else, what they are."""
-        if self._in_place:
-            self._file = file = OpenFile(self._info)
-            largest = min(max(CHUNK_BYTES, self._info.size // _CHUNKS_OF_A_FILE), _MAX_CHUNK_BYTES)
-            pace = Pace(
-                rows_per_chunk(self._row_bytes, self._batch_rows, min(_FIRST_CHUNK_BYTES, largest)),
-                rows_per_chunk(self._row_bytes, self._batch_rows, largest),
+        """Chunks from a row on: their number of rows, and their pieces; see `ArrayDecoder.decode`."""
+        if self._info.url.startswith("file:") and not self._gzip:
+            self._file = OpenFile(self._info)
+            pace = _Pace(
+                rows_per_chunk(self._row_bytes, self._batch_rows, _FIRST_CHUNK_BYTES),
+                rows_per_chunk(self._row_bytes, self._batch_rows, _MAX_CHUNK_BYTES),
             )
             while row < self._last:
                 count = min(pace.rows, self._last - row)
                 start = self._header_bytes + row * self._row_bytes
-                shape = (count, *self._shape)
-                yield count, FileRows(file, start, self._dtype, shape, self._piece_rows, pace, self._may_map)
+                yield count, _FileRows(self._file, start, self._dtype, (count, *self._shape), self._piece_rows, pace)
                 row += count
             return
         for data in self._data(row):
@@ -161,6 +159,73 @@ class NpyReader:
             yield rest
 
 
+@dataclass
+class _Pace:
+    """How many rows the next chunk of a file has, and may have at most."""
+
+    rows: int
+    largest: int
+
+    def note(self, rows: int, seconds: float) -> None:
+        """Learn how long a chunk took."""
+        if rows == self.rows and seconds < _CHUNK_SECONDS:
+            self.rows = min(2 * rows, self.largest)
+
+
+@dataclass
+class _FileRows:
+    """A chunk of a local file's rows, to be read by the worker that scores them.
+
+    Attributes:
+        file: which.
+        start: the first row's place in it.
+        dtype: of the values.
+        shape: number of rows, and shape of one.
+        piece_rows: rows that are read at a time, where they are not read by the batch.
+        pace: to be told how long they took.
+        straight: whether they may go to the model as they are, if they need no conversion.
+    """
+
+    file: OpenFile
+    start: int
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    piece_rows: int
+    pace: _Pace
+    straight: bool = True
+
+    def __iter__(self) -> Iterator[list[Array]]:
+        """The rows as arrays, some at a time."""
+        started = perf_counter()
+        for first in range(0, self.shape[0], self.piece_rows):
+            rows = np.empty((min(self.piece_rows, self.shape[0] - first), *self.shape[1:]), self.dtype)
+            self.file.read_into(bytes_of(rows), self.start + first * rows[0].nbytes)
+            yield [rows]
+        self._done(started)
+
+    def straight_column(self, *, is_checked: bool) -> Iterator[tuple[int, Sequence[Column]]]:
+        """All rows as a column that reads them where the model does, and raises NotFiniteError if it is to look.
+
+        They are looked at just before the model reads them, while they are in the core's cache.
+        """
+        read, base, dtype = self.file.read_into, self.start, self.dtype
+
+        def fill(target: memoryview, offset: int) -> None:
+            read(target, base + offset)
+            if is_checked:
+                values = np.frombuffer(target, dtype)
+                if not is_surely_finite(values) and first_non_finite(values) is not None:
+                    raise NotFiniteError(_NOT_FINITE)
+
+        started = perf_counter()
+        yield self.shape[0], [fill]
+        self._done(started)
+
+    def _done(self, started: float) -> None:
+        self.file.check()
+        self.pace.note(self.shape[0], perf_counter() - started)
+
+
 class ArrayDecoder:
     """See `base.Decoder`."""
 
@@ -179,25 +244,21 @@ class ArrayDecoder:
 
     def _pieces(self, chunk: Chunk, rows: Rows) -> Iterator[tuple[int, Sequence[Column]]]:
         payload = chunk.payload
-        if isinstance(payload, FileRows) and payload.straight and payload.dtype == self._inputs[0].dtype.name:
-            is_checked = self._inputs[0].finite and payload.dtype.kind == "f"
-            started = perf_counter()
-            with payload.mapped() as mapped:
-                yield payload.count, [FileColumn(payload, mapped, is_checked=is_checked)]
-            payload.pace.note(payload.count, perf_counter() - started)
-            rows.ids = range(chunk.first, chunk.first + payload.count)
+        if isinstance(payload, _FileRows) and payload.straight and payload.dtype == self._inputs[0].dtype.name:
+            yield from payload.straight_column(is_checked=self._inputs[0].finite and payload.dtype.kind == "f")
+            rows.ids = range(chunk.first, chunk.first + payload.shape[0])
             return
         total = 0
         for arrays in payload:
             bad = self._bad_rows(arrays)
             if bad is not None:
                 places = (np.flatnonzero(bad) + total).tolist()
-                rows.bad += [BadRow(chunk.first + place, NOT_FINITE, place) for place in places]
+                rows.bad += [BadRow(chunk.first + place, _NOT_FINITE, place) for place in places]
             good = arrays if bad is None else [array[~bad] for array in arrays]
             yield (
                 len(good[0]),
                 [
-                    BytesColumn(bytes_of(to_model(array, spec, self._preprocessing.get(spec.name))))
+                    column_of(bytes_of(to_model(array, spec, self._preprocessing.get(spec.name))))
                     for array, spec in zip(good, self._inputs, strict=True)
                 ],
             )

@@ -28,7 +28,7 @@ __all__ = [
 
 
 class NotFiniteError(Exception):
-    """Rows that were handed on unseen hold NaN or an infinity: they must be looked at one by one."""
+    """Rows that went to the model as they were hold NaN or an infinity: they must be looked at one by one."""
 
 
 class RowPacker:
