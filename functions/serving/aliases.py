@@ -71,13 +71,10 @@ class Aliases:
         """
         try:
             fields = loads(data)
-            pins = {
-                int(number): (pin["manifest_sha256"], pin["artifact"])
-                for number, pin in fields.get("versions", {}).items()
-            }
-            targets = {alias: target for alias, target in fields.items() if type(target) is int}
+            pins = {int(number): _pin(pin) for number, pin in fields.get("versions", {}).items()}
+            targets = {alias: _version(target) for alias, target in fields.items() if _is_scalar(target)}
             canaries = {alias: _percentages(shares) for alias, shares in fields.get("canary", {}).items()}
-            shadows = {alias: int(number) for alias, number in fields.get("shadow", {}).items()}
+            shadows = {alias: _version(number) for alias, number in fields.get("shadow", {}).items()}
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ArtifactError(f"{ALIASES_NAME} is not an aliases document: {error}") from error
         aliases = cls(targets, pins, canaries, shadows, tag)
@@ -141,7 +138,28 @@ def refetch_aliases(store: Store, model: str, tag: str) -> Aliases | None:
     return Aliases.from_json(bytes(found[0]), found[1]) if found else None
 
 
+def _pin(pin: Any) -> tuple[str, str]:
+    digest, artifact = pin["manifest_sha256"], pin["artifact"]
+    if type(digest) is not str or type(artifact) is not str:
+        raise TypeError(f"a version's digest and artifact are text, got {digest!r} and {artifact!r}")
+    return digest, artifact
+
+
+def _is_scalar(value: Any) -> bool:
+    """Whether a field of the top level means to be an alias; what is no single value may be a later writer's."""
+    return type(value) in (int, float, bool, str)
+
+
+def _version(number: Any) -> int:
+    if type(number) is not int or number < 1:
+        raise TypeError(f"{number!r} is not the number of a version")
+    return number
+
+
 def _percentages(shares: Any) -> dict[int, float]:
+    for percent in shares.values():
+        if type(percent) not in (int, float) or not 0 <= percent <= 100:
+            raise TypeError(f"{percent!r} is not a canary's percentage")
     return {int(number): float(percent) for number, percent in shares.items()}
 
 

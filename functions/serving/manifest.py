@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["FORMAT_VERSION", "Binding", "FileEntry", "Manifest", "SignatureSpec", "is_valid_name"]
 
 FORMAT_VERSION = 1
+_LARGEST = 3.4e38  # of float32
 _ENCODINGS = ("zlib", "xz")
 _NAME_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")
 
@@ -184,21 +185,26 @@ class Manifest:
         self.sha256 = ""
         self.model = _field(fields, "model", str)
         self.version = _field(fields, "version", int)
+        if self.version < 1:
+            raise ManifestError(f"manifest field version: expected a positive number, got {self.version}")
         self.artifact = _field(fields, "artifact", str)
         self.files = {name: _file_entry(fields["files"], name) for name in _field(fields, "files", dict)}
         if self.artifact not in self.files:
             raise ManifestError(f"manifest field artifact names {self.artifact!r}, which files does not list")
-        finite = (fields.get("quantization") or {}).get("scheme") == "int8"
+        finite = _optional(fields, "quantization", dict).get("scheme") == "int8"
         self.signatures = {key: _signature(fields, key, finite) for key in _field(fields, "signatures", dict)}
         self.default_signature = _field(fields, "default_signature", str)
         if self.default_signature not in self.signatures:
             raise ManifestError(f"manifest field default_signature names {self.default_signature!r}, not in signatures")
-        batching = fields.get("batching") or {}
-        self.batch_sizes = (1,)
-        if batching.get("dynamic") is True:
-            self.batch_sizes = tuple(sorted({1, *_field(batching, "verified_sizes", list)}))
+        self.batch_sizes = _batch_sizes(_optional(fields, "batching", dict))
         self.warm_up = _field(fields, "warm_up", dict) if "warm_up" in fields else {}
         self.labels = fields.get("labels")
+        if self.labels is not None and set(map(type, _field(fields, "labels", list))) - {str}:
+            raise ManifestError("manifest field labels: expected a list of str, or null")
+        for scheme in _optional(fields, "preprocessing", dict).values():
+            if scheme is not None:
+                _check_numbers(scheme, "scale")
+                _check_numbers(scheme, "offset")
         return self
 
 
@@ -211,6 +217,28 @@ def _field(fields: Any, name: str, kind: type) -> Any:
     if type(value) is not kind:
         raise ManifestError(f"manifest field {name}: expected {kind.__name__}, got {type(value).__name__}")
     return value
+
+
+def _optional(fields: dict[str, Any], name: str, kind: type) -> Any:
+    """A field that may be absent or null, which is as if it were empty."""
+    return kind() if fields.get(name) is None else _field(fields, name, kind)
+
+
+def _check_numbers(fields: Any, name: str) -> None:
+    """Check a field that is a finite number, or one for each channel."""
+    value: Any = fields.get(name) if isinstance(fields, dict) else None
+    numbers = value if type(value) is list and value else [value]
+    if not all(type(number) in (int, float) and abs(number) <= _LARGEST for number in numbers):
+        raise ManifestError(f"manifest field {name}: expected a finite number, got {str(value)[:40]}")
+
+
+def _batch_sizes(batching: dict[str, Any]) -> tuple[int, ...]:
+    if batching.get("dynamic") is not True:
+        return (1,)
+    sizes = _field(batching, "verified_sizes", list)
+    if not all(type(size) is int and size > 0 for size in sizes):
+        raise ManifestError(f"manifest field verified_sizes: {str(sizes)[:40]} is not a list of numbers of rows")
+    return tuple(sorted({1, *sizes}))
 
 
 def _file_entry(files: dict[str, Any], name: str) -> FileEntry:
@@ -230,7 +258,10 @@ def _file_entry(files: dict[str, Any], name: str) -> FileEntry:
 
 
 def _pin(fields: Any) -> FileEntry:
-    return FileEntry(_field(fields, "sha256", str), _field(fields, "size_bytes", int))
+    entry = FileEntry(_field(fields, "sha256", str), _field(fields, "size_bytes", int))
+    if entry.size_bytes < 0:
+        raise ManifestError(f"manifest field size_bytes: expected a length, got {entry.size_bytes}")
+    return entry
 
 
 def _signature(fields: dict[str, Any], key: str, finite: bool) -> SignatureSpec:
@@ -249,8 +280,13 @@ def _tensor_spec(fields: Any, finite: bool) -> TensorSpec:
         raise ManifestError(f"manifest tensor {name}: dtype {fields['dtype']!r} is none of {', '.join(DTYPES)}")
     if any(type(size) is not int or size < (DYNAMIC if axis == 0 else 0) for axis, size in enumerate(shape)):
         raise ManifestError(f"manifest tensor {name}: shape {shape} is not a list of sizes")
-    scheme = fields.get("quantization")
-    quantization = Quantization(scheme["scale"], scheme["zero_point"]) if scheme else None
+    scheme = _optional(fields, "quantization", dict)
+    quantization = None
+    if scheme:
+        scale = scheme.get("scale")
+        if type(scale) not in (int, float) or not 0 < scale <= _LARGEST:
+            raise ManifestError(f"manifest tensor {name}: scale {str(scale)[:40]} is not a positive number")
+        quantization = Quantization(scale, _field(scheme, "zero_point", int))
     spec = TensorSpec(name, dtype, shape, quantization, finite=finite)
     if "range" in fields:
         spec.limits = _limits(fields, name)

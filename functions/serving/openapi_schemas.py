@@ -19,6 +19,10 @@ __all__ = ["COMMON_SCHEMAS", "model_schemas"]
 _FLOATS_BELOW = {2: 65520.0, 4: 3.4028235677973366e38}
 """From here on, a number no longer rounds to one that the dtype of so many bytes can hold."""
 
+# V2's optional fields: null in them is absence.
+_ID = {"type": ["string", "null"]}
+_PARAMETERS = {"type": ["object", "null"]}
+
 _STRINGS = {"type": "array", "items": {"type": "string"}}
 
 
@@ -64,7 +68,7 @@ COMMON_SCHEMAS: dict[str, Any] = {
         }
     ),
     "Statistics": _object({"model_stats": {"type": "array", "items": {"type": "object"}}}),
-    "IndexRequest": _object({"ready": {"type": "boolean"}}, []),
+    "IndexRequest": _object({"ready": {"type": ["boolean", "null"]}, "id": _ID, "parameters": _PARAMETERS}, []),
     "RepositoryIndex": {
         "type": "array",
         "items": _object({name: {"type": "string"} for name in ("name", "version", "state", "reason")}),
@@ -130,8 +134,8 @@ def _infer_request(manifest: Manifest) -> dict[str, Any]:
     count = len(signature.inputs)
     return _object(
         {
-            "id": {"type": "string"},
-            "parameters": {"type": "object"},
+            "id": _ID,
+            "parameters": _PARAMETERS,
             "inputs": {
                 "type": "array",
                 "minItems": count,
@@ -140,8 +144,8 @@ def _infer_request(manifest: Manifest) -> dict[str, Any]:
                 "allOf": [{"contains": _object({"name": {"const": spec.name}})} for spec in signature.inputs],
             },
             "outputs": {
-                "type": "array",
-                "items": _object({"name": outputs, "parameters": {"type": "object"}}, ["name"]),
+                "type": ["array", "null"],
+                "items": _object({"name": outputs, "parameters": _PARAMETERS}, ["name"]),
             },
         },
         ["inputs"],
@@ -157,7 +161,7 @@ def _infer_input(spec: TensorSpec) -> dict[str, Any]:
             "name": {"const": spec.name},
             "datatype": {"const": DATATYPES[spec.dtype.name]},
             "shape": _shape(spec),
-            "parameters": {"type": "object"},
+            "parameters": _PARAMETERS,
             "data": {"anyOf": [_whole(spec, _flat_value), flat]} if len(spec.shape) > 1 else flat,
         },
         ["name", "datatype", "shape", "data"],

@@ -12,7 +12,7 @@ from serving.manifest import Manifest, is_valid_name
 
 
 def document(**fields) -> bytes:
-    return json.dumps(make_manifest("tiny_int8", 3, golden("tiny_int8"), **fields)).encode()
+    return json.dumps({**make_manifest("tiny_int8", 3, golden("tiny_int8")), **fields}).encode()
 
 
 def test_fields_are_read():
@@ -42,9 +42,48 @@ def test_int8_graphs_want_finite_inputs():
     assert Manifest.from_json(document(quantization=scheme)).signatures["predict"].inputs[0].finite
 
 
+def tensor(**fields) -> dict:
+    described = {"name": "x", "dtype": "int8", "shape": [-1, 4], **fields}
+    return {"signatures": {"predict": {"inputs": [described], "outputs": [described]}}}
+
+
+def test_null_is_absence():
+    """Optional fields may be null, as a writer of all fields leaves them."""
+    names = ("quantization", "batching", "labels", "preprocessing")
+    manifest = Manifest.from_json(document(**dict.fromkeys(names), **tensor(quantization=None)))
+    assert (manifest.batch_sizes, manifest.labels) == ((1,), None)
+    assert Manifest.from_json(document(preprocessing={"x": None, "y": {"scale": 1, "offset": [0.5, 1]}})).version == 3
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        ({"version": 0}, "version: expected a positive number, got 0"),
+        ({"version": True}, "version: expected int, got bool"),
+        ({"quantization": True}, "quantization: expected dict, got bool"),
+        ({"quantization": "int8"}, "quantization: expected dict, got str"),
+        ({"batching": [8]}, "batching: expected dict, got list"),
+        ({"batching": {"dynamic": True}}, "verified_sizes: expected list"),
+        ({"batching": {"dynamic": True, "verified_sizes": ["8"]}}, "verified_sizes: .*not a list of numbers of rows"),
+        ({"batching": {"dynamic": True, "verified_sizes": [8, 0]}}, "not a list of numbers of rows"),
+        ({"batching": {"dynamic": True, "verified_sizes": [True]}}, "not a list of numbers of rows"),
+        ({"labels": "abc"}, "labels: expected list, got str"),
+        ({"labels": ["a", 1]}, "labels: expected a list of str"),
+        ({"preprocessing": 1}, "preprocessing: expected dict, got int"),
+        ({"preprocessing": {"x": 1}}, "scale: expected a finite number"),
+        ({"preprocessing": {"x": {"scale": "1", "offset": 0}}}, "scale: expected a finite number, got 1"),
+        ({"preprocessing": {"x": {"scale": 1, "offset": float("inf")}}}, "offset: expected a finite number, got inf"),
+        ({"preprocessing": {"x": {"scale": 10**400, "offset": 0}}}, "scale: expected a finite number"),
+        ({"preprocessing": {"x": {"scale": []}}}, "scale: expected a finite number"),
+        ({"files": {"model.tflite": True}}, "sha256: expected str"),
+        ({"files": {"model.tflite": {"sha256": "", "size_bytes": -1}}}, "size_bytes: expected a length, got -1"),
+        ({"signatures": {"predict": 1}}, "inputs: expected list"),
+        (tensor(quantization=True), "quantization: expected dict, got bool"),
+        (tensor(quantization={"scale": 0.0, "zero_point": 0}), "scale 0.0 is not a positive number"),
+        (tensor(quantization={"scale": float("nan"), "zero_point": 0}), "scale nan is not a positive number"),
+        (tensor(quantization={"scale": 1, "zero_point": 0.5}), "zero_point: expected int, got float"),
+        (tensor(shape=[1e400]), "is not a list of sizes"),
+        (tensor(shape="4"), "shape: expected list"),
         ({"format_version": 2}, "format version 2, this reader knows 1"),
         ({"format_version": "1"}, "format_version: expected int, got str"),
         ({"model": None}, "field model: expected str"),

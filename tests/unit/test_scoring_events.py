@@ -70,12 +70,43 @@ def test_events_that_ask_for_nothing(nothing):
      '{"input": 3}', '{"input": "x", "output": "y"}', '{"input": "s3://b/k", "sorted": true}',
      '{"input": "s3://b/k", "tolerated_bad": "x"}', '{"input": "s3://b/k", "tolerated_bad": 2}',
      '{"input": "s3://b/k", "output_format": "xml"}', '{"input": "s3://b/k", "input_format": "xml"}',
-     '{"input": "s3://b/k", "span": 3}'],
+     '{"input": "s3://b/k", "span": 3}', '{"input": "s3://b/k", "span": [-10, 50]}',
+     '{"input": "s3://b/k", "span": [50, 10]}', '{"input": "s3://b/k", "span": [0, 1, 2]}',
+     '{"input": "s3://b/k", "span": [0, 1.5]}', '{"input": "s3://b/k", "span": [0, true]}',
+     '{"input": "s3://b/k", "limit": "5"}', '{"input": "s3://b/k", "limit": 0}',
+     '{"input": "s3://b/k", "limit": 1e400}',
+     '{"input": "s3://b/k", "shard": -1}', '{"input": "s3://b/k", "shard": true}',
+     '{"input": "s3://b/k", "resize": "no"}', '{"input": "s3://b/k", "resize": 1}',
+     '{"input": "s3://b/k", "tolerated_bad": true}', '{"input": "s3://b/k", "tolerated_bad": NaN}',
+     '{"input": "s3://b/k", "passthrough": "id"}', '{"input": "s3://b/k", "passthrough": [1]}',
+     '{"input": "s3://b/k", "model": 3}', '{"input": "s3://b/k", "etag": ["x"]}',
+     '{"input": "s3://b/k", "output_format": ["csv"]}', '{"input": "s3://b/k", "start_after": 5}'],
 )  # fmt: skip
 def test_messages_that_make_no_sense(body):
     """Whatever cannot be understood is an error, for the dead-letter queue: nothing is dropped in silence."""
     with pytest.raises(JobError):
         jobs_of_message(body, SETTINGS, "m")
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ({"limit": "5"}, "limit '5' of a job: expected a positive number"),
+        ({"span": [-10, 50]}, "span .* of a job: expected its beginning and its end"),
+        ({"resize": "no"}, "resize 'no' of a job: expected true or false"),
+    ],
+)
+def test_a_wrong_field_of_a_job_is_named(field, message):
+    """The message says what came and what was expected, before anything is read."""
+    with pytest.raises(JobError, match=message):
+        Job.from_dict({"input": "s3://b/k", "output": "s3://b/p/", **field})
+
+
+def test_null_in_a_job_is_absence():
+    """A state machine that hands on all fields of a job hands on those that nobody set, too."""
+    plain = {"input": "s3://b/k", "output": "s3://b/p/"}
+    every = dict.fromkeys(("model", "span", "limit", "shard", "resize", "passthrough", "tolerated_bad", "etag"))
+    assert Job.from_dict({**plain, **every}) == Job.from_dict(plain)
 
 
 def test_a_job_spelt_out():

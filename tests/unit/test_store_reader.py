@@ -309,13 +309,53 @@ def test_a_missing_version_or_alias(folder, version):
         fetch_artifact(open_store(folder.as_uri()), "tiny_int8", version)
 
 
+PINS = {number: {"manifest_sha256": "0" * 64, "artifact": "model.tflite"} for number in ("1", "2")}
+
+
 @pytest.mark.parametrize(
-    "data", [b"", b"[]", b'{"versions": 3}', b'{"versions": {"x": {}}}', b'{"versions": {"1": {}}}']
+    "data",
+    [
+        b"",
+        b"[]",
+        b'{"versions": 3}',
+        b'{"versions": {"x": {}}}',
+        b'{"versions": {"1": {}}}',
+        *(
+            json.dumps({"latest": 1, "versions": PINS, **fields}).encode()
+            for fields in (
+                {"latest": "1"},
+                {"latest": 1.0},
+                {"latest": True},
+                {"latest": 0},
+                {"latest": float("inf")},
+                {"versions": {"1": {"manifest_sha256": 1, "artifact": "model.tflite"}}},
+                {"versions": {"1": {"manifest_sha256": "0" * 64, "artifact": None}}},
+                {"canary": float("inf")},
+                {"canary": {"latest": 2}},
+                {"canary": {"latest": {"2": float("inf")}}},
+                {"canary": {"latest": {"2": float("nan")}}},
+                {"canary": {"latest": {"2": -1}}},
+                {"canary": {"latest": {"2": 101}}},
+                {"canary": {"latest": {"2": "10"}}},
+                {"canary": {"latest": {"2": True}}},
+                {"canary": {"latest": {"two": 10}}},
+                {"shadow": float("inf")},
+                {"shadow": {"latest": float("inf")}},
+                {"shadow": {"latest": "2"}},
+            )
+        ),
+    ],
 )
 def test_a_damaged_aliases_document(data):
-    """Whatever is wrong with it, it is an ArtifactError."""
-    with pytest.raises(errors.ArtifactError):
+    """Whatever is wrong with it, it is an ArtifactError, as soon as it is read."""
+    with pytest.raises(errors.ArtifactError, match="is not an aliases document"):
         Aliases.from_json(data)
+
+
+def test_fields_of_later_writers_are_no_aliases():
+    """What holds more than one value is ignored, as in a manifest."""
+    aliases = Aliases.from_json(json.dumps({"latest": 1, "versions": PINS, "tomorrow": {"latest": "x"}}).encode())
+    assert aliases.targets == {"latest": 1}
 
 
 def test_background_hands_on_values_and_errors():

@@ -10,15 +10,29 @@ from serving.scoring.errors import JobError
 from serving.scoring.formats import INPUT_FORMATS, OUTPUT_FORMATS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from serving.scoring.storage import ObjectInfo
 
 __all__ = ["DEFAULT_TOLERATED_BAD", "Job", "Outputs", "identity"]
 
 DEFAULT_TOLERATED_BAD = 0.01
-_FIELDS = {
-    *("input", "output", "version_id", "etag", "model", "input_format", "output_format", "passthrough"),
-    *("tolerated_bad", "span", "start_after", "limit", "resize", "shard"),
+_TEXTS = ("input", "output", "version_id", "etag", "model", "input_format", "output_format", "start_after")
+_EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(_TEXTS, (lambda value: type(value) is str, "text")),
+    "passthrough": (lambda value: type(value) is list and {*map(type, value)} <= {str}, "a list of fields' names"),
+    "tolerated_bad": (lambda value: type(value) in (int, float), "a share from 0 to 1"),
+    "span": (
+        lambda value: type(value) is list and [*map(type, value)] == [int, int] and 0 <= value[0] <= value[1],
+        "its beginning and its end, [0, 100]",
+    ),
+    "limit": (lambda value: type(value) is int and value > 0, "a positive number"),
+    "resize": (lambda value: type(value) is bool, "true or false"),
+    "shard": (lambda value: type(value) is int and value >= 0, "a number from 0"),
 }
+"""Every field of a job: whether a value of JSON is one, and what should have been there."""
+
+_FIELDS = _EXPECTED.keys()
 
 
 @dataclass(frozen=True)
@@ -83,14 +97,14 @@ class Job:
         for name in ("input", "output"):
             if not isinstance(fields.get(name), str):
                 raise JobError(f"a job needs {name}, a URL")
-        values = dict(fields)
-        try:
-            for name in ("span", "passthrough"):
-                if values.get(name) is not None:
-                    values[name] = tuple(values[name])
-            return cls(**values)
-        except TypeError as error:
-            raise JobError(f"a field of the job has the wrong type: {error}") from error
+        values = {name: value for name, value in fields.items() if value is not None}
+        for name, value in values.items():
+            is_one, expected = _EXPECTED[name]
+            if not is_one(value):
+                raise JobError(f"{name} {str(value)[:60]!r} of a job: expected {expected}")
+        for name in values.keys() & {"span", "passthrough"}:
+            values[name] = tuple(values[name])
+        return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON, without what is as it would be anyway."""
