@@ -13,6 +13,7 @@ from litelambda.errors import TrainError
 from litelambda.sections import CnnModel, FunctionModel, MlpModel, Recipe, SavedKerasModel
 from litelambda.stages.backend import load_keras
 from litelambda.stages.data import Dataset
+from litelambda.wording import counted
 
 
 def build_model(recipe: Recipe, data: Dataset) -> Any:
@@ -144,7 +145,8 @@ def _check(model: Any, recipe: Recipe, data: Dataset) -> None:
         raise TrainError(f"the model is a {type(model).__name__}; expected a Functional or Sequential Keras model")
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise TrainError(
-            f"the model has {len(model.inputs)} inputs and {len(model.outputs)} outputs; a recipe takes one of each"
+            f"the model has {counted(len(model.inputs), 'input')} and {counted(len(model.outputs), 'output')}; "
+            "a recipe takes one of each"
         )
     takes = tuple(model.inputs[0].shape[1:])
     if len(takes) != len(data.input_shape) or any(

@@ -1,21 +1,24 @@
 """The `litelambda` command: arguments in, exit codes out. Each subcommand imports only what it needs.
 
-Exit codes: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted. With `--json`, stdout carries one JSON document
-and nothing else.
+Exit codes: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted, 141 nobody reads the output any more. With
+`--json`, stdout carries one JSON document and nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from litelambda import __version__
 from litelambda.errors import LitelambdaError
-from litelambda.paths import DEFAULT_STORE
-from serving.errors import ServingError
+from litelambda.interrupts import interrupts_noted
+from litelambda.paths import DEFAULT_STORE, store_url
+from serving.errors import ModelNotFoundError, ServingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,13 +26,27 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _INTERRUPTED = 130
+_READER_GONE = 141  # what a shell says of a program that SIGPIPE ended
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
-    arguments = _parser().parse_args(argv)
+    try:
+        return _run(_parser().parse_args(argv))
+    except BrokenPipeError:  # as from `| head -1`
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):  # what is still in their buffers goes there when Python exits
+            os.dup2(nowhere, stream.fileno())
+        return _READER_GONE
+
+
+def _run(arguments: argparse.Namespace) -> int:
     try:
         arguments.run(arguments)
+        sys.stdout.flush()
+    except ModelNotFoundError as error:
+        print(f"litelambda: error: {error}{_choices(arguments)}", file=sys.stderr)
+        return 1
     except (LitelambdaError, ServingError) as error:
         print(f"litelambda: error: {error}", file=sys.stderr)
         return getattr(error, "exit_code", 1)
@@ -37,6 +54,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("litelambda: interrupted", file=sys.stderr)
         return _INTERRUPTED
     return 0
+
+
+def _choices(arguments: argparse.Namespace) -> str:
+    """What could have been asked for instead of a model that is not there."""
+    from litelambda.store import open_publishing_store
+
+    with suppress(ServingError):  # what it was that could not be found has been said
+        name = arguments.model.partition("@")[0].partition(":")[0]
+        return f"; {open_publishing_store(arguments.store or DEFAULT_STORE).describe(name)}"
+    return ""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,10 +90,17 @@ def _add(
     parser.set_defaults(run=run)
     if store:
         parser.add_argument(
-            "--store", default=DEFAULT_STORE, metavar="URL",
-            help="file:///path or s3://bucket/prefix (default: models/ in the project)",
+            "--store", default=DEFAULT_STORE, type=_store, metavar="URL",
+            help="a folder, or s3://bucket/prefix (default: models/ in the project)",
         )  # fmt: skip
     return parser
+
+
+def _store(text: str) -> str:
+    try:
+        return store_url(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
@@ -92,6 +126,11 @@ def _add_build(commands: Any) -> None:
 
 
 def _build(arguments: argparse.Namespace) -> None:
+    with interrupts_noted():
+        _build_interruptibly(arguments)
+
+
+def _build_interruptibly(arguments: argparse.Namespace) -> None:
     from litelambda.recipe import load_recipe
 
     recipe = load_recipe(arguments.recipe, arguments.overrides)  # before TensorFlow: a typo answers at once
@@ -151,6 +190,11 @@ def _positive(text: str) -> float:
 
 
 def _import(arguments: argparse.Namespace) -> None:
+    with interrupts_noted():
+        _import_interruptibly(arguments)
+
+
+def _import_interruptibly(arguments: argparse.Namespace) -> None:
     from litelambda.import_sources import Allowed
     from litelambda.importer import ImportOptions, import_model
     from litelambda.progress import open_reporter
@@ -183,6 +227,9 @@ def _add_models(commands: Any) -> None:
 
 def _models(arguments: argparse.Namespace) -> None:
     from litelambda.catalogue import describe_models, list_models
+    from litelambda.store import check_store_exists
+
+    check_store_exists(arguments.store)
 
     if arguments.report:
         from litelambda.open_report import open_report
@@ -212,8 +259,9 @@ def _add_alias(commands: Any) -> None:
 
 
 def _alias(arguments: argparse.Namespace) -> None:
-    from litelambda.store import open_publishing_store
+    from litelambda.store import check_store_exists, open_publishing_store
 
+    check_store_exists(arguments.store)
     store, canary = open_publishing_store(arguments.store), dict(arguments.canary)
     store.set_alias(arguments.model, arguments.alias, arguments.version, canary, arguments.shadow)
     others = [f"version {version} for {percent:g} % of requests" for version, percent in canary.items()]
@@ -242,7 +290,9 @@ def _add_serve(commands: Any) -> None:
 
 def _serve(arguments: argparse.Namespace) -> None:
     from litelambda.serve import serve
+    from litelambda.store import check_store_exists
 
+    check_store_exists(arguments.store)
     serve(arguments.store, arguments.host, arguments.port, arguments.model, arguments.log_level)
 
 
@@ -282,7 +332,10 @@ def _add_score(commands: Any) -> None:
 
 def _score(arguments: argparse.Namespace) -> None:
     from litelambda.score import describe, score
+    from litelambda.store import check_store_exists
 
+    if arguments.on == "local":
+        check_store_exists(arguments.store or DEFAULT_STORE)
     summary = score(arguments)
     if arguments.json:
         _print_json(summary)

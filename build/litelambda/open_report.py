@@ -34,8 +34,7 @@ def open_report(store_url: str, reference: str, *, show: bool = True) -> Path:
         aliases = store.read_aliases(name)
         alias = alias or "latest"
         if alias not in aliases:
-            known = ", ".join(aliases) or "none"
-            raise UsageError(f"{name!r} has no alias {alias!r} in {store_url}; it has {known}")
+            raise UsageError(f"{name!r} has no alias {alias!r} in {store_url}; {store.describe(name)}")
         number = str(aliases[alias])
     if not number.isdecimal():
         raise UsageError(f"--report {reference!r}: expected NAME, NAME@ALIAS or NAME:VERSION")

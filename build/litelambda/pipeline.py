@@ -34,6 +34,7 @@ from litelambda.stages.train import Trained, train
 from litelambda.stages.units import in_own_units
 from litelambda.stages.verify import Verified, verify
 from litelambda.store import open_publishing_store
+from litelambda.wording import counted
 from serving.artifact import ARTIFACT_NAME
 
 _VERIFIED_ROWS = 256
@@ -93,7 +94,7 @@ class BuildResult:
         notes = [*([self.note] if self.note else []), *(each.describe() for each in self.served), *self.hints]
         return (
             f"{self.published.model} version {self.published.version} ({aliases}) in {self.published.url}\n"
-            f"{figures} on {self.metrics['num_examples']:,} test rows\n"
+            f"{figures} on {counted(self.metrics['num_examples'], 'test row')}\n"
             f"{self.size_bytes['quantized']:,} bytes, {share:.1%} of the float model's {self.size_bytes['float']:,}; "
             f"{self.size_bytes['stored']:,} stored\n"
             + "".join(f"{note}\n" for note in notes)
@@ -131,7 +132,9 @@ def build(recipe: Recipe, store_url: str, reporter: Reporter, *, accept_worse: b
         trained = train(recipe, data, current.progress)
         answers = ask(trained.model, recipe, data)
         check_floor(recipe, answers, data)
-        current.summary = f"{trained.model.count_params():,} parameters, {trained.num_epochs} epochs"
+        current.summary = (
+            f"{counted(trained.model.count_params(), 'parameter')}, {counted(trained.num_epochs, 'epoch')}"
+        )
     with stage("compress") as current:
         step = compress if recipe.compress.auto is None else search
         compressed = step(recipe, trained, data, current.progress)
@@ -152,7 +155,7 @@ def build(recipe: Recipe, store_url: str, reporter: Reporter, *, accept_worse: b
     with stage("verify") as current:
         verified = verify(quantized.artifact, _raw_test_rows(data, quantized))
         rows = "rows in batches" if verified.batching["dynamic"] else "rows one by one"
-        current.summary = f"{verified.num_rows} rows bit for bit; {rows}"
+        current.summary = f"{counted(verified.num_rows, 'row')} bit for bit; {rows}"
     with stage("publish") as current:
         description = _describe(recipe, data, quantized, evaluated, verified)
         stored = store_form(quantized.artifact, recipe.publish)
@@ -202,7 +205,7 @@ def take_part(recipe: Recipe, reporter: Reporter) -> None:
         data = load_data(recipe)
         current.summary = data.describe()
     with reporter.stage("train") as current, shortages_explained("train"):
-        current.summary = f"{train(recipe, data, current.progress).num_epochs} epochs"
+        current.summary = counted(train(recipe, data, current.progress).num_epochs, "epoch")
 
 
 def _representative(recipe: Recipe, data: Dataset, compressed: Compressed) -> dict[str, np.ndarray[Any, Any]]:

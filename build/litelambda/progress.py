@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from litelambda.interrupts import raise_if_interrupted
+
 
 class Stage:
     """One stage under way.
@@ -30,6 +32,7 @@ class Stage:
 
     def progress(self, fraction: float, text: str) -> None:
         """Say how far the stage is, from 0 to 1, and what it is doing."""
+        raise_if_interrupted()
         self._reporter.show_progress(self, fraction, text)
 
 
@@ -43,7 +46,9 @@ class Reporter:
         started = time.perf_counter()
         self.show_start(stage)
         try:
+            raise_if_interrupted()
             yield stage
+            raise_if_interrupted()
         except BaseException:
             stage.seconds = time.perf_counter() - started
             self.show_failure(stage)

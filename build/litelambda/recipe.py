@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from litelambda.errors import RecipeError
 from litelambda.recipe_messages import describe_problems
 from litelambda.sections import CROSS_ENTROPIES, ArraysData, ImagesData, Recipe
+from litelambda.wording import counted
 
 __all__ = ["Recipe", "load_recipe"]
 
@@ -45,8 +46,9 @@ def _validate(table: dict[str, Any], path: Path) -> Recipe:
         recipe._folder = path.resolve().parent
         problems = _contradictions(recipe)
     if problems:
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise RecipeError(f"{path}: {count}\n" + "\n".join(f"  {problem}" for problem in problems))
+        raise RecipeError(
+            f"{path}: {counted(len(problems), 'problem')}\n" + "\n".join(f"  {problem}" for problem in problems)
+        )
     return recipe
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from litelambda.errors import LitelambdaError, UsageError
 from litelambda.paths import DEFAULT_STORE
+from litelambda.wording import counted
 from serving.scoring.engine import run_job
 from serving.scoring.errors import JobError
 from serving.scoring.formats import OUTPUT_FORMATS
@@ -74,19 +75,35 @@ def _check_options(arguments: argparse.Namespace) -> None:
 
 def _job(arguments: argparse.Namespace) -> Job:
     output = to_url(arguments.output)
-    name = output.lower()
-    named = next((each for each in OUTPUT_FORMATS if name.endswith("." + each)), "jsonl")
     passthrough = arguments.passthrough
     return Job(
         to_url(arguments.input),
         output,
         model=arguments.model,
-        output_format=arguments.output_format or named,
+        output_format=_output_format(output, arguments.output_format),
         input_format=arguments.input_format or "",
         passthrough=None if passthrough is None else tuple(filter(None, passthrough.split(","))),
         tolerated_bad=arguments.tolerate,
         resize=arguments.resize,
     )
+
+
+def _output_format(output: str, asked: str | None) -> str:
+    """What the output's ending names, or what was asked for; JSON Lines below a prefix.
+
+    Raises:
+        UsageError: neither says it, or both do and differ.
+    """
+    named = next((each for each in OUTPUT_FORMATS if output.lower().endswith(f".{each}")), None)
+    if named is None and asked is None and not output.endswith("/"):
+        *most, last = (f".{each}" for each in OUTPUT_FORMATS)
+        raise UsageError(
+            f"{output} does not say in which format to write: give it the ending {', '.join(most)} or {last}, "
+            "set --output-format, or give a folder, with / at its end"
+        )
+    if named is not None and asked in OUTPUT_FORMATS and asked != named:
+        raise UsageError(f"{output} ends with .{named}, and --output-format is {asked}: change one of them")
+    return asked or named or "jsonl"
 
 
 def _on_local(job: Job, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -223,11 +240,10 @@ class _Bar:
 def describe(summary: dict[str, Any]) -> str:
     """The summary of a job, or of a run of many shards, in a few lines for a person."""
     model, output = summary["model"], summary["output"]
-    rows = (
-        f"{summary['rows_out']:,} of {summary['rows_in']:,} rows scored by {model['name']} version {model['version']}"
-    )
+    scored = f"{summary['rows_out']:,} of {counted(summary['rows_in'], 'row')} scored"
+    rows = f"{scored} by {model['name']} version {model['version']}"
     num_shards = output.get("num_shards")
-    took = f"{summary['seconds']:.1f} s" if num_shards is None else f"{num_shards:,} shards"
+    took = f"{summary['seconds']:.1f} s" if num_shards is None else counted(num_shards, "shard")
     lines = [f"{rows} in {took}", f"predictions: {output['url']}"]
     if summary["rows_bad"]:
         lines.append(f"bad rows: {summary['rows_bad']:,}, see {summary['errors']}")

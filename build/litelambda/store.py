@@ -18,13 +18,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
-from litelambda.errors import PublishError
+from litelambda.errors import PublishError, UsageError
+from litelambda.interrupts import commit
 from litelambda.objects import ObjectStore, open_objects
 from serving.aliases import ALIASES_NAME, RESERVED_NAMES
 from serving.artifact import MANIFEST_NAME
 from serving.errors import ObjectNotFoundError, StoreConflictError, StoreError
 from serving.manifest import is_valid_name
+from serving.store import split_store_url
 
 _ATTEMPTS = 20
 _PAUSE_S = 0.05
@@ -39,6 +42,19 @@ def open_publishing_store(url: str) -> ArtifactStore:
         SettingsError: not a store URL.
     """
     return ArtifactStore(open_objects(url))
+
+
+def check_store_exists(url: str) -> None:
+    """Refuse to read a store on this machine that is not there; only publishing makes one.
+
+    Raises:
+        UsageError: its folder does not exist, or is a file.
+        SettingsError: not a store URL.
+    """
+    scheme, _, path = split_store_url(url)
+    if scheme == "file" and not (folder := Path(unquote(path))).is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise UsageError(f"there is no store at {url}: {folder} {what}; `litelambda build` and `import` make one")
 
 
 class ArtifactStore:
@@ -68,7 +84,7 @@ class ArtifactStore:
         return max(begun, default=0) + 1
 
     def publish(self, model: str, version: int, files: Mapping[str, bytes | Path], manifest: bytes) -> None:
-        """Write a version: its files, then the manifest that makes it readable.
+        """Write a version: its files, then the manifest that makes it readable; before that, Ctrl-C has its last say.
 
         Raises:
             PublishError: the number is taken; nothing of the other publisher's is touched.
@@ -78,6 +94,7 @@ class ArtifactStore:
         try:
             for name, content in files.items():
                 self._objects.create(f"{folder}/{name}", content)
+            commit()
             self._objects.create(f"{folder}/{MANIFEST_NAME}", manifest)
         except StoreConflictError as error:
             raise PublishError(
@@ -94,8 +111,15 @@ class ArtifactStore:
         try:
             return self._objects.read(f"{model}/{version}/{MANIFEST_NAME}")[0]
         except ObjectNotFoundError:
-            versions = ", ".join(map(str, self.list_versions(model))) or "none"
-            raise PublishError(f"{model} has no version {version} in {self.url}; it has {versions}") from None
+            raise PublishError(f"{model} has no version {version} in {self.url}; {self.describe(model)}") from None
+
+    def describe(self, model: str) -> str:
+        """What can be asked for instead of something that is not there: of the model, or, without it, of the store."""
+        versions = self.list_versions(model) if is_valid_name(model) else []
+        if not versions:
+            return f"the store has the models {', '.join(self.list_models()) or '(none)'}"
+        aliases = ", ".join(f"{alias} ({target})" for alias, target in sorted(self.read_aliases(model).items()))
+        return f"it has {', '.join(map(str, versions))}, aliases: {aliases or 'none'}"
 
     def read_file(self, model: str, version: int, name: str) -> bytes:
         """A file of a version.

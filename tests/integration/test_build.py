@@ -123,7 +123,7 @@ def test_the_same_seed_gives_the_same_artifact(
 @pytest.mark.slow
 def test_a_gate_that_is_not_met_publishes_nothing(tiny_recipe: Path, tmp_path: Path) -> None:
     """A gate that asks for the impossible: its numbers are in the error and the store stays empty."""
-    recipe = load_recipe(tiny_recipe, ["train.epochs=1"])
+    recipe = load_recipe(tiny_recipe, ["train.epochs=1", "gate.allow_trivial=true"])
     broken = recipe.model_copy(update={"gate": recipe.gate.model_copy(update={"max_accuracy_drop": -1.0})})
     with pytest.raises(GateError, match=r"\(float\) to .* \(quantized\); gate\.max_accuracy_drop allows -1"):
         build(broken, tmp_path.as_uri(), Reporter())
@@ -210,7 +210,7 @@ def test_ctrl_c_leaves_nothing_behind(tiny_recipe: Path, tmp_path: Path, stage: 
     """An interrupted build exits with 130, has published nothing and leaves no process."""
     command = [
         sys.executable, "-m", "litelambda.cli", "build", str(tiny_recipe), "--store", tmp_path.as_uri(),
-        "--set", f"train.epochs={100_000 if stage == 'train' else 1}",
+        "--set", f"train.epochs={100_000 if stage == 'train' else 1}", "--set", "gate.allow_trivial=true",
     ]  # fmt: skip
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stderr is not None
@@ -262,6 +262,10 @@ def test_a_publisher_that_loses_the_race_says_so(
     store.publish("tiny", 1, {"model.tflite": b"the winner's"}, b"{}")
     monkeypatch.setattr("litelambda.store.ArtifactStore.next_version", lambda *_: 1)
     with pytest.raises(PublishError, match="version 1 of tiny was taken by another publisher"):
-        build(load_recipe(tiny_recipe, ["train.epochs=1", "gate.max_accuracy_drop=1"]), tmp_path.as_uri(), Reporter())
+        build(
+            load_recipe(tiny_recipe, ["train.epochs=1", "gate.max_accuracy_drop=1", "gate.allow_trivial=true"]),
+            tmp_path.as_uri(),
+            Reporter(),
+        )
     assert store.read_file("tiny", 1, "model.tflite") == b"the winner's"
     assert store.read_aliases("tiny") == {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,10 @@ import numpy as np
 import pytest
 
 from litelambda import pipeline
+from litelambda import store as store_module
 from litelambda.errors import GateError, LitelambdaError, TrainError
+from litelambda.interrupts import interrupts_noted
+from litelambda.objects import FileObjects
 from litelambda.pipeline import build
 from litelambda.progress import Reporter
 from litelambda.recipe import load_recipe
@@ -279,3 +284,79 @@ def test_weights_beyond_half_precision_are_refused(tmp_path: Path) -> None:
     with pytest.raises(GateError, match=r"gate\.max_difference allows 0\.25"):
         build(load_recipe(tmp_path / "recipe.toml"), (tmp_path / "store").as_uri(), Reporter())
     assert not (tmp_path / "store").exists()
+
+
+class Dropping:
+    """Is finalized when nobody wants it any more; Ctrl-C comes just then, and Python drops what it raises."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.fixture
+def dropped(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The exceptions that Python dropped meanwhile."""
+    found: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: found.append(unraisable.exc_type))
+    return found
+
+
+@pytest.mark.parametrize("where", ["train", "quantize", "verify", "create"])
+def test_a_ctrl_c_that_python_drops_never_ends_in_a_publish(
+    pieces: Pieces, monkeypatch: pytest.MonkeyPatch, dropped: list[Any], where: str
+) -> None:
+    """Raised in a finalizer, KeyboardInterrupt is dropped, and the stage goes on to its end: the build does not."""
+
+    def then_dropped(stage: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any) -> Any:
+            done = stage(*arguments)
+            Dropping()
+            return done
+
+        return run
+
+    broken: dict[str, Break] = {}
+    if where in ("train", "quantize"):
+        broken[where] = then_dropped(lambda made: made)
+    elif where == "verify":
+        monkeypatch.setattr(pipeline, "verify", then_dropped(pipeline.verify))
+    else:
+        monkeypatch.setattr(FileObjects, "create", then_dropped(FileObjects.create))
+    with pytest.raises(KeyboardInterrupt), interrupts_noted():
+        pieces.build(monkeypatch, **broken)
+    assert set(dropped) == {KeyboardInterrupt}
+    store = open_publishing_store(pieces.store.as_uri())
+    assert (store.list_versions("tiny"), store.read_aliases("tiny")) == ([1], {"latest": 1})
+
+
+def test_a_ctrl_c_that_comes_too_late_leaves_a_whole_version(
+    pieces: Pieces, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Once a version can be read its aliases move too, and the user is told; a second Ctrl-C stops at once."""
+    advance, times = store_module.ArtifactStore.advance_alias, [1, 2]
+
+    def interrupted(*arguments: Any) -> None:
+        for _ in range(times[0]):
+            signal.raise_signal(signal.SIGINT)
+        advance(*arguments)
+
+    monkeypatch.setattr(store_module.ArtifactStore, "advance_alias", interrupted)
+    with interrupts_noted():
+        assert pieces.build(monkeypatch).published.version == 2
+    assert "is being published already; again to stop at once" in capfd.readouterr().err
+    assert open_publishing_store(pieces.store.as_uri()).read_aliases("tiny") == {"latest": 2}
+    times.pop(0)
+    with pytest.raises(KeyboardInterrupt), interrupts_noted():
+        pieces.build(monkeypatch)
+    assert open_publishing_store(pieces.store.as_uri()).read_aliases("tiny") == {"latest": 2}
+
+
+def test_what_ignores_ctrl_c_goes_on_ignoring_it() -> None:
+    """A shell starts what runs in its background with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interrupts_noted():
+            signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from litelambda.paths import DEFAULT_STORE, PROJECT
+from litelambda.paths import DEFAULT_STORE, PROJECT, store_url
 
 
 def add_cold_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +47,11 @@ def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of `bench batch`, but for `--json`."""
     parser.add_argument("--model", default="mnist_mlp", metavar="NAME", help="model to score with (default: mnist_mlp)")
     parser.add_argument(
-        "--store", default=DEFAULT_STORE, metavar="URL", help="store that has it (default: models/ here)"
+        "--store",
+        default=DEFAULT_STORE,
+        type=store_url,
+        metavar="URL",
+        help="store that has it (default: models/ here)",
     )
     parser.add_argument(
         "--rows", type=int, default=409_600, metavar="N", help="rows of the larger .npy file (default: 409,600)"
@@ -82,7 +86,11 @@ def add_conversion_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_model_arguments(parser: argparse.ArgumentParser, *, default: str | None, meaning: str) -> None:
     parser.add_argument("--model", default=default, metavar="NAME", help=meaning)
     parser.add_argument(
-        "--store", default=DEFAULT_STORE, metavar="URL", help="store that has it (default: models/ here)"
+        "--store",
+        default=DEFAULT_STORE,
+        type=store_url,
+        metavar="URL",
+        help="store that has it (default: models/ here)",
     )
     parser.add_argument("--package", type=Path, metavar="DIR", help="unpacked deployment package to measure as it is")
 

@@ -19,6 +19,7 @@ from litelambda.errors import DataError
 from litelambda.sections import Recipe, Scaling
 from litelambda.stages.rows import Rows, Source, Split, StoredRows, chunks
 from litelambda.stages.sources import read_source
+from litelambda.wording import counted
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,9 @@ class Dataset:
     def describe(self) -> str:
         """Numbers and shape of the rows in a few words."""
         place = ", read from disk" if self.streamed else ""
-        return f"{len(self.train):,} training and {len(self.test):,} test rows of {list(self.input_shape)}{place}"
+        return (
+            f"{len(self.train):,} training and {counted(len(self.test), 'test row')} of {list(self.input_shape)}{place}"
+        )
 
     def representative(self, num_samples: int, seed: int) -> NDArray[np.float32]:
         """Seeded sample of the training rows."""

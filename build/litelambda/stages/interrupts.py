@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from litelambda.interrupts import note_interrupt
 from litelambda.stages.backend import backend, load_keras
 from litelambda.stages.layers import read
 
@@ -31,6 +32,7 @@ def between_steps() -> Iterator[list[Any]]:
     before = signal.getsignal(signal.SIGINT)
 
     def ask(number: int, _frame: object) -> None:
+        note_interrupt()
         if asked:
             raise KeyboardInterrupt
         asked.append(number)

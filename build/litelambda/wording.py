@@ -1,0 +1,8 @@
+"""Words that depend on a number."""
+
+from __future__ import annotations
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: "1 epoch", "1,200 epochs"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
