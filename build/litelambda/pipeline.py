@@ -17,6 +17,7 @@ from litelambda.memory import shortages_explained
 from litelambda.progress import Reporter, Stage
 from litelambda.recipe import Recipe
 from litelambda.stages.backend import Backend, choose_backend
+from litelambda.stages.build_source import check_build
 from litelambda.stages.compress import Compressed, compress
 from litelambda.stages.data import Dataset, load_data
 from litelambda.stages.evaluate import Evaluated, ask, evaluate
@@ -38,6 +39,7 @@ from litelambda.wording import counted
 from serving.artifact import ARTIFACT_NAME
 
 _VERIFIED_ROWS = 256
+_COMPARED_ROWS = 32
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,7 @@ def build(recipe: Recipe, store_url: str, reporter: Reporter, *, accept_worse: b
         quantized = quantize(compressed.model, _representative(recipe, data, compressed), settings, trained.model)
         current.summary = f"{scheme}, {len(quantized.artifact):,} bytes"
     with stage("evaluate") as current:
+        compared = check_build(compressed.model, quantized.in_float, _some_test_rows(data, compressed))
         evaluated = evaluate(recipe, data, answers, changed, quantized, current.progress)
         check_gate(recipe.gate, evaluated)
         served = [] if accept_worse else check_served(store, recipe, data, evaluated, current.progress)
@@ -157,7 +160,7 @@ def build(recipe: Recipe, store_url: str, reporter: Reporter, *, accept_worse: b
         rows = "rows in batches" if verified.batching["dynamic"] else "rows one by one"
         current.summary = f"{counted(verified.num_rows, 'row')} bit for bit; {rows}"
     with stage("publish") as current:
-        description = _describe(recipe, data, quantized, evaluated, verified)
+        description = _describe(recipe, data, quantized, evaluated.to_json() | compared, verified)
         stored = store_form(quantized.artifact, recipe.publish)
         report = _report(trained, compressed, evaluated, description, stored) | {"seconds": seconds}
         report["layers"] = describe_layers(
@@ -213,6 +216,10 @@ def _representative(recipe: Recipe, data: Dataset, compressed: Compressed) -> di
     return {compressed.model.inputs[0].name: rows}
 
 
+def _some_test_rows(data: Dataset, compressed: Compressed) -> dict[str, np.ndarray[Any, Any]]:
+    return {compressed.model.inputs[0].name: data.test.x[:_COMPARED_ROWS]}
+
+
 def _raw_test_rows(data: Dataset, quantized: Quantized) -> dict[str, np.ndarray[Any, Any]]:
     (tensor,) = quantized.signature.inputs
     return {tensor.name: to_codes(data.test.x[:_VERIFIED_ROWS], tensor)}
@@ -224,7 +231,7 @@ def _compare(evaluated: Evaluated) -> str:
 
 
 def _describe(
-    recipe: Recipe, data: Dataset, quantized: Quantized, evaluated: Evaluated, verified: Verified
+    recipe: Recipe, data: Dataset, quantized: Quantized, metrics: Mapping[str, Any], verified: Verified
 ) -> Description:
     (tensor,) = quantized.signature.inputs
     preprocessing = data.preprocessing and {tensor.name: data.preprocessing.to_json()}
@@ -234,7 +241,7 @@ def _describe(
         quantization=quantized.to_json(),
         labels=data.labels,
         preprocessing=preprocessing or {},
-        metrics=evaluated.to_json(),
+        metrics=metrics,
         size_bytes={"float": len(quantized.float_artifact), "quantized": len(quantized.artifact)},
         recipe=recipe.to_json(),
     )

@@ -37,6 +37,7 @@ class Quantized:
     Attributes:
         artifact: the flatbuffer to publish.
         float_artifact: the same model unquantized and uncompressed, to compare sizes with.
+        in_float: the flatbuffer that it was quantized from.
         signature: its entry point.
         scheme: as in the recipe.
         io: dtype at the edges.
@@ -47,6 +48,7 @@ class Quantized:
 
     artifact: bytes
     float_artifact: bytes
+    in_float: bytes
     signature: Signature
     scheme: str
     io: str
@@ -101,6 +103,7 @@ def quantize(
     return Quantized(
         artifact=artifact,
         float_artifact=originals[0] if originals else in_float,
+        in_float=in_float,
         signature=with_open_batch(next(each for each in read_signatures(artifact) if each.key == SIGNATURE)),
         scheme=settings.scheme,
         io=settings.io,

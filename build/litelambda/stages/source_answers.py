@@ -73,6 +73,10 @@ class Answers:
     refused: dict[int, str]
 
 
+class SourceLoadError(ConversionError):
+    """A source cannot be loaded in a process of its own, which says nothing of what it answers."""
+
+
 class Source:
     """A model that was handed in, loaded and run in a child process.
 
@@ -92,7 +96,8 @@ class Source:
         """Load the model and say what it takes.
 
         Raises:
-            ConversionError: it cannot be loaded, or must not be published as it is.
+            SourceLoadError: it cannot be loaded.
+            ConversionError: it must not be published as it is.
         """
         self._ask(runs=False)
         found = json.loads((self._folder / DESCRIBED).read_text())
@@ -125,7 +130,8 @@ class Source:
         if child.returncode == 0:
             return
         if failure.exists():
-            raise ConversionError(failure.read_text())
+            found = json.loads(failure.read_text())
+            raise (SourceLoadError if found["loading"] else ConversionError)(found["message"])
         if lacked_memory(child.returncode, child.stderr):
             raise MemoryShortageError(
                 f"{self._job['source']} needs more memory than there is to be loaded: use a machine with more memory"

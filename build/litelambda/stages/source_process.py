@@ -19,7 +19,7 @@ from litelambda.errors import ConversionError, first_line
 from litelambda.stages.array_files import Arrays, read_arrays, write_arrays
 from litelambda.stages.backend import backend, choose_backend
 from litelambda.stages.kept_process import serve
-from litelambda.stages.source_answers import ANSWERS, DESCRIBED, FAILURE, KERAS_SUFFIXES, REFUSED, RUNS
+from litelambda.stages.source_answers import ANSWERS, DESCRIBED, FAILURE, KERAS_SUFFIXES, REFUSED, RUNS, SourceLoadError
 from litelambda.stages.sources_loaded import KerasSource, SavedModelSource
 
 _REPEATED_RUNS = 4
@@ -53,13 +53,14 @@ def run_job(path: Path) -> int:
         write_arrays(folder / ANSWERS, outputs)
         (folder / REFUSED).write_text(json.dumps(refused))
     except ConversionError as error:
-        (folder / FAILURE).write_text(str(error))
+        failure = {"loading": isinstance(error, SourceLoadError), "message": str(error)}
+        (folder / FAILURE).write_text(json.dumps(failure))
         return 1
     return 0
 
 
 def _load(path: Path, *, own: bool) -> Any:
-    return KerasSource(path, own=own) if path.suffix in KERAS_SUFFIXES else SavedModelSource(path)
+    return KerasSource.load(path, own=own) if path.suffix in KERAS_SUFFIXES else SavedModelSource(path)
 
 
 def answer(source: Any, runs: Arrays) -> tuple[Arrays, dict[int, str]]:

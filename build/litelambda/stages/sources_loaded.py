@@ -15,41 +15,47 @@ from litelambda.stages.array_files import Arrays
 from litelambda.stages.backend import load_keras, load_tensorflow
 from litelambda.stages.export import import_own_modules, output_names
 from litelambda.stages.saved_model_check import check_saved_model
-from litelambda.stages.source_answers import Described, SourceInput
+from litelambda.stages.source_answers import Described, SourceInput, SourceLoadError
 
 _DEFAULT_SIGNATURE = "serving_default"
 
 
 class KerasSource:
-    """A .keras or .h5 file.
+    """A Keras model.
 
     Attributes:
         name: for messages.
     """
 
-    def __init__(self, path: Path, *, own: bool) -> None:
+    def __init__(self, model: Any, name: str) -> None:
+        self._model = model
+        self.name = f"the model {name}"
+        for variable in model.variables:
+            if not _is_finite(_numbers(variable)):
+                raise ConversionError(
+                    f"{self.name}: the weights {variable.path!r} hold NaN or infinity: train it again with a lower "
+                    "learning rate, or restore weights from before they diverged"
+                )
+
+    @classmethod
+    def load(cls, path: Path, *, own: bool) -> KerasSource:
+        """Load a .keras or .h5 file; one that this build wrote (`own`) may import the classes of its layers."""
         keras = load_keras()
         try:
             classes = import_own_modules(path) if own else None
-            self._model = keras.models.load_model(path, classes, compile=False, safe_mode=not own)
+            model = keras.models.load_model(path, classes, compile=False, safe_mode=not own)
         except Exception as error:
-            raise ConversionError(
+            raise SourceLoadError(
                 f"Keras cannot load {path}: {type(error).__name__}: {first_line(error)}\n"
                 "A Lambda layer or a class of its own is code, and code of a file from elsewhere is not run. If you "
                 "trust who made the model, load it in Python yourself and write it with model.export(FOLDER): a "
                 "SavedModel needs none of its classes. It is a program all the same: operators that touch files or run "
                 "Python are refused"
             ) from error
-        self.name = f"the model {path.name}"
-        if not getattr(self._model, "inputs", None):
-            kind = type(self._model).__name__
+        if not getattr(model, "inputs", None):
+            kind = type(model).__name__
             raise ConversionError(f"{path}: {kind} is neither a Functional nor a Sequential model")
-        for variable in self._model.variables:
-            if not _is_finite(_numbers(variable)):
-                raise ConversionError(
-                    f"{path}: the weights {variable.path!r} hold NaN or infinity: train it again with a lower learning "
-                    "rate, or restore weights from before they diverged"
-                )
+        return cls(model, path.name)
 
     def describe(self) -> Described:
         """Its inputs, with the ids and the mask values that its layers speak of."""
@@ -164,7 +170,7 @@ def load_signature(path: Path) -> tuple[Any, Any]:
         loaded = tf.saved_model.load(str(path))
         signatures = dict(loaded.signatures)
     except Exception as error:
-        raise ConversionError(f"TensorFlow cannot load {path}: {first_line(error)}") from error
+        raise SourceLoadError(f"TensorFlow cannot load {path}: {first_line(error)}") from error
     if not signatures:
         raise ConversionError(f"{path} has no signature: save it with signatures=…, or import the .keras file")
     return loaded, signatures.get(_DEFAULT_SIGNATURE) or next(iter(signatures.values()))

@@ -1,0 +1,66 @@
+"""A build's comparison at the root, broken on purpose: nothing is published."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from built import BuiltArtifact
+from flatbuffer_surgery import with_scaled_kernel
+from litelambda.errors import VerificationError
+from litelambda.pipeline import build
+from litelambda.progress import Reporter
+from litelambda.recipe import load_recipe
+from litelambda.sections import Quantize
+from litelambda.stages import convert
+from litelambda.stages.build_source import check_build
+from litelambda.stages.quantize import quantize
+from litelambda.stages.source_answers import Source, SourceLoadError
+
+
+@pytest.mark.slow
+def test_a_conversion_that_changes_the_model_fails_the_build(
+    tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel off by a hundredth passes every gate on accuracy; Keras' own predictions tell."""
+    real = convert.launch
+
+    def launch(jobs: Path) -> subprocess.CompletedProcess[str]:
+        done = real(jobs)
+        in_float = jobs.parent / "model0-None.tflite"
+        in_float.write_bytes(with_scaled_kernel(in_float.read_bytes()))
+        return done
+
+    monkeypatch.setattr(convert, "launch", launch)
+    with pytest.raises(VerificationError, match="output 'probabilities' of the float flatbuffer differs"):
+        build(load_recipe(tiny_recipe, []), tmp_path.as_uri(), Reporter())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_compared_is_in_the_manifest(built_artifact: BuiltArtifact) -> None:
+    """The metrics name the source and how far the float flatbuffer is from it."""
+    metrics = built_artifact.result.metrics
+    assert metrics["source"] == "Keras' predict, in a process of its own"
+    assert 0 <= metrics["float_difference"] < 2**-11
+    assert metrics["rows_compared"] > 32
+
+
+@pytest.mark.slow
+def test_a_model_that_only_this_process_can_load_is_compared_in_it(
+    tiny_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The metrics say so; a flatbuffer of another model is refused all the same."""
+    rows = {"features": np.random.default_rng(0).random((8, 4), dtype=np.float32)}
+    in_float = quantize(tiny_model, rows, Quantize(scheme="float32")).in_float
+
+    def fail(_: Source) -> Any:
+        raise SourceLoadError("a layer of this process")
+
+    monkeypatch.setattr(Source, "describe", fail)
+    assert check_build(tiny_model, in_float, rows)["source"].startswith("Keras' predict, the model in memory")
+    with pytest.raises(VerificationError, match="rewrite of the model or the converter has changed it"):
+        check_build(tiny_model, with_scaled_kernel(in_float), rows)
