@@ -24,6 +24,7 @@ from litelambda.stages.flatbuffer import (
     Tensor,
     float_operators,
     read_signatures,
+    scheme_of,
     takes_sizes_at_run_time,
     with_open_batch,
 )
@@ -33,6 +34,7 @@ from litelambda.stages.loss import MAX_DIFFERENCE, check_loss, measure_loss
 from litelambda.stages.one_row import needs_one_row
 from litelambda.stages.quantize import explain_float
 from litelambda.stages.source_answers import KERAS_SUFFIXES, Answers, Described, Source
+from litelambda.stages.verify import answered, runs_of
 
 _STRINGS = (b"", b"a", b"text", "gr\u00fc\u00df".encode(), b"\xff\x00", b"longer " * 40)
 _DEFAULT_SIGNATURES = (SIGNATURE, "serving_default")
@@ -136,7 +138,7 @@ def _read_tflite(path: Path, folder: Path) -> Imported:
         artifact=path.read_bytes(),
         float_bytes=path.stat().st_size,
         signature=signature,
-        scheme="float32" if found.float_operators else "int8",
+        scheme=scheme_of(path),
         io=_io(signature),
         float_operators=found.float_operators,
         note=f"imported as it is; {names} compute in float" if names else "imported as it is",
@@ -149,10 +151,8 @@ def _read_tflite(path: Path, folder: Path) -> Imported:
 def _check_repeats(path: Path, key: str, signature: Signature, rows: Rows) -> None:
     """Refuse a flatbuffer that gives equal rows different answers, or none that is a number."""
     reference = Reference(path, key)
-    fixed = max((tensor.shape[0] for tensor in signature.inputs if tensor.shape), default=1)
-    step = max(fixed, 1)
-    some = {name: values[: len(values) // step * step] for name, values in rows.items()}
-    first, second = reference.run(some, step), reference.run(some, step)
+    runs, first = answered(reference, runs_of(signature, rows))
+    second = reference.run(runs, None)
     for name, values in first.items():
         equal_nan = values.dtype.kind == "f"
         if not np.array_equal(values, second[name], equal_nan=equal_nan):
@@ -200,7 +200,7 @@ def _convert_source(path: Path, representative: Path | None, folder: Path, allow
     in_float, made = _flatbuffers(path, rows_to_calibrate, folder)
     share = _compare_float(in_float, answers, runs, described)
     signature = next(each for each in read_signatures(made) if each.key == SIGNATURE)
-    signature = signature if path.is_dir() else with_open_batch(signature)
+    signature = with_open_batch(signature)
     _check_open_sizes(signature)
     metrics: dict[str, Any] = {
         "float": {},

@@ -143,8 +143,9 @@ def import_model(
         stage.summary = f"{verified.num_rows} rows bit for bit"
     with reporter.stage("publish") as stage, shortages_explained("publish"):
         description = Description(
-            signature=model.signature,
+            signature=verified.signature,
             batching=verified.batching,
+            warm_up=verified.warm_up,
             quantization=model.to_json(),
             labels=names,
             preprocessing=preprocessing,

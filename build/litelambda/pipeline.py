@@ -236,8 +236,9 @@ def _describe(
     (tensor,) = quantized.signature.inputs
     preprocessing = data.preprocessing and {tensor.name: data.preprocessing.to_json()}
     return Description(
-        signature=quantized.signature,
+        signature=verified.signature,
         batching=verified.batching,
+        warm_up=verified.warm_up,
         quantization=quantized.to_json(),
         labels=data.labels,
         preprocessing=preprocessing or {},

@@ -156,6 +156,11 @@ def main():
     plain = [tf.TensorSpec([None, 2], tf.float32, name=name) for name in "vwxyz"]
     convert("odd_names", lambda v, w, x, y, z: {"V": 2 * v, "W": 2 * w, "X": 2 * x, "Y": 2 * y, "Z": 2 * z}, plain)
     rename("odd_names", dict(zip("vwxyzVWXYZ", odd * 2, strict=True)))
+    # Two outputs of the same shape.
+    pair = [tf.TensorSpec([None, 2], tf.float32, name=name) for name in ("left", "right")]
+    convert("two_doubles", lambda left, right: {"left": 2 * left, "right": 2 * right}, pair)
+    # Exactly one row, as in TensorFlow Serving's own half_plus_two for TensorFlow 2.
+    convert("one_row", lambda x: {"y": x / 2 + 2}, [tf.TensorSpec([1], tf.float32, name="x")])
     # An operator that only TensorFlow has.
     convert("unsupported_op", lambda x: {"y": tf.linalg.det(x)}, [tf.TensorSpec([1, 2, 2], tf.float32, name="x")])
 

@@ -86,7 +86,7 @@ def test_a_model_that_cannot_run_batches_is_made_for_one_row() -> None:
     assert quantized.signature.inputs[0].shape == (-1, *model.inputs[0].shape[1:])
     for artifact in (quantized.artifact, quantized.float_artifact):
         assert not takes_sizes_at_run_time(artifact)
-        assert verify(artifact, rows).batching == {"dynamic": False, "reason": "the model takes exactly 1 rows at once"}
+        assert verify(artifact, rows).batching == {"dynamic": False, "reason": "the model takes exactly 1 row at once"}
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -14,12 +14,14 @@ import pytest
 
 from golden_store import golden
 from litelambda.errors import MemoryShortageError, VerificationError
+from litelambda.import_sources import random_rows
 from litelambda.memory import shortages_explained
 from litelambda.processes import describe_exit, run_child
 from litelambda.sections import Quantize
 from litelambda.stages import verify as verify_module
 from litelambda.stages.backend import load_keras
-from litelambda.stages.probe import probe
+from litelambda.stages.flatbuffer import read_signatures
+from litelambda.stages.probe import Subject, probe
 from litelambda.stages.quantize import quantize
 from litelambda.stages.verify import verify
 from serving.strings import to_wire
@@ -71,56 +73,180 @@ def test_a_model_of_a_fixed_batch_is_verified_as_it_is() -> None:
     assert verified.batching == {"dynamic": False, "reason": "the model takes exactly 2 rows at once"}
 
 
-Probe = Callable[[bytes, str, Mapping[str, Any], Sequence[int], Path], dict[str, bytes]]
+Served = dict[str, list[bytes]]
 
 
-def altered(change: Callable[[bytes], bytes], when: Callable[[Sequence[int]], bool]) -> Probe:
-    """The real probe, with its first output changed in some runs."""
+def altered(change: Callable[[Served], Served], when: Callable[[Sequence[int]], bool]) -> Any:
+    """The real probe, whose answers are changed in some runs."""
 
-    def fake(
-        artifact: bytes, signature: str, rows: Mapping[str, Any], sizes: Sequence[int], folder: Path
-    ) -> dict[str, bytes]:
-        outputs = probe(artifact, signature, rows, sizes, folder)
-        return {name: change(data) if when(sizes) else data for name, data in outputs.items()}
+    def fake(subject: Subject, runs: Mapping[str, Any], sizes: Sequence[int], folder: Path) -> Served:
+        outputs = probe(subject, runs, sizes, folder)
+        return change(outputs) if when(sizes) else outputs
 
     return fake
 
 
-def test_other_bits_are_refused(tiny_tflite: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One flipped bit in one row fails verification, and the message says where and by how much."""
-    flip = altered(lambda data: data[:36] + bytes([data[36] ^ 1]) + data[37:], lambda sizes: set(sizes) == {1})
-    monkeypatch.setattr(verify_module, "probe", flip)
-    with pytest.raises(VerificationError, match=r"'probabilities' differs .* on 1 of 300 rows, first row 3, by"):
-        verify(tiny_tflite, features())
+def always(sizes: Sequence[int]) -> bool:
+    return bool(sizes)
 
 
-def test_missing_bytes_are_refused(tiny_tflite: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An output of another size fails verification."""
-    monkeypatch.setattr(verify_module, "probe", altered(lambda data: data[:-4], lambda _: True))
-    with pytest.raises(VerificationError, match="gave 3596 bytes, not 3600"):
-        verify(tiny_tflite, features())
+def in_batches(sizes: Sequence[int]) -> bool:
+    return set(sizes) != {1}
+
+
+def each(change: Callable[[bytes], bytes], output: str = "") -> Callable[[Served], Served]:
+    """A change of the bytes of each run of an output, or of all outputs."""
+    return lambda outputs: {
+        name: [change(data) for data in parts] if output in ("", name) else parts for name, parts in outputs.items()
+    }
+
+
+def with_one_bit_flipped(outputs: Served) -> Served:
+    row = outputs["probabilities"][3]
+    outputs["probabilities"][3] = bytes([row[0] ^ 1]) + row[1:]
+    return outputs
+
+
+def swapped(outputs: Served) -> Served:
+    return dict(zip(outputs, list(outputs.values())[::-1], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (with_one_bit_flipped, r"'probabilities' differs .* on 1 of 30 rows, first row 3, by"),
+        (each(lambda data: data[:-4]), "'probabilities': the shipped runtime gave 240 bytes, not 360"),
+        (each(lambda data: bytes(len(data))), "'probabilities' differs .* on 30 of 30 rows"),
+    ],
+    ids=["a bit", "too few bytes", "zeros"],
+)
+def test_other_answers_are_refused(
+    tiny_tflite: bytes, monkeypatch: pytest.MonkeyPatch, change: Callable[[Served], Served], message: str
+) -> None:
+    """A flipped bit, missing bytes or a runtime that returns zeros: the message names the output and says how much."""
+    monkeypatch.setattr(verify_module, "probe", altered(change, always))
+    with pytest.raises(VerificationError, match=message):
+        verify(tiny_tflite, features(30))
+
+
+def test_swapped_outputs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each output is held against the reference's of its name, though all have the same shape."""
+    noise = np.random.default_rng(2)
+    rows = {name: noise.random((8, 2), dtype=np.float32) for name in ("left", "right")}
+    artifact = golden("two_doubles")
+    assert verify(artifact, rows).num_rows == 8
+    monkeypatch.setattr(verify_module, "probe", altered(swapped, always))
+    with pytest.raises(VerificationError, match="output 'left' differs"):
+        verify(artifact, rows)
+
+
+_SWAPPING = """
+import runpy, sys
+from serving.manifest import Binding
+real = Binding.__init__
+def swapping(self, *arguments, **options):
+    real(self, *arguments, **options)
+    self.inputs.reverse()
+Binding.__init__ = swapping
+runpy.run_module("litelambda.stages.probe", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_a_serving_side_that_swaps_inputs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is verified is the code that ships: a mistake of it is found, however right the runtime is."""
+    rows = {"a": np.arange(1, 9, dtype=np.int32), "b": np.arange(9, 1, -1, dtype=np.int32)}
+    monkeypatch.setattr(
+        "litelambda.stages.probe.run_child",
+        lambda command: run_child([sys.executable, "-c", _SWAPPING, command[-1]]),
+    )
+    with pytest.raises(VerificationError, match="output 'y' differs"):
+        verify(golden("division"), rows)
 
 
 def test_batches_with_other_bits_are_forbidden(tiny_tflite: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that change in company do not fail the build: the manifest says that they run one by one."""
-    monkeypatch.setattr(verify_module, "probe", altered(lambda data: data[::-1], lambda sizes: len(set(sizes)) > 1))
-    batching = verify(tiny_tflite, features()).batching
-    assert batching["dynamic"] is False
-    assert "rows in a batch differ" in batching["reason"]
+    monkeypatch.setattr(verify_module, "probe", altered(each(lambda data: data[::-1]), in_batches))
+    batching = verify(tiny_tflite, features(30)).batching
+    assert batching == {
+        "dynamic": False,
+        "reason": "output 'probabilities': rows in a batch differ from rows one by one",
+    }
+
+
+def test_an_output_of_all_rows_is_held_against_the_reference_at_every_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sizes that a request may have are proven one after the other; another sum forbids all but single rows."""
+    rows = {"x": np.random.default_rng(2).random((40, 3), dtype=np.float32)}
+    assert verify(golden("totals"), rows).batching["verified_sizes"][:32] == list(range(1, 33))
+    first_rows = altered(each(lambda data: bytes(12), "total"), in_batches)
+    monkeypatch.setattr(verify_module, "probe", first_rows)
+    batching = verify(golden("totals"), rows).batching
+    assert (batching["dynamic"], "output 'total'" in batching["reason"]) == (False, True)
 
 
 def test_a_crash_in_batches_is_survived_and_forbidden(tiny_tflite: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the runtime dies on a resize, only its own process dies, and batches are forbidden."""
 
-    def crashing(
-        artifact: bytes, signature: str, rows: Mapping[str, Any], sizes: Sequence[int], folder: Path
-    ) -> dict[str, bytes]:
-        if len(set(sizes)) > 1:
-            raise VerificationError(f"the runtime crashed ({describe_exit(-11)})")
-        return probe(artifact, signature, rows, sizes, folder)
+    def crash(outputs: Served) -> Served:
+        raise VerificationError(f"the runtime crashed ({describe_exit(-11)})")
 
-    monkeypatch.setattr(verify_module, "probe", crashing)
-    assert verify(tiny_tflite, features()).batching == {"dynamic": False, "reason": "the runtime crashed (SIGSEGV)"}
+    monkeypatch.setattr(verify_module, "probe", altered(crash, in_batches))
+    assert verify(tiny_tflite, features(30)).batching == {"dynamic": False, "reason": "the runtime crashed (SIGSEGV)"}
+
+
+def test_a_model_that_cannot_compute_with_zeros_gets_a_first_run_that_works() -> None:
+    """Division fails on zeros: the manifest says ones; rows that divide by zero prove nothing and are left out."""
+    rows = {"a": np.arange(8, dtype=np.int32), "b": np.array([1, 0, 2, 3] * 2, np.int32)}
+    verified = verify(golden("division"), rows)
+    assert (verified.num_rows, verified.warm_up) == (6, {"a": 1, "b": 1})
+
+
+def test_the_first_run_is_on_a_row_of_the_models_own_where_ones_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its values come into the manifest; without any that works, a function could not start: it is refused."""
+    candidates = verify_module._warm_ups
+
+    def without_ones(*arguments: Any) -> Iterator[dict[str, Any]]:
+        return (each for each in candidates(*arguments) if 1 not in each.values())
+
+    monkeypatch.setattr(verify_module, "_warm_ups", without_ones)
+    rows = {"a": np.array([9, 8], np.int32), "b": np.array([4, 5], np.int32)}
+    assert verify(golden("division"), rows).warm_up == {"a": [9], "b": [4]}
+    monkeypatch.setattr(verify_module, "_MAX_WARM_UP_VALUES", 1)
+    with pytest.raises(VerificationError, match=r"cannot compute with zeros.* could not start"):
+        verify(golden("division"), rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("whole", "the model has no batch"),
+        ("scalar", "the model has no batch"),
+        ("four_rows", "the model takes exactly 4 rows at once"),
+    ],
+)
+def test_models_without_an_open_batch_are_verified_as_they_are(name: str, reason: str) -> None:
+    """First dimensions may differ from input to input: each run takes what its inputs take."""
+    (signature,) = read_signatures(golden(name))
+    rows = random_rows(signature.inputs, 16)
+    assert verify(golden(name), rows).batching == {"dynamic": False, "reason": reason}
+
+
+def test_a_model_of_one_row_takes_any_number_whatever_it_was_made_of() -> None:
+    """A batch of exactly one is an open batch of rows that run one by one; of more, it stays what it is."""
+    (x,) = verify(golden("dtype_float32"), {"x": np.ones((2, 3), np.float32)}).signature.inputs
+    assert x.shape == (1, 3)  # its output has no batch of one: it is a whole tensor
+    (x,) = verify(golden("one_row"), {"x": np.ones(3, np.float32)}).signature.inputs
+    assert x.shape == (-1,)
+
+
+def test_what_the_graph_tells_is_in_the_signature() -> None:
+    """Row numbers of a table, directly or cast; outputs that are one tensor; outputs that are always the same."""
+    names = ("table", "wide_table", "twins", "constant", "division")
+    found = {name: read_signatures(golden(name))[0] for name in names}
+    assert found["table"].inputs[0].to_json()["range"] == [0, 4]
+    assert found["wide_table"].inputs[0].to_json()["range"] == [0, 4]
+    assert [tensor.same_as for tensor in found["twins"].outputs] == ["", "a"]
+    assert [(tensor.name, tensor.constant) for tensor in found["constant"].outputs] == [("c", True), ("y", False)]
+    assert all(tensor.limits is None for tensor in found["division"].inputs)
 
 
 @pytest.mark.parametrize(
@@ -147,8 +273,9 @@ def test_too_little_memory_says_nothing_of_the_model(
 
 def test_the_runtimes_refusal_is_passed_on(tmp_path: Path) -> None:
     """A file that is no model is refused by the runtime in its own words."""
+    (signature,) = read_signatures(golden("tiny_int8"))
     with pytest.raises(VerificationError, match="not a TFLite model"):
-        probe(b"no model", "predict", features(1), [1], tmp_path)
+        probe(Subject(b"no model", signature), {"x": np.zeros((1, 1, 4), np.float32)}, [1], tmp_path)
 
 
 def test_strings_are_compared_with_the_references() -> None:
@@ -162,6 +289,7 @@ def test_strings_are_compared_with_the_references() -> None:
 
 def test_strings_travel_to_the_probe_and_back(tmp_path: Path) -> None:
     """The child gets the strings that it is given, row after row, and gives the outputs in V2's binary form."""
-    rows = {"text": np.array([[b"a"], [b"\xff\x00"]], object)}
-    outputs = probe(golden("growing"), "predict", rows, [2, 1], tmp_path)
-    assert outputs == {"y": to_wire([b"a"] * 1000 + [b"\xff\x00"] * 1000 + [b"a"] * 1000)}
+    (signature,) = read_signatures(golden("growing"))
+    runs = {"text": np.array([[[b"a"]], [[b"\xff\x00"]]], object)}
+    outputs = probe(Subject(golden("growing"), signature), runs, [2, 1], tmp_path)
+    assert outputs == {"y": [to_wire([b"a"] * 1000 + [b"\xff\x00"] * 1000), to_wire([b"a"] * 1000)]}

@@ -45,9 +45,10 @@ def _publish(store_url: str) -> None:
     rows = {model.inputs[0].name: pixels.astype(np.float32) / np.float32(127.5) - np.float32(1)}
     quantized = quantize(model, rows, Quantize(io="uint8"))
     (tensor,) = quantized.signature.inputs
+    verified = verify(quantized.artifact, {tensor.name: pixels[:_VERIFIED_ROWS]})
     description = Description(
-        signature=quantized.signature,
-        batching=verify(quantized.artifact, {tensor.name: pixels[:_VERIFIED_ROWS]}).batching,
+        signature=verified.signature,
+        batching=verified.batching,
         quantization={"scheme": quantized.scheme, "io": quantized.io, "float_ops": quantized.float_operators},
         labels=None,
         preprocessing={},

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from litelambda.stages.dependencies import Dependencies
+
 UNNAMED_SIGNATURE = "<placeholder signature>"
 """What LiteRT calls the only entry point of a model that names none."""
 
@@ -26,17 +28,33 @@ class Tensor:
         dtype: numpy's name of the element type.
         shape: sizes, -1 for a batch dimension.
         quantization: (scale, zero_point) where the tensor is quantized as a whole.
+        limits: of an input, the smallest and the largest value that the graph can look up, where it tells.
+        same_as: of an output, the name of an earlier one that is the same tensor.
+        constant: of an output, whether it is the same whatever comes in.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     quantization: tuple[float, int] | None
+    limits: tuple[int, int] | None = None
+    same_as: str = ""
+    constant: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The tensor as the manifest describes it."""
         scheme = self.quantization and {"scale": self.quantization[0], "zero_point": self.quantization[1]}
-        return {"name": self.name, "dtype": self.dtype, "shape": list(self.shape), "quantization": scheme}
+        fields: dict[str, Any] = {
+            "name": self.name,
+            "dtype": self.dtype,
+            "shape": list(self.shape),
+            "quantization": scheme,
+        }
+        if self.limits:
+            fields["range"] = list(self.limits)
+        if self.same_as:
+            fields["same_as"] = self.same_as
+        return {**fields, "constant": True} if self.constant else fields
 
 
 @dataclass(frozen=True)
@@ -47,25 +65,30 @@ class Signature:
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
 
+    def to_json(self) -> dict[str, Any]:
+        """The signature as the manifest describes it."""
+        sides = {"inputs": self.inputs, "outputs": self.outputs}
+        return {side: [tensor.to_json() for tensor in tensors] for side, tensors in sides.items()}
+
 
 def read_signatures(artifact: bytes | Path) -> tuple[Signature, ...]:
     """List the entry points of a flatbuffer; one without any has its first graph, under the runtime's name for that."""
     model = parse(artifact)
+    names = operator_names(model)
     signatures = []
     for definition in model.signatureDefs or []:
         graph = model.subgraphs[definition.subgraphIndex]
+        sides = (_named(definition.inputs), _named(definition.outputs))
         signatures.append(
-            Signature(
-                definition.signatureKey.decode(),
-                _tensors(graph, definition.inputs),
-                _tensors(graph, definition.outputs),
-            )
+            _signature(definition.signatureKey.decode(), *sides, graph, Dependencies(model, graph, names))
         )
     if not signatures:
         graph = model.subgraphs[0]
-        inputs, outputs = ([graph.tensors[index] for index in side] for side in (graph.inputs, graph.outputs))
-        named = [tuple(_tensor(tensor.name.decode(), tensor) for tensor in side) for side in (inputs, outputs)]
-        signatures.append(Signature(UNNAMED_SIGNATURE, *named))
+        inputs, outputs = (
+            [(graph.tensors[index].name.decode(), int(index)) for index in side]
+            for side in (graph.inputs, graph.outputs)
+        )
+        signatures.append(_signature(UNNAMED_SIGNATURE, inputs, outputs, graph, Dependencies(model, graph, names)))
     return tuple(signatures)
 
 
@@ -105,6 +128,23 @@ def count_float_operators(artifact: bytes | Path) -> dict[str, int]:
             if name not in _EDGE_OPERATORS and _is_float(model, graph, operator):
                 found[name] = found.get(name, 0) + 1
     return found
+
+
+def scheme_of(artifact: bytes | Path) -> str:
+    """The scheme by which a flatbuffer is quantized: int8, dynamic, float16, or float32 where it is not."""
+    model, types = parse(artifact), _schema().TensorType
+    found = set()
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            scheme = tensor.quantization
+            is_quantized = scheme is not None and scheme.scale is not None and len(scheme.scale) > 0
+            data = model.buffers[tensor.buffer].data
+            is_weight = data is not None and np.size(data) > 0
+            if is_quantized and tensor.type in (types.INT8, types.UINT8, types.INT16, types.INT4):
+                found.add("dynamic" if is_weight else "int8")
+            elif is_weight and tensor.type == types.FLOAT16:
+                found.add("float16")
+    return next((each for each in ("int8", "dynamic", "float16") if each in found), "float32")
 
 
 def count_half_read_float_splits(artifact: bytes | Path) -> int:
@@ -184,8 +224,22 @@ def _is_float(model: Any, graph: Any, operator: Any) -> bool:
     return schema.TensorType.FLOAT32 in activations and not integers & weights
 
 
-def _tensors(graph: Any, maps: Sequence[Any] | None) -> tuple[Tensor, ...]:
-    return tuple(_tensor(entry.name.decode(), graph.tensors[entry.tensorIndex]) for entry in maps or [])
+def _named(maps: Sequence[Any] | None) -> list[tuple[str, int]]:
+    return [(entry.name.decode(), int(entry.tensorIndex)) for entry in maps or []]
+
+
+def _signature(
+    key: str, inputs: Sequence[tuple[str, int]], outputs: Sequence[tuple[str, int]], graph: Any, all_: Dependencies
+) -> Signature:
+    limits = all_.limits()
+    first: dict[int, str] = {}
+    made = []
+    for name, index in outputs:
+        tensor = replace(_tensor(name, graph.tensors[index]), constant=all_.is_constant(index))
+        made.append(replace(tensor, same_as=first[index]) if index in first else tensor)
+        first.setdefault(index, name)
+    given = [replace(_tensor(name, graph.tensors[index]), limits=limits.get(index)) for name, index in inputs]
+    return Signature(key, tuple(given), tuple(made))
 
 
 def _tensor(name: str, tensor: Any) -> Tensor:

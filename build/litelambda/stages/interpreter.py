@@ -49,17 +49,19 @@ class Reference:
         found = {each.key: each for each in read_signatures(artifact)}[signature]
         self.inputs, self.outputs = found.inputs, found.outputs
 
-    def run(self, inputs: Mapping[str, NDArray[Any]], batch: int) -> Arrays:
+    def run(self, inputs: Mapping[str, NDArray[Any]], batch: int | None) -> Arrays:
         """Run all rows, `batch` at a time, tensors as the artifact itself takes and gives them.
 
         Args:
             inputs: rows per input, in the input's own dtype.
-            batch: rows per run; the Interpreter is resized to it.
+            batch: rows per run; the Interpreter is resized to it. None where each entry is the whole input of a run:
+                then each entry of the result is the whole output of one.
 
         Raises:
             VerificationError: the Interpreter cannot run the model, or not so many rows at once.
         """
-        return self._run(inputs, batch)
+        names = tuple(tensor.name for tensor in self.outputs)
+        return run_in_child(self._model, self._signature, self._num_threads, inputs, names, batch, self._folder)
 
     def run_each(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         """Run real values, of which each entry is the whole input of a run: its batch is part of its shape.
@@ -67,12 +69,8 @@ class Reference:
         Returns:
             Real values, an entry per run.
         """
-        outputs = self._run({tensor.name: to_codes(inputs[tensor.name], tensor) for tensor in self.inputs}, None)
+        outputs = self.run({tensor.name: to_codes(inputs[tensor.name], tensor) for tensor in self.inputs}, None)
         return {tensor.name: to_reals(outputs[tensor.name], tensor) for tensor in self.outputs}
-
-    def _run(self, inputs: Mapping[str, NDArray[Any]], batch: int | None) -> Arrays:
-        names = tuple(tensor.name for tensor in self.outputs)
-        return run_in_child(self._model, self._signature, self._num_threads, inputs, names, batch, self._folder)
 
     def run_real(self, inputs: Mapping[str, NDArray[Any]], batch: int) -> Arrays:
         """Run all rows on real values: quantized on the way in and back on the way out where the edges are integers."""

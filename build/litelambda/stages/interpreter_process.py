@@ -132,8 +132,7 @@ def _runner(job: _Job) -> Callable[..., Mapping[str, NDArray[Any]]]:
         _Opened.key = _Opened.runner = None  # two models at once need not fit into memory
         interpreter = Interpreter(model_path=job.model, num_threads=job.num_threads)
         interpreter.allocate_tensors()
-        named = job.signature != UNNAMED_SIGNATURE
-        _Opened.runner = interpreter.get_signature_runner(job.signature) if named else _Unnamed(interpreter)
+        _Opened.runner = _open_signature(interpreter, job.signature)
         _Opened.key = key
     return _Opened.runner
 
@@ -149,24 +148,42 @@ def _run(runner: Callable[..., Mapping[str, NDArray[Any]]], job: _Job, rows: Arr
     return {name: np.stack([part[name] for part in parts]) for name in job.outputs}
 
 
-class _Unnamed:
-    """Runs a model without signatures as a signature runner does, by the names of its tensors."""
+def _open_signature(interpreter: Any, signature: str) -> Callable[..., Mapping[str, NDArray[Any]]]:
+    if signature == UNNAMED_SIGNATURE:
+        sides = (interpreter.get_input_details(), interpreter.get_output_details())
+        return _ByIndex(interpreter, *({each["name"]: each["index"] for each in side} for side in sides))
+    indices = interpreter.get_signature_list()[signature]
+    if "self" in indices["inputs"]:  # which a signature runner takes for itself
+        found = interpreter._get_full_signature_list()[signature]
+        return _ByIndex(interpreter, found["inputs"], found["outputs"])
+    runner: Callable[..., Mapping[str, NDArray[Any]]] = interpreter.get_signature_runner(signature)
+    return runner
 
-    def __init__(self, interpreter: Any) -> None:
-        self._interpreter = interpreter
 
-    def __call__(self, **inputs: NDArray[Any]) -> Arrays:
+class _ByIndex:
+    """Runs a model's first graph as a signature runner does.
+
+    Args:
+        interpreter: of the model.
+        inputs: the inputs' tensors by name.
+        outputs: the outputs' tensors by name.
+    """
+
+    def __init__(self, interpreter: Any, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> None:
+        self._interpreter, self._inputs, self._outputs = interpreter, inputs, outputs
+
+    def __call__(self, /, **inputs: NDArray[Any]) -> Arrays:
         interpreter = self._interpreter
-        details = {each["name"]: each for each in interpreter.get_input_details()}
-        resized = [name for name, values in inputs.items() if tuple(details[name]["shape"]) != values.shape]
+        shapes = {each["index"]: tuple(each["shape"]) for each in interpreter.get_input_details()}
+        resized = [name for name, values in inputs.items() if shapes[self._inputs[name]] != values.shape]
         for name in resized:
-            interpreter.resize_tensor_input(details[name]["index"], inputs[name].shape)
+            interpreter.resize_tensor_input(self._inputs[name], inputs[name].shape)
         if resized:
             interpreter.allocate_tensors()
         for name, values in inputs.items():
-            interpreter.set_tensor(details[name]["index"], values)
+            interpreter.set_tensor(self._inputs[name], values)
         interpreter.invoke()
-        return {each["name"]: interpreter.get_tensor(each["index"]) for each in interpreter.get_output_details()}
+        return {name: interpreter.get_tensor(index) for name, index in self._outputs.items()}
 
 
 if __name__ == "__main__":

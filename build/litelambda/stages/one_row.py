@@ -13,7 +13,7 @@ import numpy as np
 from litelambda.errors import VerificationError
 from litelambda.stages.convert import SIGNATURE
 from litelambda.stages.flatbuffer import read_signatures, takes_sizes_at_run_time
-from litelambda.stages.probe import probe
+from litelambda.stages.probe import Subject, probe
 
 
 def needs_one_row(artifact: bytes, folder: Path) -> bool:
@@ -28,9 +28,9 @@ def needs_one_row(artifact: bytes, folder: Path) -> bool:
         return False
     if any(tensor.dtype == "string" or -1 in tensor.shape[1:] for tensor in signature.inputs):
         return False
-    rows = {tensor.name: np.zeros((2, *tensor.shape[1:]), tensor.dtype) for tensor in signature.inputs}
+    runs = {tensor.name: np.zeros((1, 1, *tensor.shape[1:]), tensor.dtype) for tensor in signature.inputs}
     try:
-        probe(artifact, SIGNATURE, rows, [1, 2], folder)
+        probe(Subject(artifact, signature), runs, [1, 2], folder)
     except VerificationError:
         return True
     return False

@@ -1,9 +1,9 @@
-"""Runs an artifact in the runtime that ships, in a process of its own, and writes down what came out.
+"""Serves an artifact in a process of its own, with the code that ships, and writes down what came out.
 
     python -m litelambda.stages.probe JOB.json
 
-is the child: if the runtime corrupts its memory, this process dies and not the build. The job names the model, its
-signature, the input rows and the numbers of rows to run one after the other.
+is the child: if the runtime corrupts its memory, this process dies and not the build. It does what serving does first,
+in the same order: the signature of the manifest is held against the flatbuffer's, the warm-up is run, then rows.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,104 +21,155 @@ from numpy.typing import NDArray
 
 from litelambda.errors import VerificationError
 from litelambda.processes import describe_exit, exit_with_parent, lacked_memory, run_child
+from litelambda.stages.flatbuffer import Signature
 from litelambda.stages.interpreter import tensor_bytes
-from serving.errors import LiteRtError
-from serving.litert import CompiledModel
+from serving.artifact import ARTIFACT_NAME, MANIFEST_NAME, Artifact
+from serving.errors import ServingError
+from serving.manifest import FORMAT_VERSION, Manifest
+from serving.servable import Servable
 from serving.strings import from_wire, to_wire
+from serving.tensor import Tensor, TensorSpec
 
-_REFUSED = 3
+_REFUSED, _NOT_WARM = 3, 4
+_INPUTS, _OUTPUTS = "inputs.npz", "outputs.npz"
+
+
+class WarmUpError(VerificationError):
+    """The model cannot compute with the values that it is to be run with first."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is served.
+
+    Attributes:
+        artifact: the flatbuffer.
+        signature: as the manifest will have it.
+        warm_up: the same.
+    """
+
+    artifact: bytes
+    signature: Signature
+    warm_up: Mapping[str, Any] = field(default_factory=dict)
+
+    def manifest(self, sizes: Sequence[int]) -> str:
+        """A manifest that allows batches of these sizes."""
+        return json.dumps(
+            {
+                "format_version": FORMAT_VERSION,
+                "model": "model",
+                "version": 1,
+                "artifact": ARTIFACT_NAME,
+                "files": {ARTIFACT_NAME: {"sha256": "", "size_bytes": len(self.artifact)}},
+                "default_signature": self.signature.key,
+                "signatures": {self.signature.key: self.signature.to_json()},
+                "batching": {"dynamic": max(sizes, default=1) > 1, "verified_sizes": sorted(set(sizes))},
+                "warm_up": dict(self.warm_up),
+            }
+        )
 
 
 @dataclass(frozen=True)
 class _Job:
-    model: str
-    signature: str
-    input_names: list[str]
-    inputs: str
-    outputs: str
+    folder: str
     sizes: list[int]
     strings: dict[str, list[int]]
+    input_names: list[str]
 
 
 def probe(
-    artifact: bytes, signature: str, rows: Mapping[str, NDArray[Any]], sizes: Sequence[int], folder: Path
-) -> dict[str, bytes]:
-    """Run an artifact through `serving.litert` in a child process.
+    subject: Subject, runs: Mapping[str, NDArray[Any]], sizes: Sequence[int], folder: Path
+) -> dict[str, list[bytes]]:
+    """Serve an artifact in a child process.
 
     Args:
-        artifact: the flatbuffer.
-        signature: its entry point.
-        rows: rows per input, in the input's own dtype; run from the top, over and over where `sizes` need more.
+        subject: what is served.
+        runs: per input, in its own dtype, what it is in each run of one row; taken from the top, over and over where
+            `sizes` need more.
         sizes: the number of rows of each run.
         folder: for the child's files.
 
     Returns:
-        Per output the bytes of all runs, joined; see `tensor_bytes`.
+        Per output the bytes of each run; see `tensor_bytes`.
 
     Raises:
-        VerificationError: the runtime refused the model or a run, or crashed.
+        WarmUpError: the first run fails.
+        VerificationError: the model or a run was refused, or the process crashed.
         MemoryError: there was too little memory for it, which says nothing of the model.
     """
-    (folder / "model.tflite").write_bytes(artifact)
+    (folder / ARTIFACT_NAME).write_bytes(subject.artifact)
+    (folder / MANIFEST_NAME).write_text(subject.manifest(sizes))
     # Arrays of objects would have to be pickled: strings travel as the bytes of a V2 tensor.
-    strings = {name: list(values.shape) for name, values in rows.items() if values.dtype.kind == "O"}
+    strings = {name: list(values.shape) for name, values in runs.items() if values.dtype.kind == "O"}
     arrays = [
-        np.frombuffer(tensor_bytes(values), np.uint8) if name in strings else values for name, values in rows.items()
+        np.frombuffer(tensor_bytes(values), np.uint8) if name in strings else values for name, values in runs.items()
     ]
-    np.savez(folder / "inputs.npz", *arrays)
-    job = _Job(
-        str(folder / "model.tflite"),
-        signature,
-        list(rows),
-        str(folder / "inputs.npz"),
-        str(folder / "outputs.npz"),
-        list(sizes),
-        strings,
-    )
-    (folder / "job.json").write_text(json.dumps(asdict(job)))
-    command = [sys.executable, "-m", "litelambda.stages.probe", str(folder / "job.json")]
-    child = run_child(command)
-    if child.returncode == _REFUSED:
-        raise VerificationError(child.stdout.strip())
+    np.savez(folder / _INPUTS, *arrays)
+    (folder / "job.json").write_text(json.dumps(asdict(_Job(str(folder), list(sizes), strings, list(runs)))))
+    child = run_child([sys.executable, "-m", "litelambda.stages.probe", str(folder / "job.json")])
+    if child.returncode in (_REFUSED, _NOT_WARM):
+        raise (WarmUpError if child.returncode == _NOT_WARM else VerificationError)(child.stdout.strip())
     if child.returncode:
         ended = f"({describe_exit(child.returncode)}) at runs of {list(sizes)} rows"
         if lacked_memory(child.returncode, child.stderr):
             raise MemoryError(f"the process of the runtime that ships was ended {ended}")
         raise VerificationError(f"the runtime crashed {ended}")
-    with np.load(job.outputs) as outputs:
-        return {name: outputs[f"arr_{index}"].tobytes() for index, name in enumerate(json.loads(child.stdout))}
+    with np.load(folder / _OUTPUTS) as outputs:
+        return {
+            name: _split(outputs[f"arr_{index}"].tobytes(), lengths)
+            for index, (name, lengths) in enumerate(json.loads(child.stdout).items())
+        }
+
+
+def _split(data: bytes, lengths: Sequence[int]) -> list[bytes]:
+    ends = np.cumsum(lengths).tolist()
+    return [data[end - length : end] for end, length in zip(ends, lengths, strict=True)]
 
 
 def _main(job: _Job) -> None:
-    with np.load(job.inputs) as arrays:
-        rows = {name: arrays[f"arr_{index}"] for index, name in enumerate(job.input_names)}
+    folder = Path(job.folder)
+    with np.load(folder / _INPUTS) as arrays:
+        runs = {name: arrays[f"arr_{index}"] for index, name in enumerate(job.input_names)}
     for name, shape in job.strings.items():
-        flat = from_wire(memoryview(rows[name].tobytes()), name, math.prod(shape))
-        rows[name] = np.array(flat, object).reshape(shape)
+        flat = from_wire(memoryview(runs[name].tobytes()), name, math.prod(shape))
+        runs[name] = np.array(flat, object).reshape(shape)
     try:
-        model = CompiledModel(Path(job.model).read_bytes())
-        signature = model.signatures[job.signature]
-        collected: list[list[bytes]] = [[] for _ in signature.outputs]
-        batched = any(spec.batched for spec in signature.inputs)
-        start = 0
-        for size in job.sizes:
-            order = np.arange(start, start + size)
-            inputs = [_input(np.take(rows[spec.name], order, axis=0, mode="wrap")) for spec in signature.inputs]
-            for parts, output in zip(
-                collected, model.run(job.signature, inputs, size if batched else None), strict=True
-            ):
-                parts.append(output if isinstance(output, bytes) else to_wire(output))
-            start += size
-        model.close()
-    except LiteRtError as error:
+        manifest = Manifest.from_json((folder / MANIFEST_NAME).read_bytes())
+        servable = Servable(Artifact(manifest, (folder / ARTIFACT_NAME).read_bytes()), 1, min_batch=1)
+        try:
+            servable.warm_up()
+        except ServingError as error:
+            print(error)
+            sys.exit(_NOT_WARM)
+        collected = _serve(servable, runs, job.sizes)
+    except ServingError as error:
         print(error)
         sys.exit(_REFUSED)
-    np.savez(job.outputs, *(np.frombuffer(b"".join(parts), np.uint8) for parts in collected))
-    print(json.dumps([spec.name for spec in signature.outputs]))
+    np.savez(folder / _OUTPUTS, *(np.frombuffer(b"".join(parts), np.uint8) for parts in collected.values()))
+    print(json.dumps({name: [len(part) for part in parts] for name, parts in collected.items()}))
 
 
-def _input(values: NDArray[Any]) -> Any:
-    return values.ravel().tolist() if values.dtype.kind == "O" else values.tobytes()
+def _serve(servable: Servable, runs: Mapping[str, NDArray[Any]], sizes: Sequence[int]) -> dict[str, list[bytes]]:
+    key = servable.manifest.default_signature
+    signature = servable.manifest.signatures[key]
+    collected: dict[str, list[bytes]] = {spec.name: [] for spec in signature.outputs}
+    start = 0
+    for size in sizes:
+        order = np.arange(start, start + size)
+        inputs = {
+            spec.name: _tensor(np.take(runs[spec.name], order, axis=0, mode="wrap"), spec) for spec in signature.inputs
+        }
+        for name, output in servable.predict(key, inputs).items():
+            collected[name].append(output.data if isinstance(output.data, bytes) else to_wire(output.data))
+        start += size
+    return collected
+
+
+def _tensor(values: NDArray[Any], spec: TensorSpec) -> Tensor:
+    """Several runs' values of an input at once: rows of a batch, or the first run's where it has no batch."""
+    values = values if spec.batched else values[:1]
+    data = values.ravel().tolist() if values.dtype.kind == "O" else values.tobytes()
+    return Tensor(spec.dtype, (len(values), *spec.shape[1:]) if spec.batched else spec.shape, data)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import json
 import platform
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ class Description:
         metrics: figures of both models.
         size_bytes: of the float flatbuffer and of the artifact.
         recipe: what was built from.
+        warm_up: what the first run is on, where zeros will not do.
     """
 
     signature: Signature
@@ -51,6 +52,7 @@ class Description:
     metrics: Mapping[str, Any]
     size_bytes: Mapping[str, int]
     recipe: Mapping[str, Any]
+    warm_up: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -127,13 +129,9 @@ def make_manifest(
         "artifact": artifact,
         "files": pins,
         "default_signature": description.signature.key,
-        "signatures": {
-            description.signature.key: {
-                "inputs": [tensor.to_json() for tensor in description.signature.inputs],
-                "outputs": [tensor.to_json() for tensor in description.signature.outputs],
-            }
-        },
+        "signatures": {description.signature.key: description.signature.to_json()},
         "batching": description.batching,
+        **({"warm_up": dict(description.warm_up)} if description.warm_up else {}),
         "quantization": description.quantization,
         "labels": description.labels,
         "preprocessing": description.preprocessing,

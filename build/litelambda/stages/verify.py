@@ -1,14 +1,15 @@
-"""Verify: the artifact in the very runtime that ships, bit for bit what the reference Interpreter gives.
+"""Verify: the artifact as it will be served, bit for bit what the reference Interpreter gives.
 
-Also decides about batching. A resized model can keep a stale output size and write past its end, so the manifest
-allows only what was proven here: runs of many rows, growing and shrinking, equal bit for bit to one row at a time.
+It does what serving does first: the warm-up, one row, each size of a batch. Whether there may be batches is decided
+here too. A resized model can keep a stale output size and write past its end, so the manifest allows only what was
+proven: runs of many rows, growing and shrinking, equal bit for bit to one row at a time.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,18 @@ from numpy.typing import NDArray
 
 from litelambda.errors import VerificationError
 from litelambda.stages.convert import SIGNATURE
+from litelambda.stages.flatbuffer import Signature, Tensor, read_signatures, with_open_batch
 from litelambda.stages.interpreter import Reference, tensor_bytes
-from litelambda.stages.probe import probe
+from litelambda.stages.probe import Subject, WarmUpError, probe
 
 BATCH_SIZES = (1, 2, 3, 8, 32)
 LARGE_BATCH_SIZES = (64, 128, 256)
 """Proven as well where rows are small: there they score a file up to a fifth faster than 32."""
 _MAX_LARGE_BATCH_BYTES = 4 * 1024 * 1024
+_MAX_WARM_UP_VALUES = 4096
+_WARM_UP_ROWS = 8
+
+Runs = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -31,39 +37,113 @@ class Verified:
     """What was proven of an artifact.
 
     Attributes:
-        num_rows: rows on which the shipped runtime gave the reference's bits.
+        num_rows: rows on which it gave the reference's bits.
         batching: the manifest's `batching`.
+        signature: what was served: the manifest's.
+        warm_up: the manifest's: what the first run is on, where zeros will not do.
     """
 
     num_rows: int
     batching: dict[str, Any]
+    signature: Signature
+    warm_up: dict[str, Any] = field(default_factory=dict)
 
 
-def verify(artifact: bytes, rows: Mapping[str, NDArray[Any]], signature: str = SIGNATURE) -> Verified:
-    """Hold the shipped runtime against the reference Interpreter.
+def verify(artifact: bytes, rows: Mapping[str, NDArray[Any]], key: str = SIGNATURE) -> Verified:
+    """Hold what will be served against the reference Interpreter.
 
     Args:
         artifact: the flatbuffer.
-        rows: real rows per input, in the input's own dtype.
-        signature: the entry point.
+        rows: real rows per input, in the input's own dtype; of an input without a batch, one whole value after the
+            other.
+        key: the entry point.
 
     Raises:
-        VerificationError: the runtime crashed, refused the model, or gave other bits.
+        VerificationError: the runtime crashed, refused the model or every row, or gave other bits.
     """
-    reference = Reference(artifact, signature)
-    fixed = {tensor.shape[0] if tensor.shape else 1 for tensor in reference.inputs} - {-1}
-    step = max(fixed, default=1)
-    num_rows = len(next(iter(rows.values()))) // step * step
-    rows = {name: values[:num_rows] for name, values in rows.items()}
-    expected = reference.run(rows, step)
+    own = next(each for each in read_signatures(artifact) if each.key == key)
+    reference = Reference(artifact, key)
+    try:
+        runs, expected = answered(reference, runs_of(own, rows))
+    except ValueError as error:  # what cannot be joined
+        raise VerificationError(
+            f"an output has another shape in each run: fix its sizes in the model ({error})"
+        ) from error
+    num_runs = len(next(iter(runs.values())))
     with tempfile.TemporaryDirectory(prefix="litelambda-") as scratch:
         folder = Path(scratch)
-        single = probe(artifact, signature, rows, [step] * (num_rows // step), folder)
+        subject, single = _first_runs(Subject(artifact, with_open_batch(own)), runs, num_runs, folder)
         for name, values in expected.items():
-            _compare(name, values, single[name])
-        if fixed:
-            return Verified(num_rows, {"dynamic": False, "reason": f"the model takes exactly {step} rows at once"})
-        return Verified(num_rows, _prove_batching(artifact, signature, rows, expected, folder))
+            _compare(name, values, b"".join(single[name]))
+        num_rows = num_runs * max(_rows_of_a_run(own), 1)
+        batching = _why_not(own) or _prove_batching(subject, reference, runs, folder)
+    return Verified(num_rows, batching, subject.signature, dict(subject.warm_up))
+
+
+def runs_of(signature: Signature, rows: Mapping[str, NDArray[Any]]) -> Runs:
+    """Rows, as many to a run as an input takes: one where that is open."""
+    steps = {tensor.name: _step(tensor) for tensor in signature.inputs}
+    count = min(len(rows[name]) // step for name, step in steps.items())
+    runs = {}
+    for tensor in signature.inputs:
+        step = steps[tensor.name]
+        shape = (step, *rows[tensor.name].shape[1:]) if tensor.shape else ()
+        runs[tensor.name] = rows[tensor.name][: count * step].reshape((count, *shape))
+    return runs
+
+
+def _step(tensor: Tensor) -> int:
+    return max(tensor.shape[0], 1) if tensor.shape else 1
+
+
+def _rows_of_a_run(signature: Signature) -> int:
+    """Rows that each run has; 0 where its tensors do not agree on any."""
+    sizes = {_step(tensor) if tensor.shape else 0 for tensor in (*signature.inputs, *signature.outputs)}
+    return sizes.pop() if len(sizes) == 1 else 0
+
+
+def answered(reference: Reference, runs: Runs) -> tuple[Runs, Runs]:
+    """The runs that the reference can compute, and what it gives: made rows may divide by zero."""
+    try:
+        return runs, reference.run(runs, None)
+    except VerificationError as error:
+        refusal = error
+    answered, answers = [], []
+    for index in range(len(next(iter(runs.values())))):
+        try:
+            answers.append(reference.run({name: values[index : index + 1] for name, values in runs.items()}, None))
+            answered.append(index)
+        except VerificationError:
+            continue
+    if not answers:
+        raise refusal
+    joined = {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
+    return {name: values[answered] for name, values in runs.items()}, joined
+
+
+def _first_runs(subject: Subject, runs: Runs, num_runs: int, folder: Path) -> tuple[Subject, dict[str, list[bytes]]]:
+    """Serve each run alone, after a warm-up on zeros; where the model cannot compute with those, on what it can."""
+    refusal: WarmUpError | None = None
+    for warm_up in _warm_ups(subject.signature, runs):
+        candidate = Subject(subject.artifact, subject.signature, warm_up)
+        try:
+            return candidate, probe(candidate, runs, [1] * num_runs, folder)
+        except WarmUpError as error:
+            refusal = refusal or error
+    raise VerificationError(
+        f"the model cannot compute with zeros, nor with ones, nor with its own rows of up to {_MAX_WARM_UP_VALUES} "
+        f"values: a function could not start with it ({refusal})"
+    )
+
+
+def _warm_ups(signature: Signature, runs: Runs) -> Iterator[dict[str, Any]]:
+    """Candidates for the manifest's `warm_up`, the shortest first."""
+    yield {}
+    numbers = [tensor for tensor in signature.inputs if tensor.dtype != "string"]
+    yield {tensor.name: tensor.dtype == "bool" or 1 for tensor in numbers}
+    if sum(runs[tensor.name][0].size for tensor in numbers) <= _MAX_WARM_UP_VALUES:
+        for index in range(min(_WARM_UP_ROWS, len(next(iter(runs.values()))))):
+            yield {tensor.name: runs[tensor.name][index].ravel().tolist() for tensor in numbers}
 
 
 def _compare(name: str, expected: NDArray[Any], found: bytes) -> None:
@@ -82,22 +162,57 @@ def _compare(name: str, expected: NDArray[Any], found: bytes) -> None:
     )
 
 
-def _prove_batching(
-    artifact: bytes,
-    signature: str,
-    rows: Mapping[str, NDArray[Any]],
-    expected: Mapping[str, NDArray[Any]],
-    folder: Path,
-) -> dict[str, Any]:
-    row_bytes = sum(values[:1].nbytes for values in rows.values())
-    sizes = [*BATCH_SIZES, *(size for size in LARGE_BATCH_SIZES if size * row_bytes <= _MAX_LARGE_BATCH_BYTES)]
-    runs = [*sizes, *sizes[-2::-1], sizes[-1], 1]  # growing, shrinking, and from one end to the other
-    order = np.arange(sum(runs))
+def _why_not(signature: Signature) -> dict[str, Any] | None:
+    """The manifest's `batching` of a model whose inputs have no open batch."""
+    if any(tensor.shape[:1] == (-1,) for tensor in signature.inputs):
+        return None
+    rows = _rows_of_a_run(signature)
+    reason = (
+        f"the model takes exactly {rows} row{'s' if rows > 1 else ''} at once" if rows else "the model has no batch"
+    )
+    return {"dynamic": False, "reason": reason}
+
+
+def _prove_batching(subject: Subject, reference: Reference, runs: Runs, folder: Path) -> dict[str, Any]:
+    # What has no batch is the same for all rows of a batch.
+    open_inputs = {tensor.name for tensor in subject.signature.inputs if tensor.shape[:1] == (-1,)}
+    runs = {name: values if name in open_inputs else values[[0] * len(values)] for name, values in runs.items()}
+    sizes = _sizes(subject.signature, sum(runs[name][:1].nbytes for name in open_inputs))
+    order = [*sizes, *sizes[-2::-1], sizes[-1], 1]  # growing, shrinking, and from one end to the other
     try:
-        together = probe(artifact, signature, rows, runs, folder)
+        together = probe(subject, runs, order, folder)
+        for tensor in subject.signature.outputs:
+            expected = _batches(tensor, reference, runs, order)
+            if not all(mine == right for mine, right in zip(together[tensor.name], expected, strict=True)):
+                reason = f"output {tensor.name!r}: rows in a batch differ from rows one by one"
+                return {"dynamic": False, "reason": reason}
     except VerificationError as error:
         return {"dynamic": False, "reason": str(error)}
-    for name, values in expected.items():
-        if together[name] != tensor_bytes(np.take(values, order, axis=0, mode="wrap")):
-            return {"dynamic": False, "reason": f"output {name!r}: rows in a batch differ from rows one by one"}
     return {"dynamic": True, "verified_sizes": sizes}
+
+
+def _sizes(signature: Signature, row_bytes: int) -> list[int]:
+    """Sizes to prove: more of them where a request can have no other, for an output is made of all its rows."""
+    small: Sequence[int] = BATCH_SIZES
+    if any(tensor.shape[:1] != (-1,) and not tensor.constant for tensor in signature.outputs):
+        small = range(1, BATCH_SIZES[-1] + 1)
+    return [*small, *(size for size in LARGE_BATCH_SIZES if size * row_bytes <= _MAX_LARGE_BATCH_BYTES)]
+
+
+def _batches(tensor: Tensor, reference: Reference, runs: Runs, sizes: Sequence[int]) -> Iterator[bytes]:
+    """What an output is to be in runs of these sizes: the rows' own, or what the reference makes of all of them."""
+    single = reference.run(runs, None)[tensor.name] if tensor.constant or tensor.shape[:1] == (-1,) else None
+    start = 0
+    for size in sizes:
+        order = np.arange(start, start + size)
+        start += size
+        if single is None:
+            some = {name: np.take(values, order, axis=0, mode="wrap") for name, values in runs.items()}
+            open_inputs = {each.name for each in reference.inputs if each.shape[:1] == (-1,)}
+            given = {
+                name: values.reshape((1, size, *values.shape[2:])) if name in open_inputs else values[:1]
+                for name, values in some.items()
+            }
+            yield tensor_bytes(reference.run(given, None)[tensor.name])
+        else:
+            yield tensor_bytes(single[0] if tensor.constant else np.take(single, order, axis=0, mode="wrap"))
