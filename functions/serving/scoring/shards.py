@@ -19,7 +19,7 @@ import orjson
 
 from serving.scoring.errors import InputNotFoundError, JobError
 from serving.scoring.formats import input_format_of
-from serving.scoring.formats.npy import parse_header
+from serving.scoring.formats.npy_header import parse_header
 from serving.scoring.job import Job, Outputs
 from serving.scoring.source import BLOCK_BYTES
 from serving.scoring.storage import ObjectInfo, objects_for

@@ -6,24 +6,27 @@ output's dtype has none), and in errors.jsonl.
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
+from math import prod
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from serving.scoring.batching import column_of, row_shape
-from serving.scoring.errors import JobError, SchemaError, UnreadableInputError
+from serving.scoring.errors import JobError, SchemaError
 from serving.scoring.files import OpenFile
 from serving.scoring.formats.base import BadRow, Chunk, Model, Rows
+from serving.scoring.formats.npy_header import MAX_HEADER_BYTES, check_end, parse_header
 from serving.scoring.formats.values import (
+    NOT_FINITE,
     NotFiniteError,
     bytes_of,
     check_row_shape,
     first_non_finite,
     is_surely_finite,
     to_model,
+    unusable_rows,
 )
 from serving.scoring.source import blocks, inflate, skip
 from serving.scoring.storage import objects_for
@@ -36,39 +39,14 @@ if TYPE_CHECKING:
     from serving.scoring.job import Job
     from serving.scoring.storage import ObjectInfo
 
-__all__ = ["ArrayDecoder", "NpyReader", "NpyWriter", "parse_header", "rows_per_chunk"]
+__all__ = ["ArrayDecoder", "NpyReader", "NpyWriter", "rows_per_chunk"]
 
 CHUNK_BYTES = 8 * 1024 * 1024
 # Chunks of a local file cost no memory, and fewer of them less time. But a progress bar stands still for as long as one
 # takes, and Ctrl-C is waited for: each is twice as large as the one before, as long as they take little time.
 _FIRST_CHUNK_BYTES, _MAX_CHUNK_BYTES, _CHUNK_SECONDS = 1024 * 1024, 32 * 1024 * 1024, 0.25
 _PIECE_BYTES = 256 * 1024  # stays in a core's cache
-_NOT_FINITE = "holds NaN or an infinity, which a quantized model cannot represent"
-_MAX_HEADER_BYTES = 16 * 1024
 _HEAD_BYTES = 128
-
-
-def parse_header(data: bytes) -> tuple[tuple[int, ...], np.dtype[Any], int]:
-    """Shape, dtype and length of a .npy header.
-
-    Raises:
-        UnreadableInputError: not a .npy file, or of Python objects.
-        SchemaError: in Fortran's order, whose rows are scattered over the file, or without rows.
-    """
-    stream = io.BytesIO(data)
-    try:
-        version = np.lib.format.read_magic(stream)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(stream)
-    except (ValueError, EOFError) as error:
-        raise UnreadableInputError(f"not a .npy array: {error}") from error
-    if dtype.hasobject or dtype.kind not in "biuf":
-        raise UnreadableInputError(f"the array has dtype {dtype}, expected numbers")
-    if fortran and len(shape) > 1:
-        raise SchemaError("the array is in Fortran order: save it with numpy.ascontiguousarray")
-    if not shape:
-        raise SchemaError("the array is a single value: expected rows along the first axis")
-    return shape, dtype, stream.tell()
 
 
 def rows_per_chunk(bytes_per_row: int, batch_rows: int, chunk_bytes: int) -> int:
@@ -89,13 +67,13 @@ class NpyReader:
         shape, self._dtype, self._header_bytes = parse_header(self._head())
         check_row_shape("the array", shape[1:], model.inputs[0])
         self._shape = shape[1:]
-        self._row_bytes = int(np.prod(shape[1:])) * self._dtype.itemsize
+        self._row_bytes = prod(shape[1:]) * self._dtype.itemsize
         self._first, self._last = job.span or (0, shape[0])
         self._last = min(self._last, shape[0])
         if self._gzip and job.span:
             raise JobError(f"{job.input} is gzipped: it cannot be split into ranges")
-        if not self._gzip and info.size < self._header_bytes + shape[0] * self._row_bytes:
-            raise UnreadableInputError(f"the header promises {shape[0]} rows, the file is too short for them")
+        if not self._gzip:
+            check_end(info.size, self._header_bytes + shape[0] * self._row_bytes)
         self._batch_rows = model.batch_rows
         self._chunk_rows = rows_per_chunk(self._row_bytes, model.batch_rows, CHUNK_BYTES)
         self._piece_rows = rows_per_chunk(self._row_bytes, model.batch_rows, _PIECE_BYTES)
@@ -116,10 +94,15 @@ class NpyReader:
             self._file.close()
 
     def _head(self) -> bytes:
-        size = min(_MAX_HEADER_BYTES, self._info.size)
-        if self._gzip:
-            return next(inflate(blocks(self._info, 0, size)), b"")
-        return objects_for(self._info.url).read(self._info, 0, size)
+        size = min(MAX_HEADER_BYTES, self._info.size)
+        if not self._gzip:
+            return objects_for(self._info.url).read(self._info, 0, size)
+        data = b""
+        for piece in inflate(blocks(self._info, 0, self._info.size)):
+            data += piece
+            if len(data) >= MAX_HEADER_BYTES:
+                break
+        return data
 
     def _payloads(self, row: int) -> Iterator[tuple[int, Any]]:
         """Chunks from a row on: their number of rows, and their pieces; see `ArrayDecoder.decode`."""
@@ -147,14 +130,16 @@ class NpyReader:
         if not self._gzip:
             yield from blocks(self._info, start, stop, size)
             return
-        rest, left = b"", stop - start
+        rest, taken = b"", start
         for piece in skip(inflate(blocks(self._info, 0, self._info.size)), start):
-            rest += piece[: left - len(rest)]
+            rest += piece
+            taken += len(piece)
+            if taken > stop:
+                break
             while len(rest) >= size:
                 yield rest[:size]
-                rest, left = rest[size:], left - size
-        if len(rest) < left:
-            raise UnreadableInputError("the file is too short for the rows that its header promises")
+                rest = rest[size:]
+        check_end(taken, stop)
         if rest:
             yield rest
 
@@ -215,7 +200,7 @@ class _FileRows:
             if is_checked:
                 values = np.frombuffer(target, dtype)
                 if not is_surely_finite(values) and first_non_finite(values) is not None:
-                    raise NotFiniteError(_NOT_FINITE)
+                    raise NotFiniteError(NOT_FINITE)
 
         started = perf_counter()
         yield self.shape[0], [fill]
@@ -244,38 +229,40 @@ class ArrayDecoder:
 
     def _pieces(self, chunk: Chunk, rows: Rows) -> Iterator[tuple[int, Sequence[Column]]]:
         payload = chunk.payload
-        if isinstance(payload, _FileRows) and payload.straight and payload.dtype == self._inputs[0].dtype.name:
+        if (
+            isinstance(payload, _FileRows)
+            and payload.straight
+            and payload.dtype == self._inputs[0].dtype.name != "bool"
+        ):
             yield from payload.straight_column(is_checked=self._inputs[0].finite and payload.dtype.kind == "f")
             rows.ids = range(chunk.first, chunk.first + payload.shape[0])
             return
         total = 0
         for arrays in payload:
-            bad = self._bad_rows(arrays)
-            if bad is not None:
-                places = (np.flatnonzero(bad) + total).tolist()
-                rows.bad += [BadRow(chunk.first + place, _NOT_FINITE, place) for place in places]
-            good = arrays if bad is None else [array[~bad] for array in arrays]
-            yield (
-                len(good[0]),
-                [
-                    column_of(bytes_of(to_model(array, spec, self._preprocessing.get(spec.name))))
-                    for array, spec in zip(good, self._inputs, strict=True)
-                ],
-            )
+            made = [
+                to_model(array, spec, self._preprocessing.get(spec.name))
+                for array, spec in zip(arrays, self._inputs, strict=True)
+            ]
+            reasons = self._reasons(arrays, made)
+            rows.bad += [
+                BadRow(chunk.first + total + place, reasons[place], total + place) for place in sorted(reasons)
+            ]
+            good = [np.delete(values, list(reasons), axis=0) for values in made] if reasons else made
+            yield len(good[0]), [column_of(bytes_of(values)) for values in good]
             total += len(arrays[0])
         rows.ids = range(chunk.first, chunk.first + total)
         if rows.bad:
             missing = {row.id for row in rows.bad}
             rows.ids = [row for row in rows.ids if row not in missing]
 
-    def _bad_rows(self, arrays: list[Array]) -> Array | None:
-        bad = None
-        for array, spec in zip(arrays, self._inputs, strict=True):
-            if spec.finite and array.dtype.kind == "f":
-                found = first_non_finite(array)
-                if found is not None:
-                    bad = found if bad is None else bad | found
-        return bad
+    def _reasons(self, arrays: list[Array], made: list[Array]) -> dict[int, str]:
+        """Why rows are bad, by their place."""
+        reasons: dict[int, str] = {}
+        for array, values, spec in zip(arrays, made, self._inputs, strict=True):
+            for bad, reason in unusable_rows(array, values, spec):
+                for place in np.flatnonzero(bad).tolist():
+                    reasons.setdefault(place, reason)
+        return reasons
 
 
 class NpyWriter:

@@ -9,13 +9,17 @@ from __future__ import annotations
 import io
 import tempfile
 import zipfile
+from contextlib import contextmanager
+from math import prod
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from serving.errors import ServingError
 from serving.scoring.errors import JobError, SchemaError, UnreadableInputError
 from serving.scoring.formats.base import Chunk, Model
-from serving.scoring.formats.npy import CHUNK_BYTES, ArrayDecoder, parse_header, rows_per_chunk
+from serving.scoring.formats.npy import CHUNK_BYTES, ArrayDecoder, rows_per_chunk
+from serving.scoring.formats.npy_header import MAX_HEADER_BYTES, check_end, parse_header
 from serving.scoring.formats.values import check_row_shape
 from serving.scoring.source import blocks, inflate
 from serving.scoring.storage import objects_for
@@ -31,7 +35,7 @@ __all__ = ["NpzReader"]
 
 _WINDOW_BYTES = 1024 * 1024
 _NUM_WINDOWS = 8
-_MAX_HEADER_BYTES = 16 * 1024
+_MAX_SHOWN = 200  # characters of what is told of the file
 
 
 class _Member:
@@ -39,10 +43,11 @@ class _Member:
 
     def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
         self._stream: IO[bytes] = archive.open(name)
-        head = self._stream.read(_MAX_HEADER_BYTES)
+        head = self._stream.read(MAX_HEADER_BYTES)
         self.shape, self.dtype, header_bytes = parse_header(head)
         self._rest = head[header_bytes:]
-        self.row_bytes = int(np.prod(self.shape[1:])) * self.dtype.itemsize
+        self.row_bytes = prod(self.shape[1:]) * self.dtype.itemsize
+        check_end(archive.getinfo(name).file_size, header_bytes + self.shape[0] * self.row_bytes)
 
     def skip(self, rows: int) -> None:
         left = rows * self.row_bytes
@@ -78,10 +83,8 @@ class NpzReader:
         self.decoder: Decoder = ArrayDecoder(model)
 
     def _open(self, model: Model) -> None:
-        try:
+        with _damage_of("not a .npz archive"):
             self._archive = zipfile.ZipFile(self._file)
-        except zipfile.BadZipFile as error:
-            raise UnreadableInputError(f"not a .npz archive: {error}") from error
         self._names = _member_names(self._archive, model)
         members = self._open_members()
         for member, spec in zip(members, model.inputs, strict=True):
@@ -101,7 +104,7 @@ class NpzReader:
         """See `Reader.chunks`."""
         row = position["row"] if position else 0
         size = rows_per_chunk(self._row_bytes, self._model.batch_rows, CHUNK_BYTES)
-        try:
+        with _damage_of("the .npz is damaged"):
             members = self._open_members()
             for member in members:
                 member.skip(row)
@@ -114,14 +117,21 @@ class NpzReader:
                     (row + count) * self._row_bytes,
                 )
                 row += count
-        except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError) as error:
-            raise UnreadableInputError(f"the .npz is damaged: {error}") from error
 
     def _open_members(self) -> list[_Member]:
-        try:
+        with _damage_of("the .npz is damaged"):
             return [_Member(self._archive, name) for name in self._names]
-        except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
-            raise UnreadableInputError(f"the .npz is damaged: {error}") from error
+
+
+@contextmanager
+def _damage_of(what: str) -> Iterator[None]:
+    """A damaged archive makes zipfile, and what unpacks its members, raise nearly anything."""
+    try:
+        yield
+    except (ServingError, MemoryError):
+        raise
+    except Exception as error:
+        raise UnreadableInputError(f"{what}: {type(error).__name__}: {str(error)[:_MAX_SHOWN]}") from error
 
 
 def _open_file(job: Job, info: ObjectInfo) -> IO[bytes]:
@@ -145,7 +155,9 @@ def _member_names(archive: zipfile.ZipFile, model: Model) -> list[str]:
         return [names[name] for name in wanted]
     if len(wanted) == 1 and len(names) == 1:
         return list(names.values())
-    raise SchemaError(f"the .npz has the arrays {', '.join(sorted(names))}; expected {', '.join(wanted)}")
+    found = ", ".join(sorted(names))
+    shown = found if len(found) <= _MAX_SHOWN else f"{found[:_MAX_SHOWN]}…"
+    raise SchemaError(f"the .npz has the arrays {shown}; expected {', '.join(wanted)}")
 
 
 class _Ranged(io.RawIOBase):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from itertools import chain
-from math import isfinite
+from math import isfinite, prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,9 +14,12 @@ from serving.scoring.errors import SchemaError
 from serving.tensor import DYNAMIC, TensorSpec, pack
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from serving.scoring.formats.base import Array
 
 __all__ = [
+    "NOT_FINITE",
     "NotFiniteError",
     "RowPacker",
     "bytes_of",
@@ -24,7 +27,11 @@ __all__ = [
     "first_non_finite",
     "is_surely_finite",
     "to_model",
+    "unusable_rows",
 ]
+
+NOT_FINITE = "holds NaN or an infinity, which a quantized model cannot represent"
+"""Why a row of an array is bad."""
 
 
 class NotFiniteError(Exception):
@@ -83,15 +90,15 @@ def check_row_shape(name: str, shape: tuple[int, ...], spec: TensorSpec) -> None
         SchemaError: they do not.
     """
     wanted = row_shape(spec)
-    if int(np.prod(shape)) != int(np.prod(wanted)):
+    if prod(shape) != prod(wanted):
         raise SchemaError(
             f"the rows of {name} have shape {list(shape)}, input {spec.name!r} takes {list(wanted)}: "
-            f"{int(np.prod(shape))} values instead of {int(np.prod(wanted))}"
+            f"{prod(shape)} values instead of {prod(wanted)}"
         )
 
 
 def to_model(array: Array, spec: TensorSpec, preprocessing: dict[str, float] | None) -> Array:
-    """Rows of any dtype as the model reads them.
+    """Rows of any dtype as the model reads them; for what becomes of values that it cannot take, see `unusable_rows`.
 
     Integers that stand for a float input are raw values: the manifest's preprocessing makes them the model's. Floats
     are the model's values already; a quantized input gets their codes.
@@ -103,6 +110,7 @@ def to_model(array: Array, spec: TensorSpec, preprocessing: dict[str, float] | N
     if array.dtype == dtype:
         return array
     kind = array.dtype.kind
+    array = array.reshape(len(array), *row_shape(spec))
     if dtype.kind == "f" and kind in "iufb":
         if kind in "iu" and preprocessing:
             scaled = array.astype(np.float32)
@@ -114,11 +122,42 @@ def to_model(array: Array, spec: TensorSpec, preprocessing: dict[str, float] | N
     if kind == "f" and spec.quantization is not None and dtype.kind in "iu":
         codes = np.rint(array / spec.quantization.scale) + spec.quantization.zero_point
         limits = np.iinfo(dtype)
-        clipped: Array = np.nan_to_num(codes).clip(limits.min, limits.max).astype(dtype)
+        clipped: Array = codes.clip(limits.min, limits.max).astype(dtype)
         return clipped
-    if kind in "iu" and dtype.kind in "iu" and np.can_cast(array.dtype, dtype):
+    if kind in "iu" and dtype.kind in "iu" and (spec.quantization is None or np.can_cast(array.dtype, dtype)):
         return array.astype(dtype)
     raise SchemaError(f"values of dtype {array.dtype} cannot stand for input {spec.name!r} of dtype {spec.dtype.name}")
+
+
+def unusable_rows(array: Array, made: Array, spec: TensorSpec) -> Iterator[tuple[Array, str]]:
+    """Which rows the model cannot take, and why.
+
+    Args:
+        array: as they came.
+        made: as `to_model` gave them.
+        spec: what they are for.
+
+    Yields:
+        A mask over the rows, and a reason; a row may be in several.
+    """
+    kind, wanted = array.dtype.kind, made.dtype
+    beyond = f"a value is outside the range of {spec.dtype.name}"
+    if kind == "f":
+        bad = first_non_finite(array) if spec.finite or spec.dtype.kind == "int" else None
+        if bad is not None:
+            yield bad, NOT_FINITE
+        if wanted.kind == "f" and wanted.itemsize < array.dtype.itemsize and not is_surely_finite(made.reshape(-1)):
+            yield _rows_with(np.isinf(made) & np.isfinite(array.reshape(made.shape))), beyond
+    elif kind == "b":
+        yield _rows_with(array.view(np.uint8) > 1), "a byte of a bool is neither 0 nor 1"
+    elif wanted.kind in "iu" and not np.can_cast(array.dtype, wanted):
+        came = array.reshape(made.shape)
+        yield _rows_with((made.astype(array.dtype) != came) | ((made < 0) != (came < 0))), beyond
+
+
+def _rows_with(found: Array) -> Array:
+    rows: Array = np.asarray(found.reshape(len(found), -1).any(axis=1))
+    return rows
 
 
 def is_surely_finite(values: Array) -> bool:
