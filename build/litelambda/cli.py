@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted, 141 nobod
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import sys
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+_BENCHMARKS = {
+    "cold": "time every handler from the start of its process to ready",
+    "warm": "time requests to handlers that are up",
+    "batch": "time rows through the batch engine, on one core",
+    "conversion": "convert every architecture and kind of layer",
+}
 _INTERRUPTED = 130
 _READER_GONE = 141  # what a shell says of a program that SIGPIPE ended
 
@@ -373,58 +380,21 @@ def _add_bench(commands: Any) -> None:
 
     bench = commands.add_parser("bench", help="measure cold starts, requests and conversions")
     kinds = bench.add_subparsers(title="benchmarks", metavar="KIND", required=True)
-    cold_parser = _add(kinds, "cold", _bench_cold, "time every handler from the start of its process to ready")
-    flags.add_cold_arguments(cold_parser)
-    _add_json(cold_parser)
-    warm_parser = _add(kinds, "warm", _bench_warm, "time requests to handlers that are up")
-    flags.add_warm_arguments(warm_parser)
-    _add_json(warm_parser)
-    batch_parser = _add(kinds, "batch", _bench_batch, "time rows through the batch engine, on one core")
-    flags.add_batch_arguments(batch_parser)
-    _add_json(batch_parser)
-    conversion_parser = _add(kinds, "conversion", _bench_conversion, "convert every architecture and kind of layer")
-    flags.add_conversion_arguments(conversion_parser)
-    _add_json(conversion_parser)
+    for kind, summary in _BENCHMARKS.items():
+        parser = _add(kinds, kind, _bench, summary)
+        parser.set_defaults(benchmark=kind)
+        getattr(flags, f"add_{kind}_arguments")(parser)
+        _add_json(parser)
 
 
-def _bench_cold(arguments: argparse.Namespace) -> None:
-    from litelambda.bench import cold, report
+def _bench(arguments: argparse.Namespace) -> None:
+    from litelambda.bench import report
 
-    result = cold.run(arguments)
+    result = importlib.import_module(f"litelambda.bench.{arguments.benchmark}").run(arguments)
     if arguments.json:
         _print_json(result)
     else:
-        report.show_cold(result)
-
-
-def _bench_warm(arguments: argparse.Namespace) -> None:
-    from litelambda.bench import report, warm
-
-    result = warm.run(arguments)
-    if arguments.json:
-        _print_json(result)
-    else:
-        report.show_warm(result)
-
-
-def _bench_batch(arguments: argparse.Namespace) -> None:
-    from litelambda.bench import batch, report
-
-    result = batch.run(arguments)
-    if arguments.json:
-        _print_json(result)
-    else:
-        report.show_batch(result)
-
-
-def _bench_conversion(arguments: argparse.Namespace) -> None:
-    from litelambda.bench import conversion, report
-
-    result = conversion.run(arguments)
-    if arguments.json:
-        _print_json(result)
-    else:
-        report.show_conversion(result)
+        getattr(report, f"show_{arguments.benchmark}")(result)
 
 
 if __name__ == "__main__":

@@ -132,21 +132,32 @@ def test_a_gate_that_is_not_met_publishes_nothing(tiny_recipe: Path, tmp_path: P
 
 @pytest.mark.slow
 def test_regression_from_a_table_with_raw_edges(tmp_path: Path) -> None:
-    """A CSV of unlike columns becomes an int8 model that takes codes; the manifest scales each column."""
+    """A CSV of unlike columns becomes an int8 model that takes codes; the manifest scales each column.
+
+    Prices of a million are learnt standardized: the artifact, the figures and the .keras file are in their own units.
+    """
     noise = np.random.default_rng(0)
     rows = np.column_stack([noise.uniform(0, 1000, 400), noise.uniform(-1, 1, 400)])
-    target = rows[:, 0] / 500 - rows[:, 1]
+    target = 1e5 * (rows[:, 0] / 500 - rows[:, 1] + 7)
     lines = ["area,slope,price", *(f"{a},{b},{y}" for (a, b), y in zip(rows, target, strict=True))]
     (tmp_path / "houses.csv").write_text("\n".join(lines))
     (tmp_path / "houses.toml").write_text(
         '[model]\nbuilder = "mlp"\nhidden = [16]\n'
         '[data]\nformat = "csv"\npath = "houses.csv"\nlabel = "price"\ntask = "regression"\nnormalize = "standardize"\n'
+        'targets = "standardize"\n'
         '[train]\nloss = "mse"\nepochs = 30\noptimizer = { name = "adam", learning_rate = 0.02 }\n'
         '[quantize]\nio = "int8"\n[gate]\nmax_mse_increase = 5.0\n[publish]\nname = "houses"\naliases = []\n'
     )
     result = build(load_recipe(tmp_path / "houses.toml"), (tmp_path / "store").as_uri(), Reporter())
     manifest = json.loads((tmp_path / "store" / "houses" / "1" / "manifest.json").read_bytes())
-    assert result.metrics["quantized"]["mse"] < 0.05
+    assert result.metrics["quantized"]["mse"] < 0.05 * 1e10
+    scaling = manifest["preprocessing"]["input"]
+    keras = load_keras().models.load_model(tmp_path / "store" / "houses" / "1" / "model.keras", compile=False)
+    answers = keras.predict(rows * scaling["scale"] + scaling["offset"], verbose=0)[:, 0]
+    assert np.sqrt(np.mean((answers - target) ** 2)) < 0.2 * 1e5
+    output = manifest["signatures"]["predict"]["outputs"][0]["quantization"]
+    assert output["scale"] * 255 == pytest.approx(target.max(), rel=0.2)  # int8 spans from zero on
+    assert result.metrics["trivial"]["mse"] == pytest.approx(target.var(), rel=0.3)
     assert result.metrics["agreement"] is None
     assert manifest["labels"] is None
     assert manifest["preprocessing"]["input"]["scale"] == pytest.approx((1 / rows.std(axis=0)).tolist(), rel=0.1)

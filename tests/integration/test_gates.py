@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import boto3
 import numpy as np
 import pytest
 
@@ -25,6 +26,7 @@ from litelambda.stages.layers import copy_model
 from litelambda.stages.quantize import Quantized, quantize
 from litelambda.stages.train import Trained
 from litelambda.store import open_publishing_store
+from moto_server import MotoServer
 from serving.errors import ServingError
 
 Break = Callable[[Any], Any]
@@ -51,12 +53,13 @@ class Pieces:
         *overrides: str,
         train: Break = lambda trained: trained,
         quantize: Break = lambda quantized: quantized,
+        url: str = "",
         **options: bool,
     ) -> pipeline.BuildResult:
         """Build again into the same store, with what the two stages give changed."""
         patches.setattr(pipeline, "train", lambda *_: train(self.trained))
         patches.setattr(pipeline, "quantize", lambda *_: quantize(self.quantized))
-        return build(load_recipe(self.recipe, overrides), self.store.as_uri(), Reporter(), **options)
+        return build(load_recipe(self.recipe, overrides), url or self.store.as_uri(), Reporter(), **options)
 
     def files(self) -> dict[str, bytes]:
         """All that the store holds."""
@@ -265,6 +268,31 @@ def test_a_served_version_that_cannot_be_read_is_an_error(
     with pytest.raises((ServingError, LitelambdaError)):
         pieces.build(monkeypatch)
     assert pieces.files() == before
+
+
+def test_what_a_bucket_serves_is_compared_with_as_well(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3 keeps the same promises: a worse build is refused, and so is one where what is served cannot be read."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.setenv(name, "us-east-1")
+    broken: dict[str, Any] = {"train": with_weights(worse), "quantize": made_of(worse)(pieces), "url": "s3://models/a"}
+    with MotoServer() as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url)
+        client = boto3.client("s3")
+        client.create_bucket(Bucket="models")
+        for name, content in pieces.files().items():
+            if "/." not in name:
+                client.put_object(Bucket="models", Key=f"a/{name}", Body=content)
+        before = client.list_objects_v2(Bucket="models")["Contents"]
+        with pytest.raises(GateError, match="version 1, which latest now serves"):
+            pieces.build(monkeypatch, **broken)
+        client.delete_object(Bucket="models", Key="a/tiny/1/model.tflite")
+        with pytest.raises(ServingError, match=r"model\.tflite"):
+            pieces.build(monkeypatch, **broken)
+        after = client.list_objects_v2(Bucket="models")["Contents"]
+        assert after == [each for each in before if each["Key"] != "a/tiny/1/model.tflite"]
+        client.close()
 
 
 def test_weights_beyond_half_precision_are_refused(tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def test_a_function_beside_the_recipe_makes_the_model(tiny_recipe: Path) -> None
         ("no_models:small", "cannot be imported: No module named 'no_models'"),
         ("my_models:wrong_input", "the model takes rows of 7, the data has 4: set data.reshape"),
         ("my_models:wrong_output", "the model gives 9 values a row, the data has 3 classes"),
-        ("my_models:two_inputs", "the model has 2 inputs and 1 outputs"),
+        ("my_models:two_inputs", "the model has 2 inputs and 1 output; a recipe takes one of each"),
         ("my_models:nothing", "the model is a NoneType; expected a Functional or Sequential Keras model"),
         ("my_models:broken", "my_models:broken failed: RuntimeError: out of ideas"),
     ],
@@ -226,6 +226,35 @@ def test_a_saved_model_is_used_as_it_is(tiny_recipe: Path, tiny_model: Any, suff
     assert trained.num_epochs == 0
     for kept, original in zip(trained.model.get_weights(), tiny_model.get_weights(), strict=True):
         assert np.array_equal(kept, original)
+
+
+def test_a_saved_model_with_a_weight_that_is_no_number_is_refused(tiny_recipe: Path, tiny_model: Any) -> None:
+    """One NaN of 67 weights, and the layer it is in, are named before anything is trained or converted."""
+    model = load_keras().models.clone_model(tiny_model)
+    values = model.get_weights()
+    values[2][3, 1] = np.nan
+    model.set_weights(values)
+    model.save(tiny_recipe.with_name("nan.keras"))
+    text = tiny_recipe.read_text()
+    path = tiny_recipe.with_name("nan.toml")
+    path.write_text('[model]\npath = "nan.keras"\n' + text[text.index("[data]") :])
+    with pytest.raises(
+        TrainError, match=r"1 of 67 weights are NaN or infinite, in .*probabilities/kernel: the model has t"
+    ):
+        fit(load_recipe(path, ["train.epochs=0"]))
+
+
+def test_weights_that_overflow_in_the_last_step_are_refused(regression: Path) -> None:
+    """The loss of an epoch is of the weights before its steps: it is a number here, and the weights are not."""
+    overrides = [
+        "train.optimizer={name='sgd', learning_rate=3e38}",
+        "train.batch_size=1000",
+        "data.normalize={scale=1e3}",
+    ]
+    with pytest.raises(
+        TrainError, match=r"weights are NaN or infinite, in .*kernel.*: training diverged: lower train.opt"
+    ):
+        run(regression, *overrides)
 
 
 def test_files_that_are_no_model_are_refused(tiny_recipe: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from litelambda.compress_sections import Auto
-from litelambda.errors import ConversionError, GateError, TrainError
+from litelambda.errors import ConversionError, GateError, TrainError, VerificationError
 from litelambda.sections import Recipe
 from litelambda.stages.candidates import BITS, DENSER, FIRST_SPARSITY, SPARSER, Candidate, Scheme, Space
 from litelambda.stages.compress import Compressed
@@ -184,7 +184,11 @@ class _Search:
             self._say(candidate, "measuring")
             with self._budget.measuring():
                 tried = self._measuring.measure(candidate, model)
-        except (TrainError, ConversionError) as error:  # a step that does not fit is no failure of the search
+        except (
+            TrainError,
+            ConversionError,
+            VerificationError,
+        ) as error:  # a step that does not fit is no failure of the search
             tried = Tried(candidate.name, candidate.scheme, problem=str(error))
         self._state.save(candidate, tried)
         return tried
