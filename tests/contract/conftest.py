@@ -36,6 +36,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Any:
     aliases = json.loads((root / "tiny/aliases.json").read_text())
     (root / "tiny/aliases.json").write_text(json.dumps({**aliases, "stable": 1}))
     publish(root, "two_by_two")
+    publish(root, "mobilenet", labels=[f"class {index}" for index in range(10)])
     for name in ("strings", "labelled"):
         publish(root, name, batching={"dynamic": False})
     for name in ("bool", "float16", "int8", "int64", "uint8", "float64"):

@@ -47,9 +47,56 @@ def rename(name, names):
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs((FOLDER / f"{name}.tflite").read_bytes(), 0))
     for entry in (*model.signatureDefs[0].inputs, *model.signatureDefs[0].outputs):
         entry.name = names[entry.name.decode()]
+    write(name, model)
+
+
+def write(name, model):
+    """Write a model that was read as objects."""
     builder = flatbuffers.Builder()
     builder.Finish(model.Pack(builder), b"TFL3")
     (FOLDER / f"{name}.tflite").write_bytes(bytes(builder.Output()))
+
+
+def reshape_to(name, shape):
+    """Give the only RESHAPE of a graph a constant shape instead of a computed one, with which no batch would run."""
+    codes = schema.BuiltinOperator
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs((FOLDER / f"{name}.tflite").read_bytes(), 0))
+    graph = model.subgraphs[0]
+    code_of = {id(op): model.operatorCodes[op.opcodeIndex].builtinCode for op in graph.operators}
+    computing = (codes.SHAPE, codes.STRIDED_SLICE, codes.PACK)
+    graph.operators = [op for op in graph.operators if code_of[id(op)] not in computing]
+    (reshape,) = (op for op in graph.operators if code_of[id(op)] == codes.RESHAPE)
+    constant = schema.BufferT()
+    constant.data = np.array(shape, "<i4").view(np.uint8)
+    graph.tensors[reshape.inputs[1]].buffer = len(model.buffers)
+    model.buffers.append(constant)
+    write(name, model)
+
+
+def make_mobilenet():
+    """A MobileNet of a quarter's width, its classes spread by hand, and Keras' own answers for a few pictures."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    model = keras.applications.MobileNet(weights=None, alpha=0.25, input_shape=(32, 32, 3), classes=10)
+    pictures = np.random.default_rng(0).integers(0, 256, (8, 4, 4, 3), np.uint8).repeat(8, 1).repeat(8, 2)
+    pixels = (pictures / 127.5 - 1).astype(np.float32)
+    last = model.get_layer("conv_preds")
+    logits = keras.Model(model.input, last.output).predict(pixels, verbose=0)
+    scale = 4 / logits.std(axis=0).mean()
+    last.set_weights([last.get_weights()[0] * scale, -logits.reshape(8, 10).mean(axis=0) * scale])
+    spec = tf.TensorSpec([None, 32, 32, 3], tf.float32, name="image")
+    with tempfile.TemporaryDirectory() as folder:
+        archive = keras.export.ExportArchive()
+        archive.track(model)
+        archive.add_endpoint("predict", lambda image: {"probabilities": model(image)}, [spec])
+        archive.write_out(folder, verbose=False)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["predict"])
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        (FOLDER / "mobilenet.tflite").write_bytes(converter.convert())
+    reshape_to("mobilenet", [-1, 10])
+    answers = model.predict(pixels, verbose=0)
+    np.savez_compressed(FOLDER / "mobilenet.npz", pictures=pictures, answers=answers)
 
 
 def main():
@@ -163,6 +210,7 @@ def main():
     convert("one_row", lambda x: {"y": x / 2 + 2}, [tf.TensorSpec([1], tf.float32, name="x")])
     # An operator that only TensorFlow has.
     convert("unsupported_op", lambda x: {"y": tf.linalg.det(x)}, [tf.TensorSpec([1, 2, 2], tf.float32, name="x")])
+    make_mobilenet()
 
 
 if __name__ == "__main__":
