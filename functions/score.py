@@ -84,6 +84,7 @@ def handler(event: dict[str, Any], context: Any) -> Any:
         if action == "plan":
             return _plan(event["request"], int(event.get("shard_bytes") or DEFAULT_SHARD_BYTES))
         if action == "merge":
+            _scoring.check_output(event["plan"]["run"])
             return merge(event["plan"])
         if "Records" in event or event.get("source") == "aws.s3":
             return {"results": [_acknowledged(job, invocation) for job in _jobs(event)]}

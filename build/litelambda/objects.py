@@ -11,18 +11,22 @@ import fcntl
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote
 
 from serving.errors import ObjectNotFoundError, StoreAccessError, StoreConflictError, StoreError, StoreUnavailableError
+from serving.s3_answers import CONFLICT_ATTEMPTS, Meaning, error_code, meaning_of, was_sent_again
 from serving.store import split_store_url
 
 if TYPE_CHECKING:
+    from botocore.exceptions import ClientError
     from mypy_boto3_s3 import S3Client
 
 _CHUNK_BYTES = 1024 * 1024
+_CONFLICT_PAUSE_S = 0.1  # before the second try of a write that met another one, twice that before the third, …
 
 
 class ObjectStore(Protocol):
@@ -185,25 +189,52 @@ class S3Objects:
 
     def create(self, key: str, content: bytes | Path) -> None:
         """See `ObjectStore.create`."""
+        from botocore.exceptions import ClientError
+
         digest = hashlib.sha256()
         for chunk in _chunks(content):
             digest.update(chunk)
         with contextlib.ExitStack() as stack:
             body: bytes | IO[bytes] = content if isinstance(content, bytes) else stack.enter_context(content.open("rb"))
             stack.enter_context(self._errors(key))
-            self._client.put_object(
-                Bucket=self._bucket,
-                Key=self._prefix + key,
-                Body=body,
-                IfNoneMatch="*",
-                ChecksumSHA256=base64.b64encode(digest.digest()).decode(),
-            )
+            checksum = base64.b64encode(digest.digest()).decode()
+            try:
+                self._put(key, body, IfNoneMatch="*", ChecksumSHA256=checksum)
+            except ClientError as error:
+                # An earlier try of this very request may have stored the object, and its answer been lost.
+                is_ours = meaning_of(error) is Meaning.CHANGED and was_sent_again(error)
+                if not is_ours or self._checksum(key) != checksum:
+                    raise
 
     def replace(self, key: str, content: bytes, tag: str | None) -> None:
         """See `ObjectStore.replace`."""
         condition: Any = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
         with self._errors(key):
-            self._client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=content, **condition)
+            self._put(key, content, **condition)
+
+    def _put(self, key: str, body: bytes | IO[bytes], **options: Any) -> None:
+        """Write an object; a write that met another one, which decides nothing, is tried again."""
+        from botocore.exceptions import ClientError
+
+        for attempt in range(1, CONFLICT_ATTEMPTS + 1):
+            try:
+                self._client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=body, **options)
+            except ClientError as error:
+                if meaning_of(error) is not Meaning.UNDECIDED or attempt == CONFLICT_ATTEMPTS:
+                    raise
+            else:
+                return
+            if not isinstance(body, bytes):
+                body.seek(0)
+            time.sleep(_CONFLICT_PAUSE_S * 2 ** (attempt - 1))
+
+    def _checksum(self, key: str) -> str:
+        """The SHA-256 of an object, in base64 as S3 has it."""
+        digest = hashlib.sha256()
+        answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)
+        for chunk in answer["Body"].iter_chunks(_CHUNK_BYTES):
+            digest.update(chunk)
+        return base64.b64encode(digest.digest()).decode()
 
     @property
     def _client(self) -> S3Client:
@@ -223,28 +254,32 @@ class S3Objects:
         try:
             yield
         except ClientError as error:
-            raise _from_answer(error.response, where) from error
+            raise _from_answer(error, where) from error
         except NoCredentialsError as error:
             raise StoreAccessError(f"{where}: no AWS credentials were found") from error
         except BotoCoreError as error:
             raise StoreUnavailableError(f"{where}: {error}") from error
 
 
-def _from_answer(response: Any, where: str) -> StoreError:
-    code = str(response.get("Error", {}).get("Code", ""))
-    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    message = response.get("Error", {}).get("Message", "")
-    if code == "NoSuchBucket":
-        return StoreError(f"{where}: the bucket does not exist")
-    if status == 404:
-        return ObjectNotFoundError(f"{where} does not exist")
-    if status in (409, 412):
-        return StoreConflictError(f"{where}: {message}")
-    if status in (401, 403):
-        return StoreAccessError(f"{where}: S3 answered {status} {code}: check the credentials and their rights")
-    if status >= 500 or status == 429:
-        return StoreUnavailableError(f"{where}: S3 answered {status} {code}")
-    return StoreError(f"{where}: S3 answered {status} {code} {message}")
+def _from_answer(error: ClientError, where: str) -> StoreError:
+    code, message = error_code(error), error.response.get("Error", {}).get("Message", "")
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    answer = f"{where}: S3 answered {status} {code}"
+    meaning = meaning_of(error)
+    known = {
+        Meaning.NO_BUCKET: StoreError(f"{where}: the bucket does not exist"),
+        Meaning.MISSING: ObjectNotFoundError(f"{where} does not exist"),
+        Meaning.CHANGED: StoreConflictError(f"{where}: {message}"),
+        Meaning.FORBIDDEN: StoreAccessError(f"{answer}: check the credentials and their rights"),
+        Meaning.UNDECIDED: StoreUnavailableError(
+            f"{answer}: other writes kept S3 from deciding on this one, try again"
+        ),
+    }
+    if meaning in known:
+        return known[meaning]
+    if meaning is Meaning.UNAVAILABLE and (status >= 500 or status == 429):
+        return StoreUnavailableError(answer)
+    return StoreError(f"{answer} {message}")
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -58,9 +59,11 @@ def changed(name, **fields):
         {"source": "aws.s3", "detail-type": "Object Deleted", "detail": {}},
     ],
 )
-def test_events_that_ask_for_nothing(nothing):
-    """Test events, deletions, folders and what this function wrote itself start no job."""
-    assert jobs_of_event(nothing, SETTINGS, "m") == []
+def test_events_that_ask_for_nothing(nothing, caplog):
+    """Test events, deletions, folders and what this function wrote itself start no job, and each leaves a line."""
+    with caplog.at_level(logging.INFO):
+        assert jobs_of_event(nothing, SETTINGS, "m") == []
+    assert len(caplog.records) == (nothing != {"Records": []})
 
 
 @pytest.mark.parametrize(
@@ -144,7 +147,8 @@ def test_output_names_tell_input_version_and_model():
 
 @pytest.mark.parametrize(
     "environment",
-    [{"SCORE_OUTPUT": "s3://b/p"}, {"SCORE_OUTPUT": "b/p/"}, {"SCORE_OUTPUT_FORMAT": "x"}, {"SCORE_TOLERATED_BAD": "x"},
+    [{"SCORE_OUTPUT": "s3://b/p"}, {"SCORE_OUTPUT": "b/p/"}, {"SCORE_OUTPUT": "s3://b/"}, {"SCORE_OUTPUT": "s3:///p/"},
+     {"SCORE_OUTPUT": "s3://b//"}, {"SCORE_OUTPUT_FORMAT": "x"}, {"SCORE_TOLERATED_BAD": "x"},
      {"SCORE_TOLERATED_BAD": "1.5"}],
 )  # fmt: skip
 def test_impossible_settings(environment):

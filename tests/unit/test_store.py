@@ -15,10 +15,12 @@ import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
+from faulty_aws import CONFLICT, LOST_ANSWER, SLOW_DOWN, Fault, FaultyAws
 from litelambda.catalogue import describe_models, list_models
 from litelambda.errors import PublishError
 from litelambda.objects import FileObjects, open_objects
 from litelambda.store import ArtifactStore, open_publishing_store
+from moto_server import MotoServer
 from serving.errors import (
     ObjectNotFoundError,
     SettingsError,
@@ -290,6 +292,56 @@ def test_answers_of_s3_become_clear_errors(
 
     monkeypatch.setattr("botocore.client.BaseClient._make_api_call", refuse)
     with pytest.raises(error, match=r"s3://models/digits/1/model\.tflite"):
+        publish(open_publishing_store("s3://models"), 1)
+
+
+@pytest.fixture
+def bad_wire(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyAws]:
+    """An AWS with an empty bucket "models", whose wire breaks as asked."""
+    with MotoServer() as moto:
+        aws = FaultyAws()
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "testing")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", aws.url)
+        monkeypatch.setattr("litelambda.objects._CONFLICT_PAUSE_S", 0)
+        boto3.client("s3", endpoint_url=moto.url).create_bucket(Bucket="models")
+        yield aws
+        aws.close()
+
+
+@pytest.mark.parametrize("fault", [LOST_ANSWER, CONFLICT, SLOW_DOWN])
+@pytest.mark.parametrize("name", ["digits/1/model.tflite", "digits/1/manifest.json", "digits/aliases.json"])
+def test_no_number_is_lost_on_a_bad_wire(bad_wire: FaultyAws, tmp_path: Path, fault: Fault, name: str) -> None:
+    """An answer that is lost, or a conflict that decides nothing, burns no version and moves no alias twice."""
+    faults = iter([fault])
+    bad_wire.fault = lambda operation, path: (
+        next(faults, None) if (operation, path) == ("PutObject", f"models/{name}") else None
+    )
+    (tmp_path / "model").write_bytes(b"flatbuffer" * 100_000)
+    store = open_publishing_store("s3://models")
+    store.publish("digits", 1, {"model.tflite": tmp_path / "model"}, manifest_of(1))
+    store.advance_alias("digits", "latest", 1)
+    assert next(faults, None) is None
+    assert store.list_versions("digits") == [1]
+    assert store.read_aliases("digits") == {"latest": 1}
+    assert store.read_file("digits", 1, "model.tflite") == b"flatbuffer" * 100_000
+
+
+def test_a_lost_answer_is_no_licence_to_take_anothers_number(bad_wire: FaultyAws) -> None:
+    """A number that is another publisher's stays so, even where this one's first try was answered with a 500."""
+    publish(open_publishing_store("s3://models"), 1)
+    faults = iter([SLOW_DOWN])
+    bad_wire.fault = lambda operation, path: next(faults, None) if operation == "PutObject" else None
+    with pytest.raises(PublishError, match="was taken by another publisher"):
+        open_publishing_store("s3://models").publish("digits", 1, {"model.tflite": b"other"}, manifest_of(1, "other"))
+    assert open_publishing_store("s3://models").read_file("digits", 1, "model.tflite") == b"flatbuffer"
+
+
+def test_conflicts_that_never_end_are_told_as_such(bad_wire: FaultyAws) -> None:
+    """Where S3 decides nothing again and again, it is asked to be tried later: no number is said to be taken."""
+    bad_wire.fault = lambda operation, path: CONFLICT if operation == "PutObject" else None
+    with pytest.raises(StoreUnavailableError, match="other writes kept S3 from deciding"):
         publish(open_publishing_store("s3://models"), 1)
 
 

@@ -52,7 +52,8 @@ class Outcome:
     """What became of a job.
 
     Attributes:
-        status: "done", "already_done" (another run committed it) or "continues" (from its checkpoint).
+        status: "done", "already_done" (another run, or an earlier try of this one, committed it) or "continues" (from
+            its checkpoint).
         outputs: where everything is.
         job: the job, pinned to one version of its input and one of its model: what to go on with.
         summary: the run summary, None unless done by this run.
@@ -97,7 +98,7 @@ def run_job(
         job = job.pinned(info, job.model)
     outputs = Outputs(job, pin.digest)
     objects = objects_for(outputs.predictions)
-    if not replace and objects.head(outputs.predictions) is not None:
+    if not replace and _is_done(outputs):
         return Outcome("already_done", outputs, job)
     info = info or find_input(job)
     job = job.pinned(info, f"{pin.name}:{pin.version}")
@@ -106,12 +107,30 @@ def run_job(
     try:
         return run.go(checkpoint)
     except OutputExistsError:
-        if outputs.predictions == job.output:
-            raise  # the caller named it: it is for the caller to know that it is another's
+        if outputs.is_named and not _is_done(outputs, must_be_known=True):
+            raise
+        if checkpoint is not None:
+            objects.delete(outputs.checkpoint)  # whoever was first may have died before that
         return Outcome("already_done", outputs, job)
     except LostUploadError:
         objects.delete(outputs.checkpoint)  # nothing can go on from there: the next try begins anew
         raise
+
+
+def _is_done(outputs: Outputs, *, must_be_known: bool = False) -> bool:
+    """Whether the output is there, by this job: another run of it, or an earlier try whose answer was lost.
+
+    Raises:
+        OutputExistsError: the caller named an output that is another job's.
+    """
+    found = objects_for(outputs.predictions).head(outputs.predictions)
+    if found is None:
+        return False
+    if outputs.is_named and found.owner and found.owner != outputs.identity:
+        raise OutputExistsError(
+            f"{outputs.predictions} exists already, and is the output of another job: name another output"
+        )
+    return bool(found.owner) or not must_be_known
 
 
 @dataclass
@@ -186,7 +205,12 @@ class _Run:
     def _restore(self, checkpoint: Checkpoint | None, writer: Writer) -> None:
         state = checkpoint.predictions if checkpoint else None
         self._predictions: Upload = self._objects.upload(
-            self._outputs.predictions, self._part_bytes, state, hold_head=writer.holds_head, replace=self._means.replace
+            self._outputs.predictions,
+            self._part_bytes,
+            state,
+            hold_head=writer.holds_head,
+            replace=self._means.replace,
+            owner=self._outputs.identity,
         )
         if checkpoint is not None:
             self._counts = Counts(**checkpoint.counts)

@@ -5,16 +5,20 @@
         ├── InputError                 permanent: reported beside the output, never retried
         │   ├── InputNotFoundError     there is no such object any more
         │   ├── InputReplacedError     it was overwritten: the new object's own event scores it
+        │   ├── InputRefusedError      S3 refuses to read it: archived, its key disabled, in another region
         │   ├── UnreadableInputError   damaged, cut short, or of no known format
         │   ├── SchemaError            readable, but not made for this model
         │   └── TooManyBadRowsError    more bad rows than the job tolerates
         ├── JobError                   what was asked for makes no sense
         ├── OutputExistsError          another run committed first
+        ├── OutputNotFoundError        the output's bucket does not exist
+        ├── OutputRefusedError         S3 refuses to write the output, however often it is tried
         ├── LostUploadError            what a checkpoint was to go on with is gone: the next try begins anew
         └── WorkerError                a worker process died: worth another try
 
-Everything else (`StoreUnavailableError`, `StoreAccessError`, a model that cannot be loaded) is not the file's fault:
-it is raised, retried by whoever sent the event, and ends in the dead-letter queue.
+What cannot be written is never reported beside the output, where no report can be written either. It is raised, as is
+everything else (`StoreUnavailableError`, `StoreAccessError`, a model that cannot be loaded) is not the file's fault:
+retried by whoever sent the event, it ends in the dead-letter queue.
 """
 
 from __future__ import annotations
@@ -38,6 +42,10 @@ class InputReplacedError(InputError):
     """The input is no longer the one that was asked for."""
 
 
+class InputRefusedError(InputError):
+    """S3 refuses to read the input, for a reason that another try does not change."""
+
+
 class UnreadableInputError(InputError):
     """The input's bytes are not what its format says."""
 
@@ -56,6 +64,14 @@ class JobError(ScoringError):
 
 class OutputExistsError(ScoringError):
     """The output is there already: another run committed it."""
+
+
+class OutputNotFoundError(ScoringError):
+    """The place of the output does not exist."""
+
+
+class OutputRefusedError(ScoringError):
+    """S3 refuses to write the output, for a reason that another try does not change."""
 
 
 class LostUploadError(ScoringError):

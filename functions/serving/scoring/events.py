@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_plus
 
@@ -26,6 +27,7 @@ __all__ = ["job_of_fields", "jobs_of_event", "jobs_of_message"]
 
 _ENDINGS_OF_OURS = (".errors.jsonl", ".summary.json", ".failure.json", ".checkpoint")
 _DEFAULT_PREFIX = "predictions/"
+_logger = logging.getLogger("score")  # the handler's
 
 
 def jobs_of_message(body: str, settings: ScoringSettings, model: str) -> list[Job]:
@@ -55,16 +57,14 @@ def jobs_of_event(event: Any, settings: ScoringSettings, model: str) -> list[Job
     if not isinstance(event, dict):
         raise JobError(f"expected an event, got {type(event).__name__}")
     if event.get("Event") == "s3:TestEvent":
-        return []
+        return _skipped("S3's test event", str(event.get("Bucket")))
     if event.get("Type") == "Notification" and isinstance(event.get("Message"), str):
         return jobs_of_message(event["Message"], settings, model)
     try:
         if "Records" in event:
-            jobs = [_job_of_record(record, settings, model) for record in event["Records"]]
-            return [job for job in jobs if job is not None]
+            return [job for record in event["Records"] for job in _jobs_of_record(record, settings, model)]
         if event.get("source") == "aws.s3":
-            job = _job_of_detail(event, settings, model)
-            return [] if job is None else [job]
+            return _jobs_of_detail(event, settings, model)
     except (KeyError, TypeError) as error:
         raise JobError(f"the event lacks {error}: expected a notification of S3") from error
     if "input" in event:
@@ -73,7 +73,11 @@ def jobs_of_event(event: Any, settings: ScoringSettings, model: str) -> list[Job
 
 
 def job_of_fields(fields: Mapping[str, Any], settings: ScoringSettings, model: str) -> Job:
-    """A job that is spelt out, the function's own settings where it says nothing."""
+    """A job that is spelt out, the function's own settings where it says nothing.
+
+    Raises:
+        JobError: a field is missing, unknown or impossible, or names a place that jobs may not use.
+    """
     defaults: dict[str, Any] = {
         "model": model,
         "output_format": settings.output_format,
@@ -81,37 +85,38 @@ def job_of_fields(fields: Mapping[str, Any], settings: ScoringSettings, model: s
     }
     if isinstance(fields.get("input"), str):
         defaults["output"] = _output_for(fields["input"], settings)
-    return Job.from_dict({**defaults, **fields})
+    return _allowed(Job.from_dict({**defaults, **fields}), settings)
 
 
-def _job_of_record(record: Mapping[str, Any], settings: ScoringSettings, model: str) -> Job | None:
+def _jobs_of_record(record: Mapping[str, Any], settings: ScoringSettings, model: str) -> list[Job]:
     if record["eventSource"] != "aws:s3":
         raise JobError(f"a record of {record['eventSource']}: expected one of aws:s3")
     if not record["eventName"].removeprefix("s3:").startswith("ObjectCreated:"):
-        return None
+        return _skipped(f"no object was created: {record['eventName']}", record["s3"]["object"]["key"])
     found = record["s3"]["object"]
     key = unquote_plus(found["key"])
-    return _job(record["s3"]["bucket"]["name"], key, found.get("versionId"), found.get("eTag"), (settings, model))
+    return _jobs(record["s3"]["bucket"]["name"], key, found.get("versionId"), found.get("eTag"), (settings, model))
 
 
-def _job_of_detail(event: Mapping[str, Any], settings: ScoringSettings, model: str) -> Job | None:
+def _jobs_of_detail(event: Mapping[str, Any], settings: ScoringSettings, model: str) -> list[Job]:
     if event["detail-type"] != "Object Created":
-        return None
+        return _skipped(f"no object was created: {event['detail-type']}", str(event["detail"].get("object")))
     found = event["detail"]["object"]
     bucket = event["detail"]["bucket"]["name"]
-    return _job(bucket, found["key"], found.get("version-id"), found.get("etag"), (settings, model))
+    return _jobs(bucket, found["key"], found.get("version-id"), found.get("etag"), (settings, model))
 
 
-def _job(
+def _jobs(
     bucket: str, key: str, version_id: str | None, etag: str | None, defaults: tuple[ScoringSettings, str]
-) -> Job | None:
+) -> list[Job]:
     settings, model = defaults
     url = f"s3://{bucket}/{key}"
     output = _output_for(url, settings)
-    # Folders have no rows, and what this function writes must never start it again.
-    if key.endswith("/") or url.startswith(output) or key.endswith(_ENDINGS_OF_OURS):
-        return None
-    return Job(
+    if key.endswith("/"):
+        return _skipped("a folder has no rows", url)
+    if url.startswith(output) or key.endswith(_ENDINGS_OF_OURS):
+        return _skipped(f"it lies among the predictions, which are never scored: {output}", url)
+    job = Job(
         url,
         output,
         version_id=version_id or "",
@@ -120,6 +125,19 @@ def _job(
         output_format=settings.output_format,
         tolerated_bad=settings.tolerated_bad,
     )
+    return [_allowed(job, settings)]
+
+
+def _skipped(reason: str, what: str) -> list[Job]:
+    """No job; an event is never dropped without a line."""
+    _logger.info("an event asks for nothing", extra={"reason": reason, "input": what})
+    return []
+
+
+def _allowed(job: Job, settings: ScoringSettings) -> Job:
+    settings.check_input(job.input)
+    settings.check_output(job.output)
+    return job
 
 
 def _output_for(url: str, settings: ScoringSettings) -> str:

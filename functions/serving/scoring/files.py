@@ -144,7 +144,7 @@ class FileObjects:
         except FileNotFoundError:
             return None
 
-    def put(self, url: str, data: bytes, *, tag: str | None = None) -> bool:
+    def put(self, url: str, data: bytes, *, tag: str | None = None, owner: str = "") -> bool:  # noqa: ARG002 - files have none
         """See `Objects.put`. Compare and swap holds against this process alone; there is one writer of a local job."""
         path = path_of(url)
         if tag:
@@ -171,6 +171,7 @@ class FileObjects:
         *,
         hold_head: bool = False,  # noqa: ARG002 - and can be written anywhere
         replace: bool = False,
+        owner: str = "",  # noqa: ARG002 - they belong to who names them
     ) -> FileUpload:
         """See `Objects.upload`."""
         return FileUpload(url, state, replace=replace)

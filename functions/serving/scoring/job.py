@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote_to_bytes
 
 from serving.scoring.errors import JobError
-from serving.scoring.formats import INPUT_FORMATS, OUTPUT_FORMATS
+from serving.scoring.formats import INPUT_FORMATS, OUTPUT_FORMATS, input_format_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_TOLERATED_BAD", "Job", "Outputs", "identity"]
 
 DEFAULT_TOLERATED_BAD = 0.01
+_MAX_KEY_BYTES, _MAX_FILE_NAME_BYTES = 1024, 255
+_LONGEST_ENDING = len(".errors.jsonl")
 _TEXTS = ("input", "output", "version_id", "etag", "model", "input_format", "output_format", "start_after")
 _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(_TEXTS, (lambda value: type(value) is str, "text")),
@@ -127,10 +131,12 @@ class Job:
 
 
 class Outputs:
-    """Where the outputs of a job go. Their name tells input, version and model, so that each is written once.
+    """Where the outputs of a job go. Their name tells the job from any other, so that each is written once.
 
     Attributes:
+        identity: see `identity`.
         predictions: the output; that it is there means that all others are.
+        is_named: whether the caller named it, instead of a prefix.
         errors: the bad rows.
         summary: the run summary.
         failure: the report of a job that cannot be done.
@@ -140,12 +146,14 @@ class Outputs:
     def __init__(self, job: Job, model_digest: str) -> None:
         ending = "." + job.output_format
         base = job.output
-        if base.endswith("/"):
-            base += f"{_name_of(job.input)}.{identity(job, model_digest)}"
-            self.predictions = base + ending
-        else:
+        self.identity = identity(job, model_digest)
+        self.is_named = not base.endswith("/")
+        if self.is_named:
             self.predictions = base
             base = base.removesuffix(ending)
+        else:
+            base += _shortened(_name_of(job.input), base, f".{self.identity}")
+            self.predictions = base + ending
         self.errors = base + ".errors.jsonl"
         self.summary = base + ".summary.json"
         self.failure = base + ".failure.json"
@@ -153,13 +161,18 @@ class Outputs:
 
 
 def identity(job: Job, model_digest: str) -> str:
-    """What a job's output depends on, as 32 hexadecimal digits: input, version of the input, model."""
-    parts = [job.input, job.version, model_digest]
-    if job.span:
-        parts.append(f"{job.span[0]}-{job.span[1]}")
-    if job.start_after or job.limit is not None:
-        parts.append(f"{job.start_after}+{job.limit}")
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+    """What the bytes of a job's output and the verdict on its rows depend on, as 32 hexadecimal digits."""
+    fields = job.to_dict()
+    for name in ("output", "model", "version_id", "etag", "shard"):  # what names them is said by the digest and version
+        fields.pop(name, None)
+    fields |= {
+        "version": job.version,
+        "model": model_digest,
+        "input_format": job.input_format or input_format_of(job.input),
+        "output_format": job.output_format,
+        "tolerated_bad": job.tolerated_bad,
+    }
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _name_of(url: str) -> str:
@@ -168,3 +181,18 @@ def _name_of(url: str) -> str:
         key = url[5:].partition("/")[2]
         return key.rstrip("/") or "all"
     return url.rstrip("/").rpartition("/")[2] or "all"
+
+
+def _shortened(name: str, prefix: str, ending: str) -> str:
+    """A name of which all outputs still have a legal key; what is cut off is told apart by the identity."""
+    if prefix.startswith("s3://"):
+        taken, limit = len(prefix[5:].partition("/")[2].encode()), _MAX_KEY_BYTES
+    else:
+        name, taken, limit = unquote_to_bytes(name).decode(errors="surrogateescape"), 0, _MAX_FILE_NAME_BYTES
+    room = max(limit - taken - len(ending) - _LONGEST_ENDING, 0)
+    encoded = name.encode(errors="surrogateescape")
+    if len(encoded) > room:
+        encoded = encoded[:room].decode(errors="ignore").encode()  # no half a character
+    if prefix.startswith("s3://"):
+        return encoded.decode(errors="replace") + ending
+    return quote(encoded) + ending

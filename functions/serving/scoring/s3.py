@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import time
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from serving.errors import StoreUnavailableError
+from serving.s3_answers import CONFLICT_ATTEMPTS, Meaning, error_code, meaning_of
 from serving.scoring.errors import InputNotFoundError
-from serving.scoring.s3_errors import CONFLICTS, MISSING, error_code, is_cut, translated
-from serving.scoring.s3_upload import S3Upload
+from serving.scoring.s3_errors import is_cut, translated
+from serving.scoring.s3_upload import OWNER, S3Upload, owned_by
 from serving.scoring.storage import ObjectInfo, split_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from serving.scoring.storage import UploadState
+
 __all__ = ["S3Objects"]
 
 _ATTEMPTS = 5  # of one request, by the client; SlowDown and 5xx with growing, jittered pauses
 _BODY_ATTEMPTS = 4  # of one range whose body is cut off
 _CONNECTIONS = 16
+_CONFLICT_PAUSE_S = 0.05  # before the second try of a write that met another one, twice that before the third, …
+_UNSAID = {"301", "400", "403"}  # what a HEAD, whose answers have no body, says of many a reason
 
 
 class S3Objects:
@@ -44,14 +49,29 @@ class S3Objects:
         try:
             answer = self.client.head_object(Bucket=bucket, Key=key, **version)
         except Exception as error:
-            reason = translated(error, url)
+            reason = self._reason(error, url, version)
             if isinstance(reason, InputNotFoundError):
                 return None
             raise reason from error
         version_id = answer.get("VersionId") or ""
         return ObjectInfo(
-            url, answer["ContentLength"], answer["ETag"].strip('"'), "" if version_id == "null" else version_id
+            url,
+            answer["ContentLength"],
+            answer["ETag"].strip('"'),
+            "" if version_id == "null" else version_id,
+            answer.get("Metadata", {}).get(OWNER, ""),
         )
+
+    def _reason(self, error: Exception, url: str, version: dict[str, str]) -> Exception:
+        """Why a HEAD failed: where its status says too little, a GET is asked for its words."""
+        if error_code(error) not in _UNSAID:
+            return translated(error, url)
+        bucket, key = split_url(url)
+        try:
+            self.client.get_object(Bucket=bucket, Key=key, Range="bytes=0-0", **version)["Body"].close()
+        except Exception as said:  # noqa: BLE001 - whatever it is, it says more
+            return translated(said, url)
+        return translated(error, url)
 
     def read(self, info: ObjectInfo, start: int, stop: int) -> bytes:
         """See `Objects.read`."""
@@ -99,17 +119,32 @@ class S3Objects:
                 return None
             raise reason from error
 
-    def put(self, url: str, data: bytes, *, tag: str | None = None) -> bool:
+    def put(self, url: str, data: bytes, *, tag: str | None = None, owner: str = "") -> bool:
         """See `Objects.put`."""
-        bucket, key = split_url(url)
         condition = {} if tag is None else {"IfMatch": f'"{tag}"'} if tag else {"IfNoneMatch": "*"}
         try:
-            self.client.put_object(Bucket=bucket, Key=key, Body=data, **condition)
+            self.write("put_object", url, Body=data, **condition, **owned_by(owner))
         except Exception as error:
-            if tag is not None and error_code(error) in CONFLICTS | MISSING:
+            if tag is not None and meaning_of(error) in (Meaning.CHANGED, Meaning.MISSING):
                 return False
-            raise translated(error, url) from error
+            raise translated(error, url, writing=True) from error
         return True
+
+    def write(self, operation: str, url: str, **arguments: Any) -> Any:
+        """Call an operation of the client; one that met another writer's, which decides nothing, is tried again.
+
+        Raises:
+            ClientError: and whatever else the client raises.
+        """
+        bucket, key = split_url(url)
+        for attempt in range(1, CONFLICT_ATTEMPTS + 1):
+            try:
+                return getattr(self.client, operation)(Bucket=bucket, Key=key, **arguments)
+            except Exception as error:
+                if meaning_of(error) is not Meaning.UNDECIDED or attempt == CONFLICT_ATTEMPTS:
+                    raise
+                time.sleep(_CONFLICT_PAUSE_S * 2 ** (attempt - 1))
+        raise AssertionError("not reached")
 
     def delete(self, url: str) -> None:
         """See `Objects.delete`."""
@@ -117,7 +152,7 @@ class S3Objects:
         try:
             self.client.delete_object(Bucket=bucket, Key=key)
         except Exception as error:
-            raise translated(error, url) from error
+            raise translated(error, url, writing=True) from error
 
     def upload(
         self,
@@ -127,6 +162,7 @@ class S3Objects:
         *,
         hold_head: bool = False,
         replace: bool = False,
+        owner: str = "",
     ) -> S3Upload:
         """See `Objects.upload`."""
-        return S3Upload(self, self.client, url, part_bytes, state, hold_head=hold_head, replace=replace)
+        return S3Upload(self, url, part_bytes, state, hold_head=hold_head, replace=replace, owner=owner)

@@ -1,23 +1,18 @@
-"""The S3 client's errors in our own terms."""
+"""The S3 client's errors in our own terms, which differ for what is read and what is written."""
 
 from __future__ import annotations
 
 from serving.errors import StoreAccessError, StoreUnavailableError
-from serving.scoring.errors import InputNotFoundError, InputReplacedError
+from serving.s3_answers import Meaning, error_code, meaning_of
+from serving.scoring.errors import (
+    InputNotFoundError,
+    InputRefusedError,
+    InputReplacedError,
+    OutputNotFoundError,
+    OutputRefusedError,
+)
 
-__all__ = ["CONFLICTS", "GONE", "MISSING", "error_code", "is_cut", "translated"]
-
-MISSING = {"404", "NoSuchKey", "NoSuchVersion", "NoSuchBucket", "NotFound"}
-CONFLICTS = {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"}
-GONE = {"NoSuchUpload", "InvalidPart"}
-_FORBIDDEN = {"403", "401", "AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}
-_CHANGED = {"412", "PreconditionFailed", "416", "InvalidRange"}
-
-
-def error_code(error: Exception) -> str:
-    """S3's own word for an error, "" for those of the connection."""
-    response = getattr(error, "response", None)
-    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
+__all__ = ["is_cut", "translated"]
 
 
 def is_cut(error: Exception) -> bool:
@@ -27,12 +22,19 @@ def is_cut(error: Exception) -> bool:
     return isinstance(error, (IncompleteReadError, HTTPClientError, OSError))
 
 
-def translated(error: Exception, url: str) -> Exception:
-    """The client's error in our own terms."""
+def translated(error: Exception, url: str, *, writing: bool = False) -> Exception:
+    """The client's error in our own terms.
+
+    Args:
+        error: what the client raised.
+        url: what was read or written.
+        writing: whether it was written. A place that cannot be written to is not the input's fault: no report of
+            it could be left there, so the job must not count as done.
+    """
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
     if isinstance(error, ClientError):
-        return _translated_code(error_code(error), url)
+        return _written(error, url) if writing else _read(error, url)
     if isinstance(error, NoCredentialsError):
         return StoreAccessError(f"no credentials for {url}")
     if isinstance(error, (BotoCoreError, OSError)):
@@ -40,11 +42,34 @@ def translated(error: Exception, url: str) -> Exception:
     return error
 
 
-def _translated_code(code: str, url: str) -> Exception:
-    if code in MISSING:
+def _read(error: Exception, url: str) -> Exception:
+    code, meaning = error_code(error), meaning_of(error)
+    if meaning is Meaning.NO_BUCKET:
+        return InputNotFoundError(f"the bucket of {url} does not exist")
+    if meaning is Meaning.MISSING:
         return InputNotFoundError(f"there is no {url}")
-    if code in _CHANGED:
+    if meaning is Meaning.CHANGED:
         return InputReplacedError(f"{url} was replaced: it is no longer the version that was asked for")
-    if code in _FORBIDDEN:
+    if meaning is Meaning.REFUSED:
+        return InputRefusedError(f"S3 refuses to read {url} ({code}{_said(error)})")
+    return _other(code, meaning, url)
+
+
+def _written(error: Exception, url: str) -> Exception:
+    code, meaning = error_code(error), meaning_of(error)
+    if meaning in (Meaning.NO_BUCKET, Meaning.MISSING):
+        return OutputNotFoundError(f"the bucket of {url} does not exist: create it, or name another output")
+    if meaning is Meaning.REFUSED:
+        return OutputRefusedError(f"S3 refuses to write {url} ({code}{_said(error)})")
+    return _other(code, meaning, url)
+
+
+def _other(code: str, meaning: Meaning, url: str) -> Exception:
+    if meaning is Meaning.FORBIDDEN:
         return StoreAccessError(f"S3 refused {url} ({code}): the role needs the right to read or write it")
     return StoreUnavailableError(f"S3 could not serve {url} ({code})")
+
+
+def _said(error: Exception) -> str:
+    message = str(getattr(error, "response", {}).get("Error", {}).get("Message", ""))
+    return f": {message}" if message else ""

@@ -7,18 +7,25 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from serving.s3_answers import Meaning, meaning_of
 from serving.scoring.errors import LostUploadError, OutputExistsError
-from serving.scoring.s3_errors import GONE, error_code, translated
+from serving.scoring.s3_errors import translated
 from serving.scoring.storage import UploadState, split_url
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from serving.scoring.storage import Objects
+    from serving.scoring.s3 import S3Objects
 
-__all__ = ["S3Upload"]
+__all__ = ["OWNER", "S3Upload", "owned_by"]
 
+OWNER = "litelambda-job"  # the metadata that names the job whose output an object is
 _PARTS_IN_FLIGHT = 3
+
+
+def owned_by(owner: str) -> dict[str, Any]:
+    """The argument of a write that gives the object an owner."""
+    return {"Metadata": {OWNER: owner}} if owner else {}
 
 
 class S3Upload:
@@ -26,22 +33,23 @@ class S3Upload:
 
     def __init__(
         self,
-        objects: Objects,
-        client: Any,
+        objects: S3Objects,
         url: str,
         part_bytes: int,
         state: UploadState | None = None,
         *,
         hold_head: bool = False,
         replace: bool = False,
+        owner: str = "",
     ) -> None:
         self._objects = objects
-        self._client = client
+        self._client = objects.client
         self._url = url
         self._bucket, self._key = split_url(url)
         self._part_bytes = part_bytes
         self._hold_head = hold_head
         self._replace = replace
+        self._owner = owner
         fields: dict[str, Any] = dict(state.upload) if state else {}
         self._upload_id: str = fields.get("upload_id", "")
         self._etags: dict[int, str] = {int(number): tag for number, tag in fields.get("parts", ())}
@@ -106,23 +114,23 @@ class S3Upload:
             try:
                 self._client.abort_multipart_upload(Bucket=self._bucket, Key=self._key, UploadId=self._upload_id)
             except Exception as error:
-                if error_code(error) not in GONE:
-                    raise translated(error, self._url) from error
+                if meaning_of(error) is not Meaning.NO_UPLOAD:
+                    raise translated(error, self._url, writing=True) from error
             self._upload_id = ""
 
     def _put(self, body: bytes, head: bytes | None) -> None:
         if head:
             body = head + body[len(head) :]
-        if not self._objects.put(self._url, body, tag=None if self._replace else ""):
+        if not self._objects.put(self._url, body, tag=None if self._replace else "", owner=self._owner):
             raise OutputExistsError(f"{self._url} exists already")
 
     def _send(self, part: bytes, number: int = 0) -> None:
         """Upload a part in the background; wait while too many are on their way, so that memory stays flat."""
         if not self._upload_id:
             try:
-                answer = self._client.create_multipart_upload(Bucket=self._bucket, Key=self._key)
+                answer = self._objects.write("create_multipart_upload", self._url, **owned_by(self._owner))
             except Exception as error:
-                raise translated(error, self._url) from error
+                raise translated(error, self._url, writing=True) from error
             self._upload_id = answer["UploadId"]
         if not number:
             taken = [*self._etags, *(pending for pending, _ in self._in_flight), int(self._hold_head)]
@@ -157,9 +165,10 @@ class S3Upload:
 
     def _lost(self, error: Exception) -> Exception:
         """Another run committed, or the upload that was gone on with is no more."""
-        code = error_code(error)
-        if code in {"412", "PreconditionFailed"} or (code in GONE and self._objects.head(self._url)):
+        meaning = meaning_of(error)
+        is_gone = meaning is Meaning.NO_UPLOAD
+        if meaning is Meaning.CHANGED or (is_gone and self._objects.head(self._url)):
             return OutputExistsError(f"{self._url} exists already")
-        if code in GONE:
+        if is_gone:
             return LostUploadError(f"the suspended upload of {self._url} is gone")
-        return translated(error, self._url)
+        return translated(error, self._url, writing=True)

@@ -20,7 +20,7 @@ import orjson
 from serving.scoring.errors import InputNotFoundError, JobError
 from serving.scoring.formats import input_format_of
 from serving.scoring.formats.npy_header import parse_header
-from serving.scoring.job import Job, Outputs
+from serving.scoring.job import Job, Outputs, identity
 from serving.scoring.source import BLOCK_BYTES
 from serving.scoring.storage import ObjectInfo, objects_for
 from serving.scoring.summary import utc_now
@@ -63,7 +63,7 @@ def plan(job: Job, models: ModelSource, shard_bytes: int = DEFAULT_SHARD_BYTES) 
     found = list(_inputs(job))
     if not found:
         raise InputNotFoundError(f"there is nothing to score under {job.input}")
-    digest = hashlib.sha256(f"{job.input}\0{pin.digest}\0{shard_bytes}".encode())
+    digest = hashlib.sha256(f"{identity(job, pin.digest)}\0{shard_bytes}".encode())
     for info in found:
         digest.update(f"\0{info.url}\0{info.version}".encode())
     folder = f"{job.output}{digest.hexdigest()[:32]}/"

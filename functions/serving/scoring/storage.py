@@ -5,6 +5,7 @@ URLs are whole (`s3://bucket/key`, `file:///path`), since a job may read here an
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -30,12 +31,14 @@ class ObjectInfo:
         size: in bytes.
         tag: changes whenever the bytes do: S3's ETag, a file's time of modification and size.
         version_id: S3's, "" where the bucket keeps no versions.
+        owner: the identity of the job whose output it is, "" where that is not known.
     """
 
     url: str
     size: int
     tag: str
     version_id: str = ""
+    owner: str = ""
 
     @property
     def version(self) -> str:
@@ -84,7 +87,11 @@ class Upload(Protocol):
 
 
 class Objects(Protocol):
-    """A place for objects. Errors: `InputNotFoundError`, `StoreAccessError`, `StoreUnavailableError`."""
+    """A place for objects.
+
+    What cannot be read is an `InputNotFoundError` or `InputRefusedError`, what cannot be written an
+    `OutputNotFoundError` or `OutputRefusedError`, either a `StoreAccessError` or `StoreUnavailableError`.
+    """
 
     def head(self, url: str, version_id: str = "") -> ObjectInfo | None:
         """What is at a URL; None when there is nothing."""
@@ -102,16 +109,18 @@ class Objects(Protocol):
     def get(self, url: str) -> tuple[bytes, str] | None:
         """A small object and its tag; None when there is none."""
 
-    def put(self, url: str, data: bytes, *, tag: str | None = None) -> bool:
+    def put(self, url: str, data: bytes, *, tag: str | None = None, owner: str = "") -> bool:
         """Write a small object.
 
         Args:
             url: where to.
             data: its bytes.
             tag: only over the object of this tag; "" only where there is none; None over anything.
+            owner: see `ObjectInfo`.
 
         Returns:
-            Whether it was written.
+            Whether it was written. Where the answer to an earlier try was lost, false may mean that one: look at what
+            is there.
         """
 
     def delete(self, url: str) -> None:
@@ -125,6 +134,7 @@ class Objects(Protocol):
         *,
         hold_head: bool = False,
         replace: bool = False,
+        owner: str = "",
     ) -> Upload:
         """Start an upload, or go on with a suspended one.
 
@@ -135,6 +145,7 @@ class Objects(Protocol):
             state: of the suspended upload.
             hold_head: keep the first part back until `commit`.
             replace: commit over an output that is there.
+            owner: see `ObjectInfo`.
         """
 
 
@@ -184,4 +195,4 @@ def to_url(path_or_url: str) -> str:
         return path_or_url
     path = Path(path_or_url).absolute()
     folder = path_or_url.endswith("/") or path.is_dir()
-    return "file://" + quote(str(path)) + ("/" if folder and str(path) != "/" else "")
+    return "file://" + quote(os.fsencode(path)) + ("/" if folder and str(path) != "/" else "")

@@ -1,0 +1,78 @@
+"""What S3's answers to a boto3 client mean: one table for batch scoring and for publishing. Not loaded at INIT.
+
+Where a code is not known, another try may help. What S3 refuses for good is listed: to try that again for hours helps
+no one.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import Any
+
+__all__ = ["CONFLICT_ATTEMPTS", "Meaning", "error_code", "meaning_of", "was_sent_again"]
+
+CONFLICT_ATTEMPTS = 4
+"""Tries of a conditional write that S3 answers with 409: it decided nothing, and asks for another try."""
+
+
+class Meaning(Enum):
+    """What an answer means, whatever was asked."""
+
+    MISSING = auto()
+    NO_BUCKET = auto()
+    NO_UPLOAD = auto()
+    CHANGED = auto()
+    UNDECIDED = auto()
+    FORBIDDEN = auto()
+    REFUSED = auto()
+    UNAVAILABLE = auto()
+
+
+_MEANINGS = {
+    Meaning.MISSING: (
+        "404",
+        "NoSuchKey",
+        "NoSuchVersion",
+        "NotFound",
+        "405",
+        "MethodNotAllowed",
+    ),  # 405: a delete marker
+    Meaning.NO_BUCKET: ("NoSuchBucket",),
+    Meaning.NO_UPLOAD: ("NoSuchUpload", "InvalidPart"),
+    Meaning.CHANGED: ("412", "PreconditionFailed", "416", "InvalidRange"),
+    Meaning.UNDECIDED: ("409", "ConditionalRequestConflict", "OperationAborted"),
+    Meaning.FORBIDDEN: (
+        *("401", "403", "AccessDenied", "AllAccessDisabled", "AccountProblem", "Forbidden"),
+        *("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"),
+    ),
+    Meaning.REFUSED: (
+        *("InvalidObjectState", "InvalidRequest", "InvalidArgument", "InvalidURI", "InvalidBucketName"),
+        *("KeyTooLongError", "KeyTooLong", "EntityTooLarge", "EntityTooSmall", "NotImplemented"),
+        *("301", "PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"),
+        *("InvalidEncryptionAlgorithmError", "InvalidStorageClass", "InvalidTag", "MetadataTooLarge"),
+    ),
+}
+_MEANING_OF_CODE = {code: meaning for meaning, codes in _MEANINGS.items() for code in codes}
+
+
+def error_code(error: Exception) -> str:
+    """S3's own word for an error, "" for those of the connection. An answer without a body has its status instead."""
+    response = getattr(error, "response", None)
+    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
+
+
+def meaning_of(error: Exception) -> Meaning:
+    """What a client's error means.
+
+    Args:
+        error: botocore's ClientError; any other is taken for one of the connection.
+    """
+    code = error_code(error)
+    if code.startswith("KMS.") and "Throttl" not in code and "Internal" not in code and "Timeout" not in code:
+        return Meaning.REFUSED  # the key is disabled, deleted, or not one for encryption
+    return _MEANING_OF_CODE.get(code, Meaning.UNAVAILABLE)
+
+
+def was_sent_again(error: Any) -> bool:
+    """Whether the client had sent the request before: an earlier one may have been done, its answer lost."""
+    return bool(error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0))
