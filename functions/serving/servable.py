@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from serving.manifest import Manifest, SignatureSpec
     from serving.tensor import TensorSpec
 
-__all__ = ["Servable", "Statistics", "size_in_memory", "warm_up_inputs"]
+__all__ = ["Servable", "Statistics", "refusal", "refused_inputs", "size_in_memory", "warm_up_inputs"]
 
 # Below this many rows at once, resizing a model costs more than running its rows one by one.
 _MIN_BATCH = 8
@@ -99,6 +99,43 @@ def warm_up_inputs(manifest: Manifest, key: str, inputs: Sequence[TensorSpec]) -
         except TensorError as error:
             raise ArtifactError(f"manifest field warm_up: {error}") from error
     return data
+
+
+def refused_inputs(
+    model: CompiledModel, key: str, inputs: Sequence[TensorSpec], values: Sequence[Any], spare: Sequence[Any]
+) -> list[str]:
+    """Names of the inputs for whose values a run of one row fails; none where it does not, or fails with others too.
+
+    Args:
+        model: which.
+        key: its signature.
+        inputs: in the runtime's order.
+        values: of a row.
+        spare: a row that the model can compute with.
+    """
+    if _fails(model, key, spare) or not _fails(model, key, values):
+        return []
+    # Those without whose values it works; all of them where it takes several.
+    alone = [
+        spec.name
+        for place, spec in enumerate(inputs)
+        if not _fails(model, key, [*values[:place], spare[place], *values[place + 1 :]])
+    ]
+    return alone or [spec.name for spec in inputs]
+
+
+def _fails(model: CompiledModel, key: str, values: Sequence[Any]) -> bool:
+    try:
+        model.run(key, values)
+    except LiteRtError:
+        return True
+    return False
+
+
+def refusal(names: Sequence[str], row: int | None = None) -> str:
+    """What is told of values that an operator refuses."""
+    inputs = f"input{'s' if len(names) > 1 else ''} {', '.join(map(repr, names))}"
+    return f"{inputs}{'' if row is None else f', row {row}'}: an operator of the model refuses these values"
 
 
 class Servable:
@@ -225,33 +262,16 @@ class Servable:
 
         The runtime only tells that some operator failed.
         """
+        if not error.in_operator:
+            return error
         binding = self._bindings[key]
         spare = warm_up_inputs(self.manifest, key, binding.inputs)
-        if not error.in_operator or self._fails(key, spare):
-            return error
         for row in error.rows:
             values = _cut(binding, tensors, row, 1)
-            if not self._fails(key, values):
-                continue
-            # Those without which it works; all of them where it takes several.
-            blamed = [
-                spec.name
-                for place, spec in enumerate(binding.inputs)
-                if not self._fails(key, [*values[:place], spare[place], *values[place + 1 :]])
-            ] or [spec.name for spec in binding.inputs]
-            where = f", row {row}" if any(spec.batched for spec in binding.inputs) else ""
-            names = ", ".join(map(repr, blamed))
-            return TensorError(
-                f"input{'s' if len(blamed) > 1 else ''} {names}{where}: an operator of the model refuses these values"
-            )
+            names = refused_inputs(self._model, key, binding.inputs, values, spare)
+            if names:
+                return TensorError(refusal(names, row if any(spec.batched for spec in binding.inputs) else None))
         return error
-
-    def _fails(self, key: str, values: Sequence[Any]) -> bool:
-        try:
-            self._model.run(key, values)
-        except LiteRtError:
-            return True
-        return False
 
     def _bound(self, key: str, promised: SignatureSpec) -> Binding:
         actual = self._model.signatures.get(key)

@@ -118,12 +118,16 @@ class _SizeTrials:
 class BatchRunner:
     """Runs any number of rows through one signature."""
 
-    def __init__(self, model: CompiledModel, signature_key: str, sizes: Sequence[int]) -> None:
+    def __init__(
+        self, model: CompiledModel, signature_key: str, sizes: Sequence[int], spare: Sequence[bytes] | None = None
+    ) -> None:
+        """Make one; `spare` is a row that the model can compute with, zeros unless given."""
         self._model = model
         self.signature: Signature = model.signatures[signature_key]
         inputs, outputs = self.signature.inputs, self.signature.outputs
         self._input_bytes = [row_bytes(spec) for spec in inputs]
         self._output_bytes = [row_bytes(spec) for spec in outputs]
+        self._spare = spare or [bytes(width) for width in self._input_bytes]
         row = sum(self._input_bytes) + sum(self._output_bytes)
         resizable = all(spec.batched for spec in (*inputs, *outputs))
         usable = [size for size in sizes if size >= _SMALLEST_BATCH and size * row <= _MAX_BATCH_BYTES]
@@ -169,7 +173,7 @@ class BatchRunner:
         return size
 
     def _run_rest(self, columns: Sequence[Column], outputs: list[bytearray], start: int, stop: int) -> None:
-        """Run fewer rows than a batch: filled up with zeros to the size that is ready, or one by one."""
+        """Run fewer rows than a batch: filled up to the size that is ready, or one by one."""
         count = stop - start
         size = self._current if self._current > count else self.best
         filled, single = self._trials.seconds.get(size, 0.0), self._trials.seconds.get(1, 0.0)
@@ -203,13 +207,13 @@ class BatchRunner:
     def _run_filled(
         self, columns: Sequence[Column], outputs: list[bytearray], start: int, stop: int, size: int
     ) -> None:
-        """Run a batch of some rows, followed by zeros."""
+        """Run a batch of some rows, followed by spare ones."""
         self._current = size
         runner = self._model.runner(self.signature.key, size)
-        for fill, view, width in zip(columns, runner.ins.views, self._input_bytes, strict=True):
+        for fill, view, width, spare in zip(columns, runner.ins.views, self._input_bytes, self._spare, strict=True):
             used = (stop - start) * width
             fill(view[:used], start * width)
-            view[used:] = bytes(len(view) - used)
+            view[used:] = spare * (size - stop + start)
         runner.run()
         for output, view, width in zip(outputs, runner.outs.views, self._output_bytes, strict=True):
             memoryview(output)[start * width : stop * width] = view[: (stop - start) * width]

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
-from serving.litert import CompiledModel
 from serving.manifest import Manifest
-from serving.scoring.batching import BatchRunner
 from serving.scoring.formats.base import Model, output_array
 from serving.scoring.formats.values import NotFiniteError
+from serving.scoring.row_runner import RowRunner
 from serving.scoring.tally import Tallier
 
 if TYPE_CHECKING:
-    from serving.scoring.formats.base import Chunk, Decoder, Writer
+    from serving.scoring.formats.base import Chunk, Decoder, Rows, Writer
 
 __all__ = ["Processor", "Recipe", "Scored"]
 
@@ -72,11 +71,11 @@ class Scored:
 
 
 # Compiled models between two jobs: a function that gets many small files compiles once. One version at a time.
-_idle: list[tuple[tuple[str, str], BatchRunner]] = []
+_idle: list[tuple[tuple[str, str], RowRunner]] = []
 _idle_lock = threading.Lock()
 
 
-def _take(key: tuple[str, str]) -> BatchRunner | None:
+def _take(key: tuple[str, str]) -> RowRunner | None:
     with _idle_lock:
         for index, (found, runner) in enumerate(_idle):
             if found == key:
@@ -85,7 +84,7 @@ def _take(key: tuple[str, str]) -> BatchRunner | None:
     return None
 
 
-def _give_back(key: tuple[str, str], runner: BatchRunner) -> None:
+def _give_back(key: tuple[str, str], runner: RowRunner) -> None:
     with _idle_lock:
         _idle[:] = [entry for entry in _idle if entry[0] == key]
         _idle.append((key, runner))
@@ -101,7 +100,7 @@ class Processor:
         self._tallier = Tallier(self._model)
         self._decoder, self._writer = recipe.decoder, recipe.writer
         self._key = (recipe.digest, key)
-        self._runner = _take(self._key) or BatchRunner(CompiledModel(recipe.artifact), key, manifest.batch_sizes)
+        self._runner = _take(self._key) or RowRunner(recipe.artifact, manifest, key)
 
     def score(self, chunk: Chunk) -> Scored:
         """Score one chunk.
@@ -118,11 +117,11 @@ class Processor:
         started = time.perf_counter()
         rows = self._decoder.decode(chunk)
         try:
-            parts = [self._runner.run(columns, count) for count, columns in rows.pieces if count]
+            parts = self._run(rows)
         except NotFiniteError:
             chunk.payload.straight = False
             rows = self._decoder.decode(chunk)
-            parts = [self._runner.run(columns, count) for count, columns in rows.pieces if count]
+            parts = self._run(rows)
         count = len(rows.ids)
         outputs = []
         if count:
@@ -146,6 +145,19 @@ class Processor:
             chunk.position,
             chunk.progress_bytes,
         )
+
+    def _run(self, rows: Rows) -> list[list[bytearray]]:
+        """The outputs of each piece of the rows; those that the model refuses become bad ones."""
+        parts, refused, start = [], dict[int, str](), 0
+        for count, columns in rows.pieces:
+            if count:
+                outputs, reasons = self._runner.run(columns, count)
+                parts.append(outputs)
+                refused |= {start + place: reason for place, reason in reasons.items()}
+                start += count
+        if refused:
+            rows.refuse(refused)
+        return parts
 
     def close(self) -> None:
         """Leave the compiled model, and what was measured of it, to the next job."""

@@ -16,7 +16,7 @@ from serving.scoring.batching import row_bytes, row_shape
 from serving.scoring.errors import SchemaError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from serving.manifest import Manifest
     from serving.scoring.batching import Column
@@ -61,6 +61,13 @@ class Model:
                 f"{manifest.model} has string tensors ({', '.join(strings)}), which are not scored in batch: "
                 "ask the predict function"
             )
+        if any(tensor.batched for tensor in spec.inputs):
+            for tensor in spec.outputs:
+                if not (tensor.batched or tensor.constant):
+                    raise SchemaError(
+                        f"output {tensor.name!r} of {manifest.model} has no row for each input row, but is made of all "
+                        "of a run together: ask the predict function"
+                    )
         preprocessing = manifest.fields.get("preprocessing") or {}
         return cls(spec.inputs, spec.outputs, preprocessing, manifest.labels, manifest.batch_sizes[-1])
 
@@ -122,6 +129,20 @@ class Rows:
     ids: Sequence[RowId]
     extras: list[dict[str, Any]] | None = None
     bad: list[BadRow] = field(default_factory=list)
+
+    def refuse(self, reasons: Mapping[int, str]) -> None:
+        """Make bad rows of good ones.
+
+        Args:
+            reasons: what is wrong with each, by its place among the good ones.
+        """
+        known = {row.index for row in self.bad}
+        places = [index for index in range(len(self.ids) + len(known)) if index not in known]
+        self.bad += [BadRow(self.ids[place], reason, places[place]) for place, reason in reasons.items()]
+        self.bad.sort(key=lambda row: row.index)
+        self.ids = [each for place, each in enumerate(self.ids) if place not in reasons]
+        if self.extras is not None:
+            self.extras = [each for place, each in enumerate(self.extras) if place not in reasons]
 
 
 class Decoder(Protocol):
