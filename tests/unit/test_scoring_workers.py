@@ -81,7 +81,7 @@ def test_a_worker_process_that_cannot_be_started(models, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("field", "error"), [("manifest", TypeError), ("decoder", AttributeError)], ids=["start", "chunk"]
+    ("field", "error"), [("artifact", TypeError), ("decoder", AttributeError)], ids=["start", "chunk"]
 )
 def test_an_error_in_a_worker_process_is_the_engines_own(models, tmp_path, monkeypatch, field, error):
     """What goes wrong in another process, while it starts or with a chunk, is raised here as itself."""
