@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from io import BytesIO
+from itertools import cycle
 from math import isqrt
 
 from serving.errors import MalformedRequestError, PayloadTooLargeError, RequestError, UnsupportedError
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from serving.manifest import Manifest
     from serving.tensor import TensorSpec
 
-__all__ = ["FORMATS", "MODES", "check_image_size", "decode_image", "image_size", "pixel_values"]
+__all__ = ["FORMATS", "MODES", "by_channel", "check_image_size", "decode_image", "image_size", "pixel_values"]
 
 FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG"}
 """Pillow's name of each content type that is taken."""
@@ -52,10 +53,15 @@ def decode_image(body: Buffer, content_type: str, spec: TensorSpec, manifest: Ma
     if content_type not in FORMATS:
         raise RequestError(f"content type {content_type[:60]!r}: expected one of {', '.join(FORMATS)}")
     preprocessing = (manifest.fields.get("preprocessing") or {}).get(spec.name)
-    pixels = _decode(body, FORMATS[content_type], *check_image_size(spec, preprocessing))
-    values = pixel_values(spec, preprocessing)
-    one_byte = spec.dtype.itemsize == 1
-    data = pixels.translate(b"".join(values)) if one_byte else b"".join(map(values.__getitem__, pixels))
+    height, width, channels = check_image_size(spec, preprocessing)
+    pixels = _decode(body, FORMATS[content_type], height, width, channels)
+    tables = [pixel_values(spec, each) for each in by_channel(preprocessing, channels)]
+    if len(tables) > 1:
+        data = b"".join([table[pixel] for table, pixel in zip(cycle(tables), pixels)])
+    elif spec.dtype.itemsize == 1:
+        data = pixels.translate(b"".join(tables[0]))
+    else:
+        data = b"".join(map(tables[0].__getitem__, pixels))
     return Tensor(spec.dtype, (1, *spec.shape[1:]) if spec.batched else spec.shape, data)
 
 
@@ -78,16 +84,18 @@ def image_size(spec: TensorSpec, preprocessing: Mapping[str, Any] | None) -> tup
     """Height, width and channels of an image input; None for an input that is none.
 
     A flat row is a grey or RGB square where the manifest has one scale for all of its values. Without any, or with one
-    for each, it is a table's row.
+    for each, it is a table's row. A scale for each channel goes with shapes that have channels.
 
     Args:
         spec: the input.
         preprocessing: the manifest's, of this input; None where it has none.
     """
-    has_one_scale = preprocessing is not None and _is_number(preprocessing.get("scale"))
-    if spec.dtype.kind not in ("int", "float") or not (has_one_scale or preprocessing is None):
-        return None
     shape = spec.shape[1:] if spec.batched else spec.shape[1:] if spec.shape[:1] == (1,) else spec.shape
+    lists = [value for value in (preprocessing or {}).values() if isinstance(value, list)]
+    has_one_scale = preprocessing is not None and not lists and type(preprocessing.get("scale")) in (int, float)
+    has_channels = bool(lists) and len(shape) == 3 and all(len(values) == shape[2] for values in lists)
+    if spec.dtype.kind not in ("int", "float") or not (preprocessing is None or has_one_scale or has_channels):
+        return None
     if len(shape) == 3 and shape[2] in MODES:
         return shape[0], shape[1], shape[2]
     if len(shape) == 2:
@@ -99,8 +107,14 @@ def image_size(spec: TensorSpec, preprocessing: Mapping[str, Any] | None) -> tup
     return None
 
 
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float)
+def by_channel(preprocessing: Mapping[str, Any] | None, channels: int) -> list[Mapping[str, Any] | None]:
+    """The manifest's preprocessing of each channel; one for all where it has no lists."""
+    if preprocessing is None or not any(isinstance(value, list) for value in preprocessing.values()):
+        return [preprocessing]
+    return [
+        {key: value[channel] if isinstance(value, list) else value for key, value in preprocessing.items()}
+        for channel in range(channels)
+    ]
 
 
 def _decode(body: Buffer, kind: str, height: int, width: int, channels: int) -> bytes:

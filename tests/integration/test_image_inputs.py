@@ -13,7 +13,8 @@ from golden_store import golden, publish
 from handler_client import load_module, send
 from scoring_files import make_store
 from serving.errors import RequestError
-from serving.images import check_image_size, image_size, pixel_values
+from serving.images import check_image_size, decode_image, image_size, pixel_values
+from serving.manifest import Manifest
 from serving.scoring.engine import run_job
 from serving.scoring.errors import SchemaError
 from serving.scoring.job import Job
@@ -40,7 +41,8 @@ EACH = {"scale": [0.1] * 4, "offset": [0.0] * 4}
         ("float32", (-1, 4), EACH, None),
         ("float32", (-1, 5), ONE, None),
         ("float32", (-1, 5, 6, 2), ONE, None),
-        ("float32", (-1, 5, 6, 3), {"scale": [1, 1, 1], "offset": 0}, None),
+        ("float32", (-1, 5, 6, 3), {"scale": [1, 1, 1], "offset": 0}, (5, 6, 3)),
+        ("float32", (-1, 5, 6, 4), {"scale": [1, 1, 1], "offset": 0}, None),
         ("float32", (-1,), ONE, None),
         ("float32", (-1, 2, 5, 6, 3), None, None),
         ("bool", (-1, 5, 6), None, None),
@@ -93,6 +95,22 @@ def picture(size, channels, kind="PNG", seed=0) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, kind)
     return stream.getvalue()
+
+
+@pytest.mark.parametrize(("dtype", "wanted"), [("float32", np.float32), ("uint8", np.uint8)])
+def test_each_channel_has_its_own_scale(dtype, wanted):
+    """Lists in the manifest's preprocessing are for red, green and blue: numpy's answer, online and in batch."""
+    scaling = {"scale": [0.5, 1.0, 2.0], "offset": [0.0, 10.0, -20.0]}
+    spec = TensorSpec("x", DTYPES[dtype], (-1, 2, 3, 3))
+    content = picture((3, 2), 3)
+    manifest = Manifest()
+    manifest.fields = {"preprocessing": {"x": scaling}}
+    found = np.frombuffer(decode_image(content, "image/png", spec, manifest).data, dtype).reshape(2, 3, 3)
+    raw = np.asarray(Image.open(io.BytesIO(content))).astype(np.float32)
+    expected = raw * np.float32(scaling["scale"]) + np.float32(scaling["offset"])
+    if dtype == "uint8":
+        expected = np.round(expected).clip(0, 255)
+    np.testing.assert_array_equal(found, expected.astype(wanted))
 
 
 MODELS = {

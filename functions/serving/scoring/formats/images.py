@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from serving.errors import RequestError
-from serving.images import MODES, check_image_size, pixel_values
+from serving.images import MODES, by_channel, check_image_size, pixel_values
 from serving.scoring.batching import column_of, row_bytes
 from serving.scoring.errors import InputNotFoundError, InputReplacedError, SchemaError
 from serving.scoring.formats.base import BadRow, Chunk, Model, Rows
@@ -97,7 +97,8 @@ class ImagesDecoder:
             self._size = check_image_size(spec, preprocessing)
         except RequestError as error:
             raise SchemaError(str(error)) from error
-        self._values = np.frombuffer(b"".join(pixel_values(spec, preprocessing)), spec.dtype.name)
+        tables = [b"".join(pixel_values(spec, each)) for each in by_channel(preprocessing, self._size[2])]
+        self._values = np.frombuffer(b"".join(tables), spec.dtype.name).reshape(len(tables), 256)
         self._prefix = prefix
         self._resize = resize
 
@@ -115,7 +116,12 @@ class ImagesDecoder:
                 ids.append(name)
         if not images:
             return Rows([], ids, None, bad)
-        return Rows([(len(ids), [column_of(bytes_of(self._values[np.stack(images)]))])], ids, None, bad)
+        return Rows([(len(ids), [column_of(bytes_of(self._of(np.stack(images))))])], ids, None, bad)
+
+    def _of(self, pixels: Array) -> Array:
+        """The model's values of (images, height, width[, channels]) pixels."""
+        found: Array = self._values[np.arange(len(self._values)) if len(self._values) > 1 else 0, pixels]
+        return found
 
     def _pixels(self, data: bytes | str, url: str) -> Array:
         from PIL import Image, UnidentifiedImageError
