@@ -5,8 +5,9 @@
     compress    folding, structured, low_rank, pruning, grids, activations; recovery, projection: their training;
                 layers, chains, layer_table
       auto      search, candidates, growing, measuring, trials, search_budget, search_state
-    quantize    export, constant_shapes, unroll; convert, converter_process; one_row; int4; blame, advice: why not
-    evaluate    interpreter, flatbuffer
+    quantize    export, constant_shapes, unroll; convert, converter_process, kept_process; one_row; int4; blame, advice
+    evaluate    build_source, source_answers, source_process, sources_loaded, saved_model_check, comparison: the root;
+                loss, inspection: of an import; interpreter, interpreter_process, array_files, flatbuffer
     verify      probe, latency
     publish     storing, report, charts
 
