@@ -146,7 +146,9 @@ def request_from_event(event: Any, deadline: float = inf, base_path: str = "") -
             method, path = context["http"]["method"].upper(), event["rawPath"]
         else:
             method, path = event["httpMethod"].upper(), event["path"]
-        base = _base_path(path, base_path, context, version)
+        # An HTTP API's stage is in the path; a REST API, whose events have no version, leaves its own out.
+        stage = version and context.get("stage", "$default") != "$default"
+        base = _base_path(path, base_path, context if stage else {}) if base_path or stage else ""
         headers, body = _headers(event), event.get("body") or ""
     except (LookupError, TypeError, AttributeError) as error:
         raise _not_http() from error
@@ -163,18 +165,17 @@ def _not_http() -> errors.MalformedRequestError:
     )
 
 
-def _base_path(path: str, base_path: str, context: Mapping[str, Any], version: str | None) -> str:
-    """What stands before the path that is meant: what is published under, else an HTTP API's stage.
+def _base_path(path: str, base_path: str, context: Mapping[str, Any]) -> str:
+    """What stands before the path that is meant: what the API is published under, else the context's stage.
 
     A stage is part of the path only under the API's own domain, whose first label is the API's id; a custom domain has
-    its mapping's key instead. A REST API, whose events have no version, leaves its stage out.
+    its mapping's key instead.
     """
     if base_path and path.startswith(base_path) and path[len(base_path) : len(base_path) + 1] in ("/", ""):
         return base_path
-    stage = context.get("stage", "$default") if version else "$default"
-    if stage == "$default" or context.get("domainPrefix") != context.get("apiId"):
-        return ""
-    return f"/{stage}" if path.startswith(f"/{stage}/") or path == f"/{stage}" else ""
+    stage = f"/{context.get('stage')}"
+    is_own_domain = "stage" in context and context.get("domainPrefix") == context.get("apiId")
+    return stage if is_own_domain and (path.startswith(stage + "/") or path == stage) else ""
 
 
 def response_to_event(response: Response, event: Any) -> dict[str, Any]:
@@ -214,7 +215,7 @@ def _headers(event: Mapping[str, Any]) -> dict[str, str]:
     if many:
         headers = {name.lower(): ",".join(values) for name, values in many.items()}
     else:
-        headers = {name.lower(): str(value) for name, value in (event.get("headers") or {}).items()}
+        headers = {name.lower(): f"{value}" for name, value in (event.get("headers") or {}).items()}
     if "content-type" in headers:
         headers["content-type"] = headers["content-type"].lower()
     return headers

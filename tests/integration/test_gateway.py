@@ -206,6 +206,17 @@ Resources:
     assert keys == ["OPTIONS /v1/{proxy+}", "ANY /v1/{proxy+}"]
 
 
+@pytest.mark.parametrize(
+    "path", ["/", "/healthz", "/openapi.json", "/v1/models/tiny:predict", "/v2", "/v2/models/tiny"]
+)
+def test_a_preflight_never_meets_a_signed_route_with_cors(path):
+    """With CORS on, OPTIONS has a route of its own on every path of the template; without, it is one method of any."""
+    for with_cors, method in ((True, "OPTIONS"), (False, "ANY")):
+        routes = routes_of_template(TEMPLATE, with_cors=with_cors)
+        first = next(route for route in routes if route.match("OPTIONS", path) is not None)
+        assert first.key.startswith(method)
+
+
 def test_small_answers_are_sent_at_once(monkeypatch):
     """Nagle's algorithm is off on the connections of `litelambda serve`: a body never waits for its head's receipt."""
     listener = socket.socket()

@@ -8,8 +8,10 @@ from mlserver.types import (
     InferenceResponse,
     MetadataModelResponse,
     MetadataServerResponse,
+    Parameters,
     RepositoryIndexResponse,
     RequestInput,
+    RequestOutput,
 )
 
 
@@ -49,3 +51,15 @@ def check_infer(address):
     assert (response.id, response.model_name, response.model_version) == ("9", "tiny", "2")
     assert response.outputs[0].shape == [1, 3]
     assert len(response.outputs[0].data.root) == 3
+
+
+def check_null_is_absence(address):
+    data = [0.1, 0.2, 0.3, 0.4]
+    tensor = RequestInput(name="x", shape=[1, 4], datatype="FP32", data=data, parameters=Parameters())
+    request = InferenceRequest(inputs=[tensor], outputs=[RequestOutput(name="probabilities")], parameters=Parameters())
+    answers = [
+        fetch(address, "/v2/models/tiny/infer", json.dumps(document))
+        for document in (request.model_dump(), request.model_dump(exclude_none=True))
+    ]
+    assert "null" in json.dumps(request.model_dump())
+    assert answers[0] == answers[1]
