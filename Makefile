@@ -9,6 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 SAM_VENV := .venv-sam
+EMULATOR_VENV := .venv-emulator
 
 .PHONY: help setup setup-sam demo test check format lock package charts clean
 
@@ -62,6 +63,7 @@ lock: $(VENV)/.bootstrapped  ## renew the locks in requirements/ from pyproject.
 	$(LOCK) --group pyproject.toml:functions --no-deps -o requirements/functions.txt
 	$(LOCK) --group pyproject.toml:scoring -c requirements/dev.txt -o requirements/scoring.txt
 	$(LOCK) --group pyproject.toml:sam -o requirements/sam.txt
+	$(LOCK) --group pyproject.toml:emulator -o requirements/emulator.txt
 	for client in $(CONTRACT_CLIENTS); do \
 	  $(LOCK) --group pyproject.toml:contract-$$client -o requirements/contract-$$client.txt; \
 	done
@@ -99,7 +101,7 @@ test-contract: setup $(CONTRACT_VENVS)  ## tritonclient, perf_analyzer, KServe, 
 ARCH ?= arm64
 ARTIFACTS_DIR ?= $(error ARTIFACTS_DIR is set by sam build: say `sam build`, or `make package` for the zip alone)
 
-.PHONY: build-PredictFunction build-ScoreFunction test-sam
+.PHONY: build-PredictFunction build-ScoreFunction deploy deploy-scoring test-sam
 
 package: setup  ## make the deployment package of ARCH=arm64|x86_64 in dist/
 	@$(BIN)/litelambda package --arch $(ARCH) --output dist/$(ARCH)
@@ -121,6 +123,26 @@ $(SAM_VENV)/.up-to-date: requirements/sam.txt | $(VENV)/.up-to-date
 	@$(UV) pip sync --quiet --python $(SAM_VENV)/bin/python --compile-bytecode --require-hashes requirements/sam.txt
 	@touch $@
 
-# The last part of it needs a Docker engine: infra/local-image/README.md.
-test-sam: setup-sam  ## sam validate, sam build, sam local invoke and start-api
-	@LITELAMBDA_TEST_SAM=1 infra/local-image/with-engine $(BIN)/python -m pytest -q tests/e2e/test_sam.py tests/e2e/test_sam_local.py tests/e2e/test_rie.py
+# Both take PARAMETERS="Name=value …"; a parameter that is not named keeps the value of the last deployment.
+deploy: STACK ?= litelambda
+deploy: setup-sam  ## sam build and sam deploy: make deploy PARAMETERS="ModelName=mnist_mlp ModelVersion=1"
+	@$(BIN)/python -m litelambda.deploy template.yaml $(STACK)
+
+deploy-scoring: STACK ?= litelambda-scoring
+deploy-scoring: setup-sam  ## the same for the batch stack: PARAMETERS="ModelStore=s3://… ModelName=…"
+	@$(BIN)/python -m litelambda.deploy infra/scoring.yaml $(STACK)
+
+# On Lambda's Python, which the package is for: one that is here, or else uv fetches it. Without it those tests are skipped.
+$(EMULATOR_VENV)/.up-to-date: requirements/emulator.txt | $(VENV)/.up-to-date
+	@echo "test-sam: installing the locked emulator in $(EMULATOR_VENV)"
+	@found=$$($(BIN)/python -c 'from litelambda.interpreters import find_interpreter as find; print(getattr(find("3.13"), "path", "3.13"))'); \
+	if $(UV) venv --quiet --clear --python "$$found" $(EMULATOR_VENV); then \
+	  $(UV) pip sync --quiet --python $(EMULATOR_VENV)/bin/python --compile-bytecode --require-hashes requirements/emulator.txt; \
+	  touch $@; \
+	else \
+	  echo "test-sam: there is no CPython 3.13 and none can be fetched: the stacks are not tried on the emulator"; \
+	fi
+
+# Its middle part needs a Docker engine: infra/local-image/README.md.
+test-sam: setup-sam $(EMULATOR_VENV)/.up-to-date  ## sam validate, build, local invoke and start-api; both stacks on an emulator
+	@LITELAMBDA_TEST_SAM=1 infra/local-image/with-engine $(BIN)/python -m pytest -q tests/e2e/test_sam.py tests/e2e/test_sam_local.py tests/e2e/test_rie.py tests/e2e/test_stacks.py

@@ -1,0 +1,180 @@
+"""Both stacks on an emulator, with the README's commands: deployed, changed by their parameters alone, and used."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from e2e.emulator import Emulator, needs_emulator
+from e2e.sam import HERE, needs_sam
+from litelambda.paths import PROJECT
+from scoring_files import as_jsonl, expected, make_rows, read_jsonl
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [needs_sam, needs_emulator, pytest.mark.slow]
+
+ORIGIN = "https://app.example.com"
+ROWS = make_rows(20_000)
+"""Of several megabytes in JSON: a bulk run cuts them into shards."""
+SCORE_TIMEOUT_S = 90
+
+
+@pytest.fixture(scope="module")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
+    """A running emulator."""
+    emulator = Emulator(tmp_path_factory.mktemp("emulator"))
+    yield emulator
+    emulator.close()
+
+
+def _outputs(emulator: Emulator, stack: str) -> dict[str, str]:
+    (found,) = emulator.client("cloudformation").describe_stacks(StackName=stack)["Stacks"]
+    return {each["OutputKey"]: each["OutputValue"] for each in found["Outputs"]}
+
+
+def _live(emulator: Emulator, function: str) -> dict[str, Any]:
+    """The configuration that the API calls."""
+    configuration: dict[str, Any] = emulator.client("lambda").get_function_configuration(
+        FunctionName=function, Qualifier="live"
+    )
+    return configuration
+
+
+@pytest.fixture(scope="module")
+def api(emulator: Emulator) -> dict[str, str]:
+    """The HTTP stack's outputs: deployed, and a model published into its bucket."""
+    emulator.run(f'make deploy PARAMETERS="Architecture={HERE} CorsAllowOrigin={ORIGIN}"')
+    outputs = _outputs(emulator, "litelambda")
+    # The bucket refuses plain HTTP, and the emulator speaks no other.
+    emulator.client("s3").delete_bucket_policy(Bucket=outputs["ArtifactBucket"])
+    model = f"tests/golden/tiny_int8.tflite --name tiny_int8 --store s3://{outputs['ArtifactBucket']}/models"
+    done = emulator.run(f".venv/bin/litelambda import {model} --json 2>&1 | grep digest")
+    digest = re.search(r"[0-9a-f]{64}", done)
+    assert digest is not None
+    return {**outputs, "digest": digest[0]}
+
+
+@pytest.fixture(scope="module")
+def scoring(emulator: Emulator, api: dict[str, str]) -> dict[str, str]:
+    """The batch stack's outputs."""
+    store = f"ModelStore=s3://{api['ArtifactBucket']}/models ModelName=tiny_int8"
+    emulator.run(f'make deploy-scoring PARAMETERS="Architecture={HERE} {store} ShardBytes=1048576"')
+    outputs = _outputs(emulator, "litelambda-scoring")
+    s3 = emulator.client("s3")
+    s3.delete_bucket_policy(Bucket=outputs["DataBucket"])
+    # The emulator answers a range of a version with the whole of it.
+    s3.put_bucket_versioning(Bucket=outputs["DataBucket"], VersioningConfiguration={"Status": "Suspended"})
+    # It keeps the number as CloudFormation's text, which its poller cannot compare.
+    functions = emulator.client("lambda")
+    (mapping,) = functions.list_event_source_mappings(FunctionName=outputs["ScoreFunctionName"])["EventSourceMappings"]
+    scaling = {"MaximumConcurrency": int(mapping["ScalingConfig"]["MaximumConcurrency"])}
+    functions.update_event_source_mapping(UUID=mapping["UUID"], ScalingConfig=scaling)
+    return outputs
+
+
+def _predict(emulator: Emulator, api: dict[str, str], *, signed: bool) -> tuple[int, dict[str, Any]]:
+    body = json.dumps({"instances": ROWS[:2].tolist()}).encode()
+    path = "/v1/models/tiny_int8:predict"
+    status, _, answer = emulator.call(api["ApiUrl"], "POST", path, body, signed=signed)
+    return status, json.loads(answer)
+
+
+def test_a_deployed_api_predicts(emulator: Emulator, api: dict[str, str]) -> None:
+    """A published model answers a signed request through the API as the runtime does; an unsigned one is refused."""
+    status, answer = _predict(emulator, api, signed=True)
+    assert status == 200
+    np.testing.assert_array_equal(np.array(answer["predictions"], np.float32), expected(ROWS[:2]))
+    assert _predict(emulator, api, signed=False)[0] == 403
+
+
+def test_parameters_alone_make_a_version(emulator: Emulator, api: dict[str, str]) -> None:
+    """Each deployment that changes parameters moves the alias, the others stay as they were, and both are said."""
+    pins = f"ModelName=tiny_int8 ModelVersion=1 ModelManifestSha256={api['digest']}"
+    before = _live(emulator, api["FunctionName"])
+    said = emulator.run(f'make deploy PARAMETERS="{pins}"')
+    pinned = _live(emulator, api["FunctionName"])
+    assert int(pinned["Version"]) == int(before["Version"]) + 1
+    assert pinned["Environment"]["Variables"]["MODEL_MANIFEST_SHA256"] == api["digest"]
+    assert "deploy: sets  ModelName=tiny_int8 (was '')" in said
+    assert f"deploy: keeps CorsAllowOrigin={ORIGIN}" in said
+    status, _, answer = emulator.call(api["ApiUrl"], "GET", "/v1/models", signed=True)
+    assert (status, "tiny_int8" in answer.decode()) == (200, True)  # loaded at INIT: no request has named it
+
+    said = emulator.run('make deploy PARAMETERS="MemorySize=1024 LogLevel=DEBUG"')
+    larger = _live(emulator, api["FunctionName"])
+    assert int(larger["Version"]) == int(pinned["Version"]) + 1
+    assert larger["MemorySize"] == 1024
+    variables = {**pinned["Environment"]["Variables"], "LOG_LEVEL": "DEBUG"}
+    assert larger["Environment"]["Variables"] == variables
+    assert f"deploy: keeps ModelManifestSha256={api['digest']}" in said
+    assert _predict(emulator, api, signed=True)[0] == 200
+
+
+def test_preflights_have_open_routes(emulator: Emulator, api: dict[str, str]) -> None:
+    """With CORS on, each path has an OPTIONS route without authorization beside its authorized one.
+
+    The emulator answers every OPTIONS request before it looks for a route, so the routes themselves are compared.
+    """
+    client = emulator.client("apigatewayv2")
+    api_id = api["ApiUrl"].removeprefix("https://").split(".")[0]
+    routes = {each["RouteKey"]: each["AuthorizationType"] for each in client.get_routes(ApiId=api_id)["Items"]}
+    paths = {key.removeprefix("ANY ") for key in routes if key.startswith("ANY ")}
+    assert routes == {**{f"ANY {path}": "AWS_IAM" for path in paths}, **{f"OPTIONS {path}": "NONE" for path in paths}}
+    assert "/v1/{proxy+}" in paths
+
+
+def test_a_file_is_scored(emulator: Emulator, scoring: dict[str, str]) -> None:
+    """An object in incoming/ goes through EventBridge, the queue and the function, whose role allows all it does."""
+    bucket, s3 = scoring["DataBucket"], emulator.client("s3")
+    s3.put_object(Bucket=bucket, Key="incoming/rows.jsonl", Body=as_jsonl(ROWS[:100]))
+    ending = r"\.[0-9a-f]{32}\.jsonl"
+    (key,) = emulator.wait_for(lambda: _keys(s3, bucket, "predictions/incoming/", ending), SCORE_TIMEOUT_S)
+    np.testing.assert_array_equal(_predictions(s3, bucket, [key]), expected(ROWS[:100]))
+
+
+def test_a_run_is_merged(emulator: Emulator, scoring: dict[str, str]) -> None:
+    """An object in bulk/ starts a run: its shards together are the whole input in order, and its summary says so."""
+    bucket, s3 = scoring["DataBucket"], emulator.client("s3")
+    machine = emulator.client("stepfunctions")
+    s3.put_object(Bucket=bucket, Key="bulk/rows.jsonl", Body=as_jsonl(ROWS))
+
+    def ended() -> list[dict[str, Any]]:
+        runs = machine.list_executions(stateMachineArn=scoring["StateMachineArn"])["executions"]
+        return [run for run in runs if run["status"] != "RUNNING"]
+
+    (run,) = emulator.wait_for(ended, SCORE_TIMEOUT_S)
+    described = machine.describe_execution(executionArn=run["executionArn"])
+    assert described["status"] == "SUCCEEDED", described
+    summary = json.loads(described["output"])
+    assert (summary["rows_in"], summary["rows_out"], summary["rows_bad"]) == (len(ROWS), len(ROWS), 0)
+    parts = _keys(s3, bucket, "predictions/", r"/part-\d+\.jsonl")
+    assert len(parts) == summary["parts"] > 1
+    np.testing.assert_array_equal(_predictions(s3, bucket, parts), expected(ROWS))
+
+
+def _keys(s3: Any, bucket: str, prefix: str, ending: str) -> list[str]:
+    found = s3.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", ())
+    return sorted(each["Key"] for each in found if re.search(ending + "$", each["Key"]))
+
+
+def _predictions(s3: Any, bucket: str, keys: list[str]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    lines = [line for key in keys for line in read_jsonl(s3.get_object(Bucket=bucket, Key=key)["Body"].read())]
+    return np.array([line["prediction"] for line in lines], np.float32)
+
+
+def test_the_readme_says_what_is_run_here() -> None:
+    """The README's deployments are the commands of these tests."""
+    text = (PROJECT / "README.md").read_text(encoding="utf-8")
+    blocks = "".join(re.findall(r"^```sh$(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+    assert re.findall(r"^make deploy\S*(?: PARAMETERS=\"\w+=)?", blocks, re.MULTILINE) == [
+        "make deploy",
+        'make deploy PARAMETERS="ModelName=',
+        'make deploy-scoring PARAMETERS="ModelStore=',
+    ]
+    assert not re.search(r"\bsam (build|deploy)\b", blocks)
