@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from math import isfinite
-
 from serving.errors import MalformedRequestError, RequestError
 from serving.http import Response
 from serving.inference_protocol_inputs import DATATYPES, entries_by_name
-from serving.json_codec import dumps
-from serving.tensor import DTYPES, unpack_flat
+from serving.json_codec import dumps, number_texts
+from serving.tensor import DTYPES
 from serving.tfserving import VERSION_HEADER
 
 TYPE_CHECKING = False
@@ -64,8 +62,7 @@ def encode_outputs(
     body: dict[str, Any] = {"model_name": manifest.model, "model_version": str(manifest.version)}
     if "id" in fields:
         body["id"] = fields["id"]
-    body["outputs"] = described
-    document = dumps(body)
+    document = f'{dumps(body)[:-1]},"outputs":[{",".join(described)}]}}'
     headers = {VERSION_HEADER: str(manifest.version)}
     if not blocks:
         return Response(200, document, headers=headers, route="infer", model=manifest.model, version=manifest.version)
@@ -89,8 +86,8 @@ def _encode_output(
     all_binary: bool,
     manifest: Manifest,
     blocks: list[Any],
-) -> dict[str, Any]:
-    """Describe one output, its data in JSON or appended to `blocks`."""
+) -> str:
+    """Describe one output in JSON, with its data or that appended to `blocks`."""
     binary = parameters.get("binary_data", all_binary)
     if type(binary) is not bool:
         raise MalformedRequestError(f"output {name!r}: 'binary_data' and 'binary_data_output' must be true or false")
@@ -100,29 +97,29 @@ def _encode_output(
         shape, texts = classify(name, parameters["classification"], tensor, manifest.labels)
         described: dict[str, Any] = {"name": name, "datatype": "BYTES", "shape": shape}
         if not binary:
-            return {**described, "data": texts}
+            return dumps({**described, "data": texts})
         data = _to_wire(map(str.encode, texts))
     else:
         described = {"name": name, "datatype": DATATYPES[tensor.dtype.name], "shape": tensor.shape}
         if not binary:
-            return {**described, "data": _json_values(name, tensor)}
+            return f'{dumps(described)[:-1]},"data":{_json_values(name, tensor)}}}'
         data = bytes(tensor.data) if tensor.dtype.itemsize else _to_wire(tensor.data)
     blocks.append(data)
-    return {**described, "parameters": {"binary_data_size": len(data)}}
+    return dumps({**described, "parameters": {"binary_data_size": len(data)}})
 
 
-def _json_values(name: str, tensor: Tensor) -> Any:
+def _json_values(name: str, tensor: Tensor) -> str:
     """Flat, row-major; null for NaN and infinities, for which JSON has no word."""
     if tensor.dtype.kind == "string":
         from serving.strings import to_text
 
-        return to_text(tensor.data, name)
+        return dumps(to_text(tensor.data, name))
     if tensor.dtype is DTYPES["float16"]:
         raise RequestError(f"output {name!r}: FP16 cannot be sent as JSON, ask for 'binary_data'")
-    values = unpack_flat(tensor)
-    if tensor.dtype.kind == "float" and not isfinite(sum(values)):
-        return [value if isfinite(value) else None for value in values]
-    return values
+    text = f"[{','.join(number_texts(tensor.data, tensor.dtype))}]"
+    if "N" in text or "I" in text:
+        text = text.replace("-Infinity", "null").replace("Infinity", "null").replace("NaN", "null")
+    return text
 
 
 def _to_wire(strings: Iterable[bytes]) -> bytes:

@@ -16,9 +16,9 @@ from serving.errors import (
     UnsupportedError,
 )
 from serving.http import RAW_TYPES, Response, check_response_bytes, finish
-from serving.json_codec import dumps, loads
+from serving.json_codec import dumps, loads, nest_texts, number_texts
 from serving.manifest import is_valid_name
-from serving.tensor import DYNAMIC, nest, pack, row_count, unpack
+from serving.tensor import DYNAMIC, pack, row_count
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def _predict(request: Request, servable: Servable | Shadowed) -> str:
         raise MalformedRequestError("Missing 'inputs' or 'instances' key")
     check_answer(tensors, signature)
     outputs = servable.predict(key, tensors, request.deadline)
-    return dumps(_encode_rows(outputs) if row_format else _encode_columns(outputs))
+    return _encode_rows(outputs) if row_format else _encode_columns(outputs)
 
 
 def _predict_raw(request: Request, servable: Servable | Shadowed) -> str:
@@ -183,7 +183,7 @@ def _predict_raw(request: Request, servable: Servable | Shadowed) -> str:
     tensors = decode_raw(request.body, request.headers["content-type"], signature, servable.manifest)
     check_answer(tensors, signature)
     outputs = servable.predict(key, tensors, request.deadline)
-    return dumps(_encode_rows(outputs) if signature.rows == DYNAMIC else _encode_columns(outputs))
+    return _encode_rows(outputs) if signature.rows == DYNAMIC else _encode_columns(outputs)
 
 
 def check_answer(tensors: Mapping[str, Tensor], signature: SignatureSpec) -> None:
@@ -304,23 +304,30 @@ def _check_outputs(signature: SignatureSpec, rows: int) -> None:
             )
 
 
-def _encode_rows(outputs: Mapping[str, Tensor]) -> dict[str, Any]:
-    columns = _columns(outputs)
+def _encode_rows(outputs: Mapping[str, Tensor]) -> str:
+    columns = [_row_texts(name, tensor) for name, tensor in outputs.items()]
     if len(columns) == 1:
-        return {"predictions": next(iter(columns.values()))}
-    return {"predictions": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]}
+        return f'{{"predictions":[{",".join(columns[0])}]}}'
+    names = [dumps(name) + ":" for name in outputs]
+    rows = [",".join(map(str.__add__, names, row)) for row in zip(*columns, strict=True)]
+    return f'{{"predictions":[{{{"},{".join(rows)}}}]}}'
 
 
-def _encode_columns(outputs: Mapping[str, Tensor]) -> dict[str, Any]:
-    columns = _columns(outputs)
-    return {"outputs": next(iter(columns.values())) if len(columns) == 1 else columns}
+def _encode_columns(outputs: Mapping[str, Tensor]) -> str:
+    texts = {
+        name: f"[{','.join(_row_texts(name, tensor))}]" if tensor.shape else _row_texts(name, tensor)[0]
+        for name, tensor in outputs.items()
+    }
+    if len(texts) == 1:
+        return f'{{"outputs":{next(iter(texts.values()))}}}'
+    named = ",".join(f"{dumps(name)}:{text}" for name, text in texts.items())
+    return f'{{"outputs":{{{named}}}}}'
 
 
-def _columns(outputs: Mapping[str, Tensor]) -> dict[str, Any]:
-    return {name: unpack(tensor) if tensor.dtype.itemsize else _texts(name, tensor) for name, tensor in outputs.items()}
-
-
-def _texts(name: str, tensor: Tensor) -> Any:
+def _row_texts(name: str, tensor: Tensor) -> list[str]:
+    """What a tensor holds along its first dimension, each as JSON; of a scalar, its value."""
+    if tensor.dtype.itemsize:
+        return nest_texts(number_texts(tensor.data, tensor.dtype), tensor.shape)
     from serving.strings import to_json
 
-    return nest(to_json(tensor.data, name), tensor.shape)
+    return nest_texts([dumps(text) for text in to_json(tensor.data, name)], tensor.shape)

@@ -6,9 +6,11 @@ requests describe. Imported with the first such request.
 
 from __future__ import annotations
 
+from itertools import cycle
+
 from serving.errors import RequestError, TensorError
-from serving.json_codec import dumps
-from serving.tensor import pack, unpack
+from serving.json_codec import dumps, nest_texts, number_texts
+from serving.tensor import pack
 from serving.tfserving import check_answer, signature_key
 
 TYPE_CHECKING = False
@@ -47,11 +49,15 @@ def answer(verb: str, fields: Mapping[str, Any], servable: Servable | Shadowed, 
     output = _output(verb, signature)
     tensors = _decode(verb, fields, signature)
     check_answer(tensors, signature)
-    scores = unpack(servable.predict(key, tensors, deadline)[output.name])
+    scores = servable.predict(key, tensors, deadline)[output.name]
+    texts = number_texts(scores.data, scores.dtype)
     if verb == "regress":
-        return dumps({"results": [row[0] if len(output.shape) == 2 else row for row in scores]})
-    labels = _labels(manifest, output.shape[1])
-    return dumps({"results": [[list(pair) for pair in zip(labels, map(float, row), strict=True)] for row in scores]})
+        return f'{{"results":[{",".join(texts)}]}}'
+    if scores.dtype.kind == "int":
+        texts = [f"{text}.0" for text in texts]
+    labels = [dumps(label) for label in _labels(manifest, output.shape[1])]
+    pairs = [f"[{label},{text}]" for label, text in zip(cycle(labels), texts, strict=False)]
+    return f'{{"results":[{",".join(nest_texts(pairs, scores.shape))}]}}'
 
 
 def _output(verb: str, signature: SignatureSpec) -> TensorSpec:

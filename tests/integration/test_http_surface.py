@@ -237,6 +237,32 @@ def test_the_largest_doubles_are_finite(handler):
         assert send(handler, "POST", "/v1/models/double:predict", body, headers).status == 200
 
 
+def numbers_of(body):
+    """All numbers of a JSON document but those of its frame, as they are written."""
+    found = []
+    json.loads(body, parse_float=lambda text: found.append(text) or float(text))
+    return found
+
+
+def test_float32_answers_have_the_shortest_digits(handler):
+    """Each number gives the float32 that the model gave, bit for bit, in the digits that numpy gives it."""
+    rows = np.random.default_rng(0).normal(size=(64, 4)).astype("f4")
+    inputs = [{"name": "x", "shape": rows.shape, "datatype": "FP32", "data": rows.tolist()}]
+    binary = {"inputs": inputs, "parameters": {"binary_data_output": True}}
+    answer = send(handler, "POST", "/v2/models/tiny/infer", binary)
+    outputs = np.frombuffer(answer.body[int(answer.headers["inference-header-content-length"]) :], "f4")
+    examples = {"examples": [{"x": row} for row in rows.tolist()]}
+    for path, body in (
+        ("/v1/models/tiny:predict", {"instances": rows.tolist()}),
+        ("/v1/models/tiny:predict", {"inputs": rows.tolist()}),
+        ("/v1/models/tiny:classify", examples),
+        ("/v2/models/tiny/infer", {"inputs": inputs}),
+    ):
+        texts = numbers_of(send(handler, "POST", path, body).body)
+        assert np.array_equal(np.array(texts, "f4"), outputs), path
+        assert [float(text) for text in texts] == [float(str(value)) for value in outputs], path
+
+
 @pytest.mark.parametrize("digits", [310, 400, 4299, 5000, 100_000])
 @pytest.mark.parametrize("model", ["tiny", "quantized", "half", "double", "int64"])
 def test_integers_of_any_length_are_the_clients_fault(handler, model, digits):

@@ -100,6 +100,21 @@ def test_every_output_format(tmp_path):
     assert float(table[3]["probabilities_1"]) == wanted[3, 1]
 
 
+@pytest.mark.parametrize("output", ["out.jsonl", "out.csv"])
+def test_float32_predictions_have_the_shortest_digits(models, tmp_path, output):
+    """Each number gives the model's float32, bit for bit, in the digits that numpy gives it."""
+    rows = make_rows(100)
+    score(models, write(tmp_path / "rows.npy", npy(rows)), tmp_path / output)
+    if output.endswith("csv"):
+        found = [[row[f"probabilities_{index}"] for index in range(3)] for row in read_csv(tmp_path / output)]
+    else:
+        lines = (tmp_path / output).read_bytes().splitlines()
+        found = [json.loads(line, parse_float=str)["prediction"] for line in lines]
+    wanted = expected(rows)
+    assert np.array_equal(np.array(found, np.float32), wanted)
+    assert [float(text) for row in found for text in row] == [float(str(value)) for value in wanted.ravel()]
+
+
 def test_csv_passes_other_columns_through(models, tmp_path):
     """Columns that are no inputs come out again, quotes and line breaks inside them and all."""
     text = 'name,x_0,x_1,x_2,x_3,note\n"a ""b""",0.1,0.2,0.3,0.4,plain\nc,1,0,0,1e0,"two\nlines"\nd,0,0,0,0,\n'
