@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote
 
 from serving.errors import ObjectNotFoundError, StoreAccessError, StoreConflictError, StoreError, StoreUnavailableError
+from serving.part_files import create_part
 from serving.s3_answers import CONFLICT_ATTEMPTS, Meaning, error_code, meaning_of, was_sent_again
 from serving.store import split_store_url
 
@@ -127,19 +127,20 @@ class FileObjects:
     @contextlib.contextmanager
     def _written_aside(self, key: str, content: bytes | Path) -> Iterator[Path]:
         """A finished copy beside the key under a name no reader looks at; afterwards the folder is on disk too."""
-        folder = (self._root / key).parent
+        path = self._root / key
+        folder = path.parent
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=".writing-", dir=folder)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
+        aside, descriptor = create_part(path)
+        with os.fdopen(descriptor, "wb") as file:  # open, and so locked, until the copy has its name
+            try:
                 for chunk in _chunks(content):
                     file.write(chunk)
                 file.flush()
                 os.fchmod(file.fileno(), 0o644)
                 os.fsync(file.fileno())
-            yield Path(name)
-        finally:
-            Path(name).unlink(missing_ok=True)
+                yield aside
+            finally:
+                aside.unlink(missing_ok=True)
         directory = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(directory)

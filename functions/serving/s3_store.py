@@ -201,8 +201,14 @@ def _load_native() -> Any:
         path = os.path.join(entry or ".", "obstore", "_obstore.abi3.so")
         if os.path.exists(path):
             loader = ExtensionFileLoader(name, path)
-            module = loader.create_module(ModuleSpec(name, loader, origin=path))
-            loader.exec_module(module)
+            try:
+                module = loader.create_module(ModuleSpec(name, loader, origin=path))
+                loader.exec_module(module)
+            except ImportError as error:
+                raise RuntimeLibraryError(
+                    f"{path} is not obstore for this machine ({os.uname().machine}): {error}. "
+                    "Package for the function's architecture, or install obstore for this one."
+                ) from error
             sys.modules[name] = module
             return module
     raise RuntimeLibraryError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from litelambda.paths import FUNCTIONS
 from scoring_files import as_jsonl, expected, job_of, make_rows, make_store, read_jsonl
@@ -22,6 +24,7 @@ from serving.scoring.errors import (
     SchemaError,
     TooManyBadRowsError,
 )
+from serving.scoring.files import FileUpload
 from serving.scoring.formats import open_reader
 from serving.scoring.formats.base import Model
 from serving.scoring.job import Job
@@ -329,3 +332,65 @@ def test_the_predict_path_loads_nothing_of_this():
     done = subprocess.run([sys.executable, "-c", script, str(FUNCTIONS)], capture_output=True, text=True, check=True)
     loaded = set(json.loads(done.stdout))
     assert not {"numpy", "orjson", "boto3", "aws_lambda_powertools", "serving.scoring"} & loaded
+
+
+def test_what_a_killed_run_leaves_behind_is_removed_by_the_next(models, tmp_path):
+    """A part whose writer was killed goes when the same output is written again; one whose writer lives stays."""
+    (tmp_path / "rows.jsonl").write_bytes(as_jsonl(make_rows(5)))
+    output = tmp_path / "out.jsonl"
+    code = (
+        "import os, sys, signal; sys.path.insert(0, sys.argv[1]);"
+        "from serving.scoring.files import FileUpload;"
+        "upload = FileUpload(sys.argv[2], None); upload.write(b'half'); upload._file.flush();"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(FUNCTIONS), output.as_uri()], check=False, timeout=60)
+    (left,) = tmp_path.glob(".out.jsonl.*.part")
+    assert left.read_bytes() == b"half"
+    with_writer = FileUpload(output.as_uri(), None)
+    (living,) = tmp_path.glob(".out.jsonl.*.part")
+    assert living != left
+    engine.run_job(job_of(tmp_path / "rows.jsonl", output), models)
+    assert list(tmp_path.glob(".out.jsonl.*.part")) == [living]
+    with_writer.abort()
+    assert not living.exists()
+
+
+def test_no_link_is_followed(models, tmp_path):
+    """Names under which outputs are written cannot be foreseen, and an output that is a link is replaced itself."""
+    (tmp_path / "rows.jsonl").write_bytes(as_jsonl(make_rows(5)))
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"mine")
+    (tmp_path / f".out.jsonl.{os.getpid()}.part").symlink_to(precious)
+    (tmp_path / "out.jsonl").symlink_to(precious)
+    engine.run_job(job_of(tmp_path / "rows.jsonl", tmp_path / "out.jsonl"), models, replace=True)
+    assert precious.read_bytes() == b"mine"
+    assert len(read_jsonl((tmp_path / "out.jsonl").read_bytes())) == 5
+
+
+def test_names_of_local_images_are_told_as_they_are(tmp_path):
+    """Spaces and letters beyond ASCII are not escaped, and a name that is not UTF-8 stops nothing."""
+    models = make_store(tmp_path / "store", preprocessing={"x": {"scale": 1 / 255, "offset": 0.0}})
+    folder = tmp_path / "images"
+    folder.mkdir()
+    pixels = io.BytesIO()
+    Image.fromarray(np.zeros((2, 2), np.uint8)).save(pixels, "PNG")
+    names = [b"a b.png", "ä%20.png".encode(), b"\xff.png"]
+    for name in names:
+        (folder / os.fsdecode(name)).write_bytes(pixels.getvalue())
+    job = Job(to_url(f"{folder}/"), to_url(str(tmp_path / "out.jsonl")), model="tiny_int8")
+    engine.run_job(job, models)
+    found = {line["file"] for line in read_jsonl((tmp_path / "out.jsonl").read_bytes())}
+    assert found == {"a b.png", "ä%20.png", "\ufffd.png"}
+
+
+def test_a_local_file_whose_name_is_not_utf8(models, tmp_path):
+    """It is scored like any other."""
+    path = tmp_path / os.fsdecode(b"\xff.jsonl")
+    path.write_bytes(as_jsonl(make_rows(5)))
+    output = f"{(tmp_path / 'out').as_uri()}/"
+    summary = engine.run_job(Job(to_url(str(path)), output, model="tiny_int8"), models).summary
+    assert summary is not None
+    assert summary["rows_out"] == 5
+    (found,) = (tmp_path / "out").glob("*.jsonl")
+    assert os.fsencode(found.name).startswith(b"\xff.jsonl.")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -261,13 +263,28 @@ def test_a_killed_file_write_leaves_nothing_readable(tmp_path: Path, monkeypatch
     assert list((tmp_path / "digits" / "1").iterdir()) == []
 
 
+def test_what_a_killed_publisher_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    """A half-written copy has no writer any more: it goes when the same file is written."""
+    code = (
+        "import os, sys, signal; from pathlib import Path; from litelambda.objects import FileObjects\n"
+        "def content():\n    yield b'half'\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "import litelambda.objects; litelambda.objects._chunks = lambda _: content()\n"
+        "FileObjects('file://' + sys.argv[1], Path(sys.argv[1])).create('digits/1/model.tflite', b'')"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, timeout=60)
+    folder = tmp_path / "digits" / "1"
+    assert [path.suffix for path in folder.iterdir()] == [".part"]
+    FileObjects(tmp_path.as_uri(), tmp_path).create("digits/1/model.tflite", b"whole")
+    assert [path.name for path in folder.iterdir()] == ["model.tflite"]
+
+
 def test_a_folder_without_rights_is_an_access_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Missing rights are said with the object's place."""
 
     def refused(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("tempfile.mkstemp", refused)
+    monkeypatch.setattr("litelambda.objects.create_part", refused)
     with pytest.raises(StoreAccessError, match=r"digits/1/model\.tflite: Permission denied"):
         publish(open_publishing_store(tmp_path.as_uri()), 1)
 

@@ -6,10 +6,11 @@ import os
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote_to_bytes
 
 from serving.errors import StoreAccessError, StoreError
-from serving.scoring.errors import InputNotFoundError, InputReplacedError, OutputExistsError
+from serving.part_files import create_part
+from serving.scoring.errors import InputNotFoundError, InputReplacedError, LostUploadError, OutputExistsError
 from serving.scoring.storage import ObjectInfo, UploadState
 
 if TYPE_CHECKING:
@@ -20,11 +21,11 @@ __all__ = ["FileObjects", "FileUpload", "OpenFile", "path_of"]
 
 def path_of(url: str) -> Path:
     """The path of a file URL."""
-    return Path(unquote(url.removeprefix("file://")))
+    return Path(os.fsdecode(unquote_to_bytes(url.removeprefix("file://"))))
 
 
 def _url_of(path: Path) -> str:
-    return "file://" + quote(str(path))
+    return "file://" + quote(os.fsencode(path))
 
 
 class OpenFile:
@@ -187,17 +188,19 @@ class FileUpload:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             if state is None:
-                self._part = self._path.with_name(f".{self._path.name}.{os.getpid()}.part")
-                self._file = self._part.open("wb")
+                self._part, descriptor = create_part(self._path)
                 self.size = 0
             else:
                 self._part = Path(str(state.upload["path"]))
                 self.size = int(str(state.upload["size"]))
-                self._file = self._part.open("r+b")
-                self._file.truncate(self.size)
-                self._file.seek(self.size)
+                descriptor = os.open(self._part, os.O_RDWR | os.O_NOFOLLOW)
+            self._file = os.fdopen(descriptor, "r+b")
+            self._file.truncate(self.size)
+            self._file.seek(self.size)
         except PermissionError as error:
             raise StoreAccessError(f"no right to write {self._path}") from error
+        except FileNotFoundError as error:
+            raise LostUploadError(f"the suspended upload of {self._path} is gone") from error
         except OSError as error:
             raise StoreError(f"cannot write {self._path}: {error}") from error
 
@@ -217,24 +220,26 @@ class FileUpload:
             file.write(head)
         file.flush()
         os.fsync(file.fileno())
-        file.close()
-        if self._replace:
-            self._part.replace(self._path)
-            return
-        try:
-            os.link(self._part, self._path)
-        except FileExistsError as error:
-            raise OutputExistsError(f"{self._path} exists already") from error
-        finally:
-            self._part.unlink()
+        with file:  # which holds the lock until the file has its name
+            if self._replace:
+                self._part.replace(self._path)
+                return
+            try:
+                os.link(self._part, self._path)
+            except FileExistsError as error:
+                raise OutputExistsError(f"{self._path} exists already") from error
+            finally:
+                self._part.unlink()
 
     def suspend(self) -> UploadState:
         """See `Upload.suspend`."""
         file = self._open_file()
         file.flush()
         os.fsync(file.fileno())
+        kept = self._part.with_suffix(".suspended")  # a name that is not taken for one left behind
+        self._part.rename(kept)
         file.close()
-        return UploadState({"path": str(self._part), "size": self.size})
+        return UploadState({"path": str(kept), "size": self.size})
 
     def abort(self) -> None:
         """See `Upload.abort`."""

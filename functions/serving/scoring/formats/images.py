@@ -12,6 +12,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -107,7 +108,7 @@ class ImagesDecoder:
         images: list[Array] = []
         ids, bad = [], []
         for index, (url, data) in enumerate(chunk.payload):
-            name = url.removeprefix(self._prefix) if self._prefix else url.rpartition("/")[2]
+            name = _name_of(url, self._prefix)
             try:
                 images.append(self._pixels(data, url))
             except ValueError as error:
@@ -162,3 +163,9 @@ def _gunzipped(data: bytes) -> bytes:
     if len(raw) > _MAX_IMAGE_BYTES:
         raise _ImageError(f"unpacks to more than {_MAX_IMAGE_BYTES} bytes")
     return raw
+
+
+def _name_of(url: str, prefix: str) -> str:
+    """What addresses an image: its key below the prefix as it is, wherever it lies."""
+    name = url.removeprefix(prefix) if prefix else url.rpartition("/")[2]
+    return unquote(name) if url.startswith("file:") else name  # bytes that are no UTF-8 are shown as U+FFFD
