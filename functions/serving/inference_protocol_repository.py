@@ -84,7 +84,10 @@ def unload(request: Request, repository: ModelRepository, name: str) -> Response
         StoreError, ArtifactError: the store could not give it back now; it goes on serving.
     """
     _check_allowed(repository)
-    repository.family(name)
+    try:
+        repository.family(name)
+    except ModelNotFoundError as error:
+        raise ModelNotFoundError(f"failed to unload '{name[:200]}': the store has no such model") from error
     repository.unload(name)
     return Response(200, "", route="unload", model=name)
 

@@ -145,7 +145,9 @@ def test_a_handler_that_raises_is_a_500():
 
     with running(failing_once) as port:
         assert send(port, "GET", "/")[0::2] == (500, b'{"message": "Internal Server Error"}')
-        assert send(port, "GET", "/")[0] == 204
+        status, headers, body = send(port, "GET", "/")
+        assert (status, body) == (204, b"")
+        assert "content-length" not in headers
 
 
 def test_a_slow_handler_is_a_503(monkeypatch):

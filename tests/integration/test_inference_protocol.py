@@ -299,8 +299,9 @@ def test_repository(store):
     ready = send(handler, "POST", "/v2/repository/index", {"ready": True}).json()
     assert [entry["name"] for entry in ready] == ["scalar"]
     assert send(handler, "POST", INFER, {"inputs": [tiny_input()]}).status == 200
-    unknown = send(handler, "POST", "/v2/repository/models/nope/load", "")
-    assert (unknown.status, "failed to load 'nope'" in unknown.json()["error"]) == (404, True)
+    for verb in ("load", "unload"):
+        unknown = send(handler, "POST", f"/v2/repository/models/nope/{verb}", "")
+        assert (unknown.status, f"failed to {verb} 'nope'" in unknown.json()["error"]) == (404, True)
 
 
 def test_a_load_cannot_override_what_the_store_has(handler):

@@ -92,6 +92,9 @@ def misbehave(event, context):
     if how == "closed":
         sys.stdout.close()
         raise ValueError("closed")
+    if how == "closed descriptor":
+        os.close(1)
+        raise ValueError("descriptor")
     if how == "no stream":
         sys.stdout = None
         raise ValueError("none")
@@ -279,6 +282,7 @@ def test_a_failing_handler_fails_its_invocation_alone(start: Start) -> None:
         ("two lines for a name", "Odd\r\nX-Injected: yes", "odd"),
         ("a name that is not ASCII", "Grün", "odd"),
         ("closed", "ValueError", "closed"),
+        ("closed descriptor", "ValueError", "descriptor"),
         ("no stream", "ValueError", "none"),
     ],
 )
