@@ -1,14 +1,17 @@
 """Bodies that are a tensor or an image themselves, not JSON about one. Imported with the first of them.
 
 application/octet-stream   row-major little-endian bytes of the only input; as many rows as there are bytes for
-application/x-npy          a .npy file; other number types are converted where nothing is lost
+application/x-npy          a .npy file; other number types are converted where nothing is lost, integers for a float
+                           input are raw values, as in batch: the manifest's preprocessing applies
 image/png, image/jpeg      one picture for an image input (`serving.images`)
 """
 
 from __future__ import annotations
 
 import struct
+from itertools import cycle
 from math import prod
+from operator import add, mul
 
 from serving.errors import MalformedRequestError, RequestError, TensorError
 from serving.json_codec import loads
@@ -16,7 +19,8 @@ from serving.tensor import DTYPES, Tensor, check_finite, pack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any
 
     from typing_extensions import Buffer
 
@@ -58,7 +62,8 @@ def decode_raw(body: Buffer, content_type: str, signature: SignatureSpec, manife
     if kind == "application/octet-stream":
         return {spec.name: _decode_bytes(memoryview(body), spec)}
     if kind == "application/x-npy":
-        return {spec.name: _decode_npy(memoryview(body), spec)}
+        preprocessing = (manifest.fields.get("preprocessing") or {}).get(spec.name)
+        return {spec.name: _decode_npy(memoryview(body), spec, preprocessing)}
     from serving.images import decode_image
 
     return {spec.name: decode_image(body, kind, spec, manifest)}
@@ -107,7 +112,7 @@ def _decode_bytes(data: memoryview, spec: TensorSpec) -> Tensor:
     return tensor_of_bytes(data, spec, (rows, *spec.shape[1:]) if spec.batched else spec.shape)
 
 
-def _decode_npy(body: memoryview, spec: TensorSpec) -> Tensor:
+def _decode_npy(body: memoryview, spec: TensorSpec, preprocessing: Mapping[str, Any] | None) -> Tensor:
     dtype, order, shape, data = _read_npy(body)
     if dtype.itemsize * prod(shape) != len(data):
         raise TensorError(f"the .npy file says shape {shape} of {dtype}, but holds {len(data)} bytes")
@@ -118,10 +123,25 @@ def _decode_npy(body: memoryview, spec: TensorSpec) -> Tensor:
         raise TensorError(f"unexpected shape for input '{spec.name}'. Expected {list(spec.shape)}, got {list(shape)}")
     if dtype is spec.dtype and (order == "<" or dtype.itemsize == 1):
         return tensor_of_bytes(data, spec, shape)
-    values = struct.unpack(f"{order}{prod(shape)}{dtype.format}", data)
+    values: Sequence[float] = struct.unpack(f"{order}{prod(shape)}{dtype.format}", data)
+    if preprocessing and dtype.kind == "int" and spec.dtype.kind == "float":
+        values = _scaled(values, preprocessing)
     flat = pack(list(values), spec, (len(values),))
     flat.shape = shape
     return flat
+
+
+def _scaled(raw: Sequence[float], preprocessing: Mapping[str, Any]) -> Sequence[float]:
+    """Raw values as training scaled them: in float32, each step rounded to it; by one number, or one for a column."""
+    scale, offset = preprocessing["scale"], preprocessing["offset"]
+    scales, offsets = (_float32(value if type(value) is list else [value]) for value in (scale, offset))
+    return _float32(map(add, _float32(map(mul, _float32(raw), cycle(scales))), cycle(offsets)))
+
+
+def _float32(values: Iterable[float]) -> Sequence[float]:
+    numbers = tuple(values)
+    rounded: tuple[float, ...] = struct.unpack(f"{len(numbers)}f", struct.pack(f"{len(numbers)}f", *numbers))
+    return rounded
 
 
 def _read_npy(body: memoryview) -> tuple[Dtype, str, tuple[int, ...], memoryview]:

@@ -183,3 +183,30 @@ def test_whatever_the_decoder_raises_is_a_bad_row(tmp_path, monkeypatch, raised)
     summary = run_job(job, models).summary
     assert (summary["rows_out"], summary["rows_bad"]) == (1, 1)
     assert b"a damaged image: " in (tmp_path / "out.errors.jsonl").read_bytes()
+
+
+COLUMNS = {"scale": [0.1, 0.02, 3.0, 1 / 7], "offset": [0.0, -1.0, 0.3, 5.0]}
+
+
+@pytest.mark.parametrize("dtype", ["u1", "<i2", ">i4", "<i8", "<u8"])
+@pytest.mark.parametrize("scaling", [ONE, {"scale": 0.0173, "offset": 0.0}, COLUMNS])
+def test_the_same_integers_online_and_in_batch(tmp_path, dtype, scaling):
+    """A .npy of integers for a float input is raw values in both, scaled in float32 as numpy does; floats are not."""
+    publish(tmp_path / "store", "m", data=golden("tiny_int8"), preprocessing={"x": scaling})
+    handler = load_module(tmp_path / "store").handler
+    raw = np.random.default_rng(2).integers(0, 200, (20, 4)).astype(dtype)
+    scaled = raw.astype(np.float32) * np.float32(scaling["scale"]) + np.float32(scaling["offset"])
+    answers = []
+    for number, rows in enumerate((raw, scaled)):
+        stream = io.BytesIO()
+        np.save(stream, rows)
+        answer = send(handler, "POST", "/v1/models/m:predict", stream.getvalue(), {"Content-Type": "application/x-npy"})
+        answers.append(np.float32(answer.json()["predictions"]))
+        (tmp_path / f"{number}.npy").write_bytes(stream.getvalue())
+        job = Job((tmp_path / f"{number}.npy").as_uri(), (tmp_path / f"{number}.out").as_uri(), model="m")
+        run_job(job, ModelSource((tmp_path / "store").as_uri()))
+        lines = (tmp_path / f"{number}.out").read_bytes().splitlines()
+        answers.append(np.float32([json.loads(line)["prediction"] for line in lines]))
+    plain = send(handler, "POST", "/v1/models/m:predict", {"instances": scaled.tolist()}).json()["predictions"]
+    for answer in answers:
+        np.testing.assert_array_equal(answer, np.float32(plain))
