@@ -28,11 +28,9 @@ __all__ = [
     "TensorSpec",
     "check_finite",
     "check_limits",
-    "nest",
     "pack",
     "row_count",
     "type_error",
-    "unpack",
     "unpack_flat",
 ]
 
@@ -269,18 +267,6 @@ def type_error(value: Any, spec: TensorSpec) -> TensorError:
         f"JSON Value: {_shown(value)} Type: {_json_type(value)} is not of expected type: {spec.dtype.name} "
         f"(input {spec.name!r}, shape {_dimensions(spec.shape)})"
     )
-
-
-def unpack(tensor: Tensor) -> Any:
-    """Turn a tensor into nested lists of Python numbers; a scalar becomes a bare value."""
-    return nest(list(unpack_flat(tensor)), tensor.shape)
-
-
-def nest(flat: list[Any], shape: Sequence[int]) -> Any:
-    """Row-major values as nested lists; the only one of a scalar as a bare value."""
-    for dimension in reversed(shape[1:]):
-        flat = [flat[start : start + dimension] for start in range(0, len(flat), dimension)] if dimension else []
-    return flat if shape else flat[0]
 
 
 def unpack_flat(tensor: Tensor) -> tuple[Any, ...]:

@@ -12,7 +12,8 @@ from serving.artifact import Artifact
 from serving.errors import ArtifactError, LiteRtError, RequestError, TensorError
 from serving.manifest import Manifest
 from serving.servable import Servable
-from serving.tensor import Tensor, pack, unpack
+from serving.tensor import Tensor, pack
+from tensor_values import values_of
 
 
 def servable(name: str, **fields: Any) -> Servable:
@@ -38,7 +39,7 @@ def predict(model: Servable, **inputs: Any) -> dict[str, Any]:
     for spec in model.manifest.signatures["predict"].inputs:
         values = inputs[spec.name]
         tensors[spec.name] = pack(values, spec, (len(values), *spec.shape[1:]) if spec.batched else spec.shape)
-    return {name: unpack(tensor) for name, tensor in model.predict("predict", tensors).items()}
+    return {name: values_of(tensor) for name, tensor in model.predict("predict", tensors).items()}
 
 
 def test_tensors_are_matched_by_name_and_answered_in_the_manifests_order():
