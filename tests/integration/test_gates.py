@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import sys
 from collections.abc import Callable
@@ -38,11 +39,13 @@ class Pieces:
     Attributes:
         trained: what the train stage gave.
         quantized: what the quantize stage gave.
+        floating: the same model, not quantized.
         store: where version 1 lies, which `latest` points at.
     """
 
     trained: Trained
     quantized: Quantized
+    floating: Quantized
 
     def __init__(self, recipe: Path, store: Path) -> None:
         self.recipe, self.store = recipe, store
@@ -83,6 +86,8 @@ def first_build(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         patches.setattr(pipeline, "train", kept("trained", pipeline.train))
         patches.setattr(pipeline, "quantize", kept("quantized", pipeline.quantize))
         build(load_recipe(tiny_recipe, ["train.epochs=8"]), pieces.store.as_uri(), Reporter())
+    model = pieces.trained.model
+    pieces.floating = quantize(model, {model.inputs[0].name: np.zeros((1, 4), np.float32)}, Quantize(scheme="float32"))
     return pieces
 
 
@@ -91,6 +96,7 @@ def pieces(first_build: Pieces, tmp_path: Path) -> Pieces:
     """Version 1 in a store of the test's own."""
     mine = Pieces(first_build.recipe, tmp_path)
     mine.trained, mine.quantized = first_build.trained, first_build.quantized
+    mine.floating = first_build.floating
     for name, content in first_build.files().items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(content)
@@ -110,13 +116,24 @@ def with_weights(change: Callable[[list[Any]], Any]) -> Break:
     return broken
 
 
-def made_of(change: Callable[[list[Any]], Any], scheme: Any = "float32") -> Callable[[Pieces], Break]:
-    """An artifact that was converted from changed weights, as a converter that breaks them would."""
+def made_of(change: Callable[[list[Any]], Any], *, of_changed: bool = False) -> Callable[[Pieces], Break]:
+    """A float artifact whose weights are changed in its bytes, as a converter that breaks them would.
+
+    Args:
+        change: of the weights.
+        of_changed: the model is changed too, and the artifact is what a converter makes of it.
+    """
 
     def of(pieces: Pieces) -> Break:
-        model = with_weights(change)(pieces.trained).model
-        rows = {model.inputs[0].name: np.random.default_rng(0).random((50, 4), dtype=np.float32)}
-        return lambda _: quantize(model, rows, Quantize(scheme=scheme))
+        artifact = pieces.floating.artifact
+        before = pieces.trained.model.get_weights()
+        after = [array.copy() for array in before]
+        change(after)
+        for old, new in zip(before, after, strict=True):
+            assert artifact.count(old.T.tobytes()) == 1  # kernels lie transposed
+            artifact = artifact.replace(old.T.tobytes(), new.T.tobytes())
+        source = artifact if of_changed else pieces.floating.in_float
+        return lambda _: dataclasses.replace(pieces.floating, artifact=artifact, in_float=source)
 
     return of
 
@@ -219,7 +236,7 @@ def worse(weights: list[Any]) -> None:
 
 def test_a_build_that_is_worse_than_what_is_served_is_refused(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both figures are in the message, and --accept-worse publishes it all the same."""
-    broken: dict[str, Break] = {"train": with_weights(worse), "quantize": made_of(worse)(pieces)}
+    broken: dict[str, Break] = {"train": with_weights(worse), "quantize": made_of(worse, of_changed=True)(pieces)}
     message = r"from 0\.\d+ \(version 1, which latest now serves\) to 0\.\d+ \(this build\).*--accept-worse publishes"
     refused(pieces, monkeypatch, GateError, message, **broken)
     result = pieces.build(monkeypatch, **broken, accept_worse=True)
@@ -229,7 +246,7 @@ def test_a_build_that_is_worse_than_what_is_served_is_refused(pieces: Pieces, mo
 
 def test_a_build_that_moves_other_aliases_is_not_compared(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
     """What `latest` serves is not replaced: an alias without a version has nothing to lose."""
-    broken: dict[str, Break] = {"train": with_weights(worse), "quantize": made_of(worse)(pieces)}
+    broken: dict[str, Break] = {"train": with_weights(worse), "quantize": made_of(worse, of_changed=True)(pieces)}
     result = pieces.build(monkeypatch, 'publish.aliases=["trial"]', **broken)
     assert result.served == []
     assert open_publishing_store(pieces.store.as_uri()).read_aliases("tiny") == {"latest": 1, "trial": 2}
@@ -243,7 +260,9 @@ def test_raw_values_reach_the_served_version_as_it_takes_them(pieces: Pieces, mo
         weights[1] -= 6 / 255 * weights[0].sum(axis=0)
         weights[0] *= 2 / 255
 
-    result = pieces.build(monkeypatch, scaled, train=with_weights(as_trained), quantize=made_of(as_trained)(pieces))
+    result = pieces.build(
+        monkeypatch, scaled, train=with_weights(as_trained), quantize=made_of(as_trained, of_changed=True)(pieces)
+    )
     before = pieces.build(monkeypatch, 'publish.aliases=["latest"]', accept_worse=True).metrics["quantized"]
     assert result.served[0].metrics == before
 
@@ -276,7 +295,11 @@ def test_what_a_bucket_serves_is_compared_with_as_well(pieces: Pieces, monkeypat
         monkeypatch.setenv(name, "testing")
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
         monkeypatch.setenv(name, "us-east-1")
-    broken: dict[str, Any] = {"train": with_weights(worse), "quantize": made_of(worse)(pieces), "url": "s3://models/a"}
+    broken: dict[str, Any] = {
+        "train": with_weights(worse),
+        "quantize": made_of(worse, of_changed=True)(pieces),
+        "url": "s3://models/a",
+    }
     with MotoServer() as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url)
         client = boto3.client("s3")
