@@ -15,6 +15,7 @@ from typing import Any
 
 from litelambda.stages.backend import load_keras
 from litelambda.stages.chains import followers
+from litelambda.stages.copies import copy_layer, copy_state
 from litelambda.stages.layers import read, serialise
 
 _SLOWEST = 0.01  # share of a new batch in the ranges: the mean over all batches at first, then an exponential one
@@ -57,23 +58,27 @@ def fake_quantized(model: Any) -> tuple[Any, dict[str, Any]]:
             done[id(tensor)] = quantize(source.operation.name, tensor)
         return done[id(tensor)]
 
-    def clone(layer: Any) -> Any:
-        if _own_activation(layer):
-            return keras.layers.deserialize(serialise(layer, activation="linear"))
-        return layer.__class__.from_config(layer.get_config())
-
     def call(layer: Any, *arguments: Any, **settings: Any) -> Any:
         output = layer(*keras.tree.map_structure(quantize_input, arguments), **settings)
-        original = names[layer.name]
+        original = names.get(layer.name)
+        if original is None:  # keras.ops in the graph are no layers
+            return output
         activation = _own_activation(original)
         if activation:
             output = keras.layers.Activation(activation)(quantize(f"{layer.name}_sum", output))
         return quantize(layer.name, output) if _is_quantized(model, original) else output
 
     functional = keras.Model(_one_or_all(model.inputs), _one_or_all(model.outputs), name=model.name)
-    copy = keras.models.clone_model(functional, clone_function=clone, call_function=call)
+    copy = keras.models.clone_model(functional, clone_function=_without_activation, call_function=call)
     give_weights(model, copy)
     return copy, quantizers
+
+
+def _without_activation(layer: Any) -> Any:
+    """Make a layer again, without its activation where the converter makes an operator of that."""
+    if _own_activation(layer):
+        return load_keras().layers.deserialize(serialise(layer, activation="linear"))
+    return copy_layer(layer)
 
 
 def _one_or_all(tensors: list[Any]) -> Any:
@@ -82,11 +87,11 @@ def _one_or_all(tensors: list[Any]) -> Any:
 
 
 def give_weights(source: Any, target: Any) -> None:
-    """Copy the weights of every layer to the one of the same name."""
+    """Copy what every layer keeps to the one of the same name."""
     theirs = {layer.name: layer for layer in target.layers}
     for layer in source.layers:
-        if layer.name in theirs and layer.weights:
-            theirs[layer.name].set_weights(layer.get_weights())
+        if layer.name in theirs:
+            copy_state(layer, theirs[layer.name])
 
 
 def ranges(quantizers: dict[str, Any]) -> dict[str, list[float]]:

@@ -6,7 +6,7 @@ Knows the names that the converter and the flatbuffer use, and what in Keras the
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 _RELU = "use relu, relu6, silu or hard_silu"
 _VOLUME = "only two-dimensional ones have integer kernels: slice the volume with TimeDistributed"
@@ -59,3 +59,26 @@ def on_missing(operators: Iterable[str]) -> str:
     """Advice on TensorFlow operators that TFLite lacks."""
     found = [advice for pattern, advice in _MISSING_ADVICE if any(re.search(pattern, name) for name in operators)]
     return "; ".join(found) or "replace them in the model, or move them before or behind it"
+
+
+def layers_with(reason: str, operators: Iterable[str], layers: Sequence[str]) -> list[str]:
+    """The layers that operators belong to, as the converter's error places them: "functional/my_layer_1/Erf".
+
+    Args:
+        reason: the text of the error.
+        operators: of TensorFlow.
+        layers: names to look for.
+    """
+    wanted = "|".join(map(re.escape, operators))
+    found: dict[str, None] = {}
+    for place in re.findall(rf'"(?:{wanted}):", "([^"@]+)', reason):
+        owner = next((name for scope in place.split("/") if (name := _layer_of(scope, layers))), None)
+        if owner is not None:
+            found[owner] = None
+    return list(found)
+
+
+def _layer_of(scope: str, layers: Sequence[str]) -> str | None:
+    """The layer that opened a scope, to which TensorFlow appends a number where it was open before."""
+    without_number = re.sub(r"_\d+$", "", scope)
+    return next((name for name in (scope, without_number) if name in layers), None)

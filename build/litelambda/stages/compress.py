@@ -12,11 +12,12 @@ from typing import Any, Literal
 
 from litelambda.compress_sections import Compress
 from litelambda.sections import Recipe
+from litelambda.stages.copies import copy_model
 from litelambda.stages.data import Dataset
 from litelambda.stages.fitting import Progress
 from litelambda.stages.folding import fold_batch_norm
 from litelambda.stages.grids import cluster, quantization_aware
-from litelambda.stages.layers import copy_model, kernels, left_out
+from litelambda.stages.layers import kernels, left_out
 from litelambda.stages.low_rank import factorise
 from litelambda.stages.pruning import prune
 from litelambda.stages.recovery import Lessons, make_lessons

@@ -1,67 +1,52 @@
 """Layers that compute their shapes from the input's at run time, written so that only the batch is open.
 
-After a resize LiteRT keeps a stale size of what is computed from a SHAPE operator: such models cannot run batches.
+After a resize LiteRT keeps a stale size of what is computed from a SHAPE operator, and writes past its end.
 """
 
 from __future__ import annotations
 
-from functools import cache
+from functools import partial
 from typing import Any
 
 from litelambda.stages.backend import load_keras
+from litelambda.stages.rewrites import Rewrite
 
 
-def with_constant_shapes(layer: Any) -> Any:
-    """Copy a layer without its weights so that its sizes are constants; None for layers that need no such copy."""
-    keras = load_keras()
-    if type(layer) is keras.layers.Lambda:  # whose function, if it has no name, Keras would refuse to read back
-        return keras.layers.Lambda(
-            layer.function,
-            layer._output_shape,
-            layer.mask,
-            dict(layer.arguments),
-            name=layer.name,
-            dtype=layer.dtype_policy,
-        )
-    if type(layer) is keras.layers.Dense:
-        return _flat_dense().from_config(layer.get_config())
-    if type(layer) is keras.layers.UpSampling2D and layer.interpolation == "nearest":
-        return _nearest().from_config(layer.get_config())
+def with_constant_shapes(layer: Any) -> Rewrite | None:
+    """How a layer computes with constant sizes; None for layers that do so already."""
+    layers = load_keras().layers
+    functions = (
+        ("with constant sizes", layers.Flatten, _reshape, getattr(layer, "data_format", "") != "channels_first"),
+        ("with constant sizes", layers.Reshape, _reshape, True),
+        ("on flattened positions", layers.Dense, _flat, True),
+        ("resized", layers.UpSampling2D, _nearest, getattr(layer, "interpolation", "") == "nearest"),
+    )
+    for kind, base, function, fits in functions:
+        if fits and type(layer) is base:
+            return Rewrite(kind, layer, "call", partial(function, layer))
     return None
 
 
-@cache
-def _flat_dense() -> Any:
-    keras = load_keras()
-    base: Any = keras.layers.Dense
-
-    class FlatDense(base):  # type: ignore[misc]  # Keras has no types
-        """A Dense that sees sequences and images as rows of (batch * positions, channels)."""
-
-        def call(self, inputs: Any, training: Any = None) -> Any:
-            sizes = tuple(inputs.shape[1:])
-            if len(sizes) < 2 or None in sizes:
-                return super().call(inputs, training=training)
-            outputs = super().call(keras.ops.reshape(inputs, (-1, sizes[-1])), training=training)
-            return keras.ops.reshape(outputs, (-1, *sizes[:-1], self.units))
-
-    return FlatDense
+def _reshape(layer: Any, original: Any, inputs: Any, **settings: Any) -> Any:
+    sizes = layer.compute_output_shape(inputs.shape)[1:]
+    return original(inputs, **settings) if None in sizes else load_keras().ops.reshape(inputs, (-1, *sizes))
 
 
-@cache
-def _nearest() -> Any:
-    keras = load_keras()
-    base: Any = keras.layers.UpSampling2D
+def _flat(layer: Any, original: Any, inputs: Any, **settings: Any) -> Any:
+    """A Dense that sees sequences and images as rows of (batch * positions, channels)."""
+    keras, sizes = load_keras(), tuple(inputs.shape[1:])
+    if len(sizes) < 2 or None in sizes:
+        return original(inputs, **settings)
+    outputs = original(keras.ops.reshape(inputs, (-1, sizes[-1])), **settings)
+    return keras.ops.reshape(outputs, (-1, *sizes[:-1], layer.units))
 
-    class Nearest(base):  # type: ignore[misc]  # Keras has no types
-        """An UpSampling2D that resizes where Keras's own repeats rows and columns: the same values."""
 
-        def call(self, inputs: Any) -> Any:
-            first = self.data_format == "channels_first"
-            height, width = inputs.shape[2:] if first else inputs.shape[1:3]
-            if height is None or width is None:
-                return super().call(inputs)
-            size = (height * self.size[0], width * self.size[1])
-            return keras.ops.image.resize(inputs, size, interpolation="nearest", data_format=self.data_format)
-
-    return Nearest
+def _nearest(layer: Any, original: Any, inputs: Any) -> Any:
+    """An UpSampling2D that resizes where Keras's own repeats rows and columns: the same values."""
+    first = layer.data_format == "channels_first"
+    height, width = inputs.shape[2:] if first else inputs.shape[1:3]
+    if height is None or width is None:
+        return original(inputs)
+    size = (height * layer.size[0], width * layer.size[1])
+    resize = load_keras().ops.image.resize
+    return resize(inputs, size, interpolation="nearest", data_format=layer.data_format)

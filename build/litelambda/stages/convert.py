@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from litelambda.errors import ConversionError
 from litelambda.processes import describe_exit, lacked_memory
-from litelambda.stages.advice import on_missing
+from litelambda.stages.advice import layers_with, on_missing
 from litelambda.stages.backend import load_tensorflow
 from litelambda.stages.converter_process import ConverterProcess
+from litelambda.stages.edges import read_names, with_own_edges
 from litelambda.stages.flatbuffer import count_half_read_float_splits
 from litelambda.stages.source_answers import KERAS_SUFFIXES
 from litelambda.stages.unroll import MAX_STEPS
@@ -109,14 +110,16 @@ def _last_words(stderr: str) -> str:
     return (found[-1][0] or found[-1][1])[:300] if found else ""
 
 
-def _explain(error: Exception) -> str:
-    """The converter's reason in a sentence: the operators it lacks where it says so, else its first line."""
+def _explain(error: Exception, layers: Sequence[str] = ()) -> str:
+    """The converter's reason in a sentence: the operators it lacks, and whose, or its first line."""
     text = str(error)
     if isinstance(error, ConversionError):
         return text
     operators = [name for line in _MISSING.findall(text) for name in line.split(", ")]
     if operators and "TensorList" not in " ".join(operators):
-        return f"TFLite has no operator for {', '.join(operators)}: {on_missing(operators)}"
+        users = layers_with(text, operators, layers)
+        whose = f" (layer {', '.join(map(repr, users))})" if users else ""
+        return f"TFLite has no operator for {', '.join(operators)}{whose}: {on_missing(operators)}"
     if "TensorList" in text:
         return (
             "a recurrent layer loops over a dynamic batch. Fix the length of its sequence: up to "
@@ -172,19 +175,25 @@ def _convert(conversion: Conversion) -> bytes:
 def _convert_once(conversion: Conversion) -> bytes:
     tf = load_tensorflow()
     saved_model = _saved_model(conversion)
+    names = read_names(Path(saved_model))
     converter = tf.lite.TFLiteConverter.from_saved_model(saved_model, signature_keys=[SIGNATURE])
     if conversion.scheme != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if conversion.scheme == "float16":
         converter.target_spec.supported_types = [tf.float16]
     if conversion.scheme == "int8" and conversion.representative:
+        theirs = {own: name for name, own in names.inputs.items()}
         with np.load(conversion.representative) as arrays:
-            rows = dict(zip(conversion.input_names, arrays.values(), strict=True))
+            given = [theirs.get(name, name) for name in conversion.input_names]
+            rows = dict(zip(given, arrays.values(), strict=True))
         converter.representative_dataset = lambda: _representative_rows(rows)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = converter.inference_output_type = tf.as_dtype(conversion.io)
-    artifact: bytes = converter.convert()
-    return artifact
+    try:
+        artifact: bytes = converter.convert()
+    except Exception as error:  # whatever it raises, only here it is known whose layers they are
+        raise ConversionError(_explain(error, names.layers)) from error
+    return with_own_edges(artifact, names.inputs)
 
 
 def _saved_model(conversion: Conversion) -> str:

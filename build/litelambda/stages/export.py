@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,15 @@ from litelambda.errors import ConversionError
 from litelambda.stages.backend import backend, load_keras, load_tensorflow
 from litelambda.stages.constant_shapes import with_constant_shapes
 from litelambda.stages.convert import KERAS_SUFFIX, SIGNATURE
+from litelambda.stages.edges import Names, safe_names, write_names
+from litelambda.stages.graph import call, layer_names
+from litelambda.stages.missing_operators import without_missing_operators
+from litelambda.stages.output_names import output_names
+from litelambda.stages.policies import in_float32
+from litelambda.stages.rewrites import Rewrite, proven, rewritten
 from litelambda.stages.unroll import unrolled
+
+_SCOPE = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\>-]*")
 
 
 def export(model: Any, folder: Path, batch: int | None = None) -> Path:
@@ -76,52 +85,64 @@ def export_again(path: Path, batch: int | None = None) -> Path:
 
 
 def _write_saved_model(model: Any, folder: Path, batch: int | None = None) -> None:
-    """Write a SavedModel with the signature "predict", named after the model's inputs and output layers."""
-    tf, keras = load_tensorflow(), load_keras()
-    fixed, names = constant_reshapes(model), output_names(model)
+    """Write a SavedModel with the signature "predict", named after the model's inputs and outputs."""
+    _check_names(model)
+    tf, names = load_tensorflow(), output_names(model)
+    own = [tensor.name for tensor in model.inputs]
+    given = safe_names(own)
+    with in_float32(model):
+        rewrites = proven(model, rewrites_for(model))
 
-    def predict(*tensors: Any) -> dict[str, Any]:
-        outputs = fixed(tensors[0] if len(tensors) == 1 else list(tensors), training=False)
-        return dict(zip(names, outputs if isinstance(outputs, list | tuple) else [outputs], strict=True))
+        def predict(*tensors: Any) -> dict[str, Any]:
+            with rewritten(rewrites):
+                return dict(zip(names, call(model, tensors), strict=True))
 
-    archive = keras.export.ExportArchive()
-    archive.track(fixed)
-    specs = [
-        tf.TensorSpec((batch or tensor.shape[0], *tensor.shape[1:]), tensor.dtype, name=tensor.name)
-        for tensor in model.inputs
-    ]
-    archive.add_endpoint(SIGNATURE, predict, input_signature=specs)
-    archive.write_out(str(folder), verbose=False)
-
-
-def output_names(model: Any) -> list[str]:
-    """Name a model's outputs: after the layers that make them."""
-    names: list[str] = getattr(model, "output_names", None) or [model.layers[-1].name]
-    return names
+        module = tf.Module()
+        module.predict = tf.function(
+            predict,
+            input_signature=[
+                tf.TensorSpec((batch or tensor.shape[0], *tensor.shape[1:]), tensor.dtype, name=name)
+                for tensor, name in zip(model.inputs, given, strict=True)
+            ],
+            autograph=False,
+        )
+        module.resources = _resources(model, module.predict.get_concrete_function())
+        tf.saved_model.save(module, str(folder), signatures={SIGNATURE: module.predict})
+    write_names(folder, Names(dict(zip(given, own, strict=True)), layer_names(model)))
 
 
-def constant_reshapes(model: Any) -> Any:
-    """Copy a model with every Flatten and Reshape made a reshape to the constant (-1, …), other layers as they convert.
+def _check_names(model: Any) -> None:
+    """Refuse layers with names that TensorFlow refuses, on which Keras's own `predict` would fail.
 
-    Keras's own take the batch from a SHAPE operator. After a resize LiteRT then keeps a stale output size and writes
-    past its end.
+    Raises:
+        ConversionError: there is such a layer.
     """
-    keras = load_keras()
+    inputs = load_keras().layers.InputLayer
+    for layer in model._flatten_layers(include_self=False):
+        if not isinstance(layer, inputs) and not _SCOPE.fullmatch(layer.name):
+            raise ConversionError(
+                f"layer {layer.name!r} ({type(layer).__name__}) has a name that TensorFlow does not take: "
+                "use letters, digits, '_', '.' and '-'"
+            )
 
-    def clone(layer: Any) -> Any:
-        flattens = isinstance(layer, keras.layers.Flatten) and layer.data_format != "channels_first"
-        if not flattens and not isinstance(layer, keras.layers.Reshape):
-            return with_constant_shapes(layer) or unrolled(layer)
 
-        def reshape(tensor: Any) -> Any:
-            sizes = layer.compute_output_shape(tensor.shape)[1:]
-            return layer(tensor) if None in sizes else keras.ops.reshape(tensor, (-1, *sizes))
+def _resources(model: Any, function: Any) -> list[Any]:
+    """What a SavedModel must hold for a function: the variables and tables that it uses, and no other."""
+    used = {id(outer) for outer, _ in function.graph.captures}
+    parts = load_keras().tree.flatten([list(vars(layer).values()) for layer in model._flatten_layers()])
+    tables = [part for part in parts if id(getattr(part, "resource_handle", None)) in used]
+    return [*function.variables, *tables]
 
-        return keras.layers.Lambda(reshape, name=layer.name)
 
-    copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
-    copy.set_weights(model.get_weights())
-    return copy
+def rewrites_for(model: Any) -> list[Rewrite]:
+    """How the layers of a model are to compute so that it converts.
+
+    Raises:
+        ConversionError: a layer keeps its state from one request to the next.
+    """
+    layers = {id(layer): layer for layer in model._flatten_layers(include_self=False)}.values()
+    found = (rewrite(layer) for layer in layers for rewrite in (with_constant_shapes, unrolled))
+    return [*(each for each in found if each is not None), *without_missing_operators(model)]
 
 
 def _user_modules(model: Any) -> dict[str, str]:

@@ -12,6 +12,7 @@ import numpy as np
 from litelambda.errors import TrainError
 from litelambda.stages.backend import load_keras
 from litelambda.stages.chains import followers
+from litelambda.stages.copies import check_same
 from litelambda.stages.layers import Array, is_depthwise, kernels, read, rebuild, serialise
 
 
@@ -40,7 +41,9 @@ def fold_batch_norm(model: Any) -> tuple[Any, list[str]]:
         folded.append(norm.name)
     if not folded:
         raise TrainError("compress.fold_batch_norm: no batch normalisation directly follows a layer without activation")
-    return rebuild(model, replacements), folded
+    smaller = rebuild(model, replacements)
+    check_same(model, smaller, "folded", changed=set(replacements) - set(folded))
+    return smaller, folded
 
 
 def _folded(layer: Any, norm: Any) -> list[Array]:

@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 
 from litelambda.errors import TrainError
 from litelambda.stages.backend import load_keras
+from litelambda.stages.copies import copy_layer, copy_state
 
 Array = NDArray[Any]
+Replacements = Mapping[str, Sequence[tuple[dict[str, Any], list[Array]]]]
+"""By a layer's name the chain that stands for it, as (serialised layer, weights)."""
 
 
 def layers_with_kernel(model: Any) -> dict[str, Any]:
@@ -94,15 +97,8 @@ def input_rms(model: Any, layers: Mapping[str, Any], rows: Array) -> dict[str, A
     }
 
 
-def copy_model(model: Any) -> Any:
-    """The same model with weights of its own."""
-    copy = load_keras().models.clone_model(model)
-    copy.set_weights(model.get_weights())
-    return copy
-
-
-def rebuild(model: Any, replacements: Mapping[str, Sequence[tuple[dict[str, Any], list[Array]]]]) -> Any:
-    """Copy a model with some layers replaced, each by a chain of layers; all other weights are copied.
+def rebuild(model: Any, replacements: Replacements) -> Any:
+    """Copy a model with some layers replaced, each by a chain of layers; all others keep what they keep.
 
     Args:
         model: Sequential or Functional.
@@ -112,11 +108,12 @@ def rebuild(model: Any, replacements: Mapping[str, Sequence[tuple[dict[str, Any]
         TrainError: Keras cannot rebuild the model, as with layers inside nested models.
     """
     keras = load_keras()
+    made: list[tuple[Any, list[Any]]] = []
 
     def make(layer: Any) -> list[Any]:
-        if layer.name in replacements:
-            return [keras.layers.deserialize(config) for config, _ in replacements[layer.name]]
-        return [layer.__class__.from_config(layer.get_config())]
+        chain = [keras.layers.deserialize(config) for config, _ in replacements.get(layer.name, ())]
+        made.append((layer, chain if layer.name in replacements else [copy_layer(layer)]))
+        return made[-1][1]
 
     def make_one(layer: Any) -> Any:
         chain = make(layer)
@@ -134,20 +131,21 @@ def rebuild(model: Any, replacements: Mapping[str, Sequence[tuple[dict[str, Any]
         copy = keras.Sequential([first, *(each for layer in model.layers for each in make(layer))], name=model.name)
     else:
         copy = keras.models.clone_model(model, clone_function=make_one, call_function=call)
-    weights = [
-        values
-        for layer in model.layers
-        for values in (
-            [array for _, arrays in replacements[layer.name] for array in arrays]
-            if layer.name in replacements
-            else layer.get_weights()
-        )
-    ]
     try:
-        copy.set_weights(weights)
+        _fill(made, replacements)
     except ValueError as error:
         raise TrainError(f"the model {model.name!r} cannot be rebuilt with other layers: {error}") from error
     return copy
+
+
+def _fill(made: list[tuple[Any, list[Any]]], replacements: Replacements) -> None:
+    """Give layers what the ones that they were made of keep, or the weights that they are to have."""
+    for layer, chain in made:
+        if layer.name in replacements:
+            for each, (_, weights) in zip(chain, replacements[layer.name], strict=True):
+                each.set_weights(weights)
+        else:
+            copy_state(layer, chain[0])
 
 
 def serialise(layer: Any, **changes: Any) -> dict[str, Any]:

@@ -15,8 +15,9 @@ import numpy as np
 from litelambda.compress_sections import LowRank
 from litelambda.errors import TrainError
 from litelambda.stages.backend import load_keras
+from litelambda.stages.copies import check_same, copy_model
 from litelambda.stages.fitting import Progress
-from litelambda.stages.layers import Array, as_matrix, kernels, read, rebuild, serialise
+from litelambda.stages.layers import Array, Replacements, as_matrix, kernels, read, rebuild, serialise
 from litelambda.stages.recovery import Lessons, recover
 
 
@@ -67,8 +68,23 @@ def factorise(model: Any, settings: LowRank, lessons: Lessons, progress: Progres
             "compress.low_rank: no Dense or convolution would get smaller: lower rank, energy or min_weights"
         )
     smaller = rebuild(model, replacements)
+    _check(model, smaller, replacements)
     history = recover(smaller, lessons, settings, [], progress)
     return smaller, Factorised(ranks, kept, (model.count_params(), smaller.count_params()), history, excluded)
+
+
+def _check(model: Any, smaller: Any, replacements: Replacements) -> None:
+    """Refuse factors that do not give what their product would in the model as it was.
+
+    Raises:
+        TrainError: a layer makes something else.
+    """
+    whole = copy_model(model)
+    for name, ((_, [left]), (_, [right, *_])) in replacements.items():
+        layer = whole.get_layer(name)
+        product = left.reshape(-1, left.shape[-1]) @ right.reshape(left.shape[-1], -1)
+        layer.kernel.assign(product.reshape(layer.kernel.shape))
+    check_same(whole, smaller, "factorised", changed=replacements)
 
 
 def _unsuited(layer: Any, min_weights: int) -> str:

@@ -12,9 +12,10 @@ from typing import Any, Literal
 from litelambda.builders import build_model
 from litelambda.sections import Recipe, SavedKerasModel
 from litelambda.stages.backend import load_keras
+from litelambda.stages.copies import copy_model
 from litelambda.stages.data import Dataset
-from litelambda.stages.export import output_names
 from litelambda.stages.finite import check_weights
+from litelambda.stages.policies import set_policies
 from litelambda.stages.units import check_can_change_units, in_standard_units
 
 Precision = Literal["float32", "mixed_float16", "mixed_bfloat16"]
@@ -30,17 +31,14 @@ def in_precision(model: Any, precision: Precision) -> Any:
     Returns:
         A model with the same weights, in float32.
     """
-    keras = load_keras()
-    last = output_names(model)
-
-    def clone(layer: Any) -> Any:
-        config = layer.get_config()
-        config["dtype"] = "float32" if layer.name in last or isinstance(layer, keras.layers.InputLayer) else precision
-        return layer.__class__.from_config(config)
-
-    copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
-    copy.set_weights(model.get_weights())
+    last, copy = _output_layers(model), copy_model(model)
+    inputs = load_keras().layers.InputLayer
+    set_policies(copy, lambda layer: "float32" if layer.name in last or isinstance(layer, inputs) else precision)
     return copy
+
+
+def _output_layers(model: Any) -> set[str]:
+    return {tensor._keras_history.operation.name for tensor in model.outputs}
 
 
 def make_model(recipe: Recipe, data: Dataset) -> Any:

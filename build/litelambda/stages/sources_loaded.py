@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from litelambda.errors import ConversionError, first_line
 from litelambda.stages.array_files import Arrays
 from litelambda.stages.backend import load_keras, load_tensorflow
-from litelambda.stages.export import import_own_modules, output_names
+from litelambda.stages.export import import_own_modules
+from litelambda.stages.model_inputs import describe_inputs
+from litelambda.stages.output_names import output_names
 from litelambda.stages.saved_model_check import check_saved_model
 from litelambda.stages.source_answers import Described, SourceInput, SourceLoadError
 
@@ -59,14 +61,9 @@ class KerasSource:
 
     def describe(self) -> Described:
         """Its inputs, with the ids and the mask values that its layers speak of."""
-        found = []
-        for tensor in self._model.inputs:
-            limits, masks = _ids_and_masks(self._model, tensor)
-            shape = tuple(tensor.shape)
-            found.append(SourceInput(tensor.name, str(tensor.dtype), shape, min(limits, default=None), tuple(masks)))
         computed = {str(getattr(layer, "compute_dtype", "")) for layer in self._model._flatten_layers()}
         half = next((name for name in ("bfloat16", "float16") if name in computed), "float32")
-        return Described(tuple(found), half)
+        return Described(describe_inputs(self._model), half)
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         """Keras' own predict, on one batch."""
@@ -95,30 +92,6 @@ def _given(values: NDArray[Any]) -> Any:
 
 def _numbers(variable: Any) -> NDArray[Any]:
     return np.asarray(load_keras().ops.convert_to_numpy(variable))
-
-
-def _ids_and_masks(model: Any, tensor: Any) -> tuple[list[int], list[float]]:
-    """What layers say of an input: those that take it directly, or any where none does and it holds whole numbers."""
-    layers = [each for each in model._flatten_layers() if _limit(each) is not None or hasattr(each, "mask_value")]
-    direct = [each for each in layers if _takes(each, tensor)]
-    near = direct or layers
-    is_whole = "int" in str(tensor.dtype)
-    limits = [limit for each in near if (limit := _limit(each)) is not None and (is_whole or each in direct)]
-    masks = [float(each.mask_value) for each in near if np.ndim(getattr(each, "mask_value", None) or 0) == 0
-             and getattr(each, "mask_value", None) is not None and not isinstance(each.mask_value, str)]  # fmt: skip
-    masks += [0.0 for each in near if getattr(each, "mask_zero", False)]
-    return limits, sorted(set(masks))
-
-
-def _limit(layer: Any) -> int | None:
-    keras = load_keras()
-    if isinstance(layer, keras.layers.Embedding):
-        return int(layer.input_dim)
-    return int(layer.num_tokens) if isinstance(layer, keras.layers.CategoryEncoding) and layer.num_tokens else None
-
-
-def _takes(layer: Any, tensor: Any) -> bool:
-    return any(given is tensor for node in layer._inbound_nodes for given in node.input_tensors)
 
 
 class SavedModelSource:

@@ -15,6 +15,7 @@ from litelambda.compress_sections import Structured
 from litelambda.errors import TrainError
 from litelambda.stages.backend import load_keras
 from litelambda.stages.chains import only_follower
+from litelambda.stages.copies import check_same, copy_model
 from litelambda.stages.fitting import Progress
 from litelambda.stages.layers import Array, input_rms, kernels, read, rebuild, serialise
 from litelambda.stages.recovery import Lessons, recover
@@ -75,12 +76,32 @@ def thin_out(model: Any, settings: Structured, lessons: Lessons, progress: Progr
     consumers = {path.consumer.name: path.consumer for path in paths.values()}
     rms = input_rms(model, consumers, lessons.data.representative(_WATCHED_ROWS, lessons.train.seed))
     kept = {name: _kept(path, rms[path.consumer.name], settings.sparsity) for name, path in paths.items()}
-    smaller = rebuild(model, _replacements(model, paths, kept))
+    replacements = _replacements(model, paths, kept)
+    smaller = rebuild(model, replacements)
+    check_same(_without_removed(model, paths, kept), smaller, "thinned out", changed=replacements)
     history = recover(smaller, lessons, settings, [], progress)
     units = {name: (int(layers[name].kernel.shape[-1]), len(chosen)) for name, chosen in kept.items()}
     reason = "its units lead to more, or less, than one other kernel"
     excluded = dict.fromkeys((name for name in layers if name not in paths), reason)
     return smaller, Thinned(units, (model.count_params(), smaller.count_params()), history, excluded)
+
+
+def _without_removed(model: Any, paths: dict[str, _Path], kept: dict[str, Array]) -> Any:
+    """The model as it was, but nothing consumes the units that go: what the thinned one must answer as."""
+    masked = copy_model(model)
+    for name, path in paths.items():
+        kernel = read(path.consumer.kernel)
+        seen = np.zeros(kernel.shape[-2], bool)
+        seen[_rows(kernel, path.repeats, kept[name])] = True
+        masked.get_layer(path.consumer.name).kernel.assign(kernel * seen[:, np.newaxis])
+    return masked
+
+
+def _rows(kernel: Array, repeats: int, chosen: Array) -> Array:
+    """The rows of a consumer's kernel that some of the units before it lead to."""
+    width = kernel.shape[-2] // repeats
+    rows: Array = (np.arange(repeats)[:, np.newaxis] * width + chosen).ravel()
+    return rows
 
 
 def _path(model: Any, layer: Any) -> _Path | None:
@@ -127,9 +148,7 @@ def _replacements(
         kernel, bias = read(layer.kernel), [read(layer.bias)] if layer.use_bias else []
         if layer.name in inputs:
             chosen, repeats = inputs[layer.name]
-            width = kernel.shape[-2] // repeats
-            rows = (np.arange(repeats)[:, np.newaxis] * width + chosen).ravel()
-            kernel = kernel[..., rows, :]
+            kernel = kernel[..., _rows(kernel, repeats, chosen), :]
         changes: dict[str, Any] = {}
         if layer.name in kept:
             chosen = kept[layer.name]

@@ -9,11 +9,11 @@ from typing import Any
 from litelambda.errors import TrainError
 from litelambda.sections import Recipe
 from litelambda.stages.backend import load_keras
+from litelambda.stages.copies import copy_model
 from litelambda.stages.data import Dataset
 from litelambda.stages.devices import sharing
 from litelambda.stages.fitting import Course, Progress, fit, make_loss, make_optimizer, seed_everything
 from litelambda.stages.hosts import join, read_cluster
-from litelambda.stages.layers import copy_model
 from litelambda.stages.precision import in_precision, make_model
 from litelambda.stages.together import fit_together
 
