@@ -15,7 +15,7 @@ from litelambda.stages import export as exporting
 from litelambda.stages.backend import load_keras
 from litelambda.stages.flatbuffer import operator_names, parse
 from litelambda.stages.interpreter import Reference
-from litelambda.stages.made_rows import ULPS, difference_ulps
+from litelambda.stages.made_rows import ULPS, answered, difference_ulps, made_batches
 from litelambda.stages.output_names import output_names
 from litelambda.stages.quantize import Quantized, quantize
 from litelambda.stages.rewrites import Rewrite, proven
@@ -51,12 +51,12 @@ def on(shape: tuple[int | None, ...], make: Callable[[Any], Any], dtype: str = "
 
 def masked(layer: Any) -> Any:
     """A layer behind a Masking."""
-    return on((6, 3), lambda x: layer(layers.Masking()(x)))
+    return on((4, 2), lambda x: layer(layers.Masking()(x)))
 
 
 def embedded(layer: Any) -> Any:
     """A layer behind an Embedding that masks zeros."""
-    return on((5,), lambda x: layer(layers.Embedding(9, 4, mask_zero=True)(x)), "int32")
+    return on((4,), lambda x: layer(layers.Embedding(9, 3, mask_zero=True)(x)), "int32")
 
 
 def pair(make: Callable[[Any, Any], Any]) -> Any:
@@ -117,16 +117,16 @@ WHOLE_NUMBERS: Models = {
     "many hot": lambda: on((3,), layers.CategoryEncoding(11, output_mode="multi_hot"), "int64"),
 }
 MASKED: Models = {
-    "last": lambda: masked(layers.LSTM(4)),
-    "backwards": lambda: masked(layers.LSTM(4, go_backwards=True, return_sequences=True)),
-    "zeros": lambda: masked(layers.LSTM(4, zero_output_for_mask=True)),
-    "GRU": lambda: masked(layers.GRU(4, go_backwards=True, return_sequences=True, zero_output_for_mask=True)),
-    "Bidirectional": lambda: masked(layers.Bidirectional(layers.LSTM(4, return_sequences=True))),
-    "sum": lambda: masked(layers.Bidirectional(layers.SimpleRNN(4, return_sequences=True), merge_mode="sum")),
+    "last": lambda: masked(layers.SimpleRNN(2)),
+    "backwards": lambda: masked(layers.SimpleRNN(2, go_backwards=True, return_sequences=True)),
+    "zeros": lambda: masked(layers.SimpleRNN(2, zero_output_for_mask=True)),
+    "GRU": lambda: masked(layers.GRU(2, go_backwards=True, return_sequences=True, zero_output_for_mask=True)),
+    "Bidirectional": lambda: masked(layers.Bidirectional(layers.LSTM(2, return_sequences=True))),
+    "sum": lambda: masked(layers.Bidirectional(layers.SimpleRNN(2, return_sequences=True), merge_mode="sum")),
 }
 EMBEDDED: Models = {
-    "sequence": lambda: embedded(layers.Bidirectional(layers.GRU(4, return_sequences=True))),
-    "last": lambda: embedded(layers.Bidirectional(layers.LSTM(4))),
+    "sequence": lambda: embedded(layers.Bidirectional(layers.GRU(2, return_sequences=True))),
+    "last": lambda: embedded(layers.Bidirectional(layers.LSTM(2))),
 }
 OUTPUTS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "shared layer": (lambda: pair(shared_twice), ["head", "head_1"]),
@@ -165,7 +165,7 @@ def predict(model: Any, rows: dict[str, Any]) -> list[Any]:
 
 
 def side_by_side(models: Models) -> Any:
-    """One model of several that take the same: converting one is quick, starting is not. Their names are its outputs'."""
+    """One model of several that take the same, since starting a conversion takes longest; an output for each."""
     parts = {name: make() for name, make in models.items()}
     (first, *_) = parts.values()
     given = Input(batch_shape=first.inputs[0].shape, dtype=first.inputs[0].dtype, name="x")
@@ -204,7 +204,7 @@ def test_every_output_comes_back_under_its_own_name(name: str) -> None:
     make, names = OUTPUTS[name]
     keras.utils.set_random_seed(0)
     assert output_names(make()) == names
-    check(make, 1, 3)
+    check(make, 1, *([3] if name != "state" else []))  # LiteRT resizes no unrolled layer
 
 
 @pytest.mark.parametrize("names", [["a b"], ["a b", "x:0", "grün", "class", "a_b", "A_B", "input_0", "1st"]])
@@ -249,15 +249,16 @@ def test_a_model_saved_in_16_bits_converts_as_float32(policy: str, tmp_path: Pat
     keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy(policy)
     try:
-        parts = [layers.Masking(), layers.LSTM(4), adapted(layers.Normalization(), data(99, 4)), layers.Dense(3)]
-        sequential(Input((6, 3)), *parts).save(tmp_path / "model.keras")
+        parts = [layers.Masking(), layers.SimpleRNN(4), adapted(layers.Normalization(), data(99, 4)), layers.Dense(3)]
+        sequential(Input((3, 2), name="x"), *parts).save(tmp_path / "model.keras")
     finally:
         keras.config.set_dtype_policy("float32")
     model = keras.models.load_model(tmp_path / "model.keras")
     rows = rows_of(model)
     artifact = quantize(model, rows, Quantize(scheme="float32")).artifact
     assert {layer.dtype_policy.name for layer in model.layers} == {policy}
-    plain = sequential(Input((6, 3)), layers.Masking(), layers.LSTM(4), layers.Normalization(), layers.Dense(3))
+    parts = [layers.Masking(), layers.SimpleRNN(4), layers.Normalization(), layers.Dense(3)]
+    plain = sequential(Input((3, 2), name="x"), *parts)
     for layer, source in zip(plain.layers, model.layers, strict=True):
         stored: dict[str, Any] = {}
         for each, other in zip(layer._flatten_layers(), source._flatten_layers(), strict=True):
@@ -317,7 +318,7 @@ def test_export_uses_only_what_is_proven(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_made_rows_come_in_batches_that_a_model_takes() -> None:
     """All at once where the batch is open, as many as a fixed one has, and only those that the model takes."""
     (open_batch,) = made_batches(embedded(layers.LSTM(2)))
-    assert open_batch["x"].shape[1:] == (5,)
+    assert open_batch["x"].shape[1:] == (4,)
     given = Input(batch_shape=(4, 6), name="x")
     assert {each["x"].shape for each in made_batches(keras.Model(given, layers.Dense(2)(given)))} == {(4, 6)}
     narrow = on((3,), lambda x: layers.Embedding(3, 2)(x // 2), "int32")

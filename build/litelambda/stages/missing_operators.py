@@ -74,6 +74,7 @@ def _encode(
     if sparse or settings.get("count_weights") is not None or rank < 2 or None in inputs.shape[1:]:
         return original(inputs, output_mode, depth, dtype, sparse=sparse, **settings)
     tf = load_tensorflow()
+    inputs = tf.cast(inputs, "int32") if inputs.dtype.is_floating else inputs
     if output_mode == "one_hot":
         squeezed = tf.reshape(inputs, [-1, *inputs.shape[1:-1]]) if inputs.shape[-1] == 1 else inputs
         return tf.one_hot(squeezed, depth, dtype=dtype)
