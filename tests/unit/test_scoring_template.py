@@ -181,6 +181,9 @@ def test_what_is_written_starts_nothing(template: Template) -> None:
     assert prefixes == {"incoming/", "bulk/"}
     variables = _properties(template, "ScoreFunction")["Environment"]["Variables"]
     assert variables["SCORE_OUTPUT"] == {"Fn::Sub": "s3://${DataBucket}/predictions/"}
+    for side in ("INPUT", "OUTPUT"):  # what jobs may name is what the role may use
+        further = {"Fn::Join": [",", {"Ref": f"{side.title()}BucketArns"}]}
+        assert variables[f"SCORE_{side}_BUCKETS"] == {"Fn::Join": [",", [{"Ref": "DataBucket"}, further]]}
 
 
 def test_the_function_is_built_and_there(template: Template) -> None:

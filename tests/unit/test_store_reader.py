@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import random
 import re
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +20,7 @@ import pytest
 
 from faulty_s3 import CUT_SHORT, faulty_s3, refusing_s3
 from golden_store import golden, make_manifest, publish
+from litelambda.paths import FUNCTIONS
 from moto_server import MotoServer
 from serving import errors, s3_store
 from serving.aliases import Aliases
@@ -422,6 +425,22 @@ def test_the_trusted_roots_are_amazons_and_well_known():
     for root in roots:
         comment = mozilla[: mozilla.index(root)].rpartition("# Issuer:")[2].partition("\n")[0]
         assert "O=Amazon" in comment or "Starfield Services Root Certificate Authority - G2" in comment
+
+
+def test_an_obstore_of_another_architecture(tmp_path):
+    """A package that was made for other machines says so, and what to do, instead of a bare ImportError."""
+    (tmp_path / "obstore").mkdir()
+    other = 62 if platform.machine() == "aarch64" else 183  # e_machine: x86-64, AArch64
+    header = b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HHI", 3, other, 1)
+    (tmp_path / "obstore" / "_obstore.abi3.so").write_bytes(header.ljust(4096, b"\0"))
+    code = (
+        f"import sys; sys.path.insert(0, {str(FUNCTIONS)!r}); sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from serving.errors import RuntimeLibraryError\nfrom serving.store import open_store\n"
+        "try: open_store('s3://bucket/prefix')\nexcept RuntimeLibraryError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert f"is not obstore for this machine ({platform.machine()})" in done.stdout
+    assert "Package for the function's architecture" in done.stdout
 
 
 def test_obstore_itself_still_imports_beside_its_native_module(aws):
