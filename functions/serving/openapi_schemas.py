@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from serving.manifest import Manifest
-    from serving.tensor import Dtype, TensorSpec
+    from serving.tensor import TensorSpec
 
 __all__ = ["COMMON_SCHEMAS", "model_schemas"]
 
@@ -153,7 +153,7 @@ def _infer_request(manifest: Manifest) -> dict[str, Any]:
 
 
 def _infer_input(spec: TensorSpec) -> dict[str, Any]:
-    flat: dict[str, Any] = {"type": "array", "items": _flat_value(spec.dtype)}
+    flat: dict[str, Any] = {"type": "array", "items": _flat_value(spec)}
     if not spec.batched:
         flat |= {"minItems": spec.row_values, "maxItems": spec.row_values}
     return _object(
@@ -197,13 +197,13 @@ def _shape(spec: TensorSpec) -> dict[str, Any]:
     return {"type": "array", "prefixItems": sizes, "minItems": len(sizes), "maxItems": len(sizes)}
 
 
-def _row(spec: TensorSpec, value: Callable[[Dtype], dict[str, Any]] | None = None) -> dict[str, Any]:
-    return _nested((value or _value)(spec.dtype), spec.shape[1:])
+def _row(spec: TensorSpec, value: Callable[[TensorSpec], dict[str, Any]] | None = None) -> dict[str, Any]:
+    return _nested((value or _value)(spec), spec.shape[1:])
 
 
-def _whole(spec: TensorSpec, value: Callable[[Dtype], dict[str, Any]] | None = None) -> dict[str, Any]:
+def _whole(spec: TensorSpec, value: Callable[[TensorSpec], dict[str, Any]] | None = None) -> dict[str, Any]:
     if not spec.batched:
-        return _nested((value or _value)(spec.dtype), spec.shape)
+        return _nested((value or _value)(spec), spec.shape)
     return {"type": "array", "minItems": 1, "items": _row(spec, value)}
 
 
@@ -213,18 +213,22 @@ def _nested(schema: dict[str, Any], shape: Sequence[int]) -> dict[str, Any]:
     return schema
 
 
-def _value(dtype: Dtype) -> dict[str, Any]:
+def _value(spec: TensorSpec) -> dict[str, Any]:
     """What a request of V1 may hold for one element."""
-    return {"anyOf": [{"type": "string"}, _BASE64]} if dtype.kind == "string" else _flat_value(dtype)
+    return {"anyOf": [{"type": "string"}, _BASE64]} if spec.dtype.kind == "string" else _flat_value(spec)
 
 
-def _answer_value(dtype: Dtype) -> dict[str, Any]:
+def _answer_value(spec: TensorSpec) -> dict[str, Any]:
     """What an answer of V1 may hold: more than a request, as a model can make NaN and infinities."""
-    return {"type": "number"} if dtype.kind == "float" else _value(dtype)
+    return {"type": "number"} if spec.dtype.kind == "float" else _value(spec)
 
 
-def _flat_value(dtype: Dtype) -> dict[str, Any]:
+def _flat_value(spec: TensorSpec) -> dict[str, Any]:
     """What a request of V2 may hold for one element."""
+    dtype = spec.dtype
+    if spec.limits is not None:
+        kind = "integer" if dtype.kind == "int" else "number"
+        return {"type": kind, "minimum": spec.limits[0], "maximum": spec.limits[1]}
     if dtype.kind == "string":
         return {"type": "string"}
     if dtype.kind == "bool":

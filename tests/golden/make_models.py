@@ -99,6 +99,56 @@ def make_mobilenet():
     np.savez_compressed(FOLDER / "mobilenet.npz", pictures=pictures, answers=answers)
 
 
+def make_odd_signatures():
+    """Tensors that are not rows in and rows out, values that a run fails on, names."""
+    # A key that comes back as it came: an output that is an input tensor.
+    x3 = tf.TensorSpec([None, 3], tf.float32, name="x")
+    convert("keyed", lambda key, x: {"key": key, "y": 2.0 * x}, [tf.TensorSpec([None], tf.int64, name="key"), x3])
+    # Two outputs that are one tensor.
+    convert("twins", lambda x: dict.fromkeys(("a", "b"), 2.0 * x), [x3])
+    # A number that is computed after strings, whose shapes are only known while the model runs.
+    convert(
+        "after_strings",
+        lambda s, x: {"t": tf.expand_dims(s, 1), "y": 2.5 * x},
+        [tf.TensorSpec([None], tf.string, name="s"), x3],
+    )
+    # An output without rows, made of all of them.
+    convert("totals", lambda x: {"total": tf.reduce_sum(x, axis=0), "y": 2.0 * x}, [x3])
+    # An output that is the same whatever comes in.
+    convert("constant", lambda x: {"c": tf.constant([1.0, 2.0, 3.0]), "y": 2.0 * x}, [x3])
+    # Whole tensors without a batch, of first dimensions that differ.
+    convert(
+        "whole",
+        lambda a, b: {"y": tf.cast(a, tf.float32) * 2.0, "z": b + 1},
+        [tf.TensorSpec([2], tf.int32, name="a"), tf.TensorSpec([1, 3], tf.int32, name="b")],
+    )
+    # Exactly four rows.
+    convert("four_rows", lambda x: {"y": tf.reduce_sum(x, axis=1)}, [tf.TensorSpec([4, 6], tf.float32, name="x")])
+    # Inputs that a run can fail on, in an order that is not the runtime's.
+    numbers = [tf.TensorSpec([None], tf.int32, name=name) for name in ("a", "b")]
+    convert("division", lambda a, b: {"y": a // b}, numbers)
+    # A remainder, which for the smallest integer and -1 is a fault of the processor.
+    convert("remainder", lambda a, b: {"y": a % b}, numbers)
+    # Rows of a table by their numbers: directly, and as an int64 that is cast and reshaped first.
+    rows_of = tf.constant([[10.0 * row, 10.0 * row + 1] for row in range(5)])
+    convert("table", lambda ids: {"y": tf.gather(rows_of, ids)}, [tf.TensorSpec([None, 2], tf.int32, name="ids")])
+    convert(
+        "wide_table",
+        lambda ids: {"y": tf.gather(rows_of, tf.cast(tf.reshape(ids, [-1, 2]), tf.int32))},
+        [tf.TensorSpec([None, 2, 1], tf.int64, name="ids")],
+    )
+    # Names that are no identifiers, or Python's own.
+    odd = ("a b", "x:0", "grün", "class", "self")
+    plain = [tf.TensorSpec([None, 2], tf.float32, name=name) for name in "vwxyz"]
+    convert("odd_names", lambda v, w, x, y, z: {"V": 2 * v, "W": 2 * w, "X": 2 * x, "Y": 2 * y, "Z": 2 * z}, plain)
+    rename("odd_names", dict(zip("vwxyzVWXYZ", odd * 2, strict=True)))
+    # Two outputs of the same shape.
+    pair = [tf.TensorSpec([None, 2], tf.float32, name=name) for name in ("left", "right")]
+    convert("two_doubles", lambda left, right: {"left": 2 * left, "right": 2 * right}, pair)
+    # Exactly one row, as in TensorFlow Serving's own half_plus_two for TensorFlow 2.
+    convert("one_row", lambda x: {"y": x / 2 + 2}, [tf.TensorSpec([1], tf.float32, name="x")])
+
+
 def main():
     random = np.random.default_rng(0)
     weights = tf.constant(random.normal(size=(4, 3)), tf.float32)
@@ -164,53 +214,10 @@ def main():
         lambda x: {"y": tf.reshape(tf.nn.conv2d(x, kernel, 1, "VALID"), [tf.shape(x)[0], 18]) @ dense},
         [tf.TensorSpec([None, 4, 4, 1], tf.float32, name="x")],
     )
-    # A key that comes back as it came: an output that is an input tensor.
-    x3 = tf.TensorSpec([None, 3], tf.float32, name="x")
-    convert("keyed", lambda key, x: {"key": key, "y": 2.0 * x}, [tf.TensorSpec([None], tf.int64, name="key"), x3])
-    # Two outputs that are one tensor.
-    convert("twins", lambda x: dict.fromkeys(("a", "b"), 2.0 * x), [x3])
-    # A number that is computed after strings, whose shapes are only known while the model runs.
-    convert(
-        "after_strings",
-        lambda s, x: {"t": tf.expand_dims(s, 1), "y": 2.5 * x},
-        [tf.TensorSpec([None], tf.string, name="s"), x3],
-    )
-    # An output without rows, made of all of them.
-    convert("totals", lambda x: {"total": tf.reduce_sum(x, axis=0), "y": 2.0 * x}, [x3])
-    # An output that is the same whatever comes in.
-    convert("constant", lambda x: {"c": tf.constant([1.0, 2.0, 3.0]), "y": 2.0 * x}, [x3])
-    # Whole tensors without a batch, of first dimensions that differ.
-    convert(
-        "whole",
-        lambda a, b: {"y": tf.cast(a, tf.float32) * 2.0, "z": b + 1},
-        [tf.TensorSpec([2], tf.int32, name="a"), tf.TensorSpec([1, 3], tf.int32, name="b")],
-    )
-    # Exactly four rows.
-    convert("four_rows", lambda x: {"y": tf.reduce_sum(x, axis=1)}, [tf.TensorSpec([4, 6], tf.float32, name="x")])
-    # Inputs that a run can fail on, in an order that is not the runtime's.
-    numbers = [tf.TensorSpec([None], tf.int32, name=name) for name in ("a", "b")]
-    convert("division", lambda a, b: {"y": a // b}, numbers)
-    # Rows of a table by their numbers: directly, and as an int64 that is cast and reshaped first.
-    rows_of = tf.constant([[10.0 * row, 10.0 * row + 1] for row in range(5)])
-    convert("table", lambda ids: {"y": tf.gather(rows_of, ids)}, [tf.TensorSpec([None, 2], tf.int32, name="ids")])
-    convert(
-        "wide_table",
-        lambda ids: {"y": tf.gather(rows_of, tf.cast(tf.reshape(ids, [-1, 2]), tf.int32))},
-        [tf.TensorSpec([None, 2, 1], tf.int64, name="ids")],
-    )
-    # Names that are no identifiers, or Python's own.
-    odd = ("a b", "x:0", "grün", "class", "self")
-    plain = [tf.TensorSpec([None, 2], tf.float32, name=name) for name in "vwxyz"]
-    convert("odd_names", lambda v, w, x, y, z: {"V": 2 * v, "W": 2 * w, "X": 2 * x, "Y": 2 * y, "Z": 2 * z}, plain)
-    rename("odd_names", dict(zip("vwxyzVWXYZ", odd * 2, strict=True)))
-    # Two outputs of the same shape.
-    pair = [tf.TensorSpec([None, 2], tf.float32, name=name) for name in ("left", "right")]
-    convert("two_doubles", lambda left, right: {"left": 2 * left, "right": 2 * right}, pair)
-    # Exactly one row, as in TensorFlow Serving's own half_plus_two for TensorFlow 2.
-    convert("one_row", lambda x: {"y": x / 2 + 2}, [tf.TensorSpec([1], tf.float32, name="x")])
     # An operator that only TensorFlow has.
     convert("unsupported_op", lambda x: {"y": tf.linalg.det(x)}, [tf.TensorSpec([1, 2, 2], tf.float32, name="x")])
     make_mobilenet()
+    make_odd_signatures()
 
 
 if __name__ == "__main__":

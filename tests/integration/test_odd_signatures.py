@@ -166,3 +166,12 @@ def test_openapi_says_how_many_instances(handler):
     (instances,) = (form["properties"]["instances"] for form in forms if form["required"] == ["instances"])
     assert [(each["minItems"], each["maxItems"]) for each in instances["anyOf"]] == [(4, 4)] * 2
     assert schemas["totals.PredictRequest"]["required"] == ["inputs"]
+
+
+def test_openapi_says_what_a_table_has(handler):
+    """The range of an input's values, in both protocols; answers have none."""
+    schemas = send(handler, "GET", "/openapi.json").json()["components"]["schemas"]
+    bounds = '{"type": "integer", "minimum": 0, "maximum": 4}'
+    assert bounds in json.dumps(schemas["table.PredictRequest"])
+    assert bounds in json.dumps(schemas["table.InferRequest"])
+    assert '"maximum"' not in json.dumps(schemas["table.PredictResponse"])

@@ -120,6 +120,15 @@ def test_values_beyond_the_range_are_refused_before_the_run(value):
     assert model.statistics.runs == 1
 
 
+def test_what_would_end_the_process_is_refused_before_the_run():
+    """The smallest integer modulo -1 is a fault of the processor, not an error of the runtime."""
+    limits = {"range": [1 - 2**31, 2**31 - 1]}
+    model = servable("remainder", warm_up={"b": 1}, signatures=signatures("remainder", a=limits))
+    with pytest.raises(TensorError, match=f"{-(2**31)} is outside"):
+        predict(model, a=[-(2**31)], b=[-1])
+    assert predict(model, a=[7, 1 - 2**31], b=[-4, -1]) == {"y": [7 % -4, 0]}
+
+
 def test_the_range_counts_before_a_cast_cuts_it_short():
     """2^32 + 1 is no row of the table, though its lower half would be."""
     model = servable("wide_table", signatures=signatures("wide_table", ids={"range": [0, 4]}))

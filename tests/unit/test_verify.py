@@ -240,13 +240,15 @@ def test_a_model_of_one_row_takes_any_number_whatever_it_was_made_of() -> None:
 
 def test_what_the_graph_tells_is_in_the_signature() -> None:
     """Row numbers of a table, directly or cast; outputs that are one tensor; outputs that are always the same."""
-    names = ("table", "wide_table", "twins", "constant", "division")
+    names = ("table", "wide_table", "twins", "constant", "division", "remainder")
     found = {name: read_signatures(golden(name))[0] for name in names}
     assert found["table"].inputs[0].to_json()["range"] == [0, 4]
     assert found["wide_table"].inputs[0].to_json()["range"] == [0, 4]
     assert [tensor.same_as for tensor in found["twins"].outputs] == ["", "a"]
     assert [(tensor.name, tensor.constant) for tensor in found["constant"].outputs] == [("c", True), ("y", False)]
     assert all(tensor.limits is None for tensor in found["division"].inputs)
+    # The smallest integer modulo -1 ends the process: it is out of range for what is divided.
+    assert [tensor.limits for tensor in found["remainder"].inputs] == [(1 - 2**31, 2**31 - 1), None]
 
 
 @pytest.mark.parametrize(
