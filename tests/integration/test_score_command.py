@@ -109,12 +109,15 @@ def test_ctrl_c_leaves_nothing_behind(store, tmp_path):
         *(sys.executable, "-m", "litelambda.cli", "score", str(tmp_path / "rows.jsonl"), str(tmp_path / "out.jsonl")),
         *("--model", "tiny_int8", "--store", store, "--workers", "2"),
     ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    while not list(tmp_path.glob(".out.jsonl.*.part")):
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        try:
+            while not list(tmp_path.glob(".out.jsonl.*.part")):
+                assert process.poll() is None
+                time.sleep(0.02)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=30)
+        finally:
+            process.kill()  # a failure here leaves neither a process nor a pipe to the tests after it
     assert process.returncode == 130
     assert b"Traceback" not in errors
     assert not [path for path in tmp_path.iterdir() if "out" in path.name]

@@ -107,7 +107,7 @@ def run_job(
     try:
         return run.go(checkpoint)
     except OutputExistsError:
-        if outputs.is_named and not _is_done(outputs, must_be_known=True):
+        if not _is_done(outputs, must_be_known=outputs.is_named):
             raise
         if checkpoint is not None:
             objects.delete(outputs.checkpoint)  # whoever was first may have died before that

@@ -125,7 +125,8 @@ class S3Objects:
         try:
             self.write("put_object", url, Body=data, **condition, **owned_by(owner))
         except Exception as error:
-            if tag is not None and meaning_of(error) in (Meaning.CHANGED, Meaning.MISSING):
+            meaning = meaning_of(error)
+            if (tag is not None and meaning is Meaning.CHANGED) or (tag and meaning is Meaning.MISSING):
                 return False
             raise translated(error, url, writing=True) from error
         return True
