@@ -133,6 +133,7 @@ def _make_quantizer(name: str) -> Any:
         """Rounds to 256 values between the smoothed extremes of the batches that it saw in training."""
 
         def build(self, _: object) -> None:
+            self.supports_masking = True
             self.low, self.high, self.seen = (
                 self.add_weight(shape=(), initializer="zeros", trainable=False, dtype="float32", name=each)
                 for each in ("low", "high", "seen")
