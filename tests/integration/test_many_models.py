@@ -155,8 +155,8 @@ def test_a_shadow_is_compared_and_never_returned(tmp_path, capsys):
     assert answer.body == plain.body
     assert answer.headers["x-model-version"] == "1"
     (line,) = map(json.loads, capsys.readouterr().out.splitlines())
-    assert {name: line[name] for name in ("version", "shadow_version", "ShadowRows", "ShadowDisagreements")} == {
-        "version": 1, "shadow_version": 2, "ShadowRows": 2, "ShadowDisagreements": 0,
+    assert {name: line[name] for name in ("Version", "shadow_version", "ShadowRows", "ShadowDisagreements")} == {
+        "Version": "1", "shadow_version": 2, "ShadowRows": 2, "ShadowDisagreements": 0,
     }  # fmt: skip
     assert line["shadow_max_abs_difference"] == 0
     assert {"ShadowRows", "ShadowDisagreements"} <= {
