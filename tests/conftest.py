@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -15,6 +16,10 @@ from litelambda.recipe import load_recipe
 from litelambda.sections import Quantize
 from litelambda.stages.backend import load_keras
 from litelambda.stages.quantize import quantize
+
+# A deadline for an example is a timed test, which fails on a busy machine.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -350,7 +350,7 @@ def test_without_pillow_pictures_are_not_offered(handler, monkeypatch):
     assert (answer.status, "package Pillow" in answer.json()["error"]) == (501, True)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=80), st.sampled_from([RAW, NPY, "image/png", "image/jpeg", "image/x", "application/json"]),
        st.sampled_from([b"", b"\x93NUMPY\x01\x00", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"\x1f\x8b"]))  # fmt: skip
 def test_no_raw_body_gives_a_5xx(handler, tail, content_type, head):

@@ -586,7 +586,7 @@ JSON_VALUES = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.fixed_dictionaries(
         {"inputs": JSON_VALUES | st.lists(st.fixed_dictionaries(
@@ -608,7 +608,7 @@ def test_no_request_gives_a_5xx(handler, body, tail, header):
         assert ("error" in answer.json()) == (answer.status != 200)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(path=st.text(max_size=40), method=st.sampled_from(["GET", "POST", "PUT", "HEAD", "OPTIONS"]))
 def test_no_path_gives_a_5xx(handler, path, method):
     """Whatever path a client asks for, nothing is served that was not meant and nothing breaks."""

@@ -237,7 +237,7 @@ def test_bad_requests_are_told_what_is_wrong(handler, method, path, body, status
     assert message in answer["error"]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     body=st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -252,7 +252,7 @@ def test_no_json_gives_a_5xx(handler, body):
     assert ("error" in answer) == (status == 400)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(path=st.text(max_size=40), method=st.sampled_from(["GET", "POST", "PUT"]))
 def test_no_path_gives_a_5xx(handler, path, method):
     """Whatever path a client asks for, nothing is served that was not meant and nothing breaks."""

@@ -260,7 +260,7 @@ json_values = st.recursive(
 
 
 @given(json_values, st.sampled_from(["instances", "inputs"]))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_no_json_gives_a_5xx(handler, value, form):
     """Whatever stands for the strings, the answer is a prediction or the client's fault."""
     assert send(handler, "POST", PREDICT, {form: value}).status in (200, 400)
@@ -268,7 +268,7 @@ def test_no_json_gives_a_5xx(handler, value, form):
 
 
 @given(st.binary(max_size=40), st.integers(0, 4), st.integers(0, 60))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_no_binary_tensor_gives_a_5xx(handler, tail, rows, size):
     """Whatever stands behind the JSON, the answer is an inference or the client's fault."""
     entry = {"name": "text", "datatype": "BYTES", "shape": [rows, 2], "parameters": {"binary_data_size": size}}

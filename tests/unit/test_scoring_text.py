@@ -110,7 +110,7 @@ def test_ranges_of_a_file_with_mixed_line_ends(models, tmp_path, cuts, name):
 CELLS = st.text(st.sampled_from('a,"\r\n é'), max_size=6)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.lists(CELLS, min_size=2, max_size=2), min_size=1, max_size=5), st.sampled_from(["\n", "\r\n", "\r"]))
 def test_what_is_inside_quotes_stays_as_it_is(rows, end):
     """Records are cut where Python's own reader cuts them, and hold what they held."""
@@ -259,7 +259,7 @@ FIELDS = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.dictionaries(st.sampled_from(["x", "id", "[1]"]), FIELDS, min_size=1), st.booleans())
 def test_what_is_read_again_is_the_same(fields, first):
     """Wherever the input stands, and whatever its name is nested in: each field has the value that `json` reads."""

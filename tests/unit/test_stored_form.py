@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from faulty_s3 import faulty_s3
@@ -144,7 +144,6 @@ def unpacked(encoding: str, content: bytes, pieces: list[bytes], **pin: Any) -> 
 
 
 @given(st.sampled_from(["zlib", "xz"]), st.lists(st.integers(0, 400), max_size=5), st.binary(max_size=300))
-@settings(deadline=None)
 def test_pieces_of_any_size_unpack_to_the_whole(encoding: str, cuts: list[int], content: bytes) -> None:
     """However a file is cut on its way, empty pieces and bytes behind its end included."""
     packed = PACKERS[encoding](content) + b"behind"
