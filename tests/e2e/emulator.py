@@ -133,7 +133,7 @@ class Emulator:
             return bool(response.status == 200)
         return False
 
-    def run(self, command: str, timeout_s: int = 300) -> str:
+    def run(self, command: str, timeout_s: int = 900) -> str:
         """Run a documented command line in the project's folder against the emulator; return what it said."""
         done = subprocess.run(
             ["bash", "-euc", command], cwd=PROJECT, env={**os.environ, **self.environment}, stdin=subprocess.DEVNULL,

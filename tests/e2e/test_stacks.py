@@ -22,7 +22,7 @@ pytestmark = [needs_sam, needs_emulator, pytest.mark.slow]
 ORIGIN = "https://app.example.com"
 ROWS = make_rows(20_000)
 """Of several megabytes in JSON: a bulk run cuts them into shards."""
-SCORE_TIMEOUT_S = 90
+SCORE_TIMEOUT_S = 240
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +47,15 @@ def _live(emulator: Emulator, function: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def api(emulator: Emulator) -> dict[str, str]:
+def key(emulator: Emulator) -> str:
+    """The ARN of a customer-managed key, which both stacks are under."""
+    return str(emulator.client("kms").create_key()["KeyMetadata"]["Arn"])
+
+
+@pytest.fixture(scope="module")
+def api(emulator: Emulator, key: str) -> dict[str, str]:
     """The HTTP stack's outputs: deployed, and a model published into its bucket."""
-    emulator.run(f'make deploy PARAMETERS="Architecture={HERE} CorsAllowOrigin={ORIGIN}"')
+    emulator.run(f'make deploy PARAMETERS="Architecture={HERE} CorsAllowOrigin={ORIGIN} KmsKeyArn={key}"')
     outputs = _outputs(emulator, "litelambda")
     # The bucket refuses plain HTTP, and the emulator speaks no other.
     emulator.client("s3").delete_bucket_policy(Bucket=outputs["ArtifactBucket"])
@@ -61,10 +67,10 @@ def api(emulator: Emulator) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def scoring(emulator: Emulator, api: dict[str, str]) -> dict[str, str]:
+def scoring(emulator: Emulator, api: dict[str, str], key: str) -> dict[str, str]:
     """The batch stack's outputs."""
     store = f"ModelStore=s3://{api['ArtifactBucket']}/models ModelName=tiny_int8"
-    emulator.run(f'make deploy-scoring PARAMETERS="Architecture={HERE} {store} ShardBytes=1048576"')
+    emulator.run(f'make deploy-scoring PARAMETERS="Architecture={HERE} {store} ShardBytes=1048576 KmsKeyArn={key}"')
     outputs = _outputs(emulator, "litelambda-scoring")
     s3 = emulator.client("s3")
     s3.delete_bucket_policy(Bucket=outputs["DataBucket"])
@@ -127,6 +133,18 @@ def test_preflights_have_open_routes(emulator: Emulator, api: dict[str, str]) ->
     paths = {key.removeprefix("ANY ") for key in routes if key.startswith("ANY ")}
     assert routes == {**{f"ANY {path}": "AWS_IAM" for path in paths}, **{f"OPTIONS {path}": "NONE" for path in paths}}
     assert "/v1/{proxy+}" in paths
+
+
+@pytest.mark.usefixtures("api", "scoring")
+def test_a_customer_key_is_taken(emulator: Emulator, key: str) -> None:
+    """Both stacks deploy under a customer-managed key, which their log groups name.
+
+    The emulator keeps no bucket's encryption, and asks nobody whether a key may be used: see the unit tests.
+    """
+    groups = emulator.client("logs").describe_log_groups()["logGroups"]
+    keys = {group["logGroupName"]: group.get("kmsKeyId") for group in groups}
+    for name in ("lambda/litelambda-predict", "lambda/litelambda-scoring-score", "vendedlogs/apis/litelambda"):
+        assert keys[f"/aws/{name}"] == key
 
 
 def test_a_file_is_scored(emulator: Emulator, scoring: dict[str, str]) -> None:
