@@ -139,15 +139,19 @@ def run_jobs(jobs: Path) -> int:
         0, or 1 where one failed; the file "failure" says why.
     """
     made: dict[tuple[str, str], str] = {}
-    for fields in json.loads(jobs.read_text()):
-        conversion = Conversion(**fields)
+    conversions = [Conversion(**fields) for fields in json.loads(jobs.read_text())]
+    on_the_way = {_kind(each, "float32"): each for each in conversions if each.representative and each.scheme == "int8"}
+    in_float = {_kind(each, "float32"): each.output for each in conversions if each.scheme == "float32"}
+    for conversion in conversions:
         (jobs.parent / "progress").write_text(conversion.subject)
-        kind = f"{conversion.saved_model} {conversion.batch}", conversion.scheme
+        kind = _kind(conversion, conversion.scheme)
+        if kind in on_the_way:  # int8 is made of the float flatbuffer, so the converter makes both at once
+            continue
         if kind in made and conversion.scheme != "int8":  # whose edges and calibration may differ
             shutil.copyfile(made[kind], conversion.output)
             continue
         try:
-            artifact = _convert(conversion)
+            artifact = _convert(conversion, in_float.get(_kind(conversion, "float32")))
         except Exception as error:  # noqa: BLE001 - whatever the converter raises is the parent's to report
             (jobs.parent / "failure").write_text(_explain(error))
             return 1
@@ -156,23 +160,31 @@ def run_jobs(jobs: Path) -> int:
     return 0
 
 
-def _convert(conversion: Conversion) -> bytes:
+def _kind(conversion: Conversion, scheme: str) -> tuple[str, str]:
+    return f"{conversion.saved_model} {conversion.batch}", scheme
+
+
+def _convert(conversion: Conversion, in_float: str | None = None) -> bytes:
     """Make a flatbuffer; an int8 one again where the quantizer's luck, not the model, left an operator in float.
 
     Of a split's outputs TFLite's quantizer visits one first, which one differs from run to run, and where nothing reads
     that one, the whole split stays float. An LSTM's first step has such a split for a batch of one: its state is zero,
     so its forget gate is folded away.
+
+    Args:
+        conversion: what to make.
+        in_float: where the float flatbuffer goes that an int8 one is made of.
     """
     made = []
     for _ in range(_TRIES):
-        artifact = _convert_once(conversion)
+        artifact = _convert_once(conversion, in_float)
         if conversion.scheme != "int8" or not (left := count_half_read_float_splits(artifact)):
             return artifact
         made.append((left, artifact))
     return min(made)[1]
 
 
-def _convert_once(conversion: Conversion) -> bytes:
+def _convert_once(conversion: Conversion, in_float: str | None) -> bytes:
     tf = load_tensorflow()
     saved_model = _saved_model(conversion)
     names = read_names(Path(saved_model))
@@ -189,11 +201,25 @@ def _convert_once(conversion: Conversion) -> bytes:
         converter.representative_dataset = lambda: _representative_rows(rows)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = converter.inference_output_type = tf.as_dtype(conversion.io)
+        if in_float is not None:
+            _keep_float(converter, Path(in_float), names.inputs)
     try:
         artifact: bytes = converter.convert()
     except Exception as error:  # whatever it raises, only here it is known whose layers they are
         raise ConversionError(_explain(error, names.layers)) from error
     return with_own_edges(artifact, names.inputs)
+
+
+def _keep_float(converter: Any, path: Path, inputs: Mapping[str, str]) -> None:
+    """Write down the float flatbuffer that the converter is about to calibrate: it is what a float conversion makes."""
+    quantize = converter._quantize
+
+    def keep(result: bytes, *arguments: Any, **options: Any) -> bytes:
+        path.write_bytes(with_own_edges(result, inputs))
+        quantized: bytes = quantize(result, *arguments, **options)
+        return quantized
+
+    converter._quantize = keep
 
 
 def _saved_model(conversion: Conversion) -> str:
