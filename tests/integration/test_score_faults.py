@@ -2,7 +2,7 @@
 
     LITELAMBDA_FAULTS=10000 LITELAMBDA_FAULTS_SEED=7 pytest -s tests/integration/test_score_faults.py
 
-A thousand of them by default. They are made on the wire: answers that are refusals, that are lost after the work was
+Five hundred of them by default. They are made on the wire: answers that are refusals, that are lost after the work was
 done, that stop half-way, or that never come; and by the queue: crashes, duplicates, another order.
 """
 
@@ -21,7 +21,7 @@ from faulty_aws import CLOSED, CONFLICT, CUT_BODY, LOST_ANSWER, SLOW_DOWN, Fault
 from score_stack import BUCKET
 from scoring_files import as_jsonl, expected, make_rows, read_jsonl
 
-_FAULTS = int(os.environ.get("LITELAMBDA_FAULTS", "1000"))
+_FAULTS = int(os.environ.get("LITELAMBDA_FAULTS", "500"))
 _SEED = int(os.environ.get("LITELAMBDA_FAULTS_SEED", "20261128"))
 _FILES = 60
 _DONE_AND_CLOSED = Fault(is_done=True)
