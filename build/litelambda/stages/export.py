@@ -129,7 +129,7 @@ def _check_names(model: Any) -> None:
 def _resources(model: Any, function: Any) -> list[Any]:
     """What a SavedModel must hold for a function: the variables and tables that it uses, and no other."""
     used = {id(outer) for outer, _ in function.graph.captures}
-    parts = load_keras().tree.flatten([list(vars(layer).values()) for layer in model._flatten_layers()])
+    parts = [part for layer in model._flatten_layers() for part in vars(layer).values()]
     tables = [part for part in parts if id(getattr(part, "resource_handle", None)) in used]
     return [*function.variables, *tables]
 
