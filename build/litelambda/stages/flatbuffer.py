@@ -93,8 +93,11 @@ def read_signatures(artifact: bytes | Path) -> tuple[Signature, ...]:
 
 
 def takes_sizes_at_run_time(artifact: bytes | Path) -> bool:
-    """Whether a flatbuffer computes with its tensors' sizes, which LiteRT does not keep up with after a resize."""
-    return "SHAPE" in operator_names(parse(artifact))
+    """Whether a flatbuffer computes with its tensors' sizes, which LiteRT does not keep up with after a resize.
+
+    TOPK_V2 makes its outputs while it runs as long as the batch of its input is open, and LiteRT takes none of these.
+    """
+    return not {"SHAPE", "TOPK_V2"}.isdisjoint(operator_names(parse(artifact)))
 
 
 def with_open_batch(signature: Signature) -> Signature:
