@@ -18,6 +18,7 @@ from litelambda.stages.backend import backend, load_keras, load_tensorflow
 from litelambda.stages.constant_shapes import with_constant_shapes
 from litelambda.stages.convert import KERAS_SUFFIX, SIGNATURE
 from litelambda.stages.edges import Names, safe_names, write_names
+from litelambda.stages.exact_operators import with_exact_operators
 from litelambda.stages.graph import call, layer_names
 from litelambda.stages.missing_operators import without_missing_operators
 from litelambda.stages.output_names import output_names
@@ -141,7 +142,7 @@ def rewrites_for(model: Any) -> list[Rewrite]:
         ConversionError: a layer keeps its state from one request to the next.
     """
     layers = {id(layer): layer for layer in model._flatten_layers(include_self=False)}.values()
-    found = (rewrite(layer) for layer in layers for rewrite in (with_constant_shapes, unrolled))
+    found = (rewrite(layer) for layer in layers for rewrite in (with_constant_shapes, with_exact_operators, unrolled))
     return [*(each for each in found if each is not None), *without_missing_operators(model)]
 
 

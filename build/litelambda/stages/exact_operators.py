@@ -1,0 +1,34 @@
+"""Layers that TFLite's own lowering gets wrong for some values, written so that it gets them right.
+
+TFLite computes softplus as log(1 + exp(x)), which ends at 88.4; and a row of zeros that is scaled to unit length
+becomes NaN, since the smallest norm that Keras divides by is lost on the way.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litelambda.stages.backend import load_keras
+from litelambda.stages.rewrites import Rewrite
+
+_SMALLEST_NORM = 1e-12  # that of Keras' UnitNormalization
+
+
+def with_exact_operators(layer: Any) -> Rewrite | None:
+    """What stands in for a layer's method that TFLite would get wrong for some values; None where it has none."""
+    keras = load_keras()
+    if getattr(layer, "activation", None) is keras.activations.softplus:
+        return Rewrite("softplus beyond 88", layer, "activation", _softplus)
+    if isinstance(layer, keras.layers.UnitNormalization):
+
+        def normalize(_: Any, tensor: Any) -> Any:
+            norm = keras.ops.sqrt(keras.ops.sum(keras.ops.square(tensor), axis=layer.axis, keepdims=True))
+            return tensor / keras.ops.maximum(norm, _SMALLEST_NORM)
+
+        return Rewrite("unit length of a row of zeros", layer, "call", normalize)
+    return None
+
+
+def _softplus(_: Any, tensor: Any) -> Any:
+    ops = load_keras().ops
+    return ops.relu(tensor) + ops.log1p(ops.exp(-ops.abs(tensor)))
