@@ -339,10 +339,7 @@ def _add_score(commands: Any) -> None:
 
 def _score(arguments: argparse.Namespace) -> None:
     from litelambda.score import describe, score
-    from litelambda.store import check_store_exists
 
-    if arguments.on == "local":
-        check_store_exists(arguments.store or DEFAULT_STORE)
     summary = score(arguments)
     if arguments.json:
         _print_json(summary)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from litelambda.errors import LitelambdaError, UsageError
 from litelambda.paths import DEFAULT_STORE
+from litelambda.store import check_store_exists
 from litelambda.wording import counted
 from serving.scoring.engine import run_job
 from serving.scoring.errors import JobError
@@ -107,6 +108,7 @@ def _output_format(output: str, asked: str | None) -> str:
 
 
 def _on_local(job: Job, arguments: argparse.Namespace) -> dict[str, Any]:
+    check_store_exists(arguments.store or DEFAULT_STORE)
     with _Bar(job.input) as bar, _Interrupts() as interrupts:
 
         def progress(done: int, total: int, rows: int) -> None:
