@@ -23,7 +23,7 @@ from litelambda.progress import Reporter
 from litelambda.recipe import load_recipe
 from litelambda.sections import Quantize
 from litelambda.stages.backend import load_keras
-from litelambda.stages.layers import copy_model
+from litelambda.stages.copies import copy_model
 from litelambda.stages.quantize import Quantized, quantize
 from litelambda.stages.train import Trained
 from litelambda.store import open_publishing_store

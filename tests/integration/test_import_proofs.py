@@ -156,7 +156,7 @@ def test_a_runtime_that_returns_zeros_is_refused(
     real = verify.probe
 
     def zeros(*arguments: Any) -> Any:
-        return {name: bytes(len(values)) for name, values in real(*arguments).items()}
+        return {name: [bytes(len(data)) for data in runs] for name, runs in real(*arguments).items()}
 
     monkeypatch.setattr(verify, "probe", zeros)
     message = "differs between the shipped runtime and the reference Interpreter"

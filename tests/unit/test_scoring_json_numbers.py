@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serving.scoring.batching import row_bytes
 from serving.scoring.formats.base import Chunk, Model, Rows
 from serving.scoring.formats.json_numbers import JsonNumbers
 from serving.scoring.formats.jsonl import JsonlDecoder
@@ -22,12 +23,12 @@ def model_of(dtype: str, shape: tuple[int, ...]) -> Model:
     return Model((TensorSpec("x", DTYPES[dtype], (-1, *shape), None),), (OUTPUT,), {}, None, 1)
 
 
-def decoded(rows: Rows) -> tuple[object, ...]:
+def decoded(rows: Rows, model: Model) -> tuple[object, ...]:
     """All that a decoder says of a chunk."""
-    ((count, (column,)),) = rows.pieces
+    ((count, (fill,)),) = rows.pieces
     bad = [(each.id, each.reason, each.index) for each in rows.bad]
-    data = bytearray(len(column._data))
-    column.loader(memoryview(data))(0)
+    data = bytearray(count * row_bytes(model.inputs[0]))
+    fill(memoryview(data), 0)
     return count, bytes(data), list(rows.ids), rows.extras, bad
 
 
@@ -36,7 +37,7 @@ def both_ways(lines: bytes, model: Model, passthrough=None) -> tuple[tuple[objec
     decoder = JsonlDecoder(model, passthrough)
     chunk = Chunk(lines, 1, {}, 0)
     fast = decoder._decode(chunk, decoder._numbers) or decoder._decode(chunk, None)
-    return decoded(fast), decoded(decoder._decode(chunk, None))
+    return decoded(fast, model), decoded(decoder._decode(chunk, None), model)
 
 
 def values(shape: tuple[int, ...]) -> st.SearchStrategy[object]:
@@ -84,7 +85,7 @@ def test_good_rows_are_read_without_objects(monkeypatch, shape, name):
     documents = [row if name is None else {"id": index, name: row} for index, row in enumerate(rows.tolist())]
     lines = b"\n".join(json.dumps(document).encode() for document in documents)
     monkeypatch.setattr(JsonlDecoder, "_pack_line", None)
-    count, data, ids, extras, bad = decoded(JsonlDecoder(model, None).decode(Chunk(lines, 1, {}, 0)))
+    count, data, ids, extras, bad = decoded(JsonlDecoder(model, None).decode(Chunk(lines, 1, {}, 0)), model)
     assert (count, ids, bad) == (50, list(range(1, 51)), [])
     assert data == rows.tobytes()
     assert extras == (None if name is None else [{"id": index} for index in range(50)])

@@ -77,11 +77,14 @@ def _check_alike(name: str, split: Split, train: Split, path: Path) -> None:
     row, expected = list(split.x.shape[1:]), list(train.x.shape[1:])
     if row != expected:
         raise DataError(f"{path}: the {name} split has rows of {row}, the training split of {expected}")
-    for what, found, known in (("rows", split.x, train.x), ("labels", split.y, train.y)):
-        if _nature(found.dtype) != _nature(known.dtype):
+    values = [("rows", split.x.dtype, train.x.dtype)]
+    if not (_is_whole(split.y) and _is_whole(train.y)):  # 1.0 is class 1
+        values.append(("labels", split.y.dtype, train.y.dtype))
+    for what, found, known in values:
+        if _nature(found) != _nature(known):
             raise DataError(
-                f"{path}: the {what} of the {name} split are of type {found.dtype}, those of the training split of "
-                f"{known.dtype}: save both in the same units and type"
+                f"{path}: the {what} of the {name} split are of type {found}, those of the training split of "
+                f"{known}: save both in the same units and type"
             )
     widths = [y.shape[1:] for y in (split.y, train.y)]
     if widths[0] != widths[1] and all(np.prod(width) > 1 for width in widths):
@@ -89,6 +92,10 @@ def _check_alike(name: str, split: Split, train: Split, path: Path) -> None:
             f"{path}: the labels of the {name} split are rows of {list(widths[0])}, those of the training split of "
             f"{list(widths[1])}"
         )
+
+
+def _is_whole(labels: np.ndarray[Any, Any]) -> bool:
+    return labels.dtype.kind in "buif" and bool((labels == np.floor(labels)).all())
 
 
 def _nature(dtype: np.dtype[Any]) -> str:
