@@ -177,58 +177,88 @@ def _io(signature: Signature) -> str:
     return dtype if dtype in ("int8", "uint8") else "float32"
 
 
+@dataclass(frozen=True)
+class _Calibration:
+    """Representative rows, of which some calibrate the quantized model and the others are what it is judged on.
+
+    Attributes:
+        rows: all of them, by input name.
+        used: numbers of those that calibrate.
+        held_out: numbers of those that judge; the same where there are too few to part with any.
+        warnings: what is odd about them.
+    """
+
+    rows: Rows
+    used: list[int]
+    held_out: list[int]
+    warnings: list[str]
+
+    @classmethod
+    def read(cls, path: Path, described: Described, *, accept_loss: bool) -> _Calibration:
+        rows = read_rows(path, described.inputs)
+        warnings = check_rows(rows, accept_loss=accept_loss)
+        return cls(rows, *halves(rows), warnings)
+
+    def to_calibrate(self) -> Rows:
+        return {name: values[self.used] for name, values in self.rows.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        parted = self.held_out != self.used
+        judged = "rows it was not calibrated with" if parted else "the calibration rows"
+        return {"calibrated_on": len(self.used), "compared_on": judged}
+
+
 def _convert_source(path: Path, representative: Path | None, folder: Path, allowed: Allowed) -> Imported:
     source = Source(path, folder)
     described = source.describe()
     _check_open_sizes(described)
-    rows, warnings, held_out = None, list[str](), list[int]()
+    calibration = None
     if representative is not None:
-        rows = read_rows(representative, described.inputs)
-        warnings = check_rows(rows, accept_loss=allowed.accept_loss)
-        calibration, held_out = halves(rows)
-    runs = made_runs(described.inputs)
-    num_made = len(runs.names)
-    if rows is not None:
-        runs = runs.joined(representative_runs(rows, described.inputs, held_out[:_COMPARED_ROWS]))
-        rows_to_calibrate: Rows | None = {name: values[calibration] for name, values in rows.items()}
-    else:
-        rows_to_calibrate = None
-    answers = source.answer(runs.inputs)
-    if bad := next((index for index in answers.refused if index >= num_made), None):
-        raise DataError(f"the model itself refuses {runs.names[bad]}: {answers.refused[bad]}")
-    runs = runs.take(answers.answered)
-    in_float, made = _flatbuffers(path, rows_to_calibrate, folder)
-    share = _compare_float(in_float, answers, runs, described)
-    signature = next(each for each in read_signatures(made) if each.key == SIGNATURE)
-    signature = with_open_batch(signature)
-    _check_open_sizes(signature)
+        calibration = _Calibration.read(representative, described, accept_loss=allowed.accept_loss)
+    runs, answers = _ask(source, described, calibration)
+    in_float, made = _flatbuffers(path, calibration.to_calibrate() if calibration else None, folder)
     metrics: dict[str, Any] = {
         "float": {},
         "quantized": {},
         "source": "the SavedModel's signature" if path.is_dir() else "Keras' predict",
-        "float_difference": share,
+        "float_difference": _compare_float(in_float, answers, runs, described),
         "rows_compared": len(runs.names),
     }
+    signature = with_open_batch(next(each for each in read_signatures(made) if each.key == SIGNATURE))
+    _check_open_sizes(signature)
+    if calibration:
+        metrics |= _judge(made, answers, runs, allowed) | calibration.to_json()
     operators = float_operators(made)
-    note = "not quantized: imported without representative rows"
-    if rows is not None:
-        metrics |= _judge(made, answers, runs, allowed) | {
-            "calibrated_on": len(calibration),
-            "compared_on": "rows it was not calibrated with" if held_out != calibration else "the calibration rows",
-        }
     return Imported(
         artifact=made.read_bytes(),
         float_bytes=in_float.stat().st_size,
         signature=signature,
-        scheme="int8" if rows is not None else "float32",
+        scheme="int8" if calibration else "float32",
         io="float32",
         float_operators=operators,
-        note=explain_float(operators) if rows is not None else note,
+        note=explain_float(operators) if calibration else "not quantized: imported without representative rows",
         metrics=metrics,
-        rows=_rows_to_verify(signature, rows),
+        rows=_rows_to_verify(signature, calibration.rows if calibration else None),
         preprocessing={},
-        warnings=tuple(warnings),
+        warnings=tuple(calibration.warnings) if calibration else (),
     )
+
+
+def _ask(source: Source, described: Described, calibration: _Calibration | None) -> tuple[Runs, Answers]:
+    """What the source answers to made rows and to those held out; runs that it refuses are left out.
+
+    Raises:
+        DataError: it refuses a row that was given.
+    """
+    runs = made_runs(described.inputs)
+    num_made = len(runs.names)
+    if calibration:
+        held_out = calibration.held_out[:_COMPARED_ROWS]
+        runs = runs.joined(representative_runs(calibration.rows, described.inputs, held_out))
+    answers = source.answer(runs.inputs)
+    if bad := next((index for index in answers.refused if index >= num_made), None):
+        raise DataError(f"the model itself refuses {runs.names[bad]}: {answers.refused[bad]}")
+    return runs.take(answers.answered), answers
 
 
 def _compare_float(in_float: Path, answers: Answers, runs: Runs, described: Described) -> float:

@@ -167,11 +167,11 @@ def test_media_types_have_no_case():
     [
         (gzip.compress(b"x" * 100, mtime=0)[:-9], "cut short"),
         (b"\x1f\x8bgarbage", "damaged"),
-        (gzip.compress(b"{}") + b"garbage", "7 bytes follow"),
-        (gzip.compress(b"{}") + bytes(3), "3 bytes follow"),
-        (gzip.compress(b"{}") + b"\x1f\x8bgarbage", "damaged"),
-        (gzip.compress(b"{}") + gzip.compress(b"x" * 100, mtime=0)[:-9], "cut short"),
-        (gzip.compress(b"{}") + gzip.compress(b"{}")[:5], "cut short"),
+        (gzip.compress(b"{}", mtime=0) + b"garbage", "7 bytes follow"),
+        (gzip.compress(b"{}", mtime=0) + bytes(3), "3 bytes follow"),
+        (gzip.compress(b"{}", mtime=0) + b"\x1f\x8bgarbage", "damaged"),
+        (gzip.compress(b"{}", mtime=0) + gzip.compress(b"x" * 100, mtime=0)[:-9], "cut short"),
+        (gzip.compress(b"{}", mtime=0) + gzip.compress(b"{}", mtime=0)[:5], "cut short"),
     ],
 )
 def test_damaged_compression_is_the_clients_fault(body, message):
