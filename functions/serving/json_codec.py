@@ -132,7 +132,7 @@ def _float32_texts(data: Buffer) -> list[str]:
     written = (",".join(_formats(values, bits)) % values).split(",")
     if 0.0 in values or not (max(values) < 1.0 and min(values) > -1.0):  # an integer keeps its point: it is a float
         written = [f"{text}.0" if text.lstrip("-").isdigit() else text for text in written]
-    if len(_known) < _MAX_KNOWN:
+    if len(_known) + len(written) <= _MAX_KNOWN:
         _known.update(zip(bits, written, strict=True))
     return written
 
@@ -182,7 +182,9 @@ class _Rules(dict[int, "Rule"]):
 
     def __missing__(self, part: int) -> Rule:
         exponent, sign = part >> 23 - _PART & 0xFF, -1.0 if part >> 31 - _PART else 1.0
-        first, last = (abs(*struct.unpack("f", struct.pack("I", each << _PART))) for each in (part, part + 1))
+        # The successor of the last part, which is among the NaNs, has one bit too many.
+        bits = (part << _PART, (part + 1 << _PART) & 0xFFFFFFFF)
+        first, last = map(abs, struct.unpack("2f", struct.pack("2I", *bits)))
         rule = _ALL_RARE if first else _ZERO
         if exponent not in (0, 0xFF) and last <= 10.0 ** (floor(log10(first)) + 1):
             factor = 10.0 ** (6 - floor(log10(first)))

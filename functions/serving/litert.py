@@ -589,9 +589,11 @@ class CompiledModel:
         try:
             runner.run()
         except LiteRtError as error:
-            raise LiteRtError(
+            failure = LiteRtError(
                 f"{error}. Among the reasons: a string output of one run takes at most {MAX_OUTPUT_BYTES} bytes"
-            ) from error
+            )
+            failure.in_operator = error.in_operator
+            raise failure from error
         if runner.late:
             self._check_late(signature, runner)
         outputs: list[Any] = []

@@ -213,7 +213,7 @@ class Servable:
             else:
                 outputs = self._run_rows(signature_key, tensors, rows, deadline)
         except LiteRtError as error:
-            raise self._explained(error, signature_key, tensors) from error
+            raise self._explained(error, signature_key, tensors, deadline) from error
         statistics.failures -= 1
         statistics.add_run(started, rows)
         return {
@@ -257,7 +257,7 @@ class Servable:
             f"them at once, not {rows}: send so many, or each row on its own"
         )
 
-    def _explained(self, error: LiteRtError, key: str, tensors: Sequence[Tensor]) -> ServingError:
+    def _explained(self, error: LiteRtError, key: str, tensors: Sequence[Tensor], deadline: float) -> ServingError:
         """What to raise for a failed run: it is the values' fault if the model computes with others, and not with them.
 
         The runtime only tells that some operator failed.
@@ -267,6 +267,11 @@ class Servable:
         binding = self._bindings[key]
         spare = warm_up_inputs(self.manifest, key, binding.inputs)
         for row in error.rows:
+            if monotonic() > deadline:
+                return PayloadTooLargeError(
+                    "an operator of the model refuses the values of a row, and there is no time to find which: "
+                    "send fewer rows at a time"
+                )
             values = _cut(binding, tensors, row, 1)
             names = refused_inputs(self._model, key, binding.inputs, values, spare)
             if names:

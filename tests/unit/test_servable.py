@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import struct
+from math import inf
 from typing import Any
 
 import pytest
 
 from golden_store import describe, golden, make_manifest
 from serving.artifact import Artifact
-from serving.errors import ArtifactError, LiteRtError, RequestError, TensorError
+from serving.errors import ArtifactError, LiteRtError, PayloadTooLargeError, RequestError, TensorError
 from serving.manifest import Manifest
 from serving.servable import Servable
-from serving.tensor import Tensor, pack
+from serving.tensor import DTYPES, Tensor, TensorSpec, check_limits, pack
 from tensor_values import values_of
 
 
@@ -118,6 +120,33 @@ def test_values_beyond_the_range_are_refused_before_the_run(value):
     with pytest.raises(TensorError, match=rf"^input 'ids', row 1: {value} is outside the range \[0, 4\]$"):
         predict(model, ids=[[0, 1], [2, value]])
     assert model.statistics.runs == 1
+
+
+def test_a_range_holds_for_every_dtype_of_numbers():
+    """16-bit floats are checked like all others."""
+    spec = TensorSpec("x", DTYPES["float16"], (-1,))
+    spec.limits = (0, 4)
+    check_limits(Tensor(spec.dtype, (2,), struct.pack("<2e", 0.0, 4.0)), spec)
+    with pytest.raises(TensorError, match=r"'x', row 1: 5\.0 is outside the range \[0, 4\]"):
+        check_limits(Tensor(spec.dtype, (2,), struct.pack("<2e", 0.0, 5.0)), spec)
+
+
+def test_looking_for_the_refused_row_ends_with_the_request():
+    """Where there is no time to find which row an operator refuses, the request was too large."""
+    model = servable("division", warm_up={"b": 1})
+    (a, b) = model.manifest.signatures["predict"].inputs
+    tensors = {"a": pack([1] * 12, a, (12,)), "b": pack([2] * 11 + [0], b, (12,))}
+    in_time, too_late = (
+        model._explained(_operator_failure(), "predict", list(tensors.values()), deadline) for deadline in (inf, 0.0)
+    )
+    assert isinstance(in_time, TensorError)
+    assert isinstance(too_late, PayloadTooLargeError)
+
+
+def _operator_failure() -> LiteRtError:
+    failure = LiteRtError("an operator failed")
+    failure.in_operator, failure.rows = True, range(12)
+    return failure
 
 
 def test_what_would_end_the_process_is_refused_before_the_run():
