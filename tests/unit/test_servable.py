@@ -136,9 +136,8 @@ def test_looking_for_the_refused_row_ends_with_the_request():
     model = servable("division", warm_up={"b": 1})
     (a, b) = model.manifest.signatures["predict"].inputs
     tensors = {"a": pack([1] * 12, a, (12,)), "b": pack([2] * 11 + [0], b, (12,))}
-    in_time, too_late = (
-        model._explained(_operator_failure(), "predict", list(tensors.values()), deadline) for deadline in (inf, 0.0)
-    )
+    given = [tensors[spec.name] for spec in model._bindings["predict"].inputs]
+    in_time, too_late = (model._explained(_operator_failure(), "predict", given, each) for each in (inf, 0.0))
     assert isinstance(in_time, TensorError)
     assert isinstance(too_late, PayloadTooLargeError)
 
