@@ -15,8 +15,6 @@ import numpy as np
 
 from litelambda.errors import ConversionError, DataError, UsageError
 from litelambda.representative import Rows, check_rows, halves, read_rows
-from litelambda.sections import Quantize
-from litelambda.stages.blame import blame
 from litelambda.stages.comparison import Runs, check_against_source, made_runs, representative_runs
 from litelambda.stages.convert import SIGNATURE, Conversion, ConverterCrashError, convert
 from litelambda.stages.flatbuffer import (
@@ -296,9 +294,9 @@ def _flatbuffers(path: Path, rows: Rows | None, folder: Path) -> tuple[Path, Pat
     try:
         convert(jobs, folder)
     except ConverterCrashError as error:
-        if error.for_memory or path.is_dir():
+        if error.for_memory or rows is None:
             raise
-        raise ConversionError(f"{error}: {_blame(path, rows, folder)}") from error
+        raise ConversionError(f"{error}. Import it without --representative, as float32") from error
     if not path.is_dir() and any(_needs_one_row(Path(job.output), folder) for job in jobs):
         with suppress(ConversionError):  # the flatbuffers with an open batch will do
             one_row = [replace(job, output=f"{job.output}.one", batch=1) for job in jobs]
@@ -309,13 +307,6 @@ def _flatbuffers(path: Path, rows: Rows | None, folder: Path) -> tuple[Path, Pat
 
 def _needs_one_row(artifact: Path, folder: Path) -> bool:
     return takes_sizes_at_run_time(artifact) and needs_one_row(artifact.read_bytes(), folder)
-
-
-def _blame(path: Path, rows: Rows | None, folder: Path) -> str:
-    from litelambda.stages.backend import load_keras
-
-    model = load_keras().models.load_model(path, compile=False)
-    return blame(model, Quantize() if rows is not None else Quantize(scheme="float32"), folder)
 
 
 def _check_open_sizes(model: Signature | Described) -> None:

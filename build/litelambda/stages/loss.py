@@ -16,6 +16,8 @@ MAX_DIFFERENCE = 0.1
 """Of an output's range: what 99 % of the values may differ by, unless the user says otherwise."""
 _LARGEST = 5  # the largest difference may be so many times that: a few rows at the edge of two classes jump
 _MIN_AGREEMENT = 0.9
+_MAX_UNITS = 16  # values of a vector that may each have a unit of its own; longer ones are embeddings or classes
+_OTHER_UNIT = 10  # how many times as large one value's range is as another's where their units differ
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,11 @@ def measure_loss(expected: Mapping[str, NDArray[Any]], found: Mapping[str, NDArr
         right = answers.astype(np.float64)
         values = found[name].reshape(right.shape).astype(np.float64)
         size, judged = value_range(right), np.isfinite(right)
-        apart = np.abs(np.where(np.isfinite(values), values, np.inf) - np.where(judged, right, 0.0))[judged]
-        if apart.size:
-            worst = float(apart.max())
-            shares[name] = worst / size, float(np.quantile(apart, 0.99, method="higher")) / size, worst
+        apart = np.abs(np.where(np.isfinite(values), values, np.inf) - np.where(judged, right, 0.0))
+        if judged.any():
+            share = (apart / _ranges(right, size))[judged]
+            worst = float(apart[judged].max())
+            shares[name] = float(share.max()), float(np.quantile(share, 0.99, method="higher")), worst
         if _looks_like_classes(right):
             same, near = _classes(right.reshape(-1, right.shape[-1]), values.reshape(-1, right.shape[-1]), size)
             agreements.append(float(same.mean()))
@@ -82,6 +85,14 @@ def measure_loss(expected: Mapping[str, NDArray[Any]], found: Mapping[str, NDArr
 def _looks_like_classes(values: NDArray[Any]) -> bool:
     """(runs, batch, classes): one vector a row, of more than one value."""
     return values.ndim == 3 and values.shape[-1] > 1
+
+
+def _ranges(values: NDArray[Any], pooled: float) -> float | NDArray[Any]:
+    """The range of an output, or of each value of a short vector that mixes units: a price beside a probability."""
+    if not _looks_like_classes(values) or values.shape[-1] > _MAX_UNITS:
+        return pooled
+    sizes = np.array([value_range(values[..., index]) for index in range(values.shape[-1])])
+    return sizes if pooled > 1.0 and sizes.max() > _OTHER_UNIT * sizes.min() else pooled
 
 
 def _classes(right: NDArray[Any], found: NDArray[Any], size: float) -> tuple[NDArray[Any], NDArray[Any]]:
