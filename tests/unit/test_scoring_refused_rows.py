@@ -13,8 +13,9 @@ import pytest
 from golden_store import describe, golden
 from scoring_files import make_store, read_jsonl
 from serving.scoring.engine import run_job
-from serving.scoring.errors import SchemaError
+from serving.scoring.errors import SchemaError, TooManyBadRowsError
 from serving.scoring.job import Job
+from serving.scoring.models import ModelSource
 
 DIVISION = {"a": list(range(40, 80)), "b": [row % 5 for row in range(40)]}
 """Every fifth row divides by zero: a and b, whose order in the runtime is another."""
@@ -98,6 +99,23 @@ def test_numbers_beyond_a_table_are_bad_rows_in_every_format(tmp_path, ending):
         for row in range(30)
         if row not in wrong
     }
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "npy"])
+def test_a_file_of_which_every_row_is_refused(tmp_path, ending):
+    """Each row is reported as bad; where that is more than is tolerated, the job fails for that reason."""
+    fields = {"signatures": signature("table", ids={"range": [0, 4]})}
+    ids, buffer = np.array([[9, 1], [0, -1]], "int32"), io.BytesIO()
+    if ending == "npy":
+        np.save(buffer, ids)
+    else:
+        buffer.write(lines({"ids": ids.tolist()}))
+    output, bad = score(tmp_path, "table", buffer.getvalue(), ending, **fields)
+    assert output == b""
+    assert list(bad.values()) == [f"input 'ids': {value} is outside the range [0, 4]" for value in (9, -1)]
+    job = Job((tmp_path / f"rows.{ending}").as_uri(), (tmp_path / "few.jsonl").as_uri(), model="table")
+    with pytest.raises(TooManyBadRowsError, match="2 of 2 rows are bad"):
+        run_job(job, ModelSource((tmp_path / "store").as_uri()))
 
 
 def test_an_array_keeps_a_place_for_a_refused_row(tmp_path):

@@ -112,7 +112,7 @@ class RowRunner:
             np.frombuffer(_read(column, 0, count * width), np.uint8).reshape(count, width)
             for column, width in zip(columns, self._widths, strict=True)
         )
-        return [column_of(np.ascontiguousarray(each[good]).data.cast("B")) for each in rows]
+        return [column_of(each[good].ravel().data) for each in rows]
 
 
 def _read(column: Column, offset: int, size: int) -> bytearray:
