@@ -112,6 +112,20 @@ def test_null_in_a_job_is_absence():
     assert Job.from_dict({**plain, **every}) == Job.from_dict(plain)
 
 
+def test_a_job_handed_on_keeps_what_it_says():
+    """A format and a share that are the library's own defaults hold against the settings; null is the settings'."""
+    settings = ScoringSettings(
+        {"SCORE_OUTPUT": "s3://out/p/", "SCORE_OUTPUT_FORMAT": "csv", "SCORE_TOLERATED_BAD": "0.5"}
+    )
+    said = {"input": "s3://b/k.npy", "output_format": "jsonl", "tolerated_bad": 0.01}
+    (job,) = jobs_of_message(json.dumps(said), settings, "m:3")
+    (again,) = jobs_of_message(json.dumps(job.to_dict()), settings, "m:3")
+    assert (again.output_format, again.tolerated_bad) == ("jsonl", 0.01)
+    unsaid = {"input": "s3://b/k.npy", "output_format": None, "tolerated_bad": None, "model": None, "output": None}
+    (job,) = jobs_of_message(json.dumps(unsaid), settings, "m:3")
+    assert job == Job("s3://b/k.npy", "s3://out/p/", model="m:3", output_format="csv", tolerated_bad=0.5)
+
+
 def test_a_job_spelt_out():
     """A job in a message takes the function's settings where it says nothing, and survives a round trip."""
     settings = ScoringSettings(

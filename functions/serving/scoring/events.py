@@ -85,7 +85,8 @@ def job_of_fields(fields: Mapping[str, Any], settings: ScoringSettings, model: s
     }
     if isinstance(fields.get("input"), str):
         defaults["output"] = _output_for(fields["input"], settings)
-    return _allowed(Job.from_dict({**defaults, **fields}), settings)
+    unsaid = {name: value for name, value in defaults.items() if fields.get(name) is None}
+    return _allowed(Job.from_dict({**fields, **unsaid}), settings)
 
 
 def _jobs_of_record(record: Mapping[str, Any], settings: ScoringSettings, model: str) -> list[Job]:

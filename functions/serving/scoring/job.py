@@ -111,9 +111,10 @@ class Job:
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON, without what is as it would be anyway."""
+        """As JSON, without what is as it would be anyway, whatever the settings of the function that reads it."""
         default = Job(self.input, self.output)
-        fields: dict[str, Any] = {"input": self.input, "output": self.output}
+        always = ("input", "output", "output_format", "tolerated_bad")
+        fields: dict[str, Any] = {name: getattr(self, name) for name in always}
         for name in sorted(_FIELDS - fields.keys()):
             value = getattr(self, name)
             if value != getattr(default, name):
