@@ -170,7 +170,7 @@ def test_inputs_that_are_not_what_was_asked_for(models, tmp_path):
     with pytest.raises(InputReplacedError):
         engine.run_job(job_of(path, output, etag="old"), models)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputNotFoundError, match="nothing under"):
+    with pytest.raises(InputNotFoundError, match="no images under"):
         engine.run_job(Job(to_url(f"{tmp_path}/empty/"), output.as_uri(), model="tiny_int8"), models)
     with pytest.raises(JobError, match="names no model"):
         engine.run_job(Job(path.as_uri(), output.as_uri()), models)

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import orjson
 import pytest
+from PIL import Image
 
-from scoring_files import make_store
+from scoring_files import make_store, read_jsonl
 from serving.scoring import errors
+from serving.scoring.engine import run_job
+from serving.scoring.formats import is_image
 from serving.scoring.job import Job, Outputs
 from serving.scoring.shards import merge, plan
 
@@ -68,3 +71,34 @@ def test_shards_beyond_a_run_are_refused(tmp_path, monkeypatch):
     with pytest.raises(errors.JobError, match="3 shards are more than the 2 of one run: start a run for each folder"):
         plan(Job(f"{folder}/", f"{folder}/out/", model="tiny_int8"), models)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("input_format", ["", "images"])
+def test_each_image_is_in_one_shard(tmp_path, monkeypatch, input_format):
+    """Empty images are bad rows, other files and folders are none, and images below the output are rows as well."""
+    monkeypatch.setattr("serving.scoring.shards._IMAGES_PER_SHARD", 2)
+    models = make_store(tmp_path / "store", preprocessing={"x": {"scale": 1 / 255, "offset": 0.0}})
+    folder = tmp_path / "in"
+    (folder / "out").mkdir(parents=True)
+    names = [f"{letter}.png" for letter in "abcfg"] + ["out/h.png", "z.PNG"]
+    for name in names:
+        Image.new("L", (2, 2)).save(folder / name, "PNG")
+    for name in ("b0.png", "d.png", "e.jpg"):
+        (folder / name).write_bytes(b"")
+    for name in ("a.txt", "c.notes", "f0"):
+        (folder / name).write_bytes(b"not an image")
+    job = Job(
+        f"{folder.as_uri()}/", f"{folder.as_uri()}/out/", model="tiny_int8", tolerated_bad=1, input_format=input_format
+    )
+    assert not is_image("s3://bucket/in/folder.png/")
+    planned = plan(job, models)
+    scored, bad = [], []
+    for fields in orjson.loads(path_of(planned["run"] + "shards.json").read_bytes()):
+        outcome = run_job(Job.from_dict(fields), models)
+        scored += [row["file"] for row in read_jsonl(path_of(outcome.outputs.predictions).read_bytes())]
+        errors_path = path_of(outcome.outputs.errors)
+        bad += [row["file"] for row in read_jsonl(errors_path.read_bytes())] if errors_path.exists() else []
+    assert sorted(scored) == sorted(names)
+    assert sorted(bad) == ["b0.png", "d.png", "e.jpg"]
+    told = merge(planned)
+    assert (told["rows_in"], told["rows_bad"], told["failed"]) == (10, 3, 0)

@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING
 import orjson
 
 from serving.scoring.errors import InputNotFoundError, InputReplacedError
+from serving.scoring.formats import is_image
 from serving.scoring.job import Outputs
 from serving.scoring.storage import ObjectInfo, objects_for
 from serving.scoring.summary import utc_now
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from serving.scoring.errors import InputError
     from serving.scoring.job import Job
     from serving.scoring.models import ModelSource
 
-__all__ = ["find_input", "report_failure"]
+__all__ = ["find_input", "list_images", "report_failure"]
 
 
 def find_input(job: Job) -> ObjectInfo:
@@ -39,17 +42,22 @@ def find_input(job: Job) -> ObjectInfo:
 
 
 def _find_prefix(job: Job) -> ObjectInfo:
-    """All objects of a prefix as one input, whose version is that of its list."""
+    """All images of a prefix as one input, whose version is that of its list."""
     digest = hashlib.sha256()
     count = size = 0
-    for found in objects_for(job.input).list(job.input, job.start_after):
+    for found in list_images(job.input, job.start_after):
         if job.limit is not None and count >= job.limit:
             break
         digest.update(f"{found.url}\0{found.tag}\0".encode())
         count, size = count + 1, size + found.size
     if not count:
-        raise InputNotFoundError(f"there is nothing under {job.input}")
+        raise InputNotFoundError(f"there are no images under {job.input}")
     return ObjectInfo(job.input, size, digest.hexdigest()[:32])
+
+
+def list_images(prefix: str, start_after: str = "") -> Iterator[ObjectInfo]:
+    """The images of a prefix in order: what a shard's plan counts is what its reader reads, empty ones too."""
+    return (found for found in objects_for(prefix).list(prefix, start_after) if is_image(found.url))
 
 
 def report_failure(job: Job, models: ModelSource, error: InputError) -> str:

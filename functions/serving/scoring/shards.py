@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from serving.scoring.errors import InputNotFoundError, JobError
-from serving.scoring.formats import input_format_of
+from serving.scoring.formats import input_format_of, is_image
 from serving.scoring.formats.npy_header import parse_header
 from serving.scoring.job import Job, Outputs, identity
 from serving.scoring.source import BLOCK_BYTES
@@ -97,7 +97,12 @@ def _inputs(job: Job) -> Iterator[ObjectInfo]:
             yield info
         return
     for info in objects.list(job.input):
-        if info.size and (job.input_format or input_format_of(info.url)) and not info.url.startswith(job.output):
+        name = job.input_format or input_format_of(info.url)
+        if name == "images":
+            is_row = is_image(info.url)  # as `list_images` has it; no output is an image
+        else:
+            is_row = bool(info.size and name) and not info.url.startswith(job.output)
+        if is_row:
             yield info
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from serving.scoring.job import Job
     from serving.scoring.storage import ObjectInfo
 
-__all__ = ["INPUT_FORMATS", "OUTPUT_FORMATS", "input_format_of", "open_reader", "open_writer"]
+__all__ = ["INPUT_FORMATS", "OUTPUT_FORMATS", "input_format_of", "is_image", "open_reader", "open_writer"]
 
 INPUT_FORMATS = ("jsonl", "csv", "npy", "npz", "images")
 OUTPUT_FORMATS = ("jsonl", "csv", "npy")
@@ -34,6 +34,11 @@ def input_format_of(url: str) -> str:
         return "images"
     name = url.lower().removesuffix(".gz")
     return next((format_name for ending, format_name in _ENDINGS.items() if name.endswith(ending)), "")
+
+
+def is_image(url: str) -> bool:
+    """Whether an object is a row of a prefix of images: its ending says so, and it is no folder's marker."""
+    return not url.endswith("/") and input_format_of(url) == "images"
 
 
 def open_reader(job: Job, info: ObjectInfo, model: Model) -> Reader:

@@ -22,6 +22,7 @@ from serving.scoring.batching import column_of, row_bytes
 from serving.scoring.errors import InputNotFoundError, InputReplacedError, SchemaError
 from serving.scoring.formats.base import BadRow, Chunk, Model, Rows
 from serving.scoring.formats.values import bytes_of
+from serving.scoring.inputs import list_images
 from serving.scoring.storage import objects_for
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ImagesReader"]
 
-_ENDINGS = (".png", ".jpg", ".jpeg")
 _IMAGES_PER_CHUNK = 64
 _CHUNK_BYTES = 8 * 1024 * 1024
 _MAX_IMAGE_BYTES = 64 * 1024 * 1024
@@ -71,8 +71,7 @@ class ImagesReader:
     def _list(self, after: str) -> Iterator[ObjectInfo]:
         if not self._prefix:
             return iter([self._info] if after < self._info.url else [])
-        listed = objects_for(self._prefix).list(self._prefix, after)
-        return (each for each in listed if each.url.lower().removesuffix(".gz").endswith(_ENDINGS))
+        return list_images(self._prefix, after)
 
 
 def _fetch(info: ObjectInfo) -> bytes | str:
