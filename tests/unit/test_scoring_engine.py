@@ -235,6 +235,24 @@ def test_models_that_are_not_there(models, tmp_path):
         engine.run_job(job, pinned)
 
 
+def test_a_manifest_that_is_replaced_after_it_was_pinned_is_refused(models, tmp_path, monkeypatch):
+    """Labels and preprocessing come from the bytes that were pinned, also where the model is read again in between."""
+    pin = models.pin("tiny_int8")
+    manifest = tmp_path / "store/tiny_int8/1/manifest.json"
+    document = manifest.read_bytes()
+    manifest.write_bytes(document + b" ")
+
+    def fetch_and_restore(name, version):
+        found = manifest.read_bytes()
+        manifest.write_bytes(document)
+        return found
+
+    monkeypatch.setattr(models, "_manifest", fetch_and_restore)
+    with pytest.raises(DigestError, match=r"tiny_int8/1/manifest\.json has SHA-256 \w{64}, pinned was"):
+        models.load(pin)
+    assert models.load(pin).document == document
+
+
 def test_a_pinned_source_scores_with_one_version_alone(models, tmp_path):
     """With a digest no other version, alias or model is scored with, nor the same one under another digest."""
     digest = models.pin("tiny_int8").digest

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from serving.aliases import fetch_aliases
 from serving.artifact import MANIFEST_NAME, fetch_artifact
-from serving.errors import ArtifactError, ModelNotFoundError, ObjectNotFoundError
+from serving.errors import ArtifactError, DigestError, ModelNotFoundError, ObjectNotFoundError
 from serving.manifest import is_valid_name
 from serving.scoring.errors import JobError
 from serving.store import open_store
@@ -146,6 +146,11 @@ class ModelSource:
         with self._lock:
             if self._loaded is None or self._loaded.pin != pin:
                 document = self._manifest(pin.name, pin.version)
+                digest = hashlib.sha256(document).hexdigest()
+                if digest != pin.digest:
+                    raise DigestError(
+                        f"{pin.name}/{pin.version}/{MANIFEST_NAME} has SHA-256 {digest}, pinned was {pin.digest}"
+                    )
                 artifact = fetch_artifact(self._store, pin.name, str(pin.version), pin.digest)
                 self._loaded = LoadedModel(pin, artifact.manifest, document, bytes(artifact.model))
             return self._loaded
