@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -96,6 +97,41 @@ def test_resuming_from_a_checkpoint(models, tmp_path, monkeypatch):
     assert (tmp_path / "parts.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     assert (tmp_path / "parts.errors.jsonl").read_bytes() == (tmp_path / "whole.errors.jsonl").read_bytes()
     assert not [path for path in tmp_path.iterdir() if path.suffix in {".part", ".checkpoint"}]
+
+
+@pytest.mark.parametrize("change", ["model", "job", "input"])
+def test_a_checkpoint_that_another_job_left_at_a_named_output_is_not_gone_on_with(
+    models, tmp_path, monkeypatch, change
+):
+    """With another model, other options or another input it begins at the first row, and can be stopped again."""
+    monkeypatch.setattr("serving.scoring.formats.text.CHUNK_BYTES", 2000)
+    source = tmp_path / "rows.jsonl"
+    rows = make_rows(300)
+    source.write_bytes(as_jsonl(rows, "x", id=[f"r{row}" for row in range(300)]))
+    job = job_of(source, tmp_path / "out.jsonl")
+    must_stop = engine._Run._must_stop
+    monkeypatch.setattr(engine._Run, "_must_stop", lambda run, limit: True)
+    assert engine.run_job(job, models, time_left=lambda: 900.0).status == "continues"
+    if change == "model":
+        make_store(tmp_path / "store", version=2, preprocessing={"x": {"scale": 1 / 255, "offset": 0.0}})
+        job = replace(job, model="tiny_int8:2")
+    elif change == "job":
+        job = replace(job, passthrough=())
+    else:
+        rows = make_rows(300, seed=1)
+        source.write_bytes(as_jsonl(rows, "x", id=[f"r{row}" for row in range(300)]))
+    sequences = []
+    for _ in range(2):
+        assert engine.run_job(job, models, time_left=lambda: 900.0).status == "continues"
+        sequences.append(json.loads((tmp_path / "out.checkpoint").read_bytes().partition(b"\n")[0])["sequence"])
+    assert sequences == [1, 2]
+    monkeypatch.setattr(engine._Run, "_must_stop", must_stop)
+    summary = engine.run_job(job, models, time_left=lambda: 900.0).summary
+    assert (summary["rows_in"], summary["model"]["version"]) == (300, 2 if change == "model" else 1)
+    output = read_jsonl((tmp_path / "out.jsonl").read_bytes())
+    assert [line.get("id") for line in output] == [None if change == "job" else f"r{row}" for row in range(300)]
+    np.testing.assert_array_equal([line["prediction"] for line in output], expected(rows))
+    assert not (tmp_path / "out.checkpoint").exists()
 
 
 def test_the_deadline_leaves_room_for_what_is_in_flight(models, tmp_path):

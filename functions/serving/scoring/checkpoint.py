@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from serving.errors import StoreError
-from serving.scoring.storage import UploadState
+from serving.scoring.job import Job, identity
+from serving.scoring.storage import UploadState, objects_for
 
 if TYPE_CHECKING:
-    from serving.scoring.storage import Objects
+    from serving.scoring.job import Outputs
+    from serving.scoring.storage import ObjectInfo, Objects
 
-__all__ = ["Checkpoint", "read_checkpoint", "write_checkpoint"]
+__all__ = ["Checkpoint", "checkpoint_of", "read_checkpoint", "write_checkpoint"]
 
 FORMAT_VERSION = 1
 
@@ -70,6 +72,22 @@ def write_checkpoint(objects: Objects, url: str, checkpoint: Checkpoint) -> bool
         return True
     found = objects.get(url)  # this one, perhaps: written by a try whose answer was lost
     return found is not None and found[0] == data
+
+
+def checkpoint_of(job: Job, info: ObjectInfo, model_digest: str, outputs: Outputs) -> Checkpoint | None:
+    """Where this job stopped. What another input, model or job left at the same output is deleted.
+
+    It would keep this job from ever setting its own; its upload is left to the bucket's lifecycle rule.
+    """
+    objects = objects_for(outputs.checkpoint)
+    found = read_checkpoint(objects, outputs.checkpoint)
+    if found is None:
+        return None
+    left_by = identity(Job.from_dict(found.job), str(found.model["digest"]))
+    if found.input_tag == info.tag and left_by == identity(job, model_digest):
+        return found
+    objects.delete(outputs.checkpoint)
+    return None
 
 
 def read_checkpoint(objects: Objects, url: str) -> Checkpoint | None:

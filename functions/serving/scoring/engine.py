@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from serving.scoring.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from serving.scoring.checkpoint import Checkpoint, checkpoint_of, write_checkpoint
 from serving.scoring.errors import (
     JobError,
     LostUploadError,
@@ -102,7 +102,7 @@ def run_job(
         return Outcome("already_done", outputs, job)
     info = info or find_input(job)
     job = job.pinned(info, f"{pin.name}:{pin.version}")
-    checkpoint = read_checkpoint(objects, outputs.checkpoint) if time_left is not None else None
+    checkpoint = checkpoint_of(job, info, pin.digest, outputs) if time_left is not None else None
     run = _Run(job, info, models.load(pin), outputs, _Means(workers, time_left, progress, replace))
     try:
         return run.go(checkpoint)
@@ -179,8 +179,6 @@ class _Run:
         if self._means.progress:
             self._means.progress(0, reader.total_bytes, 0)
         begin = writer.begin(reader.decoder)
-        if checkpoint is not None and checkpoint.input_tag != self._info.tag:
-            checkpoint = None
         self._restore(checkpoint, writer)
         if checkpoint is None:
             self._predictions.write(begin)
