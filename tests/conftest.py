@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,12 @@ hypothesis.settings.load_profile("untimed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let Keras be: TensorFlow's variables have not caught up with NumPy 2.4's `copy` keyword."""
+    """Let Keras be: TensorFlow's variables have not caught up with NumPy 2.4's `copy` keyword.
+
+    And let Ctrl-C reach the commands under test where this process was started to ignore it, as by `&` in a script.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line(
         "filterwarnings", "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"
     )
