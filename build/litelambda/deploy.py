@@ -86,6 +86,8 @@ def _deployed(stack: str) -> dict[str, str]:
         raise LitelambdaError(f"the stack {stack} cannot be read: {error}") from error
     except BotoCoreError as error:
         raise LitelambdaError(f"AWS cannot be asked for the stack {stack}: {error}") from error
+    if found["StackStatus"] == "REVIEW_IN_PROGRESS":  # its first change set was declined: nothing was deployed
+        return {}
     return {each["ParameterKey"]: each["ParameterValue"] for each in found.get("Parameters", [])}
 
 

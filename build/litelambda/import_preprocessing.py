@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,42 @@ def read_preprocessing(
     return {name: _checked(tensors[name], fields) for name, fields in document.items()}
 
 
+def from_metadata(
+    normalization: Mapping[str, Mapping[str, Sequence[float]]], inputs: Sequence[Tensor]
+) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
+    """Turn TFLite's own NormalizationOptions, (raw - mean) / std, into the manifest's raw * scale + offset.
+
+    Args:
+        normalization: mean and std by input, a number or one for each channel.
+        inputs: of the model.
+
+    Returns:
+        By input, and a warning for each whose options are left out because they make no sense.
+    """
+    tensors = {each.name: each for each in inputs}
+    found, warnings = {}, []
+    for name, options in normalization.items():
+        if name in tensors and options["std"]:
+            try:
+                found[name] = _checked(tensors[name], _scaling(**options), "the file's NormalizationOptions")
+            except (UsageError, ArithmeticError) as error:
+                warnings.append(
+                    f"the file's metadata normalizes input {name!r} with mean {options['mean']} and std "
+                    f"{options['std']}, which is left out ({error}): give --preprocessing"
+                )
+    return found, tuple(warnings)
+
+
+def _scaling(mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:
+    count = max(len(mean), len(std))
+    if {len(mean), len(std)} - {1, count}:
+        raise UsageError(f"{len(mean)} numbers do not go with {len(std)}")
+    means, widths = (list(each) * (count // len(each)) for each in (mean, std))
+    scale = [1 / width for width in widths]
+    offset = [-center / width + 0.0 for center, width in zip(means, widths, strict=True)]
+    return {"scale": scale, "offset": offset} if count > 1 else {"scale": scale[0], "offset": offset[0]}
+
+
 def _load(given: str) -> dict[str, Any]:
     try:
         text = given if given.lstrip().startswith("{") else Path(given).read_text()
@@ -55,23 +91,21 @@ def _load(given: str) -> dict[str, Any]:
     return document
 
 
-def _checked(tensor: Tensor, fields: Any) -> dict[str, Any]:
+def _checked(tensor: Tensor, fields: Any, origin: str = "--preprocessing") -> dict[str, Any]:
     if not isinstance(fields, dict) or not fields or set(fields) - {"scale", "offset"}:
-        raise UsageError(f"--preprocessing of input {tensor.name!r}: {fields!r}: {_FORM}")
+        raise UsageError(f"{origin} of input {tensor.name!r}: {fields!r}: {_FORM}")
     found = {"scale": fields.get("scale", 1.0), "offset": fields.get("offset", 0.0)}
     if tensor.dtype == "string":
-        raise UsageError(f"--preprocessing: input {tensor.name!r} takes strings, which cannot be scaled")
+        raise UsageError(f"{origin}: input {tensor.name!r} takes strings, which cannot be scaled")
     for key, value in found.items():
         numbers = value if isinstance(value, list) else [value]
         if not all(type(each) in (int, float) and math.isfinite(each) for each in numbers) or not numbers:
+            raise UsageError(f"{origin} of input {tensor.name!r}: {key} {value!r} is not finite numbers: {_FORM}")
+        if isinstance(value, list) and (len(value),) != tensor.shape[-1:]:
             raise UsageError(
-                f"--preprocessing of input {tensor.name!r}: {key} {value!r} is not finite numbers: {_FORM}"
-            )
-        if isinstance(value, list) and len(value) != tensor.shape[-1]:
-            raise UsageError(
-                f"--preprocessing of input {tensor.name!r}: {key} has {len(value)} numbers, the input has "
-                f"{tensor.shape[-1]} channels (shape {list(tensor.shape)})"
+                f"{origin} of input {tensor.name!r}: {key} has {len(value)} numbers, the input has "
+                f"{tensor.shape[-1] if tensor.shape else 'no'} channels (shape {list(tensor.shape)})"
             )
         if key == "scale" and 0 in numbers:
-            raise UsageError(f"--preprocessing of input {tensor.name!r}: a scale of 0 would make all values equal")
+            raise UsageError(f"{origin} of input {tensor.name!r}: a scale of 0 would make all values equal")
     return found

@@ -5,7 +5,6 @@ Nothing of it is opened in this process: sources, the converter and the Interpre
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from litelambda.errors import ConversionError, DataError, UsageError
+from litelambda.import_preprocessing import from_metadata
 from litelambda.representative import Rows, check_rows, halves, read_rows
-from litelambda.stages.comparison import Runs, check_against_source, made_runs, representative_runs
+from litelambda.stages.comparison import Runs, check_against_source, made_runs, representative_runs, rows_of_a_run
 from litelambda.stages.convert import SIGNATURE, Conversion, ConverterCrashError, convert
 from litelambda.stages.flatbuffer import (
     Signature,
@@ -33,6 +33,7 @@ from litelambda.stages.one_row import needs_one_row
 from litelambda.stages.quantize import explain_float
 from litelambda.stages.source_answers import KERAS_SUFFIXES, Answers, Described, Source
 from litelambda.stages.verify import answered, runs_of
+from serving.tensor import DTYPES
 
 _STRINGS = (b"", b"a", b"text", "gr\u00fc\u00df".encode(), b"\xff\x00", b"longer " * 40)
 _DEFAULT_SIGNATURES = (SIGNATURE, "serving_default")
@@ -128,10 +129,11 @@ def _read_tflite(path: Path, folder: Path) -> Imported:
     signatures = {signature.key: signature for signature in read_signatures(path)}
     key = next((each for each in _DEFAULT_SIGNATURES if each in signatures), next(iter(signatures)))
     signature = with_open_batch(signatures[key])
-    _check_open_sizes(signature)
+    _check_tensors(signature)
     rows = random_rows(signature.inputs, _VERIFIED_ROWS)
     _check_repeats(path, key, signatures[key], rows)
     names = ", ".join(found.float_operators)
+    preprocessing, warnings = from_metadata(found.normalization, signature.inputs)
     return Imported(
         artifact=path.read_bytes(),
         float_bytes=path.stat().st_size,
@@ -142,7 +144,8 @@ def _read_tflite(path: Path, folder: Path) -> Imported:
         note=f"imported as it is; {names} compute in float" if names else "imported as it is",
         metrics={"float": {}, "quantized": {}, "source": "the .tflite itself, published byte for byte"},
         rows=rows,
-        preprocessing={name: _scaling(**options) for name, options in found.normalization.items() if options["std"]},
+        preprocessing=preprocessing,
+        warnings=warnings,
     )
 
 
@@ -160,13 +163,6 @@ def _check_repeats(path: Path, key: str, signature: Signature, rows: Rows) -> No
             )
         if equal_nan and values.size and np.isnan(values).all():
             raise ConversionError(f"{path} answers NaN for every row (output {name!r}): its weights have diverged")
-
-
-def _scaling(mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:
-    """TFLite's (raw - mean) / std as the manifest's raw * scale + offset."""
-    scale = [1 / each for each in std]
-    offset = [-centre / width + 0.0 for centre, width in zip(mean, std, strict=True)]
-    return {"scale": scale, "offset": offset} if len(scale) > 1 else {"scale": scale[0], "offset": offset[0]}
 
 
 def _io(signature: Signature) -> str:
@@ -195,7 +191,7 @@ class _Calibration:
     def read(cls, path: Path, described: Described, *, accept_loss: bool) -> _Calibration:
         rows = read_rows(path, described.inputs)
         warnings = check_rows(rows, accept_loss=accept_loss)
-        return cls(rows, *halves(rows), warnings)
+        return cls(rows, *halves(rows, rows_of_a_run(described.inputs)), warnings)
 
     def to_calibrate(self) -> Rows:
         return {name: values[self.used] for name, values in self.rows.items()}
@@ -209,7 +205,7 @@ class _Calibration:
 def _convert_source(path: Path, representative: Path | None, folder: Path, allowed: Allowed) -> Imported:
     source = Source(path, folder)
     described = source.describe()
-    _check_open_sizes(described)
+    _check_tensors(described)
     calibration = None
     if representative is not None:
         calibration = _Calibration.read(representative, described, accept_loss=allowed.accept_loss)
@@ -223,7 +219,7 @@ def _convert_source(path: Path, representative: Path | None, folder: Path, allow
         "rows_compared": len(runs.names),
     }
     signature = with_open_batch(next(each for each in read_signatures(made) if each.key == SIGNATURE))
-    _check_open_sizes(signature)
+    _check_tensors(signature)
     if calibration:
         metrics |= _judge(made, answers, runs, allowed) | calibration.to_json()
     operators = float_operators(made)
@@ -309,9 +305,14 @@ def _needs_one_row(artifact: Path, folder: Path) -> bool:
     return takes_sizes_at_run_time(artifact) and needs_one_row(artifact.read_bytes(), folder)
 
 
-def _check_open_sizes(model: Signature | Described) -> None:
+def _check_tensors(model: Signature | Described) -> None:
     tensors: list[Any] = [*model.inputs, *(model.outputs if isinstance(model, Signature) else ())]
     for tensor in tensors:
+        if tensor.dtype not in DTYPES:
+            raise ConversionError(
+                f"{tensor.name!r} is of the type {tensor.dtype}, which has no place in a request: use float32 when "
+                "exporting the model"
+            )
         if any(size is None or size < 0 for size in tensor.shape[1:]):
             raise ConversionError(
                 f"{tensor.name!r} has the shape {list(tensor.shape)}: only the first size, the batch, may be open. "

@@ -28,9 +28,13 @@ def read_rows(path: Path, inputs: Sequence[SourceInput]) -> Rows:
         DataError: the file cannot be read, or its rows do not fit the inputs.
     """
     try:
-        with np.load(path, allow_pickle=False) if path.suffix == ".npz" else _single(path) as arrays:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            arrays = loaded if isinstance(loaded, Mapping) else {"rows": loaded}
             found = {name: np.asarray(arrays[name]) for name in arrays}
-    except (OSError, ValueError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # numpy, zipfile, zlib and tokenize raise a dozen types for damaged files
         raise DataError(f"{path} is not an .npy or .npz file of numbers: {error}") from error
     if len(inputs) == 1 and len(found) == 1:
         found = {inputs[0].name: next(iter(found.values()))}
@@ -52,30 +56,28 @@ def _check_shape(path: Path, spec: SourceInput, rows: NDArray[Any]) -> None:
         )
     row, wanted = rows.shape[1:], spec.shape[1:]
     if (
-        not len(rows)
+        not rows.ndim
+        or not len(rows)
         or len(row) != len(wanted)
         or any(size not in (None, found) for size, found in zip(wanted, row, strict=True))
     ):
         raise DataError(f"{path}: {spec.name!r} has shape {list(rows.shape)}, expected rows of {list(wanted)}")
 
 
-class _single:  # noqa: N801 - a context manager, read as a function
-    """The array of a .npy file, in the form of an .npz archive."""
+def halves(rows: Mapping[str, NDArray[Any]], step: int = 1) -> tuple[list[int], list[int]]:
+    """Numbers of the rows to calibrate with and of those to compare on: every other one, or all where there are few.
 
-    def __init__(self, path: Path) -> None:
-        self._array = np.load(path, allow_pickle=False)
+    Args:
+        rows: by input name.
+        step: rows that the model takes at a time.
 
-    def __enter__(self) -> dict[str, NDArray[Any]]:
-        return {"rows": self._array}
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
-def halves(rows: Mapping[str, NDArray[Any]]) -> tuple[list[int], list[int]]:
-    """Numbers of the rows to calibrate with and of those to compare on: every other one, or all where there are few."""
+    Raises:
+        DataError: there are fewer than that.
+    """
     count = len(next(iter(rows.values())))
-    if count < _MIN_TO_HALVE:
+    if count < step:
+        raise DataError(f"the model takes {step} rows at a time, and there are {count} representative rows: give more")
+    if count < max(_MIN_TO_HALVE, 2 * step):
         return list(range(count)), list(range(count))
     return list(range(0, count, 2)), list(range(1, count, 2))
 

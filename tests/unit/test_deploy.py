@@ -112,3 +112,19 @@ def test_an_account_that_cannot_be_asked_is_no_empty_one(
     assert deploy.main(["template.yaml", "litelambda"]) == 1
     assert "AWS cannot be asked for the stack litelambda" in capfd.readouterr().err
     assert not (sam.parent / "calls").exists()
+
+
+def test_a_declined_first_change_set_leaves_nothing_to_keep(sam: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A stack in review has parameters, but was never deployed: it is a first time again."""
+    template = {"Parameters": {"ModelName": {"Type": "String"}}, "Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}}
+    boto3.client("cloudformation", "eu-west-1").create_change_set(
+        StackName="litelambda",
+        ChangeSetName="first",
+        ChangeSetType="CREATE",
+        TemplateBody=json.dumps(template),
+        Parameters=[{"ParameterKey": "ModelName", "ParameterValue": "fruit"}],
+    )
+    assert deploy.main(["template.yaml", "litelambda", "ModelVersion=4"]) == 0
+    output = capfd.readouterr().out
+    assert "the stack litelambda, for the first time" in output
+    assert "keeps ModelName" not in output

@@ -14,7 +14,7 @@ from ai_edge_litert import schema_py_generated as schema
 from flatbuffer_surgery import edited
 from golden_store import golden
 from litelambda.errors import ConversionError, UsageError
-from litelambda.import_preprocessing import read_preprocessing
+from litelambda.import_preprocessing import from_metadata, read_preprocessing
 from litelambda.stages.flatbuffer import Tensor
 from litelambda.stages.inspection import inspect
 
@@ -116,3 +116,21 @@ def test_what_does_not_fit_is_named(given: str, inputs: Any, message: str) -> No
     """Each mistake says what was expected."""
     with pytest.raises(UsageError, match=message):
         read_preprocessing(given, inputs, {})
+
+
+def test_metadata_with_one_mean_for_all_channels() -> None:
+    """(raw - 4) / std by hand: one mean goes with three widths."""
+    found, warnings = from_metadata({"image": {"mean": [4.0], "std": [1.0, 2.0, 4.0]}}, [IMAGE])
+    assert found == {"image": {"scale": [1.0, 0.5, 0.25], "offset": [-4.0, -2.0, -1.0]}}
+    assert warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [([0.0], [0.0]), ([float("nan")], [1.0]), ([0.0, 0.0], [1.0, 1.0]), ([0.0, 0.0], [1.0] * 3), ([], [1.0])],
+)
+def test_metadata_that_makes_no_sense_is_left_out(mean: list[float], std: list[float]) -> None:
+    """A width of zero, NaN, or numbers for other channels: nothing is scaled, and a warning says what was found."""
+    found, (warning,) = from_metadata({"image": {"mean": mean, "std": std}}, [IMAGE])
+    assert found == {}
+    assert f"normalizes input 'image' with mean {mean} and std {std}, which is left out" in warning

@@ -89,13 +89,22 @@ def representative_runs(
         inputs: the model's.
         numbers: the rows to take, as a user counts them.
     """
-    steps = [each.shape[0] or 1 for each in inputs if each.shape]
-    step = max(steps, default=1)
+    step = rows_of_a_run(inputs)
     count = len(numbers) // step
     used = list(numbers[: count * step])
-    arrays = {each.name: rows[each.name][used].reshape(count, step, *rows[each.name].shape[1:]) for each in inputs}
+    arrays = {
+        each.name: rows[each.name][used].reshape(count, step, *rows[each.name].shape[1:])
+        if each.shape
+        else rows[each.name][used[::step]]
+        for each in inputs
+    }
     names = [f"representative row {used[index * step]}" for index in range(count)]
     return Runs(arrays, names, ["representative"] * count)
+
+
+def rows_of_a_run(inputs: Sequence[SourceInput]) -> int:
+    """How many rows a model takes at a time: one where that is open."""
+    return max((each.shape[0] or 1 for each in inputs if each.shape), default=1)
 
 
 def _kinds_of_rows(spec: SourceInput, noise: np.random.Generator) -> Iterator[tuple[str, NDArray[Any]]]:

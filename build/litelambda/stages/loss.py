@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +29,8 @@ class Loss:
         max_difference: the largest difference, as a share of the range of the source's output.
         p99_difference: what 99 % of the values are within.
         max_abs_difference: the largest difference itself.
-        agreement: share of the rows with the same largest value, over all outputs that look like classes; else None.
+        agreement: share of the rows with the same largest value, over all outputs that look like classes, or that are
+            the same, over those that are no real numbers; else None.
         lost_rows: share of the rows where it is another one, and not by a near tie.
         output: the output that is furthest off.
         num_examples: rows that were compared.
@@ -58,6 +60,10 @@ def measure_loss(expected: Mapping[str, NDArray[Any]], found: Mapping[str, NDArr
     shares: dict[str, tuple[float, float, float]] = {}
     agreements, lost = [], []
     for name, answers in expected.items():
+        if answers.dtype.kind not in "fc":  # whole numbers, truth values and strings: another one is another answer
+            agreements.append(_equal_rows(answers, found[name]))
+            lost.append(1 - agreements[-1])
+            continue
         right = answers.astype(np.float64)
         values = found[name].reshape(right.shape).astype(np.float64)
         size, judged = value_range(right), np.isfinite(right)
@@ -70,7 +76,7 @@ def measure_loss(expected: Mapping[str, NDArray[Any]], found: Mapping[str, NDArr
             same, near = _classes(right.reshape(-1, right.shape[-1]), values.reshape(-1, right.shape[-1]), size)
             agreements.append(float(same.mean()))
             lost.append(float((~same & ~near).mean()))
-    output = max(shares, key=lambda each: shares[each][1], default="")
+    output = max(shares, key=lambda each: shares[each][1], default=next(iter(expected)))
     return Loss(
         max_difference=max((share for share, _, _ in shares.values()), default=0.0),
         p99_difference=max((share for _, share, _ in shares.values()), default=0.0),
@@ -80,6 +86,13 @@ def measure_loss(expected: Mapping[str, NDArray[Any]], found: Mapping[str, NDArr
         output=output,
         num_examples=len(next(iter(expected.values()))),
     )
+
+
+def _equal_rows(right: NDArray[Any], found: NDArray[Any]) -> float:
+    """Share of the rows, of all runs, that are equal."""
+    count = math.prod(right.shape[:2])
+    same: NDArray[Any] = right.reshape(count, -1) == found.reshape(count, -1)
+    return float(same.all(axis=1).mean())
 
 
 def _looks_like_classes(values: NDArray[Any]) -> bool:

@@ -72,7 +72,7 @@ class KerasSource:
         structure = getattr(self._model, "_inputs_struct", None)
         given = tree.pack_sequence_as(structure, flat) if structure is not None and len(flat) > 1 else flat[0]
         outputs = tree.flatten(self._model.predict_on_batch(given))
-        return {name: np.asarray(each) for name, each in zip(output_names(self._model), outputs, strict=True)}
+        return {name: _plain(np.asarray(each)) for name, each in zip(output_names(self._model), outputs, strict=True)}
 
     def checksums(self) -> dict[str, int]:
         """Of every variable."""
@@ -84,6 +84,11 @@ class KerasSource:
         if recurrent:
             return f"Make {', '.join(map(repr, recurrent))} with stateful=False"
         return "Make its layers without state and without random numbers at inference"
+
+
+def _plain(values: NDArray[Any]) -> NDArray[Any]:
+    """Answers as numpy can store them: bfloat16 is no type of its own ("V" for void), and float32 holds it exactly."""
+    return values.astype(np.float32) if values.dtype.kind == "V" else values
 
 
 def _given(values: NDArray[Any]) -> Any:
@@ -121,7 +126,7 @@ class SavedModelSource:
         specs = self._function.structured_input_signature[1]
         given = {name: tf.constant(values.tolist() if values.dtype.kind == "O" else values, specs[name].dtype)
                  for name, values in inputs.items()}  # fmt: skip
-        return {name: np.asarray(each.numpy()) for name, each in self._function(**given).items()}
+        return {name: _plain(np.asarray(each.numpy())) for name, each in self._function(**given).items()}
 
     def checksums(self) -> dict[str, int]:
         """Of every variable that it reads."""
