@@ -22,6 +22,7 @@ _OUTSIDE = re.compile(
     r"|GenerateVocabRemapping|FileSystem|BigQuery|BigTable|Bigtable|^Gcs|Kafka|DecodeProto|EncodeProto|^Initialize\w*File"
 )
 _CHECKPOINT = re.compile(r"^(SaveV2|RestoreV2|MergeV2Checkpoints|ShardedFilename)$")
+_SAVES = re.compile(r"^(SaveV2|MergeV2Checkpoints)$")
 _VOCABULARY = re.compile(r"^InitializeTableFromTextFile(V2)?$")
 _ONLY_READS = re.compile(
     r"^(VarHandleOp|ReadVariableOp|Variable(V2)?|VarIsInitializedOp|ResourceGather(Nd)?|Placeholder\w*|NoOp|Assert"
@@ -65,6 +66,8 @@ def check_saved_model(path: Path) -> str:
     served = _reached(graph, functions, _signature_outputs(graph))
     reached = [*served, *_initializers(graph, functions)]
     outside |= {node.op for node in reached if _CHECKPOINT.search(node.op)}
+    restored = _reached(graph, functions, [graph.saver_def.restore_op_name])
+    outside |= {node.op for node in restored if _SAVES.search(node.op)}
     if outside:
         raise ConversionError(
             f"{path} has operators that touch files, run Python or reach outside the model "
@@ -118,8 +121,9 @@ def _initializers(graph: Any, functions: dict[str, Any]) -> Iterator[Any]:
     if _INIT in graph.signature_def:
         names += [tensor.name for tensor in graph.signature_def[_INIT].outputs.values()]
     yield from _reached(graph, functions, names)
+    # Loading runs an object's initializer whatever its function is called.
     for name, each in functions.items():
-        if re.search(r"initializ|create_resource|creator", name):
+        if name in graph.object_graph_def.concrete_functions or re.search(r"initializ|create_resource|creator", name):
             yield from _with_functions(each.node_def, functions, {name})
 
 
