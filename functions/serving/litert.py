@@ -589,11 +589,9 @@ class CompiledModel:
         try:
             runner.run()
         except LiteRtError as error:
-            failure = LiteRtError(
+            raise LiteRtError(
                 f"{error}. Among the reasons: a string output of one run takes at most {MAX_OUTPUT_BYTES} bytes"
-            )
-            failure.in_operator = error.in_operator
-            raise failure from error
+            ) from error
         if runner.late:
             self._check_late(signature, runner)
         outputs: list[Any] = []
