@@ -1,6 +1,6 @@
 """The `litelambda` command: arguments in, exit codes out. Each subcommand imports only what it needs.
 
-Exit codes: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted, 141 nobody reads the output any more. With
+Exit codes: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted, 141 the reader of the output closed it. With
 `--json`, stdout carries one JSON document and nothing else.
 """
 

@@ -90,7 +90,7 @@ class Allowed:
 
 
 def read_model(path: Path, representative: Path | None, folder: Path, allowed: Allowed) -> Imported:
-    """Read a model, make a flatbuffer of it, and hold that against the model's own answers.
+    """Read a model, make a flatbuffer of it, and compare that with the model's own answers.
 
     Args:
         path: a .tflite, .keras or .h5 file, or the folder of a SavedModel.

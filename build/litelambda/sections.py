@@ -293,7 +293,7 @@ class Gate(Section):
     """Between the artifact and the model that it was converted from, on 99 of 100 test rows, as a share of the range
     of that model's outputs."""
     allow_trivial: bool = False
-    """Publish what is no better than to answer every row with the most frequent class, or with the mean."""
+    """Publish a model although answering every row with the most frequent class, or the mean, is as good."""
 
 
 class Publish(Section):

@@ -146,7 +146,7 @@ def _pin(pin: Any) -> tuple[str, str]:
 
 
 def _is_scalar(value: Any) -> bool:
-    """Whether a field of the top level means to be an alias; what is no single value may be a later writer's."""
+    """Whether a field of the top level means to be an alias; what is not a single value may be a later writer's."""
     return type(value) in (int, float, bool, str)
 
 

@@ -69,13 +69,14 @@ def check_image_size(spec: TensorSpec, preprocessing: Mapping[str, Any] | None) 
     """See `image_size`.
 
     Raises:
-        RequestError: the input is no image.
+        RequestError: the input is not an image.
     """
     size = image_size(spec, preprocessing)
     if size is None:
         raise RequestError(
-            f"input {spec.name!r} of shape {list(spec.shape)} is no image: expected numbers of shape [height, width] "
-            "or [height, width, channels], or a flat square of pixels with one scale in the manifest's preprocessing"
+            f"input {spec.name!r} of shape {list(spec.shape)} is not an image: expected numbers of shape "
+            "[height, width] or [height, width, channels], or a flat square of pixels with one scale in the "
+            "manifest's preprocessing"
         )
     return size
 

@@ -103,7 +103,7 @@ def _find(request: Request, repository: ModelRepository, target: _Target) -> Ser
     version, key = target.version, request.headers.get(ROUTING_KEY_HEADER, "")
     try:
         if version.isdecimal():
-            # A number too long to be one is no version either.
+            # A number with too many digits is not a version.
             return repository.get(target.name, int(version[:19]), "", key)
         return repository.get(target.name, None, version, key)
     except RequestError as error:  # an alias in a version's place, too, is to this protocol a version that is not there

@@ -58,7 +58,7 @@ def load(request: Request, repository: ModelRepository, name: str) -> Response:
         UnsupportedError: callers may not, or the body overrides the model's configuration or files.
         MalformedRequestError: the body is not JSON.
         ModelNotFoundError: no such model.
-        StoreError, ArtifactError, LiteRtError: it cannot be loaded; what served before goes on.
+        StoreError, ArtifactError, LiteRtError: it cannot be loaded; what served before still does.
     """
     _check_allowed(repository)
     parameters = parse_request(bytes(request.body))["parameters"] if request.body else {}
@@ -81,7 +81,7 @@ def unload(request: Request, repository: ModelRepository, name: str) -> Response
     Raises:
         UnsupportedError: callers may not.
         ModelNotFoundError: no such model.
-        StoreError, ArtifactError: the store could not give it back now; it goes on serving.
+        StoreError, ArtifactError: the store could not give it back now; it still serves.
     """
     _check_allowed(repository)
     try:

@@ -34,7 +34,7 @@ def describe(error: BaseException, request_id: str = "") -> dict[str, Any]:
     """
     try:
         message = str(error)
-    except Exception:  # noqa: BLE001 - a message that cannot be had is no reason not to report
+    except Exception:  # noqa: BLE001 - a message that cannot be made must not stop the report
         message = "<exception str() failed>"  # the traceback module's words
     return {
         "errorMessage": message,

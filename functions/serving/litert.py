@@ -565,7 +565,7 @@ class CompiledModel:
         for index, room in late.items():
             outs.place(index, outs.sizes[index], room)
         for address, size in zip(outs.addresses, outs.sizes, strict=True):
-            ctypes.memset(address, 0, size)  # memory that was others' is nobody's answer
+            ctypes.memset(address, 0, size)  # old memory must never leave as an answer
         # The runtime knows one buffer for each tensor: of two, it would leave one as it was.
         for index, (side, place) in signature.shared.items():
             outs.share(index, ins if side == "in" else outs, place)
@@ -615,7 +615,7 @@ class CompiledModel:
         layouts = self._output_layouts(signature, update=True)
         for index, (spec, layout) in enumerate(zip(signature.outputs, layouts, strict=True)):
             if not spec.dtype.itemsize:
-                # What is read is held against the shape.
+                # What is read is checked against the shape.
                 types.append(_ranked_type(spec, batch))
                 continue
             ranked_type = _RankedTensorType(spec.dtype.element_type, layout)

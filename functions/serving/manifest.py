@@ -69,7 +69,7 @@ class SignatureSpec:
 
 
 class Binding:
-    """A signature of a manifest, held against the flatbuffer's of that name, whose tensors have an order of their own.
+    """A signature of a manifest, matched with the flatbuffer's of that name, whose tensors may be in another order.
 
     Attributes:
         inputs: the manifest's inputs, in the runtime's order.

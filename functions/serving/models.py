@@ -221,7 +221,7 @@ class ModelRepository:
         """Give a model's memory back; the next request for it loads it again, by its aliases of that time.
 
         Raises:
-            ModelNotFoundError, StoreError, ArtifactError: the store could not give it back now; it goes on serving.
+            ModelNotFoundError, StoreError, ArtifactError: the store could not give it back now; it still serves.
         """
         if self._pinned is None:
             fetch_aliases(self.store, name)

@@ -1,7 +1,8 @@
-"""What S3's answers to a boto3 client mean: one table for batch scoring and for publishing. Not loaded at INIT.
+"""What S3's answers mean: one table for serving, batch scoring and publishing. Loaded with the first failure.
 
-Where a code is not known, another try may help. What S3 refuses for good is listed: to try that again for hours helps
-no one.
+An unknown code is taken for a passing failure: another try may help. What S3 refuses for good is listed here.
+
+Source: docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import Any
 
-__all__ = ["CONFLICT_ATTEMPTS", "Meaning", "error_code", "meaning_of", "was_sent_again"]
+__all__ = ["CONFLICT_ATTEMPTS", "Meaning", "error_code", "meaning_of", "meaning_of_code", "was_sent_again"]
 
 CONFLICT_ATTEMPTS = 4
 """Tries of a conditional write that S3 answers with 409: it decided nothing, and asks for another try."""
@@ -62,12 +63,16 @@ def error_code(error: Exception) -> str:
 
 
 def meaning_of(error: Exception) -> Meaning:
-    """What a client's error means.
+    """What a boto3 client's error means.
 
     Args:
         error: botocore's ClientError; any other is taken for one of the connection.
     """
-    code = error_code(error)
+    return meaning_of_code(error_code(error))
+
+
+def meaning_of_code(code: str) -> Meaning:
+    """What S3's own word for an error means; without one, that it did not answer."""
     if code.startswith("KMS.") and "Throttl" not in code and "Internal" not in code and "Timeout" not in code:
         return Meaning.REFUSED  # the key is disabled, deleted, or not one for encryption
     return _MEANING_OF_CODE.get(code, Meaning.UNAVAILABLE)

@@ -3,7 +3,7 @@
 S3 says in an error document what it refused and why. obstore keeps that document in the text of its exception, which
 can also name hosts and headers: only the code and the region are taken from it, the rest stays in the chained cause.
 
-Source: docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+What a code means is `s3_answers`' to say; what to do about it is said here.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from serving.errors import (
     StoreLocationError,
     StoreUnavailableError,
 )
+from serving.s3_answers import Meaning, meaning_of_code
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ __all__ = ["translate"]
 
 _CODE = re.compile(r"<Code>([A-Za-z0-9.]{1,64})</Code>")
 _REGION = re.compile(r"<Region>([a-z0-9-]{1,32})</Region>")
-_STATUS = re.compile(r"non-2xx status code: (\d{3})")
-
 _BARE_REDIRECT = "Received redirect without LOCATION"  # a 301 of S3: its document names a host, its header the region
 _OTHER_REGION = (
     "AuthorizationHeaderMalformed",
@@ -46,7 +45,6 @@ _REFUSALS = {
 }
 """By code, what is wrong and what to do, where that is not the right to read."""
 
-_LATER = frozenset({408, 429})  # 4xx statuses that the same request may not get a moment later
 _REGION_TIMEOUT_S = 2.0
 
 
@@ -62,12 +60,13 @@ def translate(error: Exception, exceptions: Any, name: str, bucket: str) -> Stor
     text = str(error)
     found = _CODE.search(text)
     code = found[1] if found else ""
-    if code == "NoSuchBucket" or code in _OTHER_REGION or _BARE_REDIRECT in text:
-        return _misplaced(code, text, bucket)
+    meaning = meaning_of_code(code)
+    if meaning is Meaning.NO_BUCKET or code in _OTHER_REGION or _BARE_REDIRECT in text:
+        return _misplaced(meaning, text, bucket)
     if isinstance(error, (exceptions.NotFoundError, FileNotFoundError)):
         return ObjectNotFoundError(f"no object {name}")
     remedy = _REFUSALS.get(code)
-    if code.startswith("KMS."):
+    if code.startswith("KMS.") and meaning is Meaning.REFUSED:
         remedy = "it could not be decrypted: enable the key, and grant the role kms:Decrypt"
     elif isinstance(error, (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError)):
         remedy = remedy or (
@@ -76,14 +75,13 @@ def translate(error: Exception, exceptions: Any, name: str, bucket: str) -> Stor
         )
     if remedy:
         return StoreAccessError(f"S3 refused to read {name}{f' ({code})' if code else ''}: {remedy}")
-    status = _STATUS.search(text)
-    if code and status and 400 <= int(status[1]) < 500 and int(status[1]) not in _LATER:
-        return StoreError(f"S3 refused to read {name}: {status[1]} {code}")
+    if meaning is Meaning.REFUSED:
+        return StoreError(f"S3 refused to read {name} ({code})")
     return StoreUnavailableError(f"S3 could not deliver {name} ({code or type(error).__name__}), retries included")
 
 
-def _misplaced(code: str, text: str, bucket: str) -> StoreLocationError:
-    if code == "NoSuchBucket":
+def _misplaced(meaning: Meaning, text: str, bucket: str) -> StoreLocationError:
+    if meaning is Meaning.NO_BUCKET:
         return StoreLocationError(f"the bucket {bucket!r} does not exist: correct the store URL (MODEL_STORE)")
     found = _REGION.search(text)
     region = found[1] if found else _region_of(bucket)

@@ -218,7 +218,9 @@ ACCESS, LOCATION = errors.StoreAccessError, errors.StoreLocationError
         (403, "<Code>AccessDenied</Code>", None, ACCESS, "(AccessDenied): the function's role needs s3:GetObject"),
         (400, "<Code>KMS.DisabledException</Code>", None, ACCESS, "grant the role kms:Decrypt"),
         (403, "<Code>InvalidObjectState</Code>", None, ACCESS, "it is archived"),
-        (400, "<Code>InvalidRequest</Code>", None, errors.StoreError, "s3://bucket/models/key: 400 InvalidRequest"),
+        (400, "<Code>InvalidRequest</Code>", None, errors.StoreError, "s3://bucket/models/key (InvalidRequest)"),
+        (400, "<Code>RequestTimeout</Code>", None, errors.StoreUnavailableError, "(RequestTimeout), retries included"),
+        (400, "<Code>KMS.ThrottlingException</Code>", None, errors.StoreUnavailableError, "(KMS.ThrottlingException)"),
         (503, "<Code>SlowDown</Code>", None, errors.StoreUnavailableError, "(SlowDown), retries included"),
     ],
 )  # fmt: skip

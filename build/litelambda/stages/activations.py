@@ -61,7 +61,7 @@ def fake_quantized(model: Any) -> tuple[Any, dict[str, Any]]:
     def call(layer: Any, *arguments: Any, **settings: Any) -> Any:
         output = layer(*keras.tree.map_structure(quantize_input, arguments), **settings)
         original = names.get(layer.name)
-        if original is None:  # keras.ops in the graph are no layers
+        if original is None:  # nodes of keras.ops are not layers
             return output
         activation = _own_activation(original)
         if activation:

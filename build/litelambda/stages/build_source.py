@@ -17,7 +17,7 @@ from litelambda.stages.source_answers import Answers, Described, Source, SourceL
 
 
 def check_build(model: Any, in_float: bytes, rows: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-    """Hold the float flatbuffer of a build against its model's own predictions.
+    """Check the float flatbuffer of a build against its model's own predictions.
 
     Args:
         model: the Keras model that was converted, as training or compression left it.

@@ -13,7 +13,7 @@ computes in float16 or bfloat16 is compared at 32 and 16 of its own ulps (3 % an
 size. Whole numbers, truth values and strings must be equal. The range is taken over all rows of a kind, those with
 small values apart from those with pixels, so that large answers do not hide faults of small ones.
 
-Where the source's own answer is no number, nothing is right or wrong; where it is one, the flatbuffer's must be.
+Where the source answers NaN, any answer passes; where it answers a number, the flatbuffer must too.
 """
 
 from __future__ import annotations

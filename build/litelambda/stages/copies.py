@@ -63,7 +63,7 @@ def copy_state(source: Any, target: Any) -> None:
         TrainError: they are not made alike.
     """
     keras = load_keras()
-    if not isinstance(source, keras.Layer):  # keras.ops in the graph are no layers
+    if not isinstance(source, keras.Layer):  # nodes of keras.ops are not layers
         return
     try:
         for old, new in zip(source._flatten_layers(), target._flatten_layers(), strict=True):

@@ -193,7 +193,7 @@ def _plain_labels(y: NDArray[Any]) -> NDArray[Any]:
     if y.ndim != 1:
         raise DataError(f"labels have shape {list(y.shape)}; expected one class a row, or one-hot rows")
     if y.dtype.kind == "f" and not (whole := np.isfinite(y) & (y == np.round(y))).all():
-        raise DataError(f"labels such as {y[~whole][0]} are no classes; is data.task = 'regression' meant?")
+        raise DataError(f"labels such as {y[~whole][0]} are not classes; is data.task = 'regression' meant?")
     if y.dtype.kind in "US":
         return y.astype(str)
     if y.dtype.kind not in "buif":

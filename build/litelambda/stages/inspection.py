@@ -1,4 +1,4 @@
-"""Looks into a flatbuffer from elsewhere before anything of it runs: state, weights that are no numbers, metadata.
+"""Looks into a flatbuffer from elsewhere before anything of it runs: state, weights that are not finite, metadata.
 
 Runs in a child, see `interpreter_process`: what it reads may be made to crash its reader.
 """

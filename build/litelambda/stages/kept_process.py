@@ -132,7 +132,7 @@ def serve(run_jobs: Callable[[Path], int]) -> None:
 
 
 def _read_jobs(asked: queue.SimpleQueue[str]) -> None:
-    """Hand lines of standard input on, and end the process with it: nobody waits for what it is at."""
+    """Hand lines of standard input on, and end the process with it: its result is not wanted any more."""
     rest = b""
     while data := os.read(0, 65536):  # unbuffered: a lock held on sys.stdin would abort the interpreter's shutdown
         *lines, rest = (rest + data).split(b"\n")

@@ -30,7 +30,7 @@ class Loss:
         p99_difference: what 99 % of the values are within.
         max_abs_difference: the largest difference itself.
         agreement: share of the rows with the same largest value, over all outputs that look like classes, or that are
-            the same, over those that are no real numbers; else None.
+            the same, over those that are not real numbers; else None.
         lost_rows: share of the rows where it is another one, and not by a near tie.
         output: the output that is furthest off.
         num_examples: rows that were compared.

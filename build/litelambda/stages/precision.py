@@ -45,7 +45,7 @@ def make_model(recipe: Recipe, data: Dataset) -> Any:
     """The recipe's model, made to compute as it is to be trained; its weights start as those of a float32 model do.
 
     Raises:
-        TrainError: it cannot be made, does not fit the data, or has weights that are no numbers.
+        TrainError: it cannot be made, does not fit the data, or has weights that are not finite.
     """
     model = build_model(recipe, data)
     check_weights(model, "the model has them before it is trained")

@@ -3,7 +3,7 @@
     python -m litelambda.stages.probe JOB.json
 
 is the child: if the runtime corrupts its memory, this process dies and not the build. It does what serving does first,
-in the same order: the signature of the manifest is held against the flatbuffer's, the warm-up is run, then rows.
+in the same order: the signature of the manifest is matched with the flatbuffer's, the warm-up is run, then rows.
 """
 
 from __future__ import annotations

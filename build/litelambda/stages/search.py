@@ -188,7 +188,7 @@ class _Search:
             TrainError,
             ConversionError,
             VerificationError,
-        ) as error:  # a step that does not fit is no failure of the search
+        ) as error:  # a step that does not fit does not fail the search
             tried = Tried(candidate.name, candidate.scheme, problem=str(error))
         self._state.save(candidate, tried)
         return tried

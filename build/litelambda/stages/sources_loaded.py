@@ -87,7 +87,7 @@ class KerasSource:
 
 
 def _plain(values: NDArray[Any]) -> NDArray[Any]:
-    """Answers as numpy can store them: bfloat16 is no type of its own ("V" for void), and float32 holds it exactly."""
+    """Answers as numpy can store them: it has no bfloat16 (kind "V", void), and float32 holds that exactly."""
     return values.astype(np.float32) if values.dtype.kind == "V" else values
 
 

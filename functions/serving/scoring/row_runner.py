@@ -1,4 +1,4 @@
-"""Runs rows through a model, and goes on where it refuses some of them: those alone have no prediction."""
+"""Runs rows through a model; where it refuses some of them, those alone have no prediction."""
 
 from __future__ import annotations
 

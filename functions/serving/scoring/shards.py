@@ -52,7 +52,7 @@ def plan(job: Job, models: ModelSource, shard_bytes: int = DEFAULT_SHARD_BYTES) 
         Where the plan is, as a Distributed Map reads it, and what `merge` needs.
 
     Raises:
-        JobError: the output is no prefix, or the shards are too many for one run.
+        JobError: the output is not a prefix, or the shards are too many for one run.
         InputNotFoundError: there is nothing to score.
     """
     if not job.output.endswith("/"):

@@ -37,7 +37,7 @@ def input_format_of(url: str) -> str:
 
 
 def is_image(url: str) -> bool:
-    """Whether an object is a row of a prefix of images: its ending says so, and it is no folder's marker."""
+    """Whether an object is a row of a prefix of images: its ending says so, and it is not a folder's marker."""
     return not url.endswith("/") and input_format_of(url) == "images"
 
 

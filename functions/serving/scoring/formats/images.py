@@ -167,4 +167,4 @@ def _gunzipped(data: bytes) -> bytes:
 def _name_of(url: str, prefix: str) -> str:
     """What addresses an image: its key below the prefix as it is, wherever it lies."""
     name = url.removeprefix(prefix) if prefix else url.rpartition("/")[2]
-    return unquote(name) if url.startswith("file:") else name  # bytes that are no UTF-8 are shown as U+FFFD
+    return unquote(name) if url.startswith("file:") else name  # bytes that are not UTF-8 are shown as U+FFFD

@@ -36,7 +36,7 @@ def parse_header(data: bytes) -> tuple[tuple[int, ...], np.dtype[Any], int]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Python 2 wrote is read all the same
             shape, fortran, dtype = _HEADERS[np.lib.format.read_magic(stream)](stream)
-    except Exception as error:  # a damaged header is no Python literal, and its parser raises nearly anything
+    except Exception as error:  # a damaged header is not a Python literal, and its parser raises nearly anything
         raise UnreadableInputError(f"not a .npy array: {type(error).__name__}: {str(error)[:_MAX_SHOWN]}") from error
     if min(shape, default=0) < 0:
         raise UnreadableInputError(f"not a .npy array: its shape is {shape}")
