@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,16 @@ def tiny_uint8_tflite(tiny_model: Any) -> bytes:
 def two_way_tflite(two_way_model: Any) -> bytes:
     """`two_way_model` in int8 with float32 edges."""
     return quantize(two_way_model, representative_rows(two_way_model), Quantize()).artifact
+
+
+@pytest.fixture(scope="module")
+def served_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A folder, and the address of what serves the models that are published into it."""
+    from corpus import serving
+
+    store = tmp_path_factory.mktemp("store")
+    with serving(store) as address:
+        yield store, address
 
 
 TINY_RECIPE = """

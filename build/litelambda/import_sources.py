@@ -28,8 +28,8 @@ from litelambda.stages.flatbuffer import (
 )
 from litelambda.stages.interpreter import Reference, to_codes
 from litelambda.stages.interpreter_process import inspect_in_child
-from litelambda.stages.loss import MAX_DIFFERENCE, check_loss, measure_loss
 from litelambda.stages.one_row import needs_one_row
+from litelambda.stages.quantization_loss import MAX_DIFFERENCE, check_loss, measure_loss
 from litelambda.stages.quantize import explain_float
 from litelambda.stages.source_answers import KERAS_SUFFIXES, Answers, Described, Source
 from litelambda.stages.verify import answered, runs_of

@@ -29,10 +29,10 @@ from litelambda.stages.publish import REPORT_NAME, Description, Published, publi
 from litelambda.stages.quantize import Quantized, quantize
 from litelambda.stages.report import HTML_NAME, make_html
 from litelambda.stages.search import search
-from litelambda.stages.served import Served, check_served
+from litelambda.stages.served_comparison import Served, check_served
 from litelambda.stages.storing import Stored, store_form
+from litelambda.stages.target_units import in_own_units
 from litelambda.stages.train import Trained, train
-from litelambda.stages.units import in_own_units
 from litelambda.stages.verify import Verified, verify
 from litelambda.store import open_publishing_store
 from litelambda.wording import counted

@@ -14,7 +14,7 @@ from litelambda.representative import halves, read_rows
 from litelambda.stages.array_files import read_arrays, write_arrays
 from litelambda.stages.backend import load_keras
 from litelambda.stages.comparison import representative_runs
-from litelambda.stages.loss import measure_loss
+from litelambda.stages.quantization_loss import measure_loss
 from litelambda.stages.source_answers import Described, SourceInput
 from litelambda.stages.sources_loaded import KerasSource
 

@@ -23,8 +23,8 @@ from litelambda.processes import describe_exit, lacked_memory
 from litelambda.stages.advice import layers_with, on_missing
 from litelambda.stages.backend import load_tensorflow
 from litelambda.stages.converter_process import ConverterProcess
-from litelambda.stages.edges import read_names, with_own_edges
 from litelambda.stages.flatbuffer import count_half_read_float_splits
+from litelambda.stages.flatbuffer_edges import read_names, with_own_edges
 from litelambda.stages.source_answers import KERAS_SUFFIXES
 from litelambda.stages.unroll import MAX_STEPS
 
@@ -225,7 +225,7 @@ def _keep_float(converter: Any, path: Path, inputs: Mapping[str, str]) -> None:
 def _saved_model(conversion: Conversion) -> str:
     source = Path(conversion.saved_model)
     if conversion.is_signature:
-        from litelambda.stages.signature import with_our_signature
+        from litelambda.stages.saved_model_signature import with_our_signature
 
         return str(with_our_signature(source, Path(conversion.output).parent))
     if source.suffix not in KERAS_SUFFIXES:

@@ -13,7 +13,7 @@ from litelambda.errors import GateError
 from litelambda.sections import Recipe
 from litelambda.stages.batches import predict
 from litelambda.stages.data import Dataset
-from litelambda.stages.finite import check_outputs, count_not_finite
+from litelambda.stages.finite_checks import check_outputs, count_not_finite
 from litelambda.stages.fitting import Progress
 from litelambda.stages.interpreter import Reference
 from litelambda.stages.quantize import Quantized

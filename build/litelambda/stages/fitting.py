@@ -16,7 +16,7 @@ from litelambda.stages.backend import backend_errors, load_keras, load_tensorflo
 from litelambda.stages.batches import batches_in_order, failures_of, row_batches
 from litelambda.stages.data import Dataset
 from litelambda.stages.devices import for_devices, num_sharing
-from litelambda.stages.finite import DIVERGED, check_weights
+from litelambda.stages.finite_checks import DIVERGED, check_weights
 from litelambda.stages.interrupts import between_steps
 from litelambda.stages.precision import keep_gradients
 from litelambda.stages.rows import Split, StoredRows

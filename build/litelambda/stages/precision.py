@@ -14,9 +14,9 @@ from litelambda.sections import Recipe, SavedKerasModel
 from litelambda.stages.backend import load_keras
 from litelambda.stages.copies import copy_model
 from litelambda.stages.data import Dataset
-from litelambda.stages.finite import check_weights
-from litelambda.stages.policies import set_policies
-from litelambda.stages.units import check_can_change_units, in_standard_units
+from litelambda.stages.dtype_policies import set_policies
+from litelambda.stages.finite_checks import check_weights
+from litelambda.stages.target_units import check_can_change_units, in_standard_units
 
 Precision = Literal["float32", "mixed_float16", "mixed_bfloat16"]
 

@@ -16,7 +16,7 @@ from litelambda.sections import Recipe, Train
 from litelambda.stages.backend import backend_errors, load_keras, load_tensorflow
 from litelambda.stages.batches import failures_of, row_batches
 from litelambda.stages.data import Dataset
-from litelambda.stages.finite import DIVERGED, check_weights
+from litelambda.stages.finite_checks import DIVERGED, check_weights
 from litelambda.stages.fitting import (
     Course,
     Objective,

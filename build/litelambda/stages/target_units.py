@@ -1,4 +1,4 @@
-"""Units: a model trained on standardized targets answers in their own units, by the weights of its last layer.
+"""A model trained on standardized targets answers in their own units, by the weights of its last layer.
 
 The change of units is linear, and so is the last layer: it becomes part of its kernel and bias, and with them of all
 that is made of the model. A kernel keeps its zeros and, column by column, its grid.

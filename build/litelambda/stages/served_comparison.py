@@ -1,4 +1,4 @@
-"""Served: what the aliases that a build would move answer now, on the build's own test rows.
+"""What the aliases that a build would move answer now, on the build's own test rows.
 
 A new version that is worse than the one it would replace is refused, with the numbers of both.
 """
@@ -15,7 +15,7 @@ from litelambda.errors import GateError, VerificationError
 from litelambda.sections import Recipe
 from litelambda.stages.data import Dataset, Preprocessing
 from litelambda.stages.evaluate import Evaluated, Metrics, measure, run_rows
-from litelambda.stages.finite import count_not_finite
+from litelambda.stages.finite_checks import count_not_finite
 from litelambda.stages.fitting import Progress
 from litelambda.stages.gate import check_loss
 from litelambda.stages.interpreter import Reference

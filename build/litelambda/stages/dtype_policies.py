@@ -1,4 +1,4 @@
-"""Policies: in which precision the layers of a model compute, set on the layers themselves.
+"""In which precision the layers of a model compute, set on the layers themselves.
 
 Weights, and all else that a layer keeps, stay as they are: Keras casts what is 32 bits to 16, or back, when it is read.
 """

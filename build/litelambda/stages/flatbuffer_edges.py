@@ -1,4 +1,4 @@
-"""Edges of a flatbuffer: its inputs under their own names, and every output in a tensor of its own.
+"""The edges of a flatbuffer: its inputs under their own names, and every output in a tensor of its own.
 
 TensorFlow takes only some names for the inputs of a SavedModel, so others are converted under a name that it takes. And
 its converter lets outputs share a tensor, with an input too: what is an input is never computed, and who reads it back

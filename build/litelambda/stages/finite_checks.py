@@ -1,4 +1,4 @@
-"""Finite: models whose weights or answers are not finite are refused before anything else opens them.
+"""Models whose weights or answers are not finite are refused before anything else opens them.
 
 A converter turns them into scales that are NaN, and the Interpreter of such a flatbuffer takes its process down.
 """
