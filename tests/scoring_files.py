@@ -8,9 +8,9 @@ from concurrent import futures
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from ai_edge_litert.interpreter import Interpreter
 
 import golden_store
-from serving.litert import CompiledModel
 from serving.scoring import workers
 from serving.scoring.job import Job
 from serving.scoring.models import ModelSource
@@ -49,12 +49,11 @@ def job_of(path: Path, output: Path, **options: Any) -> Job:
 
 
 def expected(rows: Array, name: str = MODEL) -> Array:
-    """What the model says of each row, run one by one."""
-    with CompiledModel(golden_store.golden(name)) as model:
-        key = next(iter(model.signatures))
-        spec = model.signatures[key].outputs[0]
-        outputs = [model.run(key, [row.tobytes()])[0] for row in rows]
-    return np.frombuffer(b"".join(outputs), spec.dtype.name).reshape(len(rows), *spec.shape[1:])
+    """What the reference Interpreter says of each row, run one by one."""
+    interpreter = Interpreter(model_content=golden_store.golden(name))
+    runner = interpreter.get_signature_runner()
+    (given,), (made,) = runner.get_input_details(), runner.get_output_details()
+    return np.concatenate([runner(**{given: row[None]})[made] for row in rows])
 
 
 def processes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
