@@ -187,7 +187,7 @@ def test_one_row_needs_no_batch_dimension(handler):
         ("tiny", npy(np.zeros((4, 4), "f4", order="F")), NPY, "Fortran order"),
         ("int64", npy(np.zeros((1, 3), "f4")), NPY, "is not of expected type: int64"),
         ("tiny", b"GIF89a", "image/gif", "expected one of image/png, image/jpeg"),
-        ("tiny", picture(np.zeros((2, 2), "uint8")), "image/png", "is no image"),
+        ("tiny", picture(np.zeros((2, 2), "uint8")), "image/png", "is not an image"),
         ("image", b"\x89PNG\r\n\x1a\n", "image/png", "not a readable PNG file"),
         ("image", picture(np.zeros((2, 2, 3), "uint8"))[:45], "image/png", "not a readable PNG file"),
         ("image", picture(np.zeros((2, 2, 3), "uint8")), "image/jpeg", "not a readable JPEG file"),

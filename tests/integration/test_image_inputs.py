@@ -56,7 +56,7 @@ def test_what_an_image_input_is(dtype, shape, preprocessing, size):
     spec = TensorSpec("x", DTYPES[dtype], shape)
     assert image_size(spec, preprocessing) == size
     if size is None:
-        with pytest.raises(RequestError, match="is no image"):
+        with pytest.raises(RequestError, match="is not an image"):
             check_image_size(spec, preprocessing)
 
 
@@ -151,7 +151,7 @@ def test_the_same_picture_online_and_in_batch(store, handler, tmp_path, model, c
     output = tmp_path / "out.jsonl"
     job = Job((tmp_path / f"a.{kind.lower()}").as_uri(), output.as_uri(), model=model, resize=resize)
     if "table" in model or model == "columns":
-        assert (online.status, "is no image" in online.json()["error"]) == (400, True)
+        assert (online.status, "is not an image" in online.json()["error"]) == (400, True)
         with pytest.raises(SchemaError) as caught:
             run_job(job, ModelSource(store.as_uri()))
         assert str(caught.value) == online.json()["error"]
