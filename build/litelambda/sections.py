@@ -30,52 +30,63 @@ Loss = Literal["mse", "mae", "binary_crossentropy", "categorical_crossentropy", 
 CROSS_ENTROPIES = ("binary_crossentropy", "categorical_crossentropy", "sparse_categorical_crossentropy")
 
 
-class MlpModel(Section):
+class BuiltInNetwork(Section):
+    """What the built-in networks have in common."""
+
+    activation: Activation = "relu"
+    """Activation of every layer but the last."""
+    dropout: Fraction = 0.0
+    """Share of the values that dropout sets to zero: after each layer of an MLP, before the last layer of a CNN."""
+    l1: NonNegativeFloat = 0.0
+    """L1 penalty on the kernels, added to the loss."""
+    l2: NonNegativeFloat = 0.0
+    """L2 penalty on the kernels, added to the loss."""
+    input_name: Name = "input"
+    """Name of the input in the API."""
+    output_name: Name = "output"
+    """Name of the output in the API."""
+
+
+class MlpModel(BuiltInNetwork):
     """The built-in multilayer perceptron."""
 
     kind: ClassVar[str] = "mlp"
     builder: Literal["mlp"]
     hidden: list[PositiveInt] = Field(default=[64, 64])
-    activation: Activation = "relu"
-    dropout: Fraction = 0.0
-    l1: NonNegativeFloat = 0.0
-    l2: NonNegativeFloat = 0.0
-    """Penalties on the kernels, added to the loss."""
-    input_name: Name = "input"
-    output_name: Name = "output"
+    """Units of each hidden layer."""
 
 
-class CnnModel(Section):
+class CnnModel(BuiltInNetwork):
     """The built-in convolutional network: convolution and pooling pairs, then dense layers."""
 
     kind: ClassVar[str] = "cnn"
     builder: Literal["cnn"]
     filters: Annotated[list[PositiveInt], Field(min_length=1)] = Field(default=[16, 32])
+    """Filters of each convolution; a 2 x 2 pooling follows each of them."""
     kernel_size: PositiveInt = 3
+    """Height and width of the convolutions."""
     dense: list[PositiveInt] = Field(default=[64])
+    """Units of each dense layer between the convolutions and the output."""
     batch_norm: bool = False
-    activation: Activation = "relu"
-    dropout: Fraction = 0.0
-    l1: NonNegativeFloat = 0.0
-    l2: NonNegativeFloat = 0.0
-    """Penalties on the kernels, added to the loss."""
-    input_name: Name = "input"
-    output_name: Name = "output"
+    """Whether a batch normalization follows each convolution."""
 
 
 class FunctionModel(Section):
-    """A function of the user's, called with `input_shape`, `num_classes` and the settings."""
+    """Your own function, called with `input_shape`, `num_classes` (for regression: of targets) and `settings`."""
 
     kind: ClassVar[str] = "function"
     function: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+    """`"package.module:function"`; modules next to the recipe can be imported."""
     settings: dict[str, Any] = Field(default_factory=dict)
+    """Passed to the function as it is."""
 
 
 class SavedKerasModel(Section):
-    """A model saved by Keras, trained further (or not at all: `train.epochs = 0`)."""
+    """A model saved by Keras, trained further, or used as it is with `train.epochs = 0`."""
 
     kind: ClassVar[str] = "saved"
     path: Annotated[str, Field(pattern=r"\.(keras|h5)$")]
+    """A `.keras` or `.h5` file."""
 
 
 def _model_kind(value: object) -> str | None:
@@ -102,10 +113,12 @@ Model = Annotated[
 
 
 class Scaling(Section):
-    """An explicit normalisation: model value = raw value x scale + offset."""
+    """An explicit normalization: model value = raw value x scale + offset."""
 
     scale: FiniteFloat
+    """Factor of the raw value."""
     offset: FiniteFloat = 0.0
+    """Added after scaling."""
 
 
 def _normalize_kind(value: object) -> str:
@@ -116,20 +129,30 @@ class DataSection(Section):
     """What every kind of data set has in common."""
 
     path: Annotated[str, Field(min_length=1)]
+    """The file or folder, relative to the recipe."""
     task: Literal["classification", "regression"] = "classification"
+    """What is learned: a class per row, or numbers."""
     labels: Annotated[list[str], Field(min_length=2)] | None = None
+    """Names of the classes in order; by default those of the data."""
     normalize: Annotated[
         Annotated[Literal["none", "0-1", "standardize"], Tag("rule")] | Annotated[Scaling, Tag("scaling")],
         Discriminator(_normalize_kind),
     ] = "none"
+    """Computed from the training rows (per column of a table) and recorded in the manifest."""
     targets: Literal["none", "standardize"] = "none"
-    """Regression: targets of mean 0 and deviation 1 to train on; the published model answers in their own units."""
+    """Regression: `standardize` trains on targets of mean 0 and deviation 1; the published model answers in the
+    original units."""
     reshape: Annotated[list[PositiveInt], Field(min_length=1)] | None = None
+    """Shape of one row; by default as it is found."""
     validation_split: Fraction = 0.1
+    """Share of the training rows to validate on, where the data has no such split."""
     test_split: Fraction = 0.2
+    """Share of all rows to test on, where the data has no such split."""
     seed: Seed = 0
+    """Seed of the splits."""
     streaming: bool | None = None
-    """Rows stay on disk and are read batch by batch; where it is not said, those that would crowd the memory do."""
+    """Whether rows stay on disk and are read batch by batch; by default where they would take more than an eighth of
+    the memory as float32."""
 
 
 class ArraysData(DataSection):
@@ -156,7 +179,9 @@ class ImagesData(DataSection):
     kind: ClassVar[str] = "images"
     format: Literal["images"]
     image_size: Annotated[list[PositiveInt], Field(min_length=2, max_length=2)] | None = None
+    """`[height, width]` to resize to; by default all images must have one size."""
     color: Literal["rgb", "grayscale"] = "rgb"
+    """Channels to read."""
 
 
 class CsvData(DataSection):
@@ -165,14 +190,16 @@ class CsvData(DataSection):
     kind: ClassVar[str] = "csv"
     format: Literal["csv"]
     label: Annotated[str, Field(min_length=1)]
+    """The column to predict."""
     features: Annotated[list[str], Field(min_length=1)] | None = None
+    """The columns to predict from; by default all others."""
 
 
 Data = Annotated[NpzData | NpyData | ImagesData | CsvData, Field(discriminator="format")]
 
 
 class Sgd(Section):
-    """Plain stochastic gradient descent."""
+    """Plain stochastic gradient descent: `keras.optimizers.SGD`."""
 
     kind: ClassVar[str] = "sgd"
     name: Literal["sgd"]
@@ -180,7 +207,7 @@ class Sgd(Section):
 
 
 class Momentum(Section):
-    """Stochastic gradient descent with momentum."""
+    """Stochastic gradient descent with momentum: `keras.optimizers.SGD`."""
 
     kind: ClassVar[str] = "momentum"
     name: Literal["momentum"]
@@ -190,7 +217,7 @@ class Momentum(Section):
 
 
 class RmsProp(Section):
-    """RMSprop."""
+    """RMSprop: `keras.optimizers.RMSprop`."""
 
     kind: ClassVar[str] = "rmsprop"
     name: Literal["rmsprop"]
@@ -202,7 +229,7 @@ class RmsProp(Section):
 
 
 class Adam(Section):
-    """Adam."""
+    """Adam: `keras.optimizers.Adam`."""
 
     kind: ClassVar[str] = "adam"
     name: Literal["adam"] = "adam"
@@ -214,7 +241,7 @@ class Adam(Section):
 
 
 class AdamW(Section):
-    """Adam with decoupled weight decay."""
+    """Adam with decoupled weight decay: `keras.optimizers.AdamW`."""
 
     kind: ClassVar[str] = "adamw"
     name: Literal["adamw"]
@@ -233,76 +260,99 @@ class EarlyStopping(Section):
     """Stop when a figure of the validation split no longer improves."""
 
     patience: PositiveInt = 3
+    """Epochs without improvement before training stops."""
     monitor: Literal["val_loss", "val_accuracy"] = "val_loss"
+    """The figure to watch."""
     min_delta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """A smaller change does not count as an improvement."""
     restore_best: bool = True
+    """Whether the weights of the best epoch are kept."""
 
 
 class Augmentation(Section):
-    """Random changes to training rows, others in every epoch; the model itself never has them."""
+    """Random changes to the training rows, different in every epoch; never part of the exported model."""
 
     flip_horizontal: bool = False
-    """Images only."""
+    """Images: mirror half of them."""
     shift: Fraction = 0.0
-    """Images only: up to this share of height and width, in every direction; what comes in is zero."""
+    """Images: move them by up to this share of height and width, in every direction; what comes in is zero."""
     noise: NonNegativeFloat = 0.0
-    """Standard deviation of what is added to every value, in the model's own units."""
+    """Standard deviation of the noise that is added to every value, in the model's own units."""
 
 
 class Train(Section):
     """How the model is trained."""
 
     loss: Loss
+    """A cross-entropy for classification, `mse` or `mae` for regression."""
     from_logits: bool = False
+    """Whether the model's outputs are logits."""
     optimizer: Optimizer = Adam()
+    """See below; Adam by default."""
     epochs: Annotated[int, Field(ge=0)] = 10
+    """0: the model is already trained."""
     schedule: Literal["constant", "cosine", "exponential", "step"] = "constant"
+    """`cosine`: the learning rate falls to zero over all steps; `exponential`: to a hundredth; `step`: to a tenth
+    after half of them, to a hundredth after three quarters."""
     warmup_epochs: NonNegativeFloat = 0.0
-    """The learning rate rises from zero for so long, whole epochs or parts of one, before the schedule begins."""
+    """Epochs, or parts of one, over which the learning rate rises from zero before the schedule begins."""
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
-    """What layers compute in while the model is trained; weights, and the model that leaves training, are float32."""
+    """What layers compute in during training. Weights and the trained model are float32; compression trains in
+    float32."""
     class_weights: Literal["none", "balanced"] = "none"
-    """Balanced: rows of rare classes count for more, so that every class has the same weight in the loss."""
+    """`balanced`: every class has the same weight in the loss, however many rows it has."""
     augmentation: Augmentation | None = None
+    """Off by default; see below."""
     backend: Literal["tensorflow", "jax"] | None = None
-    """What Keras trains and compresses on; not said, it is KERAS_BACKEND of the environment, and else TensorFlow."""
+    """What Keras trains and compresses on; by default `KERAS_BACKEND` of the environment, else TensorFlow."""
     devices: list[str] | Literal["auto"] = "auto"
-    """What to train on ("GPU:0", …), sharing every batch; "auto": every GPU, under JAX every device there is."""
+    """Devices to train on (`"GPU:0"`, …), which share every batch; `"auto"`: every GPU, under JAX every device."""
     batch_size: PositiveInt = 64
+    """Rows per step, of all devices and hosts together."""
     seed: Seed = 0
+    """The same seed gives the same artifact, byte for byte, on the same kind of machine."""
     early_stopping: EarlyStopping | None = None
+    """Off by default; see below."""
 
 
 class Quantize(Section):
     """How the model becomes a flatbuffer."""
 
     scheme: Literal["int8", "dynamic", "float16", "float32"] = "int8"
+    """`dynamic`: int8 weights, float activations. `dynamic`, `float16` and `float32` are for models that int8 does
+    not suit."""
     io: Literal["float32", "int8", "uint8"] = "float32"
+    """Type of inputs and outputs: `int8` and `uint8` are raw codes; images in 0-1 take their pixel bytes as they
+    are."""
     int4: list[str] | Literal["auto"] = Field(default_factory=list)
-    """Dense layers with int4 weights inside int8; "auto": all of them, where that is not slower in the runtime."""
+    """Dense layers with int4 weights inside int8; `"auto"`: all of them, where that is not slower in the runtime."""
     representative_samples: PositiveInt = 200
+    """Training rows to calibrate activations with."""
 
 
 class Gate(Section):
     """What a model must be, and may lose, or publishing is refused."""
 
     max_accuracy_drop: Annotated[float, Field(ge=0, le=1)] = 0.005
+    """What quantization may lose on the test split before publishing is refused."""
     max_mse_increase: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.05
-    """For regression: how much larger the mean squared error may be, as a share of the float model's."""
+    """The same for regression, as a share of the float model's mean squared error."""
     max_difference: NonNegativeFloat = 0.25
-    """Between the artifact and the model that it was converted from, on 99 of 100 test rows, as a share of the range
-    of that model's outputs."""
+    """How far the answers to 99 of 100 test rows may be from those before conversion, as a share of the range of the
+    model's outputs."""
     allow_trivial: bool = False
-    """Publish a model although answering every row with the most frequent class, or the mean, is as good."""
+    """Publish a model that is not better than answering every row with the most frequent class, or the mean."""
 
 
 class Publish(Section):
     """Under which name, in which form, and which aliases move to the new version."""
 
     name: Name
+    """Name of the model in the store."""
     aliases: list[Alias] = Field(default=["latest"])
+    """Moved to the new version, never back."""
     stored: Literal["auto", "none", "zlib", "xz"] = "auto"
-    """How the artifact lies in the store; auto takes what a function has in memory soonest."""
+    """How the artifact is stored; `auto`: what a function has in memory soonest."""
     bandwidth_mb_per_s: PositiveFloat = 80.0
     """From the store to a function, for `stored = "auto"`."""
 
