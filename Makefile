@@ -10,8 +10,9 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 SAM_VENV := .venv-sam
 EMULATOR_VENV := .venv-emulator
+DOCS_VENV := .venv-docs
 
-.PHONY: help setup setup-sam demo test check format lock package charts clean
+.PHONY: help setup setup-sam demo test check format docs lock package charts clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -49,11 +50,23 @@ format: setup  ## let ruff mend what it can
 	@$(BIN)/ruff format --quiet
 
 charts: setup  ## measure on this machine and draw the README's charts anew; leave it idle meanwhile
-	@$(BIN)/litelambda bench cold --peers --chart .readme/cold-start.svg
-	@$(BIN)/litelambda bench warm --chart .readme/warm.svg
+	@$(BIN)/litelambda bench cold --peers --chart docs/images/cold-start.svg
+	@$(BIN)/litelambda bench warm --chart docs/images/warm.svg
+
+docs: setup $(DOCS_VENV)/.up-to-date  ## build the documentation's site in .site/
+	@$(BIN)/python docs/generate.py
+	@NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict --quiet
+	@$(BIN)/python docs/check_site.py .site
+	@echo "docs: python3 -m http.server --directory .site shows the site"
+
+$(DOCS_VENV)/.up-to-date: requirements/docs.txt | $(VENV)/.up-to-date
+	@echo "docs: installing the locked mkdocs in $(DOCS_VENV)"
+	@$(BIN)/python -m venv --clear --without-pip $(DOCS_VENV)
+	@$(UV) pip sync --quiet --python $(DOCS_VENV)/bin/python --compile-bytecode --require-hashes requirements/docs.txt
+	@touch $@
 
 clean:  ## remove what the targets here made, but for the models
-	@rm -rf $(VENV) .venv-* .bench .aws-sam dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) .venv-* .bench .site .aws-sam dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 LOCK = $(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11
 
@@ -62,6 +75,7 @@ lock: $(VENV)/.bootstrapped  ## renew the locks in requirements/ from pyproject.
 	$(LOCK) pyproject.toml --extra bench -c requirements/dev.txt -o requirements/build.txt
 	$(LOCK) --group pyproject.toml:functions --no-deps -o requirements/functions.txt
 	$(LOCK) --group pyproject.toml:scoring -c requirements/dev.txt -o requirements/scoring.txt
+	$(LOCK) --group pyproject.toml:docs -o requirements/docs.txt
 	$(LOCK) --group pyproject.toml:sam -o requirements/sam.txt
 	$(LOCK) --group pyproject.toml:emulator -o requirements/emulator.txt
 	for client in $(CONTRACT_CLIENTS); do \

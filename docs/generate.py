@@ -1,0 +1,159 @@
+"""Write the tables of the reference pages from the code that they describe.
+
+    .venv/bin/python docs/generate.py            # rewrites what has changed
+    .venv/bin/python docs/generate.py --check    # changes nothing; exit code 1 where a page is out of date
+
+A page holds prose and regions. What stands between `<!-- generated: NAME -->` and `<!-- end -->` is made here, by the
+function of that name in `REGIONS`; everything else is written by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import recipe_tables
+from litelambda import errors as build_errors
+from litelambda.cli import _parser
+from serving import errors as serving_errors
+from serving.http import status_of
+from serving.manifest import Manifest
+from serving.openapi import document
+from serving.settings import SETTINGS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PAGES = Path(__file__).parent / "reference"
+_REGION = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def settings() -> str:
+    """The environment variables of the functions."""
+    rows = [(f"`{s.name}`", _default(s.default), s.meaning) for s in SETTINGS]
+    return table(("variable", "default", "meaning"), rows)
+
+
+def _default(value: str | None) -> str:
+    return "required" if value is None else f"`{value}`" if value else "empty"
+
+
+def routes() -> str:
+    """The routes that `/openapi.json` describes, for a model called `{model}`."""
+    paths = document([(_manifest(), ["latest"])])["paths"]
+    rows = [
+        (f"`{method.upper()}`", f"`{path}`", operation["summary"])
+        for path, operations in paths.items()
+        for method, operation in operations.items()
+    ]
+    return table(("method", "path", "answer"), rows)
+
+
+def _manifest() -> Manifest:
+    """A manifest of the model `{model}`, with one input and one output."""
+    tensor = {"name": "x", "dtype": "float32", "shape": [-1, 1]}
+    fields = {
+        "format_version": 1,
+        "model": "{model}",
+        "version": 1,
+        "artifact": "model.tflite",
+        "files": {"model.tflite": {"sha256": "0" * 64, "size_bytes": 1}},
+        "default_signature": "serving_default",
+        "signatures": {"serving_default": {"inputs": [tensor], "outputs": [tensor]}},
+    }
+    return Manifest.from_json(json.dumps(fields).encode())
+
+
+def http_errors() -> str:
+    """What the service raises, and the status that a client sees."""
+    rows = [(name, status_of(kind("")), text) for name, kind, text in _tree(serving_errors.ServingError)]
+    return table(("error", "status", "meaning"), rows)
+
+
+def exit_codes() -> str:
+    """What the toolchain raises, and how the command ends."""
+    rows = [(name, kind.exit_code, text) for name, kind, text in _tree(build_errors.LitelambdaError)]
+    return table(("error", "exit code", "meaning"), rows)
+
+
+def _tree(root: type[Any], depth: int = 0) -> Iterator[tuple[str, type[Any], str]]:
+    """An error and those below it, in the order of their definition."""
+    yield f"{'— ' * depth}`{root.__name__}`", root, (root.__doc__ or "").partition("\n")[0]
+    for kind in root.__subclasses__():
+        if kind.__module__ == root.__module__:
+            yield from _tree(kind, depth + 1)
+
+
+def commands() -> str:
+    """Every command with its arguments, as its `--help` has them."""
+    return "\n\n".join(_command("litelambda", _parser()))
+
+
+def _command(name: str, parser: argparse.ArgumentParser) -> Iterator[str]:
+    actions = [action for action in parser._actions if not isinstance(action, argparse._HelpAction)]
+    subcommands = [action for action in actions if isinstance(action, argparse._SubParsersAction)]
+    if subcommands:
+        for subcommand, subparser in subcommands[0].choices.items():
+            yield from _command(f"{name} {subcommand}", subparser)
+        return
+    rows = [(f"`{_invocation(action)}`", _help(action)) for action in actions]
+    yield f"## {name}\n\n{_sentence(parser.description or '')}\n\n{table(('argument', 'meaning'), rows)}"
+
+
+def _invocation(action: argparse.Action) -> str:
+    metavar = action.metavar or ("|".join(action.choices) if action.choices else action.dest.upper())
+    if not action.option_strings:
+        return str(metavar)
+    return action.option_strings[0] + ("" if action.nargs == 0 else f" {metavar}")
+
+
+def _help(action: argparse.Action) -> str:
+    text = _sentence((action.help or "").replace("%%", "%"))
+    return text + (" Required." if action.required and action.option_strings else "")
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("." if text and text[-1] not in ".)" else "")
+
+
+def table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
+    """A Markdown table."""
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+REGIONS: dict[str, Callable[[], str]] = {
+    "settings": settings,
+    "routes": routes,
+    "http-errors": http_errors,
+    "exit-codes": exit_codes,
+    "commands": commands,
+    "recipe": lambda: recipe_tables.sections(table),
+}
+
+
+def main() -> int:
+    """Rewrite the pages that are out of date; with --check, only name them."""
+    check = "--check" in sys.argv[1:]
+    outdated, made = [], set()
+    for page in sorted(PAGES.glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        made |= {name for _, name, _ in _REGION.findall(text)}
+        written = _REGION.sub(lambda match: f"{match[1]}{REGIONS[match[2]]()}\n{match[3]}", text)
+        if written != text:
+            outdated.append(page.name)
+            if not check:
+                page.write_text(written, encoding="utf-8")
+    if missing := REGIONS.keys() - made:
+        sys.exit(f"docs: no page of {PAGES} has a region for {', '.join(sorted(missing))}")
+    if outdated:
+        print(f"docs: {'out of date' if check else 'rewritten'}: {', '.join(outdated)}")
+    return 1 if check and outdated else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
