@@ -20,7 +20,7 @@ from serving.store import open_store  # noqa: E402
 _settings = Settings.from_environment(os.environ)
 _store = open_store(_settings.model_store)
 if os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start":
-    from serving.snapstart import register
+    from serving.store.snapstart import register
 
     register(_store)
 _fetch = (

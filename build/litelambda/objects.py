@@ -17,9 +17,9 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote
 
 from serving.errors import ObjectNotFoundError, StoreAccessError, StoreConflictError, StoreError, StoreUnavailableError
-from serving.part_files import create_part
-from serving.s3_answers import CONFLICT_ATTEMPTS, Meaning, error_code, meaning_of, was_sent_again
 from serving.store import split_store_url
+from serving.store.part_files import create_part
+from serving.store.s3_answers import CONFLICT_ATTEMPTS, Meaning, error_code, meaning_of, was_sent_again
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError

@@ -63,7 +63,7 @@ class S3Store:
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
         provider = None
         if "AWS_CONTAINER_CREDENTIALS_FULL_URI" in os.environ:
-            from serving import container_credentials
+            from serving.store import container_credentials
 
             provider = container_credentials.credentials if container_credentials.offered() else None
         with _Trust(endpoint):
@@ -158,7 +158,7 @@ class S3Store:
 
     def _translated(self, error: Exception, key: str) -> StoreError:
         """Obstore's error in our own terms; what reads it is loaded with the first failure."""
-        from serving.s3_failures import translate
+        from serving.store.s3_failures import translate
 
         return translate(error, self._native.exceptions, f"{self.url}/{key}", self._bucket)
 

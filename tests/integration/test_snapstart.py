@@ -10,11 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import snapshot_restore_py
 
-from serving import container_credentials
 from serving.errors import StoreAccessError
 from serving.s3_store import S3Store
-from serving.snapstart import register
-from serving.store import open_store
+from serving.store import container_credentials, open_store
+from serving.store.snapstart import register
 
 
 @contextmanager

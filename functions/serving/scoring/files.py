@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import quote, unquote_to_bytes
 
 from serving.errors import StoreAccessError, StoreError
-from serving.part_files import create_part
 from serving.scoring.errors import InputNotFoundError, InputReplacedError, LostUploadError, OutputExistsError
 from serving.scoring.storage import ObjectInfo, UploadState
+from serving.store.part_files import create_part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

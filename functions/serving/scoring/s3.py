@@ -7,11 +7,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from serving.errors import StoreUnavailableError
-from serving.s3_answers import CONFLICT_ATTEMPTS, Meaning, error_code, meaning_of
 from serving.scoring.errors import InputNotFoundError
 from serving.scoring.s3_errors import is_cut, translated
 from serving.scoring.s3_upload import OWNER, S3Upload, owned_by
 from serving.scoring.storage import ObjectInfo, split_url
+from serving.store.s3_answers import CONFLICT_ATTEMPTS, Meaning, error_code, meaning_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

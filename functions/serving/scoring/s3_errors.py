@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from serving.errors import StoreAccessError, StoreUnavailableError
-from serving.s3_answers import Meaning, error_code, meaning_of
 from serving.scoring.errors import (
     InputNotFoundError,
     InputRefusedError,
@@ -11,6 +10,7 @@ from serving.scoring.errors import (
     OutputNotFoundError,
     OutputRefusedError,
 )
+from serving.store.s3_answers import Meaning, error_code, meaning_of
 
 __all__ = ["is_cut", "translated"]
 

@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from serving.s3_answers import Meaning, meaning_of
 from serving.scoring.errors import LostUploadError, OutputExistsError
 from serving.scoring.s3_errors import translated
 from serving.scoring.storage import UploadState, split_url
+from serving.store.s3_answers import Meaning, meaning_of
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

@@ -18,7 +18,7 @@ from serving.errors import (
     StoreLocationError,
     StoreUnavailableError,
 )
-from serving.s3_answers import Meaning, meaning_of_code
+from serving.store.s3_answers import Meaning, meaning_of_code
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
