@@ -129,7 +129,7 @@ class S3Store:
 
     def _fetch_ranges(self, key: str, first: Any, sink: Sink | None) -> tuple[Buffer, str]:
         """Fill one buffer from parallel streams; hash each range when it and all before it are there."""
-        from serving.memory import allocate
+        from serving.artifact.memory import allocate
 
         size = first.meta["size"]
         hasher = new_hasher(size)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from serving import memory
+from serving.artifact import memory
+from serving.artifact.memory import allocate, check_fits, needed_memory_mb
 from serving.errors import ModelTooLargeError
-from serving.memory import allocate, check_fits, needed_memory_mb
 
 MB = 2**20
 

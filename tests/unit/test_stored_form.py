@@ -22,13 +22,13 @@ from faulty_s3 import faulty_s3
 from golden_store import golden, make_manifest
 from litelambda.sections import Publish
 from litelambda.stages.storing import Stored, store_form, stored_size
-from serving import s3_store, unpack
-from serving.artifact import fetch_artifact
+from serving import s3_store
+from serving.artifact import fetch_artifact, unpack
+from serving.artifact.unpack import Unpacker
 from serving.errors import ArtifactError, DigestError, LiteRtError, ManifestError
 from serving.litert import CompiledModel
 from serving.manifest import FileEntry, Manifest
 from serving.store import FileStore, open_store
-from serving.unpack import Unpacker
 
 NAMES = {"zlib": "model.tflite.z", "xz": "model.tflite.xz"}
 
@@ -269,7 +269,7 @@ def test_an_uncompressed_artifact_costs_no_decompressor(tmp_path: Path) -> None:
     script = (
         "import sys; from serving.artifact import fetch_artifact; from serving.store import open_store\n"
         "fetch_artifact(open_store(sys.argv[1]), 'tiny_int8')\n"
-        "print([name for name in ('serving.unpack', 'zlib', '_lzma', 'lzma') if name in sys.modules])"
+        "print([name for name in ('serving.artifact.unpack', 'zlib', '_lzma', 'lzma') if name in sys.modules])"
     )
     functions = str(Path(__file__).parents[2] / "functions")
 
@@ -278,4 +278,4 @@ def test_an_uncompressed_artifact_costs_no_decompressor(tmp_path: Path) -> None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     assert loaded(lay_out(tmp_path / "plain", form("none"))) == "[]"
-    assert loaded(lay_out(tmp_path / "packed", form("xz"))) == "['serving.unpack', '_lzma']"
+    assert loaded(lay_out(tmp_path / "packed", form("xz"))) == "['serving.artifact.unpack', '_lzma']"

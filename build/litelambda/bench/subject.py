@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from litelambda.errors import BenchError
+from serving.artifact.unpack import unpack
 from serving.errors import ObjectNotFoundError
 from serving.manifest import Manifest
 from serving.store import open_store
 from serving.tensor import TensorSpec
-from serving.unpack import unpack
 
 _ALIAS = "latest"
 _SEED = 20261123

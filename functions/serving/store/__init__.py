@@ -188,11 +188,11 @@ def _load(descriptor: int, size: int, path: str) -> Buffer:
     if package and os.path.realpath(path).startswith(os.path.realpath(package) + os.sep):
         from mmap import ACCESS_READ, mmap
 
-        from serving.memory import check_fits
+        from serving.artifact.memory import check_fits
 
         check_fits(path, size)
         return mmap(descriptor, size, access=ACCESS_READ)
-    from serving.memory import allocate
+    from serving.artifact.memory import allocate
 
     buffer = allocate(path, size)
     _fill(descriptor, memoryview(buffer), path)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from serving.aliases import Aliases
+    from serving.artifact.unpack import Unpacker
     from serving.store import Store
-    from serving.unpack import Unpacker
 
 __all__ = ["ARTIFACT_NAME", "MANIFEST_NAME", "Artifact", "fetch_artifact", "fetch_manifest"]
 
@@ -104,7 +104,7 @@ class _Fetch:
         self._unpacker: Unpacker | None = None
         sink = None
         if key.endswith(_PACKED_SUFFIXES):
-            from serving.unpack import Unpacker
+            from serving.artifact.unpack import Unpacker
 
             self._unpacker = Unpacker(f"{store.url}/{key}")
             sink = self._unpacker.update
@@ -131,7 +131,7 @@ class _Fetch:
             return data
         if self._unpacker is not None:
             return self._unpacker.result()
-        from serving.unpack import unpack  # of a name that does not say that it is compressed
+        from serving.artifact.unpack import unpack  # of a name that does not say that it is compressed
 
         return unpack(data, entry, f"{where}/{manifest.artifact}")
 
