@@ -579,7 +579,7 @@ class CompiledModel:
 
     def _run_to_strings(self, signature: Signature, runner: SignatureRunner) -> list[Any]:
         """Run a signature with string outputs, whose buffers are address space that is used as far as it is needed."""
-        from serving.string_buffers import MAX_OUTPUT_BYTES, read_strings, used_bytes
+        from serving.litert.string_buffers import MAX_OUTPUT_BYTES, read_strings, used_bytes
 
         outs = runner.outs
         for index in outs.strings:
@@ -664,7 +664,7 @@ def _fill_strings(buffers: _Buffers, index: int, data: Input, spec: TensorSpec) 
     """Hand strings to the runtime in a buffer of exactly their size, which operators take for the tensor's own."""
     if not isinstance(data, list):
         raise LiteRtError(f"input {spec.name!r} takes a list of strings, got {type(data).__name__}")
-    from serving.string_buffers import encode_strings
+    from serving.litert.string_buffers import encode_strings
 
     encoded = encode_strings(data, buffers.strings[index], spec.name)
     if buffers.sizes[index] != len(encoded):
