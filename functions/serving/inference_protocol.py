@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from serving.http import Request
     from serving.models import ModelRepository
+    from serving.models.shadow import Shadowed
     from serving.servable import Servable
-    from serving.shadow import Shadowed
 
 __all__ = ["answer"]
 

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
     from serving.manifest import Manifest
     from serving.models import ModelRepository
+    from serving.models.shadow import Shadowed
     from serving.servable import Servable
-    from serving.shadow import Shadowed
     from serving.tensor import TensorSpec
 
 __all__ = ["SERVER_VERSION", "model_config", "model_metadata", "server_metadata", "statistics"]

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from serving.http import Request
     from serving.manifest import Manifest, SignatureSpec
+    from serving.models.shadow import Shadowed
     from serving.servable import Servable
-    from serving.shadow import Shadowed
     from serving.tensor import Tensor
 
 __all__ = ["infer"]

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from serving.http import Request
     from serving.manifest import Manifest, SignatureSpec
     from serving.models import ModelRepository
+    from serving.models.shadow import Shadowed
     from serving.servable import Servable
-    from serving.shadow import Shadowed
     from serving.tensor import Tensor, TensorSpec
 
 __all__ = [

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from serving.manifest import Manifest, SignatureSpec
+    from serving.models.shadow import Shadowed
     from serving.servable import Servable
-    from serving.shadow import Shadowed
     from serving.tensor import Tensor, TensorSpec
 
 __all__ = ["answer"]

@@ -258,8 +258,8 @@ def test_a_refresh_that_a_freeze_cut_off_delays_nobody_for_long(tmp_path, monkey
     assert time.monotonic() - started < 1
     wait_for(lambda: store.asked)
     assert store.asked == 1
-    monkeypatch.setattr("serving.refresh._PATIENCE_SECONDS", 0)
-    monkeypatch.setattr("serving.refresh._LONGEST_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr("serving.models.refresh._PATIENCE_SECONDS", 0)
+    monkeypatch.setattr("serving.models.refresh._LONGEST_WAIT_SECONDS", 0.05)
     started = time.monotonic()
     repository.get("m")
     assert 0.04 < time.monotonic() - started < 1

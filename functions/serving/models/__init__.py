@@ -1,7 +1,7 @@
 """The models of this process: found by name, version or label, loaded on first use, dropped when memory is short.
 
 Knows artifacts and servables; knows no protocol. What an alias means is read once, and again in the background
-(`serving.refresh`) when that knowledge is older than a setting allows.
+(`serving.models.refresh`) when that knowledge is older than a setting allows.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from serving.artifact import Artifact
     from serving.manifest import Manifest
-    from serving.refresh import Refresh
-    from serving.shadow import Shadowed
+    from serving.models.refresh import Refresh
+    from serving.models.shadow import Shadowed
     from serving.store import Store
 
 __all__ = ["Family", "ModelRepository"]
@@ -143,7 +143,7 @@ class ModelRepository:
                 raise ModelNotFoundError(f"Servable not found for request: Latest({name[:200]})")
             family = self._families.setdefault(name, Family(name, fetch_aliases(self.store, name)))
         elif self._pinned is None and time() - family.checked >= self._refresh_seconds:
-            from serving.refresh import refresh
+            from serving.models.refresh import refresh
 
             refresh(family, self)
         return family
@@ -254,7 +254,7 @@ class ModelRepository:
         shadow = self._optional(family, shadow_number)
         if shadow is None:
             return servable
-        from serving.shadow import Shadowed
+        from serving.models.shadow import Shadowed
 
         return Shadowed(servable, shadow, self.warn)
 
