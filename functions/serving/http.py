@@ -239,19 +239,19 @@ def _decoded_body(body: str, is_base64: Any, headers: Mapping[str, str]) -> Any:
         encoding = "gzip"
     elif encoding != "deflate":
         return data
-    from serving.compression import decompress, is_zlib
+    from serving.bodies.compression import decompress, is_zlib
 
     return decompress(data, encoding, MAX_BODY_BYTES) if encoding == "gzip" or is_zlib(data) else data
 
 
 def _content_encoding(header: str) -> str:
-    from serving.compression import content_encoding
+    from serving.bodies.compression import content_encoding
 
     return content_encoding(header)
 
 
 def _decode_large(body: str) -> Any:
-    from serving.base64_codec import decode
+    from serving.bodies.base64_codec import decode
 
     return decode(body)
 
@@ -268,7 +268,7 @@ def finish(response: Response, headers: Mapping[str, str]) -> Response:
     """
     body = response.body
     if "accept-encoding" in headers and len(body) >= _MIN_COMPRESSED_BYTES:
-        from serving.compression import accepted_encoding, compress
+        from serving.bodies.compression import accepted_encoding, compress
 
         encoding = accepted_encoding(headers["accept-encoding"])
         if encoding:

@@ -119,7 +119,7 @@ def _config_tensor(spec: TensorSpec, max_batch_size: int) -> dict[str, Any]:
 
 def _image_format(spec: TensorSpec, manifest: Manifest) -> str:
     """Triton's word for an input of height, width and channels, which clients of images look for."""
-    from serving.images import image_size
+    from serving.bodies.images import image_size
 
     preprocessing = (manifest.fields.get("preprocessing") or {}).get(spec.name)
     is_image = len(spec.shape) - spec.batched == 3 and image_size(spec, preprocessing) is not None

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from math import prod
 
+from serving.bodies.raw import tensor_of_bytes
 from serving.errors import MalformedRequestError, RequestError, TensorError, UnsupportedError
 from serving.json_codec import loads
-from serving.raw_body import tensor_of_bytes
 from serving.tensor import DTYPES, pack
 
 TYPE_CHECKING = False

@@ -111,7 +111,7 @@ def _encode_output(
 def _json_values(name: str, tensor: Tensor) -> str:
     """Flat, row-major; null for NaN and infinities, for which JSON has no word."""
     if tensor.dtype.kind == "string":
-        from serving.strings import to_text
+        from serving.bodies.strings import to_text
 
         return dumps(to_text(tensor.data, name))
     if tensor.dtype is DTYPES["float16"]:
@@ -123,6 +123,6 @@ def _json_values(name: str, tensor: Tensor) -> str:
 
 
 def _to_wire(strings: Iterable[bytes]) -> bytes:
-    from serving.strings import to_wire
+    from serving.bodies.strings import to_wire
 
     return to_wire(strings)

@@ -210,7 +210,7 @@ def pack(values: Any, spec: TensorSpec, shape: Sequence[int], *, base64: bool = 
     flat = _flatten(values, spec, shape)
     dtype = spec.dtype
     if dtype.kind == "string":
-        from serving.strings import from_json
+        from serving.bodies.strings import from_json
 
         return Tensor(dtype, shape, from_json(flat, spec, base64))
     unexpected = set(map(type, flat)) - _ACCEPTED[dtype.kind]

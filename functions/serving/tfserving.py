@@ -150,7 +150,7 @@ def _decoded(part: str) -> str:
 def _predict(request: Request, servable: Servable | Shadowed) -> str:
     content_type = request.headers.get("content-type", "")
     if content_type.startswith(RAW_TYPES):
-        from serving.raw_body import holds_json
+        from serving.bodies.raw import holds_json
 
         if not holds_json(request.body, content_type):
             return _predict_raw(request, servable)
@@ -176,7 +176,7 @@ def _predict(request: Request, servable: Servable | Shadowed) -> str:
 
 def _predict_raw(request: Request, servable: Servable | Shadowed) -> str:
     """An image or the bytes of a tensor instead of JSON; answered in the row format where the model has rows."""
-    from serving.raw_body import decode_raw
+    from serving.bodies.raw import decode_raw
 
     key = servable.manifest.default_signature
     signature = servable.manifest.signatures[key]
@@ -328,6 +328,6 @@ def _row_texts(name: str, tensor: Tensor) -> list[str]:
     """What a tensor holds along its first dimension, each as JSON; of a scalar, its value."""
     if tensor.dtype.itemsize:
         return nest_texts(number_texts(tensor.data, tensor.dtype), tensor.shape)
-    from serving.strings import to_json
+    from serving.bodies.strings import to_json
 
     return nest_texts([dumps(text) for text in to_json(tensor.data, name)], tensor.shape)

@@ -12,8 +12,8 @@ from PIL import Image
 from golden_store import golden, publish
 from handler_client import load_module, send
 from scoring_files import make_store
+from serving.bodies.images import check_image_size, decode_image, image_size, pixel_values
 from serving.errors import RequestError
-from serving.images import check_image_size, decode_image, image_size, pixel_values
 from serving.manifest import Manifest
 from serving.scoring.engine import run_job
 from serving.scoring.errors import SchemaError

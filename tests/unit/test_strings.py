@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from golden_store import golden
 from serving import litert
+from serving.bodies.strings import from_json, from_wire, to_json, to_text, to_wire
 from serving.errors import LiteRtError, RequestError, TensorError
 from serving.litert import CompiledModel, string_buffers
 from serving.litert.string_buffers import MAX_OUTPUT_BYTES, encode_strings, read_strings
-from serving.strings import from_json, from_wire, to_json, to_text, to_wire
 from serving.tensor import DTYPES, DYNAMIC, TensorSpec, pack
 
 TEXT = TensorSpec("text", DTYPES["string"], (DYNAMIC, 2))
@@ -221,7 +221,7 @@ def test_models_without_strings_load_nothing_for_them(model, loaded):
         f"with CompiledModel(golden({model!r})) as model:\n"
         "    specs = model.signatures['predict'].inputs\n"
         "    model.run('predict', [bytes(s.row_bytes) if s.dtype.itemsize else [b''] * s.row_values for s in specs])\n"
-        "print(any(name in sys.modules for name in ('serving.strings', 'serving.litert.string_buffers')))"
+        "print(any(name in sys.modules for name in ('serving.bodies.strings', 'serving.litert.string_buffers')))"
     )
     environment = {"PYTHONPATH": ":".join(filter(None, sys.path))}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True)

@@ -24,7 +24,7 @@ from litelambda.stages.flatbuffer import read_signatures
 from litelambda.stages.probe import Subject, probe
 from litelambda.stages.quantize import quantize
 from litelambda.stages.verify import verify
-from serving.strings import to_wire
+from serving.bodies.strings import to_wire
 
 
 def features(num_rows: int = 300) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from litelambda.errors import VerificationError
 from litelambda.stages.array_files import Arrays
 from litelambda.stages.flatbuffer import Tensor, read_signatures
 from litelambda.stages.interpreter_process import open_in_child, run_in_child
-from serving.strings import to_wire
+from serving.bodies.strings import to_wire
 
 
 class Reference:

@@ -24,10 +24,10 @@ from litelambda.processes import describe_exit, exit_with_parent, lacked_memory,
 from litelambda.stages.flatbuffer import Signature
 from litelambda.stages.interpreter import tensor_bytes
 from serving.artifact import ARTIFACT_NAME, MANIFEST_NAME, Artifact
+from serving.bodies.strings import from_wire, to_wire
 from serving.errors import ServingError
 from serving.manifest import FORMAT_VERSION, Manifest
 from serving.servable import Servable
-from serving.strings import from_wire, to_wire
 from serving.tensor import Tensor, TensorSpec
 
 _REFUSED, _NOT_WARM = 3, 4

@@ -16,8 +16,8 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from serving.bodies.images import MODES, by_channel, check_image_size, pixel_values
 from serving.errors import RequestError
-from serving.images import MODES, by_channel, check_image_size, pixel_values
 from serving.scoring.batching import column_of, row_bytes
 from serving.scoring.errors import InputNotFoundError, InputReplacedError, SchemaError
 from serving.scoring.formats.base import BadRow, Chunk, Model, Rows

@@ -3,7 +3,7 @@
 application/octet-stream   row-major little-endian bytes of the only input; as many rows as there are bytes for
 application/x-npy          a .npy file; other number types are converted where nothing is lost, integers for a float
                            input are raw values, as in batch: the manifest's preprocessing applies
-image/png, image/jpeg      one picture for an image input (`serving.images`)
+image/png, image/jpeg      one picture for an image input (`serving.bodies.images`)
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def decode_raw(body: Buffer, content_type: str, signature: SignatureSpec, manife
     if kind == "application/x-npy":
         preprocessing = (manifest.fields.get("preprocessing") or {}).get(spec.name)
         return {spec.name: _decode_npy(memoryview(body), spec, preprocessing)}
-    from serving.images import decode_image
+    from serving.bodies.images import decode_image
 
     return {spec.name: decode_image(body, kind, spec, manifest)}
 
@@ -87,7 +87,7 @@ def tensor_of_bytes(data: memoryview, spec: TensorSpec, shape: tuple[int, ...]) 
             strings are not what the shape says.
     """
     if spec.dtype.kind == "string":
-        from serving.strings import from_wire
+        from serving.bodies.strings import from_wire
 
         return Tensor(spec.dtype, shape, from_wire(data, spec.name, prod(shape)))
     if spec.dtype.kind == "bool" and max(data, default=0) > 1:
