@@ -10,7 +10,7 @@ from __future__ import annotations
 from serving.background import Background
 from serving.errors import MalformedRequestError, ModelNotFoundError, ServingError, UnsupportedError
 from serving.http import Response
-from serving.inference_protocol_inputs import parse_request
+from serving.inference_protocol.inputs import parse_request
 from serving.json_codec import dumps
 
 TYPE_CHECKING = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from serving.errors import MalformedRequestError, RequestError
 from serving.http import Response
-from serving.inference_protocol_inputs import DATATYPES, entries_by_name
+from serving.inference_protocol.inputs import DATATYPES, entries_by_name
 from serving.json_codec import dumps, number_texts
 from serving.tensor import DTYPES
 from serving.tfserving import VERSION_HEADER
@@ -92,7 +92,7 @@ def _encode_output(
     if type(binary) is not bool:
         raise MalformedRequestError(f"output {name!r}: 'binary_data' and 'binary_data_output' must be true or false")
     if parameters.get("classification"):
-        from serving.inference_protocol_classification import classify
+        from serving.inference_protocol.classification import classify
 
         shape, texts = classify(name, parameters["classification"], tensor, manifest.labels)
         described: dict[str, Any] = {"name": name, "datatype": "BYTES", "shape": shape}

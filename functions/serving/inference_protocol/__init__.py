@@ -84,7 +84,7 @@ def _answer_model(request: Request, repository: ModelRepository, target: _Target
     servable = _find(request, repository, target)
     if target.verb == "stats":
         return _answer_statistics(request, repository, servable)
-    from serving import inference_protocol_describe as module
+    from serving.inference_protocol import describe as module
 
     describe = module.model_metadata if target.verb == "metadata" else module.model_config
     manifest = servable.manifest
@@ -94,7 +94,7 @@ def _answer_model(request: Request, repository: ModelRepository, target: _Target
 
 def _infer(request: Request, repository: ModelRepository, target: _Target) -> Response:
     _allow(request, "POST")
-    from serving.inference_protocol_infer import infer
+    from serving.inference_protocol.infer import infer
 
     return infer(request, _find(request, repository, target))
 
@@ -131,7 +131,7 @@ def _parse_model_path(request: Request, parts: list[str]) -> _Target:
 
 def _answer_server(request: Request) -> Response:
     _allow(request, "GET")
-    from serving.inference_protocol_describe import server_metadata
+    from serving.inference_protocol.describe import server_metadata
 
     return Response(200, dumps(server_metadata()), route="server")
 
@@ -159,7 +159,7 @@ def _answer_ready(request: Request, repository: ModelRepository, target: _Target
 
 
 def _answer_repository(request: Request, parts: list[str], repository: ModelRepository) -> Response:
-    from serving import inference_protocol_repository as module
+    from serving.inference_protocol import repository as module
 
     actions: dict[str, Callable[[Request, ModelRepository, str], Response]] = {
         "load": module.load,
@@ -176,7 +176,7 @@ def _answer_repository(request: Request, parts: list[str], repository: ModelRepo
 
 def _answer_statistics(request: Request, repository: ModelRepository, servable: Servable | Shadowed | None) -> Response:
     _allow(request, "GET")
-    from serving.inference_protocol_describe import statistics
+    from serving.inference_protocol.describe import statistics
 
     return Response(200, dumps(statistics(repository, servable)), route="stats")
 

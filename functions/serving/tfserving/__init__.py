@@ -85,16 +85,16 @@ def answer(request: Request, repository: ModelRepository) -> Response:
     servable = repository.get(target.name, target.version, target.label, headers.get(ROUTING_KEY_HEADER, ""))
     manifest = servable.manifest
     if target.verb in ("status", "metadata"):
-        from serving import tfserving_metadata
+        from serving.tfserving import metadata
 
-        return tfserving_metadata.answer(target.verb, manifest)
+        return metadata.answer(target.verb, manifest)
     began = perf_counter_ns()
     if target.verb == "predict":
         body = _predict(request, servable)
     else:
-        from serving import tfserving_examples
+        from serving.tfserving import examples
 
-        body = tfserving_examples.answer(target.verb, parse_json(request.body), servable, request.deadline)
+        body = examples.answer(target.verb, parse_json(request.body), servable, request.deadline)
     servable.statistics.add_request(began)
     response = Response(
         200,

@@ -7,8 +7,8 @@ from time import perf_counter_ns
 from serving.bodies.raw import decode_raw, holds_json
 from serving.errors import MalformedRequestError, RequestError
 from serving.http import RAW_TYPES, Response, check_response_bytes, finish
-from serving.inference_protocol_inputs import decode_inputs, parse_request
-from serving.inference_protocol_outputs import LENGTH_HEADER, encode_outputs, wanted_outputs
+from serving.inference_protocol.inputs import decode_inputs, parse_request
+from serving.inference_protocol.outputs import LENGTH_HEADER, encode_outputs, wanted_outputs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from serving.background import Background
 from serving.errors import MethodNotAllowedError, ServingError
 from serving.http import Response
-from serving.inference_protocol_describe import SERVER_VERSION
+from serving.inference_protocol.describe import SERVER_VERSION
 from serving.json_codec import dumps
-from serving.openapi_schemas import COMMON_SCHEMAS, model_schemas
+from serving.openapi.schemas import COMMON_SCHEMAS, model_schemas
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

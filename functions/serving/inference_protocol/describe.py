@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from serving.inference_protocol_inputs import DATATYPES
+from serving.inference_protocol.inputs import DATATYPES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

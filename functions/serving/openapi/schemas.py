@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from serving.inference_protocol_inputs import DATATYPES
+from serving.inference_protocol.inputs import DATATYPES
 from serving.tensor import DYNAMIC
 from serving.tfserving import DEFAULT_SIGNATURE
 
