@@ -208,7 +208,7 @@ class Context:
         self.identity: object = _Nobody
         client_context, identity = headers.get(_CLIENT_CONTEXT), headers.get(_IDENTITY)
         if client_context or identity:
-            from serving.lean_callers import read_client_context, read_identity
+            from serving.lean_runtime.callers import read_client_context, read_identity
 
             self.client_context = read_client_context(client_context or "null")
             self.identity = read_identity(identity or "{}")
@@ -236,7 +236,7 @@ def serve(client: RuntimeClient, handler: Handler) -> NoReturn:
         try:
             answer = _answer(handler, headers, payload)
         except Exception as error:  # noqa: BLE001 - a handler's failure is the invocation's, not the loop's
-            from serving.lean_errors import describe, log
+            from serving.lean_runtime.errors import describe, log
 
             described = describe(error, request_id)
             log(described)
@@ -278,7 +278,7 @@ def main() -> None:
     try:
         handler = _load_handler(os.environ["_HANDLER"])
     except Exception as error:  # noqa: BLE001 - INIT has failed, whatever it was
-        from serving.lean_errors import describe, log
+        from serving.lean_runtime.errors import describe, log
 
         described = describe(error)
         log(described)
