@@ -20,13 +20,13 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
 
-from serving.scoring.engine import Outcome, run_job
 from serving.scoring.errors import InputError, JobError
 from serving.scoring.events import job_of_fields, jobs_of_event, jobs_of_message
 from serving.scoring.inputs import report_failure
 from serving.scoring.models import ModelSource
+from serving.scoring.running.engine import Outcome, run_job
+from serving.scoring.running.shards import DEFAULT_SHARD_BYTES, merge, plan
 from serving.scoring.settings import ScoringSettings
-from serving.scoring.shards import DEFAULT_SHARD_BYTES, merge, plan
 from serving.settings import Settings
 
 if TYPE_CHECKING:

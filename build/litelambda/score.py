@@ -19,13 +19,13 @@ from litelambda.errors import LitelambdaError, UsageError
 from litelambda.paths import DEFAULT_STORE
 from litelambda.store import check_store_exists
 from litelambda.wording import counted
-from serving.scoring.engine import run_job
 from serving.scoring.errors import JobError
 from serving.scoring.formats import OUTPUT_FORMATS
 from serving.scoring.job import Job
 from serving.scoring.models import ModelSource
+from serving.scoring.running.engine import run_job
+from serving.scoring.running.workers import available_cores
 from serving.scoring.storage import to_url
-from serving.scoring.workers import available_cores
 
 if TYPE_CHECKING:
     from types import FrameType

@@ -15,10 +15,10 @@ from scoring_files import make_store
 from serving.bodies.images import check_image_size, decode_image, image_size, pixel_values
 from serving.errors import RequestError
 from serving.manifest import Manifest
-from serving.scoring.engine import run_job
 from serving.scoring.errors import SchemaError
 from serving.scoring.job import Job
 from serving.scoring.models import ModelSource
+from serving.scoring.running.engine import run_job
 from serving.tensor import DTYPES, Quantization, TensorSpec
 
 ONE = {"scale": 1 / 255, "offset": -0.5}

@@ -17,7 +17,7 @@ import pytest
 from golden_store import publish
 from litelambda.cli import main
 from scoring_files import as_jsonl, expected, make_rows, processes_at_once, read_jsonl
-from serving.scoring.workers import Workers
+from serving.scoring.running.workers import Workers
 
 
 @pytest.fixture

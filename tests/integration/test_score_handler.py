@@ -11,15 +11,15 @@ import pytest
 
 from score_stack import BUCKET, CUT_SHORT, score_stack
 from scoring_files import as_jsonl, expected, make_rows, make_store, read_jsonl
-from serving.scoring import engine
 from serving.scoring.errors import InputNotFoundError, InputReplacedError, TooManyBadRowsError
+from serving.scoring.running import engine
 
 EVENTS = Path(__file__).parents[1] / "events"
 
 
 @pytest.fixture
 def stack(tmp_path, monkeypatch):
-    monkeypatch.setattr("serving.scoring.s3._ATTEMPTS", 1)
+    monkeypatch.setattr("serving.scoring.storage.s3._ATTEMPTS", 1)
     with score_stack(tmp_path, monkeypatch) as made:
         yield made
 

@@ -20,7 +20,7 @@ ROWS = make_rows(20)
 @pytest.fixture
 def stack(tmp_path, monkeypatch):
     monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda seconds: None))  # back-off is botocore's
-    monkeypatch.setattr("serving.scoring.s3._CONFLICT_PAUSE_S", 0)
+    monkeypatch.setattr("serving.scoring.storage.s3._CONFLICT_PAUSE_S", 0)
     with faulty_stack(tmp_path, monkeypatch) as (made, aws):
         made.aws = aws
         yield made
@@ -143,7 +143,7 @@ def test_a_named_output_of_another_job(stack):
 @pytest.fixture
 def short(stack, monkeypatch):
     """Invocations that stop after some chunks, and parts as small as moto takes them."""
-    from serving.scoring import engine
+    from serving.scoring.running import engine
 
     monkeypatch.setattr("serving.scoring.formats.text.CHUNK_BYTES", 8000)
     monkeypatch.setattr("serving.scoring.storage.MIN_PART_BYTES", 6000)

@@ -12,8 +12,8 @@ import pytest
 from golden_store import golden
 from scoring_files import expected, make_rows
 from serving.litert import CompiledModel
-from serving.scoring import batching
-from serving.scoring.batching import BatchRunner, column_of
+from serving.scoring.running import batching
+from serving.scoring.running.batching import BatchRunner, column_of
 from serving.tensor import DTYPES, TensorSpec
 
 SIZES = (1, 2, 3, 8, 32)

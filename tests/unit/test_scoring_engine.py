@@ -17,7 +17,6 @@ from PIL import Image
 from litelambda.paths import FUNCTIONS
 from scoring_files import as_jsonl, expected, job_of, make_rows, make_store, read_jsonl
 from serving.errors import ArtifactError, DigestError, ModelNotFoundError
-from serving.scoring import engine
 from serving.scoring.errors import (
     InputNotFoundError,
     InputReplacedError,
@@ -25,14 +24,15 @@ from serving.scoring.errors import (
     SchemaError,
     TooManyBadRowsError,
 )
-from serving.scoring.files import FileUpload
 from serving.scoring.formats import open_reader
 from serving.scoring.formats.base import Model
 from serving.scoring.job import Job
 from serving.scoring.models import ModelSource, Pin
+from serving.scoring.running import engine
+from serving.scoring.running.summary import cost_usd
+from serving.scoring.running.tally import Tallier, add_tallies
 from serving.scoring.storage import objects_for, part_bytes_for, to_url
-from serving.scoring.summary import cost_usd
-from serving.scoring.tally import Tallier, add_tallies
+from serving.scoring.storage.files import FileUpload
 from serving.tensor import DTYPES, TensorSpec
 
 
@@ -394,7 +394,7 @@ def test_what_a_killed_run_leaves_behind_is_removed_by_the_next(models, tmp_path
     output = tmp_path / "out.jsonl"
     code = (
         "import os, sys, signal; sys.path.insert(0, sys.argv[1]);"
-        "from serving.scoring.files import FileUpload;"
+        "from serving.scoring.storage.files import FileUpload;"
         "upload = FileUpload(sys.argv[2], None); upload.write(b'half'); upload._file.flush();"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )

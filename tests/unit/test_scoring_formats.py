@@ -13,8 +13,8 @@ from PIL import Image
 
 from scoring_files import as_jsonl, expected, make_rows, make_store, read_jsonl
 from serving.scoring import errors
-from serving.scoring.engine import run_job
 from serving.scoring.job import Job
+from serving.scoring.running.engine import run_job
 from serving.scoring.storage import to_url
 
 

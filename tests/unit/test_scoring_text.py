@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from scoring_files import as_jsonl, expected, job_of, make_rows, make_store, read_jsonl
 from serving.scoring import errors
-from serving.scoring.engine import run_job
 from serving.scoring.formats.csv_records import whole_records
 from serving.scoring.formats.json_tokens import JsonNumber, Tokens, dump_fields
 from serving.scoring.job import Job
+from serving.scoring.running.engine import run_job
 
 HEADER = "id,x_0,x_1,x_2,x_3"
 ROWS = make_rows(40)

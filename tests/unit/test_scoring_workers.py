@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from scoring_files import as_jsonl, expected, job_of, make_rows, make_store, processes_at_once, read_jsonl
-from serving.scoring import engine, workers
 from serving.scoring.errors import WorkerError
 from serving.scoring.formats.base import Chunk
+from serving.scoring.running import engine, workers
 
 
 @pytest.fixture

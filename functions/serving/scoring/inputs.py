@@ -10,8 +10,8 @@ import orjson
 from serving.scoring.errors import InputNotFoundError, InputReplacedError
 from serving.scoring.formats import is_image
 from serving.scoring.job import Outputs
+from serving.scoring.running.summary import utc_now
 from serving.scoring.storage import ObjectInfo, objects_for
-from serving.scoring.summary import utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

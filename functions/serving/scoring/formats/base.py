@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from serving.scoring.batching import row_bytes, row_shape
 from serving.scoring.errors import SchemaError
+from serving.scoring.running.batching import row_bytes, row_shape
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from serving.manifest import Manifest
-    from serving.scoring.batching import Column
+    from serving.scoring.running.batching import Column
     from serving.tensor import TensorSpec
 
     Array = np.ndarray[Any, np.dtype[Any]]

@@ -17,7 +17,6 @@ import numpy as np
 import orjson
 
 from serving.errors import TensorError
-from serving.scoring.batching import column_of, row_shape
 from serving.scoring.errors import SchemaError, UnreadableInputError
 from serving.scoring.formats.base import BadRow, Model, Rows
 from serving.scoring.formats.csv_records import first_record, whole_records, with_line_feeds
@@ -25,6 +24,7 @@ from serving.scoring.formats.json_tokens import dump_fields
 from serving.scoring.formats.jsonl import labels_of, row_texts
 from serving.scoring.formats.text import BYTE_ORDER_MARK, LineSource, lines_of
 from serving.scoring.formats.values import RowPacker
+from serving.scoring.running.batching import column_of, row_shape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

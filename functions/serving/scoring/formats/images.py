@@ -18,11 +18,11 @@ import numpy as np
 
 from serving.bodies.images import MODES, by_channel, check_image_size, pixel_values
 from serving.errors import RequestError
-from serving.scoring.batching import column_of, row_bytes
 from serving.scoring.errors import InputNotFoundError, InputReplacedError, SchemaError
 from serving.scoring.formats.base import BadRow, Chunk, Model, Rows
 from serving.scoring.formats.values import bytes_of
 from serving.scoring.inputs import list_images
+from serving.scoring.running.batching import column_of, row_bytes
 from serving.scoring.storage import objects_for
 
 if TYPE_CHECKING:

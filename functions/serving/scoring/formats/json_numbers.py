@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import simdjson
 
-from serving.scoring.batching import row_shape
 from serving.scoring.formats.text import BYTE_ORDER_MARK
 from serving.scoring.formats.values import bytes_of, is_surely_finite
+from serving.scoring.running.batching import row_shape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,12 +15,12 @@ import numpy as np
 import orjson
 
 from serving.errors import TensorError
-from serving.scoring.batching import column_of, row_shape
 from serving.scoring.formats.base import BadRow, Model, RowId, Rows
 from serving.scoring.formats.json_numbers import JsonNumbers
 from serving.scoring.formats.json_tokens import Tokens, dump_fields
 from serving.scoring.formats.text import BYTE_ORDER_MARK, LineSource, line_spans
 from serving.scoring.formats.values import RowPacker
+from serving.scoring.running.batching import column_of, row_shape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

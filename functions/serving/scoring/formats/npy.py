@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from serving.scoring.batching import column_of, row_shape
 from serving.scoring.errors import JobError, SchemaError
-from serving.scoring.files import OpenFile
 from serving.scoring.formats.base import BadRow, Chunk, Model, Rows
 from serving.scoring.formats.npy_header import MAX_HEADER_BYTES, check_end, parse_header
 from serving.scoring.formats.values import (
@@ -28,15 +26,17 @@ from serving.scoring.formats.values import (
     to_model,
     unusable_rows,
 )
-from serving.scoring.source import blocks, inflate, skip
+from serving.scoring.running.batching import column_of, row_shape
 from serving.scoring.storage import objects_for
+from serving.scoring.storage.files import OpenFile
+from serving.scoring.storage.source import blocks, inflate, skip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from serving.scoring.batching import Column
     from serving.scoring.formats.base import Array, Decoder
     from serving.scoring.job import Job
+    from serving.scoring.running.batching import Column
     from serving.scoring.storage import ObjectInfo
 
 __all__ = ["ArrayDecoder", "NpyReader", "NpyWriter", "rows_per_chunk"]

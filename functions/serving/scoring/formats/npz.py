@@ -21,8 +21,8 @@ from serving.scoring.formats.base import Chunk, Model
 from serving.scoring.formats.npy import CHUNK_BYTES, ArrayDecoder, rows_per_chunk
 from serving.scoring.formats.npy_header import MAX_HEADER_BYTES, check_end, parse_header
 from serving.scoring.formats.values import check_row_shape
-from serving.scoring.source import blocks, inflate
 from serving.scoring.storage import objects_for
+from serving.scoring.storage.source import blocks, inflate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

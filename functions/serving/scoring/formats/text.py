@@ -12,7 +12,7 @@ import numpy as np
 
 from serving.scoring.errors import JobError, UnreadableInputError
 from serving.scoring.formats.base import Chunk
-from serving.scoring.source import blocks, inflate, skip
+from serving.scoring.storage.source import blocks, inflate, skip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from serving.scoring.batching import row_shape
 from serving.scoring.errors import SchemaError
+from serving.scoring.running.batching import row_shape
 from serving.tensor import DYNAMIC, TensorSpec, pack
 
 if TYPE_CHECKING:

@@ -165,12 +165,12 @@ def objects_for(url: str) -> Objects:
     """
     global _s3  # noqa: PLW0603 - one client, whose connections are reused
     if url.startswith("file:///"):
-        from serving.scoring.files import FileObjects
+        from serving.scoring.storage.files import FileObjects
 
         return FileObjects()
     if url.startswith("s3://") and url[5:].partition("/")[0]:
         if _s3 is None:
-            from serving.scoring.s3 import S3Objects
+            from serving.scoring.storage.s3 import S3Objects
 
             _s3 = S3Objects()
         return _s3

@@ -8,14 +8,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from serving.scoring.errors import LostUploadError, OutputExistsError
-from serving.scoring.s3_errors import translated
 from serving.scoring.storage import UploadState, split_url
+from serving.scoring.storage.s3_errors import translated
 from serving.store.s3_answers import Meaning, meaning_of
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from serving.scoring.s3 import S3Objects
+    from serving.scoring.storage.s3 import S3Objects
 
 __all__ = ["OWNER", "S3Upload", "owned_by"]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from serving.scoring.batching import row_shape
+from serving.scoring.running.batching import row_shape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,14 +9,14 @@ import numpy as np
 from serving.errors import LiteRtError
 from serving.litert import CompiledModel
 from serving.manifest import Binding
-from serving.scoring.batching import BatchRunner, column_of, row_bytes
+from serving.scoring.running.batching import BatchRunner, column_of, row_bytes
 from serving.servable import refusal, refused_inputs, warm_up_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from serving.manifest import Manifest
-    from serving.scoring.batching import Column
+    from serving.scoring.running.batching import Column
     from serving.tensor import TensorSpec
 
 __all__ = ["RowRunner"]

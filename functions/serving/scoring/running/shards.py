@@ -21,10 +21,10 @@ from serving.scoring.errors import InputNotFoundError, JobError
 from serving.scoring.formats import input_format_of, is_image
 from serving.scoring.formats.npy_header import parse_header
 from serving.scoring.job import Job, Outputs, identity
-from serving.scoring.source import BLOCK_BYTES
+from serving.scoring.running.summary import utc_now
+from serving.scoring.running.tally import add_tallies
 from serving.scoring.storage import ObjectInfo, objects_for
-from serving.scoring.summary import utc_now
-from serving.scoring.tally import add_tallies
+from serving.scoring.storage.source import BLOCK_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

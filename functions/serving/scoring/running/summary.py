@@ -8,12 +8,12 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from serving.scoring.tally import add_tallies
+from serving.scoring.running.tally import add_tallies
 
 if TYPE_CHECKING:
     from serving.scoring.job import Job, Outputs
     from serving.scoring.models import LoadedModel
-    from serving.scoring.processor import Scored
+    from serving.scoring.running.processor import Scored
     from serving.scoring.storage import ObjectInfo
 
 __all__ = ["Counts", "cost_usd", "make_summary"]

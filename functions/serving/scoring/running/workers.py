@@ -20,11 +20,11 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from serving.scoring.errors import WorkerError
-from serving.scoring.processor import Processor
+from serving.scoring.running.processor import Processor
 
 if TYPE_CHECKING:
     from serving.scoring.formats.base import Chunk
-    from serving.scoring.processor import Recipe, Scored
+    from serving.scoring.running.processor import Recipe, Scored
 
     class _Worker(Protocol):
         def score(self, chunk: Chunk) -> Scored: ...
@@ -162,7 +162,7 @@ class _Child:
 
     def _start(self, *descriptors: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(  # noqa: S603 - our own interpreter, our own module
-            [sys.executable, "-m", "serving.scoring.workers", *map(str, descriptors)],
+            [sys.executable, "-m", "serving.scoring.running.workers", *map(str, descriptors)],
             pass_fds=descriptors,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
             stdin=subprocess.DEVNULL,

@@ -13,8 +13,8 @@ import orjson
 from serving.manifest import Manifest
 from serving.scoring.formats.base import Model, output_array
 from serving.scoring.formats.values import NotFiniteError
-from serving.scoring.row_runner import RowRunner
-from serving.scoring.tally import Tallier
+from serving.scoring.running.row_runner import RowRunner
+from serving.scoring.running.tally import Tallier
 
 if TYPE_CHECKING:
     from serving.scoring.formats.base import Chunk, Decoder, Rows, Writer

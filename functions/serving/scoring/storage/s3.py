@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from serving.errors import StoreUnavailableError
 from serving.scoring.errors import InputNotFoundError
-from serving.scoring.s3_errors import is_cut, translated
-from serving.scoring.s3_upload import OWNER, S3Upload, owned_by
 from serving.scoring.storage import ObjectInfo, split_url
+from serving.scoring.storage.s3_errors import is_cut, translated
+from serving.scoring.storage.s3_upload import OWNER, S3Upload, owned_by
 from serving.store.s3_answers import CONFLICT_ATTEMPTS, Meaning, error_code, meaning_of
 
 if TYPE_CHECKING:

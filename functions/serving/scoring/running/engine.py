@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from serving.scoring.checkpoint import Checkpoint, checkpoint_of, write_checkpoint
 from serving.scoring.errors import (
     JobError,
     LostUploadError,
@@ -25,10 +24,11 @@ from serving.scoring.formats import open_reader, open_writer
 from serving.scoring.formats.base import Model
 from serving.scoring.inputs import find_input
 from serving.scoring.job import Job, Outputs
-from serving.scoring.processor import Recipe
+from serving.scoring.running.checkpoint import Checkpoint, checkpoint_of, write_checkpoint
+from serving.scoring.running.processor import Recipe
+from serving.scoring.running.summary import Counts, make_summary, utc_now
+from serving.scoring.running.workers import Workers
 from serving.scoring.storage import ObjectInfo, objects_for, part_bytes_for
-from serving.scoring.summary import Counts, make_summary, utc_now
-from serving.scoring.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from serving.scoring.formats.base import Chunk, Reader, Writer
     from serving.scoring.models import LoadedModel, ModelSource
-    from serving.scoring.processor import Scored
+    from serving.scoring.running.processor import Scored
     from serving.scoring.storage import Upload
 
     Progress = Callable[[int, int, int], None]

@@ -12,8 +12,8 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from serving.scoring.errors import UnreadableInputError
-from serving.scoring.files import OpenFile
 from serving.scoring.storage import objects_for
+from serving.scoring.storage.files import OpenFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
