@@ -149,7 +149,7 @@ deploy-scoring: setup-sam  ## the same for the batch stack: PARAMETERS="ModelSto
 # On Lambda's Python, which the package is for: one that is here, or else uv fetches it. Without it those tests are skipped.
 $(EMULATOR_VENV)/.up-to-date: requirements/emulator.txt | $(VENV)/.up-to-date
 	@echo "test-sam: installing the locked emulator in $(EMULATOR_VENV)"
-	@found=$$($(BIN)/python -c 'from litelambda.interpreters import find_interpreter as find; print(getattr(find("3.13"), "path", "3.13"))'); \
+	@found=$$($(BIN)/python -c 'from litelambda.common.interpreters import find_interpreter as find; print(getattr(find("3.13"), "path", "3.13"))'); \
 	if $(UV) venv --quiet --clear --python "$$found" $(EMULATOR_VENV); then \
 	  $(UV) pip sync --quiet --python $(EMULATOR_VENV)/bin/python --compile-bytecode --require-hashes requirements/emulator.txt; \
 	  touch $@; \

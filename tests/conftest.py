@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from built import BuiltArtifact
+from litelambda.common.progress import Reporter
 from litelambda.pipeline import build
-from litelambda.progress import Reporter
 from litelambda.recipe import load_recipe
 from litelambda.sections import Quantize
 from litelambda.stages.backend import load_keras

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from litelambda.paths import PROJECT
+from litelambda.common.paths import PROJECT
 
 CLIENTS = Path(__file__).parent / "contract" / "clients"
 _TIMEOUT_S = 120

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from litelambda.common.errors import TrainError
+from litelambda.common.progress import Reporter
 from litelambda.compress_sections import Compress
-from litelambda.errors import TrainError
 from litelambda.pipeline import build
-from litelambda.progress import Reporter
 from litelambda.recipe import load_recipe
 from litelambda.stages.backend import choose_backend, load_keras
 from litelambda.stages.candidates import Space

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from litelambda.errors import TrainError
+from litelambda.common.errors import TrainError
+from litelambda.common.wording import counted
 from litelambda.sections import CnnModel, FunctionModel, MlpModel, Recipe, SavedKerasModel
 from litelambda.stages.backend import load_keras
 from litelambda.stages.data import Dataset
-from litelambda.wording import counted
 
 
 def build_model(recipe: Recipe, data: Dataset) -> Any:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from litelambda import __version__
-from litelambda.errors import LitelambdaError
-from litelambda.interrupts import interrupts_noted
-from litelambda.paths import DEFAULT_STORE, store_url
+from litelambda.common.errors import LitelambdaError
+from litelambda.common.interrupts import interrupts_noted
+from litelambda.common.paths import DEFAULT_STORE, store_url
 from serving.errors import ModelNotFoundError, ServingError
 
 if TYPE_CHECKING:
@@ -141,8 +141,8 @@ def _build_interruptibly(arguments: argparse.Namespace) -> None:
     from litelambda.recipe import load_recipe
 
     recipe = load_recipe(arguments.recipe, arguments.overrides)  # before TensorFlow: a typo answers at once
+    from litelambda.common.progress import open_reporter
     from litelambda.pipeline import build, take_part
-    from litelambda.progress import open_reporter
     from litelambda.stages.hosts import read_cluster
 
     reporter, cluster = open_reporter(json_output=arguments.json), read_cluster()
@@ -202,9 +202,9 @@ def _import(arguments: argparse.Namespace) -> None:
 
 
 def _import_interruptibly(arguments: argparse.Namespace) -> None:
+    from litelambda.common.progress import open_reporter
     from litelambda.import_sources import Allowed
     from litelambda.importer import ImportOptions, import_model
-    from litelambda.progress import open_reporter
 
     result = import_model(
         arguments.path,

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from litelambda.errors import LitelambdaError
-from litelambda.paths import DEFAULT_STORE, PROJECT, RECIPES
+from litelambda.common.errors import LitelambdaError
+from litelambda.common.paths import DEFAULT_STORE, PROJECT, RECIPES
 from litelambda.recipe import load_recipe
 from serving.artifact import fetch_artifact
 from serving.errors import ModelNotFoundError

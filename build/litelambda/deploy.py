@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from litelambda.errors import LitelambdaError, UsageError
-from litelambda.paths import PROJECT
+from litelambda.common.errors import LitelambdaError, UsageError
+from litelambda.common.paths import PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

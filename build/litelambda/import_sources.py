@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from litelambda.errors import ConversionError, DataError, UsageError
+from litelambda.common.errors import ConversionError, DataError, UsageError
 from litelambda.import_preprocessing import from_metadata
 from litelambda.representative import Rows, check_rows, halves, read_rows
 from litelambda.stages.comparison import Runs, check_against_source, made_runs, representative_runs, rows_of_a_run

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from litelambda.errors import DataError, UsageError
+from litelambda.common.errors import DataError, UsageError
+from litelambda.common.memory_errors import shortages_explained
+from litelambda.common.progress import Reporter
 from litelambda.import_preprocessing import read_preprocessing
 from litelambda.import_sources import Allowed, Imported, read_model
-from litelambda.memory import shortages_explained
-from litelambda.progress import Reporter
 from litelambda.stages.publish import REPORT_NAME, Description, Published, publish
 from litelambda.stages.source_answers import KERAS_SUFFIXES
 from litelambda.stages.verify import verify

@@ -6,7 +6,7 @@ import tempfile
 import webbrowser
 from pathlib import Path
 
-from litelambda.errors import UsageError
+from litelambda.common.errors import UsageError
 from litelambda.store import open_publishing_store
 from serving.errors import ObjectNotFoundError
 

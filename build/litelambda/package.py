@@ -30,10 +30,10 @@ from typing import TYPE_CHECKING, Literal
 
 import uv
 
+from litelambda.common.errors import PackageError, UsageError
+from litelambda.common.interpreters import find_interpreter
+from litelambda.common.paths import FUNCTIONS, PROJECT, REQUIREMENTS
 from litelambda.elf import ElfError, trim
-from litelambda.errors import PackageError, UsageError
-from litelambda.interpreters import find_interpreter
-from litelambda.paths import FUNCTIONS, PROJECT, REQUIREMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

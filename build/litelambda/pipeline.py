@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from litelambda.memory import shortages_explained
-from litelambda.progress import Reporter, Stage
+from litelambda.common.memory_errors import shortages_explained
+from litelambda.common.progress import Reporter, Stage
+from litelambda.common.wording import counted
 from litelambda.recipe import Recipe
 from litelambda.stages.backend import Backend, choose_backend
 from litelambda.stages.build_source import check_build
@@ -35,7 +36,6 @@ from litelambda.stages.target_units import in_own_units
 from litelambda.stages.train import Trained, train
 from litelambda.stages.verify import Verified, verify
 from litelambda.store import open_publishing_store
-from litelambda.wording import counted
 from serving.artifact import ARTIFACT_NAME
 
 _VERIFIED_ROWS = 256

@@ -12,10 +12,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from litelambda.errors import RecipeError
+from litelambda.common.errors import RecipeError
+from litelambda.common.wording import counted
 from litelambda.recipe_messages import describe_problems
 from litelambda.sections import CROSS_ENTROPIES, ArraysData, ImagesData, Recipe
-from litelambda.wording import counted
 
 __all__ = ["Recipe", "load_recipe"]
 

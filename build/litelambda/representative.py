@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from litelambda.errors import DataError
+from litelambda.common.errors import DataError
 from litelambda.stages.source_answers import SourceInput
 
 Rows = dict[str, NDArray[Any]]

@@ -15,10 +15,10 @@ import uuid
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from litelambda.errors import LitelambdaError, UsageError
-from litelambda.paths import DEFAULT_STORE
+from litelambda.common.errors import LitelambdaError, UsageError
+from litelambda.common.paths import DEFAULT_STORE
+from litelambda.common.wording import counted
 from litelambda.store import check_store_exists
-from litelambda.wording import counted
 from serving.scoring.errors import JobError
 from serving.scoring.formats import OUTPUT_FORMATS
 from serving.scoring.job import Job

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from litelambda.errors import PublishError, UsageError
-from litelambda.interrupts import commit
+from litelambda.common.errors import PublishError, UsageError
+from litelambda.common.interrupts import commit
 from litelambda.objects import ObjectStore, open_objects
 from serving.aliases import ALIASES_NAME, RESERVED_NAMES
 from serving.artifact import MANIFEST_NAME

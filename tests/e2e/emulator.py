@@ -24,7 +24,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from e2e.sam import ENVIRONMENT
-from litelambda.paths import PROJECT
+from litelambda.common.paths import PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from litelambda.paths import PROJECT
+from litelambda.common.paths import PROJECT
 
 if TYPE_CHECKING:
     from litelambda.package import Architecture

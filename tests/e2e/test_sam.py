@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from e2e.sam import CFN_LINT, ENVIRONMENT, build, needs_sam, sam
+from litelambda.common.paths import PROJECT
 from litelambda.package import ARCHITECTURES, package
-from litelambda.paths import PROJECT
 
 if TYPE_CHECKING:
     from pathlib import Path

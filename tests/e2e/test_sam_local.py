@@ -15,7 +15,7 @@ import pytest
 
 from e2e.sam import ENVIRONMENT, HERE, SAM, build, needs_engine, needs_sam, sam
 from golden_store import golden, publish
-from litelambda.paths import PROJECT
+from litelambda.common.paths import PROJECT
 from scoring_files import expected as reference
 
 if TYPE_CHECKING:

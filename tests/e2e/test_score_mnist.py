@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from litelambda.cli import main
-from litelambda.paths import PROJECT, RECIPES
+from litelambda.common.paths import PROJECT, RECIPES
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ import pytest
 
 from e2e.emulator import Emulator, needs_emulator
 from e2e.sam import HERE, needs_sam
-from litelambda.paths import PROJECT
+from litelambda.common.paths import PROJECT
 from scoring_files import as_jsonl, expected, make_rows, read_jsonl
 
 if TYPE_CHECKING:

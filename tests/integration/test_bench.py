@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from litelambda.cli import main
-from litelambda.paths import FUNCTIONS
+from litelambda.common.paths import FUNCTIONS
 from serving.litert import find_library
 
 pytestmark = pytest.mark.slow

@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 
 from built import BuiltArtifact
-from litelambda.errors import GateError, PublishError, UsageError
+from litelambda.common.errors import GateError, PublishError, UsageError
+from litelambda.common.paths import RECIPES
+from litelambda.common.progress import PlainReporter, Reporter
 from litelambda.open_report import open_report
-from litelambda.paths import RECIPES
 from litelambda.pipeline import build
-from litelambda.progress import PlainReporter, Reporter
 from litelambda.recipe import load_recipe
 from litelambda.stages.backend import load_keras
 from litelambda.store import open_publishing_store

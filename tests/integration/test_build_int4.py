@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from litelambda.common.progress import Reporter
 from litelambda.pipeline import build
-from litelambda.progress import Reporter
 from litelambda.recipe import load_recipe
 from litelambda.stages.backend import load_keras
 from litelambda.stages.flatbuffer import weight_codes

@@ -11,9 +11,9 @@ import pytest
 
 from built import BuiltArtifact
 from flatbuffer_surgery import with_scaled_kernel
-from litelambda.errors import VerificationError
+from litelambda.common.errors import VerificationError
+from litelambda.common.progress import Reporter
 from litelambda.pipeline import build
-from litelambda.progress import Reporter
 from litelambda.recipe import load_recipe
 from litelambda.sections import Quantize
 from litelambda.stages import convert

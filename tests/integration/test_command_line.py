@@ -11,8 +11,8 @@ import pytest
 
 from golden_store import publish
 from litelambda.cli import main
-from litelambda.paths import store_url
-from litelambda.wording import counted
+from litelambda.common.paths import store_url
+from litelambda.common.wording import counted
 
 
 @pytest.fixture

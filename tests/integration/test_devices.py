@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from litelambda.errors import TrainError
+from litelambda.common.errors import TrainError
 from litelambda.recipe import load_recipe
 from litelambda.stages.devices import sharing
 

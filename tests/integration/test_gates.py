@@ -15,11 +15,11 @@ import pytest
 
 from litelambda import pipeline
 from litelambda import store as store_module
-from litelambda.errors import GateError, LitelambdaError, TrainError
-from litelambda.interrupts import interrupts_noted
+from litelambda.common.errors import GateError, LitelambdaError, TrainError
+from litelambda.common.interrupts import interrupts_noted
+from litelambda.common.progress import Reporter
 from litelambda.objects import FileObjects
 from litelambda.pipeline import build
-from litelambda.progress import Reporter
 from litelambda.recipe import load_recipe
 from litelambda.sections import Quantize
 from litelambda.stages.backend import load_keras

@@ -15,8 +15,8 @@ import pytest
 import uvicorn
 
 from litelambda import gateway
+from litelambda.common.paths import TEMPLATE
 from litelambda.gateway import MAX_PAYLOAD_BYTES, Gateway, Route, routes_of_template
-from litelambda.paths import TEMPLATE
 from litelambda.serve import serve
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from golden_store import golden, publish
 from handler_client import EVENTS, load_module, send
-from litelambda.paths import FUNCTIONS
+from litelambda.common.paths import FUNCTIONS
 
 ROWS = [[0.1, 0.2, 0.3, 0.4], [0.9, 0.8, 0.7, 0.6]]
 LABELS = ["cat", "dog", "fox"]

@@ -21,7 +21,7 @@ from flatbuffer_surgery import (
 )
 from golden_store import GOLDEN, golden
 from litelambda.cli import main
-from litelambda.errors import DataError
+from litelambda.common.errors import DataError
 from litelambda.representative import check_rows
 from litelambda.stages import convert, verify
 from litelambda.stages.backend import load_keras, load_tensorflow

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from litelambda.errors import UsageError
+from litelambda.common.errors import UsageError
 from litelambda.stages import backend
 from serving.artifact import fetch_artifact
 from serving.litert import CompiledModel

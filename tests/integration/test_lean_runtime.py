@@ -19,8 +19,8 @@ from litelambda.bench.environment import Environment, lambda_environ
 from litelambda.bench.runtime_api import FUNCTION_ARN, TRACE_ID, RuntimeApi
 from litelambda.bench.subject import load_subject, predict_event
 from litelambda.bench.workplace import Workplace
-from litelambda.errors import BenchError
-from litelambda.paths import FUNCTIONS
+from litelambda.common.errors import BenchError
+from litelambda.common.paths import FUNCTIONS
 from serving.lean_runtime import RuntimeClient
 from serving.litert import find_library
 

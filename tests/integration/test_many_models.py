@@ -15,7 +15,7 @@ import pytest
 
 from golden_store import golden, publish, set_aliases
 from handler_client import load_module, send
-from litelambda.paths import FUNCTIONS
+from litelambda.common.paths import FUNCTIONS
 from serving.aliases import Aliases
 from serving.errors import ArtifactError, StoreUnavailableError
 from serving.models import ModelRepository

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from litelambda.errors import MemoryShortageError
+from litelambda.common.errors import MemoryShortageError
+from litelambda.common.memory_errors import shortages_explained
+from litelambda.common.progress import Reporter
 from litelambda.importer import import_model
-from litelambda.memory import shortages_explained
 from litelambda.pipeline import build
-from litelambda.progress import Reporter
 from litelambda.recipe import load_recipe
 from litelambda.stages.backend import load_tensorflow
 

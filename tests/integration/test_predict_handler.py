@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from golden_store import golden, publish
-from litelambda.paths import FUNCTIONS
+from litelambda.common.paths import FUNCTIONS
 from serving.errors import DigestError, ModelNotFoundError
 
 EVENTS = Path(__file__).parents[1] / "events"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from litelambda.errors import ConversionError
+from litelambda.common.errors import ConversionError
 from litelambda.import_sources import Allowed, read_model
 from litelambda.stages.backend import load_keras, load_tensorflow
 from litelambda.stages.export import export

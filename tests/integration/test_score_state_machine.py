@@ -19,7 +19,7 @@ from moto.stepfunctions.parser.asl.component.state.exec.state_map.state_map impo
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.state_task import StateTask
 
 from litelambda.cli import main
-from litelambda.paths import PROJECT
+from litelambda.common.paths import PROJECT
 from litelambda.score import describe
 from score_stack import BUCKET, score_stack
 from scoring_files import as_jsonl, expected, make_rows, read_jsonl

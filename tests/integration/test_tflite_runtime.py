@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from litelambda.bench.peers import make_peer_environment
-from litelambda.errors import BenchError
+from litelambda.common.errors import BenchError
 from litelambda.sections import Quantize
 from litelambda.stages.backend import load_keras
 from litelambda.stages.quantize import quantize

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cloudformation import Evaluator, load
-from litelambda.paths import PROJECT, TEMPLATE
+from litelambda.common.paths import PROJECT, TEMPLATE
 from score_stack import score_stack
 from serving.http import Response
 from serving.observability import Log

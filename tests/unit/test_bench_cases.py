@@ -12,7 +12,7 @@ import pytest
 from golden_store import publish
 from litelambda.bench.cases import make_cases, read_v2
 from litelambda.bench.subject import Subject, load_subject, make_rows
-from litelambda.errors import BenchError
+from litelambda.common.errors import BenchError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from litelambda.bench.charts import check_chart_path, draw_cold, draw_warm
-from litelambda.errors import UsageError
+from litelambda.common.errors import UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path

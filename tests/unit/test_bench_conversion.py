@@ -14,7 +14,7 @@ from litelambda.bench.conversion_cases import ARCHITECTURES, all_cases, choose
 from litelambda.bench.conversion_child import convert_case
 from litelambda.bench.conversion_table import markdown
 from litelambda.cli import main
-from litelambda.errors import UsageError
+from litelambda.common.errors import UsageError
 
 YES = {
     "parameters": 10, "float_ops": {}, "size_bytes": {"float": 4000, "int8": 1000}, "seconds": 1.0, "peak_mb": 500,

@@ -11,7 +11,7 @@ import pytest
 
 from litelambda.bench.environment import Environment, lambda_environ
 from litelambda.bench.runtime_api import FUNCTION_ARN, RuntimeApi
-from litelambda.errors import BenchError
+from litelambda.common.errors import BenchError
 
 HANDLER = """
 import os, time

@@ -10,7 +10,7 @@ import pytest
 from litelambda.bench.contenders import choose, contenders_for
 from litelambda.bench.object_store import LoopbackS3
 from litelambda.bench.subject import largest_difference, load_subject, make_rows, predict_event, read_predictions
-from litelambda.errors import BenchError, UsageError
+from litelambda.common.errors import BenchError, UsageError
 from serving.tensor import DTYPES, TensorSpec
 
 

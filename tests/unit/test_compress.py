@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
+from litelambda.common.errors import TrainError
 from litelambda.compress_sections import Compress
-from litelambda.errors import TrainError
 from litelambda.recipe import Recipe, load_recipe
 from litelambda.sections import Quantize
 from litelambda.stages.activations import fake_quantized, ranges

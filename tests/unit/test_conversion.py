@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from litelambda.bench.conversion_cases import all_cases
-from litelambda.errors import ConversionError
+from litelambda.common.errors import ConversionError
 from litelambda.sections import Quantize
 from litelambda.stages.advice import on_float, on_missing
 from litelambda.stages.backend import load_keras, load_tensorflow

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from litelambda.errors import TrainError
+from litelambda.common.errors import TrainError
 from litelambda.stages.activations import fake_quantized
 from litelambda.stages.backend import load_keras
 from litelambda.stages.copies import check_same, copy_model

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from data_recipe import load
-from litelambda.errors import DataError
+from litelambda.common.errors import DataError
 
 
 def save_npz(folder: Path, **arrays: Any) -> str:

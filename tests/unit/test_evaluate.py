@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from litelambda.errors import GateError
+from litelambda.common.errors import GateError
 from litelambda.sections import Gate
 from litelambda.stages.data import Dataset, Preprocessing
 from litelambda.stages.evaluate import (

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from litelambda.errors import TrainError
+from litelambda.common.errors import TrainError
 from litelambda.recipe import load_recipe
 from litelambda.stages.batches import row_batches
 from litelambda.stages.data import load_data

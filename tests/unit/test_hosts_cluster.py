@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from litelambda.errors import TrainError, UsageError
+from litelambda.common.errors import TrainError, UsageError
 from litelambda.recipe import load_recipe
 from litelambda.stages.hosts import Cluster, join, meet, read_cluster
 

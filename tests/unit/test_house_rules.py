@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from litelambda.paths import FUNCTIONS, PROJECT, REQUIREMENTS
+from litelambda.common.paths import FUNCTIONS, PROJECT, REQUIREMENTS
 
 TEST_FILES = sorted((PROJECT / "tests").rglob("test_*.py"))
 

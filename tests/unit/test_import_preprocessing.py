@@ -13,7 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from flatbuffer_surgery import edited
 from golden_store import golden
-from litelambda.errors import ConversionError, UsageError
+from litelambda.common.errors import ConversionError, UsageError
 from litelambda.import_preprocessing import from_metadata, read_preprocessing
 from litelambda.stages.flatbuffer import Tensor
 from litelambda.stages.inspection import inspect

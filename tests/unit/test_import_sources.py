@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from litelambda.errors import ConversionError, DataError
+from litelambda.common.array_files import read_arrays, write_arrays
+from litelambda.common.errors import ConversionError, DataError
 from litelambda.import_sources import _check_tensors
 from litelambda.representative import halves, read_rows
-from litelambda.stages.array_files import read_arrays, write_arrays
 from litelambda.stages.backend import load_keras
 from litelambda.stages.comparison import representative_runs
 from litelambda.stages.quantization_loss import measure_loss

@@ -11,7 +11,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 
-from litelambda.errors import ConversionError, RecipeError
+from litelambda.common.errors import ConversionError, RecipeError
 from litelambda.recipe import load_recipe
 from litelambda.sections import Quantize
 from litelambda.stages import int4 as int4_module

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from litelambda.errors import RecipeError
+from litelambda.common.errors import RecipeError
 from litelambda.recipe import load_recipe
 from litelambda.stages.backend import load_keras, load_tensorflow
 from litelambda.stages.data import load_data

@@ -7,12 +7,12 @@ import subprocess
 import sys
 import time
 
-from litelambda.processes import describe_exit, run_child
+from litelambda.common.processes import describe_exit, run_child
 
-CHILD = "from litelambda.processes import exit_with_parent; exit_with_parent(); import time; time.sleep(600)"
+CHILD = "from litelambda.common.processes import exit_with_parent; exit_with_parent(); import time; time.sleep(600)"
 PARENT = f"""
 import os, sys
-from litelambda.processes import run_child
+from litelambda.common.processes import run_child
 run_child([sys.executable, "-c", {CHILD!r}])
 """
 
@@ -31,7 +31,7 @@ def test_a_child_that_dies_is_told_by_its_signal() -> None:
 
 def test_a_child_that_watches_its_parent_ends_well() -> None:
     """Watching does not disturb the end of a child whose work is done."""
-    script = "from litelambda.processes import exit_with_parent; exit_with_parent(); print('done')"
+    script = "from litelambda.common.processes import exit_with_parent; exit_with_parent(); print('done')"
     child = run_child([sys.executable, "-c", script])
     assert (child.returncode, child.stdout, child.stderr) == (0, "done\n", "")
 

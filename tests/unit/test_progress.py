@@ -12,7 +12,7 @@ from typing import TextIO
 
 import pytest
 
-from litelambda.progress import PlainReporter, Reporter, TerminalReporter, open_reporter
+from litelambda.common.progress import PlainReporter, Reporter, TerminalReporter, open_reporter
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from litelambda.errors import GateError
+from litelambda.common.errors import GateError
 from litelambda.stages.quantization_loss import MAX_DIFFERENCE, check_loss, measure_loss
 
 NOISE = np.random.default_rng(0)

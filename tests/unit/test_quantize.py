@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from litelambda.errors import ConversionError
+from litelambda.common.errors import ConversionError
 from litelambda.sections import Quantize
 from litelambda.stages import convert
 from litelambda.stages.backend import load_keras

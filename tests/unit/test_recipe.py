@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from litelambda.errors import RecipeError
-from litelambda.paths import RECIPES
+from litelambda.common.errors import RecipeError
+from litelambda.common.paths import RECIPES
 from litelambda.recipe import load_recipe
 from litelambda.sections import Adam, Momentum, Scaling
 

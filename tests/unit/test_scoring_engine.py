@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from litelambda.paths import FUNCTIONS
+from litelambda.common.paths import FUNCTIONS
 from scoring_files import as_jsonl, expected, job_of, make_rows, make_store, read_jsonl
 from serving.errors import ArtifactError, DigestError, ModelNotFoundError
 from serving.scoring.errors import (

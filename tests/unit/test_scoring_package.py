@@ -6,8 +6,8 @@ import zipfile
 
 import pytest
 
+from litelambda.common.paths import FUNCTIONS
 from litelambda.package import ARCHITECTURES, package
-from litelambda.paths import FUNCTIONS
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from litelambda.common.errors import GateError, RecipeError, TrainError
+from litelambda.common.progress import Reporter
 from litelambda.compress_sections import Auto, Compress
-from litelambda.errors import GateError, RecipeError, TrainError
 from litelambda.pipeline import build
-from litelambda.progress import Reporter
 from litelambda.recipe import load_recipe
 from litelambda.stages import search as search_module
 from litelambda.stages.candidates import Candidate, Space

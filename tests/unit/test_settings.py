@@ -7,7 +7,7 @@ import re
 import pytest
 import yaml
 
-from litelambda.paths import PROJECT, TEMPLATE
+from litelambda.common.paths import PROJECT, TEMPLATE
 from serving.errors import SettingsError
 from serving.settings import SETTINGS, Settings
 

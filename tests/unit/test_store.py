@@ -19,7 +19,7 @@ from moto import mock_aws
 
 from faulty_aws import CONFLICT, LOST_ANSWER, SLOW_DOWN, Fault, FaultyAws
 from litelambda.catalogue import describe_models, list_models
-from litelambda.errors import PublishError
+from litelambda.common.errors import PublishError
 from litelambda.objects import FileObjects, open_objects
 from litelambda.store import ArtifactStore, open_publishing_store
 from moto_server import MotoServer

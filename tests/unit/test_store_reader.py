@@ -20,7 +20,7 @@ import pytest
 
 from faulty_s3 import CUT_SHORT, faulty_s3, refusing_s3
 from golden_store import golden, make_manifest, publish
-from litelambda.paths import FUNCTIONS
+from litelambda.common.paths import FUNCTIONS
 from moto_server import MotoServer
 from serving import errors, s3_store
 from serving.aliases import Aliases

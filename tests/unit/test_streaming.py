@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from data_recipe import load, write_recipe
-from litelambda.errors import DataError
+from litelambda.common.errors import DataError
 from litelambda.recipe import load_recipe
 from litelambda.stages.batches import predict
 from litelambda.stages.data import Dataset, load_data

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from litelambda.errors import TrainError
+from litelambda.common.errors import TrainError
 from litelambda.stages.backend import load_keras
 from litelambda.stages.data import Preprocessing
 from litelambda.stages.target_units import check_can_change_units, in_own_units, in_standard_units

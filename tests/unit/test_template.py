@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from cloudformation import Evaluator, Template, load
+from litelambda.common.paths import FUNCTIONS, PROJECT, TEMPLATE
 from litelambda.package import ARCHITECTURES, PYTHON_VERSION
-from litelambda.paths import FUNCTIONS, PROJECT, TEMPLATE
 from serving.settings import SETTINGS
 
 TEMPLATES = [TEMPLATE, *sorted((PROJECT / "infra").glob("*.yaml"))]

@@ -10,7 +10,7 @@ from golden_store import golden, publish
 from handler_client import load_module, send
 from litelambda.catalogue import describe_models, list_models
 from litelambda.cli import main
-from litelambda.errors import PublishError
+from litelambda.common.errors import PublishError
 from litelambda.store import open_publishing_store
 
 

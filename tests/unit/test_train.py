@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from litelambda.errors import TrainError
+from litelambda.common.errors import TrainError
 from litelambda.recipe import Recipe, load_recipe
 from litelambda.stages.backend import load_keras
 from litelambda.stages.data import Dataset, load_data

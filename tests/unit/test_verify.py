@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from golden_store import golden
-from litelambda.errors import MemoryShortageError, VerificationError
+from litelambda.common.errors import MemoryShortageError, VerificationError
+from litelambda.common.memory_errors import shortages_explained
+from litelambda.common.processes import describe_exit, run_child
 from litelambda.import_sources import random_rows
-from litelambda.memory import shortages_explained
-from litelambda.processes import describe_exit, run_child
 from litelambda.sections import Quantize
 from litelambda.stages import verify as verify_module
 from litelambda.stages.backend import load_keras

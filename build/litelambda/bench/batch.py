@@ -35,7 +35,7 @@ from litelambda.bench.machine import describe_machine
 from litelambda.bench.report import Progress
 from litelambda.bench.subject import Subject, load_subject
 from litelambda.bench.summary import ratio
-from litelambda.errors import BenchError, UsageError
+from litelambda.common.errors import BenchError, UsageError
 
 _SEED = 20261123
 _JSONL_SHARE = 16  # a JSON row takes so much longer that fewer do

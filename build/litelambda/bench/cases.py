@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.bench.subject import Subject, http_event, make_rows, predict_event, read_predictions
-from litelambda.errors import BenchError
+from litelambda.common.errors import BenchError
 
 _LENGTH = "inference-header-content-length"
 _V2_NAMES = {"bool": "BOOL", "float16": "FP16", "float32": "FP32", "float64": "FP64"}

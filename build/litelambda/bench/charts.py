@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from litelambda.bench.contenders import FLOOR, USUAL
-from litelambda.errors import UsageError
+from litelambda.common.errors import UsageError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

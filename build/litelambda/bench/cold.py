@@ -31,7 +31,7 @@ from litelambda.bench.requirements import require_runtime
 from litelambda.bench.subject import Subject, load_subject, make_rows, predict_event, read_predictions
 from litelambda.bench.summary import ratio, spread
 from litelambda.bench.workplace import Workplace
-from litelambda.errors import UsageError
+from litelambda.common.errors import UsageError
 
 _ROWS = 1
 _BUSY = 1.5

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from litelambda.bench.peers import HERE
 from litelambda.bench.subject import Subject
-from litelambda.errors import UsageError
+from litelambda.common.errors import UsageError
 
 BUCKET = "litelambda-bench"
 PREFIX = "models"

@@ -26,8 +26,8 @@ from litelambda.bench.conversion_child import run_case
 from litelambda.bench.conversion_table import markdown
 from litelambda.bench.machine import describe_machine
 from litelambda.bench.report import Progress
-from litelambda.errors import UsageError
-from litelambda.processes import describe_exit
+from litelambda.common.errors import UsageError
+from litelambda.common.processes import describe_exit
 
 _TOOLS = ("litelambda", "keras", "tensorflow", "ai-edge-litert")
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.bench.conversion_layers import LAYERS, WORDS, Make
-from litelambda.errors import UsageError
+from litelambda.common.errors import UsageError
 
 ARCHITECTURES = "keras.applications"
 _LAYER_ROWS = 32

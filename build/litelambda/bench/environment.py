@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Self
 
 from litelambda.bench.runtime_api import Invocation, RuntimeApi
-from litelambda.errors import BenchError
+from litelambda.common.errors import BenchError
 
 MEMORY_MB = 512
 REGION = "eu-west-1"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from litelambda.paths import DEFAULT_STORE, PROJECT, store_url
+from litelambda.common.paths import DEFAULT_STORE, PROJECT, store_url
 
 
 def add_cold_arguments(parser: argparse.ArgumentParser) -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from litelambda.bench.environment import library_path
 from litelambda.bench.peers import make_peer_environment
-from litelambda.errors import BenchError
-from litelambda.paths import PROJECT
+from litelambda.common.errors import BenchError
+from litelambda.common.paths import PROJECT
 
 CACHE = PROJECT / ".bench"
 _OPSET = "17"

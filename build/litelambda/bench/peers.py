@@ -14,9 +14,9 @@ from pathlib import Path
 
 import uv
 
-from litelambda.errors import BenchError
-from litelambda.interpreters import find_interpreter
-from litelambda.paths import PROJECT, REQUIREMENTS
+from litelambda.common.errors import BenchError
+from litelambda.common.interpreters import find_interpreter
+from litelambda.common.paths import PROJECT, REQUIREMENTS
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 """The running interpreter's version."""

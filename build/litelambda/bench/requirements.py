@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib.util import find_spec
 
-from litelambda.errors import BenchError
+from litelambda.common.errors import BenchError
 
 _NEEDED = ("awslambdaric", "runtime_client", "aws_lambda_powertools", "boto3", "numpy", "ai_edge_litert", "obstore")
 

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from litelambda.bench.http1 import Connection, ProtocolError, Request
-from litelambda.errors import BenchError
+from litelambda.common.errors import BenchError
 
 FUNCTION_ARN = "arn:aws:lambda:eu-west-1:123456789012:function:bench"
 TRACE_ID = "Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=0"

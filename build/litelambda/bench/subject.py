@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from litelambda.errors import BenchError
+from litelambda.common.errors import BenchError
 from serving.artifact.unpack import unpack
 from serving.errors import ObjectNotFoundError
 from serving.manifest import Manifest

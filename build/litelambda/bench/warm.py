@@ -30,7 +30,7 @@ from litelambda.bench.requirements import require_runtime
 from litelambda.bench.subject import Subject, largest_difference, load_subject
 from litelambda.bench.summary import percentile, ratio
 from litelambda.bench.workplace import Workplace
-from litelambda.errors import BenchError, UsageError
+from litelambda.common.errors import BenchError, UsageError
 
 DEFAULT_MODEL = "mnist_mlp"
 _ROW_COUNTS = (1, 32)

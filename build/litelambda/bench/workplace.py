@@ -20,8 +20,8 @@ from litelambda.bench.object_store import LoopbackS3
 from litelambda.bench.onnx_model import convert_to_onnx
 from litelambda.bench.peers import make_peer_environment
 from litelambda.bench.subject import Subject
-from litelambda.errors import BenchError
-from litelambda.paths import FUNCTIONS
+from litelambda.common.errors import BenchError
+from litelambda.common.paths import FUNCTIONS
 from serving.litert import find_library
 
 _HANDLERS = Path(__file__).parent / "handlers"

@@ -15,7 +15,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from litelambda.errors import DataError
+from litelambda.common.errors import DataError
 from litelambda.sections import ArraysData, NpyData
 from litelambda.stages.rows import Source, Split, StoredRows, crowds_memory, file_rows, open_descriptor
 

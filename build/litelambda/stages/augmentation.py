@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from litelambda.errors import TrainError
+from litelambda.common.errors import TrainError
 from litelambda.sections import Augmentation
 from litelambda.stages.backend import load_tensorflow
 

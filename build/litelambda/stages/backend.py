@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
-from litelambda.errors import UsageError
+from litelambda.common.errors import UsageError
 
 Backend = Literal["tensorflow", "jax"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from litelambda.errors import ConversionError
+from litelambda.common.errors import ConversionError
 from litelambda.sections import Quantize
 from litelambda.stages.backend import load_keras
 from litelambda.stages.convert import Conversion, ConverterCrashError, convert

@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from litelambda.errors import VerificationError
-from litelambda.stages.array_files import Arrays
+from litelambda.common.array_files import Arrays
+from litelambda.common.errors import VerificationError
 from litelambda.stages.source_answers import Answers, SourceInput
 
 TOLERANCE = {"float32": 4096 * 2.0**-23, "float16": 32 * 2.0**-10, "bfloat16": 16 * 2.0**-7}

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from litelambda.errors import ConversionError
-from litelambda.processes import describe_exit, lacked_memory
+from litelambda.common.errors import ConversionError
+from litelambda.common.processes import describe_exit, lacked_memory
 from litelambda.stages.advice import layers_with, on_missing
 from litelambda.stages.backend import load_tensorflow
 from litelambda.stages.converter_process import ConverterProcess

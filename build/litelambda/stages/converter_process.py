@@ -7,7 +7,7 @@ is the child.
 
 from __future__ import annotations
 
-from litelambda.stages.kept_process import KeptProcess, serve
+from litelambda.common.kept_process import KeptProcess, serve
 
 
 class ConverterProcess(KeptProcess):

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Any
 
-from litelambda.errors import TrainError
+from litelambda.common.errors import TrainError
 from litelambda.stages.backend import load_keras
 from litelambda.stages.graph import call, layers_of
 from litelambda.stages.made_rows import ULPS, Rows, answered, difference_ulps

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from litelambda.errors import DataError
+from litelambda.common.errors import DataError
+from litelambda.common.wording import counted
 from litelambda.sections import Recipe, Scaling
 from litelambda.stages.rows import Rows, Source, Split, StoredRows, chunks
 from litelambda.stages.sources import read_source
-from litelambda.wording import counted
 
 
 @dataclass(frozen=True)

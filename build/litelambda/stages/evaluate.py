@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from litelambda.errors import GateError
+from litelambda.common.errors import GateError
 from litelambda.sections import Recipe
 from litelambda.stages.batches import predict
 from litelambda.stages.data import Dataset

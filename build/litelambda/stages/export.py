@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from litelambda.errors import ConversionError
+from litelambda.common.errors import ConversionError
 from litelambda.stages.backend import backend, load_keras, load_tensorflow
 from litelambda.stages.constant_shapes import with_constant_shapes
 from litelambda.stages.convert import KERAS_SUFFIX, SIGNATURE

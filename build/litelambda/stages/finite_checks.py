@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from litelambda.errors import TrainError
+from litelambda.common.errors import TrainError
 from litelambda.stages.layers import read
 
 DIVERGED = "training diverged: lower train.optimizer.learning_rate, or normalize the data (data.normalize)"

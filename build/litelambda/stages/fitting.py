@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from litelambda.errors import TrainError
+from litelambda.common.errors import TrainError
 from litelambda.sections import CROSS_ENTROPIES, Optimizer, Train
 from litelambda.stages.backend import backend_errors, load_keras, load_tensorflow
 from litelambda.stages.batches import batches_in_order, failures_of, row_batches

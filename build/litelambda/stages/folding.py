@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from litelambda.errors import TrainError
+from litelambda.common.errors import TrainError
 from litelambda.stages.backend import load_keras
 from litelambda.stages.chains import followers
 from litelambda.stages.copies import check_same

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from litelambda.errors import TrainError, UsageError
+from litelambda.common.errors import TrainError, UsageError
 from litelambda.sections import Train
 from litelambda.stages.backend import backend, load_tensorflow
 

@@ -16,7 +16,7 @@ import numpy as np
 from flatbuffers import number_types
 from numpy.typing import NDArray
 
-from litelambda.errors import ConversionError
+from litelambda.common.errors import ConversionError
 from litelambda.stages.flatbuffer import count_float_operators, enum_names, operator_names, parse, read_signatures
 
 _STATE_OPERATORS = {"VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE"}

@@ -21,8 +21,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from litelambda.errors import ConversionError
-from litelambda.processes import describe_exit, exit_with_parent, run_child
+from litelambda.common.errors import ConversionError
+from litelambda.common.processes import describe_exit, exit_with_parent, run_child
 from litelambda.stages.backend import load_keras
 from litelambda.stages.convert import SIGNATURE
 from litelambda.stages.flatbuffer import fully_connected, read_signatures

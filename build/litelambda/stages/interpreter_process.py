@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from litelambda.errors import ConversionError, MemoryShortageError, VerificationError, first_line
-from litelambda.processes import describe_exit, lacked_memory
-from litelambda.stages.array_files import Arrays, read_arrays, write_arrays
+from litelambda.common.array_files import Arrays, read_arrays, write_arrays
+from litelambda.common.errors import ConversionError, MemoryShortageError, VerificationError, first_line
+from litelambda.common.kept_process import KeptProcess, serve
+from litelambda.common.processes import describe_exit, lacked_memory
 from litelambda.stages.flatbuffer import UNNAMED_SIGNATURE
 from litelambda.stages.inspection import Inspected, inspect
-from litelambda.stages.kept_process import KeptProcess, serve
 
 _RUNS, _OUTPUTS, _FAILURE, _FOUND = "rows.npz", "outputs.npz", "failure", "found.json"
 _PROCESS = KeptProcess("litelambda.stages.interpreter_process")

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from litelambda.interrupts import note_interrupt
+from litelambda.common.interrupts import note_interrupt
 from litelambda.stages.backend import backend, load_keras
 from litelambda.stages.layers import read
 

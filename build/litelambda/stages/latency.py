@@ -12,8 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from litelambda.errors import VerificationError
-from litelambda.processes import describe_exit, exit_with_parent, run_child
+from litelambda.common.errors import VerificationError
+from litelambda.common.processes import describe_exit, exit_with_parent, run_child
 from serving.litert import CompiledModel
 
 _PROCESSES = 3  # the same model takes half as long again in some processes: where its memory came to lie decides

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from litelambda.errors import TrainError
+from litelambda.common.errors import TrainError
 from litelambda.sections import Recipe
 from litelambda.stages.batches import predict
 from litelambda.stages.candidates import Candidate

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from litelambda.errors import VerificationError
+from litelambda.common.errors import VerificationError
 from litelambda.stages.convert import SIGNATURE
 from litelambda.stages.flatbuffer import read_signatures, takes_sizes_at_run_time
 from litelambda.stages.probe import Subject, probe

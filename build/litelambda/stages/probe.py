@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from litelambda.errors import VerificationError
-from litelambda.processes import describe_exit, exit_with_parent, lacked_memory, run_child
+from litelambda.common.errors import VerificationError
+from litelambda.common.processes import describe_exit, exit_with_parent, lacked_memory, run_child
 from litelambda.stages.flatbuffer import Signature
 from litelambda.stages.interpreter import tensor_bytes
 from serving.artifact import ARTIFACT_NAME, MANIFEST_NAME, Artifact

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from litelambda import __version__
-from litelambda.errors import VerificationError
+from litelambda.common.errors import VerificationError
 from litelambda.stages.backend import backend, load_keras
 from litelambda.stages.flatbuffer import Signature
 from litelambda.stages.storing import Stored

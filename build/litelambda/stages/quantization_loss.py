@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from litelambda.errors import GateError
+from litelambda.common.errors import GateError
 from litelambda.stages.comparison import value_range
 
 MAX_DIFFERENCE = 0.1

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from litelambda.errors import ConversionError
+from litelambda.common.errors import ConversionError
 from litelambda.sections import Quantize
 from litelambda.stages.advice import on_float
 from litelambda.stages.backend import backend

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from litelambda.errors import ConversionError
+from litelambda.common.errors import ConversionError
 from litelambda.stages.backend import backend_errors
 from litelambda.stages.made_rows import ULPS, answered, difference_ulps
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from litelambda.errors import DataError
+from litelambda.common.errors import DataError
 
 Indices = NDArray[np.intp]
 Read = Callable[[Indices], NDArray[Any]]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from litelambda.errors import ConversionError, first_line
+from litelambda.common.errors import ConversionError, first_line
 from litelambda.stages.backend import load_tensorflow
 
 _OUTSIDE = re.compile(

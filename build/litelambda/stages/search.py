@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from litelambda.common.errors import ConversionError, GateError, TrainError, VerificationError
 from litelambda.compress_sections import Auto
-from litelambda.errors import ConversionError, GateError, TrainError, VerificationError
 from litelambda.sections import Recipe
 from litelambda.stages.candidates import BITS, DENSER, FIRST_SPARSITY, SPARSER, Candidate, Scheme, Space
 from litelambda.stages.compress import Compressed

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from litelambda.errors import GateError, VerificationError
+from litelambda.common.errors import GateError, VerificationError
 from litelambda.sections import Recipe
 from litelambda.stages.data import Dataset, Preprocessing
 from litelambda.stages.evaluate import Evaluated, Metrics, measure, run_rows

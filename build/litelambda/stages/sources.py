@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from litelambda.errors import DataError
+from litelambda.common.errors import DataError
 from litelambda.sections import ArraysData, CsvData, ImagesData
 from litelambda.stages.arrays import read_arrays
 from litelambda.stages.images import read_images

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from litelambda.errors import ConversionError, first_line
-from litelambda.stages.array_files import Arrays
+from litelambda.common.array_files import Arrays
+from litelambda.common.errors import ConversionError, first_line
 from litelambda.stages.backend import load_keras, load_tensorflow
 from litelambda.stages.export import import_own_modules
 from litelambda.stages.model_inputs import describe_inputs

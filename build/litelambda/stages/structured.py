@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from litelambda.common.errors import TrainError
 from litelambda.compress_sections import Structured
-from litelambda.errors import TrainError
 from litelambda.stages.backend import load_keras
 from litelambda.stages.chains import only_follower
 from litelambda.stages.copies import check_same, copy_model

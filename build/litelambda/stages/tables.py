@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from litelambda.errors import DataError
+from litelambda.common.errors import DataError
 from litelambda.sections import CsvData
 from litelambda.stages.rows import Source, Split, StoredRows, crowds_memory, file_rows
 

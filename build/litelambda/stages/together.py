@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from litelambda.errors import TrainError
+from litelambda.common.errors import TrainError
 from litelambda.sections import Recipe, Train
 from litelambda.stages.backend import backend_errors, load_keras, load_tensorflow
 from litelambda.stages.batches import failures_of, row_batches

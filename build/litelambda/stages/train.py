@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from litelambda.errors import TrainError
+from litelambda.common.errors import TrainError
 from litelambda.sections import Recipe
 from litelambda.stages.backend import load_keras
 from litelambda.stages.copies import copy_model

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from litelambda.errors import ConversionError
+from litelambda.common.errors import ConversionError
 from litelambda.stages.backend import load_keras
 from litelambda.stages.rewrites import Rewrite
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from litelambda.errors import VerificationError
+from litelambda.common.errors import VerificationError
 from litelambda.stages.convert import SIGNATURE
 from litelambda.stages.flatbuffer import Signature, Tensor, read_signatures, with_open_batch
 from litelambda.stages.interpreter import Reference, tensor_bytes

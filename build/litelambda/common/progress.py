@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from litelambda.interrupts import raise_if_interrupted
+from litelambda.common.interrupts import raise_if_interrupted
 
 
 class Stage:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from litelambda.errors import MemoryShortageError, first_line
+from litelambda.common.errors import MemoryShortageError, first_line
 
 _ADVICE = {
     "data": "set data.streaming = true, and rows stay on disk",
