@@ -14,8 +14,8 @@ import pytest
 from built import BuiltArtifact
 from litelambda.common.progress import Reporter
 from litelambda.pipeline import build
-from litelambda.recipe import load_recipe
-from litelambda.sections import Quantize
+from litelambda.recipe.load import load_recipe
+from litelambda.recipe.sections import Quantize
 from litelambda.stages.backend import load_keras
 from litelambda.stages.quantize import quantize
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from litelambda.recipe import load_recipe
+from litelambda.recipe.load import load_recipe
 from litelambda.stages.data import Dataset, load_data
 
 _RECIPE = """

@@ -17,9 +17,9 @@ import numpy as np
 
 from litelambda.common.errors import TrainError
 from litelambda.common.progress import Reporter
-from litelambda.compress_sections import Compress
 from litelambda.pipeline import build
-from litelambda.recipe import load_recipe
+from litelambda.recipe.compression import Compress
+from litelambda.recipe.load import load_recipe
 from litelambda.stages.backend import choose_backend, load_keras
 from litelambda.stages.candidates import Space
 from litelambda.stages.compress import Compressed, apply_steps

@@ -11,7 +11,7 @@ from typing import Any
 
 from litelambda.common.errors import TrainError
 from litelambda.common.wording import counted
-from litelambda.sections import CnnModel, FunctionModel, MlpModel, Recipe, SavedKerasModel
+from litelambda.recipe.sections import CnnModel, FunctionModel, MlpModel, Recipe, SavedKerasModel
 from litelambda.stages.backend import load_keras
 from litelambda.stages.data import Dataset
 

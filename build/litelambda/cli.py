@@ -138,7 +138,7 @@ def _build(arguments: argparse.Namespace) -> None:
 
 
 def _build_interruptibly(arguments: argparse.Namespace) -> None:
-    from litelambda.recipe import load_recipe
+    from litelambda.recipe.load import load_recipe
 
     recipe = load_recipe(arguments.recipe, arguments.overrides)  # before TensorFlow: a typo answers at once
     from litelambda.common.progress import open_reporter

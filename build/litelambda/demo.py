@@ -16,7 +16,7 @@ import numpy as np
 
 from litelambda.common.errors import LitelambdaError
 from litelambda.common.paths import DEFAULT_STORE, PROJECT, RECIPES
-from litelambda.recipe import load_recipe
+from litelambda.recipe.load import load_recipe
 from serving.artifact import fetch_artifact
 from serving.errors import ModelNotFoundError
 from serving.store import open_store

@@ -16,7 +16,7 @@ import numpy as np
 from litelambda.common.memory_errors import shortages_explained
 from litelambda.common.progress import Reporter, Stage
 from litelambda.common.wording import counted
-from litelambda.recipe import Recipe
+from litelambda.recipe.load import Recipe
 from litelambda.stages.backend import Backend, choose_backend
 from litelambda.stages.build_source import check_build
 from litelambda.stages.compress import Compressed, compress

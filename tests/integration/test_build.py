@@ -23,7 +23,7 @@ from litelambda.common.paths import RECIPES
 from litelambda.common.progress import PlainReporter, Reporter
 from litelambda.open_report import open_report
 from litelambda.pipeline import build
-from litelambda.recipe import load_recipe
+from litelambda.recipe.load import load_recipe
 from litelambda.stages.backend import load_keras
 from litelambda.store import open_publishing_store
 from moto_server import MotoServer

@@ -10,7 +10,7 @@ import pytest
 
 from litelambda.common.progress import Reporter
 from litelambda.pipeline import build
-from litelambda.recipe import load_recipe
+from litelambda.recipe.load import load_recipe
 from litelambda.stages.backend import load_keras
 from litelambda.stages.flatbuffer import weight_codes
 

@@ -14,8 +14,8 @@ from flatbuffer_surgery import with_scaled_kernel
 from litelambda.common.errors import VerificationError
 from litelambda.common.progress import Reporter
 from litelambda.pipeline import build
-from litelambda.recipe import load_recipe
-from litelambda.sections import Quantize
+from litelambda.recipe.load import load_recipe
+from litelambda.recipe.sections import Quantize
 from litelambda.stages import convert
 from litelambda.stages.build_source import check_build
 from litelambda.stages.quantize import quantize

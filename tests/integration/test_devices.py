@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from litelambda.common.errors import TrainError
-from litelambda.recipe import load_recipe
+from litelambda.recipe.load import load_recipe
 from litelambda.stages.devices import sharing
 
 SCRIPT = """

@@ -20,8 +20,8 @@ from litelambda.common.interrupts import interrupts_noted
 from litelambda.common.progress import Reporter
 from litelambda.objects import FileObjects
 from litelambda.pipeline import build
-from litelambda.recipe import load_recipe
-from litelambda.sections import Quantize
+from litelambda.recipe.load import load_recipe
+from litelambda.recipe.sections import Quantize
 from litelambda.stages.backend import load_keras
 from litelambda.stages.copies import copy_model
 from litelambda.stages.quantize import Quantized, quantize

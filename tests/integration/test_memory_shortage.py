@@ -15,7 +15,7 @@ from litelambda.common.memory_errors import shortages_explained
 from litelambda.common.progress import Reporter
 from litelambda.importer import import_model
 from litelambda.pipeline import build
-from litelambda.recipe import load_recipe
+from litelambda.recipe.load import load_recipe
 from litelambda.stages.backend import load_tensorflow
 
 LIMIT_BYTES = 3 << 30

@@ -11,9 +11,9 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from litelambda.common.errors import TrainError
-from litelambda.compress_sections import Compress
-from litelambda.recipe import Recipe, load_recipe
-from litelambda.sections import Quantize
+from litelambda.recipe.compression import Compress
+from litelambda.recipe.load import Recipe, load_recipe
+from litelambda.recipe.sections import Quantize
 from litelambda.stages.activations import fake_quantized, ranges
 from litelambda.stages.backend import load_keras
 from litelambda.stages.compress import Compressed, apply_steps

@@ -10,7 +10,7 @@ import pytest
 
 from litelambda.bench.conversion_cases import all_cases
 from litelambda.common.errors import ConversionError
-from litelambda.sections import Quantize
+from litelambda.recipe.sections import Quantize
 from litelambda.stages.advice import on_float, on_missing
 from litelambda.stages.backend import load_keras, load_tensorflow
 from litelambda.stages.convert import ConverterCrashError

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from litelambda.common.errors import GateError
-from litelambda.sections import Gate
+from litelambda.recipe.sections import Gate
 from litelambda.stages.data import Dataset, Preprocessing
 from litelambda.stages.evaluate import (
     Evaluated,

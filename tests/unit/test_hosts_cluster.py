@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from litelambda.common.errors import TrainError, UsageError
-from litelambda.recipe import load_recipe
+from litelambda.recipe.load import load_recipe
 from litelambda.stages.hosts import Cluster, join, meet, read_cluster
 
 

@@ -12,8 +12,8 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 
 from litelambda.common.errors import ConversionError, RecipeError
-from litelambda.recipe import load_recipe
-from litelambda.sections import Quantize
+from litelambda.recipe.load import load_recipe
+from litelambda.recipe.sections import Quantize
 from litelambda.stages import int4 as int4_module
 from litelambda.stages import quantize as quantize_module
 from litelambda.stages.backend import load_keras

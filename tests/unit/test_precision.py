@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from litelambda.common.errors import RecipeError
-from litelambda.recipe import load_recipe
+from litelambda.recipe.load import load_recipe
 from litelambda.stages.backend import load_keras, load_tensorflow
 from litelambda.stages.data import load_data
 from litelambda.stages.export import export

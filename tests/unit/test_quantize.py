@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from litelambda.common.errors import ConversionError
-from litelambda.sections import Quantize
+from litelambda.recipe.sections import Quantize
 from litelambda.stages import convert
 from litelambda.stages.backend import load_keras
 from litelambda.stages.converter_process import ConverterProcess

@@ -10,8 +10,8 @@ import pytest
 
 from litelambda.common.errors import RecipeError
 from litelambda.common.paths import RECIPES
-from litelambda.recipe import load_recipe
-from litelambda.sections import Adam, Momentum, Scaling
+from litelambda.recipe.load import load_recipe
+from litelambda.recipe.sections import Adam, Momentum, Scaling
 
 MINIMAL = """
 [model]

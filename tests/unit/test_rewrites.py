@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from litelambda.common.errors import ConversionError
-from litelambda.sections import Quantize
+from litelambda.recipe.sections import Quantize
 from litelambda.stages import export as exporting
 from litelambda.stages.backend import load_keras
 from litelambda.stages.flatbuffer import operator_names, parse

@@ -13,9 +13,9 @@ import pytest
 
 from litelambda.common.errors import GateError, RecipeError, TrainError
 from litelambda.common.progress import Reporter
-from litelambda.compress_sections import Auto, Compress
 from litelambda.pipeline import build
-from litelambda.recipe import load_recipe
+from litelambda.recipe.compression import Auto, Compress
+from litelambda.recipe.load import load_recipe
 from litelambda.stages import search as search_module
 from litelambda.stages.candidates import Candidate, Space
 from litelambda.stages.data import load_data

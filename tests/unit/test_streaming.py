@@ -13,7 +13,7 @@ from PIL import Image
 
 from data_recipe import load, write_recipe
 from litelambda.common.errors import DataError
-from litelambda.recipe import load_recipe
+from litelambda.recipe.load import load_recipe
 from litelambda.stages.batches import predict
 from litelambda.stages.data import Dataset, load_data
 from litelambda.stages.evaluate import run_artifact

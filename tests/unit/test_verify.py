@@ -17,7 +17,7 @@ from litelambda.common.errors import MemoryShortageError, VerificationError
 from litelambda.common.memory_errors import shortages_explained
 from litelambda.common.processes import describe_exit, run_child
 from litelambda.import_sources import random_rows
-from litelambda.sections import Quantize
+from litelambda.recipe.sections import Quantize
 from litelambda.stages import verify as verify_module
 from litelambda.stages.backend import load_keras
 from litelambda.stages.flatbuffer import read_signatures

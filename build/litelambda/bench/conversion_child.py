@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from litelambda.bench.conversion_cases import Case, all_cases
 from litelambda.bench.conversion_forks import ForkingLauncher
 from litelambda.common.errors import ConversionError, VerificationError
-from litelambda.sections import Quantize
+from litelambda.recipe.sections import Quantize
 from litelambda.stages import convert
 from litelambda.stages.backend import load_keras
 from litelambda.stages.flatbuffer import count_float_operators

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from litelambda.common.errors import TrainError
-from litelambda.sections import Augmentation
+from litelambda.recipe.sections import Augmentation
 from litelambda.stages.backend import load_tensorflow
 
 

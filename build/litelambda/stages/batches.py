@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from litelambda.sections import Train
+from litelambda.recipe.sections import Train
 from litelambda.stages.augmentation import augment
 from litelambda.stages.backend import load_tensorflow
 from litelambda.stages.rows import Rows, StoredRows

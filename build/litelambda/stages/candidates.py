@@ -10,8 +10,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from litelambda.compress_sections import Auto, Compress, Distillation
-from litelambda.sections import Train
+from litelambda.recipe.compression import Auto, Compress, Distillation
+from litelambda.recipe.sections import Train
 from litelambda.stages.layers import kernels
 
 Scheme = Literal["int8", "dynamic", "float16", "float32"]

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from litelambda.compress_sections import Compress
-from litelambda.sections import Recipe
+from litelambda.recipe.compression import Compress
+from litelambda.recipe.sections import Recipe
 from litelambda.stages.copies import copy_model
 from litelambda.stages.data import Dataset
 from litelambda.stages.fitting import Progress

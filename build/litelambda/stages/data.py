@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from litelambda.common.errors import DataError
 from litelambda.common.wording import counted
-from litelambda.sections import Recipe, Scaling
+from litelambda.recipe.sections import Recipe, Scaling
 from litelambda.stages.rows import Rows, Source, Split, StoredRows, chunks
 from litelambda.stages.sources import read_source
 

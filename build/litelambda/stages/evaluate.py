@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.common.errors import GateError
-from litelambda.sections import Recipe
+from litelambda.recipe.sections import Recipe
 from litelambda.stages.batches import predict
 from litelambda.stages.data import Dataset
 from litelambda.stages.finite_checks import check_outputs, count_not_finite

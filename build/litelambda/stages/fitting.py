@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.common.errors import TrainError
-from litelambda.sections import CROSS_ENTROPIES, Optimizer, Train
+from litelambda.recipe.sections import CROSS_ENTROPIES, Optimizer, Train
 from litelambda.stages.backend import backend_errors, load_keras, load_tensorflow
 from litelambda.stages.batches import batches_in_order, failures_of, row_batches
 from litelambda.stages.data import Dataset

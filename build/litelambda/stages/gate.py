@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from litelambda.common.errors import GateError
-from litelambda.sections import Gate, Recipe
+from litelambda.recipe.sections import Gate, Recipe
 from litelambda.stages.data import Dataset
 from litelambda.stages.evaluate import Answers, Evaluated, Metrics, confusion_matrix, trivial_metrics
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.common.errors import TrainError
-from litelambda.compress_sections import Clustering, QuantizationAware
+from litelambda.recipe.compression import Clustering, QuantizationAware
 from litelambda.stages.activations import fake_quantized, give_weights, ranges
 from litelambda.stages.backend import load_keras
 from litelambda.stages.fitting import Progress

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from litelambda.compress_sections import Compress
-from litelambda.sections import Recipe
+from litelambda.recipe.compression import Compress
+from litelambda.recipe.sections import Recipe
 from litelambda.stages.candidates import Candidate
 from litelambda.stages.compress import go_on
 from litelambda.stages.data import Dataset

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from litelambda.common.errors import TrainError, UsageError
-from litelambda.sections import Train
+from litelambda.recipe.sections import Train
 from litelambda.stages.backend import backend, load_tensorflow
 
 _VARIABLE = "TF_CONFIG"

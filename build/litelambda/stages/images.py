@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.common.errors import DataError
-from litelambda.sections import ImagesData
+from litelambda.recipe.sections import ImagesData
 from litelambda.stages.rows import Indices, Source, Split, StoredRows, crowds_memory
 
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}

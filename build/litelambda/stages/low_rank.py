@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from litelambda.common.errors import TrainError
-from litelambda.compress_sections import LowRank
+from litelambda.recipe.compression import LowRank
 from litelambda.stages.backend import load_keras
 from litelambda.stages.copies import check_same, copy_model
 from litelambda.stages.fitting import Progress

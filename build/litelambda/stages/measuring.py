@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from litelambda.common.errors import TrainError
-from litelambda.sections import Recipe
+from litelambda.recipe.sections import Recipe
 from litelambda.stages.batches import predict
 from litelambda.stages.candidates import Candidate
 from litelambda.stages.data import Dataset

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from litelambda.builders import build_model
-from litelambda.sections import Recipe, SavedKerasModel
+from litelambda.recipe.sections import Recipe, SavedKerasModel
 from litelambda.stages.backend import load_keras
 from litelambda.stages.copies import copy_model
 from litelambda.stages.data import Dataset

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.common.errors import ConversionError
-from litelambda.sections import Quantize
+from litelambda.recipe.sections import Quantize
 from litelambda.stages.advice import on_float
 from litelambda.stages.backend import backend
 from litelambda.stages.blame import blame

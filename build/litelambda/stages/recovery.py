@@ -12,8 +12,8 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from litelambda.compress_sections import Distillation
-from litelambda.sections import Train
+from litelambda.recipe.compression import Distillation
+from litelambda.recipe.sections import Train
 from litelambda.stages.backend import load_keras
 from litelambda.stages.batches import predict
 from litelambda.stages.data import Dataset

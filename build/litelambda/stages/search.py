@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from litelambda.common.errors import ConversionError, GateError, TrainError, VerificationError
-from litelambda.compress_sections import Auto
-from litelambda.sections import Recipe
+from litelambda.recipe.compression import Auto
+from litelambda.recipe.sections import Recipe
 from litelambda.stages.candidates import BITS, DENSER, FIRST_SPARSITY, SPARSER, Candidate, Scheme, Space
 from litelambda.stages.compress import Compressed
 from litelambda.stages.data import Dataset

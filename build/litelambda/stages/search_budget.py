@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from litelambda.compress_sections import Auto
+from litelambda.recipe.compression import Auto
 
 
 class OutOfBudgetError(Exception):

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from litelambda.compress_sections import Auto
-from litelambda.sections import Recipe
+from litelambda.recipe.compression import Auto
+from litelambda.recipe.sections import Recipe
 from litelambda.stages.candidates import Candidate
 from litelambda.stages.layers import Array
 from litelambda.stages.train import Trained

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from litelambda.common.errors import GateError, VerificationError
-from litelambda.sections import Recipe
+from litelambda.recipe.sections import Recipe
 from litelambda.stages.data import Dataset, Preprocessing
 from litelambda.stages.evaluate import Evaluated, Metrics, measure, run_rows
 from litelambda.stages.finite_checks import count_not_finite

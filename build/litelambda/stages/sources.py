@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from litelambda.common.errors import DataError
-from litelambda.sections import ArraysData, CsvData, ImagesData
+from litelambda.recipe.sections import ArraysData, CsvData, ImagesData
 from litelambda.stages.arrays import read_arrays
 from litelambda.stages.images import read_images
 from litelambda.stages.rows import Source, Split, chunks

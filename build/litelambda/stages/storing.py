@@ -13,7 +13,7 @@ import zlib
 from dataclasses import dataclass
 from typing import Any
 
-from litelambda.sections import Publish
+from litelambda.recipe.sections import Publish
 from serving.artifact import ARTIFACT_NAME
 
 _ZLIB_OUT_BYTES_PER_S = 250e6

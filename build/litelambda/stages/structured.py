@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from litelambda.common.errors import TrainError
-from litelambda.compress_sections import Structured
+from litelambda.recipe.compression import Structured
 from litelambda.stages.backend import load_keras
 from litelambda.stages.chains import only_follower
 from litelambda.stages.copies import check_same, copy_model

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.common.errors import DataError
-from litelambda.sections import CsvData
+from litelambda.recipe.sections import CsvData
 from litelambda.stages.rows import Source, Split, StoredRows, crowds_memory, file_rows
 
 _ROWS_AT_ONCE = 4096

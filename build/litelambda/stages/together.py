@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from litelambda.common.errors import TrainError
-from litelambda.sections import Recipe, Train
+from litelambda.recipe.sections import Recipe, Train
 from litelambda.stages.backend import backend_errors, load_keras, load_tensorflow
 from litelambda.stages.batches import failures_of, row_batches
 from litelambda.stages.data import Dataset

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from litelambda.common.errors import TrainError
-from litelambda.sections import Recipe
+from litelambda.recipe.sections import Recipe
 from litelambda.stages.backend import load_keras
 from litelambda.stages.copies import copy_model
 from litelambda.stages.data import Dataset

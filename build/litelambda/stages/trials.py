@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from litelambda.compress_sections import Auto
+from litelambda.recipe.compression import Auto
 
 _CLEARLY = 0.95  # times are noisy: where they count, only a cost below this share of another's is a lower one
 _NEARLY = 1.75  # times the drop that is allowed, margin included: what more training may mend

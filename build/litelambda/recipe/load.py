@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from litelambda.common.errors import RecipeError
 from litelambda.common.wording import counted
-from litelambda.recipe_messages import describe_problems
-from litelambda.sections import CROSS_ENTROPIES, ArraysData, ImagesData, Recipe
+from litelambda.recipe.messages import describe_problems
+from litelambda.recipe.sections import CROSS_ENTROPIES, ArraysData, ImagesData, Recipe
 
 __all__ = ["Recipe", "load_recipe"]
 

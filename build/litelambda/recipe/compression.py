@@ -9,7 +9,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from litelambda.section_types import Fraction, NonNegativeFloat, OpenFraction, PositiveFloat, PositiveInt, Section
+from litelambda.recipe.section_types import (
+    Fraction,
+    NonNegativeFloat,
+    OpenFraction,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+)
 
 Epochs = Annotated[int, Field(ge=0)]
 Bits = Annotated[int, Field(ge=2, le=8)]

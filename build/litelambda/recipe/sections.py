@@ -11,8 +11,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, PrivateAttr, Tag
 
-from litelambda.compress_sections import Compress
-from litelambda.section_types import (
+from litelambda.recipe.compression import Compress
+from litelambda.recipe.section_types import (
     Alias,
     FiniteFloat,
     Fraction,
