@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from litelambda.data.dataset import Dataset, load_data
 from litelambda.recipe.load import load_recipe
-from litelambda.stages.data import Dataset, load_data
 
 _RECIPE = """
 [model]

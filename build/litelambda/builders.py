@@ -11,9 +11,9 @@ from typing import Any
 
 from litelambda.common.errors import TrainError
 from litelambda.common.wording import counted
+from litelambda.data.dataset import Dataset
 from litelambda.recipe.sections import CnnModel, FunctionModel, MlpModel, Recipe, SavedKerasModel
 from litelambda.stages.backend import load_keras
-from litelambda.stages.data import Dataset
 
 
 def build_model(recipe: Recipe, data: Dataset) -> Any:

@@ -16,11 +16,11 @@ import numpy as np
 from litelambda.common.memory_errors import shortages_explained
 from litelambda.common.progress import Reporter, Stage
 from litelambda.common.wording import counted
+from litelambda.data.dataset import Dataset, load_data
 from litelambda.recipe.load import Recipe
 from litelambda.stages.backend import Backend, choose_backend
 from litelambda.stages.build_source import check_build
 from litelambda.stages.compress import Compressed, compress
-from litelambda.stages.data import Dataset, load_data
 from litelambda.stages.evaluate import Evaluated, ask, evaluate
 from litelambda.stages.gate import check_floor, check_gate, hints
 from litelambda.stages.interpreter import to_codes

@@ -19,7 +19,7 @@ tf = load_tensorflow()
 one, = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(one, [tf.config.LogicalDeviceConfiguration()] * 2)
 from litelambda.recipe import load_recipe
-from litelambda.stages.data import load_data
+from litelambda.data.dataset import load_data
 from litelambda.stages.train import train
 recipe = load_recipe(sys.argv[1], ["train.epochs=3", "train.devices=['CPU:0', 'CPU:1']"])
 data = load_data(recipe)

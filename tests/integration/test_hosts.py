@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from litelambda.data.dataset import load_data
 from litelambda.recipe.load import load_recipe
 from litelambda.stages.backend import load_keras
-from litelambda.stages.data import load_data
 from litelambda.stages.train import train
 
 OVERRIDES = [

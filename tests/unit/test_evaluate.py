@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from litelambda.common.errors import GateError
+from litelambda.data.dataset import Dataset, Preprocessing
+from litelambda.data.readers import Split
 from litelambda.recipe.sections import Gate
-from litelambda.stages.data import Dataset, Preprocessing
 from litelambda.stages.evaluate import (
     Evaluated,
     measure,
@@ -19,7 +20,6 @@ from litelambda.stages.evaluate import (
     trivial_metrics,
 )
 from litelambda.stages.gate import check_gate, hints
-from litelambda.stages.sources import Split
 
 
 def evaluated(before: dict[str, float], after: dict[str, float]) -> Evaluated:

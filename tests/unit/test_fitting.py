@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from litelambda.common.errors import TrainError
+from litelambda.data.dataset import load_data
 from litelambda.recipe.load import load_recipe
 from litelambda.stages.batches import row_batches
-from litelambda.stages.data import load_data
 from litelambda.stages.fitting import class_weights
 from litelambda.stages.train import train
 

@@ -13,12 +13,12 @@ import pytest
 
 from litelambda.common.errors import GateError, RecipeError, TrainError
 from litelambda.common.progress import Reporter
+from litelambda.data.dataset import load_data
 from litelambda.pipeline import build
 from litelambda.recipe.compression import Auto, Compress
 from litelambda.recipe.load import load_recipe
 from litelambda.stages import search as search_module
 from litelambda.stages.candidates import Candidate, Space
-from litelambda.stages.data import load_data
 from litelambda.stages.growing import Growing, Grown
 from litelambda.stages.latency import measure_latency_us
 from litelambda.stages.measuring import Measuring

@@ -13,11 +13,11 @@ from PIL import Image
 
 from data_recipe import load, write_recipe
 from litelambda.common.errors import DataError
+from litelambda.data.dataset import Dataset, load_data
+from litelambda.data.stored_rows import StoredRows, crowds_memory, file_rows, open_descriptor
 from litelambda.recipe.load import load_recipe
 from litelambda.stages.batches import predict
-from litelambda.stages.data import Dataset, load_data
 from litelambda.stages.evaluate import run_artifact
-from litelambda.stages.rows import StoredRows, crowds_memory, file_rows, open_descriptor
 from litelambda.stages.train import train
 
 
@@ -72,7 +72,7 @@ def test_streamed_rows_are_the_rows_in_memory(tmp_path: Path, section: str, rule
 def test_small_data_is_held_in_memory(tmp_path: Path, section: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the recipe does not say, rows stay on disk if they would crowd this machine's memory, and only then."""
     assert not load(tmp_path, section).streamed
-    monkeypatch.setattr("litelambda.stages.rows._memory_bytes", lambda: 64)
+    monkeypatch.setattr("litelambda.data.stored_rows._memory_bytes", lambda: 64)
     assert load(tmp_path, section).streamed
     monkeypatch.undo()
     assert not crowds_memory(1 << 20)
@@ -164,7 +164,7 @@ SCRIPT = """
 import re, sys
 from pathlib import Path
 from litelambda.recipe import load_recipe
-from litelambda.stages.data import load_data
+from litelambda.data.dataset import load_data
 from litelambda.stages.train import train
 def peak_mb():
     # This process's own: `getrusage` begins with the peak of the parent that it was forked from.

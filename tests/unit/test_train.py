@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from litelambda.common.errors import TrainError
+from litelambda.data.dataset import Dataset, load_data
 from litelambda.recipe.load import Recipe, load_recipe
 from litelambda.stages.backend import load_keras
-from litelambda.stages.data import Dataset, load_data
 from litelambda.stages.train import Trained, train
 
 

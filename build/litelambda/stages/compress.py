@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from litelambda.data.dataset import Dataset
 from litelambda.recipe.compression import Compress
 from litelambda.recipe.sections import Recipe
 from litelambda.stages.copies import copy_model
-from litelambda.stages.data import Dataset
 from litelambda.stages.fitting import Progress
 from litelambda.stages.folding import fold_batch_norm
 from litelambda.stages.grids import cluster, quantization_aware

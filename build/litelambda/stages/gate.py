@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from litelambda.common.errors import GateError
+from litelambda.data.dataset import Dataset
 from litelambda.recipe.sections import Gate, Recipe
-from litelambda.stages.data import Dataset
 from litelambda.stages.evaluate import Answers, Evaluated, Metrics, confusion_matrix, trivial_metrics
 
 _NOTHING = "Nothing was published"

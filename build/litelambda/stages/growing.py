@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from litelambda.data.dataset import Dataset
 from litelambda.recipe.compression import Compress
 from litelambda.recipe.sections import Recipe
 from litelambda.stages.candidates import Candidate
 from litelambda.stages.compress import go_on
-from litelambda.stages.data import Dataset
 from litelambda.stages.fitting import Progress, seed_everything
 from litelambda.stages.layers import Array, kernels, read
 from litelambda.stages.recovery import Lessons, make_lessons

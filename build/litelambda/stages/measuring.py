@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from litelambda.common.errors import TrainError
+from litelambda.data.dataset import Dataset
 from litelambda.recipe.sections import Recipe
 from litelambda.stages.batches import predict
 from litelambda.stages.candidates import Candidate
-from litelambda.stages.data import Dataset
 from litelambda.stages.evaluate import predicted_classes, run_rows
 from litelambda.stages.interpreter import Reference
 from litelambda.stages.latency import measure_latency_us

@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from litelambda.builders import build_model
+from litelambda.data.dataset import Dataset
 from litelambda.recipe.sections import Recipe, SavedKerasModel
 from litelambda.stages.backend import load_keras
 from litelambda.stages.copies import copy_model
-from litelambda.stages.data import Dataset
 from litelambda.stages.dtype_policies import set_policies
 from litelambda.stages.finite_checks import check_weights
 from litelambda.stages.target_units import check_can_change_units, in_standard_units

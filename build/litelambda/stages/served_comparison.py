@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from litelambda.common.errors import GateError, VerificationError
+from litelambda.data.dataset import Dataset, Preprocessing
+from litelambda.data.stored_rows import Rows, StoredRows
 from litelambda.recipe.sections import Recipe
-from litelambda.stages.data import Dataset, Preprocessing
 from litelambda.stages.evaluate import Evaluated, Metrics, measure, run_rows
 from litelambda.stages.finite_checks import count_not_finite
 from litelambda.stages.fitting import Progress
 from litelambda.stages.gate import check_loss
 from litelambda.stages.interpreter import Reference
-from litelambda.stages.rows import Rows, StoredRows
 from litelambda.store import ArtifactStore
 from serving.artifact import Artifact, fetch_artifact
 from serving.store import open_store

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.common.errors import TrainError
+from litelambda.data.dataset import Preprocessing
 from litelambda.stages.backend import load_keras
-from litelambda.stages.data import Preprocessing
 from litelambda.stages.layers import read
 
 

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from litelambda.common.errors import DataError
+from litelambda.data.csv_tables import read_table
+from litelambda.data.image_folders import read_images
+from litelambda.data.npz import read_arrays
+from litelambda.data.stored_rows import Source, Split, chunks
 from litelambda.recipe.sections import ArraysData, CsvData, ImagesData
-from litelambda.stages.arrays import read_arrays
-from litelambda.stages.images import read_images
-from litelambda.stages.rows import Source, Split, chunks
-from litelambda.stages.tables import read_table
 
 __all__ = ["Source", "Split", "read_source"]
 

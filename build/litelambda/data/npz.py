@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.common.errors import DataError
+from litelambda.data.stored_rows import Source, Split, StoredRows, crowds_memory, file_rows, open_descriptor
 from litelambda.recipe.sections import ArraysData, NpyData
-from litelambda.stages.rows import Source, Split, StoredRows, crowds_memory, file_rows, open_descriptor
 
 _LOCAL_HEADER_BYTES = 30  # of a member of a .zip, before its name
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.common.errors import DataError
+from litelambda.data.stored_rows import Source, Split, StoredRows, crowds_memory, file_rows
 from litelambda.recipe.sections import CsvData
-from litelambda.stages.rows import Source, Split, StoredRows, crowds_memory, file_rows
 
 _ROWS_AT_ONCE = 4096
 

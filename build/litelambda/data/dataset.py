@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from litelambda.common.errors import DataError
 from litelambda.common.wording import counted
+from litelambda.data.readers import read_source
+from litelambda.data.stored_rows import Rows, Source, Split, StoredRows, chunks
 from litelambda.recipe.sections import Recipe, Scaling
-from litelambda.stages.rows import Rows, Source, Split, StoredRows, chunks
-from litelambda.stages.sources import read_source
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.common.errors import DataError
+from litelambda.data.stored_rows import Indices, Source, Split, StoredRows, crowds_memory
 from litelambda.recipe.sections import ImagesData
-from litelambda.stages.rows import Indices, Source, Split, StoredRows, crowds_memory
 
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 _AT_ONCE = 256  # images that threads may have decoded before they are put into their array
