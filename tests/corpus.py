@@ -27,7 +27,7 @@ from litelambda.bench.conversion_cases import ARCHITECTURES, all_cases
 from litelambda.common.errors import ConversionError
 from litelambda.common.progress import Reporter
 from litelambda.importer import import_model
-from litelambda.stages.backend import load_keras
+from litelambda.keras_tools.backend import load_keras
 
 Arrays = Mapping[str, np.ndarray]
 

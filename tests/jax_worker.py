@@ -19,15 +19,15 @@ from litelambda.common.errors import TrainError
 from litelambda.common.progress import Reporter
 from litelambda.data.dataset import Dataset, load_data
 from litelambda.data.stored_rows import Split
+from litelambda.keras_tools.backend import choose_backend, load_keras
+from litelambda.keras_tools.layers import as_matrix, read
 from litelambda.pipeline import build
 from litelambda.recipe.compression import Compress
 from litelambda.recipe.load import load_recipe
-from litelambda.stages.backend import choose_backend, load_keras
 from litelambda.stages.candidates import Space
 from litelambda.stages.compress import Compressed, apply_steps
 from litelambda.stages.fitting import seed_everything
 from litelambda.stages.grids import to_codes
-from litelambda.stages.layers import as_matrix, read
 from litelambda.stages.search import search
 from litelambda.stages.train import Trained, train
 

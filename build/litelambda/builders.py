@@ -12,8 +12,8 @@ from typing import Any
 from litelambda.common.errors import TrainError
 from litelambda.common.wording import counted
 from litelambda.data.dataset import Dataset
+from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.sections import CnnModel, FunctionModel, MlpModel, Recipe, SavedKerasModel
-from litelambda.stages.backend import load_keras
 
 
 def build_model(recipe: Recipe, data: Dataset) -> Any:

@@ -17,8 +17,8 @@ from litelambda.common.memory_errors import shortages_explained
 from litelambda.common.progress import Reporter, Stage
 from litelambda.common.wording import counted
 from litelambda.data.dataset import Dataset, load_data
+from litelambda.keras_tools.backend import Backend, choose_backend
 from litelambda.recipe.load import Recipe
-from litelambda.stages.backend import Backend, choose_backend
 from litelambda.stages.build_source import check_build
 from litelambda.stages.compress import Compressed, compress
 from litelambda.stages.evaluate import Evaluated, ask, evaluate

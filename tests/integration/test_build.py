@@ -21,10 +21,10 @@ from built import BuiltArtifact
 from litelambda.common.errors import GateError, PublishError, UsageError
 from litelambda.common.paths import RECIPES
 from litelambda.common.progress import PlainReporter, Reporter
+from litelambda.keras_tools.backend import load_keras
 from litelambda.open_report import open_report
 from litelambda.pipeline import build
 from litelambda.recipe.load import load_recipe
-from litelambda.stages.backend import load_keras
 from litelambda.store import open_publishing_store
 from moto_server import MotoServer
 from serving.artifact import fetch_artifact

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from litelambda.common.progress import Reporter
+from litelambda.keras_tools.backend import load_keras
 from litelambda.pipeline import build
 from litelambda.recipe.load import load_recipe
-from litelambda.stages.backend import load_keras
 from litelambda.stages.flatbuffer import weight_codes
 
 

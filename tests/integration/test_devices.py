@@ -14,7 +14,7 @@ from litelambda.stages.devices import sharing
 
 SCRIPT = """
 import sys
-from litelambda.stages.backend import load_tensorflow
+from litelambda.keras_tools.backend import load_tensorflow
 tf = load_tensorflow()
 one, = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(one, [tf.config.LogicalDeviceConfiguration()] * 2)

@@ -18,12 +18,12 @@ from litelambda import store as store_module
 from litelambda.common.errors import GateError, LitelambdaError, TrainError
 from litelambda.common.interrupts import interrupts_noted
 from litelambda.common.progress import Reporter
+from litelambda.keras_tools.backend import load_keras
+from litelambda.keras_tools.copies import copy_model
 from litelambda.objects import FileObjects
 from litelambda.pipeline import build
 from litelambda.recipe.load import load_recipe
 from litelambda.recipe.sections import Quantize
-from litelambda.stages.backend import load_keras
-from litelambda.stages.copies import copy_model
 from litelambda.stages.quantize import Quantized, quantize
 from litelambda.stages.train import Trained
 from litelambda.store import open_publishing_store

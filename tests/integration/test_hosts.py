@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from litelambda.data.dataset import load_data
+from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.load import load_recipe
-from litelambda.stages.backend import load_keras
 from litelambda.stages.train import train
 
 OVERRIDES = [

@@ -22,9 +22,9 @@ from flatbuffer_surgery import (
 from golden_store import GOLDEN, golden
 from litelambda.cli import main
 from litelambda.common.errors import DataError
+from litelambda.keras_tools.backend import load_keras, load_tensorflow
 from litelambda.representative import check_rows
 from litelambda.stages import convert, verify
-from litelambda.stages.backend import load_keras, load_tensorflow
 
 ROWS = np.random.default_rng(1).random((64, 4), dtype=np.float32)
 

@@ -10,7 +10,7 @@ import pytest
 from golden_store import GOLDEN
 from handler_client import load_module, send
 from litelambda.cli import main
-from litelambda.stages.backend import load_keras, load_tensorflow
+from litelambda.keras_tools.backend import load_keras, load_tensorflow
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from litelambda.common.errors import UsageError
-from litelambda.stages import backend
+from litelambda.keras_tools import backend
 from serving.artifact import fetch_artifact
 from serving.litert import CompiledModel
 from serving.store import open_store

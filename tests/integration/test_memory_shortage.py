@@ -14,9 +14,9 @@ from litelambda.common.errors import MemoryShortageError
 from litelambda.common.memory_errors import shortages_explained
 from litelambda.common.progress import Reporter
 from litelambda.importer import import_model
+from litelambda.keras_tools.backend import load_tensorflow
 from litelambda.pipeline import build
 from litelambda.recipe.load import load_recipe
-from litelambda.stages.backend import load_tensorflow
 
 LIMIT_BYTES = 3 << 30
 

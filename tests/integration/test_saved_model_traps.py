@@ -10,7 +10,7 @@ import pytest
 
 from litelambda.common.errors import ConversionError
 from litelambda.import_sources import Allowed, read_model
-from litelambda.stages.backend import load_keras, load_tensorflow
+from litelambda.keras_tools.backend import load_keras, load_tensorflow
 from litelambda.stages.export import export
 from litelambda.stages.interpreter import Reference
 

@@ -10,8 +10,8 @@ import pytest
 
 from litelambda.bench.peers import make_peer_environment
 from litelambda.common.errors import BenchError
+from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.sections import Quantize
-from litelambda.stages.backend import load_keras
 from litelambda.stages.quantize import quantize
 from serving.litert import CompiledModel
 

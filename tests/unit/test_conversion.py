@@ -10,9 +10,9 @@ import pytest
 
 from litelambda.bench.conversion_cases import all_cases
 from litelambda.common.errors import ConversionError
+from litelambda.keras_tools.backend import load_keras, load_tensorflow
 from litelambda.recipe.sections import Quantize
 from litelambda.stages.advice import on_float, on_missing
-from litelambda.stages.backend import load_keras, load_tensorflow
 from litelambda.stages.convert import ConverterCrashError
 from litelambda.stages.export import rewrites_for
 from litelambda.stages.flatbuffer import takes_sizes_at_run_time

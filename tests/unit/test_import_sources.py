@@ -11,8 +11,8 @@ import pytest
 from litelambda.common.array_files import read_arrays, write_arrays
 from litelambda.common.errors import ConversionError, DataError
 from litelambda.import_sources import _check_tensors
+from litelambda.keras_tools.backend import load_keras
 from litelambda.representative import halves, read_rows
-from litelambda.stages.backend import load_keras
 from litelambda.stages.comparison import representative_runs
 from litelambda.stages.quantization_loss import measure_loss
 from litelambda.stages.source_answers import Described, SourceInput

@@ -12,11 +12,11 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 
 from litelambda.common.errors import ConversionError, RecipeError
+from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.load import load_recipe
 from litelambda.recipe.sections import Quantize
 from litelambda.stages import int4 as int4_module
 from litelambda.stages import quantize as quantize_module
-from litelambda.stages.backend import load_keras
 from litelambda.stages.convert import Conversion, convert
 from litelambda.stages.export import export
 from litelambda.stages.flatbuffer import float_operators, weight_codes

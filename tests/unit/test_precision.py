@@ -10,8 +10,8 @@ import pytest
 
 from litelambda.common.errors import RecipeError
 from litelambda.data.dataset import load_data
+from litelambda.keras_tools.backend import load_keras, load_tensorflow
 from litelambda.recipe.load import load_recipe
-from litelambda.stages.backend import load_keras, load_tensorflow
 from litelambda.stages.export import export
 from litelambda.stages.precision import Precision, in_precision, keep_gradients, make_model
 from litelambda.stages.schedules import learning_rate

@@ -9,7 +9,7 @@ import pytest
 
 from litelambda.common.errors import TrainError
 from litelambda.data.dataset import Preprocessing
-from litelambda.stages.backend import load_keras
+from litelambda.keras_tools.backend import load_keras
 from litelambda.stages.target_units import check_can_change_units, in_own_units, in_standard_units
 
 ROWS = np.random.default_rng(0).random((20, 4), dtype=np.float32)

@@ -10,8 +10,8 @@ import pytest
 
 from litelambda.common.errors import TrainError
 from litelambda.data.dataset import Dataset, load_data
+from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.load import Recipe, load_recipe
-from litelambda.stages.backend import load_keras
 from litelambda.stages.train import Trained, train
 
 

@@ -17,9 +17,9 @@ from litelambda.common.errors import MemoryShortageError, VerificationError
 from litelambda.common.memory_errors import shortages_explained
 from litelambda.common.processes import describe_exit, run_child
 from litelambda.import_sources import random_rows
+from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.sections import Quantize
 from litelambda.stages import verify as verify_module
-from litelambda.stages.backend import load_keras
 from litelambda.stages.flatbuffer import read_signatures
 from litelambda.stages.probe import Subject, probe
 from litelambda.stages.quantize import quantize

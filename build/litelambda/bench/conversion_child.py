@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from litelambda.bench.conversion_cases import Case, all_cases
 from litelambda.bench.conversion_forks import ForkingLauncher
 from litelambda.common.errors import ConversionError, VerificationError
+from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.sections import Quantize
 from litelambda.stages import convert
-from litelambda.stages.backend import load_keras
 from litelambda.stages.flatbuffer import count_float_operators
 from litelambda.stages.interpreter import Reference, to_codes
 from litelambda.stages.latency import measure_latency_us

@@ -61,7 +61,7 @@ def _publish(store_url: str) -> None:
 
 
 def _model() -> Any:
-    from litelambda.stages.backend import load_keras
+    from litelambda.keras_tools.backend import load_keras
 
     keras = load_keras()
     keras.utils.set_random_seed(0)

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from litelambda.stages.backend import load_keras
-from litelambda.stages.chains import followers
-from litelambda.stages.copies import copy_layer, copy_state
-from litelambda.stages.layers import read, serialise
+from litelambda.keras_tools.backend import load_keras
+from litelambda.keras_tools.chains import followers
+from litelambda.keras_tools.copies import copy_layer, copy_state
+from litelambda.keras_tools.layers import read, serialise
 
 _SLOWEST = 0.01  # share of a new batch in the ranges: the mean over all batches at first, then an exponential one
 _NARROWEST = 1e-6  # for what is zero throughout

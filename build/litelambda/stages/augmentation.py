@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from litelambda.common.errors import TrainError
+from litelambda.keras_tools.backend import load_tensorflow
 from litelambda.recipe.sections import Augmentation
-from litelambda.stages.backend import load_tensorflow
 
 
 def augment(rows: Any, settings: Augmentation, seed: Any) -> Any:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from litelambda.common.errors import ConversionError
+from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.sections import Quantize
-from litelambda.stages.backend import load_keras
 from litelambda.stages.convert import Conversion, ConverterCrashError, convert
 from litelambda.stages.export import export
 

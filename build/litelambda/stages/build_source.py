@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from litelambda.stages.backend import backend
+from litelambda.keras_tools.backend import backend
 from litelambda.stages.comparison import Runs, check_against_source, made_runs, representative_runs
 from litelambda.stages.export import save_with_modules
 from litelambda.stages.interpreter import Reference

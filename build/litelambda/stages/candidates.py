@@ -10,9 +10,9 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from litelambda.keras_tools.layers import kernels
 from litelambda.recipe.compression import Auto, Compress, Distillation
 from litelambda.recipe.sections import Train
-from litelambda.stages.layers import kernels
 
 Scheme = Literal["int8", "dynamic", "float16", "float32"]
 

@@ -11,13 +11,13 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from litelambda.data.dataset import Dataset
+from litelambda.keras_tools.copies import copy_model
+from litelambda.keras_tools.layers import kernels, left_out
 from litelambda.recipe.compression import Compress
 from litelambda.recipe.sections import Recipe
-from litelambda.stages.copies import copy_model
 from litelambda.stages.fitting import Progress
 from litelambda.stages.folding import fold_batch_norm
 from litelambda.stages.grids import cluster, quantization_aware
-from litelambda.stages.layers import kernels, left_out
 from litelambda.stages.low_rank import factorise
 from litelambda.stages.pruning import prune
 from litelambda.stages.recovery import Lessons, make_lessons

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from litelambda.stages.backend import load_keras
+from litelambda.keras_tools.backend import load_keras
 from litelambda.stages.rewrites import Rewrite
 
 

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from litelambda.common.errors import ConversionError
 from litelambda.common.processes import describe_exit, lacked_memory
+from litelambda.keras_tools.backend import load_tensorflow
 from litelambda.stages.advice import layers_with, on_missing
-from litelambda.stages.backend import load_tensorflow
 from litelambda.stages.converter_process import ConverterProcess
 from litelambda.stages.flatbuffer import count_half_read_float_splits
 from litelambda.stages.flatbuffer_edges import read_names, with_own_edges

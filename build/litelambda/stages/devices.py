@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 from litelambda.common.errors import TrainError
-from litelambda.stages.backend import backend, load_keras, load_tensorflow
+from litelambda.keras_tools.backend import backend, load_keras, load_tensorflow
 
 
 def sharing(devices: list[str] | Literal["auto"]) -> AbstractContextManager[Any]:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from litelambda.common.errors import GateError
 from litelambda.data.dataset import Dataset
 from litelambda.data.stored_rows import Rows
+from litelambda.keras_tools.finite_checks import check_outputs, count_not_finite
 from litelambda.recipe.sections import Recipe
 from litelambda.stages.batches import predict
-from litelambda.stages.finite_checks import check_outputs, count_not_finite
 from litelambda.stages.fitting import Progress
 from litelambda.stages.interpreter import Reference
 from litelambda.stages.quantize import Quantized

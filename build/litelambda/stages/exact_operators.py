@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from litelambda.stages.backend import load_keras
+from litelambda.keras_tools.backend import load_keras
 from litelambda.stages.rewrites import Rewrite
 
 _SMALLEST_NORM = 1e-12  # that of Keras' UnitNormalization

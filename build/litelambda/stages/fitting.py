@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from litelambda.common.errors import TrainError
 from litelambda.data.dataset import Dataset
 from litelambda.data.stored_rows import Split, StoredRows
+from litelambda.keras_tools.backend import backend_errors, load_keras, load_tensorflow
+from litelambda.keras_tools.finite_checks import DIVERGED, check_weights
 from litelambda.recipe.sections import CROSS_ENTROPIES, Optimizer, Train
-from litelambda.stages.backend import backend_errors, load_keras, load_tensorflow
 from litelambda.stages.batches import batches_in_order, failures_of, row_batches
 from litelambda.stages.devices import for_devices, num_sharing
-from litelambda.stages.finite_checks import DIVERGED, check_weights
 from litelambda.stages.interrupts import between_steps
 from litelambda.stages.precision import keep_gradients
 from litelambda.stages.schedules import Schedule, learning_rate

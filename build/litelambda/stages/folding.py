@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from litelambda.common.errors import TrainError
-from litelambda.stages.backend import load_keras
-from litelambda.stages.chains import followers
-from litelambda.stages.copies import check_same
-from litelambda.stages.layers import Array, is_depthwise, kernels, read, rebuild, serialise
+from litelambda.keras_tools.backend import load_keras
+from litelambda.keras_tools.chains import followers
+from litelambda.keras_tools.copies import check_same
+from litelambda.keras_tools.layers import Array, is_depthwise, kernels, read, rebuild, serialise
 
 
 def fold_batch_norm(model: Any) -> tuple[Any, list[str]]:

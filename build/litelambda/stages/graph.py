@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from litelambda.stages.backend import load_keras
+from litelambda.keras_tools.backend import load_keras
 
 
 def layer_names(model: Any) -> tuple[str, ...]:

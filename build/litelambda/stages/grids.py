@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.common.errors import TrainError
+from litelambda.keras_tools.backend import load_keras
+from litelambda.keras_tools.layers import Array, as_matrix, kernels, read
 from litelambda.recipe.compression import Clustering, QuantizationAware
 from litelambda.stages.activations import fake_quantized, give_weights, ranges
-from litelambda.stages.backend import load_keras
 from litelambda.stages.fitting import Progress
-from litelambda.stages.layers import Array, as_matrix, kernels, read
 from litelambda.stages.projection import straight_through
 from litelambda.stages.recovery import Lessons, leave_compiled, recover
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from litelambda.common.errors import TrainError, UsageError
+from litelambda.keras_tools.backend import backend, load_tensorflow
 from litelambda.recipe.sections import Train
-from litelambda.stages.backend import backend, load_tensorflow
 
 _VARIABLE = "TF_CONFIG"
 _TYPES = ("chief", "worker")

@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 
 from litelambda.common.errors import ConversionError
 from litelambda.common.processes import describe_exit, exit_with_parent, run_child
-from litelambda.stages.backend import load_keras
+from litelambda.keras_tools.backend import load_keras
+from litelambda.keras_tools.layers import layers_with_kernel, read
 from litelambda.stages.convert import SIGNATURE
 from litelambda.stages.flatbuffer import fully_connected, read_signatures
 from litelambda.stages.latency import measure_latency_us
-from litelambda.stages.layers import layers_with_kernel, read
 
 _FLOOR = 1e-4
 """The least largest weight of an output channel, as a share of the tensor's: an empty one has no usable scale."""

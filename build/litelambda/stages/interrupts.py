@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from litelambda.common.interrupts import note_interrupt
-from litelambda.stages.backend import backend, load_keras
-from litelambda.stages.layers import read
+from litelambda.keras_tools.backend import backend, load_keras
+from litelambda.keras_tools.layers import read
 
 
 @contextmanager

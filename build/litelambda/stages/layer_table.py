@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from litelambda.stages.layers import layers_with_kernel, read
+from litelambda.keras_tools.layers import layers_with_kernel, read
 
 _BITS = {"int8": 8, "dynamic": 8, "float16": 16, "float32": 32}
 _FEW_WEIGHTS = 1024  # the converter's dynamic scheme leaves fewer in float32

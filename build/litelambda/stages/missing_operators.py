@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from litelambda.stages.backend import load_keras, load_tensorflow
+from litelambda.keras_tools.backend import load_keras, load_tensorflow
 from litelambda.stages.rewrites import Rewrite, standing_in
 
 _EXTREMES = ("argmax", "argmin")

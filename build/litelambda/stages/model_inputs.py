@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from litelambda.stages.backend import load_keras
+from litelambda.keras_tools.backend import load_keras
 from litelambda.stages.source_answers import SourceInput
 
 

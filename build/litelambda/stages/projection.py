@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from litelambda.stages.backend import load_keras
-from litelambda.stages.layers import Array, read
+from litelambda.keras_tools.backend import load_keras
+from litelambda.keras_tools.layers import Array, read
 
 Projection = Callable[[Array], Array]
 """From a kernel's free values to those the model may use."""

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from litelambda.keras_tools.layers import Array, as_matrix, input_rms, kernels, read
 from litelambda.recipe.compression import Pruning
 from litelambda.stages.fitting import Progress
-from litelambda.stages.layers import Array, as_matrix, input_rms, kernels, read
 from litelambda.stages.projection import straight_through
 from litelambda.stages.recovery import Lessons, recover
 

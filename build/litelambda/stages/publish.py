@@ -15,7 +15,7 @@ from typing import Any
 
 from litelambda import __version__
 from litelambda.common.errors import VerificationError
-from litelambda.stages.backend import backend, load_keras
+from litelambda.keras_tools.backend import backend, load_keras
 from litelambda.stages.flatbuffer import Signature
 from litelambda.stages.storing import Stored
 from litelambda.store import ArtifactStore

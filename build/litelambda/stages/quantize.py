@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.common.errors import ConversionError
+from litelambda.keras_tools.backend import backend
 from litelambda.recipe.sections import Quantize
 from litelambda.stages.advice import on_float
-from litelambda.stages.backend import backend
 from litelambda.stages.blame import blame
 from litelambda.stages.convert import SIGNATURE, Conversion, ConverterCrashError, convert
 from litelambda.stages.export import export

@@ -13,12 +13,12 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from litelambda.data.dataset import Dataset
+from litelambda.keras_tools.backend import load_keras
+from litelambda.keras_tools.layers import Array
 from litelambda.recipe.compression import Distillation
 from litelambda.recipe.sections import Train
-from litelambda.stages.backend import load_keras
 from litelambda.stages.batches import predict
 from litelambda.stages.fitting import Course, Objective, Progress, fit, make_loss, make_optimizer, plain_objective
-from litelambda.stages.layers import Array
 
 
 class Trains(Protocol):

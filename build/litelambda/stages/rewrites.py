@@ -14,8 +14,8 @@ from functools import partial
 from typing import Any
 
 from litelambda.common.errors import ConversionError
-from litelambda.stages.backend import backend_errors
-from litelambda.stages.made_rows import ULPS, answered, difference_ulps
+from litelambda.keras_tools.backend import backend_errors
+from litelambda.keras_tools.made_rows import ULPS, answered, difference_ulps
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from litelambda.common.errors import ConversionError, first_line
-from litelambda.stages.backend import load_tensorflow
+from litelambda.keras_tools.backend import load_tensorflow
 
 _OUTSIDE = re.compile(
     r"PyFunc|^ReadFile|^WriteFile|^MatchingFiles|Reader(V\d)?$|Reader(Read|Restore|Serialize)|^Print|^Debug|^Abort$"

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from litelambda.keras_tools.layers import Array
 from litelambda.recipe.compression import Auto
 from litelambda.recipe.sections import Recipe
 from litelambda.stages.candidates import Candidate
-from litelambda.stages.layers import Array
 from litelambda.stages.train import Trained
 from litelambda.stages.trials import Tried
 

@@ -14,9 +14,9 @@ import numpy as np
 from litelambda.common.errors import GateError, VerificationError
 from litelambda.data.dataset import Dataset, Preprocessing
 from litelambda.data.stored_rows import Rows, StoredRows
+from litelambda.keras_tools.finite_checks import count_not_finite
 from litelambda.recipe.sections import Recipe
 from litelambda.stages.evaluate import Evaluated, Metrics, measure, run_rows
-from litelambda.stages.finite_checks import count_not_finite
 from litelambda.stages.fitting import Progress
 from litelambda.stages.gate import check_loss
 from litelambda.stages.interpreter import Reference

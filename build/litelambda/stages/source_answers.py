@@ -18,7 +18,7 @@ from litelambda.common.array_files import Arrays, read_arrays, write_arrays
 from litelambda.common.errors import ConversionError, MemoryShortageError
 from litelambda.common.kept_process import KeptProcess
 from litelambda.common.processes import describe_exit, lacked_memory
-from litelambda.stages.backend import Backend
+from litelambda.keras_tools.backend import Backend
 
 KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
 _PROCESSES: dict[Backend, KeptProcess] = {}  # a process has one backend

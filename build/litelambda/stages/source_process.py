@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from litelambda.common.array_files import Arrays, read_arrays, write_arrays
 from litelambda.common.errors import ConversionError, first_line
 from litelambda.common.kept_process import serve
-from litelambda.stages.backend import backend, choose_backend
+from litelambda.keras_tools.backend import backend, choose_backend
 from litelambda.stages.source_answers import ANSWERS, DESCRIBED, FAILURE, KERAS_SUFFIXES, REFUSED, RUNS, SourceLoadError
 from litelambda.stages.sources_loaded import KerasSource, SavedModelSource
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from litelambda.common.errors import TrainError
 from litelambda.data.dataset import Preprocessing
-from litelambda.stages.backend import load_keras
-from litelambda.stages.layers import read
+from litelambda.keras_tools.backend import load_keras
+from litelambda.keras_tools.layers import read
 
 
 def in_own_units(model: Any, scaling: Preprocessing) -> None:

@@ -13,10 +13,10 @@ import numpy as np
 
 from litelambda.common.errors import TrainError
 from litelambda.data.dataset import Dataset
+from litelambda.keras_tools.backend import backend_errors, load_keras, load_tensorflow
+from litelambda.keras_tools.finite_checks import DIVERGED, check_weights
 from litelambda.recipe.sections import Recipe, Train
-from litelambda.stages.backend import backend_errors, load_keras, load_tensorflow
 from litelambda.stages.batches import failures_of, row_batches
-from litelambda.stages.finite_checks import DIVERGED, check_weights
 from litelambda.stages.fitting import (
     Course,
     Objective,

@@ -8,9 +8,9 @@ from typing import Any
 
 from litelambda.common.errors import TrainError
 from litelambda.data.dataset import Dataset
+from litelambda.keras_tools.backend import load_keras
+from litelambda.keras_tools.copies import copy_model
 from litelambda.recipe.sections import Recipe
-from litelambda.stages.backend import load_keras
-from litelambda.stages.copies import copy_model
 from litelambda.stages.devices import sharing
 from litelambda.stages.fitting import Course, Progress, fit, make_loss, make_optimizer, seed_everything
 from litelambda.stages.hosts import join, read_cluster

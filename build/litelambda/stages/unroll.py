@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from litelambda.common.errors import ConversionError
-from litelambda.stages.backend import load_keras
+from litelambda.keras_tools.backend import load_keras
 from litelambda.stages.rewrites import Rewrite
 
 MAX_STEPS = 256

@@ -12,9 +12,9 @@ from contextlib import ExitStack
 from typing import Any
 
 from litelambda.common.errors import TrainError
-from litelambda.stages.backend import load_keras
+from litelambda.keras_tools.backend import load_keras
+from litelambda.keras_tools.made_rows import ULPS, Rows, answered, difference_ulps
 from litelambda.stages.graph import call, layers_of
-from litelambda.stages.made_rows import ULPS, Rows, answered, difference_ulps
 from litelambda.stages.rewrites import standing_in
 
 Recorded = dict[str, list[Any]]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from litelambda.stages.backend import load_keras
+from litelambda.keras_tools.backend import load_keras
 
 
 def output_names(model: Any) -> list[str]:

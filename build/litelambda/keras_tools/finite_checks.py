@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.common.errors import TrainError
-from litelambda.stages.layers import read
+from litelambda.keras_tools.layers import read
 
 DIVERGED = "training diverged: lower train.optimizer.learning_rate, or normalize the data (data.normalize)"
 

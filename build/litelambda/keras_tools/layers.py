@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.common.errors import TrainError
-from litelambda.stages.backend import load_keras
-from litelambda.stages.copies import copy_layer, copy_state
+from litelambda.keras_tools.backend import load_keras
+from litelambda.keras_tools.copies import copy_layer, copy_state
 
 Array = NDArray[Any]
 Replacements = Mapping[str, Sequence[tuple[dict[str, Any], list[Array]]]]

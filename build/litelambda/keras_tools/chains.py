@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from litelambda.stages.backend import load_keras
+from litelambda.keras_tools.backend import load_keras
 
 
 def followers(model: Any, layer: Any) -> list[Any]:
