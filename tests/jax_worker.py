@@ -26,10 +26,10 @@ from litelambda.recipe.compression import Compress
 from litelambda.recipe.load import load_recipe
 from litelambda.stages.candidates import Space
 from litelambda.stages.compress import Compressed, apply_steps
-from litelambda.stages.fitting import seed_everything
 from litelambda.stages.grids import to_codes
 from litelambda.stages.search import search
-from litelambda.stages.train import Trained, train
+from litelambda.training.fitting import seed_everything
+from litelambda.training.train import Trained, train
 
 ONE_DEVICE = "train.devices=['CPU:0']"
 

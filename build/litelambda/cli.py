@@ -143,7 +143,7 @@ def _build_interruptibly(arguments: argparse.Namespace) -> None:
     recipe = load_recipe(arguments.recipe, arguments.overrides)  # before TensorFlow: a typo answers at once
     from litelambda.common.progress import open_reporter
     from litelambda.pipeline import build, take_part
-    from litelambda.stages.hosts import read_cluster
+    from litelambda.training.cluster import read_cluster
 
     reporter, cluster = open_reporter(json_output=arguments.json), read_cluster()
     if cluster is not None and not cluster.is_chief:

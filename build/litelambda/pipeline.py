@@ -32,10 +32,10 @@ from litelambda.stages.report import HTML_NAME, make_html
 from litelambda.stages.search import search
 from litelambda.stages.served_comparison import Served, check_served
 from litelambda.stages.storing import Stored, store_form
-from litelambda.stages.target_units import in_own_units
-from litelambda.stages.train import Trained, train
 from litelambda.stages.verify import Verified, verify
 from litelambda.store import open_publishing_store
+from litelambda.training.target_units import in_own_units
+from litelambda.training.train import Trained, train
 from serving.artifact import ARTIFACT_NAME
 
 _VERIFIED_ROWS = 256

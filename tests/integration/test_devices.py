@@ -10,7 +10,7 @@ import pytest
 
 from litelambda.common.errors import TrainError
 from litelambda.recipe.load import load_recipe
-from litelambda.stages.devices import sharing
+from litelambda.training.devices import sharing
 
 SCRIPT = """
 import sys
@@ -20,7 +20,7 @@ one, = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(one, [tf.config.LogicalDeviceConfiguration()] * 2)
 from litelambda.recipe import load_recipe
 from litelambda.data.dataset import load_data
-from litelambda.stages.train import train
+from litelambda.training.train import train
 recipe = load_recipe(sys.argv[1], ["train.epochs=3", "train.devices=['CPU:0', 'CPU:1']"])
 data = load_data(recipe)
 trained = train(recipe, data, lambda *_: None)

@@ -25,8 +25,8 @@ from litelambda.pipeline import build
 from litelambda.recipe.load import load_recipe
 from litelambda.recipe.sections import Quantize
 from litelambda.stages.quantize import Quantized, quantize
-from litelambda.stages.train import Trained
 from litelambda.store import open_publishing_store
+from litelambda.training.train import Trained
 from moto_server import MotoServer
 from serving.errors import ServingError
 

@@ -15,7 +15,7 @@ import pytest
 from litelambda.data.dataset import load_data
 from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.load import load_recipe
-from litelambda.stages.train import train
+from litelambda.training.train import train
 
 OVERRIDES = [
     "train.epochs=3", "train.batch_size=64", "train.class_weights=balanced", "model.l2=0.001",

@@ -63,7 +63,7 @@ def test_a_stage_without_memory_publishes_nothing(
     def starved(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("litelambda.stages.train.fit", starved)
+    monkeypatch.setattr("litelambda.training.train.fit", starved)
     with pytest.raises(MemoryShortageError, match=r"the stage 'train' ran out of memory \(MemoryError\)"):
         build(load_recipe(tiny_recipe), tmp_path.as_uri(), Reporter())
     assert list(tmp_path.iterdir()) == []

@@ -19,7 +19,6 @@ from litelambda.recipe.load import Recipe, load_recipe
 from litelambda.recipe.sections import Quantize
 from litelambda.stages.activations import fake_quantized, ranges
 from litelambda.stages.compress import Compressed, apply_steps
-from litelambda.stages.fitting import seed_everything
 from litelambda.stages.flatbuffer import float_operators, weight_codes, weight_sparsity
 from litelambda.stages.grids import even_codes, shared_codes, snap
 from litelambda.stages.interpreter import Reference
@@ -27,7 +26,8 @@ from litelambda.stages.layer_table import describe_layers
 from litelambda.stages.pruning import keep_largest, sparsity_at
 from litelambda.stages.quantize import quantize
 from litelambda.stages.storing import stored_size
-from litelambda.stages.train import Trained, train
+from litelambda.training.fitting import seed_everything
+from litelambda.training.train import Trained, train
 
 ROWS = 2400
 DIGITS = Path(__file__).parents[2] / "build" / "data" / "mnist.npz"

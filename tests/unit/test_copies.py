@@ -13,7 +13,7 @@ from litelambda.keras_tools.copies import check_same, copy_model
 from litelambda.keras_tools.layers import rebuild
 from litelambda.stages.activations import fake_quantized
 from litelambda.stages.folding import fold_batch_norm
-from litelambda.stages.precision import in_precision
+from litelambda.training.mixed_precision import in_precision
 
 keras = load_keras()
 layers, Input = keras.layers, keras.Input

@@ -11,9 +11,9 @@ import pytest
 from litelambda.common.errors import TrainError
 from litelambda.data.dataset import load_data
 from litelambda.recipe.load import load_recipe
-from litelambda.stages.batches import row_batches
-from litelambda.stages.fitting import class_weights
-from litelambda.stages.train import train
+from litelambda.training.fitting import class_weights
+from litelambda.training.input_pipeline import row_batches
+from litelambda.training.train import train
 
 
 def test_rows_come_in_another_order_every_epoch(tiny_recipe: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from litelambda.common.errors import TrainError, UsageError
 from litelambda.recipe.load import load_recipe
-from litelambda.stages.hosts import Cluster, join, meet, read_cluster
+from litelambda.training.cluster import Cluster, join, meet, read_cluster
 
 
 def free_ports(number: int) -> list[int]:

@@ -13,9 +13,9 @@ from litelambda.data.dataset import load_data
 from litelambda.keras_tools.backend import load_keras, load_tensorflow
 from litelambda.recipe.load import load_recipe
 from litelambda.stages.export import export
-from litelambda.stages.precision import Precision, in_precision, keep_gradients, make_model
-from litelambda.stages.schedules import learning_rate
-from litelambda.stages.train import Trained, train
+from litelambda.training.learning_rate import learning_rate
+from litelambda.training.mixed_precision import Precision, in_precision, keep_gradients, make_model
+from litelambda.training.train import Trained, train
 
 
 def run(path: Path, *overrides: str) -> Trained:

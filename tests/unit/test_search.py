@@ -25,8 +25,8 @@ from litelambda.stages.measuring import Measuring
 from litelambda.stages.search import search
 from litelambda.stages.search_budget import Budget, OutOfBudgetError
 from litelambda.stages.search_state import State
-from litelambda.stages.train import Trained, train
 from litelambda.stages.trials import Judge, Tried
+from litelambda.training.train import Trained, train
 
 
 @pytest.fixture(scope="module")

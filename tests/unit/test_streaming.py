@@ -16,9 +16,9 @@ from litelambda.common.errors import DataError
 from litelambda.data.dataset import Dataset, load_data
 from litelambda.data.stored_rows import StoredRows, crowds_memory, file_rows, open_descriptor
 from litelambda.recipe.load import load_recipe
-from litelambda.stages.batches import predict
 from litelambda.stages.evaluate import run_artifact
-from litelambda.stages.train import train
+from litelambda.training.input_pipeline import predict
+from litelambda.training.train import train
 
 
 def noise(*shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -165,7 +165,7 @@ import re, sys
 from pathlib import Path
 from litelambda.recipe import load_recipe
 from litelambda.data.dataset import load_data
-from litelambda.stages.train import train
+from litelambda.training.train import train
 def peak_mb():
     # This process's own: `getrusage` begins with the peak of the parent that it was forked from.
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024

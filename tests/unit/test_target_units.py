@@ -10,7 +10,7 @@ import pytest
 from litelambda.common.errors import TrainError
 from litelambda.data.dataset import Preprocessing
 from litelambda.keras_tools.backend import load_keras
-from litelambda.stages.target_units import check_can_change_units, in_own_units, in_standard_units
+from litelambda.training.target_units import check_can_change_units, in_own_units, in_standard_units
 
 ROWS = np.random.default_rng(0).random((20, 4), dtype=np.float32)
 SCALING = Preprocessing([0.001, 50.0], [-3.0, 0.5])

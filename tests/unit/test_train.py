@@ -12,7 +12,7 @@ from litelambda.common.errors import TrainError
 from litelambda.data.dataset import Dataset, load_data
 from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.load import Recipe, load_recipe
-from litelambda.stages.train import Trained, train
+from litelambda.training.train import Trained, train
 
 
 def run(path: Path, *overrides: str) -> Trained:

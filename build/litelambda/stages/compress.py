@@ -15,14 +15,14 @@ from litelambda.keras_tools.copies import copy_model
 from litelambda.keras_tools.layers import kernels, left_out
 from litelambda.recipe.compression import Compress
 from litelambda.recipe.sections import Recipe
-from litelambda.stages.fitting import Progress
 from litelambda.stages.folding import fold_batch_norm
 from litelambda.stages.grids import cluster, quantization_aware
 from litelambda.stages.low_rank import factorise
 from litelambda.stages.pruning import prune
 from litelambda.stages.recovery import Lessons, make_lessons
 from litelambda.stages.structured import thin_out
-from litelambda.stages.train import Trained
+from litelambda.training.fitting import Progress
+from litelambda.training.train import Trained
 
 Figures = dict[str, Any]
 

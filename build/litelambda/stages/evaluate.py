@@ -14,10 +14,10 @@ from litelambda.data.dataset import Dataset
 from litelambda.data.stored_rows import Rows
 from litelambda.keras_tools.finite_checks import check_outputs, count_not_finite
 from litelambda.recipe.sections import Recipe
-from litelambda.stages.batches import predict
-from litelambda.stages.fitting import Progress
 from litelambda.stages.interpreter import Reference
 from litelambda.stages.quantize import Quantized
+from litelambda.training.fitting import Progress
+from litelambda.training.input_pipeline import predict
 
 _BATCH = 64
 _CHUNK = 1024  # rows between two reports of progress, fewer where they are large

@@ -19,9 +19,9 @@ from litelambda.keras_tools.backend import load_keras
 from litelambda.keras_tools.layers import Array, as_matrix, kernels, read
 from litelambda.recipe.compression import Clustering, QuantizationAware
 from litelambda.stages.activations import fake_quantized, give_weights, ranges
-from litelambda.stages.fitting import Progress
 from litelambda.stages.projection import straight_through
 from litelambda.stages.recovery import Lessons, leave_compiled, recover
+from litelambda.training.fitting import Progress
 
 _CODE_MAX = 127
 _ROUNDS = 30

@@ -16,10 +16,10 @@ from litelambda.recipe.compression import Compress
 from litelambda.recipe.sections import Recipe
 from litelambda.stages.candidates import Candidate
 from litelambda.stages.compress import go_on
-from litelambda.stages.fitting import Progress, seed_everything
 from litelambda.stages.recovery import Lessons, make_lessons
 from litelambda.stages.search_state import State
-from litelambda.stages.train import Trained
+from litelambda.training.fitting import Progress, seed_everything
+from litelambda.training.train import Trained
 
 
 @dataclass(frozen=True)

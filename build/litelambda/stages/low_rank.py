@@ -17,8 +17,8 @@ from litelambda.keras_tools.backend import load_keras
 from litelambda.keras_tools.copies import check_same, copy_model
 from litelambda.keras_tools.layers import Array, Replacements, as_matrix, kernels, read, rebuild, serialise
 from litelambda.recipe.compression import LowRank
-from litelambda.stages.fitting import Progress
 from litelambda.stages.recovery import Lessons, recover
+from litelambda.training.fitting import Progress
 
 
 @dataclass(frozen=True)

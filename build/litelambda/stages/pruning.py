@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from litelambda.keras_tools.layers import Array, as_matrix, input_rms, kernels, read
 from litelambda.recipe.compression import Pruning
-from litelambda.stages.fitting import Progress
 from litelambda.stages.projection import straight_through
 from litelambda.stages.recovery import Lessons, recover
+from litelambda.training.fitting import Progress
 
 _RAMP = 0.6  # share of the steps over which sparsity rises; in the rest the survivors settle
 _UPDATES = 40  # masks are chosen anew this often on the way, not at every step

@@ -17,8 +17,8 @@ from litelambda.keras_tools.backend import load_keras
 from litelambda.keras_tools.layers import Array
 from litelambda.recipe.compression import Distillation
 from litelambda.recipe.sections import Train
-from litelambda.stages.batches import predict
-from litelambda.stages.fitting import Course, Objective, Progress, fit, make_loss, make_optimizer, plain_objective
+from litelambda.training.fitting import Course, Objective, Progress, fit, make_loss, make_optimizer, plain_objective
+from litelambda.training.input_pipeline import predict
 
 
 class Trains(Protocol):

@@ -23,13 +23,13 @@ from litelambda.recipe.compression import Auto
 from litelambda.recipe.sections import Recipe
 from litelambda.stages.candidates import BITS, DENSER, FIRST_SPARSITY, SPARSER, Candidate, Scheme, Space
 from litelambda.stages.compress import Compressed
-from litelambda.stages.fitting import Progress
 from litelambda.stages.growing import Growing, Grown
 from litelambda.stages.measuring import Measuring
 from litelambda.stages.search_budget import Budget, OutOfBudgetError
 from litelambda.stages.search_state import State
-from litelambda.stages.train import Trained
 from litelambda.stages.trials import Judge, Tried
+from litelambda.training.fitting import Progress
+from litelambda.training.train import Trained
 
 _FINALISTS = 2
 _GENERATIONS = 3

@@ -16,8 +16,8 @@ from litelambda.keras_tools.layers import Array
 from litelambda.recipe.compression import Auto
 from litelambda.recipe.sections import Recipe
 from litelambda.stages.candidates import Candidate
-from litelambda.stages.train import Trained
 from litelambda.stages.trials import Tried
+from litelambda.training.train import Trained
 
 _JUDGED_ANEW = ("cost", "passes")
 

@@ -17,10 +17,10 @@ from litelambda.data.stored_rows import Rows, StoredRows
 from litelambda.keras_tools.finite_checks import count_not_finite
 from litelambda.recipe.sections import Recipe
 from litelambda.stages.evaluate import Evaluated, Metrics, measure, run_rows
-from litelambda.stages.fitting import Progress
 from litelambda.stages.gate import check_loss
 from litelambda.stages.interpreter import Reference
 from litelambda.store import ArtifactStore
+from litelambda.training.fitting import Progress
 from serving.artifact import Artifact, fetch_artifact
 from serving.store import open_store
 

@@ -17,8 +17,8 @@ from litelambda.keras_tools.chains import only_follower
 from litelambda.keras_tools.copies import check_same, copy_model
 from litelambda.keras_tools.layers import Array, input_rms, kernels, read, rebuild, serialise
 from litelambda.recipe.compression import Structured
-from litelambda.stages.fitting import Progress
 from litelambda.stages.recovery import Lessons, recover
+from litelambda.training.fitting import Progress
 
 _WATCHED_ROWS = 1024
 _TRANSPARENT = (

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from litelambda.data.stored_rows import Rows, StoredRows
 from litelambda.keras_tools.backend import load_tensorflow
 from litelambda.recipe.sections import Train
-from litelambda.stages.augmentation import augment
+from litelambda.training.augmentation import augment
 
 _AHEAD = 2  # batches that are made ready while the model is busy with another
 _PREDICTED_AT_ONCE = 256

@@ -16,11 +16,11 @@ from litelambda.data.stored_rows import Split, StoredRows
 from litelambda.keras_tools.backend import backend_errors, load_keras, load_tensorflow
 from litelambda.keras_tools.finite_checks import DIVERGED, check_weights
 from litelambda.recipe.sections import CROSS_ENTROPIES, Optimizer, Train
-from litelambda.stages.batches import batches_in_order, failures_of, row_batches
-from litelambda.stages.devices import for_devices, num_sharing
-from litelambda.stages.interrupts import between_steps
-from litelambda.stages.precision import keep_gradients
-from litelambda.stages.schedules import Schedule, learning_rate
+from litelambda.training.devices import for_devices, num_sharing
+from litelambda.training.input_pipeline import batches_in_order, failures_of, row_batches
+from litelambda.training.jax_interrupts import between_steps
+from litelambda.training.learning_rate import Schedule, learning_rate
+from litelambda.training.mixed_precision import keep_gradients
 
 _WATCHED_AT_ONCE = 32  # Keras's own size of batches
 

@@ -16,8 +16,8 @@ from litelambda.data.dataset import Dataset
 from litelambda.keras_tools.backend import backend_errors, load_keras, load_tensorflow
 from litelambda.keras_tools.finite_checks import DIVERGED, check_weights
 from litelambda.recipe.sections import Recipe, Train
-from litelambda.stages.batches import failures_of, row_batches
-from litelambda.stages.fitting import (
+from litelambda.training.cluster import losses_of_hosts
+from litelambda.training.fitting import (
     Course,
     Objective,
     Progress,
@@ -28,8 +28,8 @@ from litelambda.stages.fitting import (
     to_watch,
     watch,
 )
-from litelambda.stages.hosts import losses_of_hosts
-from litelambda.stages.precision import in_precision, make_model
+from litelambda.training.input_pipeline import failures_of, row_batches
+from litelambda.training.mixed_precision import in_precision, make_model
 
 History = dict[str, list[float]]
 
@@ -40,7 +40,7 @@ def fit_together(
     """Make the recipe's model and train it with all hosts, each of which calls this.
 
     Args:
-        strategy: from `litelambda.stages.hosts.join`.
+        strategy: from `litelambda.training.cluster.join`.
         recipe: the whole recipe, the same on every host.
         data: all rows, the same on every host.
         course: how long and how fast.

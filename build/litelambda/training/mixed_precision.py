@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from litelambda.builders import build_model
 from litelambda.data.dataset import Dataset
 from litelambda.keras_tools.backend import load_keras
 from litelambda.keras_tools.copies import copy_model
 from litelambda.keras_tools.dtype_policies import set_policies
 from litelambda.keras_tools.finite_checks import check_weights
 from litelambda.recipe.sections import Recipe, SavedKerasModel
-from litelambda.stages.target_units import check_can_change_units, in_standard_units
+from litelambda.training.models import build_model
+from litelambda.training.target_units import check_can_change_units, in_standard_units
 
 Precision = Literal["float32", "mixed_float16", "mixed_bfloat16"]
 

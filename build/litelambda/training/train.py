@@ -11,11 +11,11 @@ from litelambda.data.dataset import Dataset
 from litelambda.keras_tools.backend import load_keras
 from litelambda.keras_tools.copies import copy_model
 from litelambda.recipe.sections import Recipe
-from litelambda.stages.devices import sharing
-from litelambda.stages.fitting import Course, Progress, fit, make_loss, make_optimizer, seed_everything
-from litelambda.stages.hosts import join, read_cluster
-from litelambda.stages.precision import in_precision, make_model
-from litelambda.stages.together import fit_together
+from litelambda.training.cluster import join, read_cluster
+from litelambda.training.devices import sharing
+from litelambda.training.fitting import Course, Progress, fit, make_loss, make_optimizer, seed_everything
+from litelambda.training.mixed_precision import in_precision, make_model
+from litelambda.training.multi_host import fit_together
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Training: the model of a recipe, the input pipeline, fitting on devices and hosts."""
