@@ -17,6 +17,8 @@ import numpy as np
 
 from litelambda.common.errors import TrainError
 from litelambda.common.progress import Reporter
+from litelambda.compression.compress import Compressed, apply_steps
+from litelambda.compression.weight_grids import to_codes
 from litelambda.data.dataset import Dataset, load_data
 from litelambda.data.stored_rows import Split
 from litelambda.keras_tools.backend import choose_backend, load_keras
@@ -25,8 +27,6 @@ from litelambda.pipeline import build
 from litelambda.recipe.compression import Compress
 from litelambda.recipe.load import load_recipe
 from litelambda.stages.candidates import Space
-from litelambda.stages.compress import Compressed, apply_steps
-from litelambda.stages.grids import to_codes
 from litelambda.stages.search import search
 from litelambda.training.fitting import seed_everything
 from litelambda.training.train import Trained, train

@@ -16,16 +16,16 @@ import numpy as np
 from litelambda.common.memory_errors import shortages_explained
 from litelambda.common.progress import Reporter, Stage
 from litelambda.common.wording import counted
+from litelambda.compression.compress import Compressed, compress
+from litelambda.compression.layer_table import describe_layers
 from litelambda.data.dataset import Dataset, load_data
 from litelambda.keras_tools.backend import Backend, choose_backend
 from litelambda.recipe.load import Recipe
 from litelambda.stages.build_source import check_build
-from litelambda.stages.compress import Compressed, compress
 from litelambda.stages.evaluate import Evaluated, ask, evaluate
 from litelambda.stages.gate import check_floor, check_gate, hints
 from litelambda.stages.interpreter import to_codes
 from litelambda.stages.latency import measure_latency_us
-from litelambda.stages.layer_table import describe_layers
 from litelambda.stages.publish import REPORT_NAME, Description, Published, publish, save_keras
 from litelambda.stages.quantize import Quantized, quantize
 from litelambda.stages.report import HTML_NAME, make_html

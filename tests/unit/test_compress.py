@@ -11,19 +11,19 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from litelambda.common.errors import TrainError
+from litelambda.compression.compress import Compressed, apply_steps
+from litelambda.compression.fake_quantization import fake_quantized, ranges
+from litelambda.compression.layer_table import describe_layers
+from litelambda.compression.pruning import keep_largest, sparsity_at
+from litelambda.compression.weight_grids import even_codes, shared_codes, snap
 from litelambda.data.dataset import Dataset, load_data
 from litelambda.keras_tools.backend import load_keras
 from litelambda.keras_tools.layers import as_matrix, read
 from litelambda.recipe.compression import Compress
 from litelambda.recipe.load import Recipe, load_recipe
 from litelambda.recipe.sections import Quantize
-from litelambda.stages.activations import fake_quantized, ranges
-from litelambda.stages.compress import Compressed, apply_steps
 from litelambda.stages.flatbuffer import float_operators, weight_codes, weight_sparsity
-from litelambda.stages.grids import even_codes, shared_codes, snap
 from litelambda.stages.interpreter import Reference
-from litelambda.stages.layer_table import describe_layers
-from litelambda.stages.pruning import keep_largest, sparsity_at
 from litelambda.stages.quantize import quantize
 from litelambda.stages.storing import stored_size
 from litelambda.training.fitting import seed_everything

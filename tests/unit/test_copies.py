@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from litelambda.common.errors import TrainError
+from litelambda.compression.batch_norm_folding import fold_batch_norm
+from litelambda.compression.fake_quantization import fake_quantized
 from litelambda.keras_tools.backend import load_keras
 from litelambda.keras_tools.copies import check_same, copy_model
 from litelambda.keras_tools.layers import rebuild
-from litelambda.stages.activations import fake_quantized
-from litelambda.stages.folding import fold_batch_norm
 from litelambda.training.mixed_precision import in_precision
 
 keras = load_keras()

@@ -102,7 +102,7 @@ def test_trained_candidates_come_back_from_the_folder(
     sketch = space.sketch(space.shapes(space.plain("int8"))[1])
     first = Growing(recipe, trained, data, State(recipe, auto, trained)).grow(sketch, lambda *_: None)
     monkeypatch.setattr(
-        "litelambda.stages.recovery.fit", lambda *_: pytest.fail("trained again") if _[3].epochs else {}
+        "litelambda.compression.fine_tuning.fit", lambda *_: pytest.fail("trained again") if _[3].epochs else {}
     )
     growing = Growing(recipe, trained, data, State(recipe, auto, trained))
     assert growing.is_made(sketch)

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from litelambda.compression.compress import go_on
+from litelambda.compression.fine_tuning import Lessons, make_lessons
 from litelambda.data.dataset import Dataset
 from litelambda.keras_tools.layers import Array, kernels, read
 from litelambda.recipe.compression import Compress
 from litelambda.recipe.sections import Recipe
 from litelambda.stages.candidates import Candidate
-from litelambda.stages.compress import go_on
-from litelambda.stages.recovery import Lessons, make_lessons
 from litelambda.stages.search_state import State
 from litelambda.training.fitting import Progress, seed_everything
 from litelambda.training.train import Trained

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from litelambda.common.errors import ConversionError, GateError, TrainError, VerificationError
+from litelambda.compression.compress import Compressed
 from litelambda.data.dataset import Dataset
 from litelambda.recipe.compression import Auto
 from litelambda.recipe.sections import Recipe
 from litelambda.stages.candidates import BITS, DENSER, FIRST_SPARSITY, SPARSER, Candidate, Scheme, Space
-from litelambda.stages.compress import Compressed
 from litelambda.stages.growing import Growing, Grown
 from litelambda.stages.measuring import Measuring
 from litelambda.stages.search_budget import Budget, OutOfBudgetError

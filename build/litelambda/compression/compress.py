@@ -10,17 +10,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from litelambda.compression.batch_norm_folding import fold_batch_norm
+from litelambda.compression.fine_tuning import Lessons, make_lessons
+from litelambda.compression.low_rank import factorise
+from litelambda.compression.pruning import prune
+from litelambda.compression.structured_pruning import thin_out
+from litelambda.compression.weight_grids import cluster, quantization_aware
 from litelambda.data.dataset import Dataset
 from litelambda.keras_tools.copies import copy_model
 from litelambda.keras_tools.layers import kernels, left_out
 from litelambda.recipe.compression import Compress
 from litelambda.recipe.sections import Recipe
-from litelambda.stages.folding import fold_batch_norm
-from litelambda.stages.grids import cluster, quantization_aware
-from litelambda.stages.low_rank import factorise
-from litelambda.stages.pruning import prune
-from litelambda.stages.recovery import Lessons, make_lessons
-from litelambda.stages.structured import thin_out
 from litelambda.training.fitting import Progress
 from litelambda.training.train import Trained
 

@@ -1,7 +1,7 @@
 """Pruning: the least important weights become zero while training goes on.
 
 Zeros stay zeros in int8, because its weights have zero point 0. They shrink what is stored compressed, not the
-flatbuffer and not the time of a run; `litelambda.stages.structured` does that.
+flatbuffer and not the time of a run; `litelambda.compression.structured_pruning` does that.
 
 Sources: Zhu & Gupta 2017, "To prune, or not to prune", eq. 1 (the schedule); Sun et al. 2023, "A simple and effective
 pruning approach for large language models" (Wanda's scores); Lin et al. 2020, "Dynamic model pruning with feedback".
@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from litelambda.compression.fine_tuning import Lessons, recover
+from litelambda.compression.straight_through import straight_through
 from litelambda.keras_tools.layers import Array, as_matrix, input_rms, kernels, read
 from litelambda.recipe.compression import Pruning
-from litelambda.stages.projection import straight_through
-from litelambda.stages.recovery import Lessons, recover
 from litelambda.training.fitting import Progress
 
 _RAMP = 0.6  # share of the steps over which sparsity rises; in the rest the survivors settle

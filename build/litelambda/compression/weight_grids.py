@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.common.errors import TrainError
+from litelambda.compression.fake_quantization import fake_quantized, give_weights, ranges
+from litelambda.compression.fine_tuning import Lessons, leave_compiled, recover
+from litelambda.compression.straight_through import straight_through
 from litelambda.keras_tools.backend import load_keras
 from litelambda.keras_tools.layers import Array, as_matrix, kernels, read
 from litelambda.recipe.compression import Clustering, QuantizationAware
-from litelambda.stages.activations import fake_quantized, give_weights, ranges
-from litelambda.stages.projection import straight_through
-from litelambda.stages.recovery import Lessons, leave_compiled, recover
 from litelambda.training.fitting import Progress
 
 _CODE_MAX = 127

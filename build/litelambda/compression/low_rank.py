@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from litelambda.common.errors import TrainError
+from litelambda.compression.fine_tuning import Lessons, recover
 from litelambda.keras_tools.backend import load_keras
 from litelambda.keras_tools.copies import check_same, copy_model
 from litelambda.keras_tools.layers import Array, Replacements, as_matrix, kernels, read, rebuild, serialise
 from litelambda.recipe.compression import LowRank
-from litelambda.stages.recovery import Lessons, recover
 from litelambda.training.fitting import Progress
 
 
