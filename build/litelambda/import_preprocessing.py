@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from litelambda.artifact.flatbuffer import Tensor
 from litelambda.common.errors import UsageError
-from litelambda.stages.flatbuffer import Tensor
 
 _FORM = 'expected {"scale": 0.00784, "offset": -1}, or lists with a number for each channel, or these by input'
 

@@ -12,12 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from litelambda.common.errors import ConversionError, DataError, UsageError
-from litelambda.import_preprocessing import from_metadata
-from litelambda.representative import Rows, check_rows, halves, read_rows
-from litelambda.stages.comparison import Runs, check_against_source, made_runs, representative_runs, rows_of_a_run
-from litelambda.stages.convert import SIGNATURE, Conversion, ConverterCrashError, convert
-from litelambda.stages.flatbuffer import (
+from litelambda.artifact.flatbuffer import (
     Signature,
     Tensor,
     float_operators,
@@ -26,8 +21,13 @@ from litelambda.stages.flatbuffer import (
     takes_sizes_at_run_time,
     with_open_batch,
 )
-from litelambda.stages.interpreter import Reference, to_codes
-from litelambda.stages.interpreter_process import inspect_in_child
+from litelambda.artifact.reference import Reference, to_codes
+from litelambda.artifact.reference_process import inspect_in_child
+from litelambda.common.errors import ConversionError, DataError, UsageError
+from litelambda.import_preprocessing import from_metadata
+from litelambda.representative import Rows, check_rows, halves, read_rows
+from litelambda.stages.comparison import Runs, check_against_source, made_runs, representative_runs, rows_of_a_run
+from litelambda.stages.convert import SIGNATURE, Conversion, ConverterCrashError, convert
 from litelambda.stages.one_row import needs_one_row
 from litelambda.stages.quantization_loss import MAX_DIFFERENCE, check_loss, measure_loss
 from litelambda.stages.quantize import explain_float

@@ -13,6 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from litelambda.artifact.latency import measure_latency_us
+from litelambda.artifact.reference import to_codes
+from litelambda.artifact.stored_form import Stored, store_form
 from litelambda.common.memory_errors import shortages_explained
 from litelambda.common.progress import Reporter, Stage
 from litelambda.common.wording import counted
@@ -24,14 +27,11 @@ from litelambda.recipe.load import Recipe
 from litelambda.stages.build_source import check_build
 from litelambda.stages.evaluate import Evaluated, ask, evaluate
 from litelambda.stages.gate import check_floor, check_gate, hints
-from litelambda.stages.interpreter import to_codes
-from litelambda.stages.latency import measure_latency_us
 from litelambda.stages.publish import REPORT_NAME, Description, Published, publish, save_keras
 from litelambda.stages.quantize import Quantized, quantize
 from litelambda.stages.report import HTML_NAME, make_html
 from litelambda.stages.search import search
 from litelambda.stages.served_comparison import Served, check_served
-from litelambda.stages.storing import Stored, store_form
 from litelambda.stages.verify import Verified, verify
 from litelambda.store import open_publishing_store
 from litelambda.training.target_units import in_own_units

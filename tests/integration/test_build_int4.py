@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from litelambda.artifact.flatbuffer import weight_codes
 from litelambda.common.progress import Reporter
 from litelambda.keras_tools.backend import load_keras
 from litelambda.pipeline import build
 from litelambda.recipe.load import load_recipe
-from litelambda.stages.flatbuffer import weight_codes
 
 
 @pytest.mark.slow

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from litelambda.artifact.reference import Reference
 from litelambda.common.errors import ConversionError
 from litelambda.import_sources import Allowed, read_model
 from litelambda.keras_tools.backend import load_keras, load_tensorflow
 from litelambda.stages.export import export
-from litelambda.stages.interpreter import Reference
 
 ROWS = np.random.default_rng(3).random((5, 4), dtype=np.float32)
 

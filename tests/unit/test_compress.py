@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
+from litelambda.artifact.flatbuffer import float_operators, weight_codes, weight_sparsity
+from litelambda.artifact.reference import Reference
+from litelambda.artifact.stored_form import stored_size
 from litelambda.common.errors import TrainError
 from litelambda.compression.compress import Compressed, apply_steps
 from litelambda.compression.fake_quantization import fake_quantized, ranges
@@ -22,10 +25,7 @@ from litelambda.keras_tools.layers import as_matrix, read
 from litelambda.recipe.compression import Compress
 from litelambda.recipe.load import Recipe, load_recipe
 from litelambda.recipe.sections import Quantize
-from litelambda.stages.flatbuffer import float_operators, weight_codes, weight_sparsity
-from litelambda.stages.interpreter import Reference
 from litelambda.stages.quantize import quantize
-from litelambda.stages.storing import stored_size
 from litelambda.training.fitting import seed_everything
 from litelambda.training.train import Trained, train
 

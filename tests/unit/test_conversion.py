@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from litelambda.artifact.flatbuffer import takes_sizes_at_run_time
+from litelambda.artifact.reference import Reference
 from litelambda.bench.conversion_cases import all_cases
 from litelambda.common.errors import ConversionError
 from litelambda.keras_tools.backend import load_keras, load_tensorflow
@@ -15,9 +17,7 @@ from litelambda.recipe.sections import Quantize
 from litelambda.stages.advice import on_float, on_missing
 from litelambda.stages.convert import ConverterCrashError
 from litelambda.stages.export import rewrites_for
-from litelambda.stages.flatbuffer import takes_sizes_at_run_time
 from litelambda.stages.graph import call
-from litelambda.stages.interpreter import Reference
 from litelambda.stages.quantize import Quantized, quantize
 from litelambda.stages.rewrites import proven, rewritten
 from litelambda.stages.unroll import MAX_STEPS

@@ -13,10 +13,10 @@ from ai_edge_litert import schema_py_generated as schema
 
 from flatbuffer_surgery import edited
 from golden_store import golden
+from litelambda.artifact.flatbuffer import Tensor
+from litelambda.artifact.inspection import inspect
 from litelambda.common.errors import ConversionError, UsageError
 from litelambda.import_preprocessing import from_metadata, read_preprocessing
-from litelambda.stages.flatbuffer import Tensor
-from litelambda.stages.inspection import inspect
 
 IMAGE = Tensor("image", "float32", (-1, 4, 4, 3), None)
 TABLE = Tensor("table", "float32", (-1, 2), None)

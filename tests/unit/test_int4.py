@@ -11,6 +11,8 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 
+from litelambda.artifact.flatbuffer import float_operators, weight_codes
+from litelambda.artifact.reference import Reference
 from litelambda.common.errors import ConversionError, RecipeError
 from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.load import load_recipe
@@ -19,7 +21,6 @@ from litelambda.stages import int4 as int4_module
 from litelambda.stages import quantize as quantize_module
 from litelambda.stages.convert import Conversion, convert
 from litelambda.stages.export import export
-from litelambda.stages.flatbuffer import float_operators, weight_codes
 from litelambda.stages.int4 import (
     _Job,
     calibration_rows,
@@ -29,7 +30,6 @@ from litelambda.stages.int4 import (
     quantize_static,
     to_int4,
 )
-from litelambda.stages.interpreter import Reference
 from litelambda.stages.verify import verify
 
 

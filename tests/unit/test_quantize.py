@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from litelambda.artifact.flatbuffer import Tensor, float_operators, read_signatures
+from litelambda.artifact.reference import Reference, to_codes, to_reals
 from litelambda.common.errors import ConversionError
 from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.sections import Quantize
 from litelambda.stages import convert
 from litelambda.stages.converter_process import ConverterProcess
-from litelambda.stages.flatbuffer import Tensor, float_operators, read_signatures
-from litelambda.stages.interpreter import Reference, to_codes, to_reals
 from litelambda.stages.quantize import quantize
 
 

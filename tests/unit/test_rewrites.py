@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from litelambda.artifact.flatbuffer import operator_names, parse
+from litelambda.artifact.reference import Reference
 from litelambda.common.errors import ConversionError
 from litelambda.keras_tools.backend import load_keras
 from litelambda.keras_tools.made_rows import ULPS, answered, difference_ulps, made_batches
 from litelambda.keras_tools.output_names import output_names
 from litelambda.recipe.sections import Quantize
 from litelambda.stages import export as exporting
-from litelambda.stages.flatbuffer import operator_names, parse
-from litelambda.stages.interpreter import Reference
 from litelambda.stages.quantize import Quantized, quantize
 from litelambda.stages.rewrites import Rewrite, proven
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from litelambda.artifact.latency import measure_latency_us
 from litelambda.common.errors import GateError, RecipeError, TrainError
 from litelambda.common.progress import Reporter
 from litelambda.data.dataset import load_data
@@ -20,7 +21,6 @@ from litelambda.recipe.load import load_recipe
 from litelambda.stages import search as search_module
 from litelambda.stages.candidates import Candidate, Space
 from litelambda.stages.growing import Growing, Grown
-from litelambda.stages.latency import measure_latency_us
 from litelambda.stages.measuring import Measuring
 from litelambda.stages.search import search
 from litelambda.stages.search_budget import Budget, OutOfBudgetError

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from faulty_s3 import faulty_s3
 from golden_store import golden, make_manifest
+from litelambda.artifact.stored_form import Stored, store_form, stored_size
 from litelambda.recipe.sections import Publish
-from litelambda.stages.storing import Stored, store_form, stored_size
 from serving import s3_store
 from serving.artifact import fetch_artifact, unpack
 from serving.artifact.unpack import Unpacker

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from golden_store import golden
+from litelambda.artifact.flatbuffer import read_signatures
+from litelambda.artifact.probe import Subject, probe
 from litelambda.common.errors import MemoryShortageError, VerificationError
 from litelambda.common.memory_errors import shortages_explained
 from litelambda.common.processes import describe_exit, run_child
@@ -20,8 +22,6 @@ from litelambda.import_sources import random_rows
 from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.sections import Quantize
 from litelambda.stages import verify as verify_module
-from litelambda.stages.flatbuffer import read_signatures
-from litelambda.stages.probe import Subject, probe
 from litelambda.stages.quantize import quantize
 from litelambda.stages.verify import verify
 from serving.bodies.strings import to_wire
@@ -148,7 +148,7 @@ def swapping(self, *arguments, **options):
     real(self, *arguments, **options)
     self.inputs.reverse()
 Binding.__init__ = swapping
-runpy.run_module("litelambda.stages.probe", run_name="__main__", alter_sys=True)
+runpy.run_module("litelambda.artifact.probe", run_name="__main__", alter_sys=True)
 """
 
 
@@ -156,7 +156,7 @@ def test_a_serving_side_that_swaps_inputs_is_refused(monkeypatch: pytest.MonkeyP
     """What is verified is the code that ships: a mistake of it is found, however right the runtime is."""
     rows = {"a": np.arange(1, 9, dtype=np.int32), "b": np.arange(9, 1, -1, dtype=np.int32)}
     monkeypatch.setattr(
-        "litelambda.stages.probe.run_child",
+        "litelambda.artifact.probe.run_child",
         lambda command: run_child([sys.executable, "-c", _SWAPPING, command[-1]]),
     )
     with pytest.raises(VerificationError, match="output 'y' differs"):
@@ -265,7 +265,7 @@ def test_too_little_memory_says_nothing_of_the_model(
             command = [sys.executable, "-c", f"import os, sys; {death}"]
         return run_child(command)
 
-    monkeypatch.setattr("litelambda.stages.probe.run_child", dying)
+    monkeypatch.setattr("litelambda.artifact.probe.run_child", dying)
     with (
         pytest.raises(MemoryShortageError, match=r"stage 'verify' ran out of memory .*Nothing was published"),
         shortages_explained("verify"),

@@ -21,15 +21,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from litelambda.artifact.flatbuffer import count_float_operators
+from litelambda.artifact.latency import measure_latency_us
+from litelambda.artifact.reference import Reference, to_codes
 from litelambda.bench.conversion_cases import Case, all_cases
 from litelambda.bench.conversion_forks import ForkingLauncher
 from litelambda.common.errors import ConversionError, VerificationError
 from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.sections import Quantize
 from litelambda.stages import convert
-from litelambda.stages.flatbuffer import count_float_operators
-from litelambda.stages.interpreter import Reference, to_codes
-from litelambda.stages.latency import measure_latency_us
 from litelambda.stages.quantize import Quantized, quantize
 from litelambda.stages.verify import verify
 

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from litelambda.artifact.flatbuffer import count_half_read_float_splits
+from litelambda.artifact.flatbuffer_edges import read_names, with_own_edges
 from litelambda.common.errors import ConversionError
 from litelambda.common.processes import describe_exit, lacked_memory
 from litelambda.keras_tools.backend import load_tensorflow
 from litelambda.stages.advice import layers_with, on_missing
 from litelambda.stages.converter_process import ConverterProcess
-from litelambda.stages.flatbuffer import count_half_read_float_splits
-from litelambda.stages.flatbuffer_edges import read_names, with_own_edges
 from litelambda.stages.source_answers import KERAS_SUFFIXES
 from litelambda.stages.unroll import MAX_STEPS
 

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from litelambda.artifact.flatbuffer_edges import Names, safe_names, write_names
 from litelambda.common.errors import ConversionError
 from litelambda.keras_tools.backend import backend, load_keras, load_tensorflow
 from litelambda.keras_tools.dtype_policies import in_float32
@@ -20,7 +21,6 @@ from litelambda.keras_tools.output_names import output_names
 from litelambda.stages.constant_shapes import with_constant_shapes
 from litelambda.stages.convert import KERAS_SUFFIX, SIGNATURE
 from litelambda.stages.exact_operators import with_exact_operators
-from litelambda.stages.flatbuffer_edges import Names, safe_names, write_names
 from litelambda.stages.graph import call, layer_names
 from litelambda.stages.missing_operators import without_missing_operators
 from litelambda.stages.rewrites import Rewrite, proven, rewritten

@@ -21,13 +21,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from litelambda.artifact.flatbuffer import fully_connected, read_signatures
+from litelambda.artifact.latency import measure_latency_us
 from litelambda.common.errors import ConversionError
 from litelambda.common.processes import describe_exit, exit_with_parent, run_child
 from litelambda.keras_tools.backend import load_keras
 from litelambda.keras_tools.layers import layers_with_kernel, read
 from litelambda.stages.convert import SIGNATURE
-from litelambda.stages.flatbuffer import fully_connected, read_signatures
-from litelambda.stages.latency import measure_latency_us
 
 _FLOOR = 1e-4
 """The least largest weight of an output channel, as a share of the tensor's: an empty one has no usable scale."""

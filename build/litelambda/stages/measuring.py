@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from litelambda.artifact.latency import measure_latency_us
+from litelambda.artifact.reference import Reference
+from litelambda.artifact.stored_form import stored_size
 from litelambda.common.errors import TrainError
 from litelambda.data.dataset import Dataset
 from litelambda.recipe.sections import Recipe
 from litelambda.stages.candidates import Candidate
 from litelambda.stages.evaluate import predicted_classes, run_rows
-from litelambda.stages.interpreter import Reference
-from litelambda.stages.latency import measure_latency_us
 from litelambda.stages.quantize import quantize
-from litelambda.stages.storing import stored_size
 from litelambda.stages.trials import Tried
 from litelambda.training.input_pipeline import predict
 from litelambda.training.train import Trained

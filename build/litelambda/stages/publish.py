@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from litelambda import __version__
+from litelambda.artifact.flatbuffer import Signature
+from litelambda.artifact.stored_form import Stored
 from litelambda.common.errors import VerificationError
 from litelambda.keras_tools.backend import backend, load_keras
-from litelambda.stages.flatbuffer import Signature
-from litelambda.stages.storing import Stored
 from litelambda.store import ArtifactStore
 from serving.artifact import ARTIFACT_NAME, fetch_artifact
 from serving.errors import ServingError

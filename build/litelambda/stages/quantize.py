@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from litelambda.artifact.flatbuffer import Signature, float_operators, read_signatures, with_open_batch
 from litelambda.common.errors import ConversionError
 from litelambda.keras_tools.backend import backend
 from litelambda.recipe.sections import Quantize
@@ -19,7 +20,6 @@ from litelambda.stages.advice import on_float
 from litelambda.stages.blame import blame
 from litelambda.stages.convert import SIGNATURE, Conversion, ConverterCrashError, convert
 from litelambda.stages.export import export
-from litelambda.stages.flatbuffer import Signature, float_operators, read_signatures, with_open_batch
 from litelambda.stages.int4 import is_slower, layers_for_int4, to_int4, weight_bits
 from litelambda.stages.one_row import needs_one_row
 

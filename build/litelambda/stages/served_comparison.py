@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from litelambda.artifact.reference import Reference
 from litelambda.common.errors import GateError, VerificationError
 from litelambda.data.dataset import Dataset, Preprocessing
 from litelambda.data.stored_rows import Rows, StoredRows
@@ -18,7 +19,6 @@ from litelambda.keras_tools.finite_checks import count_not_finite
 from litelambda.recipe.sections import Recipe
 from litelambda.stages.evaluate import Evaluated, Metrics, measure, run_rows
 from litelambda.stages.gate import check_loss
-from litelambda.stages.interpreter import Reference
 from litelambda.store import ArtifactStore
 from litelambda.training.fitting import Progress
 from serving.artifact import Artifact, fetch_artifact

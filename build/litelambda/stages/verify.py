@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from litelambda.artifact.flatbuffer import Signature, Tensor, read_signatures, with_open_batch
+from litelambda.artifact.probe import Subject, WarmUpError, probe
+from litelambda.artifact.reference import Reference, tensor_bytes
 from litelambda.common.errors import VerificationError
 from litelambda.stages.convert import SIGNATURE
-from litelambda.stages.flatbuffer import Signature, Tensor, read_signatures, with_open_batch
-from litelambda.stages.interpreter import Reference, tensor_bytes
-from litelambda.stages.probe import Subject, WarmUpError, probe
 
 BATCH_SIZES = (1, 2, 3, 8, 32)
 LARGE_BATCH_SIZES = (64, 128, 256)

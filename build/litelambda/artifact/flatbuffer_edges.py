@@ -16,7 +16,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from litelambda.stages.flatbuffer import read_signatures
+from litelambda.artifact.flatbuffer import read_signatures
 
 _NAMES_FILE = "litelambda_names.json"
 _SAFE = re.compile(r"[A-Za-z][A-Za-z0-9_]*")

@@ -1,6 +1,6 @@
 """The reference Interpreter in a process of its own: a flatbuffer that crashes it ends this process, not the command.
 
-    python -m litelambda.stages.interpreter_process
+    python -m litelambda.artifact.reference_process
 
 is the child, kept for the next job. The model that it opened last stays open until another one comes.
 """
@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from litelambda.artifact.flatbuffer import UNNAMED_SIGNATURE
+from litelambda.artifact.inspection import Inspected, inspect
 from litelambda.common.array_files import Arrays, read_arrays, write_arrays
 from litelambda.common.errors import ConversionError, MemoryShortageError, VerificationError, first_line
 from litelambda.common.kept_process import KeptProcess, serve
 from litelambda.common.processes import describe_exit, lacked_memory
-from litelambda.stages.flatbuffer import UNNAMED_SIGNATURE
-from litelambda.stages.inspection import Inspected, inspect
 
 _RUNS, _OUTPUTS, _FAILURE, _FOUND = "rows.npz", "outputs.npz", "failure", "found.json"
-_PROCESS = KeptProcess("litelambda.stages.interpreter_process")
+_PROCESS = KeptProcess("litelambda.artifact.reference_process")
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ import numpy as np
 from flatbuffers import number_types
 from numpy.typing import NDArray
 
+from litelambda.artifact.flatbuffer import count_float_operators, enum_names, operator_names, parse, read_signatures
 from litelambda.common.errors import ConversionError
-from litelambda.stages.flatbuffer import count_float_operators, enum_names, operator_names, parse, read_signatures
 
 _STATE_OPERATORS = {"VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE"}
 _RANDOM_OPERATORS = {"RANDOM_UNIFORM", "RANDOM_STANDARD_NORMAL", "MULTINOMIAL"}

@@ -1,6 +1,6 @@
 """Latency: how long the shipped runtime takes for one row of an artifact, measured in a process of its own.
 
-    python -m litelambda.stages.latency MODEL.tflite
+    python -m litelambda.artifact.latency MODEL.tflite
 
 is the child. It knows `serving.litert` alone: what is timed is what a request waits for in the runtime, on one thread.
 """
@@ -35,7 +35,7 @@ def measure_latency_us(artifact: bytes) -> float:
 
 
 def _measure(path: Path) -> float:
-    child = run_child([sys.executable, "-m", "litelambda.stages.latency", str(path)])
+    child = run_child([sys.executable, "-m", "litelambda.artifact.latency", str(path)])
     if child.returncode:
         reason = child.stderr.strip().splitlines()[-1:] or [describe_exit(child.returncode)]
         raise VerificationError(f"the shipped runtime cannot run the artifact: {reason[0]}")

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from litelambda.artifact.flatbuffer import Tensor, read_signatures
+from litelambda.artifact.reference_process import open_in_child, run_in_child
 from litelambda.common.array_files import Arrays
 from litelambda.common.errors import VerificationError
-from litelambda.stages.flatbuffer import Tensor, read_signatures
-from litelambda.stages.interpreter_process import open_in_child, run_in_child
 from serving.bodies.strings import to_wire
 
 

@@ -1,6 +1,6 @@
 """Serves an artifact in a process of its own, with the code that ships, and writes down what came out.
 
-    python -m litelambda.stages.probe JOB.json
+    python -m litelambda.artifact.probe JOB.json
 
 is the child: if the runtime corrupts its memory, this process dies and not the build. It does what serving does first,
 in the same order: the signature of the manifest is matched with the flatbuffer's, the warm-up is run, then rows.
@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from litelambda.artifact.flatbuffer import Signature
+from litelambda.artifact.reference import tensor_bytes
 from litelambda.common.errors import VerificationError
 from litelambda.common.processes import describe_exit, exit_with_parent, lacked_memory, run_child
-from litelambda.stages.flatbuffer import Signature
-from litelambda.stages.interpreter import tensor_bytes
 from serving.artifact import ARTIFACT_NAME, MANIFEST_NAME, Artifact
 from serving.bodies.strings import from_wire, to_wire
 from serving.errors import ServingError
@@ -106,7 +106,7 @@ def probe(
     ]
     np.savez(folder / _INPUTS, *arrays)
     (folder / "job.json").write_text(json.dumps(asdict(_Job(str(folder), list(sizes), strings, list(runs)))))
-    child = run_child([sys.executable, "-m", "litelambda.stages.probe", str(folder / "job.json")])
+    child = run_child([sys.executable, "-m", "litelambda.artifact.probe", str(folder / "job.json")])
     if child.returncode in (_REFUSED, _NOT_WARM):
         raise (WarmUpError if child.returncode == _NOT_WARM else VerificationError)(child.stdout.strip())
     if child.returncode:
