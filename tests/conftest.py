@@ -13,11 +13,11 @@ import pytest
 
 from built import BuiltArtifact
 from litelambda.common.progress import Reporter
+from litelambda.conversion.quantize import quantize
 from litelambda.keras_tools.backend import load_keras
 from litelambda.pipeline import build
 from litelambda.recipe.load import load_recipe
 from litelambda.recipe.sections import Quantize
-from litelambda.stages.quantize import quantize
 
 # A deadline for an example is a timed test, which fails on a busy machine.
 hypothesis.settings.register_profile("untimed", deadline=None)

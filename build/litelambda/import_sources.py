@@ -24,13 +24,13 @@ from litelambda.artifact.flatbuffer import (
 from litelambda.artifact.reference import Reference, to_codes
 from litelambda.artifact.reference_process import inspect_in_child
 from litelambda.common.errors import ConversionError, DataError, UsageError
+from litelambda.conversion.converter import SIGNATURE, Conversion, ConverterCrashError, convert
+from litelambda.conversion.quantize import explain_float
+from litelambda.conversion.single_row import needs_one_row
 from litelambda.import_preprocessing import from_metadata
 from litelambda.representative import Rows, check_rows, halves, read_rows
 from litelambda.stages.comparison import Runs, check_against_source, made_runs, representative_runs, rows_of_a_run
-from litelambda.stages.convert import SIGNATURE, Conversion, ConverterCrashError, convert
-from litelambda.stages.one_row import needs_one_row
 from litelambda.stages.quantization_loss import MAX_DIFFERENCE, check_loss, measure_loss
-from litelambda.stages.quantize import explain_float
 from litelambda.stages.source_answers import KERAS_SUFFIXES, Answers, Described, Source
 from litelambda.stages.verify import answered, runs_of
 from serving.tensor import DTYPES

@@ -21,6 +21,7 @@ from litelambda.common.progress import Reporter, Stage
 from litelambda.common.wording import counted
 from litelambda.compression.compress import Compressed, compress
 from litelambda.compression.layer_table import describe_layers
+from litelambda.conversion.quantize import Quantized, quantize
 from litelambda.data.dataset import Dataset, load_data
 from litelambda.keras_tools.backend import Backend, choose_backend
 from litelambda.recipe.load import Recipe
@@ -28,7 +29,6 @@ from litelambda.stages.build_source import check_build
 from litelambda.stages.evaluate import Evaluated, ask, evaluate
 from litelambda.stages.gate import check_floor, check_gate, hints
 from litelambda.stages.publish import REPORT_NAME, Description, Published, publish, save_keras
-from litelambda.stages.quantize import Quantized, quantize
 from litelambda.stages.report import HTML_NAME, make_html
 from litelambda.stages.search import search
 from litelambda.stages.served_comparison import Served, check_served

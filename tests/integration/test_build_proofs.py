@@ -13,12 +13,12 @@ from built import BuiltArtifact
 from flatbuffer_surgery import with_scaled_kernel
 from litelambda.common.errors import VerificationError
 from litelambda.common.progress import Reporter
+from litelambda.conversion import converter
+from litelambda.conversion.quantize import quantize
 from litelambda.pipeline import build
 from litelambda.recipe.load import load_recipe
 from litelambda.recipe.sections import Quantize
-from litelambda.stages import convert
 from litelambda.stages.build_source import check_build
-from litelambda.stages.quantize import quantize
 from litelambda.stages.source_answers import Source, SourceLoadError
 
 
@@ -27,7 +27,7 @@ def test_a_conversion_that_changes_the_model_fails_the_build(
     tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A kernel off by a hundredth passes every gate on accuracy; Keras' own predictions tell."""
-    real = convert.launch
+    real = converter.launch
 
     def launch(jobs: Path) -> subprocess.CompletedProcess[str]:
         done = real(jobs)
@@ -35,7 +35,7 @@ def test_a_conversion_that_changes_the_model_fails_the_build(
         in_float.write_bytes(with_scaled_kernel(in_float.read_bytes()))
         return done
 
-    monkeypatch.setattr(convert, "launch", launch)
+    monkeypatch.setattr(converter, "launch", launch)
     with pytest.raises(VerificationError, match="output 'probabilities' of the float flatbuffer differs"):
         build(load_recipe(tiny_recipe, []), tmp_path.as_uri(), Reporter())
     assert list(tmp_path.iterdir()) == []

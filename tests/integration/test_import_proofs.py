@@ -22,9 +22,10 @@ from flatbuffer_surgery import (
 from golden_store import GOLDEN, golden
 from litelambda.cli import main
 from litelambda.common.errors import DataError
+from litelambda.conversion import converter
 from litelambda.keras_tools.backend import load_keras, load_tensorflow
 from litelambda.representative import check_rows
-from litelambda.stages import convert, verify
+from litelambda.stages import verify
 
 ROWS = np.random.default_rng(1).random((64, 4), dtype=np.float32)
 
@@ -54,7 +55,7 @@ def assert_refused(store: Path, capsys: pytest.CaptureFixture[str], message: str
 @pytest.fixture
 def tampered(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[[bytes], bytes]], None]:
     """Let the converter's flatbuffers of a name be changed before anyone sees them."""
-    real = convert.launch
+    real = converter.launch
 
     def use(name: str, change: Callable[[bytes], bytes]) -> None:
         def launch(jobs: Path) -> Any:
@@ -63,7 +64,7 @@ def tampered(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[[bytes]
                 path.write_bytes(change(path.read_bytes()))
             return done
 
-        monkeypatch.setattr(convert, "launch", launch)
+        monkeypatch.setattr(converter, "launch", launch)
 
     return use
 

@@ -10,9 +10,9 @@ import pytest
 
 from litelambda.artifact.reference import Reference
 from litelambda.common.errors import ConversionError
+from litelambda.conversion.export import export
 from litelambda.import_sources import Allowed, read_model
 from litelambda.keras_tools.backend import load_keras, load_tensorflow
-from litelambda.stages.export import export
 
 ROWS = np.random.default_rng(3).random((5, 4), dtype=np.float32)
 

@@ -10,9 +10,9 @@ import pytest
 
 from litelambda.bench.peers import make_peer_environment
 from litelambda.common.errors import BenchError
+from litelambda.conversion.quantize import quantize
 from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.sections import Quantize
-from litelambda.stages.quantize import quantize
 from serving.litert import CompiledModel
 
 if TYPE_CHECKING:

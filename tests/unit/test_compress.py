@@ -19,13 +19,13 @@ from litelambda.compression.fake_quantization import fake_quantized, ranges
 from litelambda.compression.layer_table import describe_layers
 from litelambda.compression.pruning import keep_largest, sparsity_at
 from litelambda.compression.weight_grids import even_codes, shared_codes, snap
+from litelambda.conversion.quantize import quantize
 from litelambda.data.dataset import Dataset, load_data
 from litelambda.keras_tools.backend import load_keras
 from litelambda.keras_tools.layers import as_matrix, read
 from litelambda.recipe.compression import Compress
 from litelambda.recipe.load import Recipe, load_recipe
 from litelambda.recipe.sections import Quantize
-from litelambda.stages.quantize import quantize
 from litelambda.training.fitting import seed_everything
 from litelambda.training.train import Trained, train
 

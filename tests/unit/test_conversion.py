@@ -12,15 +12,15 @@ from litelambda.artifact.flatbuffer import takes_sizes_at_run_time
 from litelambda.artifact.reference import Reference
 from litelambda.bench.conversion_cases import all_cases
 from litelambda.common.errors import ConversionError
+from litelambda.conversion.converter import ConverterCrashError
+from litelambda.conversion.export import rewrites_for
+from litelambda.conversion.graph import call
+from litelambda.conversion.quantize import Quantized, quantize
+from litelambda.conversion.remedies import on_float, on_missing
+from litelambda.conversion.rewrites import proven, rewritten
+from litelambda.conversion.unroll import MAX_STEPS
 from litelambda.keras_tools.backend import load_keras, load_tensorflow
 from litelambda.recipe.sections import Quantize
-from litelambda.stages.advice import on_float, on_missing
-from litelambda.stages.convert import ConverterCrashError
-from litelambda.stages.export import rewrites_for
-from litelambda.stages.graph import call
-from litelambda.stages.quantize import Quantized, quantize
-from litelambda.stages.rewrites import proven, rewritten
-from litelambda.stages.unroll import MAX_STEPS
 from litelambda.stages.verify import verify
 
 

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from litelambda.stages.convert import Conversion
-from litelambda.stages.converter_process import ConverterProcess
+from litelambda.conversion.converter import Conversion
+from litelambda.conversion.converter_process import ConverterProcess
 
 PARENT = """
 import sys
 from pathlib import Path
-from litelambda.stages.converter_process import ConverterProcess
+from litelambda.conversion.converter_process import ConverterProcess
 ConverterProcess().run(Path(sys.argv[1]))
 """
 

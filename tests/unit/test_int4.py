@@ -14,14 +14,11 @@ from ai_edge_litert.tools import flatbuffer_utils
 from litelambda.artifact.flatbuffer import float_operators, weight_codes
 from litelambda.artifact.reference import Reference
 from litelambda.common.errors import ConversionError, RecipeError
-from litelambda.keras_tools.backend import load_keras
-from litelambda.recipe.load import load_recipe
-from litelambda.recipe.sections import Quantize
-from litelambda.stages import int4 as int4_module
-from litelambda.stages import quantize as quantize_module
-from litelambda.stages.convert import Conversion, convert
-from litelambda.stages.export import export
-from litelambda.stages.int4 import (
+from litelambda.conversion import int4 as int4_module
+from litelambda.conversion import quantize as quantize_module
+from litelambda.conversion.converter import Conversion, convert
+from litelambda.conversion.export import export
+from litelambda.conversion.int4 import (
     _Job,
     calibration_rows,
     is_slower,
@@ -30,6 +27,9 @@ from litelambda.stages.int4 import (
     quantize_static,
     to_int4,
 )
+from litelambda.keras_tools.backend import load_keras
+from litelambda.recipe.load import load_recipe
+from litelambda.recipe.sections import Quantize
 from litelambda.stages.verify import verify
 
 

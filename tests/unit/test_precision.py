@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from litelambda.common.errors import RecipeError
+from litelambda.conversion.export import export
 from litelambda.data.dataset import load_data
 from litelambda.keras_tools.backend import load_keras, load_tensorflow
 from litelambda.recipe.load import load_recipe
-from litelambda.stages.export import export
 from litelambda.training.learning_rate import learning_rate
 from litelambda.training.mixed_precision import Precision, in_precision, keep_gradients, make_model
 from litelambda.training.train import Trained, train

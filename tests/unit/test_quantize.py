@@ -10,11 +10,10 @@ import pytest
 from litelambda.artifact.flatbuffer import Tensor, float_operators, read_signatures
 from litelambda.artifact.reference import Reference, to_codes, to_reals
 from litelambda.common.errors import ConversionError
+from litelambda.conversion.converter_process import ConverterProcess
+from litelambda.conversion.quantize import quantize
 from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.sections import Quantize
-from litelambda.stages import convert
-from litelambda.stages.converter_process import ConverterProcess
-from litelambda.stages.quantize import quantize
 
 
 def rows_for(model: Any, num_rows: int = 32) -> dict[str, Any]:
@@ -45,7 +44,7 @@ def test_bytes_do_not_depend_on_what_was_converted_before(
 ) -> None:
     """A process that converted other models gives the bytes that a fresh one gives."""
     converter = ConverterProcess()
-    monkeypatch.setattr(convert, "launch", converter.run)
+    monkeypatch.setattr(converter, "launch", converter.run)
     models = (tiny_model, two_way_model, tiny_model)
     artifacts = [quantize(model, rows_for(model), Quantize()).artifact for model in models]
     converter.close()

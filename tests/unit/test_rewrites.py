@@ -12,13 +12,13 @@ import pytest
 from litelambda.artifact.flatbuffer import operator_names, parse
 from litelambda.artifact.reference import Reference
 from litelambda.common.errors import ConversionError
+from litelambda.conversion import export as exporting
+from litelambda.conversion.quantize import Quantized, quantize
+from litelambda.conversion.rewrites import Rewrite, proven
 from litelambda.keras_tools.backend import load_keras
 from litelambda.keras_tools.made_rows import ULPS, answered, difference_ulps, made_batches
 from litelambda.keras_tools.output_names import output_names
 from litelambda.recipe.sections import Quantize
-from litelambda.stages import export as exporting
-from litelambda.stages.quantize import Quantized, quantize
-from litelambda.stages.rewrites import Rewrite, proven
 
 Models = dict[str, Callable[[], Any]]
 SOME_WORDS = np.array(["a", "text", "text"])

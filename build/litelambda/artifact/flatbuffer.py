@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from litelambda.stages.dependencies import Dependencies
+from litelambda.conversion.dependencies import Dependencies
 
 UNNAMED_SIGNATURE = "<placeholder signature>"
 """What LiteRT calls the only entry point of a model that names none."""

@@ -27,10 +27,10 @@ from litelambda.artifact.reference import Reference, to_codes
 from litelambda.bench.conversion_cases import Case, all_cases
 from litelambda.bench.conversion_forks import ForkingLauncher
 from litelambda.common.errors import ConversionError, VerificationError
+from litelambda.conversion import converter
+from litelambda.conversion.quantize import Quantized, quantize
 from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.sections import Quantize
-from litelambda.stages import convert
-from litelambda.stages.quantize import Quantized, quantize
 from litelambda.stages.verify import verify
 
 _OTHER_SCHEMES = ("dynamic", "float32")
@@ -133,7 +133,7 @@ def run_case(name: str, memory_gb: float, folder: Path) -> None:
     os.dup2(os.open(folder / "stderr", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)
     limit = int(memory_gb * 2**30)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    convert.launch = ForkingLauncher()
+    converter.launch = ForkingLauncher()
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from litelambda.stages import convert
+from litelambda.conversion import converter
 
 
 class ForkingLauncher:
@@ -42,7 +42,7 @@ def _serve(jobs: int, statuses: int) -> None:
 
 def _convert(jobs: Path) -> None:
     try:
-        returncode = convert.run_jobs(jobs)
+        returncode = converter.run_jobs(jobs)
     except BaseException as error:  # noqa: BLE001 - a fork must never go on as its parent
         print(error, file=sys.stderr)
         returncode = 1

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from litelambda.stages.advice import FLOAT_ADVICE
-from litelambda.stages.unroll import MAX_STEPS
+from litelambda.conversion.remedies import FLOAT_ADVICE
+from litelambda.conversion.unroll import MAX_STEPS
 
 _HEADINGS = (
     "model", "int8", "stayed float", "kB float → int8", "difference", "µs float → int8", "speed-up", "many rows at once"

@@ -12,10 +12,10 @@ from contextlib import ExitStack
 from typing import Any
 
 from litelambda.common.errors import TrainError
+from litelambda.conversion.graph import call, layers_of
+from litelambda.conversion.rewrites import standing_in
 from litelambda.keras_tools.backend import load_keras
 from litelambda.keras_tools.made_rows import ULPS, Rows, answered, difference_ulps
-from litelambda.stages.graph import call, layers_of
-from litelambda.stages.rewrites import standing_in
 
 Recorded = dict[str, list[Any]]
 

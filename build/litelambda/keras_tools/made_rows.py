@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from litelambda.conversion.graph import call
 from litelambda.keras_tools.backend import backend_errors, load_keras
 from litelambda.stages.comparison import made_runs
-from litelambda.stages.graph import call
 from litelambda.stages.model_inputs import describe_inputs
 
 Rows = dict[str, NDArray[Any]]

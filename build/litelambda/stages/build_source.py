@@ -10,9 +10,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from litelambda.artifact.reference import Reference
+from litelambda.conversion.export import save_with_modules
 from litelambda.keras_tools.backend import backend
 from litelambda.stages.comparison import Runs, check_against_source, made_runs, representative_runs
-from litelambda.stages.export import save_with_modules
 from litelambda.stages.source_answers import Answers, Described, Source, SourceLoadError
 
 

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from litelambda.artifact.reference import Reference
 from litelambda.common.errors import GateError
+from litelambda.conversion.quantize import Quantized
 from litelambda.data.dataset import Dataset
 from litelambda.data.stored_rows import Rows
 from litelambda.keras_tools.finite_checks import check_outputs, count_not_finite
 from litelambda.recipe.sections import Recipe
-from litelambda.stages.quantize import Quantized
 from litelambda.training.fitting import Progress
 from litelambda.training.input_pipeline import predict
 

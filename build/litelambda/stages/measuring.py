@@ -8,11 +8,11 @@ from litelambda.artifact.latency import measure_latency_us
 from litelambda.artifact.reference import Reference
 from litelambda.artifact.stored_form import stored_size
 from litelambda.common.errors import TrainError
+from litelambda.conversion.quantize import quantize
 from litelambda.data.dataset import Dataset
 from litelambda.recipe.sections import Recipe
 from litelambda.stages.candidates import Candidate
 from litelambda.stages.evaluate import predicted_classes, run_rows
-from litelambda.stages.quantize import quantize
 from litelambda.stages.trials import Tried
 from litelambda.training.input_pipeline import predict
 from litelambda.training.train import Trained

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from litelambda.common.array_files import Arrays
 from litelambda.common.errors import ConversionError, first_line
+from litelambda.conversion.export import import_own_modules
+from litelambda.conversion.saved_model_check import check_saved_model
 from litelambda.keras_tools.backend import load_keras, load_tensorflow
 from litelambda.keras_tools.output_names import output_names
-from litelambda.stages.export import import_own_modules
 from litelambda.stages.model_inputs import describe_inputs
-from litelambda.stages.saved_model_check import check_saved_model
 from litelambda.stages.source_answers import Described, SourceInput, SourceLoadError
 
 _DEFAULT_SIGNATURE = "serving_default"

@@ -20,7 +20,7 @@ from litelambda.artifact.flatbuffer import Signature, Tensor, read_signatures, w
 from litelambda.artifact.probe import Subject, WarmUpError, probe
 from litelambda.artifact.reference import Reference, tensor_bytes
 from litelambda.common.errors import VerificationError
-from litelambda.stages.convert import SIGNATURE
+from litelambda.conversion.converter import SIGNATURE
 
 BATCH_SIZES = (1, 2, 3, 8, 32)
 LARGE_BATCH_SIZES = (64, 128, 256)

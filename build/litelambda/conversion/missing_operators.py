@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+from litelambda.conversion.rewrites import Rewrite, standing_in
 from litelambda.keras_tools.backend import load_keras, load_tensorflow
-from litelambda.stages.rewrites import Rewrite, standing_in
 
 _EXTREMES = ("argmax", "argmin")
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from litelambda.conversion.rewrites import Rewrite
 from litelambda.keras_tools.backend import load_keras
-from litelambda.stages.rewrites import Rewrite
 
 
 def with_constant_shapes(layer: Any) -> Rewrite | None:

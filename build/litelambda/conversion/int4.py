@@ -1,6 +1,6 @@
 """Native int4: fully connected layers with weights of four bits, all else in int8, by ai-edge-quantizer.
 
-    python -m litelambda.stages.int4 JOB.json
+    python -m litelambda.conversion.int4 JOB.json
 
 is the child that does it, in a process of its own. Half the size of int8, and faster where weights are what a run waits
 for; convolutions stay int8, whose int4 kernels are slow.
@@ -25,9 +25,9 @@ from litelambda.artifact.flatbuffer import fully_connected, read_signatures
 from litelambda.artifact.latency import measure_latency_us
 from litelambda.common.errors import ConversionError
 from litelambda.common.processes import describe_exit, exit_with_parent, run_child
+from litelambda.conversion.converter import SIGNATURE
 from litelambda.keras_tools.backend import load_keras
 from litelambda.keras_tools.layers import layers_with_kernel, read
-from litelambda.stages.convert import SIGNATURE
 
 _FLOOR = 1e-4
 """The least largest weight of an output channel, as a share of the tensor's: an empty one has no usable scale."""
@@ -114,7 +114,7 @@ def to_int4(
     Path(job.model).write_bytes(in_float)
     np.savez(job.representative, *rows.values())
     (folder / "int4.json").write_text(json.dumps(asdict(job)))
-    child = run_child([sys.executable, "-m", "litelambda.stages.int4", str(folder / "int4.json")])
+    child = run_child([sys.executable, "-m", "litelambda.conversion.int4", str(folder / "int4.json")])
     if child.returncode:
         reason = child.stderr.strip().splitlines()[-1:] if child.returncode > 0 else []
         raise ConversionError(

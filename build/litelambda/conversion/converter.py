@@ -22,11 +22,11 @@ from litelambda.artifact.flatbuffer import count_half_read_float_splits
 from litelambda.artifact.flatbuffer_edges import read_names, with_own_edges
 from litelambda.common.errors import ConversionError
 from litelambda.common.processes import describe_exit, lacked_memory
+from litelambda.conversion.converter_process import ConverterProcess
+from litelambda.conversion.remedies import layers_with, on_missing
+from litelambda.conversion.unroll import MAX_STEPS
 from litelambda.keras_tools.backend import load_tensorflow
-from litelambda.stages.advice import layers_with, on_missing
-from litelambda.stages.converter_process import ConverterProcess
 from litelambda.stages.source_answers import KERAS_SUFFIXES
-from litelambda.stages.unroll import MAX_STEPS
 
 KERAS_SUFFIX = ".keras"
 launch: Callable[[Path], subprocess.CompletedProcess[str]] = ConverterProcess().run
@@ -225,12 +225,12 @@ def _keep_float(converter: Any, path: Path, inputs: Mapping[str, str]) -> None:
 def _saved_model(conversion: Conversion) -> str:
     source = Path(conversion.saved_model)
     if conversion.is_signature:
-        from litelambda.stages.saved_model_signature import with_our_signature
+        from litelambda.conversion.saved_model_signature import with_our_signature
 
         return str(with_our_signature(source, Path(conversion.output).parent))
     if source.suffix not in KERAS_SUFFIXES:
         return str(source)
-    from litelambda.stages.export import export_again
+    from litelambda.conversion.export import export_again
 
     return str(export_again(source, conversion.batch))
 

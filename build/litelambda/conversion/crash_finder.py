@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from litelambda.common.errors import ConversionError
+from litelambda.conversion.converter import Conversion, ConverterCrashError, convert
+from litelambda.conversion.export import export
 from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.sections import Quantize
-from litelambda.stages.convert import Conversion, ConverterCrashError, convert
-from litelambda.stages.export import export
 
 _CALIBRATION_ROWS = 8
 _OTHERWISE = 'replace it, or leave int8 (quantize.scheme = "dynamic"; an import without representative rows)'

@@ -1,6 +1,6 @@
 """The converter's process, kept for the next conversion.
 
-    python -m litelambda.stages.converter_process
+    python -m litelambda.conversion.converter_process
 
 is the child.
 """
@@ -14,11 +14,11 @@ class ConverterProcess(KeptProcess):
     """Runs lists of conversions, see `convert.run_jobs`."""
 
     def __init__(self) -> None:
-        super().__init__("litelambda.stages.converter_process")
+        super().__init__("litelambda.conversion.converter_process")
 
 
 def _main() -> None:
-    from litelambda.stages.convert import run_jobs
+    from litelambda.conversion.converter import run_jobs
 
     serve(run_jobs)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from litelambda.conversion.converter import SIGNATURE
+from litelambda.conversion.saved_model_check import check_saved_model
 from litelambda.keras_tools.backend import load_tensorflow
-from litelambda.stages.convert import SIGNATURE
-from litelambda.stages.saved_model_check import check_saved_model
 from litelambda.stages.sources_loaded import load_signature
 
 

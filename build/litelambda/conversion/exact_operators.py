@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from litelambda.conversion.rewrites import Rewrite
 from litelambda.keras_tools.backend import load_keras
-from litelambda.stages.rewrites import Rewrite
 
 _SMALLEST_NORM = 1e-12  # that of Keras' UnitNormalization
 

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from litelambda.artifact.flatbuffer import Signature, float_operators, read_signatures, with_open_batch
 from litelambda.common.errors import ConversionError
+from litelambda.conversion.converter import SIGNATURE, Conversion, ConverterCrashError, convert
+from litelambda.conversion.crash_finder import blame
+from litelambda.conversion.export import export
+from litelambda.conversion.int4 import is_slower, layers_for_int4, to_int4, weight_bits
+from litelambda.conversion.remedies import on_float
+from litelambda.conversion.single_row import needs_one_row
 from litelambda.keras_tools.backend import backend
 from litelambda.recipe.sections import Quantize
-from litelambda.stages.advice import on_float
-from litelambda.stages.blame import blame
-from litelambda.stages.convert import SIGNATURE, Conversion, ConverterCrashError, convert
-from litelambda.stages.export import export
-from litelambda.stages.int4 import is_slower, layers_for_int4, to_int4, weight_bits
-from litelambda.stages.one_row import needs_one_row
 
 _NOTES = {
     "dynamic": "int8 weights, float32 activations: quantize.scheme is 'dynamic'",

@@ -10,8 +10,8 @@ from functools import partial
 from typing import Any
 
 from litelambda.common.errors import ConversionError
+from litelambda.conversion.rewrites import Rewrite
 from litelambda.keras_tools.backend import load_keras
-from litelambda.stages.rewrites import Rewrite
 
 MAX_STEPS = 256
 
