@@ -27,12 +27,12 @@ from litelambda.common.errors import ConversionError, DataError, UsageError
 from litelambda.conversion.converter import SIGNATURE, Conversion, ConverterCrashError, convert
 from litelambda.conversion.quantize import explain_float
 from litelambda.conversion.single_row import needs_one_row
+from litelambda.evaluation.comparison import Runs, check_against_source, made_runs, representative_runs, rows_of_a_run
+from litelambda.evaluation.quantization_loss import MAX_DIFFERENCE, check_loss, measure_loss
+from litelambda.evaluation.representative import Rows, check_rows, halves, read_rows
+from litelambda.evaluation.source_answers import KERAS_SUFFIXES, Answers, Described, Source
+from litelambda.evaluation.verify import answered, runs_of
 from litelambda.import_preprocessing import from_metadata
-from litelambda.representative import Rows, check_rows, halves, read_rows
-from litelambda.stages.comparison import Runs, check_against_source, made_runs, representative_runs, rows_of_a_run
-from litelambda.stages.quantization_loss import MAX_DIFFERENCE, check_loss, measure_loss
-from litelambda.stages.source_answers import KERAS_SUFFIXES, Answers, Described, Source
-from litelambda.stages.verify import answered, runs_of
 from serving.tensor import DTYPES
 
 _STRINGS = (b"", b"a", b"text", "gr\u00fc\u00df".encode(), b"\xff\x00", b"longer " * 40)

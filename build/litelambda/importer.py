@@ -17,11 +17,11 @@ from typing import Any
 from litelambda.common.errors import DataError, UsageError
 from litelambda.common.memory_errors import shortages_explained
 from litelambda.common.progress import Reporter
+from litelambda.evaluation.source_answers import KERAS_SUFFIXES
+from litelambda.evaluation.verify import verify
 from litelambda.import_preprocessing import read_preprocessing
 from litelambda.import_sources import Allowed, Imported, read_model
 from litelambda.stages.publish import REPORT_NAME, Description, Published, publish
-from litelambda.stages.source_answers import KERAS_SUFFIXES
-from litelambda.stages.verify import verify
 from litelambda.store import open_publishing_store
 from serving.artifact import ARTIFACT_NAME
 from serving.manifest import is_valid_name

@@ -23,16 +23,16 @@ from litelambda.compression.compress import Compressed, compress
 from litelambda.compression.layer_table import describe_layers
 from litelambda.conversion.quantize import Quantized, quantize
 from litelambda.data.dataset import Dataset, load_data
+from litelambda.evaluation.build_source import check_build
+from litelambda.evaluation.evaluate import Evaluated, ask, evaluate
+from litelambda.evaluation.gate import check_floor, check_gate, hints
+from litelambda.evaluation.verify import Verified, verify
 from litelambda.keras_tools.backend import Backend, choose_backend
 from litelambda.recipe.load import Recipe
-from litelambda.stages.build_source import check_build
-from litelambda.stages.evaluate import Evaluated, ask, evaluate
-from litelambda.stages.gate import check_floor, check_gate, hints
 from litelambda.stages.publish import REPORT_NAME, Description, Published, publish, save_keras
 from litelambda.stages.report import HTML_NAME, make_html
 from litelambda.stages.search import search
 from litelambda.stages.served_comparison import Served, check_served
-from litelambda.stages.verify import Verified, verify
 from litelambda.store import open_publishing_store
 from litelambda.training.target_units import in_own_units
 from litelambda.training.train import Trained, train

@@ -23,9 +23,9 @@ from golden_store import GOLDEN, golden
 from litelambda.cli import main
 from litelambda.common.errors import DataError
 from litelambda.conversion import converter
+from litelambda.evaluation import verify
+from litelambda.evaluation.representative import check_rows
 from litelambda.keras_tools.backend import load_keras, load_tensorflow
-from litelambda.representative import check_rows
-from litelambda.stages import verify
 
 ROWS = np.random.default_rng(1).random((64, 4), dtype=np.float32)
 

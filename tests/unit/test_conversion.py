@@ -19,9 +19,9 @@ from litelambda.conversion.quantize import Quantized, quantize
 from litelambda.conversion.remedies import on_float, on_missing
 from litelambda.conversion.rewrites import proven, rewritten
 from litelambda.conversion.unroll import MAX_STEPS
+from litelambda.evaluation.verify import verify
 from litelambda.keras_tools.backend import load_keras, load_tensorflow
 from litelambda.recipe.sections import Quantize
-from litelambda.stages.verify import verify
 
 
 def make(name: str) -> tuple[Any, dict[str, Any]]:

@@ -11,15 +11,15 @@ import pytest
 from litelambda.common.errors import GateError
 from litelambda.data.dataset import Dataset, Preprocessing
 from litelambda.data.readers import Split
-from litelambda.recipe.sections import Gate
-from litelambda.stages.evaluate import (
+from litelambda.evaluation.evaluate import (
     Evaluated,
     measure,
     predicted_classes,
     relative_difference,
     trivial_metrics,
 )
-from litelambda.stages.gate import check_gate, hints
+from litelambda.evaluation.gate import check_gate, hints
+from litelambda.recipe.sections import Gate
 
 
 def evaluated(before: dict[str, float], after: dict[str, float]) -> Evaluated:

@@ -10,13 +10,13 @@ import pytest
 
 from litelambda.common.array_files import read_arrays, write_arrays
 from litelambda.common.errors import ConversionError, DataError
+from litelambda.evaluation.comparison import representative_runs
+from litelambda.evaluation.quantization_loss import measure_loss
+from litelambda.evaluation.representative import halves, read_rows
+from litelambda.evaluation.source_answers import Described, SourceInput
+from litelambda.evaluation.sources_loaded import KerasSource
 from litelambda.import_sources import _check_tensors
 from litelambda.keras_tools.backend import load_keras
-from litelambda.representative import halves, read_rows
-from litelambda.stages.comparison import representative_runs
-from litelambda.stages.quantization_loss import measure_loss
-from litelambda.stages.source_answers import Described, SourceInput
-from litelambda.stages.sources_loaded import KerasSource
 
 X = SourceInput("x", "float32", (None, 4))
 ROWS = np.arange(48, dtype=np.float32).reshape(12, 4)

@@ -27,10 +27,10 @@ from litelambda.conversion.int4 import (
     quantize_static,
     to_int4,
 )
+from litelambda.evaluation.verify import verify
 from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.load import load_recipe
 from litelambda.recipe.sections import Quantize
-from litelambda.stages.verify import verify
 
 
 def make_model(**settings: Any) -> Any:

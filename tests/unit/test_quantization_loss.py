@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from litelambda.common.errors import GateError
-from litelambda.stages.quantization_loss import MAX_DIFFERENCE, check_loss, measure_loss
+from litelambda.evaluation.quantization_loss import MAX_DIFFERENCE, check_loss, measure_loss
 
 NOISE = np.random.default_rng(0)
 

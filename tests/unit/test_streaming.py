@@ -15,8 +15,8 @@ from data_recipe import load, write_recipe
 from litelambda.common.errors import DataError
 from litelambda.data.dataset import Dataset, load_data
 from litelambda.data.stored_rows import StoredRows, crowds_memory, file_rows, open_descriptor
+from litelambda.evaluation.evaluate import run_artifact
 from litelambda.recipe.load import load_recipe
-from litelambda.stages.evaluate import run_artifact
 from litelambda.training.input_pipeline import predict
 from litelambda.training.train import train
 

@@ -19,11 +19,11 @@ from litelambda.common.errors import MemoryShortageError, VerificationError
 from litelambda.common.memory_errors import shortages_explained
 from litelambda.common.processes import describe_exit, run_child
 from litelambda.conversion.quantize import quantize
+from litelambda.evaluation import verify as verify_module
+from litelambda.evaluation.verify import verify
 from litelambda.import_sources import random_rows
 from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.sections import Quantize
-from litelambda.stages import verify as verify_module
-from litelambda.stages.verify import verify
 from serving.bodies.strings import to_wire
 
 

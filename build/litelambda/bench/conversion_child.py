@@ -29,9 +29,9 @@ from litelambda.bench.conversion_forks import ForkingLauncher
 from litelambda.common.errors import ConversionError, VerificationError
 from litelambda.conversion import converter
 from litelambda.conversion.quantize import Quantized, quantize
+from litelambda.evaluation.verify import verify
 from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.sections import Quantize
-from litelambda.stages.verify import verify
 
 _OTHER_SCHEMES = ("dynamic", "float32")
 

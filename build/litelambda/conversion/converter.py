@@ -25,8 +25,8 @@ from litelambda.common.processes import describe_exit, lacked_memory
 from litelambda.conversion.converter_process import ConverterProcess
 from litelambda.conversion.remedies import layers_with, on_missing
 from litelambda.conversion.unroll import MAX_STEPS
+from litelambda.evaluation.source_answers import KERAS_SUFFIXES
 from litelambda.keras_tools.backend import load_tensorflow
-from litelambda.stages.source_answers import KERAS_SUFFIXES
 
 KERAS_SUFFIX = ".keras"
 launch: Callable[[Path], subprocess.CompletedProcess[str]] = ConverterProcess().run

@@ -7,8 +7,8 @@ from typing import Any
 
 from litelambda.conversion.converter import SIGNATURE
 from litelambda.conversion.saved_model_check import check_saved_model
+from litelambda.evaluation.sources_loaded import load_signature
 from litelambda.keras_tools.backend import load_tensorflow
-from litelambda.stages.sources_loaded import load_signature
 
 
 def with_our_signature(path: Path, folder: Path) -> Path:

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.conversion.graph import call
+from litelambda.evaluation.comparison import made_runs
+from litelambda.evaluation.model_inputs import describe_inputs
 from litelambda.keras_tools.backend import backend_errors, load_keras
-from litelambda.stages.comparison import made_runs
-from litelambda.stages.model_inputs import describe_inputs
 
 Rows = dict[str, NDArray[Any]]
 

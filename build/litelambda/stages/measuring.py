@@ -10,9 +10,9 @@ from litelambda.artifact.stored_form import stored_size
 from litelambda.common.errors import TrainError
 from litelambda.conversion.quantize import quantize
 from litelambda.data.dataset import Dataset
+from litelambda.evaluation.evaluate import predicted_classes, run_rows
 from litelambda.recipe.sections import Recipe
 from litelambda.stages.candidates import Candidate
-from litelambda.stages.evaluate import predicted_classes, run_rows
 from litelambda.stages.trials import Tried
 from litelambda.training.input_pipeline import predict
 from litelambda.training.train import Trained

@@ -15,10 +15,10 @@ from litelambda.artifact.reference import Reference
 from litelambda.common.errors import GateError, VerificationError
 from litelambda.data.dataset import Dataset, Preprocessing
 from litelambda.data.stored_rows import Rows, StoredRows
+from litelambda.evaluation.evaluate import Evaluated, Metrics, measure, run_rows
+from litelambda.evaluation.gate import check_loss
 from litelambda.keras_tools.finite_checks import count_not_finite
 from litelambda.recipe.sections import Recipe
-from litelambda.stages.evaluate import Evaluated, Metrics, measure, run_rows
-from litelambda.stages.gate import check_loss
 from litelambda.store import ArtifactStore
 from litelambda.training.fitting import Progress
 from serving.artifact import Artifact, fetch_artifact

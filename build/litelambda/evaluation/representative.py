@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.common.errors import DataError
-from litelambda.stages.source_answers import SourceInput
+from litelambda.evaluation.source_answers import SourceInput
 
 Rows = dict[str, NDArray[Any]]
 

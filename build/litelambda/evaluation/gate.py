@@ -11,8 +11,8 @@ import numpy as np
 
 from litelambda.common.errors import GateError
 from litelambda.data.dataset import Dataset
+from litelambda.evaluation.evaluate import Answers, Evaluated, Metrics, confusion_matrix, trivial_metrics
 from litelambda.recipe.sections import Gate, Recipe
-from litelambda.stages.evaluate import Answers, Evaluated, Metrics, confusion_matrix, trivial_metrics
 
 _NOTHING = "Nothing was published"
 _MANY_CLASSES = 0.5  # classes for each training row: from here on they look like numbers that were taken for names

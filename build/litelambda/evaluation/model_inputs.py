@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from litelambda.evaluation.source_answers import SourceInput
 from litelambda.keras_tools.backend import load_keras
-from litelambda.stages.source_answers import SourceInput
 
 
 def describe_inputs(model: Any) -> tuple[SourceInput, ...]:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from litelambda.common.array_files import Arrays
 from litelambda.common.errors import VerificationError
-from litelambda.stages.source_answers import Answers, SourceInput
+from litelambda.evaluation.source_answers import Answers, SourceInput
 
 TOLERANCE = {"float32": 4096 * 2.0**-23, "float16": 32 * 2.0**-10, "bfloat16": 16 * 2.0**-7}
 """By the least precise type of the source, as a share of an output's range."""

@@ -90,7 +90,7 @@ class Source:
     def __init__(self, path: Path, folder: Path, backend: Backend = "tensorflow", *, own: bool = False) -> None:
         self._job = {"source": str(path), "backend": backend, "own": own}
         self._folder = folder
-        self._process = _PROCESSES.setdefault(backend, KeptProcess("litelambda.stages.source_process"))
+        self._process = _PROCESSES.setdefault(backend, KeptProcess("litelambda.evaluation.source_process"))
 
     def describe(self) -> Described:
         """Load the model and say what it takes.

@@ -1,6 +1,6 @@
 """The child of `source_answers`: it loads a model as it was handed in and lets it answer.
 
-    python -m litelambda.stages.source_process
+    python -m litelambda.evaluation.source_process
 
 is kept for the next model. On the way it refuses what has no right answer: state, random numbers.
 """
@@ -18,9 +18,17 @@ from numpy.typing import NDArray
 from litelambda.common.array_files import Arrays, read_arrays, write_arrays
 from litelambda.common.errors import ConversionError, first_line
 from litelambda.common.kept_process import serve
+from litelambda.evaluation.source_answers import (
+    ANSWERS,
+    DESCRIBED,
+    FAILURE,
+    KERAS_SUFFIXES,
+    REFUSED,
+    RUNS,
+    SourceLoadError,
+)
+from litelambda.evaluation.sources_loaded import KerasSource, SavedModelSource
 from litelambda.keras_tools.backend import backend, choose_backend
-from litelambda.stages.source_answers import ANSWERS, DESCRIBED, FAILURE, KERAS_SUFFIXES, REFUSED, RUNS, SourceLoadError
-from litelambda.stages.sources_loaded import KerasSource, SavedModelSource
 
 _REPEATED_RUNS = 4
 _REPEATED_TOLERANCE = 2.0**-12

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from litelambda.artifact.reference import Reference
 from litelambda.conversion.export import save_with_modules
+from litelambda.evaluation.comparison import Runs, check_against_source, made_runs, representative_runs
+from litelambda.evaluation.source_answers import Answers, Described, Source, SourceLoadError
 from litelambda.keras_tools.backend import backend
-from litelambda.stages.comparison import Runs, check_against_source, made_runs, representative_runs
-from litelambda.stages.source_answers import Answers, Described, Source, SourceLoadError
 
 
 def check_build(model: Any, in_float: bytes, rows: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
@@ -46,8 +46,8 @@ def _answers(model: Any, rows: Mapping[str, NDArray[Any]], folder: Path) -> tupl
         runs = _runs(described, rows)
         return described, runs, source.answer(runs.inputs), "in a process of its own"
     except (SourceLoadError, NotImplementedError):
-        from litelambda.stages.source_process import answer
-        from litelambda.stages.sources_loaded import KerasSource
+        from litelambda.evaluation.source_process import answer
+        from litelambda.evaluation.sources_loaded import KerasSource
 
         held = KerasSource(model, repr(model.name))
         described = held.describe()

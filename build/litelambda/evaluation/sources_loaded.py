@@ -14,10 +14,10 @@ from litelambda.common.array_files import Arrays
 from litelambda.common.errors import ConversionError, first_line
 from litelambda.conversion.export import import_own_modules
 from litelambda.conversion.saved_model_check import check_saved_model
+from litelambda.evaluation.model_inputs import describe_inputs
+from litelambda.evaluation.source_answers import Described, SourceInput, SourceLoadError
 from litelambda.keras_tools.backend import load_keras, load_tensorflow
 from litelambda.keras_tools.output_names import output_names
-from litelambda.stages.model_inputs import describe_inputs
-from litelambda.stages.source_answers import Described, SourceInput, SourceLoadError
 
 _DEFAULT_SIGNATURE = "serving_default"
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.common.errors import GateError
-from litelambda.stages.comparison import value_range
+from litelambda.evaluation.comparison import value_range
 
 MAX_DIFFERENCE = 0.1
 """Of an output's range: what 99 % of the values may differ by, unless the user says otherwise."""
