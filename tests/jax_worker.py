@@ -26,8 +26,8 @@ from litelambda.keras_tools.layers import as_matrix, read
 from litelambda.pipeline import build
 from litelambda.recipe.compression import Compress
 from litelambda.recipe.load import load_recipe
-from litelambda.stages.candidates import Space
-from litelambda.stages.search import search
+from litelambda.search.candidates import Space
+from litelambda.search.search import search
 from litelambda.training.fitting import seed_everything
 from litelambda.training.train import Trained, train
 

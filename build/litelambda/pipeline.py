@@ -29,9 +29,9 @@ from litelambda.evaluation.gate import check_floor, check_gate, hints
 from litelambda.evaluation.verify import Verified, verify
 from litelambda.keras_tools.backend import Backend, choose_backend
 from litelambda.recipe.load import Recipe
+from litelambda.search.search import search
 from litelambda.stages.publish import REPORT_NAME, Description, Published, publish, save_keras
 from litelambda.stages.report import HTML_NAME, make_html
-from litelambda.stages.search import search
 from litelambda.stages.served_comparison import Served, check_served
 from litelambda.store import open_publishing_store
 from litelambda.training.target_units import in_own_units

@@ -18,14 +18,14 @@ from litelambda.data.dataset import load_data
 from litelambda.pipeline import build
 from litelambda.recipe.compression import Auto, Compress
 from litelambda.recipe.load import load_recipe
-from litelambda.stages import search as search_module
-from litelambda.stages.candidates import Candidate, Space
-from litelambda.stages.growing import Growing, Grown
-from litelambda.stages.measuring import Measuring
-from litelambda.stages.search import search
-from litelambda.stages.search_budget import Budget, OutOfBudgetError
-from litelambda.stages.search_state import State
-from litelambda.stages.trials import Judge, Tried
+from litelambda.search import search as search_module
+from litelambda.search.acceptance import Judge, Tried
+from litelambda.search.budget import Budget, OutOfBudgetError
+from litelambda.search.candidate_builder import Growing, Grown
+from litelambda.search.candidate_metrics import Measuring
+from litelambda.search.candidates import Candidate, Space
+from litelambda.search.search import search
+from litelambda.search.state import State
 from litelambda.training.train import Trained, train
 
 
@@ -68,7 +68,7 @@ def test_a_search_repeats_and_goes_on_where_it_stopped(
     wide: tuple[Path, Trained], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The same figures, Pareto set and weights from the seed alone, in one go or in two."""
-    monkeypatch.setattr("litelambda.stages.measuring.measure_latency_us", lambda artifact: len(artifact) / 100)
+    monkeypatch.setattr("litelambda.search.candidate_metrics.measure_latency_us", lambda artifact: len(artifact) / 100)
     monkeypatch.setattr(Space, "shapes", lambda self, after: [])
     monkeypatch.setattr(search_module, "BITS", (4,))
     monkeypatch.setattr(search_module, "SPARSER", ())
@@ -212,7 +212,7 @@ def test_shapes_are_combined_where_only_they_count(
         return {"raw": 4000 if candidate.scheme == "float32" else 1000 - 100 * changes, "accuracy": accuracy}
 
     pretend(figures)
-    monkeypatch.setattr("litelambda.stages.candidates._SCREENING_ROWS", 100)
+    monkeypatch.setattr("litelambda.search.candidates._SCREENING_ROWS", 100)
     report = run(wide, minimise="raw", max_accuracy_drop=0.1).figures["auto"]
     assert report["chosen"].count("trained") == 3
     assert not any("zeros" in each["name"] for each in report["tried"])
@@ -283,7 +283,7 @@ def test_what_another_beats_is_not_in_the_pareto_set() -> None:
 def test_training_that_would_not_end_in_time_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     """How long a pass over the data takes is told from the one before."""
     now = [0.0]
-    monkeypatch.setattr("litelambda.stages.search_budget.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("litelambda.search.budget.time.monotonic", lambda: now[0])
     budget = Budget(Auto(budget_minutes=1.0, max_candidates=2))
     with budget.training(2):
         now[0] += 20

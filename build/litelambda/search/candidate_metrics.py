@@ -12,8 +12,8 @@ from litelambda.conversion.quantize import quantize
 from litelambda.data.dataset import Dataset
 from litelambda.evaluation.evaluate import predicted_classes, run_rows
 from litelambda.recipe.sections import Recipe
-from litelambda.stages.candidates import Candidate
-from litelambda.stages.trials import Tried
+from litelambda.search.acceptance import Tried
+from litelambda.search.candidates import Candidate
 from litelambda.training.input_pipeline import predict
 from litelambda.training.train import Trained
 

@@ -16,8 +16,8 @@ from litelambda.data.dataset import Dataset
 from litelambda.keras_tools.layers import Array, kernels, read
 from litelambda.recipe.compression import Compress
 from litelambda.recipe.sections import Recipe
-from litelambda.stages.candidates import Candidate
-from litelambda.stages.search_state import State
+from litelambda.search.candidates import Candidate
+from litelambda.search.state import State
 from litelambda.training.fitting import Progress, seed_everything
 from litelambda.training.train import Trained
 

@@ -15,8 +15,8 @@ import numpy as np
 from litelambda.keras_tools.layers import Array
 from litelambda.recipe.compression import Auto
 from litelambda.recipe.sections import Recipe
-from litelambda.stages.candidates import Candidate
-from litelambda.stages.trials import Tried
+from litelambda.search.acceptance import Tried
+from litelambda.search.candidates import Candidate
 from litelambda.training.train import Trained
 
 _JUDGED_ANEW = ("cost", "passes")

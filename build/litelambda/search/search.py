@@ -22,12 +22,12 @@ from litelambda.compression.compress import Compressed
 from litelambda.data.dataset import Dataset
 from litelambda.recipe.compression import Auto
 from litelambda.recipe.sections import Recipe
-from litelambda.stages.candidates import BITS, DENSER, FIRST_SPARSITY, SPARSER, Candidate, Scheme, Space
-from litelambda.stages.growing import Growing, Grown
-from litelambda.stages.measuring import Measuring
-from litelambda.stages.search_budget import Budget, OutOfBudgetError
-from litelambda.stages.search_state import State
-from litelambda.stages.trials import Judge, Tried
+from litelambda.search.acceptance import Judge, Tried
+from litelambda.search.budget import Budget, OutOfBudgetError
+from litelambda.search.candidate_builder import Growing, Grown
+from litelambda.search.candidate_metrics import Measuring
+from litelambda.search.candidates import BITS, DENSER, FIRST_SPARSITY, SPARSER, Candidate, Scheme, Space
+from litelambda.search.state import State
 from litelambda.training.fitting import Progress
 from litelambda.training.train import Trained
 
