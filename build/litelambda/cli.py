@@ -65,7 +65,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _choices(arguments: argparse.Namespace) -> str:
     """What could have been asked for instead of a model that is not there."""
-    from litelambda.store import open_publishing_store
+    from litelambda.store.artifact_store import open_publishing_store
 
     with suppress(ServingError):  # what it was that could not be found has been said
         name = arguments.model.partition("@")[0].partition(":")[0]
@@ -233,13 +233,13 @@ def _add_models(commands: Any) -> None:
 
 
 def _models(arguments: argparse.Namespace) -> None:
-    from litelambda.catalogue import describe_models, list_models
-    from litelambda.store import check_store_exists
+    from litelambda.store.artifact_store import check_store_exists
+    from litelambda.store.catalogue import describe_models, list_models
 
     check_store_exists(arguments.store)
 
     if arguments.report:
-        from litelambda.open_report import open_report
+        from litelambda.store.open_report import open_report
 
         print(open_report(arguments.store, arguments.report))
         return
@@ -266,7 +266,7 @@ def _add_alias(commands: Any) -> None:
 
 
 def _alias(arguments: argparse.Namespace) -> None:
-    from litelambda.store import check_store_exists, open_publishing_store
+    from litelambda.store.artifact_store import check_store_exists, open_publishing_store
 
     check_store_exists(arguments.store)
     store, canary = open_publishing_store(arguments.store), dict(arguments.canary)
@@ -297,7 +297,7 @@ def _add_serve(commands: Any) -> None:
 
 def _serve(arguments: argparse.Namespace) -> None:
     from litelambda.serve import serve
-    from litelambda.store import check_store_exists
+    from litelambda.store.artifact_store import check_store_exists
 
     check_store_exists(arguments.store)
     serve(arguments.store, arguments.host, arguments.port, arguments.model, arguments.log_level)

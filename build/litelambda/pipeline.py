@@ -33,7 +33,7 @@ from litelambda.search.search import search
 from litelambda.stages.publish import REPORT_NAME, Description, Published, publish, save_keras
 from litelambda.stages.report import HTML_NAME, make_html
 from litelambda.stages.served_comparison import Served, check_served
-from litelambda.store import open_publishing_store
+from litelambda.store.artifact_store import open_publishing_store
 from litelambda.training.target_units import in_own_units
 from litelambda.training.train import Trained, train
 from serving.artifact import ARTIFACT_NAME

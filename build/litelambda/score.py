@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from litelambda.common.errors import LitelambdaError, UsageError
 from litelambda.common.paths import DEFAULT_STORE
 from litelambda.common.wording import counted
-from litelambda.store import check_store_exists
+from litelambda.store.artifact_store import check_store_exists
 from serving.scoring.errors import JobError
 from serving.scoring.formats import OUTPUT_FORMATS
 from serving.scoring.job import Job

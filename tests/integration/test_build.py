@@ -22,10 +22,10 @@ from litelambda.common.errors import GateError, PublishError, UsageError
 from litelambda.common.paths import RECIPES
 from litelambda.common.progress import PlainReporter, Reporter
 from litelambda.keras_tools.backend import load_keras
-from litelambda.open_report import open_report
 from litelambda.pipeline import build
 from litelambda.recipe.load import load_recipe
-from litelambda.store import open_publishing_store
+from litelambda.store.artifact_store import open_publishing_store
+from litelambda.store.open_report import open_report
 from moto_server import MotoServer
 from serving.artifact import fetch_artifact
 from serving.litert import CompiledModel

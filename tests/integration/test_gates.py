@@ -14,18 +14,18 @@ import numpy as np
 import pytest
 
 from litelambda import pipeline
-from litelambda import store as store_module
 from litelambda.common.errors import GateError, LitelambdaError, TrainError
 from litelambda.common.interrupts import interrupts_noted
 from litelambda.common.progress import Reporter
 from litelambda.conversion.quantize import Quantized, quantize
 from litelambda.keras_tools.backend import load_keras
 from litelambda.keras_tools.copies import copy_model
-from litelambda.objects import FileObjects
 from litelambda.pipeline import build
 from litelambda.recipe.load import load_recipe
 from litelambda.recipe.sections import Quantize
-from litelambda.store import open_publishing_store
+from litelambda.store import artifact_store as store_module
+from litelambda.store.artifact_store import open_publishing_store
+from litelambda.store.objects import FileObjects
 from litelambda.training.train import Trained
 from moto_server import MotoServer
 from serving.errors import ServingError

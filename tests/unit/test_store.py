@@ -18,10 +18,10 @@ from botocore.exceptions import ClientError
 from moto import mock_aws
 
 from faulty_aws import CONFLICT, LOST_ANSWER, SLOW_DOWN, Fault, FaultyAws
-from litelambda.catalogue import describe_models, list_models
 from litelambda.common.errors import PublishError
-from litelambda.objects import FileObjects, open_objects
-from litelambda.store import ArtifactStore, open_publishing_store
+from litelambda.store.artifact_store import ArtifactStore, open_publishing_store
+from litelambda.store.catalogue import describe_models, list_models
+from litelambda.store.objects import FileObjects, open_objects
 from moto_server import MotoServer
 from serving.errors import (
     ObjectNotFoundError,
@@ -266,9 +266,9 @@ def test_a_killed_file_write_leaves_nothing_readable(tmp_path: Path, monkeypatch
 def test_what_a_killed_publisher_left_is_removed_by_the_next(tmp_path: Path) -> None:
     """A half-written copy has no writer any more: it goes when the same file is written."""
     code = (
-        "import os, sys, signal; from pathlib import Path; from litelambda.objects import FileObjects\n"
+        "import os, sys, signal; from pathlib import Path; from litelambda.store.objects import FileObjects\n"
         "def content():\n    yield b'half'\n    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "import litelambda.objects; litelambda.objects._chunks = lambda _: content()\n"
+        "import litelambda.store.objects; litelambda.store.objects._chunks = lambda _: content()\n"
         "FileObjects('file://' + sys.argv[1], Path(sys.argv[1])).create('digits/1/model.tflite', b'')"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, timeout=60)
@@ -284,7 +284,7 @@ def test_a_folder_without_rights_is_an_access_error(tmp_path: Path, monkeypatch:
     def refused(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("litelambda.objects.create_part", refused)
+    monkeypatch.setattr("litelambda.store.objects.create_part", refused)
     with pytest.raises(StoreAccessError, match=r"digits/1/model\.tflite: Permission denied"):
         publish(open_publishing_store(tmp_path.as_uri()), 1)
 
@@ -321,7 +321,7 @@ def bad_wire(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyAws]:
             monkeypatch.setenv(name, "testing")
         monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", aws.url)
-        monkeypatch.setattr("litelambda.objects._CONFLICT_PAUSE_S", 0)
+        monkeypatch.setattr("litelambda.store.objects._CONFLICT_PAUSE_S", 0)
         boto3.client("s3", endpoint_url=moto.url).create_bucket(Bucket="models")
         yield aws
         aws.close()

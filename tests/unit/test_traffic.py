@@ -8,10 +8,10 @@ import pytest
 
 from golden_store import golden, publish
 from handler_client import load_module, send
-from litelambda.catalogue import describe_models, list_models
 from litelambda.cli import main
 from litelambda.common.errors import PublishError
-from litelambda.store import open_publishing_store
+from litelambda.store.artifact_store import open_publishing_store
+from litelambda.store.catalogue import describe_models, list_models
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ def _publish(store_url: str) -> None:
     from litelambda.evaluation.verify import verify
     from litelambda.recipe.sections import Quantize
     from litelambda.stages.publish import Description, publish
-    from litelambda.store import open_publishing_store
+    from litelambda.store.artifact_store import open_publishing_store
     from serving.artifact import ARTIFACT_NAME
 
     model = _model()

@@ -18,7 +18,7 @@ from litelambda.artifact.flatbuffer import Signature
 from litelambda.artifact.stored_form import Stored
 from litelambda.common.errors import VerificationError
 from litelambda.keras_tools.backend import backend, load_keras
-from litelambda.store import ArtifactStore
+from litelambda.store.artifact_store import ArtifactStore
 from serving.artifact import ARTIFACT_NAME, fetch_artifact
 from serving.errors import ServingError
 from serving.manifest import FORMAT_VERSION

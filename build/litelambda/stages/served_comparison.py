@@ -19,7 +19,7 @@ from litelambda.evaluation.evaluate import Evaluated, Metrics, measure, run_rows
 from litelambda.evaluation.gate import check_loss
 from litelambda.keras_tools.finite_checks import count_not_finite
 from litelambda.recipe.sections import Recipe
-from litelambda.store import ArtifactStore
+from litelambda.store.artifact_store import ArtifactStore
 from litelambda.training.fitting import Progress
 from serving.artifact import Artifact, fetch_artifact
 from serving.store import open_store

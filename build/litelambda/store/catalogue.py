@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from litelambda.store import ArtifactStore, open_publishing_store
+from litelambda.store.artifact_store import ArtifactStore, open_publishing_store
 
 Model = dict[str, Any]
 

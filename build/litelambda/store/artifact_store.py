@@ -22,7 +22,7 @@ from urllib.parse import unquote
 
 from litelambda.common.errors import PublishError, UsageError
 from litelambda.common.interrupts import commit
-from litelambda.objects import ObjectStore, open_objects
+from litelambda.store.objects import ObjectStore, open_objects
 from serving.aliases import ALIASES_NAME, RESERVED_NAMES
 from serving.artifact import MANIFEST_NAME
 from serving.errors import ObjectNotFoundError, StoreConflictError, StoreError

@@ -7,7 +7,7 @@ import webbrowser
 from pathlib import Path
 
 from litelambda.common.errors import UsageError
-from litelambda.store import open_publishing_store
+from litelambda.store.artifact_store import open_publishing_store
 from serving.errors import ObjectNotFoundError
 
 _REPORT_NAME = "report.html"
