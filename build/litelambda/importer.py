@@ -21,7 +21,7 @@ from litelambda.evaluation.source_answers import KERAS_SUFFIXES
 from litelambda.evaluation.verify import verify
 from litelambda.import_preprocessing import read_preprocessing
 from litelambda.import_sources import Allowed, Imported, read_model
-from litelambda.stages.publish import REPORT_NAME, Description, Published, publish
+from litelambda.publishing.publish import REPORT_NAME, Description, Published, publish
 from litelambda.store.artifact_store import open_publishing_store
 from serving.artifact import ARTIFACT_NAME
 from serving.manifest import is_valid_name

@@ -28,11 +28,11 @@ from litelambda.evaluation.evaluate import Evaluated, ask, evaluate
 from litelambda.evaluation.gate import check_floor, check_gate, hints
 from litelambda.evaluation.verify import Verified, verify
 from litelambda.keras_tools.backend import Backend, choose_backend
+from litelambda.publishing.publish import REPORT_NAME, Description, Published, publish, save_keras
+from litelambda.publishing.report import HTML_NAME, make_html
+from litelambda.publishing.served_comparison import Served, check_served
 from litelambda.recipe.load import Recipe
 from litelambda.search.search import search
-from litelambda.stages.publish import REPORT_NAME, Description, Published, publish, save_keras
-from litelambda.stages.report import HTML_NAME, make_html
-from litelambda.stages.served_comparison import Served, check_served
 from litelambda.store.artifact_store import open_publishing_store
 from litelambda.training.target_units import in_own_units
 from litelambda.training.train import Trained, train

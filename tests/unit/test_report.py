@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from litelambda.stages import charts
-from litelambda.stages.report import confidence_interval, make_html, overfitting
+from litelambda.publishing import charts
+from litelambda.publishing.report import confidence_interval, make_html, overfitting
 
 REPORT: dict[str, Any] = {
     "recipe": {"publish": {"name": "<digits>"}, "train": {"early_stopping": {}}, "model": {"dropout": 0.2}},

@@ -34,8 +34,8 @@ def _publish(store_url: str) -> None:
     # TensorFlow takes seconds to import: only who makes the model waits for it.
     from litelambda.conversion.quantize import quantize
     from litelambda.evaluation.verify import verify
+    from litelambda.publishing.publish import Description, publish
     from litelambda.recipe.sections import Quantize
-    from litelambda.stages.publish import Description, publish
     from litelambda.store.artifact_store import open_publishing_store
     from serving.artifact import ARTIFACT_NAME
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from litelambda.stages import charts
+from litelambda.publishing import charts
 
 HTML_NAME = "report.html"
 _GAP = 0.02  # of accuracy, training above validation, beyond which a model is called over-fitted
