@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from built import BuiltArtifact
+from litelambda.commands.pipeline import build
 from litelambda.common.progress import Reporter
 from litelambda.conversion.quantize import quantize
 from litelambda.keras_tools.backend import load_keras
-from litelambda.pipeline import build
 from litelambda.recipe.load import load_recipe
 from litelambda.recipe.sections import Quantize
 

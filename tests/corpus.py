@@ -24,9 +24,9 @@ import numpy as np
 import pytest
 
 from litelambda.bench.conversion_cases import ARCHITECTURES, all_cases
+from litelambda.commands.importer import import_model
 from litelambda.common.errors import ConversionError
 from litelambda.common.progress import Reporter
-from litelambda.importer import import_model
 from litelambda.keras_tools.backend import load_keras
 
 Arrays = Mapping[str, np.ndarray]

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from litelambda.commands.pipeline import build
 from litelambda.common.errors import TrainError
 from litelambda.common.progress import Reporter
 from litelambda.compression.compress import Compressed, apply_steps
@@ -23,7 +24,6 @@ from litelambda.data.dataset import Dataset, load_data
 from litelambda.data.stored_rows import Split
 from litelambda.keras_tools.backend import choose_backend, load_keras
 from litelambda.keras_tools.layers import as_matrix, read
-from litelambda.pipeline import build
 from litelambda.recipe.compression import Compress
 from litelambda.recipe.load import load_recipe
 from litelambda.search.candidates import Space

@@ -141,8 +141,8 @@ def _build_interruptibly(arguments: argparse.Namespace) -> None:
     from litelambda.recipe.load import load_recipe
 
     recipe = load_recipe(arguments.recipe, arguments.overrides)  # before TensorFlow: a typo answers at once
+    from litelambda.commands.pipeline import build, take_part
     from litelambda.common.progress import open_reporter
-    from litelambda.pipeline import build, take_part
     from litelambda.training.cluster import read_cluster
 
     reporter, cluster = open_reporter(json_output=arguments.json), read_cluster()
@@ -202,9 +202,9 @@ def _import(arguments: argparse.Namespace) -> None:
 
 
 def _import_interruptibly(arguments: argparse.Namespace) -> None:
+    from litelambda.commands.import_sources import Allowed
+    from litelambda.commands.importer import ImportOptions, import_model
     from litelambda.common.progress import open_reporter
-    from litelambda.import_sources import Allowed
-    from litelambda.importer import ImportOptions, import_model
 
     result = import_model(
         arguments.path,
@@ -296,7 +296,7 @@ def _add_serve(commands: Any) -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    from litelambda.serve import serve
+    from litelambda.commands.serve import serve
     from litelambda.store.artifact_store import check_store_exists
 
     check_store_exists(arguments.store)
@@ -338,7 +338,7 @@ def _add_score(commands: Any) -> None:
 
 
 def _score(arguments: argparse.Namespace) -> None:
-    from litelambda.score import describe, score
+    from litelambda.commands.score import describe, score
 
     summary = score(arguments)
     if arguments.json:
@@ -361,7 +361,7 @@ def _add_package(commands: Any) -> None:
 
 
 def _package(arguments: argparse.Namespace) -> None:
-    from litelambda.package import package
+    from litelambda.commands.package import package
 
     result = package(arguments.arch, arguments.output, arguments.function)
     if arguments.json:

@@ -13,7 +13,7 @@ import pytest
 from litelambda.common.paths import PROJECT
 
 if TYPE_CHECKING:
-    from litelambda.package import Architecture
+    from litelambda.commands.package import Architecture
 
 SAM = PROJECT / ".venv-sam" / "bin" / "sam"
 CFN_LINT = SAM.with_name("cfn-lint")

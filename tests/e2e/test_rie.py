@@ -26,16 +26,16 @@ from golden_store import golden, publish
 from litelambda.bench.environment import library_path
 from litelambda.bench.object_store import LoopbackS3
 from litelambda.bench.peers import make_peer_environment
+from litelambda.commands.gateway import Gateway, Route
+from litelambda.commands.package import PYTHON_VERSION, WRAPPER, package
 from litelambda.common.errors import BenchError
 from litelambda.common.paths import PROJECT
-from litelambda.gateway import Gateway, Route
-from litelambda.package import PYTHON_VERSION, WRAPPER, package
 from scoring_files import expected as reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from litelambda.package import Architecture
+    from litelambda.commands.package import Architecture
 
     Objects = dict[str, bytes]
 

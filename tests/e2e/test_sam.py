@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from e2e.sam import CFN_LINT, ENVIRONMENT, build, needs_sam, sam
+from litelambda.commands.package import ARCHITECTURES, package
 from litelambda.common.paths import PROJECT
-from litelambda.package import ARCHITECTURES, package
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from litelambda.package import Architecture
+    from litelambda.commands.package import Architecture
 
 pytestmark = [needs_sam, pytest.mark.slow]
 

@@ -16,9 +16,9 @@ from test_rie import ARCH, EMULATORS, Emulator
 from golden_store import publish
 from litelambda.bench.environment import library_path
 from litelambda.bench.peers import make_peer_environment
+from litelambda.commands.package import PYTHON_VERSION, package
 from litelambda.common.errors import BenchError
 from litelambda.common.paths import FUNCTIONS
-from litelambda.package import PYTHON_VERSION, package
 from moto_server import MotoServer
 from scoring_files import as_jsonl, expected, make_rows, read_jsonl
 from sqs_poller import REGION, Queues

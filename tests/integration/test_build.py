@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 
 from built import BuiltArtifact
+from litelambda.commands.pipeline import build
 from litelambda.common.errors import GateError, PublishError, UsageError
 from litelambda.common.paths import RECIPES
 from litelambda.common.progress import PlainReporter, Reporter
 from litelambda.keras_tools.backend import load_keras
-from litelambda.pipeline import build
 from litelambda.recipe.load import load_recipe
 from litelambda.store.artifact_store import open_publishing_store
 from litelambda.store.open_report import open_report

@@ -11,13 +11,13 @@ import pytest
 
 from built import BuiltArtifact
 from flatbuffer_surgery import with_scaled_kernel
+from litelambda.commands.pipeline import build
 from litelambda.common.errors import VerificationError
 from litelambda.common.progress import Reporter
 from litelambda.conversion import converter
 from litelambda.conversion.quantize import quantize
 from litelambda.evaluation.build_source import check_build
 from litelambda.evaluation.source_answers import Source, SourceLoadError
-from litelambda.pipeline import build
 from litelambda.recipe.load import load_recipe
 from litelambda.recipe.sections import Quantize
 

@@ -10,8 +10,8 @@ from keras import layers
 
 from corpus import ask, check, flatbuffer_source, keras_source, saved_model_source
 from golden_store import GOLDEN
+from litelambda.commands.importer import import_model
 from litelambda.common.progress import Reporter
-from litelambda.importer import import_model
 
 pytestmark = pytest.mark.slow
 

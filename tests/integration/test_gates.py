@@ -13,14 +13,14 @@ import boto3
 import numpy as np
 import pytest
 
-from litelambda import pipeline
+from litelambda.commands import pipeline
+from litelambda.commands.pipeline import build
 from litelambda.common.errors import GateError, LitelambdaError, TrainError
 from litelambda.common.interrupts import interrupts_noted
 from litelambda.common.progress import Reporter
 from litelambda.conversion.quantize import Quantized, quantize
 from litelambda.keras_tools.backend import load_keras
 from litelambda.keras_tools.copies import copy_model
-from litelambda.pipeline import build
 from litelambda.recipe.load import load_recipe
 from litelambda.recipe.sections import Quantize
 from litelambda.store import artifact_store as store_module

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 import uvicorn
 
-from litelambda import gateway
+from litelambda.commands import gateway
+from litelambda.commands.gateway import MAX_PAYLOAD_BYTES, Gateway, Route, routes_of_template
+from litelambda.commands.serve import serve
 from litelambda.common.paths import TEMPLATE
-from litelambda.gateway import MAX_PAYLOAD_BYTES, Gateway, Route, routes_of_template
-from litelambda.serve import serve
 
 
 def echo(event, context):

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from litelambda.commands.importer import import_model
+from litelambda.commands.pipeline import build
 from litelambda.common.errors import MemoryShortageError
 from litelambda.common.memory_errors import shortages_explained
 from litelambda.common.progress import Reporter
-from litelambda.importer import import_model
 from litelambda.keras_tools.backend import load_tensorflow
-from litelambda.pipeline import build
 from litelambda.recipe.load import load_recipe
 
 LIMIT_BYTES = 3 << 30
@@ -77,7 +77,7 @@ def test_an_import_without_memory_publishes_nothing(
     def starved(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("litelambda.importer.verify", starved)
+    monkeypatch.setattr("litelambda.commands.importer.verify", starved)
     (tmp_path / "tiny.tflite").write_bytes(tiny_tflite)
     store = tmp_path / "store"
     with pytest.raises(MemoryShortageError, match=r"the stage 'verify' .* with more memory\. Nothing was published"):

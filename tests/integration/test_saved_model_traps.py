@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from litelambda.artifact.reference import Reference
+from litelambda.commands.import_sources import Allowed, read_model
 from litelambda.common.errors import ConversionError
 from litelambda.conversion.export import export
-from litelambda.import_sources import Allowed, read_model
 from litelambda.keras_tools.backend import load_keras, load_tensorflow
 
 ROWS = np.random.default_rng(3).random((5, 4), dtype=np.float32)

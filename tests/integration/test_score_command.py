@@ -186,7 +186,7 @@ def test_all_cores(store, tmp_path, monkeypatch):
     """Text is scored by as many processes as there are cores; the output is that of one."""
     processes_at_once(monkeypatch)
     monkeypatch.setattr("serving.scoring.formats.text.CHUNK_BYTES", 50_000)
-    monkeypatch.setattr("litelambda.score.available_cores", lambda: 3)
+    monkeypatch.setattr("litelambda.commands.score.available_cores", lambda: 3)
     rows = make_rows(20_000)
     (tmp_path / "rows.jsonl").write_bytes(as_jsonl(rows))
     files = [str(tmp_path / "rows.jsonl"), str(tmp_path / "out.jsonl")]

@@ -19,8 +19,8 @@ from moto.stepfunctions.parser.asl.component.state.exec.state_map.state_map impo
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.state_task import StateTask
 
 from litelambda.cli import main
+from litelambda.commands.score import describe
 from litelambda.common.paths import PROJECT
-from litelambda.score import describe
 from score_stack import BUCKET, score_stack
 from scoring_files import as_jsonl, expected, make_rows, read_jsonl
 
@@ -245,7 +245,7 @@ def command(machine: str, source: str, output: str, *options: str) -> list[str]:
 
 def test_the_command_submits_and_waits(stack, monkeypatch, capsys):
     """`litelambda score --on aws` waits for the run in the state machine's own region, and prints what became of it."""
-    monkeypatch.setattr("litelambda.score._POLL_SECONDS", 0.1)
+    monkeypatch.setattr("litelambda.commands.score._POLL_SECONDS", 0.1)
     stack.put("big/a.jsonl", as_jsonl(make_rows(100)) + b"bad\n")
     stack.put("big/b.npy", npy(make_rows(20)))
     machine, folders = create(), (f"s3://{BUCKET}/big/", f"s3://{BUCKET}/runs/")

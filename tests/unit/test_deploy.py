@@ -10,7 +10,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from litelambda import deploy
+from litelambda.commands import deploy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,7 @@ from pathlib import Path
 import ai_edge_litert
 import pytest
 
-from litelambda.elf import ElfError, trim
+from litelambda.commands.elf import ElfError, trim
 
 LIBRARY = Path(ai_edge_litert.__file__).with_name("libLiteRt.so")
 

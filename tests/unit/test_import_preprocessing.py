@@ -15,8 +15,8 @@ from flatbuffer_surgery import edited
 from golden_store import golden
 from litelambda.artifact.flatbuffer import Tensor
 from litelambda.artifact.inspection import inspect
+from litelambda.commands.import_preprocessing import from_metadata, read_preprocessing
 from litelambda.common.errors import ConversionError, UsageError
-from litelambda.import_preprocessing import from_metadata, read_preprocessing
 
 IMAGE = Tensor("image", "float32", (-1, 4, 4, 3), None)
 TABLE = Tensor("table", "float32", (-1, 2), None)

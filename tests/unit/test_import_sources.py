@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from litelambda.commands.import_sources import _check_tensors
 from litelambda.common.array_files import read_arrays, write_arrays
 from litelambda.common.errors import ConversionError, DataError
 from litelambda.evaluation.comparison import representative_runs
@@ -15,7 +16,6 @@ from litelambda.evaluation.quantization_loss import measure_loss
 from litelambda.evaluation.representative import halves, read_rows
 from litelambda.evaluation.source_answers import Described, SourceInput
 from litelambda.evaluation.sources_loaded import KerasSource
-from litelambda.import_sources import _check_tensors
 from litelambda.keras_tools.backend import load_keras
 
 X = SourceInput("x", "float32", (None, 4))

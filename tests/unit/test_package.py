@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from golden_store import golden, publish
-from litelambda import package as package_module
+from litelambda.commands import package as package_module
+from litelambda.commands.package import ARCHITECTURES, PYTHON_VERSION, PackageResult, package
 from litelambda.common.errors import PackageError, UsageError
 from litelambda.common.interpreters import find_interpreter
 from litelambda.common.paths import FUNCTIONS
-from litelambda.package import ARCHITECTURES, PYTHON_VERSION, PackageResult, package
 
 HERE = {"x86_64": "x86_64", "aarch64": "arm64"}.get(platform.machine())
 ELF_MACHINES = {"x86_64": 62, "arm64": 183}

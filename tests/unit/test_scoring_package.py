@@ -6,8 +6,8 @@ import zipfile
 
 import pytest
 
+from litelambda.commands.package import ARCHITECTURES, package
 from litelambda.common.paths import FUNCTIONS
-from litelambda.package import ARCHITECTURES, package
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)

@@ -11,8 +11,8 @@ import pytest
 from test_template import statements
 
 from cloudformation import Evaluator, Template, load
+from litelambda.commands.package import PYTHON_VERSION
 from litelambda.common.paths import FUNCTIONS, PROJECT, TEMPLATE
-from litelambda.package import PYTHON_VERSION
 from serving.scoring.settings import SCORING_SETTINGS
 from serving.settings import SETTINGS
 

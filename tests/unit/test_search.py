@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from litelambda.artifact.latency import measure_latency_us
+from litelambda.commands.pipeline import build
 from litelambda.common.errors import GateError, RecipeError, TrainError
 from litelambda.common.progress import Reporter
 from litelambda.data.dataset import load_data
-from litelambda.pipeline import build
 from litelambda.recipe.compression import Auto, Compress
 from litelambda.recipe.load import load_recipe
 from litelambda.search import search as search_module

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from cloudformation import Evaluator, Template, load
+from litelambda.commands.package import ARCHITECTURES, PYTHON_VERSION
 from litelambda.common.paths import FUNCTIONS, PROJECT, TEMPLATE
-from litelambda.package import ARCHITECTURES, PYTHON_VERSION
 from serving.settings import SETTINGS
 
 TEMPLATES = [TEMPLATE, *sorted((PROJECT / "infra").glob("*.yaml"))]

@@ -15,13 +15,13 @@ import pytest
 from golden_store import golden
 from litelambda.artifact.flatbuffer import read_signatures
 from litelambda.artifact.probe import Subject, probe
+from litelambda.commands.import_sources import random_rows
 from litelambda.common.errors import MemoryShortageError, VerificationError
 from litelambda.common.memory_errors import shortages_explained
 from litelambda.common.processes import describe_exit, run_child
 from litelambda.conversion.quantize import quantize
 from litelambda.evaluation import verify as verify_module
 from litelambda.evaluation.verify import verify
-from litelambda.import_sources import random_rows
 from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.sections import Quantize
 from serving.bodies.strings import to_wire

@@ -30,10 +30,10 @@ from typing import TYPE_CHECKING, Literal
 
 import uv
 
+from litelambda.commands.elf import ElfError, trim
 from litelambda.common.errors import PackageError, UsageError
 from litelambda.common.interpreters import find_interpreter
 from litelambda.common.paths import FUNCTIONS, PROJECT, REQUIREMENTS
-from litelambda.elf import ElfError, trim
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from litelambda.commands.import_preprocessing import read_preprocessing
+from litelambda.commands.import_sources import Allowed, Imported, read_model
 from litelambda.common.errors import DataError, UsageError
 from litelambda.common.memory_errors import shortages_explained
 from litelambda.common.progress import Reporter
 from litelambda.evaluation.source_answers import KERAS_SUFFIXES
 from litelambda.evaluation.verify import verify
-from litelambda.import_preprocessing import read_preprocessing
-from litelambda.import_sources import Allowed, Imported, read_model
 from litelambda.publishing.publish import REPORT_NAME, Description, Published, publish
 from litelambda.store.artifact_store import open_publishing_store
 from serving.artifact import ARTIFACT_NAME

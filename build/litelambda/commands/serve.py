@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from litelambda.commands.gateway import Gateway, routes_of_template
 from litelambda.common.errors import UsageError
 from litelambda.common.paths import TEMPLATE
-from litelambda.gateway import Gateway, routes_of_template
 from serving.settings import Settings
 
 if TYPE_CHECKING:

@@ -23,6 +23,7 @@ from litelambda.artifact.flatbuffer import (
 )
 from litelambda.artifact.reference import Reference, to_codes
 from litelambda.artifact.reference_process import inspect_in_child
+from litelambda.commands.import_preprocessing import from_metadata
 from litelambda.common.errors import ConversionError, DataError, UsageError
 from litelambda.conversion.converter import SIGNATURE, Conversion, ConverterCrashError, convert
 from litelambda.conversion.quantize import explain_float
@@ -32,7 +33,6 @@ from litelambda.evaluation.quantization_loss import MAX_DIFFERENCE, check_loss, 
 from litelambda.evaluation.representative import Rows, check_rows, halves, read_rows
 from litelambda.evaluation.source_answers import KERAS_SUFFIXES, Answers, Described, Source
 from litelambda.evaluation.verify import answered, runs_of
-from litelambda.import_preprocessing import from_metadata
 from serving.tensor import DTYPES
 
 _STRINGS = (b"", b"a", b"text", "gr\u00fc\u00df".encode(), b"\xff\x00", b"longer " * 40)
