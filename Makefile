@@ -34,7 +34,7 @@ $(VENV)/.up-to-date: $(VENV)/.bootstrapped requirements/dev.txt pyproject.toml
 	touch $@; echo "setup: done in $$((SECONDS - started)) s"
 
 demo: setup  ## train on MNIST, quantize, verify, publish, serve and predict over HTTP
-	@$(BIN)/python -m litelambda.demo
+	@$(BIN)/python -m litelambda.cli.demo
 
 test: setup  ## run the tests
 	@started=$$SECONDS; $(BIN)/python -m pytest -q -n logical --dist loadfile; echo "test: done in $$((SECONDS - started)) s"

@@ -2,6 +2,6 @@
 
 import sys
 
-from litelambda.cli import main
+from litelambda.cli.main import main
 
 sys.exit(main())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from litelambda.cli import main
+from litelambda.cli.main import main
 from litelambda.common.paths import PROJECT, RECIPES
 
 if TYPE_CHECKING:

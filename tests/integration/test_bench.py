@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from litelambda.cli import main
+from litelambda.cli.main import main
 from litelambda.common.paths import FUNCTIONS
 from serving.litert import find_library
 

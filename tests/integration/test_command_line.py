@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from golden_store import publish
-from litelambda.cli import main
+from litelambda.cli.main import main
 from litelambda.common.paths import store_url
 from litelambda.common.wording import counted
 

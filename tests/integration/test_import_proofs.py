@@ -20,7 +20,7 @@ from flatbuffer_surgery import (
     without_an_output,
 )
 from golden_store import GOLDEN, golden
-from litelambda.cli import main
+from litelambda.cli.main import main
 from litelambda.common.errors import DataError
 from litelambda.conversion import converter
 from litelambda.evaluation import verify

@@ -9,7 +9,7 @@ import pytest
 
 from golden_store import GOLDEN
 from handler_client import load_module, send
-from litelambda.cli import main
+from litelambda.cli.main import main
 from litelambda.keras_tools.backend import load_keras, load_tensorflow
 
 

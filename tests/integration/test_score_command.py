@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from golden_store import publish
-from litelambda.cli import main
+from litelambda.cli.main import main
 from scoring_files import as_jsonl, expected, make_rows, processes_at_once, read_jsonl
 from serving.scoring.running.workers import Workers
 

@@ -18,7 +18,7 @@ from moto.stepfunctions.parser.asl.component.state.exec.execute_state import Exe
 from moto.stepfunctions.parser.asl.component.state.exec.state_map.state_map import StateMap
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.state_task import StateTask
 
-from litelambda.cli import main
+from litelambda.cli.main import main
 from litelambda.commands.score import describe
 from litelambda.common.paths import PROJECT
 from score_stack import BUCKET, score_stack

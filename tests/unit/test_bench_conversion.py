@@ -13,7 +13,7 @@ from litelambda.bench import conversion
 from litelambda.bench.conversion_cases import ARCHITECTURES, all_cases, choose
 from litelambda.bench.conversion_child import convert_case
 from litelambda.bench.conversion_table import markdown
-from litelambda.cli import main
+from litelambda.cli.main import main
 from litelambda.common.errors import UsageError
 
 YES = {

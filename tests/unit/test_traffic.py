@@ -8,7 +8,7 @@ import pytest
 
 from golden_store import golden, publish
 from handler_client import load_module, send
-from litelambda.cli import main
+from litelambda.cli.main import main
 from litelambda.common.errors import PublishError
 from litelambda.store.artifact_store import open_publishing_store
 from litelambda.store.catalogue import describe_models, list_models
