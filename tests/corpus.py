@@ -158,7 +158,7 @@ def _leaves(found: Any) -> list[np.ndarray]:
 @contextmanager
 def serving(store: Path) -> Iterator[str]:
     """`litelambda serve` over a store; its address."""
-    command = [sys.executable, "-m", "litelambda.cli", "serve", "--store", store.as_uri(), "--port", "0"]
+    command = [sys.executable, "-m", "litelambda", "serve", "--store", store.as_uri(), "--port", "0"]
     with subprocess.Popen(
         [*command, "--log-level", "ERROR"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=os.environ
     ) as server:

@@ -41,7 +41,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Any:
         publish(root, name, batching={"dynamic": False})
     for name in ("bool", "float16", "int8", "int64", "uint8", "float64"):
         publish(root, f"dtype_{name}")
-    command = [sys.executable, "-m", "litelambda.cli", "serve", "--store", root.as_uri(), "--port", "0",
+    command = [sys.executable, "-m", "litelambda", "serve", "--store", root.as_uri(), "--port", "0",
                "--model", "tiny", "--log-level", "ERROR"]  # fmt: skip
     environment = {**os.environ, "CORS_ALLOW_ORIGIN": "*", "MODEL_CONTROL": "explicit"}
     with subprocess.Popen(

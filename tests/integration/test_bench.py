@@ -180,7 +180,7 @@ def test_a_damaged_artifact_fails_with_the_handlers_own_words(store, tmp_path, c
 
 def test_an_interrupt_leaves_no_process_behind(store):
     """Ctrl-C ends the benchmark with 130, and the handler that ran with it."""
-    command = [sys.executable, "-m", "litelambda.cli", "bench", "cold", "--store", store, "--model", "tiny"]
+    command = [sys.executable, "-m", "litelambda", "bench", "cold", "--store", store, "--model", "tiny"]
     arguments = [*command, "--runs", "50", "--handlers", "litelambda", "--store-latency-ms", "5000"]
     with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as bench:
         child = _wait_for_child(bench.pid)

@@ -169,7 +169,7 @@ def test_regression_from_a_table_with_raw_edges(tmp_path: Path) -> None:
 
 def command_line(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `litelambda build`."""
-    command = [sys.executable, "-m", "litelambda.cli", "build", *arguments]
+    command = [sys.executable, "-m", "litelambda", "build", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
 
 
@@ -220,7 +220,7 @@ def group_ends(group: int, timeout_s: float = 20) -> bool:
 def test_ctrl_c_leaves_nothing_behind(tiny_recipe: Path, tmp_path: Path, stage: str) -> None:
     """An interrupted build exits with 130, has published nothing and leaves no process."""
     command = [
-        sys.executable, "-m", "litelambda.cli", "build", str(tiny_recipe), "--store", tmp_path.as_uri(),
+        sys.executable, "-m", "litelambda", "build", str(tiny_recipe), "--store", tmp_path.as_uri(),
         "--set", f"train.epochs={100_000 if stage == 'train' else 1}", "--set", "gate.allow_trivial=true",
     ]  # fmt: skip
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
@@ -271,7 +271,7 @@ def test_a_publisher_that_loses_the_race_says_so(
     """When another publisher takes the number between choosing and writing, the build ends in a clear error."""
     store = open_publishing_store(tmp_path.as_uri())
     store.publish("tiny", 1, {"model.tflite": b"the winner's"}, b"{}")
-    monkeypatch.setattr("litelambda.store.ArtifactStore.next_version", lambda *_: 1)
+    monkeypatch.setattr("litelambda.store.artifact_store.ArtifactStore.next_version", lambda *_: 1)
     with pytest.raises(PublishError, match="version 1 of tiny was taken by another publisher"):
         build(
             load_recipe(tiny_recipe, ["train.epochs=1", "gate.max_accuracy_drop=1", "gate.allow_trivial=true"]),

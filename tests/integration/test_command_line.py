@@ -30,7 +30,7 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(store: Path, stream: s
         (store / f"model-{number:04}" / "1").mkdir(parents=True)
         (store / f"model-{number:04}" / "1" / "manifest.json").write_bytes(b'{"created": "2026"}')
     asked = ["models"] if stream == "stdout" else ["alias", "tiny_int8", "best", "9"]
-    command = [sys.executable, "-m", "litelambda.cli", *asked, "--store", str(store)]
+    command = [sys.executable, "-m", "litelambda", *asked, "--store", str(store)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None

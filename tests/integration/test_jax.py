@@ -198,7 +198,7 @@ def test_a_build_is_one_command(folder: Path, found: dict[str, Any]) -> None:
     The model has a layer and an activation of the user's own. Another process built the same recipe: the same bytes.
     """
     store = folder / "command"
-    command = [sys.executable, "-m", "litelambda.cli", "build", str(folder / "small.toml"), "--store", store.as_uri()]
+    command = [sys.executable, "-m", "litelambda", "build", str(folder / "small.toml"), "--store", store.as_uri()]
     result = on_jax([*command, "--json", "--set", "train.devices=['CPU:0']"])
     assert result["metrics"]["quantized"]["accuracy"] > 0.85
     artifact = fetch_artifact(open_store(store.as_uri()), "small", "latest")

@@ -27,7 +27,7 @@ def test_rows_that_do_not_fit_into_memory_end_the_build(tiny_recipe: Path, tmp_p
     for name, shape in (("x", (4096, 1 << 20)), ("y", (4096,))):
         np.lib.format.open_memmap(tmp_path / "set" / f"{name}.npy", "w+", np.uint8, shape).flush()
     command = [
-        sys.executable, "-m", "litelambda.cli", "build", str(tiny_recipe), "--store", (tmp_path / "store").as_uri(),
+        sys.executable, "-m", "litelambda", "build", str(tiny_recipe), "--store", (tmp_path / "store").as_uri(),
         "--set", f"data={{format='npy', path='{tmp_path}/set', streaming=false}}",
     ]  # fmt: skip
     done = subprocess.run(

@@ -82,7 +82,7 @@ def test_a_terminal_sees_a_bar(store, tmp_path):
     (tmp_path / "rows.jsonl").write_bytes(as_jsonl(make_rows(30_000)))
     ours, theirs = pty.openpty()
     command = [
-        *(sys.executable, "-m", "litelambda.cli", "score", str(tmp_path / "rows.jsonl"), str(tmp_path / "out.jsonl")),
+        *(sys.executable, "-m", "litelambda", "score", str(tmp_path / "rows.jsonl"), str(tmp_path / "out.jsonl")),
         *("--model", "tiny_int8", "--store", store, "--json"),
     ]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, check=True)
@@ -106,7 +106,7 @@ def test_ctrl_c_leaves_nothing_behind(store, tmp_path):
         for _ in range(300):
             file.write(as_jsonl(make_rows(1000)))
     command = [
-        *(sys.executable, "-m", "litelambda.cli", "score", str(tmp_path / "rows.jsonl"), str(tmp_path / "out.jsonl")),
+        *(sys.executable, "-m", "litelambda", "score", str(tmp_path / "rows.jsonl"), str(tmp_path / "out.jsonl")),
         *("--model", "tiny_int8", "--store", store, "--workers", "2"),
     ]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:

@@ -97,8 +97,8 @@ def test_a_process_that_has_grown_is_not_kept(
     jobs.write_text("[]")
     assert converter.run(jobs).returncode == 0
     assert is_alive(child_of(converter))
-    grown = "from litelambda.stages import converter_process, kept_process as k; k._LARGE_BYTES = 1; "
-    grown += "converter_process._main()"
+    grown = "from litelambda.common import kept_process; from litelambda.conversion import converter_process; "
+    grown += "kept_process._LARGE_BYTES = 1; converter_process._main()"
     converter.close()
     monkeypatch.setattr(converter, "_command", [sys.executable, "-c", grown])
     assert converter.run(jobs).returncode == 0

@@ -55,7 +55,7 @@ def test_serving_never_imports_the_toolchain():
 
 def test_the_toolchain_imports_without_doing_work():
     """Importing the command loads no TensorFlow, so that `--help` and a typo answer at once."""
-    script = "import litelambda.cli, sys, json; print(json.dumps(sorted(sys.modules)))"
+    script = "import litelambda.cli.main, sys, json; print(json.dumps(sorted(sys.modules)))"
     output = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
     ).stdout

@@ -257,7 +257,7 @@ def test_calls_from_several_threads_queue():
 
 def test_a_missing_library_says_what_to_do(monkeypatch, tmp_path):
     """Without the runtime's library, the error names the two places it is looked for in."""
-    monkeypatch.setattr(litert, "__file__", str(tmp_path / "serving" / "litert.py"))
+    monkeypatch.setattr(litert, "__file__", str(tmp_path / "serving" / "litert" / "__init__.py"))
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     with pytest.raises(RuntimeLibraryError, match="litelambda package"):
         litert.find_library()

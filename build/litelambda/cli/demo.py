@@ -73,7 +73,7 @@ def _published() -> Manifest | None:
 
 def _build() -> Manifest:
     print(f"demo: litelambda build {_RECIPE.relative_to(PROJECT)} (half a minute on two cores)", flush=True)
-    command = [sys.executable, "-m", "litelambda.cli", "build", str(_RECIPE), "--json"]
+    command = [sys.executable, "-m", "litelambda", "build", str(_RECIPE), "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)  # noqa: S603 - our own command
     if done.returncode:
         raise LitelambdaError(f"the build failed with exit code {done.returncode}; what it said is above")
@@ -87,7 +87,7 @@ def _build() -> Manifest:
 def _serving() -> Iterator[tuple[str, int]]:
     """Run `litelambda serve` on a free port; its log goes where nobody minds it."""
     print(f"demo: litelambda serve --model {_MODEL} --port 0", flush=True)
-    command = [sys.executable, "-m", "litelambda.cli", "serve", "--model", _MODEL, "--port", "0"]
+    command = [sys.executable, "-m", "litelambda", "serve", "--model", _MODEL, "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as server:  # noqa: S603
         try:
             yield _address(server)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[3]
 FUNCTIONS = PROJECT / "functions"
 RECIPES = PROJECT / "build" / "recipes"
 REQUIREMENTS = PROJECT / "requirements"

@@ -1,1 +1,1 @@
-"""Evaluation: the artifact against the model that was handed in, against its labels, and against the runtime that ships."""
+"""Evaluation: the artifact against the model handed in, against its labels, and against the runtime that ships."""

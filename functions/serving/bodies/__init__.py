@@ -1,1 +1,1 @@
-"""What a body may hold besides JSON: base64, compression, raw tensors, images, strings. Each loads with the first that needs it."""
+"""What a body may hold besides JSON: base64, compression, raw tensors, images, strings. Each loads on first use."""

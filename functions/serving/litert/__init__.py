@@ -201,7 +201,7 @@ def find_library() -> str:
     if sys.platform not in names:
         raise RuntimeLibraryError(f"LiteRT's C library is offered for Linux and macOS, not for {sys.platform}")
     name = names[sys.platform]
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     candidates = [os.path.join(root, "lib", name)]
     candidates += [os.path.join(entry or ".", "ai_edge_litert", name) for entry in sys.path]
     for path in candidates:
