@@ -12,15 +12,15 @@ from math import inf
 
 _started = time.perf_counter()
 
-from serving.artifact import fetch_artifact  # noqa: E402 - INIT is timed from the first line
-from serving.background import Background  # noqa: E402
-from serving.settings import Settings  # noqa: E402
-from serving.store import open_store  # noqa: E402
+from litelambda_serving.artifact import fetch_artifact  # noqa: E402 - INIT is timed from the first line
+from litelambda_serving.background import Background  # noqa: E402
+from litelambda_serving.settings import Settings  # noqa: E402
+from litelambda_serving.store import open_store  # noqa: E402
 
 _settings = Settings.from_environment(os.environ)
 _store = open_store(_settings.model_store)
 if os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start":
-    from serving.store.snapstart import register
+    from litelambda_serving.store.snapstart import register
 
     register(_store)
 _fetch = (
@@ -31,12 +31,12 @@ _fetch = (
 _fetch_started = time.perf_counter()
 
 # From here on the fetch is under way: what is imported now costs nothing while the network is slower.
-from serving import litert  # noqa: E402
-from serving.errors import RequestError, ServingError  # noqa: E402
-from serving.http import Request, add_headers, request_from_event, response_to_event  # noqa: E402
-from serving.models import ModelRepository  # noqa: E402
-from serving.observability import Log  # noqa: E402
-from serving.router import cors_headers, error_response, route, without_body  # noqa: E402
+from litelambda_serving import litert  # noqa: E402
+from litelambda_serving.errors import RequestError, ServingError  # noqa: E402
+from litelambda_serving.http import Request, add_headers, request_from_event, response_to_event  # noqa: E402
+from litelambda_serving.models import ModelRepository  # noqa: E402
+from litelambda_serving.observability import Log  # noqa: E402
+from litelambda_serving.router import cors_headers, error_response, route, without_body  # noqa: E402
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
     """Answer one HTTP event.
 
     Args:
-        event: see `serving.http.request_from_event`.
+        event: see `litelambda_serving.http.request_from_event`.
         context: Lambda's; only `aws_request_id` is read.
 
     Returns:

@@ -20,20 +20,20 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
 
-from serving.scoring.errors import InputError, JobError
-from serving.scoring.events import job_of_fields, jobs_of_event, jobs_of_message
-from serving.scoring.inputs import report_failure
-from serving.scoring.models import ModelSource
-from serving.scoring.running.engine import Outcome, run_job
-from serving.scoring.running.shards import DEFAULT_SHARD_BYTES, merge, plan
-from serving.scoring.settings import ScoringSettings
-from serving.settings import Settings
+from litelambda_serving.scoring.errors import InputError, JobError
+from litelambda_serving.scoring.events import job_of_fields, jobs_of_event, jobs_of_message
+from litelambda_serving.scoring.inputs import report_failure
+from litelambda_serving.scoring.models import ModelSource
+from litelambda_serving.scoring.running.engine import Outcome, run_job
+from litelambda_serving.scoring.running.shards import DEFAULT_SHARD_BYTES, merge, plan
+from litelambda_serving.scoring.settings import ScoringSettings
+from litelambda_serving.settings import Settings
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
     from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 
-    from serving.scoring.job import Job
+    from litelambda_serving.scoring.job import Job
 
 _ALIAS_MAX_AGE_S = 30.0
 _LEAST_SHARE = 0.25  # of the function's time: with less left, a file is handed back instead of begun

@@ -20,10 +20,10 @@ from botocore.config import Config
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from litelambda_serving.scoring import storage
 from moto_server import MotoServer
 from score_stack import BUCKET, Stack
 from scoring_files import make_store
-from serving.scoring import storage
 from sqs_poller import REGION, Queues
 
 if TYPE_CHECKING:

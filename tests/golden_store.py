@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from serving.litert import CompiledModel
+from litelambda_serving.litert import CompiledModel
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -19,8 +19,8 @@ from moto import mock_aws
 from moto.s3.exceptions import NoSuchUpload
 from moto.s3.models import S3Backend
 
+from litelambda_serving.scoring import storage
 from scoring_files import Context, make_store
-from serving.scoring import storage
 from sqs_poller import REGION, Queues
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 import golden_store
-from serving.scoring.job import Job
-from serving.scoring.models import ModelSource
-from serving.scoring.running import workers
+from litelambda_serving.scoring.job import Job
+from litelambda_serving.scoring.models import ModelSource
+from litelambda_serving.scoring.running import workers
 
 if TYPE_CHECKING:
     from pathlib import Path

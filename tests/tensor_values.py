@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from serving.tensor import Tensor
+    from litelambda_serving.tensor import Tensor
 
 
 def values_of(tensor: Tensor) -> Any:

@@ -18,7 +18,7 @@ import pytest
 
 from litelambda.cli.main import main
 from litelambda.common.paths import FUNCTIONS
-from serving.litert import find_library
+from litelambda_serving.litert import find_library
 
 pytestmark = pytest.mark.slow
 

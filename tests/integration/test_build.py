@@ -26,10 +26,10 @@ from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.load import load_recipe
 from litelambda.store.artifact_store import open_publishing_store
 from litelambda.store.open_report import open_report
+from litelambda_serving.artifact import fetch_artifact
+from litelambda_serving.litert import CompiledModel
+from litelambda_serving.store import open_store
 from moto_server import MotoServer
-from serving.artifact import fetch_artifact
-from serving.litert import CompiledModel
-from serving.store import open_store
 
 
 def test_the_result_says_what_scripts_rely_on(built_artifact: BuiltArtifact) -> None:

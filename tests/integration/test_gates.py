@@ -27,8 +27,8 @@ from litelambda.store import artifact_store as store_module
 from litelambda.store.artifact_store import open_publishing_store
 from litelambda.store.objects import FileObjects
 from litelambda.training.train import Trained
+from litelambda_serving.errors import ServingError
 from moto_server import MotoServer
-from serving.errors import ServingError
 
 Break = Callable[[Any], Any]
 

@@ -14,9 +14,9 @@ import pytest
 
 from litelambda.common.errors import UsageError
 from litelambda.keras_tools import backend
-from serving.artifact import fetch_artifact
-from serving.litert import CompiledModel
-from serving.store import open_store
+from litelambda_serving.artifact import fetch_artifact
+from litelambda_serving.litert import CompiledModel
+from litelambda_serving.store import open_store
 
 FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 """For models as small as these, compiling them well costs more than it saves."""

@@ -21,8 +21,8 @@ from litelambda.bench.subject import load_subject, predict_event
 from litelambda.bench.workplace import Workplace
 from litelambda.common.errors import BenchError
 from litelambda.common.paths import FUNCTIONS
-from serving.lean_runtime import RuntimeClient
-from serving.litert import find_library
+from litelambda_serving.lean_runtime import RuntimeClient
+from litelambda_serving.litert import find_library
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -124,7 +124,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "nested").mkdir()
     (folder / "nested" / "deep.py").write_text("def handler(event, context):\n    return 'deep'")
     shutil.copy(FUNCTIONS / LEAN, folder)
-    shutil.copytree(FUNCTIONS / "serving", folder / "serving", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        FUNCTIONS / "litelambda_serving", folder / "litelambda_serving", ignore=shutil.ignore_patterns("__pycache__")
+    )
     return folder
 
 
@@ -503,11 +505,13 @@ def handler(event, context):
 
 # Each of these is loaded in every cold start. One more needs a reason that is worth its milliseconds to every caller;
 # what only some requests need is imported where they need it.
-SERVING = {
-    "serving", "serving.aliases", "serving.artifact", "serving.background", "serving.digest", "serving.errors",
-    "serving.http", "serving.json_codec", "serving.lean_runtime", "serving.litert", "serving.manifest",
-    "serving.models", "serving.observability", "serving.router", "serving.s3_store", "serving.servable",
-    "serving.settings", "serving.store", "serving.tensor", "serving.tfserving",
+SERVING = {"litelambda_serving"} | {
+    f"litelambda_serving.{name}"
+    for name in (
+        "aliases", "artifact", "background", "digest", "errors", "http", "json_codec", "lean_runtime", "litert",
+        "manifest", "models", "observability", "router", "s3_store", "servable", "settings", "store", "tensor",
+        "tfserving",
+    )
 }  # fmt: skip
 OBSTORE = {"_obstore", "obstore._store", "obstore.exceptions"}  # one extension module, without its package
 STANDARD = {
@@ -553,7 +557,7 @@ def test_init_loads_exactly_this(workplace: Workplace) -> None:
         loaded = set(environment.invoke(None).json()) - set(bare) - {"predict", "probe"}
         answer = environment.invoke(predict_event("tiny", [[0.1, 0.2, 0.3, 0.4]])).json()
     assert answer["statusCode"] == 200
-    ours = {name for name in loaded if name.partition(".")[0] == "serving"}
+    ours = {name for name in loaded if name.partition(".")[0] == "litelambda_serving"}
     assert ours == SERVING
     assert loaded - ours - OBSTORE == STANDARD | STANDARD_OF[sys.version_info[:2]]
     assert not EXPENSIVE & loaded

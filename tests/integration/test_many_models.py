@@ -16,11 +16,11 @@ import pytest
 from golden_store import golden, publish, set_aliases
 from handler_client import load_module, send
 from litelambda.common.paths import FUNCTIONS
-from serving.aliases import Aliases
-from serving.errors import ArtifactError, StoreUnavailableError
-from serving.models import ModelRepository
-from serving.servable import size_in_memory
-from serving.store import open_store
+from litelambda_serving.aliases import Aliases
+from litelambda_serving.errors import ArtifactError, StoreUnavailableError
+from litelambda_serving.models import ModelRepository
+from litelambda_serving.servable import size_in_memory
+from litelambda_serving.store import open_store
 
 PREDICT = "/v1/models/m:predict"
 BODY = {"instances": [1.0, 2.0, 5.0]}
@@ -258,8 +258,8 @@ def test_a_refresh_that_a_freeze_cut_off_delays_nobody_for_long(tmp_path, monkey
     assert time.monotonic() - started < 1
     wait_for(lambda: store.asked)
     assert store.asked == 1
-    monkeypatch.setattr("serving.models.refresh._PATIENCE_SECONDS", 0)
-    monkeypatch.setattr("serving.models.refresh._LONGEST_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr("litelambda_serving.models.refresh._PATIENCE_SECONDS", 0)
+    monkeypatch.setattr("litelambda_serving.models.refresh._LONGEST_WAIT_SECONDS", 0.05)
     started = time.monotonic()
     repository.get("m")
     assert 0.04 < time.monotonic() - started < 1

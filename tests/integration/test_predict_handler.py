@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from golden_store import golden, publish
 from litelambda.common.paths import FUNCTIONS
-from serving.errors import DigestError, ModelNotFoundError
+from litelambda_serving.errors import DigestError, ModelNotFoundError
 
 EVENTS = Path(__file__).parents[1] / "events"
 ROWS = [[0.1, 0.2, 0.3, 0.4], [0.9, 0.8, 0.7, 0.6]]
@@ -401,15 +401,8 @@ def test_init_leaves_the_rest_for_later(store):
     done = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=True
     )
-    later = (
-        "inference_protocol",
-        "openapi",
-        "tfserving_",
-        "raw_body",
-        "images",
-        "compression",
-        "base64_codec",
-        "refresh",
-    )
-    loaded = [name for name in json.loads(done.stdout) if name.startswith(tuple(f"serving.{each}" for each in later))]
+    later = ("bodies", "inference_protocol", "models.refresh", "models.shadow", "openapi", "scoring", "tfserving.")
+    loaded = json.loads(done.stdout)
+    assert "litelambda_serving.tfserving" in loaded
+    loaded = [name for name in loaded if name.startswith(tuple(f"litelambda_serving.{each}" for each in later))]
     assert loaded == []

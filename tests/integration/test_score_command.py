@@ -16,8 +16,8 @@ import pytest
 
 from golden_store import publish
 from litelambda.cli.main import main
+from litelambda_serving.scoring.running.workers import Workers
 from scoring_files import as_jsonl, expected, make_rows, processes_at_once, read_jsonl
-from serving.scoring.running.workers import Workers
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def test_an_interrupt_before_the_first_chunk_does_not_wait(store, tmp_path, monk
         signal.raise_signal(signal.SIGINT)
         reached.append(pin)
 
-    monkeypatch.setattr("serving.scoring.models.ModelSource.load", interrupted_load)
+    monkeypatch.setattr("litelambda_serving.scoring.models.ModelSource.load", interrupted_load)
     files = [str(tmp_path / "rows.jsonl"), str(tmp_path / "out.jsonl")]
     assert main(["score", *files, "--model", "tiny_int8", "--store", store]) == 130
     assert not reached
@@ -185,7 +185,7 @@ def test_what_ignores_interrupts_goes_on_ignoring_them(store, tmp_path, monkeypa
 def test_all_cores(store, tmp_path, monkeypatch):
     """Text is scored by as many processes as there are cores; the output is that of one."""
     processes_at_once(monkeypatch)
-    monkeypatch.setattr("serving.scoring.formats.text.CHUNK_BYTES", 50_000)
+    monkeypatch.setattr("litelambda_serving.scoring.formats.text.CHUNK_BYTES", 50_000)
     monkeypatch.setattr("litelambda.commands.score.available_cores", lambda: 3)
     rows = make_rows(20_000)
     (tmp_path / "rows.jsonl").write_bytes(as_jsonl(rows))

@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from litelambda_serving.scoring.errors import InputNotFoundError, InputReplacedError, TooManyBadRowsError
+from litelambda_serving.scoring.running import engine
 from score_stack import BUCKET, CUT_SHORT, score_stack
 from scoring_files import as_jsonl, expected, make_rows, make_store, read_jsonl
-from serving.scoring.errors import InputNotFoundError, InputReplacedError, TooManyBadRowsError
-from serving.scoring.running import engine
 
 EVENTS = Path(__file__).parents[1] / "events"
 
 
 @pytest.fixture
 def stack(tmp_path, monkeypatch):
-    monkeypatch.setattr("serving.scoring.storage.s3._ATTEMPTS", 1)
+    monkeypatch.setattr("litelambda_serving.scoring.storage.s3._ATTEMPTS", 1)
     with score_stack(tmp_path, monkeypatch) as made:
         yield made
 
@@ -169,7 +169,7 @@ def test_a_body_cut_short_is_read_again(stack):
 
 def test_an_input_replaced_while_it_is_read(stack, monkeypatch):
     """Rows of two versions are never mixed: the old event is reported as replaced, the new one's file is whole."""
-    monkeypatch.setattr("serving.scoring.formats.text.CHUNK_BYTES", 2000)
+    monkeypatch.setattr("litelambda_serving.scoring.formats.text.CHUNK_BYTES", 2000)
     old = stack.put("a.jsonl", as_jsonl(make_rows(500)))
     new_rows = make_rows(400, seed=9)
     reads = []
@@ -229,8 +229,8 @@ def test_two_at_once_commit_one_output(stack, monkeypatch):
 @pytest.fixture
 def short_invocations(stack, monkeypatch):
     """A function that must stop after every few chunks, with parts as small as moto takes them."""
-    monkeypatch.setattr("serving.scoring.formats.text.CHUNK_BYTES", 8000)
-    monkeypatch.setattr("serving.scoring.storage.MIN_PART_BYTES", 6000)
+    monkeypatch.setattr("litelambda_serving.scoring.formats.text.CHUNK_BYTES", 8000)
+    monkeypatch.setattr("litelambda_serving.scoring.storage.MIN_PART_BYTES", 6000)
     monkeypatch.setattr("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", 5000)
     stops = []
 

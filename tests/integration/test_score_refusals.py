@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from faulty_aws import CONFLICT, LOST_ANSWER, Fault, faulty_stack
+from litelambda_serving.scoring.errors import JobError, OutputExistsError, OutputNotFoundError
 from score_stack import BUCKET
 from scoring_files import as_jsonl, expected, make_rows, read_jsonl
-from serving.scoring.errors import JobError, OutputExistsError, OutputNotFoundError
 
 ROWS = make_rows(20)
 
@@ -20,7 +20,7 @@ ROWS = make_rows(20)
 @pytest.fixture
 def stack(tmp_path, monkeypatch):
     monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda seconds: None))  # back-off is botocore's
-    monkeypatch.setattr("serving.scoring.storage.s3._CONFLICT_PAUSE_S", 0)
+    monkeypatch.setattr("litelambda_serving.scoring.storage.s3._CONFLICT_PAUSE_S", 0)
     with faulty_stack(tmp_path, monkeypatch) as (made, aws):
         made.aws = aws
         yield made
@@ -143,10 +143,10 @@ def test_a_named_output_of_another_job(stack):
 @pytest.fixture
 def short(stack, monkeypatch):
     """Invocations that stop after some chunks, and parts as small as moto takes them."""
-    from serving.scoring.running import engine
+    from litelambda_serving.scoring.running import engine
 
-    monkeypatch.setattr("serving.scoring.formats.text.CHUNK_BYTES", 8000)
-    monkeypatch.setattr("serving.scoring.storage.MIN_PART_BYTES", 6000)
+    monkeypatch.setattr("litelambda_serving.scoring.formats.text.CHUNK_BYTES", 8000)
+    monkeypatch.setattr("litelambda_serving.scoring.storage.MIN_PART_BYTES", 6000)
     monkeypatch.setattr("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", 5000)
     stops = []
     monkeypatch.setattr(engine._Run, "_must_stop", lambda run, limit: stops.append(run) or len(stops) % 3 == 0)

@@ -10,10 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import snapshot_restore_py
 
-from serving.errors import StoreAccessError
-from serving.s3_store import S3Store
-from serving.store import container_credentials, open_store
-from serving.store.snapstart import register
+from litelambda_serving.errors import StoreAccessError
+from litelambda_serving.s3_store import S3Store
+from litelambda_serving.store import container_credentials, open_store
+from litelambda_serving.store.snapstart import register
 
 
 @contextmanager

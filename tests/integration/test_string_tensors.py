@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from golden_store import golden, publish
 from handler_client import load_module, send
-from serving.bodies.strings import from_wire, to_wire
+from litelambda_serving.bodies.strings import from_wire, to_wire
 
 ONE_BY_ONE = {"dynamic": False, "reason": "operators on strings keep the shape of the run before"}
 LENGTH = "Inference-Header-Content-Length"

@@ -13,7 +13,7 @@ from litelambda.common.errors import BenchError
 from litelambda.conversion.quantize import quantize
 from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.sections import Quantize
-from serving.litert import CompiledModel
+from litelambda_serving.litert import CompiledModel
 
 if TYPE_CHECKING:
     from pathlib import Path

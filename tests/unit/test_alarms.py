@@ -10,9 +10,9 @@ import pytest
 
 from cloudformation import Evaluator, load
 from litelambda.common.paths import PROJECT, TEMPLATE
+from litelambda_serving.http import Response
+from litelambda_serving.observability import Log
 from score_stack import score_stack
-from serving.http import Response
-from serving.observability import Log
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.bodies import base64_codec
-from serving.bodies.base64_codec import decode
+from litelambda_serving.bodies import base64_codec
+from litelambda_serving.bodies.base64_codec import decode
 
 
 @given(st.binary(max_size=200))

@@ -11,7 +11,7 @@ from litelambda.bench.contenders import choose, contenders_for
 from litelambda.bench.object_store import LoopbackS3
 from litelambda.bench.subject import largest_difference, load_subject, make_rows, predict_event, read_predictions
 from litelambda.common.errors import BenchError, UsageError
-from serving.tensor import DTYPES, TensorSpec
+from litelambda_serving.tensor import DTYPES, TensorSpec
 
 
 @pytest.fixture

@@ -195,7 +195,7 @@ def test_labels_become_class_numbers(tmp_path: Path, y: Any, labels: list[str] |
         ({"x": pixels(9, 2)}, [], "holds x alone; expected both x and y"),
         ({"z": pixels(9, 2)}, [], "holds z; expected x_train, y_train or x, y"),
         ({"x": pixels(9, 2), "y": np.array(3)}, [], "labels of the training split are a single value"),
-        ({"x": pixels(9, 2), "y": np.array([np.inf] * 9)}, [], "labels such as inf are no classes"),
+        ({"x": pixels(9, 2), "y": np.array([np.inf] * 9)}, [], "labels such as inf are not classes"),
         ({"x": pixels(9, 2), "y": np.arange(8)}, [], "9 rows but 8 labels"),
         ({"x": pixels(0, 2), "y": np.arange(0)}, [], "the training split has no rows"),
         ({"x": np.full((9, 2), "a"), "y": np.arange(9)}, [], "expected numbers"),

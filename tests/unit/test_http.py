@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from serving import errors
-from serving.http import MAX_BODY_BYTES, Response, request_from_event, response_to_event, status_of
+from litelambda_serving import errors
+from litelambda_serving.http import MAX_BODY_BYTES, Response, request_from_event, response_to_event, status_of
 
 EVENTS = Path(__file__).parents[1] / "events"
 

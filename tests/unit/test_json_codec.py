@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving import json_codec
-from serving.json_codec import dumps, loads, nest_texts, number_texts
-from serving.tensor import DTYPES
+from litelambda_serving import json_codec
+from litelambda_serving.json_codec import dumps, loads, nest_texts, number_texts
+from litelambda_serving.tensor import DTYPES
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -88,7 +88,7 @@ def test_a_circle_is_an_error_not_a_hang():
 
 def test_loads_neither_json_nor_re():
     """The point of it: reading and writing loads nothing but the C module."""
-    script = "from serving.json_codec import loads, dumps; dumps(loads('[1.5]')); print('re' in sys.modules)"
+    script = "from litelambda_serving.json_codec import loads, dumps; dumps(loads('[1.5]')); print('re' in sys.modules)"
     command = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path[:0] = {sys.path!r}; {script}"]
     assert subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip() == "False"
 

@@ -17,10 +17,10 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 from golden_store import golden
-from serving import litert
-from serving.errors import LiteRtError, RuntimeLibraryError
-from serving.litert import CompiledModel
-from serving.tensor import DTYPES, DYNAMIC
+from litelambda_serving import litert
+from litelambda_serving.errors import LiteRtError, RuntimeLibraryError
+from litelambda_serving.litert import CompiledModel
+from litelambda_serving.tensor import DTYPES, DYNAMIC
 
 FIXED_SIZE = [name for name, dtype in DTYPES.items() if dtype.itemsize]
 
@@ -143,8 +143,8 @@ def test_mutated_models_never_crash():
     script = """
 import random, sys
 from golden_store import golden
-from serving.errors import LiteRtError
-from serving.litert import CompiledModel
+from litelambda_serving.errors import LiteRtError
+from litelambda_serving.litert import CompiledModel
 data, random = golden("tiny_int8"), random.Random(0)
 for _ in range(300):
     damaged = bytearray(data)
@@ -257,7 +257,7 @@ def test_calls_from_several_threads_queue():
 
 def test_a_missing_library_says_what_to_do(monkeypatch, tmp_path):
     """Without the runtime's library, the error names the two places it is looked for in."""
-    monkeypatch.setattr(litert, "__file__", str(tmp_path / "serving" / "litert" / "__init__.py"))
+    monkeypatch.setattr(litert, "__file__", str(tmp_path / "litelambda_serving" / "litert" / "__init__.py"))
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     with pytest.raises(RuntimeLibraryError, match="litelambda package"):
         litert.find_library()

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from golden_store import golden, make_manifest
-from serving.errors import ManifestError
-from serving.manifest import Manifest, is_valid_name
+from litelambda_serving.errors import ManifestError
+from litelambda_serving.manifest import Manifest, is_valid_name
 
 
 def document(**fields) -> bytes:

@@ -54,10 +54,10 @@ def _run(interpreter: str, bundle: Path, code: str, stdin: str = "", **environme
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_contents(packages: dict[str, PackageResult], arch: str) -> None:
     """The package holds the handlers, what they share, the S3 client, the runtime's library and licences: no more."""
-    serving = {path.relative_to(FUNCTIONS).as_posix() for path in (FUNCTIONS / "serving").rglob("*.py")}
-    sources = {"predict.py"} | {path for path in serving if not path.startswith("serving/scoring/")}
+    serving = {path.relative_to(FUNCTIONS).as_posix() for path in (FUNCTIONS / "litelambda_serving").rglob("*.py")}
+    sources = {"predict.py"} | {path for path in serving if not path.startswith("litelambda_serving/scoring/")}
     licenses = {"litelambda.txt", "obstore.txt", "obstore-crates.txt", "ai-edge-litert.txt"}
-    others = {"obstore/_obstore.abi3.so", "lib/libLiteRt.so", "lean-bootstrap", "serving/amazon_trust.pem"}
+    others = {"obstore/_obstore.abi3.so", "lib/libLiteRt.so", "lean-bootstrap", "litelambda_serving/amazon_trust.pem"}
     expected = sources | others | {f"licenses/{name}" for name in licenses}
     if packages[arch].bytecode:
         expected |= {re.sub(r"([^/]+)\.py$", r"__pycache__/\1.cpython-313.pyc", source) for source in sources}
@@ -200,8 +200,8 @@ def test_runs_from_a_read_only_folder(packages: dict[str, PackageResult], interp
     assert HERE
     bundle = packages[HERE].directory
     code = """
-from serving.litert import load_library
-from serving.store import open_store
+from litelambda_serving.litert import load_library
+from litelambda_serving.store import open_store
 load_library()
 open_store("s3://bucket/prefix")
 maps = open("/proc/self/maps").read()

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from golden_store import golden
+from litelambda_serving.litert import CompiledModel
+from litelambda_serving.scoring.running import batching
+from litelambda_serving.scoring.running.batching import BatchRunner, column_of
+from litelambda_serving.tensor import DTYPES, TensorSpec
 from scoring_files import expected, make_rows
-from serving.litert import CompiledModel
-from serving.scoring.running import batching
-from serving.scoring.running.batching import BatchRunner, column_of
-from serving.tensor import DTYPES, TensorSpec
 
 SIZES = (1, 2, 3, 8, 32)
 
@@ -153,7 +153,7 @@ def test_a_rest_is_filled_up_where_that_is_cheaper(monkeypatch, model):
 def test_blas_starts_no_threads_of_its_own():
     """A long dot product, as the look for NaN takes, leaves the process with the threads that it had."""
     code = (
-        "import os, serving.scoring, numpy as np; rows = np.ones(1_000_000, np.float32); rows.dot(rows);"
+        "import os, litelambda_serving.scoring, numpy as np; rows = np.ones(1_000_000, np.float32); rows.dot(rows);"
         "print(len(os.listdir('/proc/self/task')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
@@ -164,7 +164,7 @@ def test_blas_starts_no_threads_of_its_own():
 def test_freed_memory_is_kept():
     """What one chunk took is there for the next: its pages are not zeroed anew each time."""
     code = (
-        "import resource, serving.scoring, numpy as np\n"
+        "import resource, litelambda_serving.scoring, numpy as np\n"
         "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "for _ in range(3): np.ones(2_000_000, np.uint8)\n"
         "before = faults()\n"

@@ -15,25 +15,25 @@ import pytest
 from PIL import Image
 
 from litelambda.common.paths import FUNCTIONS
-from scoring_files import as_jsonl, expected, job_of, make_rows, make_store, read_jsonl
-from serving.errors import ArtifactError, DigestError, ModelNotFoundError
-from serving.scoring.errors import (
+from litelambda_serving.errors import ArtifactError, DigestError, ModelNotFoundError
+from litelambda_serving.scoring.errors import (
     InputNotFoundError,
     InputReplacedError,
     JobError,
     SchemaError,
     TooManyBadRowsError,
 )
-from serving.scoring.formats import open_reader
-from serving.scoring.formats.base import Model
-from serving.scoring.job import Job
-from serving.scoring.models import ModelSource, Pin
-from serving.scoring.running import engine
-from serving.scoring.running.summary import cost_usd
-from serving.scoring.running.tally import Tallier, add_tallies
-from serving.scoring.storage import objects_for, part_bytes_for, to_url
-from serving.scoring.storage.files import FileUpload
-from serving.tensor import DTYPES, TensorSpec
+from litelambda_serving.scoring.formats import open_reader
+from litelambda_serving.scoring.formats.base import Model
+from litelambda_serving.scoring.job import Job
+from litelambda_serving.scoring.models import ModelSource, Pin
+from litelambda_serving.scoring.running import engine
+from litelambda_serving.scoring.running.summary import cost_usd
+from litelambda_serving.scoring.running.tally import Tallier, add_tallies
+from litelambda_serving.scoring.storage import objects_for, part_bytes_for, to_url
+from litelambda_serving.scoring.storage.files import FileUpload
+from litelambda_serving.tensor import DTYPES, TensorSpec
+from scoring_files import as_jsonl, expected, job_of, make_rows, make_store, read_jsonl
 
 
 @pytest.fixture
@@ -44,8 +44,8 @@ def models(tmp_path):
 @pytest.mark.parametrize(("seconds_per_row", "largest"), [(1e-7, 524_288), (1e-5, 32_768), (0.1, 512)])
 def test_chunks_grow_while_they_are_fast(models, tmp_path, monkeypatch, seconds_per_row, largest):
     """Progress is told twice a second or more often, and a fast model is not held up by doing so."""
-    monkeypatch.setattr("serving.scoring.formats.npy._FIRST_CHUNK_BYTES", 512 * 16)
-    monkeypatch.setattr("serving.scoring.formats.npy._MAX_CHUNK_BYTES", 524_288 * 16)
+    monkeypatch.setattr("litelambda_serving.scoring.formats.npy._FIRST_CHUNK_BYTES", 512 * 16)
+    monkeypatch.setattr("litelambda_serving.scoring.formats.npy._MAX_CHUNK_BYTES", 524_288 * 16)
     rows = np.zeros((2_000_000, 4), np.float32)
     np.save(tmp_path / "rows.npy", rows)
     info = objects_for((tmp_path / "rows.npy").as_uri()).head((tmp_path / "rows.npy").as_uri())
@@ -63,8 +63,8 @@ def test_chunks_grow_while_they_are_fast(models, tmp_path, monkeypatch, seconds_
 
 def test_progress_of_a_gzipped_file(models, tmp_path, monkeypatch):
     """It is counted in the bytes that the file has, and comes bit by bit."""
-    monkeypatch.setattr("serving.scoring.formats.text.CHUNK_BYTES", 4000)
-    monkeypatch.setattr("serving.scoring.formats.text._PACKED_BYTES", 1000)
+    monkeypatch.setattr("litelambda_serving.scoring.formats.text.CHUNK_BYTES", 4000)
+    monkeypatch.setattr("litelambda_serving.scoring.formats.text._PACKED_BYTES", 1000)
     (tmp_path / "rows.jsonl.gz").write_bytes(gzip.compress(as_jsonl(make_rows(1000))))
     size = (tmp_path / "rows.jsonl.gz").stat().st_size
     told = []
@@ -78,7 +78,7 @@ def test_progress_of_a_gzipped_file(models, tmp_path, monkeypatch):
 
 def test_resuming_from_a_checkpoint(models, tmp_path, monkeypatch):
     """A job that stops every few chunks ends with the bytes of one that did not, and with its counts."""
-    monkeypatch.setattr("serving.scoring.formats.text.CHUNK_BYTES", 2000)
+    monkeypatch.setattr("litelambda_serving.scoring.formats.text.CHUNK_BYTES", 2000)
     lines = as_jsonl(make_rows(700)).splitlines(keepends=True)
     lines[100:100] = [b"bad\n"]
     (tmp_path / "rows.jsonl").write_bytes(b"".join(lines))
@@ -104,7 +104,7 @@ def test_a_checkpoint_that_another_job_left_at_a_named_output_is_not_gone_on_wit
     models, tmp_path, monkeypatch, change
 ):
     """With another model, other options or another input it begins at the first row, and can be stopped again."""
-    monkeypatch.setattr("serving.scoring.formats.text.CHUNK_BYTES", 2000)
+    monkeypatch.setattr("litelambda_serving.scoring.formats.text.CHUNK_BYTES", 2000)
     source = tmp_path / "rows.jsonl"
     rows = make_rows(300)
     source.write_bytes(as_jsonl(rows, "x", id=[f"r{row}" for row in range(300)]))
@@ -180,7 +180,7 @@ def test_too_many_bad_rows(models, tmp_path):
 def test_a_hopeless_file_is_not_read_to_its_end(models, tmp_path, monkeypatch):
     """Once no rest could make the share tolerable, the job ends."""
     monkeypatch.setattr(engine, "_SURELY_TOO_MANY", 100)
-    monkeypatch.setattr("serving.scoring.formats.text.CHUNK_BYTES", 1000)
+    monkeypatch.setattr("litelambda_serving.scoring.formats.text.CHUNK_BYTES", 1000)
     (tmp_path / "rows.jsonl").write_bytes(b"bad\n" * 100_000)
     with pytest.raises(TooManyBadRowsError, match=r"of [0-9]{3,4} rows are bad"):
         engine.run_job(job_of(tmp_path / "rows.jsonl", tmp_path / "out.jsonl"), models)
@@ -218,7 +218,7 @@ def test_inputs_that_are_not_what_was_asked_for(models, tmp_path):
 
 def test_a_file_that_changes_while_it_is_read(models, tmp_path, monkeypatch):
     """Rows of two versions of a local file are never mixed."""
-    monkeypatch.setattr("serving.scoring.formats.npy.CHUNK_BYTES", 1000)
+    monkeypatch.setattr("litelambda_serving.scoring.formats.npy.CHUNK_BYTES", 1000)
     path = tmp_path / "rows.npy"
     np.save(path, make_rows(1000))
     with pytest.raises(InputReplacedError, match="changed while it was read"):
@@ -246,7 +246,7 @@ def test_a_local_array_goes_straight_to_the_model(tmp_path, bad):
 
 def test_a_local_array_that_is_cut_while_it_is_scored(models, tmp_path, monkeypatch):
     """The job ends with a clear error, and nothing is written."""
-    monkeypatch.setattr("serving.scoring.formats.npy._FIRST_CHUNK_BYTES", 16_000)
+    monkeypatch.setattr("litelambda_serving.scoring.formats.npy._FIRST_CHUNK_BYTES", 16_000)
     path = tmp_path / "rows.npy"
     np.save(path, make_rows(20_000))
     with pytest.raises(InputReplacedError, match="became shorter while it was read"):
@@ -380,12 +380,13 @@ def test_parts_are_large_enough_for_any_output():
 def test_the_predict_path_loads_nothing_of_this():
     """numpy, orjson, boto3, Powertools and the batch engine cost a cold start nothing."""
     script = (
-        "import sys, json; sys.path.insert(0, sys.argv[1]); import serving.router, serving.models;"
+        "import sys, json; sys.path.insert(0, sys.argv[1]);"
+        " import litelambda_serving.router, litelambda_serving.models;"
         "print(json.dumps([name for name in sys.modules]))"
     )
     done = subprocess.run([sys.executable, "-c", script, str(FUNCTIONS)], capture_output=True, text=True, check=True)
     loaded = set(json.loads(done.stdout))
-    assert not {"numpy", "orjson", "boto3", "aws_lambda_powertools", "serving.scoring"} & loaded
+    assert not {"numpy", "orjson", "boto3", "aws_lambda_powertools", "litelambda_serving.scoring"} & loaded
 
 
 def test_what_a_killed_run_leaves_behind_is_removed_by_the_next(models, tmp_path):
@@ -394,7 +395,7 @@ def test_what_a_killed_run_leaves_behind_is_removed_by_the_next(models, tmp_path
     output = tmp_path / "out.jsonl"
     code = (
         "import os, sys, signal; sys.path.insert(0, sys.argv[1]);"
-        "from serving.scoring.storage.files import FileUpload;"
+        "from litelambda_serving.scoring.storage.files import FileUpload;"
         "upload = FileUpload(sys.argv[2], None); upload.write(b'half'); upload._file.flush();"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from serving.errors import SettingsError
-from serving.scoring.errors import JobError
-from serving.scoring.events import jobs_of_event, jobs_of_message
-from serving.scoring.job import Job, Outputs, identity
-from serving.scoring.models import parse_reference
-from serving.scoring.settings import ScoringSettings
+from litelambda_serving.errors import SettingsError
+from litelambda_serving.scoring.errors import JobError
+from litelambda_serving.scoring.events import jobs_of_event, jobs_of_message
+from litelambda_serving.scoring.job import Job, Outputs, identity
+from litelambda_serving.scoring.models import parse_reference
+from litelambda_serving.scoring.settings import ScoringSettings
 
 EVENTS = Path(__file__).parents[1] / "events"
 SETTINGS = ScoringSettings({})

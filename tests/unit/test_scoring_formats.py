@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from litelambda_serving.scoring import errors
+from litelambda_serving.scoring.job import Job
+from litelambda_serving.scoring.running.engine import run_job
+from litelambda_serving.scoring.storage import to_url
 from scoring_files import as_jsonl, expected, make_rows, make_store, read_jsonl
-from serving.scoring import errors
-from serving.scoring.job import Job
-from serving.scoring.running.engine import run_job
-from serving.scoring.storage import to_url
 
 
 @pytest.fixture
@@ -343,7 +343,7 @@ def test_damaged_gzip(models, tmp_path, data):
 @pytest.mark.parametrize("padding", [0, 1, 37, 2000])
 def test_gzip_of_several_members(models, tmp_path, monkeypatch, padding):
     """They are one stream, as gzip itself has it, whatever zeros are behind each, wherever a piece of it ends."""
-    monkeypatch.setattr("serving.scoring.formats.text._PACKED_BYTES", 100)
+    monkeypatch.setattr("litelambda_serving.scoring.formats.text._PACKED_BYTES", 100)
     rows = make_rows(10)
     members = [gzip.compress(line) + bytes(padding) for line in as_jsonl(rows).splitlines(keepends=True)]
     (tmp_path / "rows.jsonl.gz").write_bytes(b"".join(members))

@@ -14,10 +14,10 @@ import zlib
 import numpy as np
 import pytest
 
+from litelambda_serving.scoring import errors
+from litelambda_serving.scoring.job import Job
+from litelambda_serving.scoring.running.engine import run_job
 from scoring_files import expected, job_of, make_rows, make_store, read_jsonl
-from serving.scoring import errors
-from serving.scoring.job import Job
-from serving.scoring.running.engine import run_job
 
 ROWS = make_rows(6)
 GOOD = "{'descr': '<f4', 'fortran_order': False, 'shape': (6, 4), }"

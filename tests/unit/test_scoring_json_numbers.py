@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.scoring.formats.base import Chunk, Model, Rows
-from serving.scoring.formats.json_numbers import JsonNumbers
-from serving.scoring.formats.jsonl import JsonlDecoder
-from serving.scoring.running.batching import row_bytes
-from serving.tensor import DTYPES, TensorSpec
+from litelambda_serving.scoring.formats.base import Chunk, Model, Rows
+from litelambda_serving.scoring.formats.json_numbers import JsonNumbers
+from litelambda_serving.scoring.formats.jsonl import JsonlDecoder
+from litelambda_serving.scoring.running.batching import row_bytes
+from litelambda_serving.tensor import DTYPES, TensorSpec
 
 OUTPUT = TensorSpec("y", DTYPES["float32"], (-1, 2), None)
 

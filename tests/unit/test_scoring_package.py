@@ -15,7 +15,9 @@ def test_contents(arch, tmp_path):
     """Handler, engine and wheels of one architecture, without tests and stubs, within what Lambda takes directly."""
     result = package(arch, tmp_path, "score")
     names = set(zipfile.ZipFile(result.archive).namelist())
-    engine = {path.relative_to(FUNCTIONS).as_posix() for path in (FUNCTIONS / "serving" / "scoring").rglob("*.py")}
+    engine = {
+        path.relative_to(FUNCTIONS).as_posix() for path in (FUNCTIONS / "litelambda_serving" / "scoring").rglob("*.py")
+    }
     assert {"score.py", "lib/libLiteRt.so", *engine} <= names
     assert "predict.py" not in names
     for module in ("numpy", "orjson", "simdjson", "PIL", "aws_lambda_powertools"):

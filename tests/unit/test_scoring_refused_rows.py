@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from golden_store import describe, golden
+from litelambda_serving.scoring.errors import SchemaError, TooManyBadRowsError
+from litelambda_serving.scoring.job import Job
+from litelambda_serving.scoring.models import ModelSource
+from litelambda_serving.scoring.running.engine import run_job
 from scoring_files import make_store, read_jsonl
-from serving.scoring.errors import SchemaError, TooManyBadRowsError
-from serving.scoring.job import Job
-from serving.scoring.models import ModelSource
-from serving.scoring.running.engine import run_job
 
 DIVISION = {"a": list(range(40, 80)), "b": [row % 5 for row in range(40)]}
 """Every fifth row divides by zero: a and b, whose order in the runtime is another."""

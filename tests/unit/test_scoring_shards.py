@@ -8,12 +8,12 @@ import orjson
 import pytest
 from PIL import Image
 
+from litelambda_serving.scoring import errors
+from litelambda_serving.scoring.formats import is_image
+from litelambda_serving.scoring.job import Job, Outputs
+from litelambda_serving.scoring.running.engine import run_job
+from litelambda_serving.scoring.running.shards import merge, plan
 from scoring_files import make_store, read_jsonl
-from serving.scoring import errors
-from serving.scoring.formats import is_image
-from serving.scoring.job import Job, Outputs
-from serving.scoring.running.engine import run_job
-from serving.scoring.running.shards import merge, plan
 
 STEP_FUNCTIONS_BYTES = 256 * 1024  # what a state may hand on
 
@@ -63,7 +63,7 @@ def test_five_thousand_shards_are_merged(planned):
 
 def test_shards_beyond_a_run_are_refused(tmp_path, monkeypatch):
     """More shards than a state machine can hold are an error that says what to do, before any is scored."""
-    monkeypatch.setattr("serving.scoring.running.shards._MAX_SHARDS", 2)
+    monkeypatch.setattr("litelambda_serving.scoring.running.shards._MAX_SHARDS", 2)
     models = make_store(tmp_path / "store")
     for name in "abc":
         (tmp_path / f"{name}.jsonl").write_bytes(b"[1,2,3,4]\n")
@@ -76,7 +76,7 @@ def test_shards_beyond_a_run_are_refused(tmp_path, monkeypatch):
 @pytest.mark.parametrize("input_format", ["", "images"])
 def test_each_image_is_in_one_shard(tmp_path, monkeypatch, input_format):
     """Empty images are bad rows, other files and folders are none, and images below the output are rows as well."""
-    monkeypatch.setattr("serving.scoring.running.shards._IMAGES_PER_SHARD", 2)
+    monkeypatch.setattr("litelambda_serving.scoring.running.shards._IMAGES_PER_SHARD", 2)
     models = make_store(tmp_path / "store", preprocessing={"x": {"scale": 1 / 255, "offset": 0.0}})
     folder = tmp_path / "in"
     (folder / "out").mkdir(parents=True)

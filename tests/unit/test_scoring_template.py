@@ -13,8 +13,8 @@ from test_template import statements
 from cloudformation import Evaluator, Template, load
 from litelambda.commands.package import PYTHON_VERSION
 from litelambda.common.paths import FUNCTIONS, PROJECT, TEMPLATE
-from serving.scoring.settings import SCORING_SETTINGS
-from serving.settings import SETTINGS
+from litelambda_serving.scoring.settings import SCORING_SETTINGS
+from litelambda_serving.settings import SETTINGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from litelambda_serving.scoring import errors
+from litelambda_serving.scoring.formats.csv_records import whole_records
+from litelambda_serving.scoring.formats.json_tokens import JsonNumber, Tokens, dump_fields
+from litelambda_serving.scoring.job import Job
+from litelambda_serving.scoring.running.engine import run_job
 from scoring_files import as_jsonl, expected, job_of, make_rows, make_store, read_jsonl
-from serving.scoring import errors
-from serving.scoring.formats.csv_records import whole_records
-from serving.scoring.formats.json_tokens import JsonNumber, Tokens, dump_fields
-from serving.scoring.job import Job
-from serving.scoring.running.engine import run_job
 
 HEADER = "id,x_0,x_1,x_2,x_3"
 ROWS = make_rows(40)
@@ -66,7 +66,7 @@ LINE_ENDS = {
 @pytest.mark.parametrize("chunk_bytes", [1, 7, 200, 1_000_000])
 def test_csv_with_any_line_ends(models, tmp_path, monkeypatch, ends, encoding, chunk_bytes):
     """Lines end with LF, CRLF or CR, or each otherwise: the rows are the same, wherever a piece of the file ends."""
-    monkeypatch.setattr("serving.scoring.formats.text.CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr("litelambda_serving.scoring.formats.text.CHUNK_BYTES", chunk_bytes)
     path = tmp_path / "rows.csv"
     path.write_bytes(LINE_ENDS[ends](csv_lines()).encode(encoding))
     summary = score(models, path, tmp_path / "out.jsonl")
@@ -83,7 +83,7 @@ def test_csv_with_any_line_ends(models, tmp_path, monkeypatch, ends, encoding, c
 @pytest.mark.parametrize("ending", [".jsonl", ".jsonl.gz"])
 def test_json_lines_with_any_line_ends(models, tmp_path, monkeypatch, ends, chunk_bytes, ending):
     """So it is with JSON Lines, gzipped or not."""
-    monkeypatch.setattr("serving.scoring.formats.text.CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr("litelambda_serving.scoring.formats.text.CHUNK_BYTES", chunk_bytes)
     data = LINE_ENDS[ends](as_jsonl(ROWS).decode().splitlines()).encode()
     path = tmp_path / f"rows{ending}"
     path.write_bytes(gzip.compress(data) if ending.endswith(".gz") else data)

@@ -11,10 +11,10 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
+from litelambda_serving.scoring.errors import WorkerError
+from litelambda_serving.scoring.formats.base import Chunk
+from litelambda_serving.scoring.running import engine, workers
 from scoring_files import as_jsonl, expected, job_of, make_rows, make_store, processes_at_once, read_jsonl
-from serving.scoring.errors import WorkerError
-from serving.scoring.formats.base import Chunk
-from serving.scoring.running import engine, workers
 
 
 @pytest.fixture
@@ -32,8 +32,8 @@ def test_workers_keep_the_order(models, tmp_path, monkeypatch, processes, shared
     Whether chunks are small enough for the memory that processes share, or must be sent, makes no difference.
     """
     monkeypatch.setattr(workers, "_SHARED_BYTES", shared_bytes)
-    monkeypatch.setattr("serving.scoring.formats.text.CHUNK_BYTES", 3000)
-    monkeypatch.setattr("serving.scoring.formats.npy.CHUNK_BYTES", 1000)
+    monkeypatch.setattr("litelambda_serving.scoring.formats.text.CHUNK_BYTES", 3000)
+    monkeypatch.setattr("litelambda_serving.scoring.formats.npy.CHUNK_BYTES", 1000)
     if processes:
         processes_at_once(monkeypatch)
     rows = make_rows(2000)
@@ -55,7 +55,7 @@ def test_workers_keep_the_order(models, tmp_path, monkeypatch, processes, shared
 def test_a_worker_process_that_dies(models, tmp_path, monkeypatch):
     """A killed worker fails the run with its status; no half-written output stays behind."""
     processes_at_once(monkeypatch)
-    monkeypatch.setattr("serving.scoring.formats.text.CHUNK_BYTES", 1000)
+    monkeypatch.setattr("litelambda_serving.scoring.formats.text.CHUNK_BYTES", 1000)
     (tmp_path / "rows.jsonl").write_bytes(as_jsonl(make_rows(100)))
     original = workers._Child.score
 
@@ -72,7 +72,7 @@ def test_a_worker_process_that_dies(models, tmp_path, monkeypatch):
 def test_a_worker_process_that_cannot_be_started(models, tmp_path, monkeypatch):
     """It is said what the system said; nothing is left half written."""
     processes_at_once(monkeypatch)
-    monkeypatch.setattr("serving.scoring.formats.text.CHUNK_BYTES", 1000)
+    monkeypatch.setattr("litelambda_serving.scoring.formats.text.CHUNK_BYTES", 1000)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
     (tmp_path / "rows.jsonl").write_bytes(as_jsonl(make_rows(100)))
     with pytest.raises(WorkerError, match=r"cannot start a worker process: .*No such file"):
@@ -86,7 +86,7 @@ def test_a_worker_process_that_cannot_be_started(models, tmp_path, monkeypatch):
 def test_an_error_in_a_worker_process_is_the_engines_own(models, tmp_path, monkeypatch, field, error):
     """What goes wrong in another process, while it starts or with a chunk, is raised here as itself."""
     processes_at_once(monkeypatch)
-    monkeypatch.setattr("serving.scoring.formats.text.CHUNK_BYTES", 1000)
+    monkeypatch.setattr("litelambda_serving.scoring.formats.text.CHUNK_BYTES", 1000)
     (tmp_path / "rows.jsonl").write_bytes(as_jsonl(make_rows(100)))
     original = workers._Child.__init__
 
@@ -100,7 +100,7 @@ def test_an_error_in_a_worker_process_is_the_engines_own(models, tmp_path, monke
 
 def test_processes_are_started_only_where_they_pay(models, tmp_path, monkeypatch):
     """What one worker is done with in a moment is left to it."""
-    monkeypatch.setattr("serving.scoring.formats.text.CHUNK_BYTES", 1000)
+    monkeypatch.setattr("litelambda_serving.scoring.formats.text.CHUNK_BYTES", 1000)
     (tmp_path / "rows.jsonl").write_bytes(as_jsonl(make_rows(1000)))
     with patch.object(workers._Child, "__init__", side_effect=AssertionError("started")) as started:
         engine.run_job(job_of(tmp_path / "rows.jsonl", tmp_path / "out.jsonl"), models, workers=2)
@@ -125,7 +125,7 @@ def test_one_worker_goes_on_until_the_others_are_ready(models, tmp_path, monkeyp
     """However long processes take to start, no chunk waits for them; they are ended with the rest."""
     monkeypatch.setattr(workers, "_JUDGED_SECONDS", 0.0)
     monkeypatch.setattr(workers, "_WORTH_SECONDS", 0.0)
-    monkeypatch.setattr("serving.scoring.formats.text.CHUNK_BYTES", 1000)
+    monkeypatch.setattr("litelambda_serving.scoring.formats.text.CHUNK_BYTES", 1000)
     rows = make_rows(1000)
     (tmp_path / "rows.jsonl").write_bytes(as_jsonl(rows))
     may_start, started = threading.Event(), []

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from golden_store import describe, golden, make_manifest
-from serving.artifact import Artifact
-from serving.errors import ArtifactError, LiteRtError, PayloadTooLargeError, RequestError, TensorError
-from serving.manifest import Manifest
-from serving.servable import Servable
-from serving.tensor import DTYPES, Tensor, TensorSpec, check_limits, pack
+from litelambda_serving.artifact import Artifact
+from litelambda_serving.errors import ArtifactError, LiteRtError, PayloadTooLargeError, RequestError, TensorError
+from litelambda_serving.manifest import Manifest
+from litelambda_serving.servable import Servable
+from litelambda_serving.tensor import DTYPES, Tensor, TensorSpec, check_limits, pack
 from tensor_values import values_of
 
 

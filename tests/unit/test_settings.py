@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from litelambda.common.paths import PROJECT, TEMPLATE
-from serving.errors import SettingsError
-from serving.settings import SETTINGS, Settings
+from litelambda_serving.errors import SettingsError
+from litelambda_serving.settings import SETTINGS, Settings
 
 STORE = {"MODEL_STORE": "s3://bucket/models"}
 DIGEST = "0" * 64

@@ -22,8 +22,7 @@ from litelambda.common.errors import PublishError
 from litelambda.store.artifact_store import ArtifactStore, open_publishing_store
 from litelambda.store.catalogue import describe_models, list_models
 from litelambda.store.objects import FileObjects, open_objects
-from moto_server import MotoServer
-from serving.errors import (
+from litelambda_serving.errors import (
     ObjectNotFoundError,
     SettingsError,
     StoreAccessError,
@@ -31,7 +30,8 @@ from serving.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from serving.store import open_store
+from litelambda_serving.store import open_store
+from moto_server import MotoServer
 
 FILES: dict[str, bytes | Path] = {"model.tflite": b"flatbuffer", "report.json": b"{}"}
 

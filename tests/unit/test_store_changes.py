@@ -10,12 +10,12 @@ import boto3
 import pytest
 
 from golden_store import golden, publish, set_aliases
+from litelambda_serving.aliases import fetch_aliases, refetch_aliases
+from litelambda_serving.digest import hexdigest
+from litelambda_serving.errors import ModelNotFoundError, ObjectNotFoundError
+from litelambda_serving.models import ModelRepository
+from litelambda_serving.store import open_store
 from moto_server import MotoServer
-from serving.aliases import fetch_aliases, refetch_aliases
-from serving.digest import hexdigest
-from serving.errors import ModelNotFoundError, ObjectNotFoundError
-from serving.models import ModelRepository
-from serving.store import open_store
 
 
 class Place:
@@ -98,7 +98,7 @@ def test_aliases_are_fetched_once_and_then_followed(place):
 
 def test_a_repository_follows_its_store_and_outlives_it(place, tmp_path, monkeypatch):
     """Moved aliases are followed in the background; when the store is gone, what is loaded serves on."""
-    monkeypatch.setattr("serving.s3_store._RETRIES", 0)
+    monkeypatch.setattr("litelambda_serving.s3_store._RETRIES", 0)
     source = tmp_path / "source"
     for version in (1, 2):
         publish(source, "m", version, golden("half_plus_two"))

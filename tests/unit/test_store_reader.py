@@ -21,13 +21,13 @@ import pytest
 from faulty_s3 import CUT_SHORT, faulty_s3, refusing_s3
 from golden_store import golden, make_manifest, publish
 from litelambda.common.paths import FUNCTIONS
+from litelambda_serving import errors, s3_store
+from litelambda_serving.aliases import Aliases
+from litelambda_serving.artifact import fetch_artifact
+from litelambda_serving.background import Background
+from litelambda_serving.digest import hexdigest
+from litelambda_serving.store import open_store, split_store_url
 from moto_server import MotoServer
-from serving import errors, s3_store
-from serving.aliases import Aliases
-from serving.artifact import fetch_artifact
-from serving.background import Background
-from serving.digest import hexdigest
-from serving.store import open_store, split_store_url
 
 
 @pytest.fixture
@@ -437,7 +437,7 @@ def test_an_obstore_of_another_architecture(tmp_path):
     (tmp_path / "obstore" / "_obstore.abi3.so").write_bytes(header.ljust(4096, b"\0"))
     code = (
         f"import sys; sys.path.insert(0, {str(FUNCTIONS)!r}); sys.path.insert(0, {str(tmp_path)!r})\n"
-        "from serving.errors import RuntimeLibraryError\nfrom serving.store import open_store\n"
+        "from litelambda_serving.errors import RuntimeLibraryError\nfrom litelambda_serving.store import open_store\n"
         "try: open_store('s3://bucket/prefix')\nexcept RuntimeLibraryError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
@@ -448,7 +448,7 @@ def test_an_obstore_of_another_architecture(tmp_path):
 def test_obstore_itself_still_imports_beside_its_native_module(aws):
     """The extension alone and the whole package live in one process."""
     script = (
-        "from serving.s3_store import _load_native; native = _load_native(); "
+        "from litelambda_serving.s3_store import _load_native; native = _load_native(); "
         "import obstore, obstore.store; print(obstore.store.S3Store('b') is not None and native is _load_native())"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

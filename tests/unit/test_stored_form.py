@@ -22,13 +22,13 @@ from faulty_s3 import faulty_s3
 from golden_store import golden, make_manifest
 from litelambda.artifact.stored_form import Stored, store_form, stored_size
 from litelambda.recipe.sections import Publish
-from serving import s3_store
-from serving.artifact import fetch_artifact, unpack
-from serving.artifact.unpack import Unpacker
-from serving.errors import ArtifactError, DigestError, LiteRtError, ManifestError
-from serving.litert import CompiledModel
-from serving.manifest import FileEntry, Manifest
-from serving.store import FileStore, open_store
+from litelambda_serving import s3_store
+from litelambda_serving.artifact import fetch_artifact, unpack
+from litelambda_serving.artifact.unpack import Unpacker
+from litelambda_serving.errors import ArtifactError, DigestError, LiteRtError, ManifestError
+from litelambda_serving.litert import CompiledModel
+from litelambda_serving.manifest import FileEntry, Manifest
+from litelambda_serving.store import FileStore, open_store
 
 NAMES = {"zlib": "model.tflite.z", "xz": "model.tflite.xz"}
 
@@ -267,9 +267,11 @@ def test_a_reader_that_knows_no_encodings_fails_clearly(encoding: str) -> None:
 def test_an_uncompressed_artifact_costs_no_decompressor(tmp_path: Path) -> None:
     """Nothing of unpacking is imported when there is nothing to unpack, and only the one C module when there is."""
     script = (
-        "import sys; from serving.artifact import fetch_artifact; from serving.store import open_store\n"
+        "import sys; from litelambda_serving.artifact import fetch_artifact\n"
+        "from litelambda_serving.store import open_store\n"
         "fetch_artifact(open_store(sys.argv[1]), 'tiny_int8')\n"
-        "print([name for name in ('serving.artifact.unpack', 'zlib', '_lzma', 'lzma') if name in sys.modules])"
+        "later = ('litelambda_serving.artifact.unpack', 'zlib', '_lzma', 'lzma')\n"
+        "print([name for name in later if name in sys.modules])"
     )
     functions = str(Path(__file__).parents[2] / "functions")
 
@@ -278,4 +280,4 @@ def test_an_uncompressed_artifact_costs_no_decompressor(tmp_path: Path) -> None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     assert loaded(lay_out(tmp_path / "plain", form("none"))) == "[]"
-    assert loaded(lay_out(tmp_path / "packed", form("xz"))) == "['serving.artifact.unpack', '_lzma']"
+    assert loaded(lay_out(tmp_path / "packed", form("xz"))) == "['litelambda_serving.artifact.unpack', '_lzma']"

@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from golden_store import golden
-from serving import litert
-from serving.bodies.strings import from_json, from_wire, to_json, to_text, to_wire
-from serving.errors import LiteRtError, RequestError, TensorError
-from serving.litert import CompiledModel, string_buffers
-from serving.litert.string_buffers import MAX_OUTPUT_BYTES, encode_strings, read_strings
-from serving.tensor import DTYPES, DYNAMIC, TensorSpec, pack
+from litelambda_serving import litert
+from litelambda_serving.bodies.strings import from_json, from_wire, to_json, to_text, to_wire
+from litelambda_serving.errors import LiteRtError, RequestError, TensorError
+from litelambda_serving.litert import CompiledModel, string_buffers
+from litelambda_serving.litert.string_buffers import MAX_OUTPUT_BYTES, encode_strings, read_strings
+from litelambda_serving.tensor import DTYPES, DYNAMIC, TensorSpec, pack
 
 TEXT = TensorSpec("text", DTYPES["string"], (DYNAMIC, 2))
 STRINGS = [b"red", b"", b"\xff\x00", "gr\u00fc\u00df".encode()]
@@ -165,9 +165,9 @@ def test_an_output_over_the_bound_fails_the_run_and_touches_no_memory():
     """In a process that the smallest overrun would end: a bound far below what the model wants, many times."""
     script = """
 from golden_store import golden
-from serving import string_buffers
-from serving.errors import LiteRtError
-from serving.litert import CompiledModel
+from litelambda_serving.litert import string_buffers
+from litelambda_serving.errors import LiteRtError
+from litelambda_serving.litert import CompiledModel
 string_buffers.MAX_OUTPUT_BYTES = 4 * 1002 + 100
 with CompiledModel(golden("growing")) as model:
     for length in range(0, 2000, 20):
@@ -217,11 +217,12 @@ def test_strings_larger_than_a_tensor_can_be(monkeypatch):
 def test_models_without_strings_load_nothing_for_them(model, loaded):
     """What strings need is imported with the first model that has them."""
     script = (
-        "import sys; from golden_store import golden; from serving.litert import CompiledModel\n"
+        "import sys; from golden_store import golden; from litelambda_serving.litert import CompiledModel\n"
         f"with CompiledModel(golden({model!r})) as model:\n"
         "    specs = model.signatures['predict'].inputs\n"
         "    model.run('predict', [bytes(s.row_bytes) if s.dtype.itemsize else [b''] * s.row_values for s in specs])\n"
-        "print(any(name in sys.modules for name in ('serving.bodies.strings', 'serving.litert.string_buffers')))"
+        "later = ('litelambda_serving.bodies.strings', 'litelambda_serving.litert.string_buffers')\n"
+        "print(any(name in sys.modules for name in later))"
     )
     environment = {"PYTHONPATH": ":".join(filter(None, sys.path))}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True)

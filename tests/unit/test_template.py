@@ -13,7 +13,7 @@ import pytest
 from cloudformation import Evaluator, Template, load
 from litelambda.commands.package import ARCHITECTURES, PYTHON_VERSION
 from litelambda.common.paths import FUNCTIONS, PROJECT, TEMPLATE
-from serving.settings import SETTINGS
+from litelambda_serving.settings import SETTINGS
 
 TEMPLATES = [TEMPLATE, *sorted((PROJECT / "infra").glob("*.yaml"))]
 

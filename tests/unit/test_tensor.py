@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.errors import TensorError
-from serving.tensor import DTYPES, DYNAMIC, TensorSpec, pack, row_count
+from litelambda_serving.errors import TensorError
+from litelambda_serving.tensor import DTYPES, DYNAMIC, TensorSpec, pack, row_count
 from tensor_values import values_of
 
 FLOATS = TensorSpec("x", DTYPES["float32"], (DYNAMIC, 2))

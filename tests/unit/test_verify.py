@@ -24,7 +24,7 @@ from litelambda.evaluation import verify as verify_module
 from litelambda.evaluation.verify import verify
 from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.sections import Quantize
-from serving.bodies.strings import to_wire
+from litelambda_serving.bodies.strings import to_wire
 
 
 def features(num_rows: int = 300) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def test_swapped_outputs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 _SWAPPING = """
 import runpy, sys
-from serving.manifest import Binding
+from litelambda_serving.manifest import Binding
 real = Binding.__init__
 def swapping(self, *arguments, **options):
     real(self, *arguments, **options)

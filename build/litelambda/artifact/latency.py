@@ -2,7 +2,8 @@
 
     python -m litelambda.artifact.latency MODEL.tflite
 
-is the child. It knows `serving.litert` alone: what is timed is what a request waits for in the runtime, on one thread.
+is the child. It knows `litelambda_serving.litert` alone: what is timed is what a request waits for in the runtime, on
+one thread.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from litelambda.common.errors import VerificationError
 from litelambda.common.processes import describe_exit, exit_with_parent, run_child
-from serving.litert import CompiledModel
+from litelambda_serving.litert import CompiledModel
 
 _PROCESSES = 3  # the same model takes half as long again in some processes: where its memory came to lie decides
 _WARM_UP_S = 0.05

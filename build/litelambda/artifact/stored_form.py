@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from litelambda.recipe.sections import Publish
-from serving.artifact import ARTIFACT_NAME
+from litelambda_serving.artifact import ARTIFACT_NAME
 
 _ZLIB_OUT_BYTES_PER_S = 250e6
 _XZ_IN_BYTES_PER_S = 12e6

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from litelambda.bench.subject import Subject, load_subject
-from serving.litert import CompiledModel
-from serving.scoring.running.batching import row_bytes
+from litelambda_serving.litert import CompiledModel
+from litelambda_serving.scoring.running.batching import row_bytes
 
 Work = Callable[[int | None], tuple[int, int]]
 """Does so many rows, or all; returns how many, and the batch size."""
@@ -73,10 +73,10 @@ def _peak_rss_mb() -> float:
 
 def _score(subject: Subject, path: Path, store: str, model: str) -> Work:
     """The engine, as `litelambda score` and the batch function call it, with one worker."""
-    from serving.scoring.job import Job
-    from serving.scoring.models import ModelSource
-    from serving.scoring.running.engine import run_job
-    from serving.scoring.storage import to_url
+    from litelambda_serving.scoring.job import Job
+    from litelambda_serving.scoring.models import ModelSource
+    from litelambda_serving.scoring.running.engine import run_job
+    from litelambda_serving.scoring.storage import to_url
 
     models = ModelSource(store)
     output_format = path.suffix[1:]

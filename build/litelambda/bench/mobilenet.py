@@ -37,7 +37,7 @@ def _publish(store_url: str) -> None:
     from litelambda.publishing.publish import Description, publish
     from litelambda.recipe.sections import Quantize
     from litelambda.store.artifact_store import open_publishing_store
-    from serving.artifact import ARTIFACT_NAME
+    from litelambda_serving.artifact import ARTIFACT_NAME
 
     model = _model()
     noise = np.random.default_rng(0)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from litelambda.bench.subject import Subject
-from serving.litert import CompiledModel
+from litelambda_serving.litert import CompiledModel
 
 
 @contextmanager

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from litelambda.common.errors import BenchError
-from serving.artifact.unpack import unpack
-from serving.errors import ObjectNotFoundError
-from serving.manifest import Manifest
-from serving.store import open_store
-from serving.tensor import TensorSpec
+from litelambda_serving.artifact.unpack import unpack
+from litelambda_serving.errors import ObjectNotFoundError
+from litelambda_serving.manifest import Manifest
+from litelambda_serving.store import open_store
+from litelambda_serving.tensor import TensorSpec
 
 _ALIAS = "latest"
 _SEED = 20261123

@@ -22,7 +22,7 @@ from litelambda.bench.peers import make_peer_environment
 from litelambda.bench.subject import Subject
 from litelambda.common.errors import BenchError
 from litelambda.common.paths import FUNCTIONS
-from serving.litert import find_library
+from litelambda_serving.litert import find_library
 
 _HANDLERS = Path(__file__).parent / "handlers"
 

@@ -17,14 +17,14 @@ import numpy as np
 from litelambda.common.errors import LitelambdaError
 from litelambda.common.paths import DEFAULT_STORE, PROJECT, RECIPES
 from litelambda.recipe.load import load_recipe
-from serving.artifact import fetch_artifact
-from serving.errors import ModelNotFoundError
-from serving.store import open_store
+from litelambda_serving.artifact import fetch_artifact
+from litelambda_serving.errors import ModelNotFoundError
+from litelambda_serving.store import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from serving.manifest import Manifest
+    from litelambda_serving.manifest import Manifest
 
 __all__ = ["main"]
 

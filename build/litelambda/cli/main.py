@@ -19,7 +19,7 @@ from litelambda import __version__
 from litelambda.common.errors import LitelambdaError
 from litelambda.common.interrupts import interrupts_noted
 from litelambda.common.paths import DEFAULT_STORE, store_url
-from serving.errors import ModelNotFoundError, ServingError
+from litelambda_serving.errors import ModelNotFoundError, ServingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

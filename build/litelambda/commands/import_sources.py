@@ -33,7 +33,7 @@ from litelambda.evaluation.quantization_loss import MAX_DIFFERENCE, check_loss, 
 from litelambda.evaluation.representative import Rows, check_rows, halves, read_rows
 from litelambda.evaluation.source_answers import KERAS_SUFFIXES, Answers, Described, Source
 from litelambda.evaluation.verify import answered, runs_of
-from serving.tensor import DTYPES
+from litelambda_serving.tensor import DTYPES
 
 _STRINGS = (b"", b"a", b"text", "gr\u00fc\u00df".encode(), b"\xff\x00", b"longer " * 40)
 _DEFAULT_SIGNATURES = (SIGNATURE, "serving_default")

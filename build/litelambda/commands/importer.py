@@ -23,8 +23,8 @@ from litelambda.evaluation.source_answers import KERAS_SUFFIXES
 from litelambda.evaluation.verify import verify
 from litelambda.publishing.publish import REPORT_NAME, Description, Published, publish
 from litelambda.store.artifact_store import open_publishing_store
-from serving.artifact import ARTIFACT_NAME
-from serving.manifest import is_valid_name
+from litelambda_serving.artifact import ARTIFACT_NAME
+from litelambda_serving.manifest import is_valid_name
 
 
 @dataclass(frozen=True)

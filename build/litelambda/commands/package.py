@@ -1,7 +1,7 @@
 """The deployment package: what the handlers import, for one architecture, and the same bytes every time.
 
     <output>/function/              the bundle, as Lambda unpacks it into /var/task
-        predict.py, serving/        the handler and what it imports, with bytecode beside them
+        predict.py, litelambda_serving/   the handler and what it imports, with bytecode beside them
         lean-bootstrap              starts them without the stock runtime client, where AWS_LAMBDA_EXEC_WRAPPER names it
         obstore/_obstore.abi3.so    the S3 client, alone: the Python package around it is not imported
         lib/libLiteRt.so            alone out of the runtime's wheel, a seventh of its size
@@ -49,7 +49,7 @@ WRAPPER = "lean-bootstrap"
 TASK_ROOT = "/var/task"  # where Lambda puts the bundle: the path that tracebacks show
 
 _OBSTORE = "obstore/_obstore.abi3.so"
-_SCORING = FUNCTIONS / "serving" / "scoring"  # the batch handler's alone, whose package has more in it
+_SCORING = FUNCTIONS / "litelambda_serving" / "scoring"  # the batch handler's alone, whose package has more in it
 _SCORE_BUDGET_BYTES = 50_000_000  # what Lambda takes without a bucket
 _NOT_RUN = {".pyi", ".pyx", ".pxd", ".c", ".cpp", ".h", ".a"}  # what a wheel has for type checkers and compilers
 _NOT_SHIPPED = ("tests", "_pyinstaller", "f2py", "include", "__pycache__")  # folders of the batch handler's wheels
@@ -147,7 +147,7 @@ def package(arch: Architecture, output: Path, function: Function = "predict") ->
 def _assemble(arch: Architecture, bundle: Path, wheels: Path, function: Function) -> str | None:
     """Lay out the bundle; return the version of the interpreter that compiled it, if there is one."""
     _unpack_wheels(ARCHITECTURES[arch], wheels, "functions.txt")
-    shared = [path for kind in ("*.py", "*.pem") for path in (FUNCTIONS / "serving").rglob(kind)]
+    shared = [path for kind in ("*.py", "*.pem") for path in (FUNCTIONS / "litelambda_serving").rglob(kind)]
     others = {"predict": _SCORING, "score": FUNCTIONS / WRAPPER}[function]
     for source in (FUNCTIONS / f"{function}.py", FUNCTIONS / WRAPPER, *shared):
         if others not in (source, *source.parents):

@@ -36,7 +36,7 @@ from litelambda.search.search import search
 from litelambda.store.artifact_store import open_publishing_store
 from litelambda.training.target_units import in_own_units
 from litelambda.training.train import Trained, train
-from serving.artifact import ARTIFACT_NAME
+from litelambda_serving.artifact import ARTIFACT_NAME
 
 _VERIFIED_ROWS = 256
 _COMPARED_ROWS = 32

@@ -13,7 +13,7 @@ import uvicorn
 from litelambda.commands.gateway import Gateway, routes_of_template
 from litelambda.common.errors import UsageError
 from litelambda.common.paths import TEMPLATE
-from serving.settings import Settings
+from litelambda_serving.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

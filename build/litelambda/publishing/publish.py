@@ -19,10 +19,10 @@ from litelambda.artifact.stored_form import Stored
 from litelambda.common.errors import VerificationError
 from litelambda.keras_tools.backend import backend, load_keras
 from litelambda.store.artifact_store import ArtifactStore
-from serving.artifact import ARTIFACT_NAME, fetch_artifact
-from serving.errors import ServingError
-from serving.manifest import FORMAT_VERSION
-from serving.store import open_store
+from litelambda_serving.artifact import ARTIFACT_NAME, fetch_artifact
+from litelambda_serving.errors import ServingError
+from litelambda_serving.manifest import FORMAT_VERSION
+from litelambda_serving.store import open_store
 
 REPORT_NAME = "report.json"
 _TOOLS = ("keras", "tensorflow", "ai-edge-litert", "ai-edge-quantizer", "numpy")

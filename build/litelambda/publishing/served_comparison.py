@@ -21,8 +21,8 @@ from litelambda.keras_tools.finite_checks import count_not_finite
 from litelambda.recipe.sections import Recipe
 from litelambda.store.artifact_store import ArtifactStore
 from litelambda.training.fitting import Progress
-from serving.artifact import Artifact, fetch_artifact
-from serving.store import open_store
+from litelambda_serving.artifact import Artifact, fetch_artifact
+from litelambda_serving.store import open_store
 
 _OVERRIDE = "--accept-worse publishes it all the same. "
 

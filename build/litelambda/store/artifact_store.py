@@ -23,11 +23,11 @@ from urllib.parse import unquote
 from litelambda.common.errors import PublishError, UsageError
 from litelambda.common.interrupts import commit
 from litelambda.store.objects import ObjectStore, open_objects
-from serving.aliases import ALIASES_NAME, RESERVED_NAMES
-from serving.artifact import MANIFEST_NAME
-from serving.errors import ObjectNotFoundError, StoreConflictError, StoreError
-from serving.manifest import is_valid_name
-from serving.store import split_store_url
+from litelambda_serving.aliases import ALIASES_NAME, RESERVED_NAMES
+from litelambda_serving.artifact import MANIFEST_NAME
+from litelambda_serving.errors import ObjectNotFoundError, StoreConflictError, StoreError
+from litelambda_serving.manifest import is_valid_name
+from litelambda_serving.store import split_store_url
 
 _ATTEMPTS = 20
 _PAUSE_S = 0.05

@@ -16,10 +16,16 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote
 
-from serving.errors import ObjectNotFoundError, StoreAccessError, StoreConflictError, StoreError, StoreUnavailableError
-from serving.store import split_store_url
-from serving.store.part_files import create_part
-from serving.store.s3_answers import CONFLICT_ATTEMPTS, Meaning, error_code, meaning_of, was_sent_again
+from litelambda_serving.errors import (
+    ObjectNotFoundError,
+    StoreAccessError,
+    StoreConflictError,
+    StoreError,
+    StoreUnavailableError,
+)
+from litelambda_serving.store import split_store_url
+from litelambda_serving.store.part_files import create_part
+from litelambda_serving.store.s3_answers import CONFLICT_ATTEMPTS, Meaning, error_code, meaning_of, was_sent_again
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError

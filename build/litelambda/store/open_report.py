@@ -8,7 +8,7 @@ from pathlib import Path
 
 from litelambda.common.errors import UsageError
 from litelambda.store.artifact_store import open_publishing_store
-from serving.errors import ObjectNotFoundError
+from litelambda_serving.errors import ObjectNotFoundError
 
 _REPORT_NAME = "report.html"
 

@@ -1,0 +1,173 @@
+"""Fetching one version of a model: which round trips are made, in what order, and the checks before bytes are served.
+
+The layout of a store, as the README documents it:
+
+    <model>/aliases.json               {"latest": 7, "versions": {"7": {"manifest_sha256": …, "artifact": …}}}
+    <model>/<version>/manifest.json    pins every file by size and SHA-256
+    <model>/<version>/model.tflite     or model.tflite.z (zlib), model.tflite.xz: the manifest's `artifact` says which
+
+Round trips are INIT time: one when the version and its manifest's digest are pinned, two through an alias.
+"""
+
+from __future__ import annotations
+
+from litelambda_serving.aliases import fetch_aliases
+from litelambda_serving.background import Background
+from litelambda_serving.digest import hexdigest
+from litelambda_serving.errors import ArtifactError, DigestError, ModelNotFoundError, ObjectNotFoundError
+from litelambda_serving.manifest import Manifest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from litelambda_serving.aliases import Aliases
+    from litelambda_serving.artifact.unpack import Unpacker
+    from litelambda_serving.store import Store
+
+__all__ = ["ARTIFACT_NAME", "MANIFEST_NAME", "Artifact", "fetch_artifact", "fetch_manifest"]
+
+ARTIFACT_NAME = "model.tflite"
+MANIFEST_NAME = "manifest.json"
+
+_PACKED_SUFFIXES = (".z", ".xz")
+
+_MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
+_MAX_ARTIFACT_BYTES = 8 * 1024**3
+
+
+class Artifact:
+    """A verified model, in memory.
+
+    Attributes:
+        manifest: its manifest.
+        model: the flatbuffer's bytes.
+        aliases: the aliases it was found through, None when it was asked for by number.
+    """
+
+    __slots__ = ("aliases", "manifest", "model")
+
+    def __init__(self, manifest: Manifest, model: Buffer, aliases: Aliases | None = None) -> None:
+        self.manifest = manifest
+        self.model = model
+        self.aliases = aliases
+
+
+def fetch_artifact(
+    store: Store,
+    model: str,
+    version: str = "latest",
+    manifest_sha256: str = "",
+    artifact_name: str = ARTIFACT_NAME,
+) -> Artifact:
+    """Fetch and verify one version of a model.
+
+    Args:
+        store: where from.
+        model: a valid model name.
+        version: a version number, or an alias.
+        manifest_sha256: hex digest that the manifest must have, or "" to trust the store's.
+        artifact_name: what to fetch beside the manifest; another name in it costs one more round trip.
+
+    Raises:
+        ModelNotFoundError: no such model, version or alias.
+        DigestError: what came is not what was pinned.
+        ManifestError: the manifest cannot be read, or is another model's.
+        ArtifactError: a compressed artifact does not unpack to what was pinned.
+        StoreError: see `Store.fetch`.
+    """
+    aliases = None
+    if not version.isdecimal():
+        aliases = fetch_aliases(store, model)
+        if version not in aliases.targets:
+            raise ModelNotFoundError(f"Unrecognized servable version label: {version}")
+        number = aliases.targets[version]
+        manifest_sha256, artifact_name = aliases.pins[number]
+        version = str(number)
+    folder = f"{model}/{int(version)}"
+    fetch = _Fetch(store, f"{folder}/{artifact_name}")
+    try:
+        manifest = fetch_manifest(store, model, int(version), manifest_sha256)
+    except BaseException:
+        fetch.abandon()
+        raise
+    if manifest.artifact != artifact_name:
+        fetch.abandon()
+        fetch = _Fetch(store, f"{folder}/{manifest.artifact}")
+    return Artifact(manifest, fetch.result(manifest, f"{store.url}/{folder}"), aliases)
+
+
+class _Fetch:
+    """An artifact on its way, unpacked while it arrives where its name says that it is compressed."""
+
+    def __init__(self, store: Store, key: str) -> None:
+        self._unpacker: Unpacker | None = None
+        sink = None
+        if key.endswith(_PACKED_SUFFIXES):
+            from litelambda_serving.artifact.unpack import Unpacker
+
+            self._unpacker = Unpacker(f"{store.url}/{key}")
+            sink = self._unpacker.update
+        self._data = Background(store.fetch_digested, key, _MAX_ARTIFACT_BYTES, sink)
+
+    def abandon(self) -> None:
+        """Let it arrive without waiting for it: it is another artifact that is wanted, or none."""
+        if self._unpacker is not None:
+            self._unpacker.abandon()
+
+    def result(self, manifest: Manifest, where: str) -> Buffer:
+        """The flatbuffer, everything about it checked.
+
+        Raises:
+            DigestError, ArtifactError, StoreError: see `fetch_artifact`.
+        """
+        entry = manifest.files[manifest.artifact]
+        if self._unpacker is not None:
+            self._unpacker.begin(entry)
+        arrived: tuple[Buffer, str] = self._data.result()
+        data, digest = arrived
+        _check_pin(data, digest, manifest, where)
+        if not entry.encoding:
+            return data
+        if self._unpacker is not None:
+            return self._unpacker.result()
+        from litelambda_serving.artifact.unpack import unpack  # of a name that does not say that it is compressed
+
+        return unpack(data, entry, f"{where}/{manifest.artifact}")
+
+
+def fetch_manifest(store: Store, model: str, version: int, manifest_sha256: str = "") -> Manifest:
+    """Fetch the manifest of a version alone.
+
+    Raises:
+        ModelNotFoundError, DigestError, ManifestError, StoreError: as `fetch_artifact`.
+    """
+    folder = f"{model}/{version}"
+    try:
+        document = bytes(store.fetch(f"{folder}/{MANIFEST_NAME}", _MAX_DOCUMENT_BYTES))
+    except ObjectNotFoundError as error:
+        raise ModelNotFoundError(f"Servable not found for request: Specific({model}, {version})") from error
+    return _checked_manifest(document, model, version, manifest_sha256, f"{store.url}/{folder}")
+
+
+def _checked_manifest(document: bytes, model: str, version: int, manifest_sha256: str, where: str) -> Manifest:
+    digest = hexdigest(document)
+    if manifest_sha256 and digest != manifest_sha256:
+        raise DigestError(f"{where}/{MANIFEST_NAME} has SHA-256 {digest}, pinned was {manifest_sha256}")
+    manifest = Manifest.from_json(document)
+    manifest.sha256 = digest
+    if (manifest.model, manifest.version) != (model, version):
+        raise ArtifactError(
+            f"{where}/{MANIFEST_NAME} is the manifest of {manifest.model} version {manifest.version}, "
+            f"not of {model} version {version}"
+        )
+    return manifest
+
+
+def _check_pin(data: Buffer, digest: str, manifest: Manifest, where: str) -> None:
+    entry = manifest.files[manifest.artifact]
+    size = len(memoryview(data))
+    if size != entry.size_bytes:
+        raise DigestError(f"{where}/{manifest.artifact} has {size} bytes, the manifest pins {entry.size_bytes}")
+    if digest != entry.sha256:
+        raise DigestError(f"{where}/{manifest.artifact} has SHA-256 {digest}, the manifest pins {entry.sha256}")

@@ -1,0 +1,179 @@
+"""Artifacts that are stored compressed, back into the flatbuffer, straight into memory while they arrive.
+
+Imported only for an artifact that needs it, and so are the decompressors: an uncompressed one pays nothing for them.
+Bytes are unpacked before all of them are there, and so before their digest is known: what comes out may not grow
+beyond what the manifest says, and nobody sees it until the digests of both forms are right.
+"""
+
+from __future__ import annotations
+
+from _thread import allocate_lock
+
+from litelambda_serving.digest import new_hasher
+from litelambda_serving.errors import ArtifactError, DigestError, ServingError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from typing_extensions import Buffer
+
+    from litelambda_serving.digest import Hasher
+    from litelambda_serving.manifest import FileEntry
+
+__all__ = ["Unpacker", "unpack"]
+
+_CHECKED_FROM_BYTES = 1024 * 1024
+_PIECE_BYTES = 1024 * 1024  # of what comes out at once, before it goes to its place
+
+
+class Unpacker:
+    """Unpacks one file as it arrives, piece by piece, in the thread that fetches it.
+
+    The fetch may begin before anybody knows what is fetched: its first piece waits for `begin` or `abandon`.
+    """
+
+    def __init__(self, name: str) -> None:
+        """Wait for a file.
+
+        Args:
+            name: its name, for messages.
+        """
+        self._name = name
+        self._decompress: Callable[[Buffer], Iterator[bytes]] | None = None
+        self._target = memoryview(bytearray())
+        self._hasher: Hasher | None = None
+        self._sha256 = ""
+        self._position = 0
+        self._failure: ServingError | None = None
+        self._begun = allocate_lock()
+        self._begun.acquire()
+
+    def begin(self, entry: FileEntry) -> None:
+        """Say what the file is, and let the pieces in.
+
+        Args:
+            entry: its pin, with the encoding and the unpacked form's.
+        """
+        pin = entry.unpacked
+        try:
+            if pin is not None:
+                self._target = memoryview(_room(self._name, pin.size_bytes))
+                self._hasher, self._sha256 = new_hasher(pin.size_bytes), pin.sha256
+                self._decompress = _DECOMPRESSORS[entry.encoding]()
+        except ServingError as error:
+            self._failure = error
+        finally:
+            self._begun.release()  # whatever happens, the thread that fetches must not wait for ever
+
+    def abandon(self) -> None:
+        """Let the pieces of a file that is not wanted after all go by."""
+        self._begun.release()
+
+    def update(self, data: Buffer) -> None:
+        """Unpack the next bytes. What is wrong with them is told by `result`, after their digest was checked."""
+        with self._begun:
+            pass
+        if self._decompress is None or self._failure is not None:
+            return
+        try:
+            for piece in self._decompress(data):
+                self._append(piece)
+        except ServingError as error:
+            self._failure = error
+        except Exception as error:  # noqa: BLE001 - zlib.error, LZMAError, EOFError: none may be imported to name it
+            self._failure = ArtifactError(f"{self._name} is not the stream that its manifest says: {error}")
+
+    def result(self) -> Buffer:
+        """What came out of all the bytes, which the caller found to be those that were pinned.
+
+        Raises:
+            ArtifactError: they are not of that encoding, or not of that size unpacked.
+            DigestError: they unpack to something else than was pinned.
+            ModelTooLargeError: the unpacked model does not fit into this function.
+        """
+        if self._failure is None and self._position != len(self._target):
+            self._failure = self._other_size()
+        if self._failure is not None:
+            raise self._failure
+        digest = self._hasher.hexdigest() if self._hasher is not None else ""
+        if digest != self._sha256:
+            raise DigestError(f"{self._name} unpacks to SHA-256 {digest}, the manifest pins {self._sha256}")
+        return self._target.obj
+
+    def _append(self, piece: bytes) -> None:
+        end = self._position + len(piece)
+        if end > len(self._target):
+            raise self._other_size()
+        self._target[self._position : end] = piece
+        self._position = end
+        if self._hasher is not None:
+            self._hasher.update(piece)
+
+    def _other_size(self) -> ArtifactError:
+        return ArtifactError(
+            f"{self._name} does not unpack to the {len(self._target)} bytes that the manifest pins: publish it again"
+        )
+
+
+def unpack(data: Buffer, entry: FileEntry, name: str) -> Buffer:
+    """Unpack a file that is here already; one that is not compressed comes back as it is.
+
+    Args:
+        data: the stored bytes, verified.
+        entry: their pin.
+        name: for messages.
+
+    Raises:
+        ArtifactError, DigestError, ModelTooLargeError: see `Unpacker.result`.
+    """
+    if not entry.encoding:
+        return data
+    unpacker = Unpacker(name)
+    unpacker.begin(entry)
+    unpacker.update(data)
+    return unpacker.result()
+
+
+def _room(name: str, size_bytes: int) -> Buffer:
+    if size_bytes < _CHECKED_FROM_BYTES:
+        return bytearray(size_bytes)
+    from litelambda_serving.artifact.memory import allocate
+
+    return allocate(name, size_bytes)
+
+
+def _zlib() -> Callable[[Buffer], Iterator[bytes]]:
+    from zlib import decompressobj
+
+    decompressor = decompressobj()
+
+    def decompress(data: Buffer) -> Iterator[bytes]:
+        piece = decompressor.decompress(data, _PIECE_BYTES)
+        yield piece
+        # A full piece may have left some of what it read to the next one.
+        while decompressor.unconsumed_tail or len(piece) == _PIECE_BYTES:
+            piece = decompressor.decompress(decompressor.unconsumed_tail, _PIECE_BYTES)
+            yield piece
+
+    return decompress
+
+
+def _xz() -> Callable[[Buffer], Iterator[bytes]]:
+    # The C module alone: `lzma` around it imports 2 ms of file objects.
+    from _lzma import FORMAT_XZ, LZMADecompressor
+
+    decompressor = LZMADecompressor(FORMAT_XZ)
+
+    def decompress(data: Buffer) -> Iterator[bytes]:
+        if decompressor.eof:
+            return
+        yield decompressor.decompress(data, _PIECE_BYTES)
+        while not decompressor.eof and not decompressor.needs_input:
+            yield decompressor.decompress(b"", _PIECE_BYTES)
+
+    return decompress
+
+
+_DECOMPRESSORS = {"zlib": _zlib, "xz": _xz}
+"""By the manifest's word for an encoding, what undoes it."""

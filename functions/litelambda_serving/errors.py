@@ -1,0 +1,133 @@
+"""Every error the serving side raises on purpose, without any word of HTTP.
+
+    ServingError
+    ├── RequestError                 the client's fault
+    │   ├── MalformedRequestError    the body or path cannot be read as the protocol says
+    │   ├── MethodNotAllowedError    the path exists, the method does not
+    │   ├── TensorError              values that do not fit the tensor they are for
+    │   ├── PayloadTooLargeError     beyond a limit that the message names
+    │   ├── UnsupportedEncodingError the body is compressed in a way that is not read here
+    │   ├── ModelNotFoundError       no such model or version
+    │   └── UnsupportedError         legal in the protocol, not offered here
+    ├── SettingsError                the function's environment is wrong
+    ├── StoreError                   the store did not give what it should
+    │   ├── ObjectNotFoundError      no object at that key
+    │   ├── StoreAccessError         the store refused the credentials or their rights
+    │   ├── StoreLocationError       the bucket does not exist, or is in another region
+    │   ├── StoreUnavailableError    transient: throttled, timed out, cut short, 5xx
+    │   └── StoreConflictError       a create-only or compare-and-swap write lost
+    ├── ArtifactError                the bytes came but must not be served
+    │   ├── ManifestError            not a manifest this reader understands
+    │   ├── DigestError              size or SHA-256 differs from the pinned one
+    │   └── ModelTooLargeError       beyond the function's memory; the message says what to set
+    └── LiteRtError                  the runtime refused a model or a run
+        └── RuntimeLibraryError      libLiteRt.so is missing or is not for this machine
+
+`litelambda_serving.http.status_of` maps these to HTTP statuses, in one place.
+"""
+
+from __future__ import annotations
+
+
+class ServingError(Exception):
+    """Base of all errors raised by `litelambda_serving`."""
+
+
+class RequestError(ServingError):
+    """The request cannot be answered and the client can mend it."""
+
+
+class MalformedRequestError(RequestError):
+    """The path or body cannot be read as the protocol says."""
+
+
+class MethodNotAllowedError(RequestError):
+    """The path exists, but not under this HTTP method.
+
+    Attributes:
+        allowed: the methods that it has, separated by commas.
+    """
+
+    def __init__(self, message: str, allowed: str = "GET, HEAD, OPTIONS") -> None:
+        super().__init__(message)
+        self.allowed = allowed
+
+
+class TensorError(RequestError):
+    """Values that do not fit the tensor they are meant for."""
+
+
+class PayloadTooLargeError(RequestError):
+    """The request or its answer is beyond a limit that the message names."""
+
+
+class UnsupportedEncodingError(RequestError):
+    """The body is compressed in a way that is not read here."""
+
+
+class ModelNotFoundError(RequestError):
+    """No such model or version in the store."""
+
+
+class UnsupportedError(RequestError):
+    """Legal in the protocol but not offered here."""
+
+
+class SettingsError(ServingError):
+    """An environment variable of the function is missing or wrong."""
+
+
+class StoreError(ServingError):
+    """The store did not give what was asked of it."""
+
+
+class ObjectNotFoundError(StoreError):
+    """There is no object at that key."""
+
+
+class StoreAccessError(StoreError):
+    """The store refused the credentials, or they lack the right."""
+
+
+class StoreLocationError(StoreError):
+    """The store's bucket does not exist, or is in another region than it was asked for in."""
+
+
+class StoreUnavailableError(StoreError):
+    """A transient failure: throttled, timed out, cut short or a server error."""
+
+
+class StoreConflictError(StoreError):
+    """A create-only or compare-and-swap write lost against another writer."""
+
+
+class ArtifactError(ServingError):
+    """The artifact's bytes came, but must not be served."""
+
+
+class ManifestError(ArtifactError):
+    """The manifest is not one that this reader understands."""
+
+
+class DigestError(ArtifactError):
+    """Size or SHA-256 differs from the pinned one."""
+
+
+class ModelTooLargeError(ArtifactError):
+    """The model is beyond the function's memory."""
+
+
+class LiteRtError(ServingError):
+    """The LiteRT runtime refused a model or a run.
+
+    Attributes:
+        in_operator: whether an operator failed while the model ran: then it may be for the values it was given.
+        rows: numbers of the rows that were run.
+    """
+
+    in_operator = False
+    rows = range(1)
+
+
+class RuntimeLibraryError(LiteRtError):
+    """libLiteRt.so is missing or is not for this machine."""

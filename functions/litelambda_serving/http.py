@@ -1,0 +1,307 @@
+"""HTTP as Lambda sees it: events of API Gateway v2 and v1, Function URLs and load balancers ⇄ Request and Response.
+
+The one place that maps errors to statuses, and that knows Lambda's limits. Knows no model protocol.
+"""
+
+from __future__ import annotations
+
+from binascii import a2b_base64, b2a_base64
+from math import inf
+
+from litelambda_serving import errors
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from typing_extensions import Buffer
+
+__all__ = [
+    "MAX_BODY_BYTES",
+    "MAX_RESPONSE_BYTES",
+    "RAW_TYPES",
+    "Request",
+    "Response",
+    "add_headers",
+    "check_response_bytes",
+    "finish",
+    "request_from_event",
+    "response_to_event",
+    "status_of",
+]
+
+MAX_BODY_BYTES = 6 * 1024 * 1024
+"""Lambda's limit on a synchronous request; held against the decoded body too, so that gzip cannot widen it."""
+
+MAX_RESPONSE_BYTES = 6 * 1024 * 1024 - 1024
+"""Lambda's limit on a synchronous response, less room for the envelope."""
+
+_LARGE_BASE64 = 16 * 1024  # from here on the native decoder earns its import
+_MIN_COMPRESSED_BYTES = 2048  # what fits a packet or two gains nothing
+
+RAW_TYPES = ("application/octet-stream", "application/x-npy", "image/")
+"""Content types whose body is not JSON: any first bytes mean nothing but themselves."""
+
+# Most specific first: the first class that matches decides.
+_STATUSES: tuple[tuple[type[Exception], int], ...] = (
+    (errors.ModelNotFoundError, 404),
+    (errors.MethodNotAllowedError, 405),
+    (errors.PayloadTooLargeError, 413),
+    (errors.UnsupportedEncodingError, 415),
+    (errors.UnsupportedError, 501),
+    (errors.RequestError, 400),
+    (errors.StoreUnavailableError, 503),
+)
+
+
+class Request:
+    """One HTTP request.
+
+    Attributes:
+        method: upper case.
+        path: without `base_path`, and percent-encoded where the sender leaves it so: there `%2F` is not a slash.
+        headers: values by lower-cased name; the content type in lower case.
+        body: decoded of base64 and compression.
+        deadline: `time.monotonic()` at which an answer comes too late.
+        base_path: what stood before `path`: the stage, or what the setting BASE_PATH names; "" for nothing.
+    """
+
+    __slots__ = ("base_path", "body", "deadline", "headers", "method", "path")
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: Buffer,
+        deadline: float = inf,
+        base_path: str = "",
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.headers = headers
+        self.body = body
+        self.deadline = deadline
+        self.base_path = base_path
+
+
+class Response:
+    """One HTTP response.
+
+    Attributes:
+        status: HTTP status.
+        body: text goes out as it is, bytes as base64.
+        content_type: of the body.
+        headers: further ones.
+        model, version, route: what answered, for the log line; "" and 0 where nothing did.
+        notes: further fields of the log line.
+    """
+
+    __slots__ = ("body", "content_type", "headers", "model", "notes", "route", "status", "version")
+
+    def __init__(
+        self,
+        status: int,
+        body: str | bytes,
+        *,
+        content_type: str = "application/json",
+        headers: Mapping[str, str] | None = None,
+        route: str = "",
+        model: str = "",
+        version: int = 0,
+    ) -> None:
+        self.status = status
+        self.body = body
+        self.content_type = content_type
+        self.headers = headers or {}
+        self.route = route
+        self.model = model
+        self.version = version
+        self.notes: Mapping[str, Any] | None = None
+
+
+def status_of(error: Exception) -> int:
+    """HTTP status of an error: 4xx for the client's fault, 503 for a passing one, 500 for any other of ours."""
+    return next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
+
+
+def request_from_event(event: Any, deadline: float = inf, base_path: str = "") -> Request:
+    """Read a request out of an event.
+
+    Args:
+        event: of an API Gateway HTTP API (payload 2.0 or 1.0) or REST API, a Function URL or an ALB.
+        deadline: `time.monotonic()` at which an answer comes too late.
+        base_path: under which the API is published, "/ml"; cut off where a path begins with it.
+
+    Raises:
+        MalformedRequestError: no such event, or a body that is not what it says it is.
+        PayloadTooLargeError: a body over `MAX_BODY_BYTES`.
+        UnsupportedEncodingError: a body compressed in another way than gzip or deflate.
+    """
+    try:
+        context = event["requestContext"]
+        version = event.get("version")
+        if version == "2.0":
+            method, path = context["http"]["method"].upper(), event["rawPath"]
+        else:
+            method, path = event["httpMethod"].upper(), event["path"]
+        # An HTTP API's stage is in the path; a REST API, whose events have no version, leaves its own out.
+        stage = version and context.get("stage", "$default") != "$default"
+        base = _base_path(path, base_path, context if stage else {}) if base_path or stage else ""
+        headers, body = _headers(event), event.get("body") or ""
+    except (LookupError, TypeError, AttributeError) as error:
+        raise _not_http() from error
+    # An authorizer is asked with an event that looks like a request: an answer to it would let the caller in.
+    if type(path) is not str or type(body) is not str or "methodArn" in event or "routeArn" in event:
+        raise _not_http()
+    data = _decoded_body(body, event.get("isBase64Encoded"), headers)
+    return Request(method, path[len(base) :], headers, data, deadline, base)
+
+
+def _not_http() -> errors.MalformedRequestError:
+    return errors.MalformedRequestError(
+        "not an HTTP event: expected one of an API Gateway (payload 2.0 or 1.0), a Function URL or an ALB"
+    )
+
+
+def _base_path(path: str, base_path: str, context: Mapping[str, Any]) -> str:
+    """What stands before the path that is meant: what the API is published under, else the context's stage.
+
+    A stage is part of the path only under the API's own domain, whose first label is the API's id; a custom domain has
+    its mapping's key instead.
+    """
+    if base_path and path.startswith(base_path) and path[len(base_path) : len(base_path) + 1] in ("/", ""):
+        return base_path
+    stage = f"/{context.get('stage')}"
+    is_own_domain = "stage" in context and context.get("domainPrefix") == context.get("apiId")
+    return stage if is_own_domain and (path.startswith(stage + "/") or path == stage) else ""
+
+
+def response_to_event(response: Response, event: Any) -> dict[str, Any]:
+    """Put a response into the form that the event's sender expects."""
+    answer: dict[str, Any] = {"statusCode": response.status}
+    headers = {"Content-Type": response.content_type, **response.headers}
+    context = event.get("requestContext") if isinstance(event, dict) else None
+    if isinstance(context, dict) and "elb" in context:
+        answer["statusDescription"] = f"{response.status} {_REASONS.get(response.status, 'Unknown')}"
+        if "multiValueHeaders" in event:
+            answer["multiValueHeaders"] = {name: [value] for name, value in headers.items()}
+    if "multiValueHeaders" not in answer:
+        answer["headers"] = headers
+    if isinstance(response.body, str):
+        answer["body"], answer["isBase64Encoded"] = response.body, False
+    else:
+        answer["body"], answer["isBase64Encoded"] = b2a_base64(response.body, newline=False).decode(), True
+    return answer
+
+
+_REASONS = {
+    200: "OK",
+    204: "No Content",
+    400: "Bad Request",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    413: "Content Too Large",
+    415: "Unsupported Media Type",
+    500: "Internal Server Error",
+    501: "Not Implemented",
+    503: "Service Unavailable",
+}
+
+
+def _headers(event: Mapping[str, Any]) -> dict[str, str]:
+    many = event.get("multiValueHeaders")
+    if many:
+        headers = {name.lower(): ",".join(values) for name, values in many.items()}
+    else:
+        headers = {name.lower(): f"{value}" for name, value in (event.get("headers") or {}).items()}
+    if "content-type" in headers:
+        headers["content-type"] = headers["content-type"].lower()
+    return headers
+
+
+def _decoded_body(body: str, is_base64: Any, headers: Mapping[str, str]) -> Any:
+    if not is_base64:
+        data: Any = body.encode("utf-8", "surrogatepass")
+        length = len(data)
+    else:
+        length = len(body) * 3 // 4 - 2
+        _check_length(length)
+        try:
+            data = _decode_large(body) if length > _LARGE_BASE64 else a2b_base64(body, strict_mode=True)
+        except ValueError as error:  # binascii's own is one, and it has another for what is not ASCII
+            raise errors.MalformedRequestError(f"the body is marked as base64 but is not: {error}") from error
+    _check_length(length)
+    encoding = _content_encoding(headers["content-encoding"]) if "content-encoding" in headers else ""
+    if data[:2] == b"\x1f\x8b" and (encoding or not headers.get("content-type", "").startswith(RAW_TYPES)):
+        # By its magic number, not by Content-Encoding: some gateways decompress and leave the header as it was.
+        encoding = "gzip"
+    elif encoding != "deflate":
+        return data
+    from litelambda_serving.bodies.compression import decompress, is_zlib
+
+    return decompress(data, encoding, MAX_BODY_BYTES) if encoding == "gzip" or is_zlib(data) else data
+
+
+def _content_encoding(header: str) -> str:
+    from litelambda_serving.bodies.compression import content_encoding
+
+    return content_encoding(header)
+
+
+def _decode_large(body: str) -> Any:
+    from litelambda_serving.bodies.base64_codec import decode
+
+    return decode(body)
+
+
+def finish(response: Response, headers: Mapping[str, str]) -> Response:
+    """Compress a prediction's body if its request accepts that and it is worth it, and check that it can be sent.
+
+    Args:
+        response: with status 200; clients choke on compressed errors and metadata.
+        headers: of the request.
+
+    Raises:
+        PayloadTooLargeError: over Lambda's limit on a synchronous response.
+    """
+    body = response.body
+    if "accept-encoding" in headers and len(body) >= _MIN_COMPRESSED_BYTES:
+        from litelambda_serving.bodies.compression import accepted_encoding, compress
+
+        encoding = accepted_encoding(headers["accept-encoding"])
+        if encoding:
+            body = response.body = compress(body.encode() if isinstance(body, str) else body, encoding)
+            add_headers(response, {"Content-Encoding": encoding, "Vary": "Accept-Encoding"})
+    check_response_bytes(len(body) if isinstance(body, str) else len(body) * 4 // 3)
+    return response
+
+
+def add_headers(response: Response, headers: Mapping[str, str]) -> None:
+    """Add headers to a response; `Vary` is a list that grows."""
+    vary = response.headers.get("Vary")
+    response.headers = {**response.headers, **headers}
+    if vary and "Vary" in headers:
+        response.headers["Vary"] = f"{vary}, {headers['Vary']}"
+
+
+def check_response_bytes(length: int) -> None:
+    """Refuse an answer of so many bytes before or after it is made.
+
+    Raises:
+        PayloadTooLargeError: over Lambda's limit on a synchronous response.
+    """
+    if length > MAX_RESPONSE_BYTES:
+        raise errors.PayloadTooLargeError(
+            f"the predictions take {length} bytes, over the {MAX_RESPONSE_BYTES} of a synchronous response: "
+            "send fewer rows at a time, or score the file in batch"
+        )
+
+
+def _check_length(length: int) -> None:
+    if length > MAX_BODY_BYTES:
+        raise errors.PayloadTooLargeError(
+            f"the request body exceeds {MAX_BODY_BYTES} bytes, the limit of a synchronous request: "
+            "send fewer rows at a time, or score the file in batch"
+        )

@@ -1,0 +1,196 @@
+"""The Open Inference Protocol (V2) over REST: its paths. Imported with the first request below `/v2`.
+
+Source: kserve/open-inference-protocol `specification/protocol/inference_rest.md`, and the extensions of
+triton-inference-server `docs/protocol/`: binary tensor data, classification, model configuration, statistics, model
+repository.
+"""
+
+from __future__ import annotations
+
+from litelambda_serving.errors import (
+    MalformedRequestError,
+    MethodNotAllowedError,
+    ModelNotFoundError,
+    RequestError,
+    ServingError,
+    UnsupportedError,
+)
+from litelambda_serving.http import Response, status_of
+from litelambda_serving.json_codec import dumps
+from litelambda_serving.tfserving import ROUTING_KEY_HEADER
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from litelambda_serving.http import Request
+    from litelambda_serving.models import ModelRepository
+    from litelambda_serving.models.shadow import Shadowed
+    from litelambda_serving.servable import Servable
+
+__all__ = ["answer"]
+
+_READ, _WRITE = "GET, HEAD, OPTIONS", "POST, OPTIONS"
+_RESERVED = ("explain", "generate", "generate_stream")
+_NO_SHARED_MEMORY = "shared memory is not offered, a function shares none with its clients: send tensors in the request"
+_NO_TRACE = "tracing is not offered here: turn on X-Ray for the function"
+_NOT_OFFERED = {
+    "systemsharedmemory": _NO_SHARED_MEMORY,
+    "cudasharedmemory": _NO_SHARED_MEMORY,
+    "trace": _NO_TRACE,
+    "logging": "log settings are the function's: set LOG_LEVEL",
+}
+"""Triton's extensions that a function has no use for, and what there is instead."""
+
+
+class _Target:
+    """What a path names: a model, perhaps a version or alias of it, and what is asked of it."""
+
+    __slots__ = ("name", "verb", "version")
+
+    def __init__(self, name: str, version: str, verb: str) -> None:
+        self.name = name
+        self.version = version
+        self.verb = verb
+
+
+def answer(request: Request, repository: ModelRepository) -> Response:
+    """Answer a request for `/v2` or below.
+
+    Raises:
+        RequestError: the client's fault.
+        ServingError: a model that exists cannot be loaded or run.
+    """
+    parts = [_decoded(part) for part in request.path.rstrip("/").split("/")[2:]]
+    if not parts:
+        return _answer_server(request)
+    if parts[0] == "health":
+        return _answer_health(request, parts)
+    if parts[0] == "repository":
+        return _answer_repository(request, parts, repository)
+    if parts[0] in _NOT_OFFERED or parts[-2:] == ["trace", "setting"]:
+        raise UnsupportedError(f"/v2/{parts[0][:40]}: {_NOT_OFFERED.get(parts[0], _NO_TRACE)}")
+    if parts == ["models", "stats"]:
+        return _answer_statistics(request, repository, None)
+    return _answer_model(request, repository, _parse_model_path(request, parts))
+
+
+def _answer_model(request: Request, repository: ModelRepository, target: _Target) -> Response:
+    if target.verb == "infer":
+        return _infer(request, repository, target)
+    if target.verb == "ready":
+        return _answer_ready(request, repository, target)
+    _allow(request, "GET")
+    servable = _find(request, repository, target)
+    if target.verb == "stats":
+        return _answer_statistics(request, repository, servable)
+    from litelambda_serving.inference_protocol import describe as module
+
+    describe = module.model_metadata if target.verb == "metadata" else module.model_config
+    manifest = servable.manifest
+    body = dumps(describe(manifest, repository))
+    return Response(200, body, route=target.verb, model=manifest.model, version=manifest.version)
+
+
+def _infer(request: Request, repository: ModelRepository, target: _Target) -> Response:
+    _allow(request, "POST")
+    from litelambda_serving.inference_protocol.infer import infer
+
+    return infer(request, _find(request, repository, target))
+
+
+def _find(request: Request, repository: ModelRepository, target: _Target) -> Servable | Shadowed:
+    version, key = target.version, request.headers.get(ROUTING_KEY_HEADER, "")
+    try:
+        if version.isdecimal():
+            # A number with too many digits is not a version.
+            return repository.get(target.name, int(version[:19]), "", key)
+        return repository.get(target.name, None, version, key)
+    except RequestError as error:  # an alias in a version's place, too, is to this protocol a version that is not there
+        asked = f"'{target.name[:200]}'" + (f" version {version[:40]}" if version else "")
+        raise ModelNotFoundError(f"Request for unknown model: {asked} is not found") from error
+
+
+def _parse_model_path(request: Request, parts: list[str]) -> _Target:
+    """Read `models/{m}[/versions/{v}][/{verb}]`."""
+    malformed = MalformedRequestError(f"Malformed request: {request.method} {request.path[:200]}")
+    if len(parts) < 2 or parts[0] != "models" or not parts[1]:
+        raise malformed
+    rest, version = parts[2:], ""
+    if len(rest) >= 2 and rest[0] == "versions":
+        version, rest = rest[1], rest[2:]
+        if not version:
+            raise malformed
+    verb = "/".join(rest) or "metadata"
+    if verb not in ("metadata", "ready", "infer", "config", "stats", *_RESERVED):
+        raise malformed
+    if verb in _RESERVED:
+        raise UnsupportedError(f"/{verb} is reserved, and not offered by this service yet; it answers /infer")
+    return _Target(parts[1], version, verb)
+
+
+def _answer_server(request: Request) -> Response:
+    _allow(request, "GET")
+    from litelambda_serving.inference_protocol.describe import server_metadata
+
+    return Response(200, dumps(server_metadata()), route="server")
+
+
+def _answer_health(request: Request, parts: list[str]) -> Response:
+    bodies = {"live": {"live": True}, "ready": {"ready": True, "live": True}}
+    if len(parts) != 2 or parts[1] not in bodies:
+        raise MalformedRequestError(f"Malformed request: {request.method} {request.path[:200]}")
+    _allow(request, "GET")
+    return Response(200, dumps(bodies[parts[1]]), route=parts[1])
+
+
+def _answer_ready(request: Request, repository: ModelRepository, target: _Target) -> Response:
+    """Ready means that the next request will be answered: a model that is not loaded yet is loaded for it."""
+    _allow(request, "GET")
+    try:
+        manifest = _find(request, repository, target).manifest
+    except ServingError as error:
+        if status_of(error) < 500:
+            raise
+        repository.warn(f"model {target.name} is not ready: {error}")
+        return Response(503, dumps({"name": target.name, "ready": False, "error": "the model cannot be loaded"}))
+    body = dumps({"name": manifest.model, "ready": True})
+    return Response(200, body, route="ready", model=manifest.model, version=manifest.version)
+
+
+def _answer_repository(request: Request, parts: list[str], repository: ModelRepository) -> Response:
+    from litelambda_serving.inference_protocol import repository as module
+
+    actions: dict[str, Callable[[Request, ModelRepository, str], Response]] = {
+        "load": module.load,
+        "unload": module.unload,
+    }
+    if parts == ["repository", "index"]:
+        _allow(request, "POST")
+        return module.index(request, repository)
+    if len(parts) == 4 and parts[1] == "models" and parts[3] in actions:
+        _allow(request, "POST")
+        return actions[parts[3]](request, repository, parts[2])
+    raise MalformedRequestError(f"Malformed request: {request.method} {request.path[:200]}")
+
+
+def _answer_statistics(request: Request, repository: ModelRepository, servable: Servable | Shadowed | None) -> Response:
+    _allow(request, "GET")
+    from litelambda_serving.inference_protocol.describe import statistics
+
+    return Response(200, dumps(statistics(repository, servable)), route="stats")
+
+
+def _allow(request: Request, method: str) -> None:
+    if request.method != method:
+        allowed = _READ if method == "GET" else _WRITE
+        raise MethodNotAllowedError(f"{request.method} is not allowed here, use {allowed}", allowed)
+
+
+def _decoded(part: str) -> str:
+    """Percent-decode one path segment; after the split, so that an encoded slash stays inside its segment."""
+    if "%" not in part:
+        return part
+    from urllib.parse import unquote
+
+    return unquote(part)

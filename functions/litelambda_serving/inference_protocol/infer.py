@@ -1,0 +1,102 @@
+"""V2 inference, `POST /v2/models/{m}/infer`: JSON, JSON with binary tensors behind it, or one raw tensor."""
+
+from __future__ import annotations
+
+from time import perf_counter_ns
+
+from litelambda_serving.bodies.raw import decode_raw, holds_json
+from litelambda_serving.errors import MalformedRequestError, RequestError
+from litelambda_serving.http import RAW_TYPES, Response, check_response_bytes, finish
+from litelambda_serving.inference_protocol.inputs import decode_inputs, parse_request
+from litelambda_serving.inference_protocol.outputs import LENGTH_HEADER, encode_outputs, wanted_outputs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from litelambda_serving.http import Request
+    from litelambda_serving.manifest import Manifest, SignatureSpec
+    from litelambda_serving.models.shadow import Shadowed
+    from litelambda_serving.servable import Servable
+    from litelambda_serving.tensor import Tensor
+
+__all__ = ["infer"]
+
+_LENGTH_HEADER = LENGTH_HEADER.lower()
+_MAX_LENGTH_DIGITS = 9
+
+
+def infer(request: Request, servable: Servable | Shadowed) -> Response:
+    """Answer `POST …/infer`.
+
+    Raises:
+        RequestError: the client's fault, named with the tensor it is about.
+        LiteRtError: the runtime failed.
+    """
+    began = perf_counter_ns()
+    manifest = servable.manifest
+    key = manifest.default_signature
+    document, binary = _split(request)
+    if document is None:
+        fields: dict[str, Any] = {"parameters": {"binary_data_output": _LENGTH_HEADER in request.headers}}
+        signature = manifest.signatures[key]
+        tensors = decode_raw(binary, _raw_type(request), signature, manifest)
+    else:
+        fields = parse_request(document)
+        key = _signature_key(fields, manifest)
+        signature = manifest.signatures[key]
+        tensors = decode_inputs(fields, binary, signature)
+    wanted = wanted_outputs(fields, signature)
+    _check_answer(tensors, signature, wanted)
+    outputs = servable.predict(key, tensors, request.deadline)
+    response = encode_outputs(fields, wanted, outputs, manifest)
+    servable.statistics.add_request(began)
+    response.notes = servable.notes
+    return finish(response, request.headers)
+
+
+def _split(request: Request) -> tuple[bytes | None, memoryview]:
+    """The JSON and the binary part of a body; None for the JSON when all of it is one tensor."""
+    view = memoryview(request.body)
+    text = request.headers.get(_LENGTH_HEADER)
+    if text is None:
+        content_type = request.headers.get("content-type", "")
+        if content_type.startswith(RAW_TYPES) and not holds_json(view, content_type):
+            return None, view
+        return bytes(view), view[:0]
+    text = text.strip()
+    length = int(text) if text.isdecimal() and len(text) <= _MAX_LENGTH_DIGITS else -1
+    if not 0 <= length <= len(view):
+        raise MalformedRequestError(
+            f"{LENGTH_HEADER} is {text[:20]!r}: expected the JSON's length in bytes, at most the body's {len(view)}"
+        )
+    return (bytes(view[:length]), view[length:]) if length else (None, view)
+
+
+def _raw_type(request: Request) -> str:
+    """With a header length of 0 the body is the tensor's bytes, whatever the content type says."""
+    return "application/octet-stream" if _LENGTH_HEADER in request.headers else request.headers["content-type"]
+
+
+def _signature_key(fields: Mapping[str, Any], manifest: Manifest) -> str:
+    """The default signature, unless the parameter `signature_name` says another."""
+    name = fields["parameters"].get("signature_name", manifest.default_signature)
+    if type(name) is not str or name not in manifest.signatures:
+        raise RequestError(f"parameter 'signature_name' must be one of {', '.join(manifest.signatures)}")
+    return name
+
+
+def _check_answer(
+    tensors: Mapping[str, Tensor], signature: SignatureSpec, wanted: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Refuse, before anything runs, a request whose answer cannot fit a response: a byte or two a value at least."""
+    rows = max((tensors[spec.name].shape[0] for spec in signature.inputs if spec.batched), default=1)
+    check_response_bytes(
+        rows
+        * sum(
+            min(2 * spec.row_values, spec.row_bytes or 2 * spec.row_values)
+            for spec in signature.outputs
+            if spec.name in wanted and "classification" not in wanted[spec.name]
+        )
+    )

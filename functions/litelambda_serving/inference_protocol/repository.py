@@ -1,0 +1,119 @@
+"""V2's model repository extension: what the store holds, and loading and unloading it by hand.
+
+Loading and unloading are the owner's to allow (MODEL_CONTROL), and concern the execution environment that happens to
+answer. What serves is replaced by its successor once that is ready; an unloaded model gives its memory back and is
+loaded again by the next request for it: no caller can take a model away from others.
+"""
+
+from __future__ import annotations
+
+from litelambda_serving.background import Background
+from litelambda_serving.errors import MalformedRequestError, ModelNotFoundError, ServingError, UnsupportedError
+from litelambda_serving.http import Response
+from litelambda_serving.inference_protocol.inputs import parse_request
+from litelambda_serving.json_codec import dumps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from litelambda_serving.http import Request
+    from litelambda_serving.models import Family, ModelRepository
+
+__all__ = ["index", "load", "unload"]
+
+_AT_ONCE = 16
+
+
+def index(request: Request, repository: ModelRepository) -> Response:
+    """`POST /v2/repository/index`: what aliases reach or memory holds; `{"ready": true}` for the latter.
+
+    Raises:
+        MalformedRequestError: the body is not JSON.
+        StoreError: the store cannot be listed.
+    """
+    fields = parse_request(bytes(request.body)) if request.body else {}
+    ready_only = fields.get("ready", False)
+    if type(ready_only) is not bool:
+        raise MalformedRequestError("'ready' must be true or false")
+    names = repository.loaded_names() if ready_only else repository.published_names()
+    entries: list[dict[str, Any]] = []
+    for start in range(0, len(names), _AT_ONCE):
+        block = names[start : start + _AT_ONCE]
+        for name, fetch in [(name, Background(repository.family, name)) for name in block]:
+            try:
+                entries += _entries(fetch.result(), repository)
+            except ServingError as error:
+                repository.warn(f"the index cannot tell of {name}: {error}")
+                entries.append({"name": name, "version": "", "state": "UNAVAILABLE", "reason": type(error).__name__})
+    if ready_only:
+        entries = [entry for entry in entries if entry["state"] == "READY"]
+    return Response(200, dumps(entries), route="index")
+
+
+def load(request: Request, repository: ModelRepository, name: str) -> Response:
+    """`POST /v2/repository/models/{m}/load`: load what the model's default alias means now.
+
+    Raises:
+        UnsupportedError: callers may not, or the body overrides the model's configuration or files.
+        MalformedRequestError: the body is not JSON.
+        ModelNotFoundError: no such model.
+        StoreError, ArtifactError, LiteRtError: it cannot be loaded; what served before still does.
+    """
+    _check_allowed(repository)
+    parameters = parse_request(bytes(request.body))["parameters"] if request.body else {}
+    overrides = sorted(key for key in parameters if key == "config" or key.startswith("file:"))
+    if overrides:
+        raise UnsupportedError(
+            f"failed to load '{name[:200]}': overriding {', '.join(overrides)[:200]} is not offered, "
+            "a model is what its store has: publish a version"
+        )
+    try:
+        manifest = repository.reload(name).manifest
+    except ModelNotFoundError as error:
+        raise ModelNotFoundError(f"failed to load '{name[:200]}': the store has no such model") from error
+    return Response(200, "", route="load", model=manifest.model, version=manifest.version)
+
+
+def unload(request: Request, repository: ModelRepository, name: str) -> Response:  # noqa: ARG001 - its body says nothing
+    """`POST /v2/repository/models/{m}/unload`: give a model's memory back.
+
+    Raises:
+        UnsupportedError: callers may not.
+        ModelNotFoundError: no such model.
+        StoreError, ArtifactError: the store could not give it back now; it still serves.
+    """
+    _check_allowed(repository)
+    try:
+        repository.family(name)
+    except ModelNotFoundError as error:
+        raise ModelNotFoundError(f"failed to unload '{name[:200]}': the store has no such model") from error
+    repository.unload(name)
+    return Response(200, "", route="unload", model=name)
+
+
+def _check_allowed(repository: ModelRepository) -> None:
+    if not repository.controllable:
+        raise UnsupportedError(
+            "loading and unloading models by request is off: models load with their first request. "
+            "Set MODEL_CONTROL=explicit to allow it"
+        )
+
+
+def _entries(family: Family, repository: ModelRepository) -> list[dict[str, Any]]:
+    aliases = family.aliases
+    loaded = {servable.manifest.version for servable in repository.loaded() if servable.manifest.model == family.name}
+    reachable = {version for alias in aliases.targets for version in aliases.reachable(alias)}
+    entries = []
+    for version in sorted(loaded | reachable):
+        entry: dict[str, Any] = {
+            "name": family.name,
+            "version": str(version),
+            "state": "READY" if version in loaded else "UNAVAILABLE",
+            "reason": "" if version in loaded else "not loaded: the first request for it loads it",
+            "aliases": sorted(alias for alias, target in aliases.targets.items() if target == version),
+        }
+        canary = {alias: shares[version] for alias, shares in aliases.canaries.items() if version in shares}
+        shadow = sorted(alias for alias, number in aliases.shadows.items() if number == version)
+        entries.append({**entry, **({"canary": canary} if canary else {}), **({"shadow": shadow} if shadow else {})})
+    return entries

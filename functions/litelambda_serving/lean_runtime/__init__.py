@@ -1,0 +1,308 @@
+"""A Lambda runtime client on one kept-alive socket: what the stock client does for a handler, without its imports.
+
+Half of the stock runtime's INIT is its client's own: logging, json, decimal, an HTTP library. This one speaks the
+Runtime API (version 2018-06-01) directly. `lean-bootstrap` starts it; nothing here knows what the handler does.
+
+Source: docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html; error and log forms as awslambdaric writes them.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import time
+from _socket import AF_INET, IPPROTO_TCP, SOCK_STREAM, TCP_NODELAY, socket
+
+from litelambda_serving.json_codec import dumps, loads
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any, NoReturn
+
+    Handler = Callable[[Any, "Context"], Any]
+
+__all__ = ["Context", "Fault", "RuntimeClient", "RuntimeClientError", "main", "serve"]
+
+_BASE = "/2018-06-01/runtime"
+_RECEIVE_BYTES = 64 * 1024  # a buffer that malloc keeps: a larger one would be mapped anew for every call
+_TOO_LARGE = 413
+_CLIENT_CONTEXT, _IDENTITY = "lambda-runtime-client-context", "lambda-runtime-cognito-identity"
+
+
+class RuntimeClientError(Exception):
+    """The Runtime API answered in a way that leaves nothing to do but to end the environment."""
+
+
+class Fault(Exception):  # noqa: N818 - the stock client's word for what it reports under a type of its own
+    """A failure between the Runtime API and the handler.
+
+    Attributes:
+        error_type: as the stock client names it, e.g. "Runtime.HandlerNotFound".
+    """
+
+    def __init__(self, error_type: str, message: str) -> None:
+        super().__init__(message)
+        self.error_type = error_type
+
+
+class RuntimeClient:
+    """Calls to the Runtime API, one after the other."""
+
+    def __init__(self, address: str) -> None:
+        """Remember the API's address; the connection is made with the first call.
+
+        Args:
+            address: `host:port`, as in AWS_LAMBDA_RUNTIME_API.
+        """
+        host, _, port = address.partition(":")
+        self._peer = (host, int(port or 80))
+        self._host = f" HTTP/1.1\r\nHost: {address}\r\n".encode()
+        self._socket: socket | None = None
+        self._echo = b""
+
+    def next(self) -> tuple[Mapping[str, str], bytes]:
+        """Wait for an invocation; return its headers by lower-cased name, and its payload."""
+        status, headers, body = self._call(b"GET " + _BASE.encode() + b"/invocation/next" + self._host + b"\r\n")
+        if status != 200:
+            raise RuntimeClientError(f"the Runtime API answered {status} to next: {body[:200]!r}")
+        invocation_id = headers.get("lambda-runtime-invocation-id")
+        self._echo = f"Lambda-Runtime-Invocation-Id: {invocation_id}\r\n".encode() if invocation_id else b""
+        return headers, body
+
+    def respond(self, request_id: str, payload: bytes) -> None:
+        """Post an invocation's result; one that is too large has been refused and reported by the API itself."""
+        self._post(f"/invocation/{request_id}/response", payload)
+
+    def fail(self, request_id: str, error: Mapping[str, Any]) -> None:
+        """Post an invocation's error."""
+        self._post(f"/invocation/{request_id}/error", dumps(error).encode(), error["errorType"])
+
+    def fail_init(self, error: Mapping[str, Any]) -> None:
+        """Post that INIT failed."""
+        self._post("/init/error", dumps(error).encode(), error["errorType"])
+
+    def _post(self, path: str, payload: bytes, error_type: str = "") -> None:
+        head = [f"POST {_BASE}{path}".encode(), self._host, b"Content-Type: application/json\r\n", self._echo]
+        if error_type:
+            # A class may have any name; what is not printable ASCII would end the header, or not be one.
+            shown = "".join(letter if " " <= letter <= "~" else "?" for letter in error_type)
+            head.append(f"Lambda-Runtime-Function-Error-Type: {shown}\r\n".encode())
+        head.append(b"Content-Length: %d\r\n\r\n" % len(payload))
+        status, _, body = self._call(b"".join(head), payload)
+        if status not in (202, _TOO_LARGE):
+            raise RuntimeClientError(f"the Runtime API answered {status} to {path}: {body[:200]!r}")
+
+    def _call(self, head: bytes, payload: bytes = b"") -> tuple[int, Mapping[str, str], bytes]:
+        """Send one request, anew on a fresh connection when the kept one turns out to be closed."""
+        if self._socket is not None:
+            try:
+                return self._exchange(self._socket, head, payload)
+            except (ConnectionError, _ClosedError):
+                self._socket.close()
+        self._socket = socket(AF_INET, SOCK_STREAM)
+        self._socket.connect(self._peer)
+        self._socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+        try:
+            return self._exchange(self._socket, head, payload)
+        except _ClosedError as error:
+            raise RuntimeClientError("the Runtime API closed the connection without an answer") from error
+
+    def _exchange(self, connection: socket, head: bytes, payload: bytes) -> tuple[int, Mapping[str, str], bytes]:
+        if len(payload) < _RECEIVE_BYTES:
+            connection.sendall(head + payload)
+        else:
+            connection.sendall(head)
+            connection.sendall(payload)
+        received = _receive_until(connection, b"", b"\r\n\r\n")
+        text, _, rest = received.partition(b"\r\n\r\n")
+        lines = text.decode("utf-8", "replace").split("\r\n")
+        headers = {}
+        for line in lines[1:]:
+            name, _, value = line.partition(":")
+            headers[name.lower()] = value.strip()
+        if headers.get("transfer-encoding", "").lower() == "chunked":
+            body = _receive_chunks(connection, rest)
+        else:
+            body = _receive_exactly(connection, rest, int(headers.get("content-length", "0")))
+        if headers.get("connection", "").lower() == "close":
+            connection.close()
+            self._socket = None
+        return int(lines[0].split(" ", 2)[1]), headers, body
+
+
+class _ClosedError(Exception):
+    """The other side closed before a whole answer."""
+
+
+def _receive(connection: socket) -> bytes:
+    data = connection.recv(_RECEIVE_BYTES)
+    if not data:
+        raise _ClosedError
+    return data
+
+
+def _receive_until(connection: socket, data: bytes, mark: bytes) -> bytes:
+    while mark not in data:
+        data += _receive(connection)
+    return data
+
+
+def _receive_exactly(connection: socket, start: bytes, length: int) -> bytes:
+    if len(start) >= length:
+        return start[:length]
+    body = bytearray(length)
+    body[: len(start)] = start
+    view, position = memoryview(body), len(start)
+    while position < length:
+        count = connection.recv_into(view[position:])
+        if not count:
+            raise _ClosedError
+        position += count
+    return bytes(body)
+
+
+def _receive_chunks(connection: socket, data: bytes) -> bytes:
+    chunks: list[bytes] = []
+    while True:
+        data = _receive_until(connection, data, b"\r\n")
+        line, _, data = data.partition(b"\r\n")
+        length = int(line.partition(b";")[0], 16)
+        if len(data) < length + 2:
+            data = _receive_exactly(connection, data, length + 2)
+        if not length:
+            return b"".join(chunks)  # there are no trailers in this API
+        chunks.append(data[:length])
+        data = data[length + 2 :]
+
+
+class _Nobody:
+    """The identity of a caller that Cognito does not know."""
+
+    cognito_identity_id = None
+    cognito_identity_pool_id = None
+
+
+class Context:
+    """What a handler may know of its invocation, by the names of AWS's own context object.
+
+    Attributes:
+        aws_request_id, invoked_function_arn, tenant_id: of this invocation.
+        function_name, function_version, memory_limit_in_mb, log_group_name, log_stream_name: of the environment.
+        client_context: what a mobile SDK sent (`client`, `custom`, `env`), or None.
+        identity: of Cognito (`cognito_identity_id`, `cognito_identity_pool_id`), each None where there is none.
+    """
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        environment = os.environ
+        self.aws_request_id = headers["lambda-runtime-aws-request-id"]
+        self.invoked_function_arn = headers.get("lambda-runtime-invoked-function-arn")
+        self.tenant_id = headers.get("lambda-runtime-aws-tenant-id")
+        self.function_name = environment.get("AWS_LAMBDA_FUNCTION_NAME")
+        self.function_version = environment.get("AWS_LAMBDA_FUNCTION_VERSION")
+        self.memory_limit_in_mb = environment.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE")
+        self.log_group_name = environment.get("AWS_LAMBDA_LOG_GROUP_NAME")
+        self.log_stream_name = environment.get("AWS_LAMBDA_LOG_STREAM_NAME")
+        self.client_context = None
+        self.identity: object = _Nobody
+        client_context, identity = headers.get(_CLIENT_CONTEXT), headers.get(_IDENTITY)
+        if client_context or identity:
+            from litelambda_serving.lean_runtime.callers import read_client_context, read_identity
+
+            self.client_context = read_client_context(client_context or "null")
+            self.identity = read_identity(identity or "{}")
+        self._deadline_ms = int(headers.get("lambda-runtime-deadline-ms", "0"))
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Milliseconds until the function is stopped, 0 when that time has come."""
+        return max(0, self._deadline_ms - int(time.time() * 1000))
+
+
+def serve(client: RuntimeClient, handler: Handler) -> NoReturn:
+    """Answer invocations for as long as the environment lives.
+
+    Raises:
+        RuntimeClientError: the Runtime API is beyond talking to.
+    """
+    while True:
+        headers, payload = client.next()
+        request_id = headers["lambda-runtime-aws-request-id"]
+        trace_id = headers.get("lambda-runtime-trace-id")
+        if trace_id:
+            os.environ["_X_AMZN_TRACE_ID"] = trace_id
+        else:
+            os.environ.pop("_X_AMZN_TRACE_ID", None)
+        try:
+            answer = _answer(handler, headers, payload)
+        except Exception as error:  # noqa: BLE001 - a handler's failure is the invocation's, not the loop's
+            from litelambda_serving.lean_runtime.errors import describe, log
+
+            described = describe(error, request_id)
+            log(described)
+            _flush()
+            client.fail(request_id, described)
+        else:
+            _flush()
+            client.respond(request_id, answer)
+
+
+def _flush() -> None:
+    """Leave no line begun for the next invocation; a stream that the handler has closed is its own affair."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            continue
+
+
+def _answer(handler: Handler, headers: Mapping[str, str], payload: bytes) -> bytes:
+    context = Context(headers)
+    try:
+        event = loads(payload)
+    except ValueError as error:
+        raise Fault("Runtime.UnmarshalError", f"Unable to unmarshal input: {error}") from error
+    result = handler(event, context)
+    try:
+        return dumps(result).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise Fault("Runtime.MarshalError", f"Unable to marshal response: {error}") from error
+
+
+def main() -> None:
+    """Load the handler that `_HANDLER` names, then serve; a handler that cannot be loaded fails INIT."""
+    gc.disable()  # INIT makes no garbage worth a collector's time
+    # A line at a time, for life, and no text that it cannot write.
+    sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+    client = RuntimeClient(os.environ["AWS_LAMBDA_RUNTIME_API"])
+    try:
+        handler = _load_handler(os.environ["_HANDLER"])
+    except Exception as error:  # noqa: BLE001 - INIT has failed, whatever it was
+        from litelambda_serving.lean_runtime.errors import describe, log
+
+        described = describe(error)
+        log(described)
+        client.fail_init(described)
+        sys.exit(1)
+    gc.freeze()
+    gc.enable()
+    serve(client, handler)
+
+
+def _load_handler(name: str) -> Handler:
+    module_name, dot, function_name = name.rpartition(".")
+    if not dot:
+        raise Fault("Runtime.MalformedHandlerName", f"Bad handler '{name}': expected module.function")
+    try:
+        dotted = module_name.replace("/", ".")
+        __import__(dotted)
+    except ImportError as error:
+        raise Fault("Runtime.ImportModuleError", f"Unable to import module '{module_name}': {error}") from error
+    except SyntaxError as error:
+        raise Fault("Runtime.UserCodeSyntaxError", f"Syntax error in module '{module_name}': {error}") from error
+    try:
+        handler: Handler = getattr(sys.modules[dotted], function_name)
+    except AttributeError as error:
+        message = f"Handler '{function_name}' missing on module '{module_name}'"
+        raise Fault("Runtime.HandlerNotFound", message) from error
+    return handler

@@ -1,0 +1,303 @@
+"""The manifest: what a server and a client need to know of an artifact without opening its flatbuffer.
+
+Reads format version 1, field by field as the README documents it. Unknown fields are ignored, unknown format versions
+refused. Writing manifests is the toolchain's part.
+"""
+
+from __future__ import annotations
+
+from litelambda_serving.errors import ArtifactError, ManifestError
+from litelambda_serving.json_codec import loads
+from litelambda_serving.tensor import DTYPES, DYNAMIC, Quantization, TensorSpec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from litelambda_serving.litert import Signature
+
+__all__ = ["FORMAT_VERSION", "Binding", "FileEntry", "Manifest", "SignatureSpec", "is_valid_name"]
+
+FORMAT_VERSION = 1
+_LARGEST = 3.4e38  # of float32
+_ENCODINGS = ("zlib", "xz")
+_NAME_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")
+
+
+def is_valid_name(name: str) -> bool:
+    """Whether `name` may be a model, an alias or a file: letters, digits, `_`, `.`, `-`, no leading `.` or `-`, <= 128.
+
+    What passes can be part of a store's key: it never escapes its folder.
+    """
+    return 0 < len(name) <= 128 and name[0] not in ".-_" and _NAME_CHARACTERS.issuperset(name)
+
+
+class FileEntry:
+    """Pin of one file.
+
+    Attributes:
+        sha256: lower-case hex digest of its bytes.
+        size_bytes: its length.
+        encoding: what it is compressed with, "" for nothing.
+        unpacked: pin of what it unpacks to, None where it is not compressed.
+    """
+
+    __slots__ = ("encoding", "sha256", "size_bytes", "unpacked")
+
+    def __init__(self, sha256: str, size_bytes: int, encoding: str = "", unpacked: FileEntry | None = None) -> None:
+        self.sha256 = sha256
+        self.size_bytes = size_bytes
+        self.encoding = encoding
+        self.unpacked = unpacked
+
+
+class SignatureSpec:
+    """Inputs and outputs of one entry point, in the order of the flatbuffer."""
+
+    __slots__ = ("inputs", "outputs")
+
+    def __init__(self, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
+        self.inputs = inputs
+        self.outputs = outputs
+
+    @property
+    def rows(self) -> int:
+        """How many rows a request may have: `DYNAMIC` for any, a number for exactly that many, 0 where it has none."""
+        sizes = {spec.shape[0] if spec.shape else 0 for spec in (*self.inputs, *self.outputs)}
+        return sizes.pop() if len(sizes) == 1 else 0
+
+
+class Binding:
+    """A signature of a manifest, matched with the flatbuffer's of that name, whose tensors may be in another order.
+
+    Attributes:
+        inputs: the manifest's inputs, in the runtime's order.
+        input_places: for each of the runtime's inputs, which of the manifest's it is.
+        outputs: the manifest's outputs, in its order.
+        output_places: for each of them, which of the runtime's it is.
+        limited: the inputs with values to be checked before a run.
+        total: name of an output that is made of all rows of a run together; "" without one.
+    """
+
+    __slots__ = ("input_places", "inputs", "limited", "output_places", "outputs", "total")
+
+    def __init__(self, promised: SignatureSpec, actual: Signature, *, one_by_one: bool) -> None:
+        """Find the tensors of a signature.
+
+        Args:
+            promised: what the manifest says.
+            actual: what the flatbuffer has.
+            one_by_one: whether rows are only ever run one by one: a batch of one and of any size are then the same.
+
+        Raises:
+            ArtifactError: they are not the same tensors.
+        """
+        places = {spec.name: place for place, spec in enumerate(promised.inputs)}
+        self.input_places = [places.get(spec.name, -1) for spec in actual.inputs]
+        self.inputs = [promised.inputs[place] for place in self.input_places]
+        self.outputs = promised.outputs
+        # The runtime calls all outputs that are one tensor by the name of one of them.
+        heads = {spec.name: spec.same_as or spec.name for spec in promised.outputs}
+        found = {heads.get(spec.name, ""): place for place, spec in enumerate(actual.outputs)}
+        found.update((spec.name, place) for place, spec in enumerate(actual.outputs))
+        self.output_places = [found.get(name, found.get(head, -1)) for name, head in heads.items()]
+        pairs = [*zip(self.inputs, actual.inputs, strict=True)]
+        pairs += [(spec, actual.outputs[at]) for spec, at in zip(self.outputs, self.output_places, strict=True)]
+        if (
+            (len(places), len(heads)) != (len(actual.inputs), len(actual.outputs))
+            or -1 in (*self.input_places, *self.output_places)
+            or any(_run_as(ours, one_by_one) != _run_as(theirs, one_by_one) for ours, theirs in pairs)
+        ):
+            raise ArtifactError(
+                f"signature {actual.key!r}: the manifest says {[*promised.inputs, *promised.outputs]}, "
+                f"the flatbuffer has {[*actual.inputs, *actual.outputs]}"
+            )
+        self.limited = [spec for spec in self.inputs if spec.limits is not None]
+        has_rows = any(spec.batched for spec in self.inputs)
+        self.total = next((s.name for s in self.outputs if has_rows and not (s.batched or s.constant)), "")
+
+
+class Manifest:
+    """One published version of a model.
+
+    Attributes:
+        model: its name.
+        version: positive number, immutable once published.
+        artifact: name of the flatbuffer among `files`.
+        files: every published file by name.
+        default_signature: the entry point that answers when a request names none.
+        signatures: entry points by key.
+        batch_sizes: numbers of rows that were proven safe to run at once, ascending; (1,) when none was.
+        warm_up: for the default signature's first run, by input: a value for all of a row, or each of its values.
+            Inputs that are not named are zeros, or empty strings.
+        labels: names of the classes by index, or None.
+        sha256: digest of the document it was read from, "" until who fetched it says.
+        fields: the whole document, for those who want the recipe, the metrics or the tools.
+    """
+
+    __slots__ = (
+        "artifact",
+        "batch_sizes",
+        "default_signature",
+        "fields",
+        "files",
+        "labels",
+        "model",
+        "sha256",
+        "signatures",
+        "version",
+        "warm_up",
+    )
+
+    model: str
+    version: int
+    artifact: str
+    files: dict[str, FileEntry]
+    default_signature: str
+    signatures: dict[str, SignatureSpec]
+    batch_sizes: tuple[int, ...]
+    warm_up: dict[str, Any]
+    labels: list[str] | None
+    sha256: str
+    fields: dict[str, Any]
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Manifest:
+        """Read and check a manifest.
+
+        Raises:
+            ManifestError: not JSON, another format version, or a field missing or of the wrong type; the message
+                names the field.
+        """
+        try:
+            fields = loads(data)
+        except (ValueError, RecursionError) as error:
+            raise ManifestError(f"the manifest is not JSON: {error}") from error
+        format_version = _field(fields, "format_version", int)
+        if format_version != FORMAT_VERSION:
+            raise ManifestError(
+                f"the manifest has format version {format_version}, this reader knows {FORMAT_VERSION}: "
+                "deploy a newer litelambda"
+            )
+        self = cls()
+        self.fields = fields
+        self.sha256 = ""
+        self.model = _field(fields, "model", str)
+        self.version = _field(fields, "version", int)
+        if self.version < 1:
+            raise ManifestError(f"manifest field version: expected a positive number, got {self.version}")
+        self.artifact = _field(fields, "artifact", str)
+        self.files = {name: _file_entry(fields["files"], name) for name in _field(fields, "files", dict)}
+        if self.artifact not in self.files:
+            raise ManifestError(f"manifest field artifact names {self.artifact!r}, which files does not list")
+        finite = _optional(fields, "quantization", dict).get("scheme") == "int8"
+        self.signatures = {key: _signature(fields, key, finite) for key in _field(fields, "signatures", dict)}
+        self.default_signature = _field(fields, "default_signature", str)
+        if self.default_signature not in self.signatures:
+            raise ManifestError(f"manifest field default_signature names {self.default_signature!r}, not in signatures")
+        self.batch_sizes = _batch_sizes(_optional(fields, "batching", dict))
+        self.warm_up = _field(fields, "warm_up", dict) if "warm_up" in fields else {}
+        self.labels = fields.get("labels")
+        if self.labels is not None and set(map(type, _field(fields, "labels", list))) - {str}:
+            raise ManifestError("manifest field labels: expected a list of str, or null")
+        for scheme in _optional(fields, "preprocessing", dict).values():
+            if scheme is not None:
+                _check_numbers(scheme, "scale")
+                _check_numbers(scheme, "offset")
+        return self
+
+
+def _run_as(spec: TensorSpec, one_by_one: bool) -> tuple[str, Sequence[int]]:
+    return spec.dtype.name, (1, *spec.shape[1:]) if spec.batched and one_by_one else spec.shape
+
+
+def _field(fields: Any, name: str, kind: type) -> Any:
+    value = fields.get(name) if isinstance(fields, dict) else None
+    if type(value) is not kind:
+        raise ManifestError(f"manifest field {name}: expected {kind.__name__}, got {type(value).__name__}")
+    return value
+
+
+def _optional(fields: dict[str, Any], name: str, kind: type) -> Any:
+    """A field that may be absent or null, which is as if it were empty."""
+    return kind() if fields.get(name) is None else _field(fields, name, kind)
+
+
+def _check_numbers(fields: Any, name: str) -> None:
+    """Check a field that is a finite number, or one for each channel."""
+    value: Any = fields.get(name) if isinstance(fields, dict) else None
+    numbers = value if type(value) is list and value else [value]
+    if not all(type(number) in (int, float) and abs(number) <= _LARGEST for number in numbers):
+        raise ManifestError(f"manifest field {name}: expected a finite number, got {str(value)[:40]}")
+
+
+def _batch_sizes(batching: dict[str, Any]) -> tuple[int, ...]:
+    if batching.get("dynamic") is not True:
+        return (1,)
+    sizes = _field(batching, "verified_sizes", list)
+    if not all(type(size) is int and size > 0 for size in sizes):
+        raise ManifestError(f"manifest field verified_sizes: {str(sizes)[:40]} is not a list of numbers of rows")
+    return tuple(sorted({1, *sizes}))
+
+
+def _file_entry(files: dict[str, Any], name: str) -> FileEntry:
+    if not is_valid_name(name):
+        raise ManifestError(f"manifest field files: {name!r} is no file name")
+    fields = files[name]
+    entry = _pin(fields)
+    if "encoding" in fields:
+        entry.encoding = _field(fields, "encoding", str)
+        if entry.encoding not in _ENCODINGS:
+            raise ManifestError(
+                f"manifest file {name}: encoding {entry.encoding!r} is none of {', '.join(_ENCODINGS)}: "
+                "deploy a newer litelambda"
+            )
+        entry.unpacked = _pin(fields.get("unpacked"))
+    return entry
+
+
+def _pin(fields: Any) -> FileEntry:
+    entry = FileEntry(_field(fields, "sha256", str), _field(fields, "size_bytes", int))
+    if entry.size_bytes < 0:
+        raise ManifestError(f"manifest field size_bytes: expected a length, got {entry.size_bytes}")
+    return entry
+
+
+def _signature(fields: dict[str, Any], key: str, finite: bool) -> SignatureSpec:
+    signature = fields["signatures"][key]
+    return SignatureSpec(
+        tuple(_tensor_spec(tensor, finite) for tensor in _field(signature, "inputs", list)),
+        tuple(_tensor_spec(tensor, False) for tensor in _field(signature, "outputs", list)),
+    )
+
+
+def _tensor_spec(fields: Any, finite: bool) -> TensorSpec:
+    name = _field(fields, "name", str)
+    dtype = DTYPES.get(_field(fields, "dtype", str))
+    shape = _field(fields, "shape", list)
+    if dtype is None:
+        raise ManifestError(f"manifest tensor {name}: dtype {fields['dtype']!r} is none of {', '.join(DTYPES)}")
+    if any(type(size) is not int or size < (DYNAMIC if axis == 0 else 0) for axis, size in enumerate(shape)):
+        raise ManifestError(f"manifest tensor {name}: shape {shape} is not a list of sizes")
+    scheme = _optional(fields, "quantization", dict)
+    quantization = None
+    if scheme:
+        scale = scheme.get("scale")
+        if type(scale) not in (int, float) or not 0 < scale <= _LARGEST:
+            raise ManifestError(f"manifest tensor {name}: scale {str(scale)[:40]} is not a positive number")
+        quantization = Quantization(scale, _field(scheme, "zero_point", int))
+    spec = TensorSpec(name, dtype, shape, quantization, finite=finite)
+    if "range" in fields:
+        spec.limits = _limits(fields, name)
+    if "same_as" in fields:
+        spec.same_as = _field(fields, "same_as", str)
+    spec.constant = fields.get("constant") is True
+    return spec
+
+
+def _limits(fields: Any, name: str) -> tuple[int, int]:
+    limits = fields["range"]
+    if type(limits) is not list or len(limits) != 2 or any(type(limit) is not int for limit in limits):
+        raise ManifestError(f"manifest tensor {name}: range {limits} is not a smallest and a largest value")
+    return limits[0], limits[1]

@@ -1,0 +1,320 @@
+"""The models of this process: found by name, version or label, loaded on first use, dropped when memory is short.
+
+Knows artifacts and servables; knows no protocol. What an alias means is read once, and again in the background
+(`litelambda_serving.models.refresh`) when that knowledge is older than a setting allows.
+"""
+
+from __future__ import annotations
+
+from _thread import allocate_lock
+from time import time
+
+from litelambda_serving.aliases import Aliases, fetch_aliases
+from litelambda_serving.artifact import ARTIFACT_NAME, fetch_artifact, fetch_manifest
+from litelambda_serving.errors import ArtifactError, ModelNotFoundError, ObjectNotFoundError, RequestError, ServingError
+from litelambda_serving.manifest import is_valid_name
+from litelambda_serving.servable import Servable, size_in_memory
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from litelambda_serving.artifact import Artifact
+    from litelambda_serving.manifest import Manifest
+    from litelambda_serving.models.refresh import Refresh
+    from litelambda_serving.models.shadow import Shadowed
+    from litelambda_serving.store import Store
+
+__all__ = ["Family", "ModelRepository"]
+
+DEFAULT_ALIAS = "latest"
+_NO_PIN = ("", "")
+
+
+class Family:
+    """All versions of one model.
+
+    Attributes:
+        name: the model's.
+        aliases: what its aliases mean, as they are served.
+        checked: `time.time()` when that was last known to be the store's.
+        refresh: the refresh under way, or the last one.
+        broken: canaries and shadows that could not be loaded; left out until the next refresh.
+    """
+
+    __slots__ = ("aliases", "broken", "checked", "name", "refresh")
+
+    def __init__(self, name: str, aliases: Aliases) -> None:
+        self.name = name
+        self.aliases = aliases
+        self.checked = time()
+        self.refresh: Refresh | None = None
+        self.broken: set[int] = set()
+
+
+class ModelRepository:
+    """The models of a store, each loaded on its first use and kept while memory allows."""
+
+    def __init__(
+        self,
+        store: Store,
+        num_threads: int,
+        *,
+        memory_bytes: int = 1 << 40,
+        refresh_seconds: float = 60.0,
+        pinned: tuple[str, int, str] | None = None,
+        controllable: bool = False,
+        warn: Callable[[str], None] = print,
+    ) -> None:
+        """Make an empty repository.
+
+        Args:
+            store: where the models are.
+            num_threads: for each model's runs.
+            memory_bytes: what the loaded models may take together, by `size_in_memory`.
+            refresh_seconds: age from which on a model's aliases are read again.
+            pinned: name, version and manifest digest of the only model there is; None for all of the store's. Then
+                neither aliases nor a listing of the store are read: whoever may write to it changes nothing here.
+            controllable: whether callers may load and unload models.
+            warn: told of what went wrong without failing a request.
+        """
+        self.controllable = controllable
+        self.store = store
+        self.warn = warn
+        self._num_threads = num_threads
+        self._memory_bytes = memory_bytes
+        self._refresh_seconds = refresh_seconds
+        self._servables: dict[tuple[str, int], Servable] = {}
+        self._families: dict[str, Family] = {}
+        self._defaults: dict[str, str] = {}
+        self._digests: dict[tuple[str, int], str] = {}
+        self._loading: dict[tuple[str, int], Any] = {}
+        self._lock = allocate_lock()
+        self._requests = 0
+        self._pinned = pinned
+        if pinned is not None:
+            name, number, digest = pinned
+            self._families[name] = Family(name, Aliases({}, {number: (digest, ARTIFACT_NAME)}))
+
+    def add(self, artifact: Artifact, reference: str) -> Servable:
+        """Load an artifact that was fetched as `reference`, which from now on answers requests that name no version.
+
+        Args:
+            artifact: what was fetched.
+            reference: the version number or alias it was asked for by.
+        """
+        name = artifact.manifest.model
+        self._defaults[name] = reference
+        if artifact.aliases is not None:
+            self._families[name] = Family(name, artifact.aliases)
+        return self._admit(artifact)
+
+    def get(self, name: str, version: int | None = None, label: str = "", key: str = "") -> Servable | Shadowed:
+        """Find what answers a request, loading it on its first use.
+
+        Args:
+            name: the model.
+            version: its version; None to go by `label`.
+            label: an alias; "" for the model's default.
+            key: requests of one key see one version of a canary; "" leaves it to chance.
+
+        Raises:
+            ModelNotFoundError: no such model or version.
+            RequestError: no such label of a model that exists.
+            StoreError, ArtifactError, LiteRtError: it exists but cannot be loaded.
+        """
+        if version is None:
+            alias = label or self._defaults.get(name, DEFAULT_ALIAS)
+            if not alias.isdecimal():
+                return self._get_by_alias(self.family(name), alias, key)
+            version = int(alias)
+        return self.servable(name, version)
+
+    def family(self, name: str) -> Family:
+        """A model's aliases, no older than the setting allows or with a refresh under way.
+
+        Raises:
+            ModelNotFoundError, StoreError, ArtifactError: see `fetch_aliases`.
+        """
+        family = self._families.get(name)
+        if family is None:
+            if self._pinned is not None or not is_valid_name(name):
+                raise ModelNotFoundError(f"Servable not found for request: Latest({name[:200]})")
+            family = self._families.setdefault(name, Family(name, fetch_aliases(self.store, name)))
+        elif self._pinned is None and time() - family.checked >= self._refresh_seconds:
+            from litelambda_serving.models.refresh import refresh
+
+            refresh(family, self)
+        return family
+
+    def servable(self, name: str, number: int, pin: tuple[str, str] = _NO_PIN) -> Servable:
+        """One version of a model, loaded if it is not.
+
+        Args:
+            name: the model.
+            number: its version.
+            pin: its manifest's digest and its artifact's name; without them what the model's aliases say holds.
+
+        Raises:
+            ModelNotFoundError: no such model or version.
+            StoreError, ArtifactError, LiteRtError: it exists but cannot be loaded.
+        """
+        servable = self._servables.get((name, number))
+        if servable is None:
+            servable = self._load(name, number, pin)
+        self._requests += 1
+        servable.used = self._requests
+        return servable
+
+    def loaded(self) -> list[Servable]:
+        """What is in memory, by model and version."""
+        with self._lock:
+            return [self._servables[key] for key in sorted(self._servables)]
+
+    def loaded_names(self) -> list[str]:
+        """Names of the models that are in memory, sorted."""
+        return sorted({servable.manifest.model for servable in self.loaded()})
+
+    def published_names(self) -> list[str]:
+        """Names of all models of the store, sorted; of the only one where one is pinned.
+
+        Raises:
+            StoreError: the store cannot be listed.
+        """
+        if self._pinned is not None:
+            return [self._pinned[0]]
+        return [name for name in self.store.list_folders() if is_valid_name(name)]
+
+    def manifest(self, name: str) -> Manifest:
+        """The manifest of what a model's default alias or version means, without loading the model.
+
+        Raises:
+            ModelNotFoundError, StoreError, ArtifactError: see `fetch_manifest`.
+        """
+        default = self._defaults.get(name, DEFAULT_ALIAS)
+        aliases = self.family(name).aliases
+        number = int(default) if default.isdecimal() else aliases.targets.get(default, 0)
+        servable = self._servables.get((name, number))
+        if servable is not None:
+            return servable.manifest
+        return fetch_manifest(self.store, name, number, aliases.pins.get(number, _NO_PIN)[0])
+
+    def reload(self, name: str) -> Servable:
+        """Load what a model's default alias or version means in the store now; what served it does so until then.
+
+        Raises:
+            ModelNotFoundError, StoreError, ArtifactError, LiteRtError: it cannot be loaded; nothing has changed.
+        """
+        default = self._defaults.get(name, DEFAULT_ALIAS)
+        if default.isdecimal() or not is_valid_name(name):
+            return self.servable(name, int(default) if default.isdecimal() else 0)
+        aliases = fetch_aliases(self.store, name)
+        number = aliases.targets.get(default)
+        if number is None:
+            raise ModelNotFoundError(f"Servable not found for request: Latest({name})")
+        servable = self.servable(name, number, aliases.pins[number])
+        self._families[name] = Family(name, aliases)
+        return servable
+
+    def unload(self, name: str) -> None:
+        """Give a model's memory back; the next request for it loads it again, by its aliases of that time.
+
+        Raises:
+            ModelNotFoundError, StoreError, ArtifactError: the store could not give it back now; it still serves.
+        """
+        if self._pinned is None:
+            fetch_aliases(self.store, name)
+        for servable in self.loaded():
+            if servable.manifest.model == name:
+                fetch_manifest(self.store, name, servable.manifest.version, servable.manifest.sha256)
+        with self._lock:
+            for key in [key for key in self._servables if key[0] == name]:
+                del self._servables[key]
+            if self._pinned is None:
+                self._families.pop(name, None)
+
+    def is_loaded(self, name: str, number: int) -> bool:
+        """Whether a version is in memory."""
+        return (name, number) in self._servables
+
+    def _get_by_alias(self, family: Family, alias: str, key: str) -> Servable | Shadowed:
+        aliases = family.aliases  # read once: a refresh may replace it meanwhile
+        target = aliases.targets.get(alias)
+        if target is None:
+            if alias == DEFAULT_ALIAS:
+                raise ModelNotFoundError(f"Servable not found for request: Latest({family.name})")
+            raise RequestError(f"Unrecognized servable version label: {alias}")
+        number = aliases.choose(family.name, alias, key)
+        servable = self._optional(family, number) if number != target else None
+        servable = servable or self.servable(family.name, target)
+        shadow_number = aliases.shadows.get(alias)
+        if shadow_number is None or shadow_number == servable.manifest.version:
+            return servable
+        shadow = self._optional(family, shadow_number)
+        if shadow is None:
+            return servable
+        from litelambda_serving.models.shadow import Shadowed
+
+        return Shadowed(servable, shadow, self.warn)
+
+    def _optional(self, family: Family, number: int) -> Servable | None:
+        """A canary or a shadow; None when it cannot be loaded, which no request is to suffer for."""
+        if number in family.broken:
+            return None
+        try:
+            return self.servable(family.name, number)
+        except ServingError as error:
+            family.broken.add(number)
+            self.warn(f"version {number} of {family.name}, a canary or shadow, is left out: {error}")
+            return None
+
+    def _load(self, name: str, number: int, pin: tuple[str, str]) -> Servable:
+        """Fetch and compile a version once, however many threads ask for it."""
+        key = (name, number)
+        if (self._pinned is not None and key != self._pinned[:2]) or not is_valid_name(name):
+            raise ModelNotFoundError(f"Servable not found for request: Specific({name[:200]}, {number})")
+        with self._lock:
+            gate = self._loading.setdefault(key, allocate_lock())
+        try:
+            with gate:
+                servable = self._servables.get(key)
+                return servable or self._admit(self._fetch(name, number, pin))
+        finally:
+            self._loading.pop(key, None)
+
+    def _fetch(self, name: str, number: int, pin: tuple[str, str]) -> Artifact:
+        family = self._families.get(name)
+        known = family.aliases.pins.get(number, _NO_PIN) if family is not None else _NO_PIN
+        # A version that was served before must be the same one still: what INIT was pinned to stays pinned.
+        digest = pin[0] or self._digests.get((name, number), "") or known[0]
+        try:
+            return fetch_artifact(self.store, name, str(number), digest, pin[1] or known[1] or ARTIFACT_NAME)
+        except ObjectNotFoundError as error:
+            raise ArtifactError(f"version {number} of model {name} is published, but incomplete: {error}") from error
+
+    def _admit(self, artifact: Artifact) -> Servable:
+        """Compile an artifact, warm it up and only then let requests see it."""
+        manifest = artifact.manifest
+        self._make_room(manifest.model, size_in_memory(len(memoryview(artifact.model))))
+        servable = Servable(artifact, self._num_threads)
+        servable.warm_up()
+        with self._lock:
+            self._servables[manifest.model, manifest.version] = servable
+            self._digests[manifest.model, manifest.version] = manifest.sha256
+        return servable
+
+    def _make_room(self, name: str, needed: int) -> None:
+        """Drop what was not used for longest. What serves `name` now stays: it does so until its successor is ready.
+
+        Dropped models are freed when the last request that runs them is done.
+        """
+        family = self._families.get(name)
+        kept = set(family.aliases.targets.values()) if family is not None else set()
+        with self._lock:
+            free = self._memory_bytes - sum(servable.memory_bytes for servable in self._servables.values())
+            candidates = [key for key in self._servables if key[0] != name or key[1] not in kept]
+            for key in sorted(candidates, key=lambda key: self._servables[key].used):
+                if free >= needed:
+                    return
+                free += self._servables.pop(key).memory_bytes

@@ -1,0 +1,79 @@
+"""A shadow version: run beside the one that answers, on the same inputs; its answers are compared and dropped."""
+
+from __future__ import annotations
+
+from math import inf
+
+from litelambda_serving.errors import ServingError
+from litelambda_serving.tensor import unpack_flat
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from litelambda_serving.servable import Servable
+    from litelambda_serving.tensor import Tensor
+
+__all__ = ["Shadowed"]
+
+
+class Shadowed:
+    """A servable and its shadow, behind the servable's interface, for one request.
+
+    Attributes:
+        manifest: of the version that answers.
+        statistics: what it has done.
+        notes: fields for the request's log line: `ShadowRows`, `ShadowDisagreements`, `shadow_version` and
+            `shadow_max_abs_difference`, or `shadow_error`; None before a prediction.
+    """
+
+    __slots__ = ("_servable", "_shadow", "_warn", "manifest", "notes", "statistics")
+
+    def __init__(self, servable: Servable, shadow: Servable, warn: Callable[[str], None]) -> None:
+        self.manifest = servable.manifest
+        self.statistics = servable.statistics
+        self.notes: Mapping[str, Any] | None = None
+        self._servable = servable
+        self._shadow = shadow
+        self._warn = warn
+
+    def predict(self, signature_key: str, inputs: Mapping[str, Tensor], deadline: float = inf) -> dict[str, Tensor]:
+        """Answer as `Servable.predict` does, then let the shadow answer too; its failures fail nothing."""
+        outputs = self._servable.predict(signature_key, inputs, deadline)
+        version = self._shadow.manifest.version
+        ours, theirs = self.manifest.signatures[signature_key], self._shadow.manifest.signatures.get(signature_key)
+        if theirs is None or repr((ours.inputs, ours.outputs)) != repr((theirs.inputs, theirs.outputs)):
+            self.notes = {"shadow_version": version, "shadow_error": "another signature"}
+            return outputs
+        try:
+            others = self._shadow.predict(signature_key, inputs, deadline)
+        except ServingError as error:
+            self._warn(f"shadow version {version} of {self.manifest.model} failed: {error}")
+            self.notes = {"shadow_version": version, "shadow_error": type(error).__name__}
+        else:
+            self.notes = {"shadow_version": version, **_compare(outputs, others)}
+        return outputs
+
+
+def _compare(outputs: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Count the rows, and those whose decision differs: the place of the largest value, the only value, the strings."""
+    num_rows, largest, disagreeing = 1, 0.0, set()
+    for name, tensor in outputs.items():
+        mine, theirs = unpack_flat(tensor), unpack_flat(others[name])
+        decide: Callable[[tuple[Any, ...]], Any] = tuple
+        if tensor.dtype.kind != "string":
+            decide = _decision
+            largest = max(largest, max((abs(a - b) for a, b in zip(mine, theirs, strict=True)), default=0.0))
+        num_rows = tensor.shape[0] if tensor.shape else 1
+        width = len(mine) // num_rows
+        for row in range(num_rows):
+            cut = slice(row * width, (row + 1) * width)
+            if decide(mine[cut]) != decide(theirs[cut]):
+                disagreeing.add(row)
+    difference = largest if largest < inf else None  # NaN and infinity are no JSON
+    return {"ShadowRows": num_rows, "ShadowDisagreements": len(disagreeing), "shadow_max_abs_difference": difference}
+
+
+def _decision(row: tuple[Any, ...]) -> Any:
+    return row.index(max(row)) if len(row) > 1 and max(row) in row else row

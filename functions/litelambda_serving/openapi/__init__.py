@@ -1,0 +1,183 @@
+"""OpenAPI 3.1 of this deployment: its routes, and for every model of the store the shapes of its manifest.
+
+Made anew for each request of `/openapi.json`, and imported with the first.
+"""
+
+from __future__ import annotations
+
+from litelambda_serving.background import Background
+from litelambda_serving.errors import MethodNotAllowedError, ServingError
+from litelambda_serving.http import Response
+from litelambda_serving.inference_protocol.describe import SERVER_VERSION
+from litelambda_serving.json_codec import dumps
+from litelambda_serving.openapi.schemas import COMMON_SCHEMAS, model_schemas
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from litelambda_serving.http import Request
+    from litelambda_serving.manifest import Manifest
+    from litelambda_serving.models import ModelRepository
+
+__all__ = ["answer", "document"]
+
+MAX_MODELS = 200
+"""Models beyond these are served, but not described: the document has to fit a response."""
+
+_AT_ONCE = 16
+_ERRORS = {"400": "The request cannot be answered as it is.", "404": "No such model or version.",
+           "413": "Beyond Lambda's limit on a synchronous request or response.",
+           "415": "The body is compressed, but neither with gzip nor with deflate.",
+           "500": "A failure of this service.", "501": "Reserved, and not offered.",
+           "503": "The model's store is not available at the moment."}  # fmt: skip
+
+
+def answer(request: Request, repository: ModelRepository) -> Response:
+    """Answer `GET /openapi.json`.
+
+    Raises:
+        MethodNotAllowedError: another method.
+        StoreError: the store cannot be listed.
+    """
+    if request.method != "GET":
+        raise MethodNotAllowedError(f"{request.method} is not allowed here, use GET")
+    names = repository.published_names()
+    models = []
+    for start in range(0, min(len(names), MAX_MODELS), _AT_ONCE):
+        block = names[start : min(start + _AT_ONCE, MAX_MODELS)]
+        for name, fetch in [(name, Background(_describe, repository, name)) for name in block]:
+            try:
+                models.append(fetch.result())
+            except ServingError as error:
+                repository.warn(f"openapi.json leaves {name} out: {error}")
+    return Response(200, dumps(document(models, request.base_path)), route="openapi")
+
+
+def document(models: list[tuple[Manifest, list[str]]], base_path: str = "") -> dict[str, Any]:
+    """The OpenAPI document of a service with these models, each with its aliases, below `base_path`."""
+    paths = _server_paths()
+    schemas = dict(COMMON_SCHEMAS)
+    for manifest, aliases in models:
+        paths |= _tensorflow_serving_paths(manifest, aliases)
+        paths |= _inference_protocol_paths(manifest)
+        schemas |= model_schemas(manifest)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "litelambda",
+            "version": SERVER_VERSION,
+            "description": "TensorFlow Serving REST (/v1) and Open Inference Protocol (/v2).",
+        },
+        "servers": [{"url": base_path or "/"}],
+        "paths": paths,
+        "components": {"schemas": schemas},
+    }
+
+
+def _describe(repository: ModelRepository, name: str) -> tuple[Manifest, list[str]]:
+    return repository.manifest(name), sorted(repository.family(name).aliases.targets)
+
+
+def _server_paths() -> dict[str, Any]:
+    state = {"type": "object"}
+    return {
+        "/": {"get": _operation("live", "Whether the function runs", state)},
+        "/healthz": {"get": _operation("health", "Whether the function runs, and what is in memory", state)},
+        "/openapi.json": {"get": _operation("openapi", "This document", state)},
+        "/v1/models": {"get": _operation("models", "Models in memory", _ref("Models"))},
+        "/v2": {"get": _operation("server", "Server metadata", _ref("ServerMetadata"))},
+        "/v2/health/live": {"get": _operation("v2Live", "Whether the function runs", state)},
+        "/v2/health/ready": {"get": _operation("v2Ready", "Whether requests are answered", state)},
+        "/v2/models/stats": {
+            "get": _operation("v2AllStatistics", "What this environment has done", _ref("Statistics"))
+        },
+        "/v2/repository/index": {
+            "post": _operation(
+                "v2Index", "Models of the store", _ref("RepositoryIndex"), _ref("IndexRequest"), required=False
+            )
+        },
+    }
+
+
+def _tensorflow_serving_paths(manifest: Manifest, aliases: list[str]) -> dict[str, Any]:
+    name = manifest.model
+    paths = {}
+    for suffix, parameter in (
+        ("", None),
+        ("/versions/{version}", {"type": "integer", "minimum": 0, "maximum": 999999999}),
+        ("/labels/{label}", {"enum": aliases}),
+    ):
+        key = suffix[1:].partition("/")[0]
+        parameters = [] if parameter is None else [_path_parameter(suffix, parameter)]
+        base = f"/v1/models/{name}{suffix}"
+        paths[base] = {"get": _operation(f"{name}.status.{key}", "Status", _ref("Status"), parameters=parameters)}
+        paths[f"{base}/metadata"] = {
+            "get": _operation(f"{name}.metadata.{key}", "Signatures", {"type": "object"}, parameters=parameters)
+        }
+        paths[f"{base}:predict"] = {
+            "post": _operation(
+                f"{name}.predict.{key}", "Predict", _ref(f"{name}.PredictResponse"), _ref(f"{name}.PredictRequest"),
+                parameters=parameters, raw=_takes_raw(manifest),
+            )
+        }  # fmt: skip
+    return paths
+
+
+def _takes_raw(manifest: Manifest) -> bool:
+    """Whether a body may be a tensor itself."""
+    inputs = manifest.signatures[manifest.default_signature].inputs
+    return len(inputs) == 1 and inputs[0].dtype.kind != "string"
+
+
+def _inference_protocol_paths(manifest: Manifest) -> dict[str, Any]:
+    name = manifest.model
+    base = f"/v2/models/{name}"
+    return {
+        base: {"get": _operation(f"{name}.v2Metadata", "Inputs and outputs", _ref("ModelMetadata"))},
+        f"{base}/ready": {"get": _operation(f"{name}.v2Ready", "Whether it answers", _ref("Ready"))},
+        f"{base}/config": {"get": _operation(f"{name}.v2Config", "Model configuration", {"type": "object"})},
+        f"{base}/stats": {"get": _operation(f"{name}.v2Statistics", "What it has done", _ref("Statistics"))},
+        f"{base}/infer": {
+            "post": _operation(f"{name}.v2Infer", "Infer", _ref(f"{name}.InferResponse"), _ref(f"{name}.InferRequest"))
+        },
+    }
+
+
+def _operation(
+    identifier: str,
+    summary: str,
+    answer_schema: dict[str, Any],
+    body: dict[str, Any] | None = None,
+    *,
+    required: bool = True,
+    raw: bool = False,
+    parameters: list[dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "operationId": identifier.rstrip("."),
+        "summary": summary,
+        "responses": {
+            "200": {"description": "Done", "content": {"application/json": {"schema": answer_schema}}},
+            **{
+                status: {"description": text, "content": {"application/json": {"schema": _ref("Error")}}}
+                for status, text in _ERRORS.items()
+            },
+        },
+    }
+    if parameters:
+        operation["parameters"] = parameters
+    if body is not None:
+        content: dict[str, Any] = {"application/json": {"schema": body}}
+        if raw:
+            content |= {kind: {} for kind in ("application/octet-stream", "application/x-npy")}
+        operation["requestBody"] = {"required": required, "content": content}
+    return operation
+
+
+def _path_parameter(suffix: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"name": suffix.rpartition("{")[2].rstrip("}"), "in": "path", "required": True, "schema": schema}
+
+
+def _ref(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{name}"}

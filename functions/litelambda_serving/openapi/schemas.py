@@ -1,0 +1,242 @@
+"""JSON Schemas of requests and responses: those all models share, and those that follow from a model's manifest."""
+
+from __future__ import annotations
+
+from litelambda_serving.inference_protocol.inputs import DATATYPES
+from litelambda_serving.tensor import DYNAMIC
+from litelambda_serving.tfserving import DEFAULT_SIGNATURE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from litelambda_serving.manifest import Manifest
+    from litelambda_serving.tensor import TensorSpec
+
+__all__ = ["COMMON_SCHEMAS", "model_schemas"]
+
+_FLOATS_BELOW = {2: 65520.0, 4: 3.4028235677973366e38}
+"""From here on, a number no longer rounds to one that the dtype of so many bytes can hold."""
+
+# V2's optional fields: null in them is absence.
+_ID = {"type": ["string", "null"]}
+_PARAMETERS = {"type": ["object", "null"]}
+
+_STRINGS = {"type": "array", "items": {"type": "string"}}
+
+
+def _object(properties: dict[str, Any], required: Sequence[str] | None = None, **more: Any) -> dict[str, Any]:
+    names = list(properties) if required is None else list(required)
+    return {"type": "object", "properties": properties, "required": names, **more}
+
+
+_BASE64 = _object(
+    {"b64": {"type": "string", "pattern": "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"}},
+    additionalProperties=False,
+)
+
+_METADATA_TENSOR = _object(
+    {"name": {"type": "string"}, "datatype": {"enum": list(DATATYPES.values())},
+     "shape": {"type": "array", "items": {"type": "integer", "minimum": -1}}}
+)  # fmt: skip
+
+COMMON_SCHEMAS: dict[str, Any] = {
+    "Error": _object({"error": {"type": "string"}}),
+    "Models": _object({"models": _STRINGS}),
+    "Ready": _object({"name": {"type": "string"}, "ready": {"type": "boolean"}}),
+    "ServerMetadata": _object({"name": {"type": "string"}, "version": {"type": "string"}, "extensions": _STRINGS}),
+    "Status": _object(
+        {
+            "name": {"type": "string"},
+            "ready": {"type": "boolean"},
+            "model_version_status": {
+                "type": "array",
+                "items": _object(
+                    {"version": {"type": "string"}, "state": {"type": "string"}, "status": {"type": "object"}}
+                ),
+            },
+        }
+    ),
+    "ModelMetadata": _object(
+        {
+            "name": {"type": "string"},
+            "versions": _STRINGS,
+            "platform": {"type": "string"},
+            "inputs": {"type": "array", "items": _METADATA_TENSOR},
+            "outputs": {"type": "array", "items": _METADATA_TENSOR},
+        }
+    ),
+    "Statistics": _object({"model_stats": {"type": "array", "items": {"type": "object"}}}),
+    "IndexRequest": _object({"ready": {"type": ["boolean", "null"]}, "id": _ID, "parameters": _PARAMETERS}, []),
+    "RepositoryIndex": {
+        "type": "array",
+        "items": _object({name: {"type": "string"} for name in ("name", "version", "state", "reason")}),
+    },
+}
+"""Schemas that do not depend on a model."""
+
+
+def model_schemas(manifest: Manifest) -> dict[str, Any]:
+    """Schemas of a model's requests and responses, by name."""
+    name = manifest.model
+    return {
+        f"{name}.PredictRequest": _predict_request(manifest),
+        f"{name}.PredictResponse": _predict_response(manifest),
+        f"{name}.InferRequest": _infer_request(manifest),
+        f"{name}.InferResponse": _infer_response(manifest),
+    }
+
+
+def _predict_request(manifest: Manifest) -> dict[str, Any]:
+    inputs = manifest.signatures[manifest.default_signature].inputs
+    signature_name = {"enum": ["", DEFAULT_SIGNATURE, manifest.default_signature]}
+    named = _object({spec.name: _row(spec) for spec in inputs}, additionalProperties=False)
+    columns = _object({spec.name: _whole(spec) for spec in inputs})
+    forms = []
+    rows = manifest.signatures[manifest.default_signature].rows
+    if rows:
+        # All rows in one of the two forms, never in both.
+        row_forms = [named, _row(inputs[0])] if len(inputs) == 1 else [named]
+        count = {"minItems": 1} if rows == DYNAMIC else {"minItems": rows, "maxItems": rows}
+        instances = {"anyOf": [{"type": "array", **count, "items": form} for form in row_forms]}
+        forms.append(
+            _object({"instances": instances, "inputs": False, "signature_name": signature_name}, ["instances"])
+        )
+    whole = {"anyOf": [columns, _whole(inputs[0])]} if len(inputs) == 1 else columns
+    forms.append(_object({"inputs": whole, "instances": False, "signature_name": signature_name}, ["inputs"]))
+    return forms[0] if len(forms) == 1 else {"oneOf": forms}
+
+
+def _predict_response(manifest: Manifest) -> dict[str, Any]:
+    signature = manifest.signatures[manifest.default_signature]
+    outputs = signature.outputs
+    single = len(outputs) == 1
+    rows = (
+        _row(outputs[0], _answer_value)
+        if single
+        else _object({spec.name: _row(spec, _answer_value) for spec in outputs})
+    )
+    whole = (
+        _whole(outputs[0], _answer_value)
+        if single
+        else _object({spec.name: _whole(spec, _answer_value) for spec in outputs})
+    )
+    forms = [_object({"outputs": whole})]
+    if signature.rows:
+        forms.append(_object({"predictions": {"type": "array", "items": rows}}))
+    return {"oneOf": forms} if len(forms) > 1 else forms[0]
+
+
+def _infer_request(manifest: Manifest) -> dict[str, Any]:
+    signature = manifest.signatures[manifest.default_signature]
+    outputs = {"enum": [spec.name for spec in signature.outputs]}
+    count = len(signature.inputs)
+    return _object(
+        {
+            "id": _ID,
+            "parameters": _PARAMETERS,
+            "inputs": {
+                "type": "array",
+                "minItems": count,
+                "maxItems": count,
+                "items": {"oneOf": [_infer_input(spec) for spec in signature.inputs]},
+                "allOf": [{"contains": _object({"name": {"const": spec.name}})} for spec in signature.inputs],
+            },
+            "outputs": {
+                "type": ["array", "null"],
+                "items": _object({"name": outputs, "parameters": _PARAMETERS}, ["name"]),
+            },
+        },
+        ["inputs"],
+    )
+
+
+def _infer_input(spec: TensorSpec) -> dict[str, Any]:
+    flat: dict[str, Any] = {"type": "array", "items": _flat_value(spec)}
+    if not spec.batched:
+        flat |= {"minItems": spec.row_values, "maxItems": spec.row_values}
+    return _object(
+        {
+            "name": {"const": spec.name},
+            "datatype": {"const": DATATYPES[spec.dtype.name]},
+            "shape": _shape(spec),
+            "parameters": _PARAMETERS,
+            "data": {"anyOf": [_whole(spec, _flat_value), flat]} if len(spec.shape) > 1 else flat,
+        },
+        ["name", "datatype", "shape", "data"],
+    )
+
+
+def _infer_response(manifest: Manifest) -> dict[str, Any]:
+    signature = manifest.signatures[manifest.default_signature]
+    datatypes = sorted({DATATYPES[spec.dtype.name] for spec in signature.outputs} | {"BYTES"})
+    output = _object(
+        {
+            "name": {"enum": [spec.name for spec in signature.outputs]},
+            "datatype": {"enum": datatypes},
+            "shape": {"type": "array", "items": {"type": "integer"}},
+            "parameters": {"type": "object"},
+            "data": {"type": "array"},
+        },
+        ["name", "datatype", "shape"],
+    )
+    return _object(
+        {
+            "model_name": {"const": manifest.model},
+            "model_version": {"type": "string"},
+            "id": {"type": "string"},
+            "outputs": {"type": "array", "items": output},
+        },
+        ["model_name", "model_version", "outputs"],
+    )
+
+
+def _shape(spec: TensorSpec) -> dict[str, Any]:
+    sizes = [{"const": size} if size >= 0 else {"type": "integer", "minimum": 1} for size in spec.shape]
+    return {"type": "array", "prefixItems": sizes, "minItems": len(sizes), "maxItems": len(sizes)}
+
+
+def _row(spec: TensorSpec, value: Callable[[TensorSpec], dict[str, Any]] | None = None) -> dict[str, Any]:
+    return _nested((value or _value)(spec), spec.shape[1:])
+
+
+def _whole(spec: TensorSpec, value: Callable[[TensorSpec], dict[str, Any]] | None = None) -> dict[str, Any]:
+    if not spec.batched:
+        return _nested((value or _value)(spec), spec.shape)
+    return {"type": "array", "minItems": 1, "items": _row(spec, value)}
+
+
+def _nested(schema: dict[str, Any], shape: Sequence[int]) -> dict[str, Any]:
+    for size in reversed(shape):
+        schema = {"type": "array", "minItems": size, "maxItems": size, "items": schema}
+    return schema
+
+
+def _value(spec: TensorSpec) -> dict[str, Any]:
+    """What a request of V1 may hold for one element."""
+    return {"anyOf": [{"type": "string"}, _BASE64]} if spec.dtype.kind == "string" else _flat_value(spec)
+
+
+def _answer_value(spec: TensorSpec) -> dict[str, Any]:
+    """What an answer of V1 may hold: more than a request, as a model can make NaN and infinities."""
+    return {"type": "number"} if spec.dtype.kind == "float" else _value(spec)
+
+
+def _flat_value(spec: TensorSpec) -> dict[str, Any]:
+    """What a request of V2 may hold for one element."""
+    dtype = spec.dtype
+    if spec.limits is not None:
+        kind = "integer" if dtype.kind == "int" else "number"
+        return {"type": kind, "minimum": spec.limits[0], "maximum": spec.limits[1]}
+    if dtype.kind == "string":
+        return {"type": "string"}
+    if dtype.kind == "bool":
+        return {"type": "boolean"}
+    if dtype.kind == "float":
+        limit = _FLOATS_BELOW.get(dtype.itemsize)
+        return {"type": "number", **({"exclusiveMinimum": -limit, "exclusiveMaximum": limit} if limit else {})}
+    bits = dtype.itemsize * 8
+    signed = not dtype.name.startswith("u")
+    return {"type": "integer", "minimum": -(1 << (bits - 1)) if signed else 0,
+            "maximum": (1 << (bits - 1 if signed else bits)) - 1}  # fmt: skip

@@ -1,0 +1,106 @@
+"""From a request to its response: which protocol speaks for a path, and what an error looks like on the wire.
+
+Each protocol's codec but TensorFlow Serving's is imported with the first request for it: INIT pays for none of them.
+"""
+
+from __future__ import annotations
+
+from litelambda_serving import tfserving
+from litelambda_serving.errors import MethodNotAllowedError, RequestError, ServingError
+from litelambda_serving.http import Response, status_of
+from litelambda_serving.json_codec import dumps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from litelambda_serving.http import Request
+    from litelambda_serving.models import ModelRepository
+
+__all__ = ["cors_headers", "error_response", "route", "without_body"]
+
+
+def route(request: Request, repository: ModelRepository) -> Response:
+    """Answer a request.
+
+    Raises:
+        ServingError: to be turned into a response by `error_response`.
+    """
+    method = request.method
+    if method == "POST" or method == "GET":  # noqa: PLR1714 - the warm path: two comparisons, no tuple
+        return _answer(request, repository)
+    if method == "OPTIONS":
+        return Response(204, "", headers={"Allow": _allowed(request.path)}, route="options")
+    if method != "HEAD":
+        return _answer(request, repository)
+    request.method = "GET"
+    return _answer(request, repository)
+
+
+def without_body(response: Response) -> None:
+    """Make the response to a HEAD out of the one to a GET: its headers, the length among them, and nothing else."""
+    response.headers = {**response.headers, "Content-Length": str(len(response.body))}
+    response.body = ""
+
+
+def error_response(error: Exception, request_id: str) -> Response:
+    """Put an error into the protocol's form. The client reads of its own faults; ours stay in the log."""
+    status = status_of(error)
+    if (isinstance(error, ServingError) and status < 500) or status == 501:
+        message = str(error)
+    elif status == 503:
+        message = f"the model's store is not available at the moment, try again (request {request_id})"
+    else:
+        message = f"internal error (request {request_id})"
+    headers = {}
+    if status == 503:
+        headers["Retry-After"] = "1"
+    if isinstance(error, MethodNotAllowedError):
+        headers["Allow"] = error.allowed
+    if status == 415:
+        headers["Accept-Encoding"] = "gzip, deflate"
+    return Response(status, dumps({"error": message}), headers=headers, route="error")
+
+
+def cors_headers(origin: str) -> dict[str, str]:
+    """What lets a browser's page of `origin` ("*" for any) call and read the answer."""
+    return {
+        "Access-Control-Allow-Origin": origin,
+        "Access-Control-Allow-Methods": "GET, HEAD, POST, OPTIONS",
+        "Access-Control-Allow-Headers": "Accept, Authorization, Content-Type, Content-Encoding, "
+        "Inference-Header-Content-Length, X-Amz-Content-Sha256, X-Amz-Date, X-Amz-Security-Token, X-Routing-Key",
+        "Access-Control-Expose-Headers": "Inference-Header-Content-Length, X-Model-Version",
+        "Access-Control-Max-Age": "3600",
+        **({"Vary": "Origin"} if origin != "*" else {}),
+    }
+
+
+def _answer(request: Request, repository: ModelRepository) -> Response:
+    path = request.path
+    if path.startswith("/v1/"):
+        return tfserving.answer(request, repository)
+    if path.startswith("/v2/") or path == "/v2":
+        from litelambda_serving import inference_protocol
+
+        return inference_protocol.answer(request, repository)
+    if path in ("/", ""):
+        return _answer_probe(request, {"status": "alive"}, "live")
+    if path == "/healthz":
+        return _answer_probe(request, {"status": "ok", "models": repository.loaded_names()}, "health")
+    if path == "/openapi.json":
+        from litelambda_serving import openapi
+
+        return openapi.answer(request, repository)
+    raise RequestError(f"Malformed request: {request.method} {path[:200]}")
+
+
+def _answer_probe(request: Request, body: dict[str, object], name: str) -> Response:
+    if request.method != "GET":
+        raise RequestError(f"Malformed request: {request.method} {request.path}")
+    return Response(200, dumps(body), route=name)
+
+
+def _allowed(path: str) -> str:
+    """The methods of a path, for OPTIONS."""
+    last = path.rpartition("/")[2]
+    has_verb = path.startswith("/v1/models/") and (":" in last or "%3a" in last.lower())
+    is_post = path.startswith("/v2/repository/") or last == "infer" or has_verb
+    return "POST, OPTIONS" if is_post else "GET, HEAD, OPTIONS"

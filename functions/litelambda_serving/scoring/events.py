@@ -1,0 +1,148 @@
+"""What an event asks for: S3's own notifications, EventBridge's form of them, and jobs spelt out.
+
+{"Records": [{"eventSource": "aws:s3", …}]}               from S3, keys URL-encoded
+{"detail-type": "Object Created", "detail": {…}}          from S3 through EventBridge, keys as they are
+{"Type": "Notification", "Message": "…"}                  either of them through SNS
+{"Event": "s3:TestEvent", …}                              from S3 when notifications are set up: nothing to do
+{"input": "s3://…", …}                                    a job
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_plus
+
+import orjson
+
+from litelambda_serving.scoring.errors import JobError
+from litelambda_serving.scoring.job import Job
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from litelambda_serving.scoring.settings import ScoringSettings
+
+__all__ = ["job_of_fields", "jobs_of_event", "jobs_of_message"]
+
+_ENDINGS_OF_OURS = (".errors.jsonl", ".summary.json", ".failure.json", ".checkpoint")
+_DEFAULT_PREFIX = "predictions/"
+_logger = logging.getLogger("score")  # the handler's
+
+
+def jobs_of_message(body: str, settings: ScoringSettings, model: str) -> list[Job]:
+    """The jobs of a queue's message.
+
+    Raises:
+        JobError: the message is none of those that are known.
+    """
+    try:
+        event = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise JobError(f"the message is not JSON: {error}") from error
+    return jobs_of_event(event, settings, model)
+
+
+def jobs_of_event(event: Any, settings: ScoringSettings, model: str) -> list[Job]:
+    """The jobs of an event; none where there is nothing to do.
+
+    Args:
+        event: see the module.
+        settings: where outputs go.
+        model: the function's own model, for jobs that name none.
+
+    Raises:
+        JobError: the event is none of those that are known.
+    """
+    if not isinstance(event, dict):
+        raise JobError(f"expected an event, got {type(event).__name__}")
+    if event.get("Event") == "s3:TestEvent":
+        return _skipped("S3's test event", str(event.get("Bucket")))
+    if event.get("Type") == "Notification" and isinstance(event.get("Message"), str):
+        return jobs_of_message(event["Message"], settings, model)
+    try:
+        if "Records" in event:
+            return [job for record in event["Records"] for job in _jobs_of_record(record, settings, model)]
+        if event.get("source") == "aws.s3":
+            return _jobs_of_detail(event, settings, model)
+    except (KeyError, TypeError) as error:
+        raise JobError(f"the event lacks {error}: expected a notification of S3") from error
+    if "input" in event:
+        return [job_of_fields(event, settings, model)]
+    raise JobError(f"an event with the fields {', '.join(map(str, event))[:200]} is none that this function knows")
+
+
+def job_of_fields(fields: Mapping[str, Any], settings: ScoringSettings, model: str) -> Job:
+    """A job that is spelt out, the function's own settings where it says nothing.
+
+    Raises:
+        JobError: a field is missing, unknown or impossible, or names a place that jobs may not use.
+    """
+    defaults: dict[str, Any] = {
+        "model": model,
+        "output_format": settings.output_format,
+        "tolerated_bad": settings.tolerated_bad,
+    }
+    if isinstance(fields.get("input"), str):
+        defaults["output"] = _output_for(fields["input"], settings)
+    unsaid = {name: value for name, value in defaults.items() if fields.get(name) is None}
+    return _allowed(Job.from_dict({**fields, **unsaid}), settings)
+
+
+def _jobs_of_record(record: Mapping[str, Any], settings: ScoringSettings, model: str) -> list[Job]:
+    if record["eventSource"] != "aws:s3":
+        raise JobError(f"a record of {record['eventSource']}: expected one of aws:s3")
+    if not record["eventName"].removeprefix("s3:").startswith("ObjectCreated:"):
+        return _skipped(f"no object was created: {record['eventName']}", record["s3"]["object"]["key"])
+    found = record["s3"]["object"]
+    key = unquote_plus(found["key"])
+    return _jobs(record["s3"]["bucket"]["name"], key, found.get("versionId"), found.get("eTag"), (settings, model))
+
+
+def _jobs_of_detail(event: Mapping[str, Any], settings: ScoringSettings, model: str) -> list[Job]:
+    if event["detail-type"] != "Object Created":
+        return _skipped(f"no object was created: {event['detail-type']}", str(event["detail"].get("object")))
+    found = event["detail"]["object"]
+    bucket = event["detail"]["bucket"]["name"]
+    return _jobs(bucket, found["key"], found.get("version-id"), found.get("etag"), (settings, model))
+
+
+def _jobs(
+    bucket: str, key: str, version_id: str | None, etag: str | None, defaults: tuple[ScoringSettings, str]
+) -> list[Job]:
+    settings, model = defaults
+    url = f"s3://{bucket}/{key}"
+    output = _output_for(url, settings)
+    if key.endswith("/"):
+        return _skipped("a folder has no rows", url)
+    if url.startswith(output) or key.endswith(_ENDINGS_OF_OURS):
+        return _skipped(f"it lies among the predictions, which are never scored: {output}", url)
+    job = Job(
+        url,
+        output,
+        version_id=version_id or "",
+        etag=(etag or "").strip('"'),
+        model=model,
+        output_format=settings.output_format,
+        tolerated_bad=settings.tolerated_bad,
+    )
+    return [_allowed(job, settings)]
+
+
+def _skipped(reason: str, what: str) -> list[Job]:
+    """No job; an event is never dropped without a line."""
+    _logger.info("an event asks for nothing", extra={"reason": reason, "input": what})
+    return []
+
+
+def _allowed(job: Job, settings: ScoringSettings) -> Job:
+    settings.check_input(job.input)
+    settings.check_output(job.output)
+    return job
+
+
+def _output_for(url: str, settings: ScoringSettings) -> str:
+    if settings.output:
+        return settings.output
+    bucket = url.removeprefix("s3://").partition("/")[0]
+    return f"s3://{bucket}/{_DEFAULT_PREFIX}"

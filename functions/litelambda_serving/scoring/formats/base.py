@@ -1,0 +1,208 @@
+"""What readers, decoders and writers of formats have in common.
+
+A reader cuts its input into chunks, in the main process. A decoder turns a chunk into rows, in a worker. A writer
+turns rows and what the model made of them into bytes, in the same worker. Decoders and writers are pickled on their
+way there: they hold no open files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from litelambda_serving.scoring.errors import SchemaError
+from litelambda_serving.scoring.running.batching import row_bytes, row_shape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from litelambda_serving.manifest import Manifest
+    from litelambda_serving.scoring.running.batching import Column
+    from litelambda_serving.tensor import TensorSpec
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+__all__ = ["BadRow", "Chunk", "Decoder", "Model", "Reader", "RowId", "Rows", "Writer", "output_array"]
+
+RowId = int | str
+
+
+@dataclass(frozen=True)
+class Model:
+    """What formats need to know of a model.
+
+    Attributes:
+        inputs: its inputs, in the order of the signature.
+        outputs: its outputs, in the order of the signature.
+        preprocessing: by input, `scale` and `offset` that make a raw value (a pixel) the model's.
+        labels: names of the classes, or None.
+        batch_rows: the largest proven batch: chunks of arrays are multiples of it.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    preprocessing: dict[str, dict[str, float]]
+    labels: list[str] | None
+    batch_rows: int
+
+    @classmethod
+    def of(cls, manifest: Manifest, signature: str = "") -> Model:
+        """From a manifest, and the key of one of its signatures or "" for the default one.
+
+        Raises:
+            SchemaError: a tensor of the model holds strings.
+        """
+        spec = manifest.signatures[signature or manifest.default_signature]
+        strings = [tensor.name for tensor in (*spec.inputs, *spec.outputs) if tensor.dtype.kind == "string"]
+        if strings:
+            raise SchemaError(
+                f"{manifest.model} has string tensors ({', '.join(strings)}), which are not scored in batch: "
+                "ask the predict function"
+            )
+        if any(tensor.batched for tensor in spec.inputs):
+            for tensor in spec.outputs:
+                if not (tensor.batched or tensor.constant):
+                    raise SchemaError(
+                        f"output {tensor.name!r} of {manifest.model} has no row for each input row, but is made of all "
+                        "of a run together: ask the predict function"
+                    )
+        preprocessing = manifest.fields.get("preprocessing") or {}
+        return cls(spec.inputs, spec.outputs, preprocessing, manifest.labels, manifest.batch_sizes[-1])
+
+    @property
+    def label_output(self) -> int | None:
+        """Index of the output whose values are scores of the labelled classes, if there are labels."""
+        if self.labels:
+            for index, spec in enumerate(self.outputs):
+                if row_shape(spec) == (len(self.labels),):
+                    return index
+        return None
+
+
+@dataclass(slots=True)
+class Chunk:
+    """A piece of the input, whole rows of it.
+
+    Attributes:
+        payload: the format's own.
+        first: number of its first row (or line), where rows have numbers.
+        position: where to go on after it; JSON.
+        progress_bytes: how much of the input lies before its end.
+    """
+
+    payload: Any
+    first: int
+    position: dict[str, Any]
+    progress_bytes: int
+
+
+@dataclass(slots=True)
+class BadRow:
+    """A row that cannot be scored.
+
+    Attributes:
+        id: its address, see `Reader.id_name`.
+        reason: what is wrong with it, for a person.
+        index: its place among the chunk's rows.
+    """
+
+    id: RowId
+    reason: str
+    index: int
+
+
+@dataclass(slots=True)
+class Rows:
+    """Decoded rows.
+
+    Attributes:
+        pieces: the good rows, some at a time: their number, and a column for each input. Where they are read while
+            they are iterated over, all else is complete only at the end.
+        ids: of the good rows.
+        extras: of the good rows, the fields that pass through; None where there are none.
+        bad: the others.
+    """
+
+    pieces: Iterable[tuple[int, Sequence[Column]]]
+    ids: Sequence[RowId]
+    extras: list[dict[str, Any]] | None = None
+    bad: list[BadRow] = field(default_factory=list)
+
+    def refuse(self, reasons: Mapping[int, str]) -> None:
+        """Make bad rows of good ones.
+
+        Args:
+            reasons: what is wrong with each, by its place among the good ones.
+        """
+        known = {row.index for row in self.bad}
+        places = [index for index in range(len(self.ids) + len(known)) if index not in known]
+        self.bad += [BadRow(self.ids[place], reason, places[place]) for place, reason in reasons.items()]
+        self.bad.sort(key=lambda row: row.index)
+        self.ids = [each for place, each in enumerate(self.ids) if place not in reasons]
+        if self.extras is not None:
+            self.extras = [each for place, each in enumerate(self.extras) if place not in reasons]
+
+
+class Decoder(Protocol):
+    """Turns chunks into rows."""
+
+    id_name: str
+    """What addresses a row: "line" in text, "row" in arrays, "file" for images."""
+
+    passthrough: tuple[str, ...] | None
+    """Names of the fields that pass through where all rows have the same, else None."""
+
+    def decode(self, chunk: Chunk) -> Rows:
+        """Decode one chunk; a row that cannot be becomes a `BadRow`."""
+
+
+class Reader(Protocol):
+    """Cuts an input into chunks."""
+
+    total_bytes: int
+    """What `Chunk.progress_bytes` ends with."""
+
+    decoder: Decoder
+
+    def chunks(self, position: dict[str, Any] | None) -> Iterator[Chunk]:
+        """All chunks after a position.
+
+        Raises:
+            InputError: the input is damaged or was replaced.
+            StoreError: it could not be read.
+        """
+
+    def close(self) -> None:
+        """Release what is held open."""
+
+
+class Writer(Protocol):
+    """Turns predictions into bytes."""
+
+    ending: str
+    holds_head: bool
+    """Whether the head of the output is only known at its end."""
+
+    def begin(self, decoder: Decoder) -> bytes:
+        """What the output starts with."""
+
+    def encode(self, rows: Rows, outputs: Sequence[Array], id_name: str) -> bytes | memoryview:
+        """The bytes of a chunk's predictions.
+
+        Args:
+            rows: the chunk's rows.
+            outputs: per output, an array (rows, …) of the good ones.
+            id_name: see `Decoder.id_name`.
+        """
+
+    def head(self, num_rows: int) -> bytes | None:
+        """What replaces the start of the output, once its number of rows is known."""
+
+
+def output_array(data: bytes | bytearray, spec: TensorSpec) -> Array:
+    """The bytes of an output as an array (rows, …)."""
+    shape = row_shape(spec)
+    count = len(data) // (row_bytes(spec) or 1)
+    return np.frombuffer(data, dtype=np.dtype(spec.dtype.name).newbyteorder("<")).reshape(count, *shape)

@@ -1,0 +1,120 @@
+"""How predictions are distributed: counted as they are made, added up over chunks, workers and shards."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from litelambda_serving.scoring.running.batching import row_shape
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from litelambda_serving.scoring.formats.base import Array, Model
+    from litelambda_serving.tensor import TensorSpec
+
+__all__ = ["Tallier", "add_tallies"]
+
+Tally = dict[str, dict[str, Any]]
+
+_FEW_CLASSES = 32
+
+
+class Tallier:
+    """Makes the tallies of one worker's chunks.
+
+    An output with one vector a row is one of classes: counted is the index (or label) of the largest score. Any other
+    is one of values: counted are powers of two, and the sum, smallest and largest value.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._specs = model.outputs
+        self._labels = model.labels
+        self._counters = {spec.name: _ClassCounter(row_shape(spec)[0]) for spec in model.outputs if _has_classes(spec)}
+
+    def tally(self, outputs: Sequence[Array]) -> Tally:
+        """The tally of one chunk's outputs, (rows, …) each."""
+        return {
+            spec.name: self._classes(array, self._counters[spec.name])
+            if spec.name in self._counters
+            else _values(array)
+            for spec, array in zip(self._specs, outputs, strict=True)
+            if len(array)
+        }
+
+    def _classes(self, array: Array, counter: _ClassCounter) -> dict[str, Any]:
+        counts = counter.count(array)
+        names = self._labels if self._labels and len(self._labels) == len(counts) else range(len(counts))
+        return {"classes": {str(name): count for name, count in zip(names, counts, strict=True) if count}}
+
+
+def _has_classes(spec: TensorSpec) -> bool:
+    shape = row_shape(spec)
+    return len(shape) == 1 and shape[0] > 1
+
+
+class _ClassCounter:
+    """Counts how often each column of an array holds its row's largest value, the first of equals.
+
+    numpy's argmax goes row by row, which for a few values costs twice what whole columns do, unless the columns' memory
+    is new every time.
+    """
+
+    def __init__(self, width: int) -> None:
+        self._width = width
+        self._columns: Array = np.empty((width, 0))
+
+    def count(self, array: Array) -> list[int]:
+        """The counts of an array (rows, width)."""
+        counts = self._count_by_column(array) if self._width <= _FEW_CLASSES else None
+        if counts is None or sum(counts) != len(array):  # NaN equals nothing; to argmax it is the largest
+            counts = np.bincount(array.argmax(axis=1), minlength=self._width).tolist()
+        return counts
+
+    def _count_by_column(self, array: Array) -> list[int]:
+        if self._columns.shape[1] < len(array) or self._columns.dtype != array.dtype:
+            self._columns = np.empty((self._width, len(array)), array.dtype)
+            self._found = np.empty(len(array), bool)
+        columns, found = self._columns[:, : len(array)], self._found[: len(array)]
+        np.copyto(columns, array.T)
+        for previous, column in pairwise(columns):
+            np.maximum(previous, column, out=column)  # now the largest up to here
+        counts, so_far = [], 0
+        for column in columns:
+            np.equal(column, columns[-1], out=found)
+            before, so_far = so_far, int(np.count_nonzero(found))  # rows whose largest value is in a column up to here
+            counts.append(so_far - before)
+        return counts
+
+
+def _values(array: Array) -> dict[str, Any]:
+    values = array.reshape(-1).astype(np.float64)
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return {"count": 0, "not_finite": len(values), "powers_of_two": {}}
+    exponents, counts = np.unique(np.frexp(finite)[1] * np.sign(finite).astype(int), return_counts=True)
+    return {
+        "count": len(finite),
+        "not_finite": len(values) - len(finite),
+        "sum": float(finite.sum()),
+        "min": float(finite.min()),
+        "max": float(finite.max()),
+        "powers_of_two": {str(each): int(count) for each, count in zip(exponents, counts, strict=True)},
+    }
+
+
+def add_tallies(total: Tally, more: Tally) -> None:
+    """Add one tally to another, in place."""
+    for name, tally in more.items():
+        into = total.setdefault(name, {})
+        for key, value in tally.items():
+            if isinstance(value, dict):
+                counts = into.setdefault(key, {})
+                for each, count in value.items():
+                    counts[each] = counts.get(each, 0) + count
+            elif key in ("min", "max"):
+                into[key] = (min if key == "min" else max)(into.get(key, value), value)
+            else:
+                into[key] = into.get(key, 0) + value

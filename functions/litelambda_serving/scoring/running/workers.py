@@ -1,0 +1,255 @@
+"""Workers on every core: threads for formats whose work is done without the interpreter's lock, processes for others.
+
+A process is a plain child with a pipe: multiprocessing's queues and pools need the shared memory that Lambda lacks. The
+bytes of a chunk go through a file that both have mapped: through a pipe, they would take as long as parsing them.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from multiprocessing.connection import Connection, Pipe
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+
+from litelambda_serving.scoring.errors import WorkerError
+from litelambda_serving.scoring.running.processor import Processor
+
+if TYPE_CHECKING:
+    from litelambda_serving.scoring.formats.base import Chunk
+    from litelambda_serving.scoring.running.processor import Recipe, Scored
+
+    class _Worker(Protocol):
+        def score(self, chunk: Chunk) -> Scored: ...
+
+        def close(self) -> None: ...
+
+
+__all__ = ["Workers", "available_cores"]
+
+_CLOSE_SECONDS = 5
+_SHARED_BYTES = 2 * 1024 * 1024  # a chunk of text has half of it, unless its last line is longer
+# A process takes some 0.3 s of a core to start, and two on two cores are 1.5 times as fast as one.
+_WORTH_SECONDS = 1.5
+_JUDGED_SECONDS = 0.1  # what one worker must have been watched for
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Workers:
+    """Scores chunks side by side.
+
+    Processes are started only once the rest of the input would take one worker long, and that one, in this process,
+    goes on until they are ready: no input is done later for having them. A single worker scores at once what it is
+    handed, while others read ahead and write behind it.
+
+    Args:
+        recipe: what a worker needs to know.
+        count: how many.
+        processes: whether each is a process of its own.
+    """
+
+    def __init__(self, recipe: Recipe, count: int, *, processes: bool) -> None:
+        self._recipe = recipe
+        self._most = count
+        self._idle: SimpleQueue[_Worker] = SimpleQueue()
+        self._made: list[_Worker] = []
+        self._may_start = processes and count > 1
+        self._starting: list[Future[_Child]] = []
+        self._watched: tuple[float, int] | None = None  # since when, and how much was done then
+        self._is_alone = processes or count == 1
+        self._executor = None if self._is_alone else self._threads()
+
+    @property
+    def count(self) -> int:
+        """How many work side by side now."""
+        return 1 if self._is_alone else self._most
+
+    def submit(self, chunk: Chunk) -> Future[Scored]:
+        """Hand a chunk to the next worker that is free.
+
+        Raises:
+            WorkerError: a process did not start.
+        """
+        if self._starting and all(future.done() for future in self._starting):
+            self._hand_over()
+        if self._executor is not None and not self._is_alone:
+            return self._executor.submit(self._score, chunk)
+        scored: Future[Scored] = Future()
+        scored.set_result(self._score(chunk))
+        return scored
+
+    def note(self, done: int, total: int) -> None:
+        """Learn how many bytes of the input are done, of how many: whether to start processes."""
+        if not self._may_start:
+            return
+        now = monotonic()
+        if self._watched is None:  # the first chunk is slower: it searches for a batch size
+            self._watched = now, done
+            return
+        seconds, size = now - self._watched[0], done - self._watched[1]
+        if seconds >= _JUDGED_SECONDS and size > 0 and (total - done) * seconds / size >= _WORTH_SECONDS:
+            self._may_start = False
+            self._executor = self._threads()
+            self._starting = [self._executor.submit(_Child, self._recipe) for _ in range(self._most)]
+
+    def close(self) -> None:
+        """Wait for the chunks that are being worked on, drop the others, and end the workers."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+        started = [each for each in self._starting if not each.cancelled() and each.exception() is None]
+        for worker in (*self._made, *(each.result() for each in started)):
+            worker.close()
+        self._made, self._starting = [], []
+
+    def _hand_over(self) -> None:
+        """Leave what is to come to the processes. The worker here is dropped: they need the memory."""
+        children = [future.result() for future in self._starting]
+        self._made, self._starting = [*children], []
+        self._idle = SimpleQueue()
+        for child in children:
+            self._idle.put(child)
+        self._is_alone = False
+
+    def _threads(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self._most, thread_name_prefix="score")
+
+    def _score(self, chunk: Chunk) -> Scored:
+        worker: _Worker
+        try:
+            worker = self._idle.get_nowait()
+        except Empty:
+            worker = Processor(self._recipe)
+            self._made.append(worker)
+        try:
+            return worker.score(chunk)
+        finally:
+            self._idle.put(worker)
+
+
+class _Child:
+    """A worker in a process of its own."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        """Start it, and wait until it is ready.
+
+        Raises:
+            WorkerError: it cannot be started, or died.
+        """
+        self._connection, theirs = Pipe()
+        try:
+            with theirs, _memory() as memory:
+                self._shared = mmap.mmap(memory.fileno(), _SHARED_BYTES)
+                self._process = self._start(theirs.fileno(), memory.fileno())
+        except OSError as error:
+            self._connection.close()
+            raise WorkerError(f"cannot start a worker process: {error}") from error
+        try:
+            self._ask(recipe)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, *descriptors: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(  # noqa: S603 - our own interpreter, our own module
+            [sys.executable, "-m", "litelambda_serving.scoring.running.workers", *map(str, descriptors)],
+            pass_fds=descriptors,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is the parent's to handle: it hangs up
+        )
+
+    def score(self, chunk: Chunk) -> Scored:
+        """See `Processor.score`.
+
+        Raises:
+            WorkerError: the process died.
+        """
+        shared_bytes = 0
+        if isinstance(chunk.payload, bytes) and len(chunk.payload) <= _SHARED_BYTES:
+            shared_bytes = len(chunk.payload)
+            self._shared[:shared_bytes] = chunk.payload
+            chunk = replace(chunk, payload=b"")
+        scored: Scored
+        scored, shared_bytes = self._ask((chunk, shared_bytes))
+        if shared_bytes:
+            scored.output = self._shared[:shared_bytes]
+        return scored
+
+    def _ask(self, question: object) -> Any:
+        try:
+            self._connection.send(question)
+            answer = self._connection.recv()
+        except (EOFError, OSError) as error:
+            with suppress(subprocess.TimeoutExpired):  # it hung up: how it ends is known in a moment
+                self._process.wait(_CLOSE_SECONDS)
+            raise WorkerError(f"a worker process died (exit status {self._process.poll()})") from error
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    def close(self) -> None:
+        """Hang up, and wait for its end."""
+        self._connection.close()
+        self._shared.close()
+        try:
+            self._process.wait(_CLOSE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def _memory() -> BinaryIO:
+    """A file of zeros that is in memory, or has no name."""
+    if hasattr(os, "memfd_create"):
+        file: BinaryIO = open(os.memfd_create("chunk"), "r+b")  # noqa: SIM115 - the caller's to close
+    else:
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - likewise
+    file.truncate(_SHARED_BYTES)
+    return file
+
+
+def _serve(connection: Connection, shared: mmap.mmap) -> None:
+    """The child's side: chunks in, what became of them out, until the other side hangs up."""
+    with suppress(EOFError, ConnectionError, KeyboardInterrupt):
+        recipe = connection.recv()
+        try:
+            processor = Processor(recipe)
+        except Exception as error:  # noqa: BLE001 - raised again on the other side
+            connection.send(error)
+            return
+        connection.send(None)  # ready
+        while True:
+            chunk, shared_bytes = connection.recv()
+            if shared_bytes:
+                chunk.payload = shared[:shared_bytes]
+            connection.send(_answer(processor, chunk, shared))
+
+
+def _answer(processor: Processor, chunk: Chunk, shared: mmap.mmap) -> tuple[Scored, int] | Exception:
+    """What became of a chunk, and how many bytes of its output are in the shared memory instead; or the error."""
+    try:
+        scored = processor.score(chunk)
+    except Exception as error:  # noqa: BLE001 - likewise
+        return error
+    shared_bytes = len(scored.output)
+    if shared_bytes > len(shared):
+        scored.output = bytes(scored.output)  # a view of memory cannot be sent
+        return scored, 0
+    shared[:shared_bytes] = scored.output
+    scored.output = b""
+    return scored, shared_bytes
+
+
+if __name__ == "__main__":
+    _serve(Connection(int(sys.argv[1])), mmap.mmap(int(sys.argv[2]), 0))

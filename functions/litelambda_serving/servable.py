@@ -1,0 +1,310 @@
+"""One version of a model in memory: rows in, rows out, however many.
+
+Knows the runtime and the manifest; knows no protocol and no other version.
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+from math import inf
+from time import monotonic, perf_counter_ns, time
+
+from litelambda_serving.errors import (
+    ArtifactError,
+    LiteRtError,
+    PayloadTooLargeError,
+    RequestError,
+    ServingError,
+    TensorError,
+)
+from litelambda_serving.litert import CompiledModel
+from litelambda_serving.manifest import Binding
+from litelambda_serving.tensor import Tensor, check_limits, pack
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from litelambda_serving.artifact import Artifact
+    from litelambda_serving.manifest import Manifest, SignatureSpec
+    from litelambda_serving.tensor import TensorSpec
+
+__all__ = ["Servable", "Statistics", "refusal", "refused_inputs", "size_in_memory", "warm_up_inputs"]
+
+# Below this many rows at once, resizing a model costs more than running its rows one by one.
+_MIN_BATCH = 8
+
+# The flatbuffer, XNNPACK's repacked weights, and activations: MobileNetV2 (3.9 MB) takes 7.7 MB beside its file.
+_MEMORY_PER_ARTIFACT_BYTE = 3
+_MEMORY_PER_MODEL = 512 * 1024
+
+
+def size_in_memory(artifact_bytes: int) -> int:
+    """Estimated bytes that a model takes once it is compiled, its file included."""
+    return artifact_bytes * _MEMORY_PER_ARTIFACT_BYTE + _MEMORY_PER_MODEL
+
+
+class Statistics:
+    """What a servable has done in this process.
+
+    Attributes:
+        requests: predictions that were answered.
+        failures: predictions that the runtime failed.
+        rows: rows in them.
+        runs: runs of the runtime that they took.
+        run_ns: time in those runs.
+        input_ns: time from the requests' beginning to their run.
+        output_ns: time from their run to their answer.
+        last_ms: time of the last one, in milliseconds since 1970.
+    """
+
+    __slots__ = (
+        *("failures", "input_ns", "last_ms", "output_ns", "requests", "rows", "run_ns", "runs"),
+        *("_run_began", "_run_ended"),
+    )
+
+    def __init__(self) -> None:
+        self.requests = self.failures = self.rows = self.runs = self.last_ms = 0
+        self.run_ns = self.input_ns = self.output_ns = self._run_began = self._run_ended = 0
+
+    def add_run(self, began_ns: int, rows: int) -> None:
+        """Count a prediction that has just worked.
+
+        Args:
+            began_ns: `time.perf_counter_ns()` of the beginning of its first run.
+            rows: in it.
+        """
+        self._run_began, self._run_ended = began_ns, perf_counter_ns()
+        self.run_ns += self._run_ended - began_ns
+        self.requests += 1
+        self.rows += rows
+        self.last_ms = int(time() * 1000)
+
+    def add_request(self, began_ns: int) -> None:
+        """Count the time that the request of the last run has taken before it and after it, from `began_ns` to now."""
+        self.input_ns += self._run_began - began_ns
+        self.output_ns += perf_counter_ns() - self._run_ended
+
+
+def warm_up_inputs(manifest: Manifest, key: str, inputs: Sequence[TensorSpec]) -> list[Any]:
+    """Values of one row that a signature can compute with: zeros and empty strings where the manifest has no others.
+
+    Raises:
+        ArtifactError: the manifest's do not fit the inputs.
+    """
+    values = manifest.warm_up if key == manifest.default_signature else {}
+    data: list[Any] = []
+    for spec in inputs:
+        if spec.name not in values:
+            data.append(bytes(spec.row_bytes) if spec.dtype.itemsize else [b""] * spec.row_values)
+            continue
+        value = values[spec.name]
+        flat = value if type(value) is list else [value] * spec.row_values
+        try:
+            data.append(pack(flat, spec, (spec.row_values,)).data)
+        except TensorError as error:
+            raise ArtifactError(f"manifest field warm_up: {error}") from error
+    return data
+
+
+def refused_inputs(
+    model: CompiledModel, key: str, inputs: Sequence[TensorSpec], values: Sequence[Any], spare: Sequence[Any]
+) -> list[str]:
+    """Names of the inputs for whose values a run of one row fails; none where it does not, or fails with others too.
+
+    Args:
+        model: which.
+        key: its signature.
+        inputs: in the runtime's order.
+        values: of a row.
+        spare: a row that the model can compute with.
+    """
+    if _fails(model, key, spare) or not _fails(model, key, values):
+        return []
+    # Those without whose values it works; all of them where it takes several.
+    alone = [
+        spec.name
+        for place, spec in enumerate(inputs)
+        if not _fails(model, key, [*values[:place], spare[place], *values[place + 1 :]])
+    ]
+    return alone or [spec.name for spec in inputs]
+
+
+def _fails(model: CompiledModel, key: str, values: Sequence[Any]) -> bool:
+    try:
+        model.run(key, values)
+    except LiteRtError:
+        return True
+    return False
+
+
+def refusal(names: Sequence[str], row: int | None = None) -> str:
+    """What is told of values that an operator refuses."""
+    inputs = f"input{'s' if len(names) > 1 else ''} {', '.join(map(repr, names))}"
+    return f"{inputs}{'' if row is None else f', row {row}'}: an operator of the model refuses these values"
+
+
+class Servable:
+    """One version of a model, loaded and compiled.
+
+    Attributes:
+        manifest: what is known of it.
+        statistics: what it has done.
+        memory_bytes: estimate of what it holds.
+        used: when it last answered, in the repository's count of requests.
+        notes: fields for the log line of a request it answered.
+    """
+
+    notes: Mapping[str, Any] | None = None
+
+    def __init__(self, artifact: Artifact, num_threads: int, min_batch: int = _MIN_BATCH) -> None:
+        """Compile an artifact and check that the flatbuffer has what its manifest promises.
+
+        Args:
+            artifact: what was fetched.
+            num_threads: for its runs.
+            min_batch: the fewest rows that are run at once, of the numbers that were proven safe.
+
+        Raises:
+            LiteRtError: the runtime refuses the flatbuffer.
+            ArtifactError: a signature of the manifest is not in the flatbuffer, or has other tensors.
+        """
+        self.manifest: Manifest = artifact.manifest
+        self.statistics = Statistics()
+        self.memory_bytes = size_in_memory(len(memoryview(artifact.model)))
+        self.used = 0
+        self._model = CompiledModel(artifact.model, num_threads=num_threads)
+        self._batch_sizes = [size for size in reversed(self.manifest.batch_sizes) if size >= min_batch]
+        self._bindings = {key: self._bound(key, spec) for key, spec in self.manifest.signatures.items()}
+
+    def warm_up(self) -> None:
+        """Run the default signature once, on values that it can compute with: no request pays for first allocations.
+
+        Raises:
+            LiteRtError: it cannot even compute with those.
+            ArtifactError: the manifest's do not fit.
+        """
+        key = self.manifest.default_signature
+        self._model.run(key, warm_up_inputs(self.manifest, key, self._bindings[key].inputs))
+
+    def predict(self, signature_key: str, inputs: Mapping[str, Tensor], deadline: float = inf) -> dict[str, Tensor]:
+        """Run a signature on any number of rows.
+
+        Args:
+            signature_key: one of the manifest's signatures.
+            inputs: a tensor for every input of the signature; batched ones share their number of rows.
+            deadline: `time.monotonic()` from which on the rows that are left are given up.
+
+        Returns:
+            The outputs by name, in the signature's order; batched ones with as many rows as came in.
+
+        Raises:
+            TensorError: values that the model cannot compute with.
+            RequestError: so many rows at once, where an output is made of all of them together.
+            PayloadTooLargeError: more rows than the deadline allows.
+            LiteRtError: the runtime failed, and would have whatever the values.
+        """
+        binding = self._bindings[signature_key]
+        tensors = [inputs[spec.name] for spec in binding.inputs]
+        for spec in binding.limited:
+            check_limits(inputs[spec.name], spec)
+        rows = next((t.shape[0] for t, s in zip(tensors, binding.inputs, strict=True) if s.batched), 1)
+        statistics = self.statistics
+        statistics.failures += 1  # until it is known to have worked
+        started = perf_counter_ns()
+        try:
+            if rows == 1:
+                outputs = self._model.run(signature_key, [tensor.data for tensor in tensors])
+                statistics.runs += 1
+            else:
+                outputs = self._run_rows(signature_key, tensors, rows, deadline)
+        except LiteRtError as error:
+            raise self._explained(error, signature_key, tensors, deadline) from error
+        statistics.failures -= 1
+        statistics.add_run(started, rows)
+        return {
+            spec.name: Tensor(spec.dtype, (rows, *spec.shape[1:]) if spec.batched else spec.shape, outputs[place])
+            for spec, place in zip(binding.outputs, binding.output_places, strict=True)
+        }
+
+    def _run_rows(self, signature_key: str, tensors: Sequence[Tensor], rows: int, deadline: float) -> list[Any]:
+        """Run many rows in the largest batches that were proven safe, what is left of them one by one."""
+        binding = self._bindings[signature_key]
+        sizes = self._batch_sizes
+        if binding.total:
+            sizes = self._together(binding.total, rows)
+        parts: list[list[Any]] = []
+        start = 0
+        while start < rows:
+            if monotonic() > deadline:
+                raise PayloadTooLargeError(
+                    f"{rows} rows take longer than a request may: {start} were done. Send fewer rows at a time, "
+                    "or score the file in batch"
+                )
+            size = next((size for size in sizes if size <= rows - start), 1)
+            try:
+                parts.append(self._model.run(signature_key, _cut(binding, tensors, start, size), size))
+            except LiteRtError as error:
+                error.rows = range(start, start + size)
+                raise
+            start += size
+        self.statistics.runs += len(parts)
+        with_rows = {place for spec, place in zip(binding.outputs, binding.output_places, strict=True) if spec.batched}
+        columns = zip(*parts, strict=True)
+        return [_joined(column) if place in with_rows else column[0] for place, column in enumerate(columns)]
+
+    def _together(self, output: str, rows: int) -> list[int]:
+        """The batch size for rows of which an output is made together: all of them, or none."""
+        if rows in self.manifest.batch_sizes:
+            return [rows]
+        sizes = ", ".join(map(str, self.manifest.batch_sizes))
+        raise RequestError(
+            f"output {output!r} is made of all rows of a request together, and this model is proven to take {sizes} of "
+            f"them at once, not {rows}: send so many, or each row on its own"
+        )
+
+    def _explained(self, error: LiteRtError, key: str, tensors: Sequence[Tensor], deadline: float) -> ServingError:
+        """What to raise for a failed run: it is the values' fault if the model computes with others, and not with them.
+
+        The runtime only tells that some operator failed.
+        """
+        if not error.in_operator:
+            return error
+        binding = self._bindings[key]
+        spare = warm_up_inputs(self.manifest, key, binding.inputs)
+        for row in error.rows:
+            if monotonic() > deadline:
+                return PayloadTooLargeError(
+                    "an operator of the model refuses the values of a row, and there is no time to find which: "
+                    "send fewer rows at a time"
+                )
+            values = _cut(binding, tensors, row, 1)
+            names = refused_inputs(self._model, key, binding.inputs, values, spare)
+            if names:
+                return TensorError(refusal(names, row if any(spec.batched for spec in binding.inputs) else None))
+        return error
+
+    def _bound(self, key: str, promised: SignatureSpec) -> Binding:
+        actual = self._model.signatures.get(key)
+        if actual is None:
+            raise ArtifactError(f"the manifest names signature {key!r}, the flatbuffer has none of that name")
+        return Binding(promised, actual, one_by_one=self.manifest.batch_sizes == (1,))
+
+
+def _cut(binding: Binding, tensors: Sequence[Tensor], start: int, size: int) -> list[Any]:
+    """Some rows of each input, as the runtime takes them: lists of strings, and bytes without a copy."""
+    cut = []
+    for spec, tensor in zip(binding.inputs, tensors, strict=True):
+        data = tensor.data
+        if spec.batched:
+            step = spec.row_bytes or spec.row_values
+            view = data if type(data) is list else memoryview(data)
+            data = view[start * step : (start + size) * step]
+        cut.append(data)
+    return cut
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    """The rows of several runs: bytes, or lists of strings."""
+    return b"".join(parts) if type(parts[0]) is bytes else list(chain.from_iterable(parts))

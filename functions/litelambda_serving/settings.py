@@ -1,0 +1,217 @@
+"""The function's environment, read once at INIT: every variable, its default and its meaning in one table."""
+
+from __future__ import annotations
+
+from litelambda_serving.errors import SettingsError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["SETTINGS", "Setting", "Settings"]
+
+_MB_PER_VCPU = 1769  # Lambda gives one vCPU at this memory size, and in proportion above and below
+_LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+_PATH_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-/")
+_HEX_DIGITS = frozenset("0123456789abcdef")
+
+
+class Setting:
+    """One environment variable.
+
+    Attributes:
+        name: the variable.
+        default: what holds when it is absent; None when it must be set.
+        meaning: a sentence for the reference table.
+    """
+
+    __slots__ = ("default", "meaning", "name")
+
+    def __init__(self, name: str, default: str | None, meaning: str) -> None:
+        self.name = name
+        self.default = default
+        self.meaning = meaning
+
+
+SETTINGS = (
+    Setting(
+        "MODEL_STORE", None, "Store URL: s3://bucket/prefix, or file:///path (a path inside the package: bundled)."
+    ),
+    Setting(
+        "MODEL_NAME", "", "Model loaded at INIT and served by default; empty loads each model on its first request."
+    ),
+    Setting("MODEL_VERSION", "latest", "Version number or alias of that model."),
+    Setting(
+        "MODEL_MANIFEST_SHA256",
+        "",
+        "Digest of that version's manifest, with MODEL_VERSION its number: the function serves this version of this "
+        "model alone, whatever the store holds, and INIT saves a round trip.",
+    ),
+    Setting(
+        "MODEL_MEMORY_MB",
+        "",
+        "Memory for all loaded models together; beyond it the least recently used go. Empty: half of the function's.",
+    ),
+    Setting(
+        "ALIAS_REFRESH_SECONDS", "60", "Age from which on aliases are read again, in the background; 0: every request."
+    ),
+    Setting(
+        "MODEL_CONTROL",
+        "none",
+        "explicit: callers may load and unload models (V2's repository extension) in the environment that answers. "
+        "none: they may not.",
+    ),
+    Setting(
+        "CORS_ALLOW_ORIGIN", "", "Origin whose pages may call from a browser, or * for any; empty: none is allowed."
+    ),
+    Setting(
+        "BASE_PATH", "", "Path of a custom domain's mapping, /ml or /ml/v1, under which the API is called; empty: none."
+    ),
+    Setting("NUM_THREADS", "", "Inference threads; empty: one per vCPU that the function's memory buys."),
+    Setting(
+        "LOG_LEVEL",
+        "INFO",
+        "DEBUG, INFO, WARNING or ERROR. DEBUG adds a trace of INIT; "
+        "WARNING drops the lines of requests that did not fail, and their metrics with them.",
+    ),
+    Setting(
+        "METRICS_NAMESPACE", "litelambda", "CloudWatch namespace of the metrics in the request lines; empty: none."
+    ),
+)
+
+
+class Settings:
+    """Validated settings.
+
+    Attributes:
+        model_store: URL of the store.
+        model_name: the default model, or "".
+        model_version: a version number or an alias, as text.
+        manifest_sha256: lower-case hex digest, or "".
+        model_memory_bytes: for all loaded models together.
+        alias_refresh_seconds: >= 0.
+        model_control: whether callers may load and unload models.
+        cors_allow_origin: an origin, "*" or "".
+        base_path: "/ml", or "".
+        num_threads: >= 1.
+        log_level: one of DEBUG, INFO, WARNING, ERROR.
+        metrics_namespace: CloudWatch namespace, or "".
+    """
+
+    __slots__ = (
+        "alias_refresh_seconds",
+        "base_path",
+        "cors_allow_origin",
+        "log_level",
+        "manifest_sha256",
+        "metrics_namespace",
+        "model_control",
+        "model_memory_bytes",
+        "model_name",
+        "model_store",
+        "model_version",
+        "num_threads",
+    )
+
+    model_store: str
+    model_name: str
+    model_version: str
+    manifest_sha256: str
+    model_memory_bytes: int
+    alias_refresh_seconds: float
+    model_control: bool
+    cors_allow_origin: str
+    base_path: str
+    num_threads: int
+    log_level: str
+    metrics_namespace: str
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Settings:
+        """Read and check the function's environment.
+
+        Raises:
+            SettingsError: a variable is missing or impossible; the message says what it may be.
+        """
+        values = {setting.name: environment.get(setting.name) or setting.default for setting in SETTINGS}
+        if "METRICS_NAMESPACE" in environment:
+            values["METRICS_NAMESPACE"] = environment["METRICS_NAMESPACE"]
+        for setting in SETTINGS:
+            if values[setting.name] is None:
+                raise SettingsError(f"{setting.name} is not set. {setting.meaning}")
+        self = cls()
+        self.model_store = values["MODEL_STORE"] or ""
+        self.model_name = values["MODEL_NAME"] or ""
+        self.model_version = values["MODEL_VERSION"] or ""
+        self.manifest_sha256 = _digest(values["MODEL_MANIFEST_SHA256"] or "", self.model_name, self.model_version)
+        self.model_memory_bytes = _memory_bytes(values["MODEL_MEMORY_MB"] or "", environment)
+        self.alias_refresh_seconds = _seconds(values["ALIAS_REFRESH_SECONDS"] or "")
+        self.model_control = _choice("MODEL_CONTROL", values["MODEL_CONTROL"] or "", ("none", "explicit")) == "explicit"
+        self.cors_allow_origin = _origin(values["CORS_ALLOW_ORIGIN"] or "")
+        self.base_path = _base_path(values["BASE_PATH"] or "")
+        self.num_threads = _num_threads(values["NUM_THREADS"] or "", environment)
+        self.log_level = _choice("LOG_LEVEL", (values["LOG_LEVEL"] or "").upper(), _LOG_LEVELS)
+        self.metrics_namespace = values["METRICS_NAMESPACE"] or ""
+        return self
+
+    @property
+    def pinned(self) -> tuple[str, int, str] | None:
+        """Name, version and manifest digest of the only model that may be served; None where none is pinned."""
+        return (self.model_name, int(self.model_version), self.manifest_sha256) if self.manifest_sha256 else None
+
+
+def _choice(name: str, value: str, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise SettingsError(f"{name} is {value!r}, expected one of {', '.join(choices)}")
+    return value
+
+
+def _digest(value: str, model: str, version: str) -> str:
+    value = value.lower()
+    if value and (len(value) != 64 or not _HEX_DIGITS.issuperset(value)):
+        raise SettingsError(f"MODEL_MANIFEST_SHA256 is {value!r}, expected 64 hexadecimal digits")
+    if value and not version.isdecimal():
+        raise SettingsError(
+            f"MODEL_MANIFEST_SHA256 pins one version, but MODEL_VERSION is the alias {version!r}: set its number"
+        )
+    if value and not model:
+        raise SettingsError("MODEL_MANIFEST_SHA256 pins one model, but MODEL_NAME is not set: set its name")
+    return value
+
+
+def _memory_bytes(value: str, environment: Mapping[str, str]) -> int:
+    if value:
+        if not value.isdecimal() or not 1 <= int(value) <= 10240:
+            raise SettingsError(f"MODEL_MEMORY_MB is {value!r}, expected a number from 1 to 10240")
+        return int(value) << 20
+    memory_mb = environment.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "")
+    return (int(memory_mb) if memory_mb.isdecimal() else _MB_PER_VCPU) << 19
+
+
+def _seconds(value: str) -> float:
+    digits = value.replace(".", "", 1)
+    if not digits.isdecimal() or not 0 <= float(value) <= 86400:
+        raise SettingsError(f"ALIAS_REFRESH_SECONDS is {value!r}, expected a number from 0 to 86400")
+    return float(value)
+
+
+def _origin(value: str) -> str:
+    if value and value != "*" and (not value.startswith(("https://", "http://")) or not value.isprintable()):
+        raise SettingsError(f"CORS_ALLOW_ORIGIN is {value!r}, expected *, https://host or nothing")
+    return value
+
+
+def _base_path(value: str) -> str:
+    path = value.rstrip("/")
+    if path and (not path.startswith("/") or "//" in path or not _PATH_CHARACTERS.issuperset(path)):
+        raise SettingsError(f"BASE_PATH is {value!r}, expected a path of letters, digits, '_', '.', '-' and '/': /ml")
+    return path
+
+
+def _num_threads(value: str, environment: Mapping[str, str]) -> int:
+    if value:
+        if not value.isdecimal() or not 1 <= int(value) <= 64:
+            raise SettingsError(f"NUM_THREADS is {value!r}, expected a number from 1 to 64")
+        return int(value)
+    memory_mb = environment.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "")
+    return max(1, int(memory_mb) // _MB_PER_VCPU) if memory_mb.isdecimal() else 1

@@ -1,0 +1,333 @@
+"""TensorFlow Serving's REST protocol (V1): its paths, its JSON and its errors.
+
+Source: tensorflow/serving `http_rest_api_util.cc`, `json_tensor.cc`. KServe's V1 additions (`name` and `ready` in the
+status, `GET /v1/models`) are included, since its clients ask for them.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter_ns
+
+from litelambda_serving.errors import (
+    MalformedRequestError,
+    MethodNotAllowedError,
+    RequestError,
+    TensorError,
+    UnsupportedError,
+)
+from litelambda_serving.http import RAW_TYPES, Response, check_response_bytes, finish
+from litelambda_serving.json_codec import dumps, loads, nest_texts, number_texts
+from litelambda_serving.manifest import is_valid_name
+from litelambda_serving.tensor import DYNAMIC, pack, row_count
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from typing_extensions import Buffer
+
+    from litelambda_serving.http import Request
+    from litelambda_serving.manifest import Manifest, SignatureSpec
+    from litelambda_serving.models import ModelRepository
+    from litelambda_serving.models.shadow import Shadowed
+    from litelambda_serving.servable import Servable
+    from litelambda_serving.tensor import Tensor, TensorSpec
+
+__all__ = [
+    "DEFAULT_SIGNATURE",
+    "ROUTING_KEY_HEADER",
+    "VERSION_HEADER",
+    "answer",
+    "check_answer",
+    "parse_json",
+    "signature_key",
+]
+
+ROUTING_KEY_HEADER = "x-routing-key"
+"""Requests with the same value see the same version of a canary."""
+
+VERSION_HEADER = "X-Model-Version"
+"""Of a prediction: the version that made all of it."""
+
+DEFAULT_SIGNATURE = "serving_default"
+"""TensorFlow's name for the signature that answers when a request names none."""
+
+_MODELS = "/v1/models"
+_VERBS = frozenset({"predict", "classify", "regress", "explain"})
+
+
+class _Target:
+    """What a path names: a model, a version or label of it, and what is asked of it."""
+
+    __slots__ = ("label", "name", "verb", "version")
+
+    def __init__(self, name: str, version: int | None, label: str, verb: str) -> None:
+        self.name = name
+        self.version = version
+        self.label = label
+        self.verb = verb
+
+
+def answer(request: Request, repository: ModelRepository) -> Response:
+    """Answer a request below `/v1`.
+
+    Raises:
+        RequestError: the client's fault, in the protocol's words.
+        ServingError: a model that exists cannot be loaded or run.
+    """
+    if request.method == "GET" and request.path == _MODELS:
+        return Response(200, dumps({"models": repository.loaded_names()}), route="models")
+    target = _parse_path(request)
+    if target.verb == "explain":
+        raise UnsupportedError(":explain is reserved, and not offered by this service yet; it answers :predict")
+    headers = request.headers
+    servable = repository.get(target.name, target.version, target.label, headers.get(ROUTING_KEY_HEADER, ""))
+    manifest = servable.manifest
+    if target.verb in ("status", "metadata"):
+        from litelambda_serving.tfserving import metadata
+
+        return metadata.answer(target.verb, manifest)
+    began = perf_counter_ns()
+    if target.verb == "predict":
+        body = _predict(request, servable)
+    else:
+        from litelambda_serving.tfserving import examples
+
+        body = examples.answer(target.verb, parse_json(request.body), servable, request.deadline)
+    servable.statistics.add_request(began)
+    response = Response(
+        200,
+        body,
+        headers={VERSION_HEADER: str(manifest.version)},
+        route=target.verb,
+        model=manifest.model,
+        version=manifest.version,
+    )
+    response.notes = servable.notes
+    return finish(response, headers)
+
+
+def _parse_path(request: Request) -> _Target:
+    """Read `/v1/models/{name}[/versions/{n}|/labels/{label}](:{verb}|/metadata|)`."""
+    malformed = MalformedRequestError(f"Malformed request: {request.method} {request.path[:200]}")
+    if not request.path.startswith(_MODELS + "/"):
+        raise malformed
+    parts = [_decoded(part) for part in request.path[len(_MODELS) + 1 :].split("/")]
+    name, colon, verb = parts[-1].rpartition(":")
+    if colon and verb in _VERBS:
+        if request.method != "POST":
+            raise MethodNotAllowedError(f"{request.method} is not allowed on :{verb}, use POST", "POST, OPTIONS")
+        parts[-1] = name
+    elif request.method != "GET" or colon:
+        raise malformed
+    elif len(parts) > 1 and parts[-1] == "metadata":
+        verb = parts.pop()
+    else:
+        verb = "status"
+    if not parts[0] or len(parts) not in (1, 3):
+        raise malformed
+    version, label = None, ""
+    if len(parts) == 3 and parts[1] == "versions" and parts[2].isdecimal() and len(parts[2]) < 19:
+        # Clients that mean "whichever you serve" send 0 (ovmsclient always does); real versions start at 1.
+        version = int(parts[2]) or None
+    elif len(parts) == 3 and parts[1] == "labels" and is_valid_name(parts[2]) and not parts[2].isdecimal():
+        label = parts[2]
+    elif len(parts) == 3:
+        raise malformed
+    return _Target(parts[0], version, label, verb)
+
+
+def _decoded(part: str) -> str:
+    """Percent-decode one path segment; after the split, so that an encoded slash stays inside its segment."""
+    if "%" not in part:
+        return part
+    from urllib.parse import unquote
+
+    return unquote(part)
+
+
+def _predict(request: Request, servable: Servable | Shadowed) -> str:
+    content_type = request.headers.get("content-type", "")
+    if content_type.startswith(RAW_TYPES):
+        from litelambda_serving.bodies.raw import holds_json
+
+        if not holds_json(request.body, content_type):
+            return _predict_raw(request, servable)
+    fields = parse_json(request.body)
+    key = signature_key(fields, servable.manifest)
+    signature = servable.manifest.signatures[key]
+    row_format = "instances" in fields
+    if row_format and "inputs" in fields:
+        raise MalformedRequestError(
+            "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist, got both"
+        )
+    if row_format:
+        tensors = _decode_rows(fields["instances"], signature)
+        _check_outputs(signature, len(fields["instances"]))
+    elif "inputs" in fields:
+        tensors = _decode_columns(fields["inputs"], signature)
+    else:
+        raise MalformedRequestError("Missing 'inputs' or 'instances' key")
+    check_answer(tensors, signature)
+    outputs = servable.predict(key, tensors, request.deadline)
+    return _encode_rows(outputs) if row_format else _encode_columns(outputs)
+
+
+def _predict_raw(request: Request, servable: Servable | Shadowed) -> str:
+    """An image or the bytes of a tensor instead of JSON; answered in the row format where the model has rows."""
+    from litelambda_serving.bodies.raw import decode_raw
+
+    key = servable.manifest.default_signature
+    signature = servable.manifest.signatures[key]
+    tensors = decode_raw(request.body, request.headers["content-type"], signature, servable.manifest)
+    check_answer(tensors, signature)
+    outputs = servable.predict(key, tensors, request.deadline)
+    return _encode_rows(outputs) if signature.rows == DYNAMIC else _encode_columns(outputs)
+
+
+def check_answer(tensors: Mapping[str, Tensor], signature: SignatureSpec) -> None:
+    """Refuse, before anything runs, a request whose answer cannot fit a response: two characters a value at least.
+
+    Raises:
+        PayloadTooLargeError: it cannot.
+    """
+    rows = max((tensors[spec.name].shape[0] for spec in signature.inputs if spec.batched), default=1)
+    check_response_bytes(rows * sum(2 * spec.row_values for spec in signature.outputs))
+
+
+def parse_json(body: Buffer) -> dict[str, Any]:
+    """Read a request's JSON object.
+
+    Raises:
+        MalformedRequestError: empty, not JSON, nested too deeply, or no object.
+    """
+    data = body if isinstance(body, bytes) else bytes(body)
+    if not data or data.isspace():
+        raise MalformedRequestError("JSON Parse error: The document is empty")
+    try:
+        fields = loads(data)
+    except RecursionError:
+        raise MalformedRequestError("JSON Parse error: the document is nested too deeply") from None
+    except ValueError as error:
+        raise MalformedRequestError(f"JSON Parse error: {error}") from error
+    if type(fields) is not dict:
+        raise MalformedRequestError("JSON Parse error: expected an object with the key 'instances' or 'inputs'")
+    return fields
+
+
+def signature_key(fields: Mapping[str, Any], manifest: Manifest) -> str:
+    """The signature that a request asks for.
+
+    Raises:
+        RequestError: not a string, or not one of the model's.
+    """
+    name = fields.get("signature_name", "")
+    if type(name) is not str:
+        raise MalformedRequestError("'signature_name' key must be a string value.")
+    if name in manifest.signatures:
+        return name
+    if name in ("", DEFAULT_SIGNATURE):
+        return manifest.default_signature
+    raise RequestError(
+        f'Serving signature name: "{name[:100]}" not found in signature def; '
+        f"the model has {', '.join(manifest.signatures)}"
+    )
+
+
+def _decode_rows(instances: Any, signature: SignatureSpec) -> dict[str, Tensor]:
+    """Row format: a list with one entry per row, a bare value for the only input or an object with all of them."""
+    if type(instances) is not list or not instances:
+        raise TensorError("No values in 'instances' array: it must be a non-empty list, one entry per row")
+    names = [spec.name for spec in signature.inputs]
+    if type(instances[0]) is dict and not _is_binary(instances[0], signature):
+        for row in instances:
+            if type(row) is not dict or row.keys() != set(names):
+                raise TensorError(f"every instance must be an object with exactly the inputs: {', '.join(names)}")
+        columns = {name: [row[name] for row in instances] for name in names}
+    elif len(names) == 1:
+        columns = {names[0]: instances}
+    else:
+        raise TensorError(f"the model has several inputs: every instance must be an object with {', '.join(names)}")
+    for spec in signature.inputs:
+        _check_rows(spec, len(instances))
+    return {spec.name: pack(columns[spec.name], spec, _full_shape(spec, len(instances))) for spec in signature.inputs}
+
+
+def _check_rows(spec: TensorSpec, rows: int) -> None:
+    if spec.batched or spec.shape[:1] == (rows,):
+        return
+    if not spec.shape:
+        raise TensorError(f"input {spec.name!r} has no row for each instance: ask in the columnar format 'inputs'")
+    raise TensorError(
+        f"the model takes exactly {spec.shape[0]} instances at once, got {rows} "
+        f"(input {spec.name!r} has the shape {list(spec.shape)})"
+    )
+
+
+def _decode_columns(inputs: Any, signature: SignatureSpec) -> dict[str, Tensor]:
+    """Columnar format: a whole tensor for the only input, or an object with one per input."""
+    if type(inputs) is not dict and len(signature.inputs) > 1:
+        names = ", ".join(spec.name for spec in signature.inputs)
+        raise TensorError(f"the model has several inputs: 'inputs' must be an object with {names}")
+    named = type(inputs) is dict and not _is_binary(inputs, signature)
+    columns = inputs if named else {signature.inputs[0].name: inputs}
+    tensors = {}
+    for spec in signature.inputs:
+        if spec.name not in columns:
+            raise TensorError(f"Missing named input: {spec.name} in 'inputs' object.")
+        values = columns[spec.name]
+        tensors[spec.name] = pack(values, spec, _full_shape(spec, row_count(values) if spec.batched else 1))
+    rows = {tensors[spec.name].shape[0] for spec in signature.inputs if spec.batched}
+    if len(rows) > 1:
+        raise TensorError(f"inputs disagree on the number of rows: {sorted(rows)}")
+    return tensors
+
+
+def _is_binary(value: dict[str, Any], signature: SignatureSpec) -> bool:
+    """Whether an object is a binary value, `{"b64": "…"}`, of the only input, and no object of inputs by name."""
+    inputs = signature.inputs
+    return len(inputs) == 1 and inputs[0].dtype.kind == "string" and len(value) == 1 and type(value.get("b64")) is str
+
+
+def _full_shape(spec: TensorSpec, rows: int) -> Sequence[int]:
+    return (rows, *spec.shape[1:]) if spec.batched else spec.shape
+
+
+def _check_outputs(signature: SignatureSpec, rows: int) -> None:
+    """Refuse to answer in rows where an output has another number of them than the inputs have."""
+    any_number = any(spec.batched for spec in signature.inputs)
+    for spec in signature.outputs:
+        if not spec.batched and (any_number or spec.shape[:1] != (rows,)):
+            raise RequestError(
+                f"output {spec.name!r} has no row for each instance: ask in the columnar format 'inputs'"
+            )
+
+
+def _encode_rows(outputs: Mapping[str, Tensor]) -> str:
+    columns = [_row_texts(name, tensor) for name, tensor in outputs.items()]
+    if len(columns) == 1:
+        return f'{{"predictions":[{",".join(columns[0])}]}}'
+    names = [dumps(name) + ":" for name in outputs]
+    rows = [",".join(map(str.__add__, names, row)) for row in zip(*columns, strict=True)]
+    return f'{{"predictions":[{{{"},{".join(rows)}}}]}}'
+
+
+def _encode_columns(outputs: Mapping[str, Tensor]) -> str:
+    texts = {
+        name: f"[{','.join(_row_texts(name, tensor))}]" if tensor.shape else _row_texts(name, tensor)[0]
+        for name, tensor in outputs.items()
+    }
+    if len(texts) == 1:
+        return f'{{"outputs":{next(iter(texts.values()))}}}'
+    named = ",".join(f"{dumps(name)}:{text}" for name, text in texts.items())
+    return f'{{"outputs":{{{named}}}}}'
+
+
+def _row_texts(name: str, tensor: Tensor) -> list[str]:
+    """What a tensor holds along its first dimension, each as JSON; of a scalar, its value."""
+    if tensor.dtype.itemsize:
+        return nest_texts(number_texts(tensor.data, tensor.dtype), tensor.shape)
+    from litelambda_serving.bodies.strings import to_json
+
+    return nest_texts([dumps(text) for text in to_json(tensor.data, name)], tensor.shape)

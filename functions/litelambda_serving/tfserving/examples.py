@@ -1,0 +1,125 @@
+"""TensorFlow Serving's `:classify` and `:regress`: examples of named features in, labels or values out.
+
+TensorFlow's own models take serialized tf.Example messages there; ours take their inputs by name, which the same
+requests describe. Imported with the first such request.
+"""
+
+from __future__ import annotations
+
+from itertools import cycle
+
+from litelambda_serving.errors import RequestError, TensorError
+from litelambda_serving.json_codec import dumps, nest_texts, number_texts
+from litelambda_serving.tensor import pack
+from litelambda_serving.tfserving import check_answer, signature_key
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from litelambda_serving.manifest import Manifest, SignatureSpec
+    from litelambda_serving.models.shadow import Shadowed
+    from litelambda_serving.servable import Servable
+    from litelambda_serving.tensor import Tensor, TensorSpec
+
+__all__ = ["answer"]
+
+_METHODS = {"classify": ("Classification", "classify"), "regress": ("Regression", "regress")}
+
+
+def answer(verb: str, fields: Mapping[str, Any], servable: Servable | Shadowed, deadline: float) -> str:
+    """Answer `:classify` or `:regress`.
+
+    Args:
+        verb: "classify" or "regress".
+        fields: the request's JSON.
+        servable: the model.
+        deadline: see `Servable.predict`.
+
+    Returns:
+        The body: `{"results": [[[label, score], …], …]}` or `{"results": [value, …]}`.
+
+    Raises:
+        RequestError: bad examples, or a model that does not classify or regress.
+    """
+    manifest = servable.manifest
+    key = signature_key(fields, manifest)
+    signature = manifest.signatures[key]
+    output = _output(verb, signature)
+    tensors = _decode(verb, fields, signature)
+    check_answer(tensors, signature)
+    scores = servable.predict(key, tensors, deadline)[output.name]
+    texts = number_texts(scores.data, scores.dtype)
+    if verb == "regress":
+        return f'{{"results":[{",".join(texts)}]}}'
+    if scores.dtype.kind == "int":
+        texts = [f"{text}.0" for text in texts]
+    labels = [dumps(label) for label in _labels(manifest, output.shape[1])]
+    pairs = [f"[{label},{text}]" for label, text in zip(cycle(labels), texts, strict=False)]
+    return f'{{"results":[{",".join(nest_texts(pairs, scores.shape))}]}}'
+
+
+def _output(verb: str, signature: SignatureSpec) -> TensorSpec:
+    """The output that holds the scores, shape (batch, classes), or the values, shape (batch,) or (batch, 1)."""
+    for spec in signature.outputs:
+        rank = len(spec.shape)
+        if not spec.batched or spec.dtype.kind in ("bool", "string"):
+            continue
+        if rank == 2 if verb == "classify" else rank == 1 or (rank == 2 and spec.shape[1] == 1):
+            return spec
+    name, method = _METHODS[verb]
+    raise RequestError(
+        f"Expected {name} signature method_name to be tensorflow/serving/{method}. Was: tensorflow/serving/predict: "
+        f"no output of the model has the shape for it, they are {', '.join(map(repr, signature.outputs))}"
+    )
+
+
+def _labels(manifest: Manifest, count: int) -> list[str]:
+    labels = manifest.labels
+    return labels if labels is not None and len(labels) == count else [str(index) for index in range(count)]
+
+
+def _decode(verb: str, fields: Mapping[str, Any], signature: SignatureSpec) -> dict[str, Tensor]:
+    if "examples" not in fields:
+        raise TensorError(f"When method is {verb}, key 'examples' is expected and was not found")
+    examples, context = fields["examples"], fields.get("context", {})
+    if type(examples) is not list:
+        raise TensorError("Expecting 'examples' value to be an list/array")
+    if not examples:
+        raise TensorError("'examples' value is an empty array")
+    if type(context) is not dict or not all(type(example) is dict for example in examples):
+        raise TensorError("Example must be JSON object: expected one with the features by name")
+    columns: dict[str, list[Any]] = {spec.name: [] for spec in signature.inputs}
+    for index, example in enumerate(examples):
+        for name, column in columns.items():
+            if name not in example and name not in context:
+                raise TensorError(f"Missing feature: {name} in example {index}, and in 'context'")
+            column.append(example[name] if name in example else context[name])
+    return {spec.name: _pack_feature(columns[spec.name], spec) for spec in signature.inputs}
+
+
+def _pack_feature(column: list[Any], spec: TensorSpec) -> Tensor:
+    """A feature is a value or a flat list, as in a tf.Example; nested lists of the tensor's shape are taken too."""
+    if not spec.batched:
+        raise RequestError(f"input {spec.name!r} has no batch dimension: ask :predict with 'inputs'")
+    if spec.dtype.kind == "int":
+        column = [_as_integers(value) for value in column]
+    shape = (len(column), *spec.shape[1:])
+    num_values = spec.row_values
+    if len(shape) > 2 and all(type(row) is list and not any(type(value) is list for value in row) for row in column):
+        tensor = pack(column, spec, (len(column), num_values))
+        tensor.shape = shape
+        return tensor
+    if len(shape) == 1:
+        column = [row[0] if type(row) is list and len(row) == 1 else row for row in column]
+    elif num_values == 1:
+        column = [row if type(row) is list else [row] for row in column]
+    return pack(column, spec, shape)
+
+
+def _as_integers(value: Any) -> Any:
+    """A tf.Example has no booleans: TensorFlow Serving puts them into its int64 list."""
+    if type(value) is list:
+        return [_as_integers(item) for item in value]
+    return int(value) if type(value) is bool else value
