@@ -11,13 +11,13 @@ import hypothesis
 import numpy as np
 import pytest
 
-from built import BuiltArtifact
 from litelambda.commands.pipeline import build
 from litelambda.common.progress import Reporter
 from litelambda.conversion.quantize import quantize
 from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.load import load_recipe
 from litelambda.recipe.sections import Quantize
+from support.built import BuiltArtifact
 
 # A deadline for an example is a timed test, which fails on a busy machine.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -90,7 +90,7 @@ def two_way_tflite(two_way_model: Any) -> bytes:
 @pytest.fixture(scope="module")
 def served_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
     """A folder, and the address of what serves the models that are published into it."""
-    from corpus import serving
+    from support.corpus import serving
 
     store = tmp_path_factory.mktemp("store")
     with serving(store) as address:

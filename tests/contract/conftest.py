@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from golden_store import golden, publish
+from support.golden_store import golden, publish
 
 LABELS = ["cat", "dog", "fox"]
 

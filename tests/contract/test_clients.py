@@ -9,7 +9,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from contract_clients import CLIENTS, checks_of, run_checks, tool
+from support.contract_clients import CLIENTS, checks_of, run_checks, tool
 
 SCRIPTS = {
     "tritonclient_http.py": "triton",

@@ -10,7 +10,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from contract_clients import tool
+from support.contract_clients import tool
 
 REQUESTS = 64
 

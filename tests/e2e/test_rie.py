@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import http.client
 import json
-import os
 import re
-import signal
-import socket
-import subprocess
 import sys
 import threading
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from faulty_s3 import CUT_SHORT, faulty_s3
-from golden_store import golden, publish
 from litelambda.bench.environment import library_path
 from litelambda.bench.object_store import LoopbackS3
 from litelambda.bench.peers import make_peer_environment
@@ -30,20 +22,18 @@ from litelambda.commands.gateway import Gateway, Route
 from litelambda.commands.package import PYTHON_VERSION, WRAPPER, package
 from litelambda.common.errors import BenchError
 from litelambda.common.paths import PROJECT
-from scoring_files import expected as reference
+from support.faulty_s3 import CUT_SHORT, faulty_s3
+from support.golden_store import golden, publish
+from support.rie import ARCH, EMULATORS, Emulator, free_port
+from support.scoring_files import expected as reference
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from litelambda.commands.package import Architecture
+    from collections.abc import Iterator
 
     Objects = dict[str, bytes]
 
-ARCH: Architecture = "arm64" if os.uname().machine == "aarch64" else "x86_64"
-EMULATORS = sorted(PROJECT.glob(f".venv-sam/lib/python3.*/site-packages/samcli/local/rapid/aws-lambda-rie-{ARCH}"))
 EVENTS = PROJECT / "tests" / "events"
 ROW = (0.1, 0.2, 0.3, 0.4)
-INVOKE = "/2015-03-31/functions/function/invocations"
 SECRET = "wJalrXUtnFEMI-not-a-secret"
 TIMEOUT_S = 8
 
@@ -85,67 +75,6 @@ def read_store(root: Path) -> Objects:
 def expected() -> list[float]:
     """What the reference Interpreter says of `ROW`."""
     return reference(np.array([ROW], np.float32))[0].tolist()
-
-
-class Emulator:
-    """One execution environment behind its invoke URL."""
-
-    def __init__(self, command: list[str], tree: Path, environ: Mapping[str, str], log: Path) -> None:
-        self._log = log
-        self.port, runtime_port = free_port(), free_port()
-        emulator = [
-            *(str(EMULATORS[0]), "--runtime-interface-emulator-address", f"127.0.0.1:{self.port}"),
-            *("--runtime-api-address", f"127.0.0.1:{runtime_port}"),
-        ]
-        with log.open("wb") as output:
-            self._process = subprocess.Popen(
-                [*emulator, *command], cwd=tree, env=environ, stdout=output, stderr=output, start_new_session=True
-            )
-        wait_for_port(self.port)
-
-    def invoke(self, event: object) -> Any:
-        """What one synchronous invocation gives: an answer, an error's description, or the emulator's own words."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        connection.request("POST", INVOKE, json.dumps(event))
-        answer = connection.getresponse()
-        body = answer.read()
-        connection.close()
-        assert answer.status in (200, 502), body
-        try:
-            return json.loads(body)
-        except ValueError:
-            return body.decode()
-
-    def log(self) -> str:
-        """What the emulator and the function have printed."""
-        return self._log.read_text(errors="replace")
-
-    def close(self) -> None:
-        """Stop the emulator and what it started."""
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
-        for group in {os.getpgid(int(child)) for child in children}:
-            os.killpg(group, signal.SIGKILL)
-        self._process.kill()
-        self._process.wait(10)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def wait_for_port(port: int) -> None:
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except ConnectionError:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        else:
-            return
 
 
 @pytest.fixture(params=["stock", "lean"])

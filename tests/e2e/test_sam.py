@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from e2e.sam import CFN_LINT, ENVIRONMENT, build, needs_sam, sam
 from litelambda.commands.package import ARCHITECTURES, package
 from litelambda.common.paths import PROJECT
+from support.sam import CFN_LINT, ENVIRONMENT, build, needs_sam, sam
 
 if TYPE_CHECKING:
     from pathlib import Path

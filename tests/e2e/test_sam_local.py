@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from e2e.sam import ENVIRONMENT, HERE, SAM, build, needs_engine, needs_sam, sam
-from golden_store import golden, publish
 from litelambda.common.paths import PROJECT
-from scoring_files import expected as reference
+from support.golden_store import golden, publish
+from support.sam import ENVIRONMENT, HERE, SAM, build, needs_engine, needs_sam, sam
+from support.scoring_files import expected as reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

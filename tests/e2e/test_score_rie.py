@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 import boto3
 import numpy as np
 import pytest
-from test_rie import ARCH, EMULATORS, Emulator
 
-from golden_store import publish
 from litelambda.bench.environment import library_path
 from litelambda.bench.peers import make_peer_environment
 from litelambda.commands.package import PYTHON_VERSION, package
 from litelambda.common.errors import BenchError
 from litelambda.common.paths import FUNCTIONS
-from moto_server import MotoServer
-from scoring_files import as_jsonl, expected, make_rows, read_jsonl
-from sqs_poller import REGION, Queues
+from support.golden_store import publish
+from support.moto_server import MotoServer
+from support.rie import ARCH, EMULATORS, Emulator
+from support.scoring_files import as_jsonl, expected, make_rows, read_jsonl
+from support.sqs_poller import REGION, Queues
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from e2e.emulator import Emulator, needs_emulator
-from e2e.sam import HERE, needs_sam
 from litelambda.common.paths import PROJECT
-from scoring_files import as_jsonl, expected, make_rows, read_jsonl
+from support.emulator import Emulator, needs_emulator
+from support.sam import HERE, needs_sam
+from support.scoring_files import as_jsonl, expected, make_rows, read_jsonl
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

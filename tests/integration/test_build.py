@@ -17,7 +17,6 @@ import boto3
 import numpy as np
 import pytest
 
-from built import BuiltArtifact
 from litelambda.commands.pipeline import build
 from litelambda.common.errors import GateError, PublishError, UsageError
 from litelambda.common.paths import RECIPES
@@ -29,7 +28,8 @@ from litelambda.store.open_report import open_report
 from litelambda_serving.artifact import fetch_artifact
 from litelambda_serving.litert import CompiledModel
 from litelambda_serving.store import open_store
-from moto_server import MotoServer
+from support.built import BuiltArtifact
+from support.moto_server import MotoServer
 
 
 def test_the_result_says_what_scripts_rely_on(built_artifact: BuiltArtifact) -> None:

@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from built import BuiltArtifact
-from flatbuffer_surgery import with_scaled_kernel
 from litelambda.commands.pipeline import build
 from litelambda.common.errors import VerificationError
 from litelambda.common.progress import Reporter
@@ -20,6 +18,8 @@ from litelambda.evaluation.build_source import check_build
 from litelambda.evaluation.source_answers import Source, SourceLoadError
 from litelambda.recipe.load import load_recipe
 from litelambda.recipe.sections import Quantize
+from support.built import BuiltArtifact
+from support.flatbuffer_surgery import with_scaled_kernel
 
 
 @pytest.mark.slow

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from golden_store import publish
 from litelambda.cli.main import main
 from litelambda.common.paths import store_url
 from litelambda.common.wording import counted
+from support.golden_store import publish
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from corpus import LAYER_CASES, check_layer
+from support.corpus import LAYER_CASES, check_layer
 
 FAMILIES = ("dense and convolutions", "pooling, resizing and shapes", "normalization", "activations")
 CASES = [name for name, case in LAYER_CASES.items() if case.family in FAMILIES]

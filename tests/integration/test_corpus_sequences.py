@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from corpus import LAYER_CASES, check_layer
+from support.corpus import LAYER_CASES, check_layer
 
 FAMILIES = ("sequences", "preprocessing", "whole graphs")
 CASES = [name for name, case in LAYER_CASES.items() if case.family in FAMILIES]

@@ -28,7 +28,7 @@ from litelambda.store.artifact_store import open_publishing_store
 from litelambda.store.objects import FileObjects
 from litelambda.training.train import Trained
 from litelambda_serving.errors import ServingError
-from moto_server import MotoServer
+from support.moto_server import MotoServer
 
 Break = Callable[[Any], Any]
 

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from golden_store import golden, publish
-from handler_client import EVENTS, load_module, send
 from litelambda.common.paths import FUNCTIONS
+from support.golden_store import golden, publish
+from support.handler_client import EVENTS, load_module, send
 
 ROWS = [[0.1, 0.2, 0.3, 0.4], [0.9, 0.8, 0.7, 0.6]]
 LABELS = ["cat", "dog", "fox"]

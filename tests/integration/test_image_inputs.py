@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from golden_store import golden, publish
-from handler_client import load_module, send
 from litelambda_serving.bodies.images import check_image_size, decode_image, image_size, pixel_values
 from litelambda_serving.errors import RequestError
 from litelambda_serving.manifest import Manifest
@@ -19,7 +17,9 @@ from litelambda_serving.scoring.job import Job
 from litelambda_serving.scoring.models import ModelSource
 from litelambda_serving.scoring.running.engine import run_job
 from litelambda_serving.tensor import DTYPES, Quantization, TensorSpec
-from scoring_files import make_store
+from support.golden_store import golden, publish
+from support.handler_client import load_module, send
+from support.scoring_files import make_store
 
 ONE = {"scale": 1 / 255, "offset": -0.5}
 EACH = {"scale": [0.1] * 4, "offset": [0.0] * 4}

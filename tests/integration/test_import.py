@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from golden_store import GOLDEN, golden
-from handler_client import load_module, send
 from litelambda.cli.main import main
 from litelambda.keras_tools.backend import load_keras, load_tensorflow
+from support.golden_store import GOLDEN, golden
+from support.handler_client import load_module, send
 
 ROWS = [[0.1, 0.2, 0.3, 0.4], [0.9, 0.8, 0.7, 0.6]]
 

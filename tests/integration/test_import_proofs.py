@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from flatbuffer_surgery import (
+from litelambda.cli.main import main
+from litelambda.common.errors import DataError
+from litelambda.conversion import converter
+from litelambda.evaluation import verify
+from litelambda.evaluation.representative import check_rows
+from litelambda.keras_tools.backend import load_keras, load_tensorflow
+from support.flatbuffer_surgery import (
     edited,
     with_nan_weight,
     with_scaled_kernel,
@@ -19,13 +25,7 @@ from flatbuffer_surgery import (
     with_zero_codes,
     without_an_output,
 )
-from golden_store import GOLDEN, golden
-from litelambda.cli.main import main
-from litelambda.common.errors import DataError
-from litelambda.conversion import converter
-from litelambda.evaluation import verify
-from litelambda.evaluation.representative import check_rows
-from litelambda.keras_tools.backend import load_keras, load_tensorflow
+from support.golden_store import GOLDEN, golden
 
 ROWS = np.random.default_rng(1).random((64, 4), dtype=np.float32)
 

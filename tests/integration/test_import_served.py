@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from golden_store import GOLDEN
-from handler_client import load_module, send
 from litelambda.cli.main import main
 from litelambda.keras_tools.backend import load_keras, load_tensorflow
+from support.golden_store import GOLDEN
+from support.handler_client import load_module, send
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import litelambda
-from golden_store import golden, publish
-from handler_client import Context, load_module, send
 from litelambda_serving.inference_protocol.describe import SERVER_VERSION
+from support.golden_store import golden, publish
+from support.handler_client import Context, load_module, send
 
 ROWS = [[0.1, 0.2, 0.3, 0.4], [0.9, 0.8, 0.7, 0.6]]
 INFER = "/v2/models/tiny/infer"

@@ -20,7 +20,7 @@ from litelambda_serving.store import open_store
 
 FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 """For models as small as these, compiling them well costs more than it saves."""
-WORKER = Path(__file__).parents[1] / "jax_worker.py"
+WORKER = Path(__file__).parents[1] / "support" / "jax_worker.py"
 DIGITS = Path(__file__).parents[2] / "build" / "data" / "mnist.npz"
 PICTURES = """
 [model]

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import obstore
 import pytest
 
-from golden_store import golden, publish
 from litelambda.bench.contenders import BUCKET, LEAN, PREFIX, Contender
 from litelambda.bench.environment import Environment, lambda_environ
 from litelambda.bench.runtime_api import FUNCTION_ARN, TRACE_ID, RuntimeApi
@@ -23,6 +22,7 @@ from litelambda.common.errors import BenchError
 from litelambda.common.paths import FUNCTIONS
 from litelambda_serving.lean_runtime import RuntimeClient
 from litelambda_serving.litert import find_library
+from support.golden_store import golden, publish
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

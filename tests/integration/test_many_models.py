@@ -13,14 +13,14 @@ from collections import Counter
 
 import pytest
 
-from golden_store import golden, publish, set_aliases
-from handler_client import load_module, send
 from litelambda.common.paths import FUNCTIONS
 from litelambda_serving.aliases import Aliases
 from litelambda_serving.errors import ArtifactError, StoreUnavailableError
 from litelambda_serving.models import ModelRepository
 from litelambda_serving.servable import size_in_memory
 from litelambda_serving.store import open_store
+from support.golden_store import golden, publish, set_aliases
+from support.handler_client import load_module, send
 
 PREDICT = "/v1/models/m:predict"
 BODY = {"instances": [1.0, 2.0, 5.0]}

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from golden_store import describe, golden, publish
-from handler_client import load_module, send
+from support.golden_store import describe, golden, publish
+from support.handler_client import load_module, send
 
 NAMES = ("a b", "x:0", "grün", "class", "self")
 

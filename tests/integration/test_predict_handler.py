@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from golden_store import golden, publish
 from litelambda.common.paths import FUNCTIONS
 from litelambda_serving.errors import DigestError, ModelNotFoundError
+from support.golden_store import golden, publish
 
 EVENTS = Path(__file__).parents[1] / "events"
 ROWS = [[0.1, 0.2, 0.3, 0.4], [0.9, 0.8, 0.7, 0.6]]

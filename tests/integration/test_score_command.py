@@ -14,10 +14,10 @@ from functools import partialmethod
 import numpy as np
 import pytest
 
-from golden_store import publish
 from litelambda.cli.main import main
 from litelambda_serving.scoring.running.workers import Workers
-from scoring_files import as_jsonl, expected, make_rows, processes_at_once, read_jsonl
+from support.golden_store import publish
+from support.scoring_files import as_jsonl, expected, make_rows, processes_at_once, read_jsonl
 
 
 @pytest.fixture

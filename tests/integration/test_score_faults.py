@@ -17,9 +17,9 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from faulty_aws import CLOSED, CONFLICT, CUT_BODY, LOST_ANSWER, SLOW_DOWN, Fault, faulty_stack
-from score_stack import BUCKET
-from scoring_files import as_jsonl, expected, make_rows, read_jsonl
+from support.faulty_aws import CLOSED, CONFLICT, CUT_BODY, LOST_ANSWER, SLOW_DOWN, Fault, faulty_stack
+from support.score_stack import BUCKET
+from support.scoring_files import as_jsonl, expected, make_rows, read_jsonl
 
 _FAULTS = int(os.environ.get("LITELAMBDA_FAULTS", "500"))
 _SEED = int(os.environ.get("LITELAMBDA_FAULTS_SEED", "20261128"))

@@ -11,8 +11,8 @@ import pytest
 
 from litelambda_serving.scoring.errors import InputNotFoundError, InputReplacedError, TooManyBadRowsError
 from litelambda_serving.scoring.running import engine
-from score_stack import BUCKET, CUT_SHORT, score_stack
-from scoring_files import as_jsonl, expected, make_rows, make_store, read_jsonl
+from support.score_stack import BUCKET, CUT_SHORT, score_stack
+from support.scoring_files import as_jsonl, expected, make_rows, make_store, read_jsonl
 
 EVENTS = Path(__file__).parents[1] / "events"
 

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from faulty_aws import CONFLICT, LOST_ANSWER, Fault, faulty_stack
 from litelambda_serving.scoring.errors import JobError, OutputExistsError, OutputNotFoundError
-from score_stack import BUCKET
-from scoring_files import as_jsonl, expected, make_rows, read_jsonl
+from support.faulty_aws import CONFLICT, LOST_ANSWER, Fault, faulty_stack
+from support.score_stack import BUCKET
+from support.scoring_files import as_jsonl, expected, make_rows, read_jsonl
 
 ROWS = make_rows(20)
 

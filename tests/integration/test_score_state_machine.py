@@ -21,8 +21,8 @@ from moto.stepfunctions.parser.asl.component.state.exec.state_task.state_task im
 from litelambda.cli.main import main
 from litelambda.commands.score import describe
 from litelambda.common.paths import PROJECT
-from score_stack import BUCKET, score_stack
-from scoring_files import as_jsonl, expected, make_rows, read_jsonl
+from support.score_stack import BUCKET, score_stack
+from support.scoring_files import as_jsonl, expected, make_rows, read_jsonl
 
 MACHINE = "arn:aws:states:eu-west-1:123456789012:stateMachine:score"
 _SUBSTITUTIONS = {

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from golden_store import golden, publish
-from handler_client import load_module, send
 from litelambda_serving.bodies.strings import from_wire, to_wire
+from support.golden_store import golden, publish
+from support.handler_client import load_module, send
 
 ONE_BY_ONE = {"dynamic": False, "reason": "operators on strings keep the shape of the run before"}
 LENGTH = "Inference-Header-Content-Length"

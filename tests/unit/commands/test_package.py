@@ -1,0 +1,227 @@
+"""The deployment package: what is in it, that it is the same every time, and that it works where Lambda puts it."""
+
+import json
+import platform
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from litelambda.commands import package as package_module
+from litelambda.commands.package import ARCHITECTURES, PYTHON_VERSION, PackageResult, package
+from litelambda.common.errors import PackageError, UsageError
+from litelambda.common.interpreters import find_interpreter
+from litelambda.common.paths import FUNCTIONS
+from support.golden_store import golden, publish
+
+HERE = {"x86_64": "x86_64", "aarch64": "arm64"}.get(platform.machine())
+ELF_MACHINES = {"x86_64": 62, "arm64": 183}
+
+# Runs with no site-packages and nothing but the bundle; every attempt to write into it fails as on a read-only volume.
+PRELUDE = """
+import errno, json, os, sys
+bundle = sys.argv[1]
+def refuse_writing(event, arguments):
+    if event == "open" and isinstance(arguments[0], str) and arguments[0].startswith(bundle):
+        if arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            raise OSError(errno.EROFS, "read-only file system", arguments[0])
+sys.addaudithook(refuse_writing)
+sys.path.insert(0, bundle)
+"""
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PackageResult]:
+    """The package of each architecture."""
+    return {arch: package(arch, tmp_path_factory.mktemp(arch)) for arch in ARCHITECTURES}
+
+
+def _names(result: PackageResult) -> set[str]:
+    return set(zipfile.ZipFile(result.archive).namelist())
+
+
+def _run(interpreter: str, bundle: Path, code: str, stdin: str = "", **environment: str) -> object:
+    """Run code on the bundle alone, in a fresh interpreter; return the JSON it prints last."""
+    command = [interpreter, "-I", "-S", "-c", PRELUDE + code, str(bundle)]
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_contents(packages: dict[str, PackageResult], arch: str) -> None:
+    """The package holds the handlers, what they share, the S3 client, the runtime's library and licences: no more."""
+    serving = {path.relative_to(FUNCTIONS).as_posix() for path in (FUNCTIONS / "litelambda_serving").rglob("*.py")}
+    sources = {"predict.py"} | {path for path in serving if not path.startswith("litelambda_serving/scoring/")}
+    licenses = {"litelambda.txt", "obstore.txt", "obstore-crates.txt", "ai-edge-litert.txt"}
+    others = {"obstore/_obstore.abi3.so", "lib/libLiteRt.so", "lean-bootstrap", "litelambda_serving/amazon_trust.pem"}
+    expected = sources | others | {f"licenses/{name}" for name in licenses}
+    if packages[arch].bytecode:
+        expected |= {re.sub(r"([^/]+)\.py$", r"__pycache__/\1.cpython-313.pyc", source) for source in sources}
+    assert _names(packages[arch]) == expected
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_folder_and_zip_are_the_same(packages: dict[str, PackageResult], arch: str) -> None:
+    """The folder that `sam build` ships and the zip hold the same files, readable by everyone, one executable."""
+    result = packages[arch]
+    with zipfile.ZipFile(result.archive) as archive:
+        for entry in archive.infolist():
+            path = result.directory / entry.filename
+            assert archive.read(entry) == path.read_bytes()
+            mode = 0o100755 if path.name == "lean-bootstrap" else 0o100644
+            assert entry.external_attr >> 16 == path.stat().st_mode == mode
+            assert entry.date_time == (1980, 1, 1, 0, 0, 0)
+    on_disk = {path.relative_to(result.directory).as_posix() for path in result.directory.rglob("*") if path.is_file()}
+    assert on_disk == _names(result)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_nothing_heavy_inside(packages: dict[str, PackageResult], arch: str) -> None:
+    """No numpy, boto3, TensorFlow, type stubs, tests or package metadata travel along."""
+    unwanted = re.compile(r"numpy|boto|tensorflow|keras|pydantic|protobuf|arro3|fsspec|auth/|\.pyi$|tests?/|dist-info")
+    assert not [name for name in _names(packages[arch]) if unwanted.search(name)]
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_libraries_are_for_the_architecture(packages: dict[str, PackageResult], arch: str) -> None:
+    """Both shared libraries are ELF files of the function's architecture, whatever machine packaged them."""
+    for name in ("lib/libLiteRt.so", "obstore/_obstore.abi3.so"):
+        header = (packages[arch].directory / name).read_bytes()[:20]
+        assert header[:4] == b"\x7fELF"
+        assert int.from_bytes(header[18:20], "little") == ELF_MACHINES[arch]
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_size_budget(packages: dict[str, PackageResult], arch: str) -> None:
+    """The zip stays within what was promised."""
+    assert packages[arch].size_bytes == packages[arch].archive.stat().st_size
+    assert packages[arch].size_bytes <= {"x86_64": 9_000_000, "arm64": 8_000_000}[arch]
+
+
+def test_over_budget_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A zip over the budget is refused, with the largest files named, and nothing is left behind."""
+    small = {"arm64": package_module._Target(ARCHITECTURES["arm64"].platform, 1_000_000)}
+    monkeypatch.setattr(package_module, "ARCHITECTURES", small)
+    with pytest.raises(PackageError, match=r"the budget is 1,000,000.*_obstore\.abi3\.so"):
+        package("arm64", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_reproducible(packages: dict[str, PackageResult], tmp_path: Path) -> None:
+    """Made twice, in different folders, the zip is the same byte for byte; a bundle of before is replaced."""
+    again = package("x86_64", tmp_path)
+    assert again.sha256 == packages["x86_64"].sha256
+    (again.directory / "stray.py").touch()
+    assert package("x86_64", tmp_path).sha256 == again.sha256
+    assert not (again.directory / "stray.py").exists()
+
+
+def test_bytecode_is_used_as_it_is(packages: dict[str, PackageResult]) -> None:
+    """Bytecode is unchecked-hash, and its tracebacks name the path on Lambda."""
+    result = packages["arm64"]
+    if result.bytecode is None:
+        pytest.skip(result.notes[0])
+    for path in result.directory.rglob("*.pyc"):
+        assert int.from_bytes(path.read_bytes()[4:8], "little") == 0b01, path  # hash-based, check_source unset
+    interpreter = find_interpreter(PYTHON_VERSION)
+    assert interpreter
+    code = "import marshal, sys; print(marshal.loads(open(sys.argv[1], 'rb').read()[16:]).co_filename, end='')"
+    pyc = result.directory / "__pycache__" / "predict.cpython-313.pyc"
+    shown = subprocess.run([interpreter.path, "-c", code, pyc], capture_output=True, text=True, check=True)
+    assert shown.stdout == "/var/task/predict.py"
+
+
+def test_without_the_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no matching interpreter is, the package is made without bytecode and says so."""
+    monkeypatch.setattr(package_module, "find_interpreter", lambda _version: None)
+    result = package("arm64", tmp_path)
+    assert result.bytecode is None
+    assert "no bytecode" in result.notes[0]
+    assert not list(result.directory.rglob("*.pyc"))
+
+
+def test_wheels_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hash that no wheel has is an error that names the lock."""
+    (tmp_path / "functions.txt").write_text(f"obstore==0.12.1 --hash=sha256:{'0' * 64}\n", encoding="utf-8")
+    monkeypatch.setattr(package_module, "REQUIREMENTS", tmp_path)
+    with pytest.raises(PackageError, match=r"functions\.txt"):
+        package("arm64", tmp_path / "out")
+
+
+def test_a_folder_of_someone_else_is_left_alone(tmp_path: Path) -> None:
+    """A folder named `function` that is no bundle is not replaced."""
+    (tmp_path / "function").mkdir()
+    (tmp_path / "function" / "mine.py").touch()
+    with pytest.raises(UsageError, match="in the way"):
+        package("x86_64", tmp_path)
+    assert (tmp_path / "function" / "mine.py").exists()
+
+
+def test_unknown_architecture(tmp_path: Path) -> None:
+    """An unknown architecture is wrong usage, and the message lists the known ones."""
+    with pytest.raises(UsageError, match="x86_64, arm64"):
+        package("riscv64", tmp_path)  # type: ignore[arg-type]  # the point of the test
+
+
+def test_a_shim_that_does_not_run_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An executable with the right name that does not run is no interpreter; the next one is tried."""
+    for folder, script in (("shims", "exit 127"), ("other", "echo pypy 3.9.1"), ("good", "echo cpython 3.9.18")):
+        (tmp_path / folder).mkdir()
+        executable = tmp_path / folder / "python3.9"
+        executable.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        executable.chmod(0o755)
+    monkeypatch.setenv("PATH", ":".join(str(tmp_path / folder) for folder in ("shims", "other", "good")))
+    found = find_interpreter("3.9")
+    assert found is not None
+    assert (found.path, found.version) == (tmp_path / "good" / "python3.9", "3.9.18")
+
+
+on_linux = pytest.mark.skipif(
+    sys.platform != "linux" or HERE is None, reason="the bundle's libraries are for Linux on x86_64 or arm64"
+)
+
+
+@pytest.fixture(params=["this", PYTHON_VERSION])
+def interpreter(request: pytest.FixtureRequest) -> str:
+    """The interpreter of the tests, and the one that Lambda has, where it is to be had."""
+    if request.param == "this":
+        return sys.executable
+    found = find_interpreter(request.param)
+    return str(found.path) if found else pytest.skip(f"there is no CPython {request.param} here")
+
+
+@on_linux
+def test_runs_from_a_read_only_folder(packages: dict[str, PackageResult], interpreter: str) -> None:
+    """Read-only and without site-packages, the bundle loads its own library and client, and writes nothing."""
+    assert HERE
+    bundle = packages[HERE].directory
+    code = """
+from litelambda_serving.litert import load_library
+from litelambda_serving.store import open_store
+load_library()
+open_store("s3://bucket/prefix")
+maps = open("/proc/self/maps").read()
+print(json.dumps([f"{bundle}/{name}" in maps for name in ("lib/libLiteRt.so", "obstore/_obstore.abi3.so")]))
+"""
+    assert _run(interpreter, bundle, code, AWS_REGION="eu-west-1") == [True, True]
+    on_disk = {path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()}
+    assert on_disk == _names(packages[HERE])
+
+
+@on_linux
+def test_the_handler_predicts(packages: dict[str, PackageResult], interpreter: str, tmp_path: Path) -> None:
+    """The packaged handler, alone, loads a model at INIT and answers a prediction."""
+    assert HERE
+    publish(tmp_path, "tiny", data=golden("tiny_int8"))
+    event = (Path(__file__).parents[2] / "events" / "http_api_v2_predict.json").read_text(encoding="utf-8")
+    code = "import predict; print(json.dumps(predict.handler(json.load(sys.stdin), None)))"
+    settings = {"MODEL_STORE": tmp_path.as_uri(), "MODEL_NAME": "tiny"}
+    answer = _run(interpreter, packages[HERE].directory, code, event, **settings)
+    assert isinstance(answer, dict)
+    assert answer["statusCode"] == 200
+    (row,) = json.loads(answer["body"])["predictions"]
+    assert sum(row) == pytest.approx(1, abs=0.01)

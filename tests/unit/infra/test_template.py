@@ -1,0 +1,362 @@
+"""What the deployment template promises: nothing open, nothing too wide, every log kept for a stated time."""
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from litelambda.commands.package import ARCHITECTURES, PYTHON_VERSION
+from litelambda.common.paths import FUNCTIONS, PROJECT, TEMPLATE
+from litelambda_serving.settings import SETTINGS
+from support.cloudformation import Evaluator, Template, alternatives, load, statements
+
+TEMPLATES = [TEMPLATE, *sorted((PROJECT / "infra").glob("*.yaml"))]
+
+
+@pytest.fixture(scope="module")
+def template() -> Template:
+    """template.yaml, parsed."""
+    return load(TEMPLATE)
+
+
+def _of_type(template: Template, *types: str) -> dict[str, Template]:
+    return {name: resource for name, resource in template["Resources"].items() if resource["Type"] in types}
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
+def test_no_statement_allows_everything(path: Path) -> None:
+    """No policy allows a wildcard action, all resources, or all principals."""
+    for name, statement in statements(load(path)):
+        if statement["Effect"] == "Deny":
+            continue
+        where = f"{name}.{statement.get('Sid', '')}"
+        for action in alternatives(statement["Action"]):
+            assert "*" not in action, f"{where} allows {action}"
+        for resource in alternatives(statement.get("Resource", [])):
+            assert resource != "*", f"{where} reaches every resource"
+        assert statement.get("Principal") != "*", f"{where} trusts everyone"
+
+
+def test_functions_have_written_roles(template: Template) -> None:
+    """Each function's role is spelt out here: no managed policy comes in, by hand or through SAM."""
+    functions = _of_type(template, "AWS::Serverless::Function")
+    assert functions
+    for name, function in functions.items():
+        role = function["Properties"]["Role"]["Fn::GetAtt"].removesuffix(".Arn")
+        assert "ManagedPolicyArns" not in template["Resources"][role]["Properties"], name
+        assert "Policies" not in function["Properties"], name
+
+
+def test_predict_can_only_read(template: Template) -> None:
+    """The predict function may read artifacts and write its log, and no more."""
+    actions = {
+        action
+        for name, statement in statements(template)
+        if name == "PredictRole" and "Resource" in statement
+        for action in alternatives(statement["Action"])
+    }
+    assert actions == {"logs:CreateLogStream", "logs:PutLogEvents", "s3:GetObject", "s3:ListBucket", "kms:Decrypt"}
+
+
+PATHS = {"/", "/healthz", "/openapi.json", "/v1/{proxy+}", "/v2", "/v2/{proxy+}"}
+
+
+def test_every_route_is_authorised(template: Template) -> None:
+    """Every route but a preflight's follows the one Authorization parameter, whose default is signed requests."""
+    routes = {name: route["Properties"] for name, route in _of_type(template, "AWS::ApiGatewayV2::Route").items()}
+    authorized = {name: route for name, route in routes.items() if not route["RouteKey"].startswith("OPTIONS ")}
+    assert {route["RouteKey"] for route in authorized.values()} == {f"ANY {path}" for path in PATHS}
+    for name, route in authorized.items():
+        assert route["AuthorizationType"] == {"Ref": "Authorization"}, name
+    assert template["Parameters"]["Authorization"]["Default"] == "AWS_IAM"
+
+
+def test_a_preflight_needs_no_signature(template: Template) -> None:
+    """With CORS on, and only then, OPTIONS is open on each path that has an authorized ANY route."""
+    routes = _of_type(template, "AWS::ApiGatewayV2::Route")
+    preflights = [route for route in routes.values() if route["Properties"]["RouteKey"].startswith("OPTIONS ")]
+    assert {route["Properties"]["RouteKey"] for route in preflights} == {f"OPTIONS {path}" for path in PATHS}
+    for route in preflights:
+        assert route["Condition"] == "HasCors"
+        assert route["Properties"]["AuthorizationType"] == "NONE"
+        assert route["Properties"]["Target"] == {"Fn::Sub": "integrations/${PredictIntegration}"}
+
+
+def test_no_other_door(template: Template) -> None:
+    """Functions are reached through the API alone: no events and no function URLs beside it."""
+    for name, function in _of_type(template, "AWS::Serverless::Function").items():
+        assert not {"Events", "FunctionUrlConfig"} & set(function["Properties"]), name
+
+
+def test_api_logs_and_throttles(template: Template) -> None:
+    """Every stage writes access logs as JSON, without payloads, and throttles."""
+    for name, stage in _of_type(template, "AWS::ApiGatewayV2::Stage").items():
+        properties = stage["Properties"]
+        fields = json.loads(properties["AccessLogSettings"]["Format"])
+        assert not any("body" in value.lower() or "header" in value.lower() for value in fields.values()), name
+        assert {"ThrottlingRateLimit", "ThrottlingBurstLimit"} <= set(properties["DefaultRouteSettings"]), name
+
+
+def test_every_function_logs_into_a_group_with_retention(template: Template) -> None:
+    """Each function writes into a log group of the template, and each group forgets."""
+    groups = _of_type(template, "AWS::Logs::LogGroup")
+    for name, group in groups.items():
+        assert "RetentionInDays" in group["Properties"], name
+    for name, function in _of_type(template, "AWS::Serverless::Function").items():
+        assert function["Properties"]["LoggingConfig"]["LogGroup"]["Ref"] in groups, name
+
+
+def test_every_bucket_is_closed(template: Template) -> None:
+    """Each bucket is encrypted, blocks public access, refuses plain HTTP and survives the stack."""
+    buckets = _of_type(template, "AWS::S3::Bucket")
+    policies = {
+        policy["Properties"]["Bucket"]["Ref"]: policy["Properties"]["PolicyDocument"]["Statement"]
+        for policy in _of_type(template, "AWS::S3::BucketPolicy").values()
+    }
+    assert "ArtifactBucket" in buckets
+    for name, bucket in buckets.items():
+        properties = bucket["Properties"]
+        assert properties["BucketEncryption"], name
+        assert set(properties["PublicAccessBlockConfiguration"].values()) == {True}, name
+        assert any(
+            statement["Effect"] == "Deny" and statement["Condition"] == {"Bool": {"aws:SecureTransport": False}}
+            for statement in policies[name]
+        ), name
+        assert (bucket["DeletionPolicy"], bucket["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain"), name
+
+
+def test_artifacts_are_versioned_and_logged(template: Template) -> None:
+    """The artifact bucket keeps versions, expires old ones, and logs who reads them."""
+    properties = template["Resources"]["ArtifactBucket"]["Properties"]
+    assert properties["VersioningConfiguration"] == {"Status": "Enabled"}
+    assert properties["LoggingConfiguration"]["DestinationBucketName"] == {"Ref": "AccessLogBucket"}
+    assert any("NoncurrentVersionExpiration" in rule for rule in properties["LifecycleConfiguration"]["Rules"])
+
+
+def test_environment_is_what_the_code_reads(template: Template) -> None:
+    """The predict function's environment names every setting that the code reads, and no other."""
+    variables = template["Resources"]["PredictFunction"]["Properties"]["Environment"]["Variables"]
+    assert set(variables) == {"AWS_LAMBDA_EXEC_WRAPPER"} | {setting.name for setting in SETTINGS}
+
+
+def test_defaults_agree_with_the_code(template: Template) -> None:
+    """A setting left alone means the same in the template and in the code."""
+    variables = template["Resources"]["PredictFunction"]["Properties"]["Environment"]["Variables"]
+    for setting in SETTINGS:
+        value = variables[setting.name]
+        if setting.default is not None:
+            assert str(template["Parameters"][value["Ref"]]["Default"]) == setting.default, setting.name
+
+
+def test_the_wrapper_is_shipped(template: Template) -> None:
+    """What AWS_LAMBDA_EXEC_WRAPPER names is an executable of the shipped code; the stock client is a parameter away."""
+    variables = template["Resources"]["PredictFunction"]["Properties"]["Environment"]["Variables"]
+    condition, path, otherwise = variables["AWS_LAMBDA_EXEC_WRAPPER"]["Fn::If"]
+    assert {"Fn::Equals": [{"Ref": "Bootstrap"}, "lean"]} in template["Conditions"][condition]["Fn::And"]
+    assert otherwise == {"Ref": "AWS::NoValue"}
+    assert os.access(FUNCTIONS / Path(path).relative_to("/var/task"), os.X_OK)
+
+
+def test_handlers_exist(template: Template) -> None:
+    """Every handler is a module at the root of the shipped code, on the interpreter that the bytecode is for."""
+    for name, function in _of_type(template, "AWS::Serverless::Function").items():
+        module, _, attribute = function["Properties"]["Handler"].partition(".")
+        assert (FUNCTIONS / f"{module}.py").is_file(), name
+        assert attribute == "handler", name
+        assert function["Properties"]["Runtime"] == f"python{PYTHON_VERSION}", name
+
+
+def test_build_targets_exist(template: Template) -> None:
+    """Each function has its makefile target, found through a makefile for each architecture."""
+    architectures = template["Parameters"]["Architecture"]["AllowedValues"]
+    assert set(architectures) == set(ARCHITECTURES)
+    targets = re.findall(r"^build-(\w+):", (PROJECT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    for name, function in _of_type(template, "AWS::Serverless::Function").items():
+        assert name in targets
+        assert function["Metadata"]["BuildMethod"] == "makefile", name
+        for architecture in architectures:
+            folder = function["Metadata"]["ContextPath"]["Fn::Sub"].replace("${Architecture}", architecture)
+            assert f"ARCH := {architecture}\n" in (PROJECT / folder / "Makefile").read_text(encoding="utf-8"), name
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
+def test_every_reference_resolves(path: Path) -> None:
+    """Every !Ref, !GetAtt, !Sub and condition names something that the template has, and every parameter is used."""
+    template = load(path)
+    known = {*template.get("Parameters", {}), *template["Resources"]}
+    for name, resource in template["Resources"].items():  # SAM makes a resource of each alias it publishes
+        if "AutoPublishAlias" in resource.get("Properties", {}):
+            known.add(f"{name}Alias{resource['Properties']['AutoPublishAlias']}")
+    used = set(_references({key: template.get(key, {}) for key in ("Conditions", "Resources", "Outputs")}))
+    assert {name for name in used if not name.startswith("AWS::")} <= known
+    assert set(template.get("Parameters", {})) <= used
+
+
+def _references(value: Any) -> Iterator[str]:
+    if isinstance(value, list):
+        for item in value:
+            yield from _references(item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if key == "Ref":
+                yield item
+            elif key == "Fn::GetAtt":
+                yield item.split(".")[0]
+            elif key == "Fn::Sub":
+                text, local = (item, {}) if isinstance(item, str) else item
+                names = {name.split(".")[0] for name in re.findall(r"\$\{([\w.:]+)\}", text)}
+                yield from names - set(local)
+                yield from _references(local)
+            else:
+                yield from _references(item)
+
+
+@pytest.mark.parametrize(
+    ("value", "accepted"),
+    [
+        ("", True),
+        ("s3://my-models/models", True),
+        ("s3://my-models/a/b.c", True),
+        ("file:///var/task/models", True),
+        ("s3://my-models", False),
+        ("s3://my-models/", False),
+        ("s3://my-models/models/", False),
+        ("https://example.com/models", False),
+    ],
+)
+def test_model_store_pattern(template: Template, value: str, *, accepted: bool) -> None:
+    """The ModelStore parameter takes what the read policy can be derived from: a bucket and a prefix, or a file URL."""
+    pattern = template["Parameters"]["ModelStore"]["AllowedPattern"]
+    assert bool(re.fullmatch(pattern, value)) is accepted
+
+
+def test_samconfig_names_known_parameters(template: Template) -> None:
+    """samconfig.toml overrides only parameters that exist, alike for build and deploy."""
+    config = tomllib.loads((PROJECT / "samconfig.toml").read_text(encoding="utf-8"))
+    for environment in (value for value in config.values() if isinstance(value, dict)):
+        overrides = {
+            command: environment[command]["parameters"].get("parameter_overrides", "")
+            for command in ("build", "deploy")
+            if command in environment
+        }
+        assert len(set(overrides.values())) <= 1
+        for override in overrides.values():
+            for assignment in override.split():
+                assert assignment.split("=")[0] in template["Parameters"]
+
+
+def test_snapshots_and_provisioned_environments_exclude_each_other(template: Template) -> None:
+    """Both are off by default, and the template refuses them together, since no linter would."""
+    assert template["Parameters"]["SnapStart"]["Default"] == "off"
+    assert template["Parameters"]["ProvisionedConcurrency"]["Default"] == 0
+    rule = template["Rules"]["SnapStartExcludesProvisionedConcurrency"]
+    assert rule["RuleCondition"] == {"Fn::Equals": [{"Ref": "SnapStart"}, "on"]}
+    assert [assertion["Assert"] for assertion in rule["Assertions"]] == [
+        {"Fn::Equals": [{"Ref": "ProvisionedConcurrency"}, "0"]}
+    ]
+
+
+def test_snapstart_forces_the_stock_client(template: Template) -> None:
+    """The lean bootstrap's condition holds only without snapshots."""
+    assert template["Conditions"]["LeanBootstrap"] == {
+        "Fn::And": [{"Fn::Equals": [{"Ref": "Bootstrap"}, "lean"]}, {"Fn::Not": [{"Condition": "HasSnapStart"}]}]
+    }
+
+
+# A second value of each parameter, beside others that have to be set for it to matter.
+OTHER_VALUES = {
+    "ModelStore": "s3://other/models",
+    "ModelName": "fruit",
+    "ModelVersion": "7",
+    "ModelManifestSha256": "0" * 64,
+    "ModelMemoryMb": "300",
+    "AliasRefreshSeconds": "5",
+    "ModelControl": "explicit",
+    "Architecture": "x86_64",
+    "MemorySize": "1024",
+    "Timeout": "20",
+    "NumThreads": "2",
+    "ReservedConcurrency": "7",
+    "Bootstrap": "stock",
+    "SnapStart": "on",
+    "ProvisionedConcurrency": "3",
+    "Authorization": "NONE",
+    "ThrottlingRateLimit": "7",
+    "ThrottlingBurstLimit": "7",
+    "CorsAllowOrigin": "https://example.com",
+    "BasePath": "/ml",
+    "LogLevel": "DEBUG",
+    "LogRetentionDays": "7",
+    "MetricsNamespace": "other",
+    "AlarmTopicArn": "arn:aws:sns:eu-west-1:123456789012:topic",
+    "AlarmDurationMs": "7",
+    "KmsKeyArn": "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab",
+}
+# Lambda's documentation: a version is the code and the configuration. These belong to the function as a whole, to its
+# alias, or to SAM.
+NOT_OF_A_VERSION = {
+    *("FunctionName", "CodeUri", "ReservedConcurrentExecutions", "ProvisionedConcurrencyConfig"),
+    *("AutoPublishAlias", "VersionDescription"),
+}
+
+
+def _version(template: Template, values: dict[str, str]) -> tuple[Template, str]:
+    """What a version is made of, and its description."""
+    properties = Evaluator(template, values).resolve(template["Resources"]["PredictFunction"]["Properties"])
+    made_of = {name: value for name, value in properties.items() if name not in NOT_OF_A_VERSION}
+    return made_of, properties["VersionDescription"]
+
+
+@pytest.mark.parametrize(
+    "others", [{}, {"SnapStart": "on"}, {"Bootstrap": "stock"}, {"KmsKeyArn": OTHER_VALUES["KmsKeyArn"]}], ids=str
+)
+@pytest.mark.parametrize("parameter", OTHER_VALUES)
+def test_a_parameter_that_changes_the_function_publishes_a_version(
+    template: Template, parameter: str, others: dict[str, str]
+) -> None:
+    """The description, whose change makes CloudFormation publish, changes when the version would; else it stays."""
+    made_of, description = _version(template, others)
+    changed_made_of, changed_description = _version(template, {**others, parameter: OTHER_VALUES[parameter]})
+    assert (description != changed_description) == (made_of != changed_made_of)
+
+
+def test_every_parameter_is_tried(template: Template) -> None:
+    """The list above has every parameter, and most of them change the function."""
+    assert set(OTHER_VALUES) == set(template["Parameters"])
+    before, _ = _version(template, {})
+    after = {name for name, value in OTHER_VALUES.items() if _version(template, {name: value})[0] != before}
+    assert {
+        "ModelName",
+        "ModelVersion",
+        "ModelManifestSha256",
+        "MemorySize",
+        "LogLevel",
+        "Bootstrap",
+        "Timeout",
+    } < after
+    assert not {"ReservedConcurrency", "ProvisionedConcurrency", "Authorization", "LogRetentionDays"} & after
+
+
+def test_the_own_store_spelt_out_is_no_change(template: Template) -> None:
+    """Naming the stack's own bucket changes neither function nor description: Lambda would refuse to publish."""
+    assert _version(template, {}) == _version(template, {"ModelStore": "s3://<ArtifactBucket>/models"})
+
+
+def test_a_description_is_what_lambda_takes(template: Template) -> None:
+    """A pinned model in a store of its own, a key, CORS and long names fit into Lambda's 256 characters."""
+    _, description = _version(
+        template,
+        {
+            **OTHER_VALUES,
+            "ModelStore": "s3://example-company-models-eu-west-1/models",
+            "ModelName": "customer-churn-2026",
+            "CorsAllowOrigin": "https://app.example.com",
+        },
+    )
+    assert len(description) <= 256
+    assert description == " ".join(description.split())

@@ -1,0 +1,401 @@
+"""The publishing side of a store: the same promises on a folder and on S3."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import botocore.client
+import pytest
+from botocore.exceptions import ClientError
+from moto import mock_aws
+
+from litelambda.common.errors import PublishError
+from litelambda.store.artifact_store import ArtifactStore, open_publishing_store
+from litelambda.store.catalogue import describe_models, list_models
+from litelambda.store.objects import FileObjects, open_objects
+from litelambda_serving.errors import (
+    ObjectNotFoundError,
+    SettingsError,
+    StoreAccessError,
+    StoreConflictError,
+    StoreError,
+    StoreUnavailableError,
+)
+from litelambda_serving.store import open_store
+from support.faulty_aws import CONFLICT, LOST_ANSWER, SLOW_DOWN, Fault, FaultyAws
+from support.moto_server import MotoServer
+
+FILES: dict[str, bytes | Path] = {"model.tflite": b"flatbuffer", "report.json": b"{}"}
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """An empty bucket named "models" in a mocked AWS."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    # S3 decides a conditional write atomically; moto looks first and writes then, so its requests come one by one.
+    one_by_one, call = threading.Lock(), botocore.client.BaseClient._make_api_call
+
+    def call_alone(client: Any, operation: str, parameters: Any) -> Any:
+        with one_by_one:
+            return call(client, operation, parameters)
+
+    monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", call_alone)
+    with mock_aws():
+        client = boto3.client("s3")
+        client.create_bucket(Bucket="models")
+        yield client
+
+
+@pytest.fixture(params=["file", "s3", "s3 without prefix"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> ArtifactStore:
+    """An empty store of each kind."""
+    if request.param == "file":
+        return open_publishing_store((tmp_path / "store").as_uri())
+    request.getfixturevalue("bucket")
+    return open_publishing_store("s3://models/team/a" if request.param == "s3" else "s3://models")
+
+
+def manifest_of(version: int, note: str = "") -> bytes:
+    """As much of a manifest as the store looks at."""
+    fields = {"artifact": "model.tflite", "version": version, "created": "2026-11-23T12:00:00Z", "note": note}
+    return json.dumps({**fields, "metrics": {"quantized": {"accuracy": 0.9}}}).encode()
+
+
+def publish(store: ArtifactStore, *versions: int, model: str = "digits") -> None:
+    """Publish these versions of a model."""
+    for version in versions:
+        store.publish(model, version, FILES, manifest_of(version))
+
+
+def test_an_empty_store_has_nothing(store: ArtifactStore) -> None:
+    """A store that nobody has written to can be listed, and the first version is 1."""
+    assert store.list_models() == []
+    assert store.list_versions("digits") == []
+    assert store.read_aliases("digits") == {}
+    assert store.next_version("digits") == 1
+
+
+def test_what_is_published_can_be_read(store: ArtifactStore) -> None:
+    """Manifest and files come back byte by byte, versions in numeric order."""
+    publish(store, 1, 2, 10)
+    publish(store, 1, model="letters")
+    assert store.list_models() == ["digits", "letters"]
+    assert store.list_versions("digits") == [1, 2, 10]
+    assert store.next_version("digits") == 11
+    assert store.read_manifest("digits", 2) == manifest_of(2)
+    assert store.read_file("digits", 2, "model.tflite") == b"flatbuffer"
+
+
+def test_a_folder_with_a_space_is_the_same_for_writer_and_reader(tmp_path: Path) -> None:
+    """A file URL escapes what a path may hold; both sides of a store undo that."""
+    store = open_publishing_store((tmp_path / "my models").as_uri())
+    publish(store, 1)
+    assert (tmp_path / "my models" / "digits" / "1" / "manifest.json").is_file()
+    assert bytes(open_store(store.url).fetch("digits/1/model.tflite", 100)) == b"flatbuffer"
+
+
+def test_files_may_come_from_disk(store: ArtifactStore, tmp_path: Path) -> None:
+    """Large files are published from a path, without reading them into memory."""
+    large = tmp_path / "large.bin"
+    large.write_bytes(bytes(3_000_000))
+    store.publish("digits", 1, {"model.tflite": large}, manifest_of(1))
+    assert store.read_file("digits", 1, "model.tflite") == bytes(3_000_000)
+
+
+def test_a_version_is_immutable(store: ArtifactStore) -> None:
+    """A second publisher of the same number is refused and changes nothing."""
+    publish(store, 1)
+    with pytest.raises(PublishError, match=r"version 1 of digits was taken by another publisher"):
+        store.publish("digits", 1, {"model.tflite": b"other"}, manifest_of(1, "other"))
+    assert store.read_file("digits", 1, "model.tflite") == b"flatbuffer"
+    assert store.read_manifest("digits", 1) == manifest_of(1)
+
+
+def test_a_half_published_version_is_invisible_and_its_number_burnt(store: ArtifactStore) -> None:
+    """Files without a manifest are no version; the next publisher takes the next number."""
+    publish(store, 1)
+    open_objects(store.url).create("digits/2/model.tflite", b"flatb")
+    assert store.list_versions("digits") == [1]
+    assert store.next_version("digits") == 3
+    with pytest.raises(PublishError, match=r"has no version 2 .*; it has 1"):
+        store.set_alias("digits", "latest", 2)
+
+
+def race(work: Callable[[int], None], num_threads: int = 8) -> list[BaseException]:
+    """Run `work` in threads that start together; return what they raised."""
+    errors: list[BaseException] = []
+    barrier = threading.Barrier(num_threads)
+
+    def run(index: int) -> None:
+        barrier.wait()
+        try:
+            work(index)
+        except PublishError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(num_threads)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return errors
+
+
+def test_of_racing_publishers_one_wins(store: ArtifactStore) -> None:
+    """All publish version 1 at once: one succeeds whole, the others lose with a clear error."""
+    stores = [open_publishing_store(store.url) for _ in range(8)]
+    store.list_models()  # makes the client: boto3's default session is not thread-safe
+
+    def work(index: int) -> None:
+        files: dict[str, bytes | Path] = {"model.tflite": f"publisher {index}".encode()}
+        stores[index].publish("digits", 1, files, manifest_of(1, f"publisher {index}"))
+
+    errors = race(work)
+    assert len(errors) == 7
+    assert all("was taken by another publisher" in str(error) for error in errors)
+    winner = store.read_file("digits", 1, "model.tflite").decode()
+    assert json.loads(store.read_manifest("digits", 1))["note"] == winner
+
+
+def test_racing_aliases_all_arrive(store: ArtifactStore) -> None:
+    """Writers of different aliases of one model do not undo each other."""
+    publish(store, 1, 2)
+
+    def work(index: int) -> None:
+        store.set_alias("digits", f"stage-{index}", 1 + index % 2)
+
+    assert race(work, 6) == []
+    assert store.read_aliases("digits") == {f"stage-{index}": 1 + index % 2 for index in range(6)}
+
+
+def test_an_alias_moves_forward_and_back(store: ArtifactStore) -> None:
+    """A person may roll an alias back; a publisher only ever moves it forward."""
+    publish(store, 1, 2, 3)
+    store.advance_alias("digits", "latest", 2)
+    store.advance_alias("digits", "latest", 1)
+    assert store.read_aliases("digits") == {"latest": 2}
+    store.set_alias("digits", "latest", 1)
+    store.set_alias("digits", "stable", 1)
+    store.advance_alias("digits", "latest", 3)
+    assert store.read_aliases("digits") == {"latest": 3, "stable": 1}
+
+
+def test_aliases_carry_what_a_side_by_side_fetch_needs(store: ArtifactStore) -> None:
+    """The document pins each version that something points at, and keeps what it does not know."""
+    publish(store, 1, 2, 3)
+    store.set_alias("digits", "latest", 1)
+    objects = open_objects(store.url)
+    content, tag = objects.read("digits/aliases.json")
+    more = {**json.loads(content), "canary": {"latest": {"1": 10}}}
+    objects.replace("digits/aliases.json", json.dumps(more).encode(), tag)
+    store.advance_alias("digits", "latest", 2)
+    store.advance_alias("digits", "latest", 3)
+    document = json.loads(objects.read("digits/aliases.json")[0])
+    assert document["canary"] == {"latest": {"1": 10}}
+    assert document["versions"] == {
+        number: {
+            "manifest_sha256": hashlib.sha256(manifest_of(int(number))).hexdigest(),
+            "artifact": "model.tflite",
+        }
+        for number in ("1", "3")
+    }
+
+
+@pytest.mark.parametrize("alias", ["7", "versions", "canary", "a/b", "", ".hidden"])
+def test_names_that_cannot_be_aliases_are_refused(tmp_path: Path, alias: str) -> None:
+    """Numbers are versions, some words are reserved, and a name never leaves its folder."""
+    store = open_publishing_store(tmp_path.as_uri())
+    publish(store, 1)
+    with pytest.raises(PublishError, match="cannot be an alias"):
+        store.set_alias("digits", alias, 1)
+
+
+def test_replace_needs_the_tag_that_was_read(store: ArtifactStore) -> None:
+    """A write is refused when another one came in between, and when the object appeared or vanished."""
+    objects = open_objects(store.url)
+    objects.replace("a/doc", b"1", None)
+    with pytest.raises(StoreConflictError):
+        objects.replace("a/doc", b"2", None)
+    _, tag = objects.read("a/doc")
+    objects.replace("a/doc", b"2", tag)
+    with pytest.raises(StoreConflictError):
+        objects.replace("a/doc", b"3", tag)
+    assert objects.read("a/doc")[0] == b"2"
+    with pytest.raises(ObjectNotFoundError, match="a/none does not exist"):
+        objects.read("a/none")
+
+
+def test_an_alias_that_never_gets_through_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Endless conflicts end in a clear error, not in an endless loop."""
+    store = open_publishing_store(tmp_path.as_uri())
+    publish(store, 1)
+
+    def conflict(*_: object) -> None:
+        raise StoreConflictError("changed")
+
+    monkeypatch.setattr(FileObjects, "replace", conflict)
+    monkeypatch.setattr("litelambda.store._PAUSE_S", 0)
+    with pytest.raises(PublishError, match="latest was not moved"):
+        store.set_alias("digits", "latest", 1)
+
+
+def test_a_killed_file_write_leaves_nothing_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that stops before its last step leaves neither object nor leftovers that a reader would see."""
+    objects = FileObjects(tmp_path.as_uri(), tmp_path)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.link", killed)
+    with pytest.raises(KeyboardInterrupt):
+        objects.create("digits/1/model.tflite", b"x")
+    assert objects.keys("") == []
+    assert list((tmp_path / "digits" / "1").iterdir()) == []
+
+
+def test_what_a_killed_publisher_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    """A half-written copy has no writer any more: it goes when the same file is written."""
+    code = (
+        "import os, sys, signal; from pathlib import Path; from litelambda.store.objects import FileObjects\n"
+        "def content():\n    yield b'half'\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "import litelambda.store.objects; litelambda.store.objects._chunks = lambda _: content()\n"
+        "FileObjects('file://' + sys.argv[1], Path(sys.argv[1])).create('digits/1/model.tflite', b'')"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, timeout=60)
+    folder = tmp_path / "digits" / "1"
+    assert [path.suffix for path in folder.iterdir()] == [".part"]
+    FileObjects(tmp_path.as_uri(), tmp_path).create("digits/1/model.tflite", b"whole")
+    assert [path.name for path in folder.iterdir()] == ["model.tflite"]
+
+
+def test_a_folder_without_rights_is_an_access_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Missing rights are said with the object's place."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("litelambda.store.objects.create_part", refused)
+    with pytest.raises(StoreAccessError, match=r"digits/1/model\.tflite: Permission denied"):
+        publish(open_publishing_store(tmp_path.as_uri()), 1)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "error"),
+    [
+        ("AccessDenied", 403, StoreAccessError),
+        ("SlowDown", 503, StoreUnavailableError),
+        ("NoSuchBucket", 404, StoreError),
+        ("InvalidRequest", 400, StoreError),
+    ],
+)
+def test_answers_of_s3_become_clear_errors(
+    bucket: Any, monkeypatch: pytest.MonkeyPatch, code: str, status: int, error: type[StoreError]
+) -> None:
+    """What S3 refuses is told apart: rights, trouble that may pass, and the rest."""
+    answer: Any = {"Error": {"Code": code, "Message": ""}, "ResponseMetadata": {"HTTPStatusCode": status}}
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ClientError(answer, "PutObject")
+
+    monkeypatch.setattr("botocore.client.BaseClient._make_api_call", refuse)
+    with pytest.raises(error, match=r"s3://models/digits/1/model\.tflite"):
+        publish(open_publishing_store("s3://models"), 1)
+
+
+@pytest.fixture
+def bad_wire(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyAws]:
+    """An AWS with an empty bucket "models", whose wire breaks as asked."""
+    with MotoServer() as moto:
+        aws = FaultyAws()
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "testing")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", aws.url)
+        monkeypatch.setattr("litelambda.store.objects._CONFLICT_PAUSE_S", 0)
+        boto3.client("s3", endpoint_url=moto.url).create_bucket(Bucket="models")
+        yield aws
+        aws.close()
+
+
+@pytest.mark.parametrize("fault", [LOST_ANSWER, CONFLICT, SLOW_DOWN])
+@pytest.mark.parametrize("name", ["digits/1/model.tflite", "digits/1/manifest.json", "digits/aliases.json"])
+def test_no_number_is_lost_on_a_bad_wire(bad_wire: FaultyAws, tmp_path: Path, fault: Fault, name: str) -> None:
+    """An answer that is lost, or a conflict that decides nothing, burns no version and moves no alias twice."""
+    faults = iter([fault])
+    bad_wire.fault = lambda operation, path: (
+        next(faults, None) if (operation, path) == ("PutObject", f"models/{name}") else None
+    )
+    (tmp_path / "model").write_bytes(b"flatbuffer" * 100_000)
+    store = open_publishing_store("s3://models")
+    store.publish("digits", 1, {"model.tflite": tmp_path / "model"}, manifest_of(1))
+    store.advance_alias("digits", "latest", 1)
+    assert next(faults, None) is None
+    assert store.list_versions("digits") == [1]
+    assert store.read_aliases("digits") == {"latest": 1}
+    assert store.read_file("digits", 1, "model.tflite") == b"flatbuffer" * 100_000
+
+
+def test_a_lost_answer_is_no_licence_to_take_anothers_number(bad_wire: FaultyAws) -> None:
+    """A number that is another publisher's stays so, even where this one's first try was answered with a 500."""
+    publish(open_publishing_store("s3://models"), 1)
+    faults = iter([SLOW_DOWN])
+    bad_wire.fault = lambda operation, path: next(faults, None) if operation == "PutObject" else None
+    with pytest.raises(PublishError, match="was taken by another publisher"):
+        open_publishing_store("s3://models").publish("digits", 1, {"model.tflite": b"other"}, manifest_of(1, "other"))
+    assert open_publishing_store("s3://models").read_file("digits", 1, "model.tflite") == b"flatbuffer"
+
+
+def test_conflicts_that_never_end_are_told_as_such(bad_wire: FaultyAws) -> None:
+    """Where S3 decides nothing again and again, it is asked to be tried later: no number is said to be taken."""
+    bad_wire.fault = lambda operation, path: CONFLICT if operation == "PutObject" else None
+    with pytest.raises(StoreUnavailableError, match="other writes kept S3 from deciding"):
+        publish(open_publishing_store("s3://models"), 1)
+
+
+def test_a_missing_bucket_and_missing_credentials_are_named(
+    bucket: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A bucket that does not exist, and no credentials at all, are said as such."""
+    with pytest.raises(StoreError, match="the bucket does not exist"):
+        publish(open_publishing_store("s3://elsewhere"), 1)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
+    with pytest.raises(StoreAccessError, match="no AWS credentials were found"):
+        publish(open_publishing_store("s3://models"), 1)
+
+
+def test_other_urls_are_refused() -> None:
+    """Only folders and S3 can be published to."""
+    with pytest.raises(SettingsError, match="neither"):
+        open_publishing_store("https://example.com/models")
+
+
+def test_the_catalogue_lists_models_versions_and_aliases(store: ArtifactStore) -> None:
+    """`litelambda models` shows every version with its digest, metrics and aliases."""
+    assert describe_models(list_models(store.url), store.url) == f"no models in {store.url}"
+    publish(store, 1, 2)
+    store.set_alias("digits", "latest", 2)
+    (model,) = list_models(store.url)
+    assert model["model"] == "digits"
+    assert model["aliases"] == {"latest": 2}
+    assert model["versions"][1] == {
+        "version": 2,
+        "digest": hashlib.sha256(manifest_of(2)).hexdigest(),
+        "created": "2026-11-23T12:00:00Z",
+        "metrics": {"quantized": {"accuracy": 0.9}},
+    }
+    table = describe_models([model], store.url).splitlines()
+    assert table[1].split()[:5] == ["digits", "2", "2026-11-23T12:00:00Z", "latest", "accuracy"]
