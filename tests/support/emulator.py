@@ -22,9 +22,9 @@ import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
-from e2e.sam import ENVIRONMENT
 
 from litelambda.common.paths import PROJECT
+from support.sam import ENVIRONMENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -70,7 +70,8 @@ def _stack(error: BaseException) -> list[str]:
             return [f'  File "{cause.filename}" Line {cause.lineno}\n    {cause.text}']
         return []
     frames = traceback.extract_tb(error.__traceback__)
-    start = next((index for index, frame in enumerate(frames) if not frame.filename.endswith("lean_runtime.py")), 0)
+    client = "lean_runtime/__init__.py"
+    start = next((index for index, frame in enumerate(frames) if not frame.filename.endswith(client)), 0)
     return traceback.format_list(frames[start:])
 
 

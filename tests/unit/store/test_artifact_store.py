@@ -244,7 +244,7 @@ def test_an_alias_that_never_gets_through_is_an_error(tmp_path: Path, monkeypatc
         raise StoreConflictError("changed")
 
     monkeypatch.setattr(FileObjects, "replace", conflict)
-    monkeypatch.setattr("litelambda.store._PAUSE_S", 0)
+    monkeypatch.setattr("litelambda.store.artifact_store._PAUSE_S", 0)
     with pytest.raises(PublishError, match="latest was not moved"):
         store.set_alias("digits", "latest", 1)
 
