@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import recipe_tables
-from litelambda import errors as build_errors
-from litelambda.cli import _parser
-from serving import errors as serving_errors
-from serving.http import status_of
-from serving.manifest import Manifest
-from serving.openapi import document
-from serving.settings import SETTINGS
+from litelambda.cli.main import _parser
+from litelambda.common import errors as build_errors
+from litelambda_serving import errors as serving_errors
+from litelambda_serving.http import status_of
+from litelambda_serving.manifest import Manifest
+from litelambda_serving.openapi import document
+from litelambda_serving.settings import SETTINGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,8 +8,8 @@ import json
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, get_args
 
-from litelambda.section_types import Section
-from litelambda.sections import Recipe
+from litelambda.recipe.section_types import Section
+from litelambda.recipe.sections import Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from litelambda.paths import PROJECT
+from litelambda.common.paths import PROJECT
 
 CHECK = PROJECT / "docs" / "check_site.py"
 

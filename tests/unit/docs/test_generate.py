@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from litelambda.paths import PROJECT
+from litelambda.common.paths import PROJECT
 
 DOCS = PROJECT / "docs"
 GENERATE = DOCS / "generate.py"
