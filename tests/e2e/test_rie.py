@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from litelambda.bench.environment import library_path
-from litelambda.bench.object_store import LoopbackS3
+from litelambda.bench.emulator.environment import library_path
+from litelambda.bench.emulator.object_store import LoopbackS3
 from litelambda.bench.peers import make_peer_environment
 from litelambda.commands.gateway import Gateway, Route
 from litelambda.commands.package import PYTHON_VERSION, WRAPPER, package

@@ -12,7 +12,7 @@ import boto3
 import numpy as np
 import pytest
 
-from litelambda.bench.environment import library_path
+from litelambda.bench.emulator.environment import library_path
 from litelambda.bench.peers import make_peer_environment
 from litelambda.commands.package import PYTHON_VERSION, package
 from litelambda.common.errors import BenchError

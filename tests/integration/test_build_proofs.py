@@ -16,6 +16,7 @@ from litelambda.conversion import converter
 from litelambda.conversion.quantize import quantize
 from litelambda.evaluation.build_source import check_build
 from litelambda.evaluation.source_answers import Source, SourceLoadError
+from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.load import load_recipe
 from litelambda.recipe.sections import Quantize
 from support.built import BuiltArtifact
@@ -64,3 +65,16 @@ def test_a_model_that_only_this_process_can_load_is_compared_in_it(
     assert check_build(tiny_model, in_float, rows)["source"].startswith("Keras' predict, the model in memory")
     with pytest.raises(VerificationError, match="rewrite of the model or the converter has changed it"):
         check_build(tiny_model, with_scaled_kernel(in_float), rows)
+
+
+@pytest.mark.slow
+def test_an_input_without_a_name_is_compared_too() -> None:
+    """Keras gives such an input another name when it loads the model's file; the comparison goes by place."""
+    keras = load_keras()
+    given = keras.Input((4,))
+    model = keras.Model(given, keras.layers.Dense(3)(given))
+    rows = {model.inputs[0].name: np.random.default_rng(0).random((8, 4), dtype=np.float32)}
+    in_float = quantize(model, rows, Quantize(scheme="float32")).in_float
+    assert check_build(model, in_float, rows)["source"] == "Keras' predict, in a process of its own"
+    with pytest.raises(VerificationError, match="rewrite of the model or the converter has changed it"):
+        check_build(model, with_scaled_kernel(in_float), rows)

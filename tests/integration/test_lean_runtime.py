@@ -14,8 +14,8 @@ import obstore
 import pytest
 
 from litelambda.bench.contenders import BUCKET, LEAN, PREFIX, Contender
-from litelambda.bench.environment import Environment, lambda_environ
-from litelambda.bench.runtime_api import FUNCTION_ARN, TRACE_ID, RuntimeApi
+from litelambda.bench.emulator.environment import Environment, lambda_environ
+from litelambda.bench.emulator.runtime_api import FUNCTION_ARN, TRACE_ID, RuntimeApi
 from litelambda.bench.subject import load_subject, predict_event
 from litelambda.bench.workplace import Workplace
 from litelambda.common.errors import BenchError

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from litelambda.bench.conversion_cases import ARCHITECTURES, all_cases
+from litelambda.bench.conversion.cases import ARCHITECTURES, all_cases
 from litelambda.commands.importer import import_model
 from litelambda.common.errors import ConversionError
 from litelambda.common.progress import Reporter

@@ -69,10 +69,14 @@ def add_conversion_arguments(parser: argparse.ArgumentParser) -> None:
         help="only these models or families (default: the small ones of keras.applications, and every kind of layer)",
     )  # fmt: skip
     parser.add_argument("--all", action="store_true", help="also the large ones of keras.applications: hours")
+    parser.add_argument(
+        "--image-size", type=int, default=None, metavar="PIXELS",
+        help="at most so many pixels per side for keras.applications (default: what each was made for)",
+    )  # fmt: skip
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the tables there, as documentation")
     parser.add_argument(
         "--state", type=Path, default=PROJECT / ".bench" / "conversion.json", metavar="FILE",
-        help="rows made so far: an interrupted run goes on from them (default: .bench/conversion.json)",
+        help="rows made so far: an interrupted run resumes there (default: .bench/conversion.json)",
     )  # fmt: skip
     parser.add_argument("--fresh", action="store_true", help="convert again what the state file has")
     parser.add_argument(

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from litelambda.bench.environment import library_path
+from litelambda.bench.emulator.environment import library_path
 from litelambda.bench.peers import make_peer_environment
 from litelambda.common.errors import BenchError
 from litelambda.common.paths import PROJECT

@@ -15,8 +15,8 @@ from typing import Self
 import obstore
 
 from litelambda.bench.contenders import BUCKET, FLATBUFFER_KEY, ONNX_KEY, PREFIX, TASK_ROOT, Contender
-from litelambda.bench.environment import Environment, lambda_environ, make_interpreter
-from litelambda.bench.object_store import LoopbackS3
+from litelambda.bench.emulator.environment import Environment, lambda_environ, make_interpreter
+from litelambda.bench.emulator.object_store import LoopbackS3
 from litelambda.bench.onnx_model import convert_to_onnx
 from litelambda.bench.peers import make_peer_environment
 from litelambda.bench.subject import Subject

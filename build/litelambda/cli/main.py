@@ -385,13 +385,12 @@ def _add_bench(commands: Any) -> None:
 
 
 def _bench(arguments: argparse.Namespace) -> None:
-    from litelambda.bench import report
-
-    result = importlib.import_module(f"litelambda.bench.{arguments.benchmark}").run(arguments)
+    package = f"litelambda.bench.{arguments.benchmark}"
+    result = importlib.import_module(f"{package}.benchmark").run(arguments)
     if arguments.json:
         _print_json(result)
     else:
-        getattr(report, f"show_{arguments.benchmark}")(result)
+        importlib.import_module(f"{package}.table").show(result)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -39,29 +40,41 @@ class KeptProcess:
         self._stderr: IO[bytes] | None = None
         atexit.register(self._close_all)
 
-    def run(self, jobs: Path) -> subprocess.CompletedProcess[str]:
+    def run(self, jobs: Path, timeout_s: float | None = None) -> subprocess.CompletedProcess[str]:
         """Run the jobs of a file; where a child dies that ran others before, again in a fresh one.
 
         Args:
             jobs: an absolute path; what the file says is the module's affair.
+            timeout_s: how long they may take, or None.
 
         Returns:
             The child's exit code, negative for a signal, where it died; else 0 or 1. With what it wrote to stderr.
+
+        Raises:
+            TimeoutError: they took longer; the child is gone.
         """
         was_kept = self._child is not None
-        done = self._run(jobs)
+        done = self._run(jobs, timeout_s)
         if done.returncode not in (0, 1) and was_kept:
-            done = self._run(jobs)  # it may have died of what it ran before: a fresh one tells
+            done = self._run(jobs, timeout_s)  # it may have died of what it ran before: a fresh one tells
         return done
 
-    def _run(self, jobs: Path) -> subprocess.CompletedProcess[str]:
+    def _run(self, jobs: Path, timeout_s: float | None) -> subprocess.CompletedProcess[str]:
         child, stderr = self._running()
         start = stderr.seek(0, os.SEEK_END)
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        watchdog = threading.Timer(timeout_s or 0, child.kill)
         try:
+            if deadline is not None:
+                watchdog.start()
             returncode = self._ask(child, jobs)
         except BaseException:
             self.close()
             raise
+        finally:
+            watchdog.cancel()
+        if deadline is not None and returncode == -signal.SIGKILL and time.monotonic() >= deadline:
+            raise TimeoutError(f"not done after {timeout_s:g} s")
         stderr.seek(start)
         return subprocess.CompletedProcess([str(jobs)], returncode, "", stderr.read().decode(errors="replace"))
 

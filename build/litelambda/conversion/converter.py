@@ -30,7 +30,7 @@ from litelambda.keras_tools.backend import load_tensorflow
 
 KERAS_SUFFIX = ".keras"
 launch: Callable[[Path], subprocess.CompletedProcess[str]] = ConverterProcess().run
-"""How a file of jobs gets to a child; the conversion benchmark forks it from a process that has TensorFlow already."""
+"""How a file of jobs gets to a child."""
 
 _MISSING = re.compile(r"^(?:TF Select|Custom) ops: (.+)$", re.MULTILINE)
 _TRIES = 8  # of an int8 conversion, see _convert: each leaves a split in float with a chance of one in four

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +33,37 @@ def check_build(model: Any, in_float: bytes, rows: Mapping[str, NDArray[Any]]) -
         ConversionError: the model keeps state, draws random numbers, or has weights that are not finite.
     """
     with tempfile.TemporaryDirectory(prefix="litelambda-") as scratch:
-        described, runs, answers, where = _answers(model, rows, Path(scratch))
-    runs = runs.take(answers.answered)
+        described, runs, answers, where = ask_source(model, rows, Path(scratch))
     share = check_against_source(answers, Reference(in_float).run_each(runs.inputs), runs, described.precision)
     return {"source": f"Keras' predict, {where}", "float_difference": share, "rows_compared": len(runs.names)}
 
 
-def _answers(model: Any, rows: Mapping[str, NDArray[Any]], folder: Path) -> tuple[Described, Runs, Answers, str]:
-    """From a process of its own; in this one where the model's file cannot be loaded without what only this one has."""
+def ask_source(model: Any, rows: Mapping[str, NDArray[Any]], folder: Path) -> tuple[Described, Runs, Answers, str]:
+    """What a Keras model itself answers to made rows and given ones, but for those that it refuses.
+
+    From a process of its own; in this one where the model's file cannot be loaded without what only this one has.
+
+    Args:
+        model: the Keras model.
+        rows: by input name.
+        folder: a scratch folder.
+
+    Returns:
+        The model as its source describes it, the runs that it answered, its answers, and where they were made.
+
+    Raises:
+        ConversionError: the model keeps state, draws random numbers, or has weights that are not finite.
+    """
+    names = [tensor.name for tensor in model.inputs]
     try:
         source = Source(save_with_modules(model, folder / "model.keras"), folder, backend(), own=True)
         described = source.describe()
+        theirs = [each.name for each in described.inputs]  # loading names inputs that have none of their own
+        inputs = (replace(each, name=name) for each, name in zip(described.inputs, names, strict=True))
+        described = replace(described, inputs=tuple(inputs))
         runs = _runs(described, rows)
-        return described, runs, source.answer(runs.inputs), "in a process of its own"
+        answers = source.answer(dict(zip(theirs, runs.inputs.values(), strict=True)))
+        return described, runs.take(answers.answered), answers, "in a process of its own"
     except (SourceLoadError, NotImplementedError):
         from litelambda.evaluation.source_process import answer
         from litelambda.evaluation.sources_loaded import KerasSource
@@ -55,7 +74,7 @@ def _answers(model: Any, rows: Mapping[str, NDArray[Any]], folder: Path) -> tupl
         outputs, refused = answer(held, runs.inputs)
         answered = [index for index in range(len(runs.names)) if index not in refused]
         where = "the model in memory, since its file cannot be loaded"
-        return described, runs, Answers(outputs, answered, refused), where
+        return described, runs.take(answered), Answers(outputs, answered, refused), where
 
 
 def _runs(described: Described, rows: Mapping[str, NDArray[Any]]) -> Runs:

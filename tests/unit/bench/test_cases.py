@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from litelambda.bench.cases import make_cases, read_v2
 from litelambda.bench.subject import Subject, load_subject, make_rows
+from litelambda.bench.warm.cases import make_cases, read_v2
 from litelambda.common.errors import BenchError
 from support.golden_store import publish
 

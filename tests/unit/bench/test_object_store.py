@@ -13,7 +13,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from obstore.store import S3Store
 
-from litelambda.bench.object_store import LoopbackS3
+from litelambda.bench.emulator.object_store import LoopbackS3
 
 DATA = bytes(range(256)) * 1000
 

@@ -9,8 +9,8 @@ import threading
 
 import pytest
 
-from litelambda.bench.environment import Environment, lambda_environ
-from litelambda.bench.runtime_api import FUNCTION_ARN, RuntimeApi
+from litelambda.bench.emulator.environment import Environment, lambda_environ
+from litelambda.bench.emulator.runtime_api import FUNCTION_ARN, RuntimeApi
 from litelambda.common.errors import BenchError
 
 HANDLER = """

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from litelambda.bench.contenders import choose, contenders_for
-from litelambda.bench.object_store import LoopbackS3
+from litelambda.bench.emulator.object_store import LoopbackS3
 from litelambda.bench.subject import largest_difference, load_subject, make_rows, predict_event, read_predictions
 from litelambda.common.errors import BenchError, UsageError
 from litelambda_serving.tensor import DTYPES, TensorSpec

@@ -10,7 +10,7 @@ import pytest
 
 from litelambda.artifact.flatbuffer import takes_sizes_at_run_time
 from litelambda.artifact.reference import Reference
-from litelambda.bench.conversion_cases import all_cases
+from litelambda.bench.conversion.cases import all_cases
 from litelambda.common.errors import ConversionError
 from litelambda.conversion.converter import ConverterCrashError
 from litelambda.conversion.export import rewrites_for

@@ -1,6 +1,6 @@
 """One kind of work of `litelambda bench batch`, in a process of its own.
 
-    python -m litelambda.bench.batch_child score|raw|memory|usual FILE STORE MODEL
+    python -m litelambda.bench.batch.child score|raw|memory|usual FILE STORE MODEL
 
 Prints {} once it is ready, after a short run that pays for imports and compilation. Then, for every line that it reads,
 it does the work and prints what that took.

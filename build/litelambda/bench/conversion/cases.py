@@ -5,6 +5,7 @@ Knows names and sizes; what makes the models imports Keras when it is called.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,14 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from litelambda.bench.conversion_layers import LAYERS, WORDS, Make
+from litelambda.bench.conversion.layers import LAYERS, WORDS, Make
 from litelambda.common.errors import UsageError
 
 ARCHITECTURES = "keras.applications"
-_LAYER_ROWS = 32
+_LAYER_ROWS = 256  # half of them calibrate: of fewer, others would be far outside the calibrated range
 _OPEN_SIZE = 12
-_IMAGE_ROWS = 8
+_IMAGE_ROWS = 16
 _DEFAULT_SIDE = 224
+_SMALLEST_SIDE = 75  # InceptionV3 takes no smaller images
 _SIDES = {
     "Xception": 299, "InceptionV3": 299, "InceptionResNetV2": 299, "NASNetLarge": 331,
     "EfficientNetB1": 240, "EfficientNetB2": 260, "EfficientNetB3": 300, "EfficientNetB4": 380, "EfficientNetB5": 456,
@@ -80,24 +82,31 @@ class Case:
         return rows
 
 
-def all_cases() -> dict[str, Case]:
-    """Every case by name, architectures first."""
-    cases = [_architecture(name) for family in _FAMILIES for name in family]
+def all_cases(image_size: int | None = None) -> dict[str, Case]:
+    """Every case by name, architectures first.
+
+    Args:
+        image_size: the most pixels per side of an architecture's images; None for what each was made for.
+    """
+    cases = [_architecture(name, image_size) for family in _FAMILIES for name in family]
     cases += [Case(name, family, make) for family, models in LAYERS.items() for name, make in models.items()]
     return {case.name: case for case in cases}
 
 
-def choose(names: Sequence[str] | None, *, every: bool = False) -> list[Case]:
+def choose(names: Sequence[str] | None, *, every: bool = False, image_size: int | None = None) -> list[Case]:
     """The cases that a run is about.
 
     Args:
         names: of cases or families; None for the small architectures and all layers.
         every: with None, the large architectures as well.
+        image_size: see `all_cases`.
 
     Raises:
-        UsageError: no such case or family.
+        UsageError: no such case or family, or images that some architecture cannot take.
     """
-    cases = all_cases()
+    if image_size is not None and image_size < _SMALLEST_SIDE:
+        raise UsageError(f"bench conversion takes --image-size {_SMALLEST_SIDE} or more, not {image_size}")
+    cases = all_cases(image_size)
     if names is None:
         usual = {family[0] for family in _FAMILIES} | _LIGHT_ENOUGH
         return [case for case in cases.values() if every or case.family != ARCHITECTURES or case.name in usual]
@@ -108,12 +117,12 @@ def choose(names: Sequence[str] | None, *, every: bool = False) -> list[Case]:
     return [case for case in cases.values() if case.name in names or case.family in names]
 
 
-def _architecture(name: str) -> Case:
-    side = _SIDES.get(name, _DEFAULT_SIDE)
+def _architecture(name: str, image_size: int | None) -> Case:
+    side = min(_SIDES.get(name, _DEFAULT_SIDE), image_size or sys.maxsize)
 
     def make(keras: Any) -> Any:
-        architecture = getattr(keras.applications, name)
-        return architecture(weights=None, input_shape=(side, side, 3), classifier_activation=None)
+        image = keras.Input((side, side, 3), name="image")
+        return getattr(keras.applications, name)(weights=None, input_tensor=image, classifier_activation=None)
 
     largest = 255.0 if name.startswith(_TAKES_BYTES) else 1.0
     return Case(name, ARCHITECTURES, make, largest, _IMAGE_ROWS)

@@ -154,7 +154,7 @@ class _Child:
     def __init__(self, kind: str, path: Path, args: argparse.Namespace) -> None:
         self._name = f"{kind} of {path.name}"
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
-        command = [sys.executable, "-m", "litelambda.bench.batch_child", kind, str(path), args.store, args.model]
+        command = [sys.executable, "-m", "litelambda.bench.batch.child", kind, str(path), args.store, args.model]
         one_core = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
         self._process = subprocess.Popen(  # noqa: S603 - our own module
             command, env=one_core, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True

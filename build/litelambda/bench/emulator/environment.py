@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from litelambda.bench.runtime_api import Invocation, RuntimeApi
+from litelambda.bench.emulator.runtime_api import Invocation, RuntimeApi
 from litelambda.common.errors import BenchError
 
 MEMORY_MB = 512

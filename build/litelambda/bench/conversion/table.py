@@ -1,32 +1,48 @@
-"""The table of `litelambda bench conversion`, in Markdown. Knows results, not how they came about."""
+"""The table of `litelambda bench conversion`, in Markdown. Knows results, not how they were made."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from litelambda.conversion.remedies import FLOAT_ADVICE
 from litelambda.conversion.unroll import MAX_STEPS
+from litelambda.evaluation.comparison import TOLERANCE
 
 _HEADINGS = (
-    "model", "int8", "stayed float", "kB float → int8", "difference", "µs float → int8", "speed-up", "many rows at once"
+    "model", "int8", "float difference", "int8 difference", "stayed float", "kB float → int8", "µs float → int8",
+    "speed-up", "batches",
 )  # fmt: skip
+_ALIGNMENT = ("---", "---", "---:", "---:", "---", "---:", "---:", "---:", "---")
 _INTRODUCTION = """# What converts to int8
 
 Made by `{command}`; do not edit. {versions}.
 
-Each model has random weights and goes through the stages of `litelambda build` and `litelambda import`: quantized to
-int8 with float32 edges, verified in the runtime that ships, in a process of its own. Recurrent layers are unrolled by
-these stages where a sequence has a fixed length of at most {max_steps} steps. Trained weights change the accuracy, not
-what converts.
+Each model has random weights and goes through the stages of `litelambda build` and `litelambda import`: it is quantized
+to int8 with float32 inputs and outputs, compared with Keras, and verified in the runtime that ships. Recurrent layers
+are unrolled if their sequence has a static length of at most {max_steps} steps. Trained weights change the differences,
+not what converts.{image_size}
 
-- **int8**: *yes*; *partly*, where operators stayed float; *no*, with the scheme that works, and the reason below.
-- **stayed float**: operators that compute in float32, and how many; what to change is [at the end](#what-to-change).
-- **difference**: the largest between the float and the int8 model on random rows, as a share of the output's range.
-- **µs**: one row in the shipped runtime, one thread, in CPU time, the 10th percentile of many runs
+- **int8**: *yes*; *partly* if some operators stayed float; *no*, with a scheme that works if there is one. The reason
+  is below the table.
+- **float difference**: the largest difference between the float flatbuffer, from which the int8 one is made, and Keras'
+  own `predict` in another process, as a share of the output's range. The rows are random ones, zeros, ones, the ends of
+  what the input allows, padded and masked sequences. More than {tolerance:.2%} would be an error.
+- **int8 difference**: the same for the int8 model, on random rows that were not used for calibration.
+- **stayed float**: operators that compute in float32, and how many; [the last table](#what-to-change) says what to
+  change.
+- **µs**: CPU time of one row in the runtime that ships, on one thread: the 10th percentile of many runs
   ({cpu}, {dot_products}). int8 is not always faster: measure your own model.
-- **many rows at once**: whether rows in a batch gave, bit for bit, what they give one by one; else they run one by one.
+- **batches**: *yes* if rows in a batch get, bit for bit, the answers that they get one by one. If not, rows are run one
+  by one.
 """
+
+
+def show(result: Mapping[str, Any]) -> None:
+    """Print the document."""
+    print(markdown(result))
 
 
 def markdown(result: Mapping[str, Any]) -> str:
@@ -35,17 +51,20 @@ def markdown(result: Mapping[str, Any]) -> str:
     Args:
         result: what `litelambda bench conversion --json` prints.
     """
-    tools = ", ".join(f"{name} {version}" for name, version in result["tools"].items())
-    python, found = result["machine"]["python"], result["machine"]["int8_instructions"]
+    settings, machine = result["settings"], result["machine"]
+    tools = ", ".join(f"{name} {version}" for name, version in settings["tools"].items())
+    found, size = machine["int8_instructions"], settings["image_size"]
     parts = [
         _INTRODUCTION.format(
-            command="litelambda bench conversion --markdown build/CONVERSION.md",
-            versions=f"{tools}, Python {python}",
+            command=result["command"],
+            versions=f"{tools}, Python {machine['python']}",
             max_steps=MAX_STEPS,
-            cpu=result["machine"]["cpu"],
+            image_size=f" Images have at most {size} x {size} pixels." if size else "",
+            tolerance=TOLERANCE["float32"],
+            cpu=machine["cpu"],
             dot_products=f"with {', '.join(found)}"
             if found
-            else "which has no dot product of bytes (VNNI), as most have",
+            else "which lacks the dot product of bytes (VNNI) that most processors have",
         )
     ]
     families: dict[str, dict[str, Any]] = {}
@@ -72,13 +91,13 @@ def _advice(rows: Mapping[str, Any]) -> str:
 
 def _family(title: str, rows: Mapping[str, Any]) -> str:
     lines = [f"## {title[0].upper()}{title[1:]}" if title.islower() else f"## {title}", ""]
-    lines += table(rows)
     failures = [(name, row) for name, row in rows.items() if "error" in row]
+    lines += [f"{len(rows) - len(failures)} of {len(rows)} convert.", "", *table(rows)]
     if failures:
         lines += ["", *(f"- **{name}**: {row['error']}" for name, row in failures)]
     reasons = [(name, row) for name, row in rows.items() if "error" not in row and not row["batching"]["dynamic"]]
     lines += [""] if reasons and not failures else []
-    lines += [f"- **{name}**, one row at a time: {row['batching']['reason']}" for name, row in reasons]
+    lines += [f"- **{name}**, rows one by one: {row['batching']['reason']}" for name, row in reasons]
     return "\n".join([*lines, ""])
 
 
@@ -86,7 +105,7 @@ def table(rows: Mapping[str, Any]) -> list[str]:
     """The lines of one table."""
     return [
         _line(_HEADINGS),
-        _line(["---", "---", "---", *["---:"] * 4, "---"]),
+        _line(_ALIGNMENT),
         *(_line(_cells(name, row)) for name, row in rows.items()),
     ]
 
@@ -98,18 +117,24 @@ def _line(cells: Sequence[str]) -> str:
 def _cells(name: str, row: Mapping[str, Any]) -> list[str]:
     if "error" in row:
         instead = f"no; {row['instead']} does" if row.get("instead") else "no"
-        return [name, instead, "", "", "", "", "", ""]
+        return [name, instead, *[""] * (len(_HEADINGS) - 2)]
     size, latency, operators = row["size_bytes"], row["latency_us"], row["float_ops"]
     return [
         name,
         "partly" if operators else "yes",
+        _percent(row["difference"]["float"]),
+        _percent(row["difference"]["int8"]),
         ", ".join(f"{count} {operator}" for operator, count in operators.items()),
         f"{_short(size['float'] / 1000)} → {_short(size['int8'] / 1000)}",
-        f"{row['difference']['of_range']:.1%}",
         f"{_short(latency['float'])} → {_short(latency['int8'])}" if latency else "not measured",
         f"{latency['float'] / latency['int8']:.1f}" if latency else "",
         "yes" if row["batching"]["dynamic"] else "no",
     ]
+
+
+def _percent(share: float) -> str:
+    """Two significant digits, never as 3e-05."""
+    return f"{np.format_float_positional(100 * share, precision=2, fractional=False, trim='-')}%"
 
 
 def _short(value: float) -> str:

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
-from litelambda.bench.http1 import Connection, ProtocolError, Request
+from litelambda.bench.emulator.http1 import Connection, ProtocolError, Request
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _PIECE_BYTES = 64 * 1024

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from litelambda.bench.charts import check_chart_path, draw_cold
+from litelambda.bench.charts import check_chart_path
+from litelambda.bench.cold.chart import draw
 from litelambda.bench.contenders import (
     FLOOR,
     OURS,
@@ -80,7 +81,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "machine": describe_machine(),
     }
     if args.chart:
-        draw_cold(result, args.chart)
+        draw(result, args.chart)
     return result
 
 

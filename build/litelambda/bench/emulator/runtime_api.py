@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from litelambda.bench.http1 import Connection, ProtocolError, Request
+from litelambda.bench.emulator.http1 import Connection, ProtocolError, Request
 from litelambda.common.errors import BenchError
 
 FUNCTION_ARN = "arn:aws:lambda:eu-west-1:123456789012:function:bench"

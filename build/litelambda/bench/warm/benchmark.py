@@ -17,18 +17,19 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from litelambda.bench.cases import Case, make_cases
-from litelambda.bench.charts import check_chart_path, draw_warm
+from litelambda.bench.charts import check_chart_path
 from litelambda.bench.contenders import FLOOR, OURS, OURS_LEAN, USUAL, choose, contenders_for
-from litelambda.bench.environment import Environment
+from litelambda.bench.emulator.environment import Environment
 from litelambda.bench.machine import describe_machine
-from litelambda.bench.mobilenet import NAME as MOBILENET
-from litelambda.bench.mobilenet import mobilenet_store
-from litelambda.bench.raw import bare_run
 from litelambda.bench.report import Progress
 from litelambda.bench.requirements import require_runtime
 from litelambda.bench.subject import Subject, largest_difference, load_subject
 from litelambda.bench.summary import percentile, ratio
+from litelambda.bench.warm.bare_run import bare_run
+from litelambda.bench.warm.cases import Case, make_cases
+from litelambda.bench.warm.chart import draw
+from litelambda.bench.warm.mobilenet import NAME as MOBILENET
+from litelambda.bench.warm.mobilenet import mobilenet_store
 from litelambda.bench.workplace import Workplace
 from litelambda.common.errors import BenchError, UsageError
 
@@ -80,7 +81,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "machine": describe_machine(),
     }
     if args.chart:
-        draw_warm(result, args.chart)
+        draw(result, args.chart)
     return result
 
 

@@ -1,0 +1,1 @@
+"""`litelambda bench batch`: rows per second of one core."""

@@ -1,0 +1,113 @@
+"""`litelambda bench conversion`: how each architecture and kind of layer converts to int8.
+
+    litelambda bench conversion --markdown build/CONVERSION.md
+
+Every model goes through the build's own stages (quantize, verify, latency) and is compared with Keras' own predictions.
+That happens in a child process with limits, so that a model that crashes TensorFlow or exhausts the memory is a row of
+the table. Rows are kept in a state file as they are made: an interrupted run resumes there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from litelambda.bench.conversion.cases import Case, choose
+from litelambda.bench.conversion.table import markdown
+from litelambda.bench.machine import describe_machine
+from litelambda.bench.report import Progress
+from litelambda.common.errors import UsageError
+from litelambda.common.kept_process import KeptProcess
+from litelambda.common.processes import describe_exit
+
+_TOOLS = ("litelambda", "keras", "tensorflow", "ai-edge-litert")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Convert the chosen models, except those whose rows the state file has.
+
+    Returns:
+        `cases` by name, each with `family`, `parameters`, `float_ops`, `size_bytes`, `difference`, `latency_us` and
+        `batching`, or `error` and `instead`; the `command`; `settings`, which are the versions of the tools and the
+        limit on image sizes; `machine`; `kept`, the number of rows that an earlier run made.
+
+    Raises:
+        UsageError: no such model, or a limit is impossible.
+    """
+    if args.memory_gb <= 0 or args.timeout_s <= 0:
+        raise UsageError("bench conversion takes --memory-gb and --timeout-s above 0")
+    cases = choose(args.model, every=args.all, image_size=args.image_size)
+    settings = {"tools": {name: version(name) for name in _TOOLS}, "image_size": args.image_size}
+    rows = {} if args.fresh else _read_state(args.state, settings)
+    missing = [case for case in cases if case.name not in rows]
+    process = KeptProcess("litelambda.bench.conversion.child")
+    with Progress("conversions", len(missing)) as progress:
+        for case in missing:
+            progress.step(case.name)
+            rows[case.name] = {"family": case.family, **_convert(case, args, process)}
+            _write_state(args.state, settings, rows)
+    process.close()
+    result = {
+        "cases": {case.name: rows[case.name] for case in cases},
+        "command": _command(args),
+        "settings": settings,
+        "machine": describe_machine() | {"int8_instructions": _int8_instructions()},
+        "kept": len(cases) - len(missing),
+    }
+    if args.markdown is not None:
+        args.markdown.write_text(markdown(result), encoding="utf-8")
+    return result
+
+
+def _command(args: argparse.Namespace) -> str:
+    """What makes the documentation that is in the repository."""
+    image_size = f" --image-size {args.image_size}" if args.image_size else ""
+    return f"litelambda bench conversion{' --all' if args.all else ''}{image_size} --markdown build/CONVERSION.md"
+
+
+def _convert(case: Case, args: argparse.Namespace, process: KeptProcess) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="litelambda-") as scratch:
+        job, result = Path(scratch) / "job.json", Path(scratch) / "result.json"
+        job.write_text(json.dumps({"case": case.name, "image_size": args.image_size, "memory_gb": args.memory_gb}))
+        try:
+            done = process.run(job, args.timeout_s)
+        except TimeoutError as error:
+            return {"error": str(error), "instead": None}
+        if done.returncode == 0:
+            row: dict[str, Any] = json.loads(result.read_text())
+            return row
+    said = done.stderr.strip().splitlines() or ["nothing on stderr"]
+    ended = f"its process ended ({describe_exit(done.returncode)}, {args.memory_gb:g} GB allowed)"
+    return {"error": f"{ended}: {said[-1][:300]}", "instead": None}
+
+
+def _int8_instructions() -> list[str]:
+    """The processor's dot products of bytes, as Linux calls them: without any, int8 is hardly faster than float."""
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = set(cpuinfo.read_text(errors="replace").split()) if cpuinfo.exists() else set()
+    return [name for name in ("avx512_vnni", "avx_vnni", "asimddp", "i8mm") if name in flags]
+
+
+def _read_state(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The rows of an earlier run with the same settings."""
+    try:
+        state = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise UsageError(f"{path} is not a state of a conversion benchmark: {error}; --fresh ignores it") from error
+    rows: dict[str, Any] = state["rows"] if state.get("settings") == settings else {}
+    return rows
+
+
+def _write_state(path: Path, settings: Mapping[str, Any], rows: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps({"settings": settings, "rows": rows}, indent=1))
+    temporary.replace(path)

@@ -1,0 +1,1 @@
+"""`litelambda bench warm`: what a prediction costs once the function runs."""
