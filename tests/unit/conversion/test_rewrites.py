@@ -19,6 +19,7 @@ from litelambda.keras_tools.backend import load_keras
 from litelambda.keras_tools.made_rows import ULPS, answered, difference_ulps, made_batches
 from litelambda.keras_tools.output_names import output_names
 from litelambda.recipe.sections import Quantize
+from litelambda_serving.litert import CompiledModel
 
 Models = dict[str, Callable[[], Any]]
 SOME_WORDS = np.array(["a", "text", "text"])
@@ -100,7 +101,6 @@ ADAPTED: Models = {
     "argmax": lambda: on((4,), lambda x: ops.argmax(layers.Dense(5)(x), axis=-1)),
     "argmin": lambda: on((4,), lambda x: ops.argmin(x, axis=1, keepdims=True)),
     "own argmax": lambda: on((4,), OwnArgmax(name="own")),
-    "top_k": lambda: on((4,), lambda x: ops.top_k(x, 2)[1]),
 }
 WORDS: Models = {
     "lookup": lambda: on((1,), adapted(layers.StringLookup(), SOME_WORDS), "string"),
@@ -190,6 +190,17 @@ def check(make: Callable[[], Any], *batches: int) -> Quantized:
 def test_what_layers_keep_beside_their_weights_is_kept(models: Models) -> None:
     """Means, boundaries, vocabularies: given or adapted to, inside other models too; row by row and all at once."""
     check(lambda: side_by_side(models), 1, 5)
+
+
+def test_top_k_is_made_for_one_row() -> None:
+    """With the batch open TOPK_V2 makes its outputs while it runs, which the shipped runtime takes from no operator."""
+    quantized = check(lambda: on((4,), lambda x: {"values": ops.top_k(x, 2)[0], "places": ops.top_k(x, 2)[1]}), 1)
+    with CompiledModel(quantized.artifact) as shipped:
+        (values, places) = shipped.run("predict", [np.array([[3, 1, 4, 2]], np.float32).tobytes()])
+        names = [spec.name for spec in shipped.signatures["predict"].outputs]
+    found = dict(zip(names, (bytes(values), bytes(places)), strict=True))
+    assert np.frombuffer(found["values"], np.float32).tolist() == [4, 3]
+    assert np.frombuffer(found["places"], np.int32).tolist() == [2, 0]
 
 
 @pytest.mark.parametrize("models", [MASKED, EMBEDDED], ids=["Masking", "Embedding"])
