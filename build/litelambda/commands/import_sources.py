@@ -28,11 +28,12 @@ from litelambda.common.errors import ConversionError, DataError, UsageError
 from litelambda.conversion.converter import SIGNATURE, Conversion, ConverterCrashError, convert
 from litelambda.conversion.quantize import explain_float
 from litelambda.conversion.single_row import needs_one_row
-from litelambda.evaluation.comparison import Runs, check_against_source, made_runs, representative_runs, rows_of_a_run
+from litelambda.evaluation.comparison import check_against_source, representative_runs, rows_of_a_run
 from litelambda.evaluation.quantization_loss import MAX_DIFFERENCE, check_loss, measure_loss
 from litelambda.evaluation.representative import Rows, check_rows, halves, read_rows
 from litelambda.evaluation.source_answers import KERAS_SUFFIXES, Answers, Described, Source
 from litelambda.evaluation.verify import answered, runs_of
+from litelambda.keras_tools.made_rows import Runs, made_runs
 from litelambda_serving.tensor import DTYPES
 
 _STRINGS = (b"", b"a", b"text", "gr\u00fc\u00df".encode(), b"\xff\x00", b"longer " * 40)

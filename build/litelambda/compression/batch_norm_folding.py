@@ -11,8 +11,8 @@ import numpy as np
 
 from litelambda.common.errors import TrainError
 from litelambda.keras_tools.backend import load_keras
-from litelambda.keras_tools.chains import followers
 from litelambda.keras_tools.copies import check_same
+from litelambda.keras_tools.graph import followers
 from litelambda.keras_tools.layers import Array, is_depthwise, kernels, read, rebuild, serialise
 
 

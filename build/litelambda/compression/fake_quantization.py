@@ -14,8 +14,8 @@ from __future__ import annotations
 from typing import Any
 
 from litelambda.keras_tools.backend import load_keras
-from litelambda.keras_tools.chains import followers
 from litelambda.keras_tools.copies import copy_layer, copy_state
+from litelambda.keras_tools.graph import followers
 from litelambda.keras_tools.layers import read, serialise
 
 _SLOWEST = 0.01  # share of a new batch in the ranges: the mean over all batches at first, then an exponential one

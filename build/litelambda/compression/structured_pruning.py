@@ -14,8 +14,8 @@ import numpy as np
 from litelambda.common.errors import TrainError
 from litelambda.compression.fine_tuning import Lessons, recover
 from litelambda.keras_tools.backend import load_keras
-from litelambda.keras_tools.chains import only_follower
 from litelambda.keras_tools.copies import check_same, copy_model
+from litelambda.keras_tools.graph import only_follower
 from litelambda.keras_tools.layers import Array, input_rms, kernels, read, rebuild, serialise
 from litelambda.recipe.compression import Structured
 from litelambda.training.fitting import Progress

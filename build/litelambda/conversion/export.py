@@ -17,13 +17,13 @@ from litelambda.artifact.flatbuffer_edges import Names, safe_names, write_names
 from litelambda.common.errors import ConversionError
 from litelambda.conversion.converter import KERAS_SUFFIX, SIGNATURE
 from litelambda.conversion.exact_operators import with_exact_operators
-from litelambda.conversion.graph import call, layer_names
 from litelambda.conversion.missing_operators import without_missing_operators
 from litelambda.conversion.rewrites import Rewrite, proven, rewritten
 from litelambda.conversion.static_shapes import with_constant_shapes
 from litelambda.conversion.unroll import unrolled
 from litelambda.keras_tools.backend import backend, load_keras, load_tensorflow
 from litelambda.keras_tools.dtype_policies import in_float32
+from litelambda.keras_tools.graph import call, layer_names
 from litelambda.keras_tools.output_names import output_names
 
 _SCOPE = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\>-]*")

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from litelambda.conversion.rewrites import Rewrite, standing_in
+from litelambda.conversion.rewrites import Rewrite
 from litelambda.keras_tools.backend import load_keras, load_tensorflow
+from litelambda.keras_tools.graph import overridden
 
 _EXTREMES = ("argmax", "argmin")
 
@@ -56,7 +57,7 @@ def _lookup(layer: Any, original: Any, inputs: Any) -> Any:
         same = tf.equal(tensor[..., tf.newaxis], keys)
         return default + tf.reduce_sum(tf.where(same, values - default, tf.zeros_like(values)), -1)
 
-    with standing_in(layer.lookup_table, "lookup", lookup):
+    with overridden(layer.lookup_table, "lookup", lookup):
         return original(inputs)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from litelambda.common.errors import ConversionError
 from litelambda.keras_tools.backend import backend_errors
+from litelambda.keras_tools.graph import overridden
 from litelambda.keras_tools.made_rows import ULPS, answered, difference_ulps
 
 
@@ -42,7 +43,7 @@ def rewritten(rewrites: Sequence[Rewrite]) -> Iterator[None]:
     """Let rewrites stand in for their layers' methods."""
     with ExitStack() as stack:
         for each in rewrites:
-            stack.enter_context(standing_in(each.layer, each.method, each.function))
+            stack.enter_context(overridden(each.layer, each.method, each.function))
         yield
 
 
@@ -77,18 +78,3 @@ def _try(rewrite: Rewrite, found: dict[Rewrite, float], original: Any, *argument
         ulps = float("inf")
     found[rewrite] = max(ulps, found.get(rewrite, 0.0))
     return expected
-
-
-@contextmanager
-def standing_in(owner: Any, method: str, function: Callable[..., Any]) -> Iterator[None]:
-    """Set a method of one object, which is given its own; past Keras, which tracks what is set on a layer."""
-    own = vars(owner)
-    before = own.get(method)
-    own[method] = partial(function, getattr(owner, method))
-    try:
-        yield
-    finally:
-        if before is None:
-            del own[method]
-        else:
-            own[method] = before

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from litelambda.artifact.reference import Reference
 from litelambda.conversion.export import save_with_modules
-from litelambda.evaluation.comparison import Runs, check_against_source, made_runs, representative_runs
+from litelambda.evaluation.comparison import check_against_source, representative_runs
 from litelambda.evaluation.source_answers import Answers, Described, Source, SourceLoadError
 from litelambda.keras_tools.backend import backend
+from litelambda.keras_tools.made_rows import Runs, made_runs
 
 
 def check_build(model: Any, in_float: bytes, rows: Mapping[str, NDArray[Any]]) -> dict[str, Any]:

@@ -25,63 +25,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from litelambda.common.array_files import Arrays
 from litelambda.common.errors import VerificationError
-from litelambda.evaluation.source_answers import Answers, SourceInput
+from litelambda.evaluation.source_answers import Answers
+from litelambda.keras_tools.made_rows import Runs
+from litelambda.keras_tools.model_inputs import ModelInput
 
 TOLERANCE = {"float32": 4096 * 2.0**-23, "float16": 32 * 2.0**-10, "bfloat16": 16 * 2.0**-7}
 """By the least precise type of the source, as a share of an output's range."""
 _ULP = 2.0**-23
-_STRINGS = np.array([b"", b"a", b"text", "gr\u00fc\u00df".encode(), b"longer " * 40, b"42"], object)
-_OPEN_IDS = 10  # ids for whole numbers of which nothing is known: most tables have as many entries
 _NAMED_RUNS = 3
 
 
-@dataclass(frozen=True)
-class Runs:
-    """Inputs for a model, each entry the whole input of one run.
-
-    Attributes:
-        inputs: by name, (runs, *shape of an input).
-        names: what each run is, for messages.
-        kinds: runs whose outputs have the same range: "small", "pixels", "representative".
-    """
-
-    inputs: Arrays
-    names: list[str]
-    kinds: list[str]
-
-    def take(self, indices: Sequence[int]) -> Runs:
-        """Some of the runs."""
-        return Runs(
-            {name: values[list(indices)] for name, values in self.inputs.items()},
-            [self.names[index] for index in indices],
-            [self.kinds[index] for index in indices],
-        )
-
-    def joined(self, other: Runs | None) -> Runs:
-        """These runs and others after them."""
-        if other is None:
-            return self
-        inputs = {name: np.concatenate([values, other.inputs[name]]) for name, values in self.inputs.items()}
-        return Runs(inputs, [*self.names, *other.names], [*self.kinds, *other.kinds])
-
-
-def made_runs(inputs: Sequence[SourceInput]) -> Runs:
-    """Runs for any model: zeros, ones, the ends of what its types and vocabularies allow, padded and masked rows."""
-    noise = np.random.default_rng(0)
-    columns = [dict(_kinds_of_rows(each, noise)) for each in inputs]
-    names = list(dict.fromkeys(name for column in columns for name in column))
-    arrays: Arrays = {
-        each.name: np.stack([column.get(name, column["random"]) for name in names])
-        for each, column in zip(inputs, columns, strict=True)
-    }
-    return Runs(arrays, names, ["pixels" if name.startswith("pixels") else "small" for name in names])
-
-
-def representative_runs(
-    rows: Mapping[str, NDArray[Any]], inputs: Sequence[SourceInput], numbers: Sequence[int]
-) -> Runs:
+def representative_runs(rows: Mapping[str, NDArray[Any]], inputs: Sequence[ModelInput], numbers: Sequence[int]) -> Runs:
     """Rows that were given, as many to a run as the model takes.
 
     Args:
@@ -102,49 +57,9 @@ def representative_runs(
     return Runs(arrays, names, ["representative"] * count)
 
 
-def rows_of_a_run(inputs: Sequence[SourceInput]) -> int:
+def rows_of_a_run(inputs: Sequence[ModelInput]) -> int:
     """How many rows a model takes at a time: one where that is open."""
     return max((each.shape[0] or 1 for each in inputs if each.shape), default=1)
-
-
-def _kinds_of_rows(spec: SourceInput, noise: np.random.Generator) -> Iterator[tuple[str, NDArray[Any]]]:
-    shape = tuple(size or 1 for size in spec.shape)
-    if spec.dtype == "string":
-        yield "zeros", np.full(shape, b"", object)
-        yield "random", noise.choice(_STRINGS, shape)
-        yield "random (2)", noise.choice(_STRINGS, shape)
-        return
-    dtype = np.dtype(spec.dtype)
-    is_real = dtype.kind == "f" and spec.limit is None
-    ids = min(spec.limit or _OPEN_IDS, 2 if dtype.kind == "b" else 2**31)
-    some = [noise.random(shape) if is_real else noise.integers(0, ids, shape) for _ in range(3)]
-    yield "zeros", np.zeros(shape, dtype)
-    yield "ones", np.full(shape, min(1, ids - 1) if not is_real else 1, dtype)
-    yield "random", some[0].astype(dtype)
-    yield "random (2)", some[1].astype(dtype)
-    if is_real:
-        yield "normal", noise.standard_normal(shape).astype(dtype)
-        yield "ramp from -1 to 1", np.linspace(-1, 1, max(1, int(np.prod(shape)))).reshape(shape).astype(dtype)
-        yield "pixels", np.round(noise.random(shape) * 255).astype(dtype)
-    else:
-        yield "largest id" if spec.limit else "nines", np.full(shape, ids - 1, dtype)
-        if spec.limit is None and dtype.kind in "iu" and dtype.itemsize == 1:
-            yield "pixels, smallest", np.full(shape, np.iinfo(dtype).min, dtype)
-            yield "pixels, largest", np.full(shape, np.iinfo(dtype).max, dtype)
-            yield "pixels, random", noise.integers(np.iinfo(dtype).min, np.iinfo(dtype).max + 1, shape).astype(dtype)
-    if len(shape) > 1 and shape[1] > 1:
-        for value in spec.mask_values or (0.0,):
-            yield from _masked(some[2].astype(dtype) + dtype.type(is_real), dtype.type(value))
-
-
-def _masked(row: NDArray[Any], value: Any) -> Iterator[tuple[str, NDArray[Any]]]:
-    """A row padded with a value at its end, at its start, and all of it."""
-    half = row.shape[1] // 2
-    at_end, at_start = row.copy(), row.copy()
-    at_end[:, half:], at_start[:, : row.shape[1] - half] = value, value
-    yield f"padded with {value:g} at the end", at_end
-    yield f"padded with {value:g} at the start", at_start
-    yield f"fully masked with {value:g}", np.full_like(row, value)
 
 
 @dataclass(frozen=True)

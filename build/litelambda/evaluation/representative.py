@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.common.errors import DataError
-from litelambda.evaluation.source_answers import SourceInput
+from litelambda.keras_tools.model_inputs import ModelInput
 
 Rows = dict[str, NDArray[Any]]
 
@@ -21,7 +21,7 @@ _STEPS = 255  # of int8, from the smallest value to the largest
 _MIN_TO_HALVE = 8
 
 
-def read_rows(path: Path, inputs: Sequence[SourceInput]) -> Rows:
+def read_rows(path: Path, inputs: Sequence[ModelInput]) -> Rows:
     """Rows by input name, from an .npy file for a model of one input, or an .npz file with an array for each.
 
     Raises:
@@ -48,7 +48,7 @@ def read_rows(path: Path, inputs: Sequence[SourceInput]) -> Rows:
     return {each.name: found[each.name].astype(each.dtype) for each in inputs}
 
 
-def _check_shape(path: Path, spec: SourceInput, rows: NDArray[Any]) -> None:
+def _check_shape(path: Path, spec: ModelInput, rows: NDArray[Any]) -> None:
     if rows.dtype.kind not in "buif":
         raise DataError(
             f"{path}: {spec.name!r} holds {rows.dtype}, expected numbers; "

@@ -19,30 +19,12 @@ from litelambda.common.errors import ConversionError, MemoryShortageError
 from litelambda.common.kept_process import KeptProcess
 from litelambda.common.processes import describe_exit, lacked_memory
 from litelambda.keras_tools.backend import Backend
+from litelambda.keras_tools.model_inputs import ModelInput
 
 KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
 _PROCESSES: dict[Backend, KeptProcess] = {}  # a process has one backend
 RUNS, ANSWERS, DESCRIBED, REFUSED, FAILURE = "runs.npz", "answers.npz", "described.json", "refused.json", "failure"
 """Files between the two processes."""
-
-
-@dataclass(frozen=True)
-class SourceInput:
-    """An input as the source itself describes it.
-
-    Attributes:
-        name: its name.
-        dtype: numpy's name, or "string".
-        shape: of what one run takes, None for open sizes.
-        limit: how many ids an Embedding behind it has; None where that is open.
-        mask_values: values that a Masking layer, or an Embedding with `mask_zero`, leaves out.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int | None, ...]
-    limit: int | None = None
-    mask_values: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,7 +36,7 @@ class Described:
         precision: the least precise type that it computes in.
     """
 
-    inputs: tuple[SourceInput, ...]
+    inputs: tuple[ModelInput, ...]
     precision: str
 
 
@@ -102,7 +84,7 @@ class Source:
         self._ask(runs=False)
         found = json.loads((self._folder / DESCRIBED).read_text())
         inputs = (
-            SourceInput(**{**each, "shape": tuple(each["shape"]), "mask_values": tuple(each["mask_values"])})
+            ModelInput(**{**each, "shape": tuple(each["shape"]), "mask_values": tuple(each["mask_values"])})
             for each in found["inputs"]
         )
         return Described(tuple(inputs), found["precision"])

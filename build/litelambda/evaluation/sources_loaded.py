@@ -14,9 +14,9 @@ from litelambda.common.array_files import Arrays
 from litelambda.common.errors import ConversionError, first_line
 from litelambda.conversion.export import import_own_modules
 from litelambda.conversion.saved_model_check import check_saved_model
-from litelambda.evaluation.model_inputs import describe_inputs
-from litelambda.evaluation.source_answers import Described, SourceInput, SourceLoadError
+from litelambda.evaluation.source_answers import Described, SourceLoadError
 from litelambda.keras_tools.backend import load_keras, load_tensorflow
+from litelambda.keras_tools.model_inputs import ModelInput, describe_inputs
 from litelambda.keras_tools.output_names import output_names
 
 _DEFAULT_SIGNATURE = "serving_default"
@@ -117,7 +117,7 @@ class SavedModelSource:
     def describe(self) -> Described:
         """Its signature's inputs."""
         specs = self._function.structured_input_signature[1]
-        inputs = (SourceInput(name, spec.dtype.name, tuple(spec.shape)) for name, spec in specs.items())
+        inputs = (ModelInput(name, spec.dtype.name, tuple(spec.shape)) for name, spec in specs.items())
         return Described(tuple(inputs), self._precision)
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:

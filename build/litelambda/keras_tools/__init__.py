@@ -1,1 +1,1 @@
-"""What Keras does not offer: late imports of a backend, layers by kind, chains of layers, copies, output names."""
+"""What Keras does not offer: late imports of a backend, the graph of a model, layers by kind, copies, made rows."""

@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Any
 
+from litelambda.common.array_files import Arrays
 from litelambda.common.errors import TrainError
-from litelambda.conversion.graph import call, layers_of
-from litelambda.conversion.rewrites import standing_in
 from litelambda.keras_tools.backend import load_keras
-from litelambda.keras_tools.made_rows import ULPS, Rows, answered, difference_ulps
+from litelambda.keras_tools.graph import call, layers_of, overridden
+from litelambda.keras_tools.made_rows import ULPS, answered, difference_ulps
 
 Recorded = dict[str, list[Any]]
 
@@ -103,11 +103,11 @@ def check_same(model: Any, copy: Any, done: str, *, changed: Iterable[str] = ())
     )
 
 
-def _answer(model: Any, batch: Rows) -> list[Any]:
+def _answer(model: Any, batch: Arrays) -> list[Any]:
     return call(model, list(batch.values()))
 
 
-def _first_different(model: Any, copy: Any, batches: list[Rows], changed: set[str]) -> str:
+def _first_different(model: Any, copy: Any, batches: list[Arrays], changed: set[str]) -> str:
     before, after = _record(model, batches), _record(copy, batches)
     for layer in layers_of(model):
         both = before.get(layer.name), after.get(layer.name)
@@ -116,7 +116,7 @@ def _first_different(model: Any, copy: Any, batches: list[Rows], changed: set[st
     return f"the model {model.name!r}"
 
 
-def _record(model: Any, batches: list[Rows]) -> Recorded:
+def _record(model: Any, batches: list[Arrays]) -> Recorded:
     """What each layer of a model makes, by its name."""
     recorded: Recorded = {}
 
@@ -130,7 +130,7 @@ def _record(model: Any, batches: list[Rows]) -> Recorded:
 
     with ExitStack() as stack:
         for layer in layers_of(model):
-            stack.enter_context(standing_in(layer, "call", recording(layer)))
+            stack.enter_context(overridden(layer, "call", recording(layer)))
         for batch in batches:
             _answer(model, batch)
     return recorded

@@ -14,11 +14,12 @@ from litelambda.common.errors import ConversionError, DataError
 from litelambda.evaluation.comparison import representative_runs
 from litelambda.evaluation.quantization_loss import measure_loss
 from litelambda.evaluation.representative import halves, read_rows
-from litelambda.evaluation.source_answers import Described, SourceInput
+from litelambda.evaluation.source_answers import Described
 from litelambda.evaluation.sources_loaded import KerasSource
 from litelambda.keras_tools.backend import load_keras
+from litelambda.keras_tools.model_inputs import ModelInput
 
-X = SourceInput("x", "float32", (None, 4))
+X = ModelInput("x", "float32", (None, 4))
 ROWS = np.arange(48, dtype=np.float32).reshape(12, 4)
 
 
@@ -37,7 +38,7 @@ def test_answers_in_bfloat16_reach_the_other_process(tmp_path: Path) -> None:
 def test_an_input_of_a_type_without_a_place_in_a_request() -> None:
     """A bfloat16 input is refused by name, before rows are made of it."""
     with pytest.raises(ConversionError, match=r"'x' is of the type bfloat16.*use float32"):
-        _check_tensors(Described((SourceInput("x", "bfloat16", (None, 4)),), "bfloat16"))
+        _check_tensors(Described((ModelInput("x", "bfloat16", (None, 4)),), "bfloat16"))
 
 
 def _compressed(path: Path) -> bytes:
@@ -85,7 +86,7 @@ def test_rows_of_a_fixed_batch() -> None:
 
 def test_an_input_without_a_shape_gets_a_number_a_run() -> None:
     """A scalar beside a batch of four: each run has four rows of the one, and the first of their numbers."""
-    inputs = [SourceInput("x", "float32", (4, 4)), SourceInput("s", "float32", ())]
+    inputs = [ModelInput("x", "float32", (4, 4)), ModelInput("s", "float32", ())]
     runs = representative_runs({"x": ROWS, "s": np.arange(12.0)}, inputs, list(range(12)))
     assert runs.inputs["x"].shape == (3, 4, 4)
     assert runs.inputs["s"].tolist() == [0.0, 4.0, 8.0]

@@ -14,13 +14,13 @@ from litelambda.bench.conversion.cases import all_cases
 from litelambda.common.errors import ConversionError
 from litelambda.conversion.converter import ConverterCrashError
 from litelambda.conversion.export import rewrites_for
-from litelambda.conversion.graph import call
 from litelambda.conversion.quantize import Quantized, quantize
 from litelambda.conversion.remedies import on_float, on_missing
 from litelambda.conversion.rewrites import proven, rewritten
 from litelambda.conversion.unroll import MAX_STEPS
 from litelambda.evaluation.verify import verify
 from litelambda.keras_tools.backend import load_keras, load_tensorflow
+from litelambda.keras_tools.graph import call
 from litelambda.recipe.sections import Quantize
 
 

@@ -16,7 +16,7 @@ from litelambda.conversion import export as exporting
 from litelambda.conversion.quantize import Quantized, quantize
 from litelambda.conversion.rewrites import Rewrite, proven
 from litelambda.keras_tools.backend import load_keras
-from litelambda.keras_tools.made_rows import ULPS, answered, difference_ulps, made_batches
+from litelambda.keras_tools.made_rows import ULPS, answered, difference_ulps
 from litelambda.keras_tools.output_names import output_names
 from litelambda.recipe.sections import Quantize
 from litelambda_serving.litert import CompiledModel
@@ -324,28 +324,3 @@ def test_export_uses_only_what_is_proven(monkeypatch: pytest.MonkeyPatch) -> Non
     model, rows, quantized = convert(lambda: on((5, 3), layers.Dense(3, name="flat")))
     (found,) = Reference(quantized.artifact).run_real(rows, 1).values()
     assert difference_ulps(predict(model, rows), [found]) < 64
-
-
-def test_made_rows_come_in_batches_that_a_model_takes() -> None:
-    """All at once where the batch is open, as many as a fixed one has, and only those that the model takes."""
-    (open_batch,) = made_batches(embedded(layers.LSTM(2)))
-    assert open_batch["x"].shape[1:] == (4,)
-    given = Input(batch_shape=(4, 6), name="x")
-    assert {each["x"].shape for each in made_batches(keras.Model(given, layers.Dense(2)(given)))} == {(4, 6)}
-    narrow = on((3,), lambda x: layers.Embedding(3, 2)(x // 2), "int32")
-    wide = on((3,), lambda x: layers.Embedding(3, 2)(x * 2), "int32")
-    assert len(list(answered(narrow))) == 1
-    taken = [batch["x"].max() for batch, _ in answered(wide)]
-    assert 1 < len(taken) < len(made_batches(wide)[0]["x"])
-    assert max(taken) == 1
-
-
-def test_differences_count_in_ulps_of_the_largest_answer() -> None:
-    """One step of float32 at the largest value is 1; what is not a number, an integer or a shape must be the same."""
-    values = np.array([1.0, 1000.0], np.float32)
-    assert difference_ulps([values], [values]) == 0
-    assert difference_ulps([values], [np.nextafter(values, np.float32(2000))]) == 1
-    assert difference_ulps([np.array([1, 2])], [np.array([1, 3])]) == float("inf")
-    assert difference_ulps([values], [values[:1]]) == float("inf")
-    assert difference_ulps([np.array([np.nan, 1])], [np.array([1, np.nan])]) == float("inf")
-    assert difference_ulps([np.array([np.nan, 1])], [np.array([np.nan, 1])]) == 0

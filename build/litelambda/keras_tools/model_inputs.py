@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from litelambda.evaluation.source_answers import SourceInput
 from litelambda.keras_tools.backend import load_keras
 
 
-def describe_inputs(model: Any) -> tuple[SourceInput, ...]:
+@dataclass(frozen=True)
+class ModelInput:
+    """An input as the model itself describes it.
+
+    Attributes:
+        name: its name.
+        dtype: numpy's name, or "string".
+        shape: of what one run takes, None for open sizes.
+        limit: how many ids an Embedding behind it has; None where that is open.
+        mask_values: values that a Masking layer, or an Embedding with `mask_zero`, leaves out.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+    limit: int | None = None
+    mask_values: tuple[float, ...] = ()
+
+
+def describe_inputs(model: Any) -> tuple[ModelInput, ...]:
     """A model's inputs, with the ids and the mask values that its layers speak of."""
     found = []
     for tensor in model.inputs:
         limits, masks = _ids_and_masks(model, tensor)
         shape = tuple(tensor.shape)
-        found.append(SourceInput(tensor.name, str(tensor.dtype), shape, min(limits, default=None), tuple(masks)))
+        found.append(ModelInput(tensor.name, str(tensor.dtype), shape, min(limits, default=None), tuple(masks)))
     return tuple(found)
 
 
