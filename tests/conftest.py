@@ -11,7 +11,7 @@ import hypothesis
 import numpy as np
 import pytest
 
-from litelambda.commands.pipeline import build
+from litelambda.commands.build import build
 from litelambda.common.progress import Reporter
 from litelambda.conversion.quantize import quantize
 from litelambda.keras_tools.backend import load_keras

@@ -17,7 +17,7 @@ import boto3
 import numpy as np
 import pytest
 
-from litelambda.commands.pipeline import build
+from litelambda.commands.build import build
 from litelambda.common.errors import GateError, PublishError, UsageError
 from litelambda.common.paths import RECIPES
 from litelambda.common.progress import PlainReporter, Reporter

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from litelambda.artifact.flatbuffer import weight_codes
-from litelambda.commands.pipeline import build
+from litelambda.commands.build import build
 from litelambda.common.progress import Reporter
 from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.load import load_recipe

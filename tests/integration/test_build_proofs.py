@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from litelambda.commands.pipeline import build
+from litelambda.commands.build import build
 from litelambda.common.errors import VerificationError
 from litelambda.common.progress import Reporter
 from litelambda.conversion import converter

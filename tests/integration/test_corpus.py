@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from litelambda.commands.importer import import_model
+from litelambda.commands.import_model import import_model
 from litelambda.common.progress import Reporter
 from support.corpus import ask, check, flatbuffer_source, keras_source, saved_model_source
 from support.golden_store import GOLDEN

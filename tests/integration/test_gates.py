@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from litelambda.commands import pipeline
-from litelambda.commands.pipeline import build
+from litelambda.commands.build import build
 from litelambda.common.errors import GateError, LitelambdaError, TrainError
 from litelambda.common.interrupts import interrupts_noted
 from litelambda.common.progress import Reporter

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from litelambda.commands.importer import import_model
-from litelambda.commands.pipeline import build
+from litelambda.commands.build import build
+from litelambda.commands.import_model import import_model
 from litelambda.common.errors import MemoryShortageError
 from litelambda.common.memory_errors import shortages_explained
 from litelambda.common.progress import Reporter
@@ -77,7 +77,7 @@ def test_an_import_without_memory_publishes_nothing(
     def starved(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("litelambda.commands.importer.verify", starved)
+    monkeypatch.setattr("litelambda.commands.import_model.verify", starved)
     (tmp_path / "tiny.tflite").write_bytes(tiny_tflite)
     store = tmp_path / "store"
     with pytest.raises(MemoryShortageError, match=r"the stage 'verify' .* with more memory\. Nothing was published"):

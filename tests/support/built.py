@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from litelambda.commands.pipeline import BuildResult
+from litelambda.commands.build import BuildResult
 
 
 @dataclass(frozen=True)

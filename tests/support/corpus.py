@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 
 from litelambda.bench.conversion.cases import ARCHITECTURES, all_cases
-from litelambda.commands.importer import import_model
+from litelambda.commands.import_model import import_model
 from litelambda.common.errors import ConversionError
 from litelambda.common.progress import Reporter
 from litelambda.keras_tools.backend import load_keras

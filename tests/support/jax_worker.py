@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from litelambda.commands.pipeline import build
+from litelambda.commands.build import build
 from litelambda.common.errors import TrainError
 from litelambda.common.progress import Reporter
 from litelambda.compression.compress import Compressed, apply_steps

@@ -141,7 +141,7 @@ def _build_interruptibly(arguments: argparse.Namespace) -> None:
     from litelambda.recipe.load import load_recipe
 
     recipe = load_recipe(arguments.recipe, arguments.overrides)  # before TensorFlow: a typo answers at once
-    from litelambda.commands.pipeline import build, take_part
+    from litelambda.commands.build import build, take_part
     from litelambda.common.progress import open_reporter
     from litelambda.training.cluster import read_cluster
 
@@ -202,8 +202,8 @@ def _import(arguments: argparse.Namespace) -> None:
 
 
 def _import_interruptibly(arguments: argparse.Namespace) -> None:
+    from litelambda.commands.import_model import ImportOptions, import_model
     from litelambda.commands.import_sources import Allowed
-    from litelambda.commands.importer import ImportOptions, import_model
     from litelambda.common.progress import open_reporter
 
     result = import_model(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from litelambda.artifact.latency import measure_latency_us
-from litelambda.commands.pipeline import build
+from litelambda.commands.build import build
 from litelambda.common.errors import GateError, RecipeError, TrainError
 from litelambda.common.progress import Reporter
 from litelambda.data.dataset import load_data
