@@ -16,6 +16,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 import recipe_tables
 from litelambda.cli.main import _parser
 from litelambda.common import errors as build_errors
@@ -23,12 +25,16 @@ from litelambda_serving import errors as serving_errors
 from litelambda_serving.http import status_of
 from litelambda_serving.manifest import Manifest
 from litelambda_serving.openapi import document
+from litelambda_serving.scoring import errors as scoring_errors
+from litelambda_serving.scoring.settings import SCORING_SETTINGS
 from litelambda_serving.settings import SETTINGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-PAGES = Path(__file__).parent / "reference"
+PAGES = Path(__file__).resolve().parent / "reference"
+PREDICT_TEMPLATE = PAGES.parents[1] / "template.yaml"
+SCORE_TEMPLATE = PAGES.parents[1] / "infra" / "scoring.yaml"
 _REGION = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -40,6 +46,40 @@ def settings() -> str:
 
 def _default(value: str | None) -> str:
     return "required" if value is None else f"`{value}`" if value else "empty"
+
+
+def score_settings() -> str:
+    """The environment variables that only the batch function has."""
+    rows = [(f"`{s.name}`", _default(s.default), s.meaning) for s in SCORING_SETTINGS]
+    return table(("variable", "default", "meaning"), rows)
+
+
+def parameters(template: Path) -> str:
+    """The parameters of a stack."""
+    rows = [
+        (f"`{name}`", _parameter_default(each), each["Description"].strip())
+        for name, each in _template(template)["Parameters"].items()
+    ]
+    return table(("parameter", "default", "meaning"), rows)
+
+
+def _parameter_default(parameter: dict[str, Any]) -> str:
+    default = parameter.get("Default")
+    return _default(None if default is None else str(default))
+
+
+def outputs(template: Path) -> str:
+    """The outputs of a stack."""
+    rows = [(f"`{name}`", each["Description"]) for name, each in _template(template)["Outputs"].items()]
+    return table(("output", "meaning"), rows)
+
+
+def _template(path: Path) -> dict[str, Any]:
+    """A template, without what its tags (`!Ref`) stand for."""
+    loader = type("Loader", (yaml.SafeLoader,), {})
+    loader.add_multi_constructor("!", lambda *_: None)
+    template: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), loader)  # noqa: S506 - a safe one
+    return template
 
 
 def routes() -> str:
@@ -72,6 +112,12 @@ def http_errors() -> str:
     """What the service raises, and the status that a client sees."""
     rows = [(name, status_of(kind("")), text) for name, kind, text in _tree(serving_errors.ServingError)]
     return table(("error", "status", "meaning"), rows)
+
+
+def scoring_failures() -> str:
+    """What batch scoring raises."""
+    rows = [(name, text) for name, _, text in _tree(scoring_errors.ScoringError)]
+    return table(("error", "meaning"), rows)
 
 
 def exit_codes() -> str:
@@ -128,8 +174,14 @@ def table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
 
 REGIONS: dict[str, Callable[[], str]] = {
     "settings": settings,
+    "score-settings": score_settings,
+    "predict-parameters": lambda: parameters(PREDICT_TEMPLATE),
+    "predict-outputs": lambda: outputs(PREDICT_TEMPLATE),
+    "score-parameters": lambda: parameters(SCORE_TEMPLATE),
+    "score-outputs": lambda: outputs(SCORE_TEMPLATE),
     "routes": routes,
     "http-errors": http_errors,
+    "scoring-errors": scoring_failures,
     "exit-codes": exit_codes,
     "commands": commands,
     "recipe": lambda: recipe_tables.sections(table),
