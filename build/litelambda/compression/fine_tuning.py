@@ -16,7 +16,7 @@ from litelambda.data.dataset import Dataset
 from litelambda.keras_tools.backend import load_keras
 from litelambda.keras_tools.layers import Array
 from litelambda.recipe.compression import Distillation
-from litelambda.recipe.sections import Train
+from litelambda.recipe.training import Train
 from litelambda.training.fitting import Course, Objective, Progress, fit, make_loss, make_optimizer, plain_objective
 from litelambda.training.input_pipeline import predict
 

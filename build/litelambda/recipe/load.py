@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from litelambda.common.errors import RecipeError
 from litelambda.common.wording import counted
 from litelambda.recipe.messages import describe_problems
-from litelambda.recipe.sections import CROSS_ENTROPIES, ArraysData, ImagesData, Recipe
+from litelambda.recipe.sections import ArraysData, ImagesData, Recipe
+from litelambda.recipe.training import CROSS_ENTROPIES
 
 __all__ = ["Recipe", "load_recipe"]
 

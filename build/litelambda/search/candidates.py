@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from litelambda.keras_tools.layers import kernels
 from litelambda.recipe.compression import Auto, Compress, Distillation
-from litelambda.recipe.sections import Train
+from litelambda.recipe.training import Train
 
 Scheme = Literal["int8", "dynamic", "float16", "float32"]
 

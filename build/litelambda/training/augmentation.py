@@ -6,7 +6,7 @@ from typing import Any
 
 from litelambda.common.errors import TrainError
 from litelambda.keras_tools.backend import load_tensorflow
-from litelambda.recipe.sections import Augmentation
+from litelambda.recipe.training import Augmentation
 
 
 def augment(rows: Any, settings: Augmentation, seed: Any) -> Any:

@@ -17,7 +17,7 @@ from typing import Any
 
 from litelambda.common.errors import TrainError, UsageError
 from litelambda.keras_tools.backend import backend, load_tensorflow
-from litelambda.recipe.sections import Train
+from litelambda.recipe.training import Train
 
 _VARIABLE = "TF_CONFIG"
 _TYPES = ("chief", "worker")

@@ -15,7 +15,7 @@ from litelambda.data.dataset import Dataset
 from litelambda.data.stored_rows import Split, StoredRows
 from litelambda.keras_tools.backend import backend_errors, load_keras, load_tensorflow
 from litelambda.keras_tools.finite_checks import DIVERGED, check_weights
-from litelambda.recipe.sections import CROSS_ENTROPIES, Optimizer, Train
+from litelambda.recipe.training import CROSS_ENTROPIES, Optimizer, Train
 from litelambda.training.devices import for_devices, num_sharing
 from litelambda.training.input_pipeline import batches_in_order, failures_of, row_batches
 from litelambda.training.jax_interrupts import between_steps

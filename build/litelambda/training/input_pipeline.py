@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from litelambda.data.stored_rows import Rows, StoredRows
 from litelambda.keras_tools.backend import load_tensorflow
-from litelambda.recipe.sections import Train
+from litelambda.recipe.training import Train
 from litelambda.training.augmentation import augment
 
 _AHEAD = 2  # batches that are made ready while the model is busy with another

@@ -15,7 +15,8 @@ from litelambda.common.errors import TrainError
 from litelambda.data.dataset import Dataset
 from litelambda.keras_tools.backend import backend_errors, load_keras, load_tensorflow
 from litelambda.keras_tools.finite_checks import DIVERGED, check_weights
-from litelambda.recipe.sections import Recipe, Train
+from litelambda.recipe.sections import Recipe
+from litelambda.recipe.training import Train
 from litelambda.training.cluster import losses_of_hosts
 from litelambda.training.fitting import (
     Course,

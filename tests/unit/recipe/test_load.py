@@ -11,7 +11,8 @@ import pytest
 from litelambda.common.errors import RecipeError
 from litelambda.common.paths import RECIPES
 from litelambda.recipe.load import load_recipe
-from litelambda.recipe.sections import Adam, Momentum, Scaling
+from litelambda.recipe.sections import Scaling
+from litelambda.recipe.training import Adam, Momentum
 
 MINIMAL = """
 [model]
