@@ -21,6 +21,7 @@ import yaml
 import recipe_tables
 from litelambda.cli.main import _parser
 from litelambda.common import errors as build_errors
+from litelambda.publishing.manifest_format import ManifestDocument
 from litelambda_serving import errors as serving_errors
 from litelambda_serving.http import status_of
 from litelambda_serving.manifest import Manifest
@@ -32,9 +33,10 @@ from litelambda_serving.settings import SETTINGS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-PAGES = Path(__file__).resolve().parent / "reference"
-PREDICT_TEMPLATE = PAGES.parents[1] / "template.yaml"
-SCORE_TEMPLATE = PAGES.parents[1] / "infra" / "scoring.yaml"
+PROJECT = Path(__file__).resolve().parents[1]
+PAGES = PROJECT / "docs" / "reference"
+PREDICT_TEMPLATE = PROJECT / "template.yaml"
+SCORE_TEMPLATE = PROJECT / "infra" / "scoring.yaml"
 _REGION = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -106,6 +108,12 @@ def _manifest() -> Manifest:
         "signatures": {"serving_default": {"inputs": [tensor], "outputs": [tensor]}},
     }
     return Manifest.from_json(json.dumps(fields).encode())
+
+
+def manifest_fields() -> str:
+    """The fields of a manifest."""
+    rows = [(f"`{name}`", meaning) for name, meaning in recipe_tables.meanings_of(ManifestDocument).items()]
+    return table(("field", "meaning"), rows)
 
 
 def http_errors() -> str:
@@ -180,6 +188,7 @@ REGIONS: dict[str, Callable[[], str]] = {
     "score-parameters": lambda: parameters(SCORE_TEMPLATE),
     "score-outputs": lambda: outputs(SCORE_TEMPLATE),
     "routes": routes,
+    "manifest": manifest_fields,
     "http-errors": http_errors,
     "scoring-errors": scoring_failures,
     "exit-codes": exit_codes,
@@ -190,21 +199,24 @@ REGIONS: dict[str, Callable[[], str]] = {
 
 def main() -> int:
     """Rewrite the pages that are out of date; with --check, only name them."""
-    check = "--check" in sys.argv[1:]
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 where a page is out of date")
+    parser.add_argument("folder", nargs="?", type=Path, default=PAGES, help="the pages (default: docs/reference)")
+    arguments = parser.parse_args()
     outdated, made = [], set()
-    for page in sorted(PAGES.glob("*.md")):
+    for page in sorted(arguments.folder.glob("*.md")):
         text = page.read_text(encoding="utf-8")
         made |= {name for _, name, _ in _REGION.findall(text)}
         written = _REGION.sub(lambda match: f"{match[1]}{REGIONS[match[2]]()}\n{match[3]}", text)
         if written != text:
             outdated.append(page.name)
-            if not check:
+            if not arguments.check:
                 page.write_text(written, encoding="utf-8")
     if missing := REGIONS.keys() - made:
-        sys.exit(f"docs: no page of {PAGES} has a region for {', '.join(sorted(missing))}")
+        sys.exit(f"docs: no page of {arguments.folder} has a region for {', '.join(sorted(missing))}")
     if outdated:
-        print(f"docs: {'out of date' if check else 'rewritten'}: {', '.join(outdated)}")
-    return 1 if check and outdated else 0
+        print(f"docs: {'out of date' if arguments.check else 'rewritten'}: {', '.join(outdated)}")
+    return 1 if arguments.check and outdated else 0
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def _summary(kind: type[Section]) -> str:
 
 
 def _table(kind: type[Section], fields: dict[str, Any], table: Table) -> str:
-    schema, meanings = kind.model_json_schema(), _meanings(kind)
+    schema, meanings = kind.model_json_schema(), meanings_of(kind)
     rows = [
         (f"`{name}`", _type(schema["properties"][name], schema), _default(field), meanings.get(name, ""))
         for name, field in sorted(fields.items(), key=lambda item: item[0] not in kind.__annotations__)
@@ -85,14 +85,16 @@ def _table(kind: type[Section], fields: dict[str, Any], table: Table) -> str:
     return table(("key", "type", "default", "meaning")[:columns], [row[:columns] for row in rows])
 
 
-def _meanings(kind: type[Section]) -> dict[str, str]:
-    """The docstring below each key, of this class and of those it extends."""
+def meanings_of(kind: type[Any]) -> dict[str, str]:
+    """The docstring below each annotated name of a class, and of those that it extends."""
     found: dict[str, str] = {}
-    for base in reversed([base for base in kind.__mro__ if issubclass(base, Section)]):
-        body = ast.parse(inspect.getsource(base)).body[0].body  # type: ignore[attr-defined]
-        for key, text in pairwise(body):
-            if isinstance(key, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-                found[ast.unparse(key.target)] = " ".join(str(text.value.value).split())
+    for base in reversed(kind.__mro__):
+        if base.__module__.startswith("litelambda"):
+            (definition,) = ast.parse(inspect.getsource(base)).body
+            for key, text in pairwise(getattr(definition, "body", [])):
+                is_text = isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+                if isinstance(key, ast.AnnAssign) and is_text:
+                    found[ast.unparse(key.target)] = " ".join(str(text.value.value).split())
     return found
 
 

@@ -18,6 +18,7 @@ from litelambda.artifact.flatbuffer import Signature
 from litelambda.artifact.stored_form import Stored
 from litelambda.common.errors import VerificationError
 from litelambda.keras_tools.backend import backend, load_keras
+from litelambda.publishing.manifest_format import ManifestDocument
 from litelambda.store.artifact_store import ArtifactStore
 from litelambda_serving.artifact import ARTIFACT_NAME, fetch_artifact
 from litelambda_serving.errors import ServingError
@@ -121,7 +122,7 @@ def make_manifest(
     }
     if stored:
         pins[artifact] |= stored.pin
-    document = {
+    document: ManifestDocument = {
         "format_version": FORMAT_VERSION,
         "model": name,
         "version": version,
@@ -131,7 +132,6 @@ def make_manifest(
         "default_signature": description.signature.key,
         "signatures": {description.signature.key: description.signature.to_json()},
         "batching": description.batching,
-        **({"warm_up": dict(description.warm_up)} if description.warm_up else {}),
         "quantization": description.quantization,
         "labels": description.labels,
         "preprocessing": description.preprocessing,
@@ -140,6 +140,8 @@ def make_manifest(
         "recipe": description.recipe,
         "tools": tool_versions(),
     }
+    if description.warm_up:
+        document["warm_up"] = dict(description.warm_up)
     # Compact: a cold start parses it.
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 

@@ -1,0 +1,55 @@
+"""The manifest of format version 1, field by field: what the toolchain writes.
+
+`litelambda_serving.manifest` reads it; docs/reference/manifest.md is generated from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NotRequired, TypedDict
+
+
+class ManifestDocument(TypedDict):
+    """`manifest.json`."""
+
+    format_version: int
+    """1. Readers refuse other versions."""
+    model: str
+    """Name of the model."""
+    version: int
+    """Positive number, immutable once published."""
+    created: str
+    """Time of publishing: UTC, ISO 8601."""
+    artifact: str
+    """Name of the flatbuffer among `files`; `model.tflite.z` or `model.tflite.xz` where it is stored compressed."""
+    files: Mapping[str, Mapping[str, Any]]
+    """By name: `sha256` (hex) and `size_bytes` of what is stored; of a compressed file also `encoding` (zlib or xz) and
+    `unpacked`, with both for the flatbuffer itself."""
+    default_signature: str
+    """The signature that answers when a request does not name one."""
+    signatures: Mapping[str, Mapping[str, Any]]
+    """By key: `inputs` and `outputs`, each tensor with `name`, `dtype` (numpy's names), `shape` (-1 in first place: a
+    batch) and `quantization` (`scale` and `zero_point`, or null). Inputs also have, where the graph shows it, the
+    `range` of values that it can look up; outputs `same_as` (the output that is the same tensor) and `constant`
+    (whether it does not depend on the inputs)."""
+    batching: Mapping[str, Any]
+    """`dynamic: true` and the `verified_sizes` that were proven equal to single rows, bit for bit; or `dynamic: false`
+    and the `reason`: rows then run one by one."""
+    warm_up: NotRequired[Mapping[str, Any]]
+    """Only where the model cannot compute with zeros: by input, a value for its first run, or the values of a row."""
+    quantization: Mapping[str, Any]
+    """`scheme` (int8, dynamic, float16, float32), `io`, `float_ops` (the operators that compute in float), `note` (why,
+    and what to change), and `weight_bits` by layer where some are int4."""
+    labels: list[str] | None
+    """Names of the classes by index, or null."""
+    preprocessing: Mapping[str, Any]
+    """By input: model value = raw value * `scale` + `offset`."""
+    metrics: Mapping[str, Any]
+    """Figures of the `float` and the `quantized` model on the same test rows, their `agreement`, `max_abs_difference`
+    and `num_examples`; of an import, how far it is from its source."""
+    size_bytes: Mapping[str, int]
+    """Of the `float` flatbuffer, the `quantized` artifact, and what is `stored` of it."""
+    recipe: Mapping[str, Any]
+    """The validated recipe; of an import, the source's file name and digest."""
+    tools: Mapping[str, str]
+    """Versions of the tools."""
