@@ -49,7 +49,7 @@ format: setup  ## let ruff mend what it can
 	@$(BIN)/ruff check --fix --quiet
 	@$(BIN)/ruff format --quiet
 
-charts: setup  ## measure on this machine and draw the README's charts anew; leave it idle meanwhile
+charts: setup  ## measure on this machine and draw the charts of the documentation; leave it idle meanwhile
 	@$(BIN)/litelambda bench cold --peers --chart docs/images/cold-start.svg
 	@$(BIN)/litelambda bench warm --chart docs/images/warm.svg
 

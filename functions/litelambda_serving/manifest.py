@@ -1,7 +1,7 @@
 """The manifest: what a server and a client need to know of an artifact without opening its flatbuffer.
 
-Reads format version 1, field by field as the README documents it. Unknown fields are ignored, unknown format versions
-refused. Writing manifests is the toolchain's part.
+Reads format version 1, field by field as docs/reference/manifest.md documents it. Unknown fields are ignored, unknown
+format versions refused. Writing manifests is the toolchain's part.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Both stacks on an emulator, with the README's commands: deployed, changed by their parameters alone, and used."""
+"""Both stacks on an emulator, with the commands of docs/: deployed, changed by their parameters alone, and used."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from litelambda.common.paths import PROJECT
 from support.emulator import Emulator, needs_emulator
 from support.sam import HERE, needs_sam
 from support.scoring_files import as_jsonl, expected, make_rows, read_jsonl
@@ -184,15 +183,3 @@ def _keys(s3: Any, bucket: str, prefix: str, ending: str) -> list[str]:
 def _predictions(s3: Any, bucket: str, keys: list[str]) -> np.ndarray[Any, np.dtype[np.float32]]:
     lines = [line for key in keys for line in read_jsonl(s3.get_object(Bucket=bucket, Key=key)["Body"].read())]
     return np.array([line["prediction"] for line in lines], np.float32)
-
-
-def test_the_readme_says_what_is_run_here() -> None:
-    """The README's deployments are the commands of these tests."""
-    text = (PROJECT / "README.md").read_text(encoding="utf-8")
-    blocks = "".join(re.findall(r"^```sh$(.*?)^```$", text, re.MULTILINE | re.DOTALL))
-    assert re.findall(r"^make deploy\S*(?: PARAMETERS=\"\w+=)?", blocks, re.MULTILINE) == [
-        "make deploy",
-        'make deploy PARAMETERS="ModelName=',
-        'make deploy-scoring PARAMETERS="ModelStore=',
-    ]
-    assert not re.search(r"\bsam (build|deploy)\b", blocks)

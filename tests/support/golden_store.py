@@ -1,4 +1,4 @@
-"""Publish the golden models into a folder by hand, byte for byte as the README describes a store.
+"""Publish the golden models into a folder by hand, byte for byte as docs/reference/manifest.md describes a store.
 
 Written without the toolchain's own writer, so that a mistake in it cannot hide from the reader's tests.
 """

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import NamedTuple
 
-_FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 _INLINE_CODE = re.compile(r"`[^`\n]*`")
 
 
+class Block(NamedTuple):
+    """A fenced block: its language, its title (the name of a file) or "", and its text."""
+
+    language: str
+    title: str
+    text: str
+
+
+def read_blocks(page: Path) -> list[Block]:
+    """Every fenced block of a page, in their order."""
+    return [Block(*found) for found in _FENCE.findall(page.read_text(encoding="utf-8"))]
+
+
 def blocks_of(page: Path, *languages: str) -> list[str]:
-    """The fenced blocks of these languages, in their order."""
-    return [text for language, text in _FENCE.findall(page.read_text(encoding="utf-8")) if language in languages]
+    """The texts of the fenced blocks in these languages."""
+    return [block.text for block in read_blocks(page) if block.language in languages]
 
 
 def links_of(page: Path) -> list[str]:

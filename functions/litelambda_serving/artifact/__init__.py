@@ -1,6 +1,6 @@
 """Fetching one version of a model: which round trips are made, in what order, and the checks before bytes are served.
 
-The layout of a store, as the README documents it:
+The layout of a store, as docs/reference/manifest.md documents it:
 
     <model>/aliases.json               {"latest": 7, "versions": {"7": {"manifest_sha256": …, "artifact": …}}}
     <model>/<version>/manifest.json    pins every file by size and SHA-256

@@ -13,8 +13,9 @@ from litelambda.common.paths import PROJECT
 from support.markdown import anchors_of, blocks_of, links_of
 
 DOCS = PROJECT / "docs"
-README, CONTRIBUTING = PROJECT / "README.md", PROJECT / "CONTRIBUTING.md"
-PAGES = [README, CONTRIBUTING, *sorted(DOCS.rglob("*.md"))]
+README = PROJECT / "README.md"
+FOLDERS = [PROJECT / name for name in ("", "build/recipes", "build/data", "requirements", "infra/local-image")]
+PAGES = [*(page for folder in FOLDERS for page in sorted(folder.glob("*.md"))), *sorted(DOCS.rglob("*.md"))]
 
 
 @cache
@@ -74,3 +75,37 @@ def test_commands_that_pages_show_exist(page: Path) -> None:
 def test_the_readme_is_a_front_page() -> None:
     """150 lines at most: what is longer belongs into docs/."""
     assert len(README.read_text().splitlines()) <= 150
+
+
+def test_the_readme_quotes_the_benchmarks() -> None:
+    """Ratios of cold starts that the README names stand in the table of the benchmarks."""
+    section = README.read_text().partition("## How cold is it?")[2].partition("\n## ")[0]
+    figures = (DOCS / "reference" / "benchmarks.md").read_text()
+    quoted = re.findall(r"\d+\.\d+", section)
+    assert quoted
+    assert [ratio for ratio in quoted if not re.search(rf"\*\*{re.escape(ratio)}\d*\*\*", figures)] == []
+
+
+def test_the_commands_of_the_readme_are_targets_that_ci_runs() -> None:
+    """`make demo` and `make test` exist, and continuous integration runs them."""
+    shown = re.findall(r"^\$ make (\w+) ", "".join(blocks_of(README, "console")), re.MULTILINE)
+    assert {"demo", "test"} <= set(shown)
+    ci, makefile = (PROJECT / ".ci" / "run").read_text(), (PROJECT / "Makefile").read_text()
+    for target in ("demo", "test"):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+        assert f"step make {target}\n" in ci
+
+
+def test_the_deployments_that_pages_show_are_those_that_are_tested() -> None:
+    """The README and the how-to pages deploy as tests/e2e/test_stacks.py does, and never with sam itself."""
+    predict = ["make deploy", 'make deploy PARAMETERS="ModelName=']
+    assert deployments(blocks_of(README, "console")) == predict
+    how_to = [*blocks_of(DOCS / "how-to" / "deploy.md", "sh"), *blocks_of(DOCS / "how-to" / "batch-scoring.md", "sh")]
+    assert deployments(how_to) == [*predict, 'make deploy-scoring PARAMETERS="ModelStore=']
+
+
+def deployments(blocks: list[str]) -> list[str]:
+    """The commands that deploy, up to the name of the first parameter."""
+    text = "".join(blocks)
+    assert not re.search(r"\bsam (build|deploy)\b", text)
+    return re.findall(r"^(?:\$ )?(make deploy\S*(?: PARAMETERS=\"\w+=)?)", text, re.MULTILINE)

@@ -67,13 +67,13 @@ def test_a_digest_pins_a_numbered_version():
     assert Settings.from_environment(STORE).pinned is None
 
 
-def test_template_and_readme_know_every_setting():
-    """The README's table and the template's environment are this table, no more and no less."""
+def test_template_and_docs_know_every_setting():
+    """The table of docs/reference/settings.md and the template's environment are this table, no more and no less."""
     names = {setting.name for setting in SETTINGS}
     loader = type("Loader", (yaml.SafeLoader,), {})
     loader.add_multi_constructor("!", lambda *_: None)
     template = yaml.load(TEMPLATE.read_text(), loader)
     variables = template["Resources"]["PredictFunction"]["Properties"]["Environment"]["Variables"]
     assert set(variables) - {"AWS_LAMBDA_EXEC_WRAPPER"} == names  # that one is the runtime's to read
-    section = (PROJECT / "README.md").read_text().partition("### Settings")[2].partition("\n#")[0]
+    section = (PROJECT / "docs" / "reference" / "settings.md").read_text().partition("\n## ")[0]
     assert set(re.findall(r"^\| `([A-Z0-9_]+)`", section, re.MULTILINE)) == names
