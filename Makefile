@@ -72,7 +72,8 @@ LOCK = $(UV) pip compile --quiet --universal --generate-hashes --no-header --pyt
 
 lock: $(VENV)/.bootstrapped  ## renew the locks in requirements/ from pyproject.toml
 	$(LOCK) pyproject.toml --extra bench --extra jax --group dev -o requirements/dev.txt
-	$(LOCK) pyproject.toml --extra bench -c requirements/dev.txt -o requirements/build.txt
+	$(LOCK) pyproject.toml -c requirements/dev.txt -o requirements/base.txt
+	$(LOCK) pyproject.toml --extra build -c requirements/dev.txt -o requirements/build.txt
 	$(LOCK) --group pyproject.toml:functions --no-deps -o requirements/functions.txt
 	$(LOCK) --group pyproject.toml:scoring -c requirements/dev.txt -o requirements/scoring.txt
 	$(LOCK) --group pyproject.toml:docs -o requirements/docs.txt

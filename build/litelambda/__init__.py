@@ -1,3 +1,5 @@
 """The offline toolchain: train, compress, quantize, verify and publish; serve, score, package and measure."""
 
-__version__ = "0.1.0"
+from litelambda_serving import __version__
+
+__all__ = ["__version__"]

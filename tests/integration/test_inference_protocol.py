@@ -6,6 +6,7 @@ import gzip
 import json
 import struct
 import zlib
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -13,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import litelambda
-from litelambda_serving.inference_protocol.describe import SERVER_VERSION
 from support.golden_store import golden, publish
 from support.handler_client import Context, load_module, send
 
@@ -67,7 +67,7 @@ def test_server_metadata(handler):
     """The server names itself, the toolchain's version and what it speaks beyond the protocol."""
     body = send(handler, "GET", "/v2").json()
     assert body["name"] == "litelambda"
-    assert body["version"] == SERVER_VERSION == litelambda.__version__
+    assert body["version"] == litelambda.__version__ == version("litelambda")
     assert {"binary_tensor_data", "classification", "statistics"} <= set(body["extensions"])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from litelambda.common.paths import DEFAULT_STORE, PROJECT, store_url
+from litelambda.common.paths import DEFAULT_STORE, store_url
 
 
 def add_cold_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +75,7 @@ def add_conversion_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the tables there, as documentation")
     parser.add_argument(
-        "--state", type=Path, default=PROJECT / ".bench" / "conversion.json", metavar="FILE",
+        "--state", type=Path, default=Path(".bench", "conversion.json"), metavar="FILE",
         help="rows made so far: an interrupted run resumes there (default: .bench/conversion.json)",
     )  # fmt: skip
     parser.add_argument("--fresh", action="store_true", help="convert again what the state file has")

@@ -15,9 +15,8 @@ from pathlib import Path
 from litelambda.bench.emulator.environment import library_path
 from litelambda.bench.peers import make_peer_environment
 from litelambda.common.errors import BenchError
-from litelambda.common.paths import PROJECT
 
-CACHE = PROJECT / ".bench"
+CACHE = Path.cwd() / ".bench"
 _OPSET = "17"
 
 

@@ -1,6 +1,6 @@
 """Environments of their own for peers that cannot live beside the toolchain, made on first use from hashed locks.
 
-Each is a virtual environment `.venv-bench-NAME` in the project's folder, from `requirements/bench-NAME.txt`, made anew
+Each is a virtual environment `.venv-bench-NAME` in the current directory, from `requirements/bench-NAME.txt`, made anew
 when the lock has changed.
 """
 
@@ -16,7 +16,7 @@ import uv
 
 from litelambda.common.errors import BenchError
 from litelambda.common.interpreters import find_interpreter
-from litelambda.common.paths import PROJECT, REQUIREMENTS
+from litelambda.common.paths import REQUIREMENTS
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 """The running interpreter's version."""
@@ -46,7 +46,7 @@ def make_peer_environment(name: str, version: str = HERE) -> PeerEnvironment:
         BenchError: There is no such interpreter here, or the packages cannot be had for it.
     """
     lock = REQUIREMENTS / f"bench-{name}.txt"
-    folder = PROJECT / f".venv-bench-{name}"
+    folder = Path.cwd() / f".venv-bench-{name}"
     environment = PeerEnvironment(folder / "bin" / "python", folder / "lib" / f"python{version}" / "site-packages")
     stamp = folder / "made-from"
     made_from = f"{version} {hashlib.sha256(lock.read_bytes()).hexdigest()}"
@@ -68,6 +68,6 @@ def make_peer_environment(name: str, version: str = HERE) -> PeerEnvironment:
 
 def _uv(name: str, *arguments: str) -> None:
     command = [uv.find_uv_bin(), "--quiet", "--no-config", *arguments]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)  # noqa: S603 - fixed
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - fixed
     if done.returncode:
         raise BenchError(f"the environment of {name} cannot be made: {done.stderr.strip()}")

@@ -20,8 +20,8 @@ from litelambda.bench.emulator.object_store import LoopbackS3
 from litelambda.bench.onnx_model import convert_to_onnx
 from litelambda.bench.peers import make_peer_environment
 from litelambda.bench.subject import Subject
+from litelambda.commands.package import copy_sources
 from litelambda.common.errors import BenchError
-from litelambda.common.paths import FUNCTIONS
 from litelambda_serving.litert import find_library
 
 _HANDLERS = Path(__file__).parent / "handlers"
@@ -124,8 +124,9 @@ class Workplace:
             if self._package:
                 tag = sys.implementation.cache_tag
                 self.notes.append(f"the package has no bytecode for {tag}: measured a copy compiled for it")
-            shutil.copytree(self._package or FUNCTIONS, target, ignore=shutil.ignore_patterns("__pycache__"))
-            if not self._package:
+                shutil.copytree(self._package, target, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                copy_sources("predict", target)
                 _link_installed(target)
         else:
             target.mkdir()

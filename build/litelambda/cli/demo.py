@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from litelambda.common.errors import LitelambdaError
-from litelambda.common.paths import DEFAULT_STORE, PROJECT, RECIPES
+from litelambda.common.paths import DEFAULT_STORE, RECIPES, store_url
 from litelambda.recipe.load import load_recipe
 from litelambda_serving.artifact import fetch_artifact
 from litelambda_serving.errors import ModelNotFoundError
@@ -62,7 +62,7 @@ def main() -> int:
 def _published() -> Manifest | None:
     """The model that an earlier run built from the very same recipe, if it is there."""
     try:
-        manifest = fetch_artifact(open_store(DEFAULT_STORE), _MODEL).manifest
+        manifest = fetch_artifact(open_store(store_url(DEFAULT_STORE)), _MODEL).manifest
     except ModelNotFoundError:
         return None
     if manifest.fields["recipe"] != load_recipe(_RECIPE).to_json():
@@ -72,7 +72,7 @@ def _published() -> Manifest | None:
 
 
 def _build() -> Manifest:
-    print(f"demo: litelambda build {_RECIPE.relative_to(PROJECT)} (half a minute on two cores)", flush=True)
+    print(f"demo: litelambda build {_RECIPE} (half a minute on two cores)", flush=True)
     command = [sys.executable, "-m", "litelambda", "build", str(_RECIPE), "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)  # noqa: S603 - our own command
     if done.returncode:
@@ -80,7 +80,7 @@ def _build() -> Manifest:
     result = json.loads(done.stdout)
     for stage, seconds in result["seconds"].items():
         print(f"  {stage:<10}{seconds:6.1f} s")
-    return fetch_artifact(open_store(DEFAULT_STORE), _MODEL, str(result["version"])).manifest
+    return fetch_artifact(open_store(store_url(DEFAULT_STORE)), _MODEL, str(result["version"])).manifest
 
 
 @contextmanager
@@ -107,7 +107,7 @@ def _address(server: subprocess.Popen[str]) -> tuple[str, int]:
 
 def _write_request(image: np.ndarray) -> Path:
     """A TensorFlow Serving request with one image, its pixels scaled to 0-1 as the manifest's preprocessing says."""
-    path = PROJECT / ".demo" / "request.json"
+    path = Path(".demo", "request.json")
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps({"instances": [(image.reshape(-1) / 255).round(4).tolist()]}))
     return path
@@ -138,7 +138,7 @@ def _show_request(image: np.ndarray, request: Path, url: str, answer: dict[str, 
     print()
     for row in image[::2]:
         print("  " + "".join(_SHADES[int(pixel) * (len(_SHADES) - 1) // 255] for pixel in row).rstrip())
-    print(f"\ncurl {url}/v1/models/{_MODEL}:predict -d @{request.relative_to(PROJECT)}")
+    print(f"\ncurl {url}/v1/models/{_MODEL}:predict -d @{request}")
     print(json.dumps(answer))
 
 

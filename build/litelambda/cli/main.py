@@ -69,7 +69,7 @@ def _choices(arguments: argparse.Namespace) -> str:
 
     with suppress(ServingError):  # what it was that could not be found has been said
         name = arguments.model.partition("@")[0].partition(":")[0]
-        return f"; {open_publishing_store(arguments.store or DEFAULT_STORE).describe(name)}"
+        return f"; {open_publishing_store(arguments.store or store_url(DEFAULT_STORE)).describe(name)}"
     return ""
 
 
@@ -98,7 +98,7 @@ def _add(
     if store:
         parser.add_argument(
             "--store", default=DEFAULT_STORE, type=_store, metavar="URL",
-            help="a folder, or s3://bucket/prefix (default: models/ in the project)",
+            help="a folder, or s3://bucket/prefix (default: models/ in the current directory)",
         )  # fmt: skip
     return parser
 

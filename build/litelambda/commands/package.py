@@ -33,12 +33,12 @@ import uv
 from litelambda.commands.elf import ElfError, trim
 from litelambda.common.errors import PackageError, UsageError
 from litelambda.common.interpreters import find_interpreter
-from litelambda.common.paths import FUNCTIONS, PROJECT, REQUIREMENTS
+from litelambda.common.paths import FUNCTIONS, PROJECT, REQUIREMENTS, SERVING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["ARCHITECTURES", "PYTHON_VERSION", "Architecture", "Function", "PackageResult", "package"]
+__all__ = ["ARCHITECTURES", "PYTHON_VERSION", "Architecture", "Function", "PackageResult", "copy_sources", "package"]
 
 Architecture = Literal["x86_64", "arm64"]
 Function = Literal["predict", "score"]
@@ -49,7 +49,6 @@ WRAPPER = "lean-bootstrap"
 TASK_ROOT = "/var/task"  # where Lambda puts the bundle: the path that tracebacks show
 
 _OBSTORE = "obstore/_obstore.abi3.so"
-_SCORING = FUNCTIONS / "litelambda_serving" / "scoring"  # the batch handler's alone, whose package has more in it
 _SCORE_BUDGET_BYTES = 50_000_000  # what Lambda takes without a bucket
 _NOT_RUN = {".pyi", ".pyx", ".pxd", ".c", ".cpp", ".h", ".a"}  # what a wheel has for type checkers and compilers
 _NOT_SHIPPED = ("tests", "_pyinstaller", "f2py", "include", "__pycache__")  # folders of the batch handler's wheels
@@ -147,11 +146,7 @@ def package(arch: Architecture, output: Path, function: Function = "predict") ->
 def _assemble(arch: Architecture, bundle: Path, wheels: Path, function: Function) -> str | None:
     """Lay out the bundle; return the version of the interpreter that compiled it, if there is one."""
     _unpack_wheels(ARCHITECTURES[arch], wheels, "functions.txt")
-    shared = [path for kind in ("*.py", "*.pem") for path in (FUNCTIONS / "litelambda_serving").rglob(kind)]
-    others = {"predict": _SCORING, "score": FUNCTIONS / WRAPPER}[function]
-    for source in (FUNCTIONS / f"{function}.py", FUNCTIONS / WRAPPER, *shared):
-        if others not in (source, *source.parents):
-            _copy(source, bundle / source.relative_to(FUNCTIONS))
+    copy_sources(function, bundle)
     _copy_library(wheels / _OBSTORE, bundle / _OBSTORE)
     _copy_library(wheels / "ai_edge_litert" / "libLiteRt.so", bundle / LIBRARY)
     _add_licenses(bundle / "licenses", wheels)
@@ -162,6 +157,22 @@ def _assemble(arch: Architecture, bundle: Path, wheels: Path, function: Function
         path.chmod(0o755 if path.is_dir() else _file_mode(path))
         os.utime(path, (_EPOCH_SECONDS, _EPOCH_SECONDS))
     return version
+
+
+def copy_sources(function: Function, bundle: Path) -> None:
+    """Copy what a function has of this project: its handler and what that imports, and what starts them.
+
+    Args:
+        function: the batch function alone has `litelambda_serving.scoring`, and no bootstrap of its own.
+        bundle: folder for them.
+    """
+    _copy(FUNCTIONS / f"{function}.py", bundle / f"{function}.py")
+    for source in (path for kind in ("*.py", "*.pem") for path in SERVING.rglob(kind)):
+        if function == "score" or SERVING / "scoring" not in source.parents:
+            _copy(source, bundle / source.relative_to(SERVING.parent))
+    if function == "predict":
+        _copy(FUNCTIONS / WRAPPER, bundle / WRAPPER)
+        (bundle / WRAPPER).chmod(0o755)
 
 
 def _add_scoring_wheels(arch: Architecture, bundle: Path, wheels: Path) -> None:

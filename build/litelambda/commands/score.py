@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from litelambda.common.errors import LitelambdaError, UsageError
-from litelambda.common.paths import DEFAULT_STORE
+from litelambda.common.paths import DEFAULT_STORE, store_url
 from litelambda.common.wording import counted
 from litelambda.store.artifact_store import check_store_exists
 from litelambda_serving.scoring.errors import JobError
@@ -108,7 +108,8 @@ def _output_format(output: str, asked: str | None) -> str:
 
 
 def _on_local(job: Job, arguments: argparse.Namespace) -> dict[str, Any]:
-    check_store_exists(arguments.store or DEFAULT_STORE)
+    store = arguments.store or store_url(DEFAULT_STORE)
+    check_store_exists(store)
     with _Bar(job.input) as bar, _Interrupts() as interrupts:
 
         def progress(done: int, total: int, rows: int) -> None:
@@ -117,7 +118,7 @@ def _on_local(job: Job, arguments: argparse.Namespace) -> dict[str, Any]:
 
         outcome = run_job(
             job,
-            ModelSource(arguments.store or DEFAULT_STORE),
+            ModelSource(store),
             workers=arguments.workers or available_cores(),
             progress=progress,
             replace=arguments.force,

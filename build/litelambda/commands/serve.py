@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import socket
 import sys
+from importlib.machinery import SourceFileLoader
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import uvicorn
 
 from litelambda.commands.gateway import Gateway, routes_of_template
 from litelambda.common.errors import UsageError
-from litelambda.common.paths import TEMPLATE
+from litelambda.common.paths import FUNCTIONS, TEMPLATE
 from litelambda_serving.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from litelambda.commands.gateway import Handler
 
 __all__ = ["serve"]
 
@@ -36,7 +39,7 @@ def serve(store: str, host: str, port: int, model: str = "", log_level: str = "I
         ServingError: the model cannot be loaded.
     """
     os.environ.update(_environment(store, model, log_level))
-    handler = importlib.import_module("predict").handler
+    handler = _load_handler()
     settings = Settings.from_environment(os.environ)
     routes = routes_of_template(TEMPLATE, with_cors=bool(settings.cors_allow_origin))
     config = uvicorn.Config(
@@ -60,6 +63,14 @@ def serve(store: str, host: str, port: int, model: str = "", log_level: str = "I
     address, bound_port = listener.getsockname()[:2]
     print(f"litelambda: serving {store} on http://{address}:{bound_port} (Ctrl-C stops)", file=sys.stderr, flush=True)
     uvicorn.Server(config).run(sockets=[listener])
+
+
+def _load_handler() -> Handler:
+    """The deployed handler, from its file: a wheel has no top-level module `predict`."""
+    module = ModuleType("predict")
+    SourceFileLoader(module.__name__, str(FUNCTIONS / "predict.py")).exec_module(module)
+    handler: Handler = module.handler
+    return handler
 
 
 def _environment(store: str, model: str, log_level: str) -> Mapping[str, str]:

@@ -1,18 +1,26 @@
-"""Where the project's own files are, and stores that are named by a path.
+"""Where the project's own files are, which are only read; and stores that are named by a path.
 
-The toolchain runs from a checkout: what it deploys lies beside it.
+A wheel has templates, handlers, recipes and locks in `litelambda/project/`, laid out as a checkout has them.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parents[3]
+import litelambda_serving
+
+_PACKAGED = Path(__file__).resolve().parents[1] / "project"
+
+PROJECT = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).resolve().parents[3]
 FUNCTIONS = PROJECT / "functions"
+"""The handlers."""
+SERVING = Path(litelambda_serving.__path__[0]).resolve()
+"""The package that the handlers import."""
 RECIPES = PROJECT / "build" / "recipes"
 REQUIREMENTS = PROJECT / "requirements"
 TEMPLATE = PROJECT / "template.yaml"
-DEFAULT_STORE = (PROJECT / "models").as_uri()
+DEFAULT_STORE = "models"
+"""In the current directory, for `store_url`."""
 
 
 def store_url(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from litelambda_serving import __version__
 from litelambda_serving.inference_protocol.inputs import DATATYPES
 
 TYPE_CHECKING = False
@@ -14,10 +15,7 @@ if TYPE_CHECKING:
     from litelambda_serving.servable import Servable
     from litelambda_serving.tensor import TensorSpec
 
-__all__ = ["SERVER_VERSION", "model_config", "model_metadata", "server_metadata", "statistics"]
-
-SERVER_VERSION = "0.1.0"
-"""Of litelambda; a test holds it against the toolchain's."""
+__all__ = ["model_config", "model_metadata", "server_metadata", "statistics"]
 
 PLATFORM = "tflite"
 _EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics"]
@@ -25,7 +23,7 @@ _EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "m
 
 def server_metadata() -> dict[str, Any]:
     """`GET /v2`."""
-    return {"name": "litelambda", "version": SERVER_VERSION, "extensions": _EXTENSIONS}
+    return {"name": "litelambda", "version": __version__, "extensions": _EXTENSIONS}
 
 
 def model_metadata(manifest: Manifest, repository: ModelRepository) -> dict[str, Any]:

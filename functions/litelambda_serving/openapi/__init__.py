@@ -5,10 +5,10 @@ Made anew for each request of `/openapi.json`, and imported with the first.
 
 from __future__ import annotations
 
+from litelambda_serving import __version__
 from litelambda_serving.background import Background
 from litelambda_serving.errors import MethodNotAllowedError, ServingError
 from litelambda_serving.http import Response
-from litelambda_serving.inference_protocol.describe import SERVER_VERSION
 from litelambda_serving.json_codec import dumps
 from litelambda_serving.openapi.schemas import COMMON_SCHEMAS, model_schemas
 
@@ -66,7 +66,7 @@ def document(models: list[tuple[Manifest, list[str]]], base_path: str = "") -> d
         "openapi": "3.1.0",
         "info": {
             "title": "litelambda",
-            "version": SERVER_VERSION,
+            "version": __version__,
             "description": "TensorFlow Serving REST (/v1) and Open Inference Protocol (/v2).",
         },
         "servers": [{"url": base_path or "/"}],
