@@ -59,7 +59,7 @@ def score_settings() -> str:
 def parameters(template: Path) -> str:
     """The parameters of a stack."""
     rows = [
-        (f"`{name}`", _parameter_default(each), each["Description"].strip())
+        (f"`{name}`", _parameter_default(each), each["Description"].strip().replace(" - ", ": "))
         for name, each in _template(template)["Parameters"].items()
     ]
     return table(("parameter", "default", "meaning"), rows)
@@ -76,11 +76,16 @@ def outputs(template: Path) -> str:
     return table(("output", "meaning"), rows)
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML whose tags (`!Ref`) mean nothing."""
+
+
+_Loader.add_multi_constructor("!", lambda *_: None)
+
+
 def _template(path: Path) -> dict[str, Any]:
     """A template, without what its tags (`!Ref`) stand for."""
-    loader = type("Loader", (yaml.SafeLoader,), {})
-    loader.add_multi_constructor("!", lambda *_: None)
-    template: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), loader)  # noqa: S506 - a safe one
+    template: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a safe one
     return template
 
 

@@ -41,7 +41,7 @@ class Structured(CompressStep):
 
 
 class LowRank(CompressStep):
-    """Factorisation of large kernels into two thin ones; what would not get smaller stays whole."""
+    """Factorization of large kernels into two thin ones; kernels that would not get smaller are kept."""
 
     rank: PositiveInt | None = None
     """Inner size of the factors; by default what `energy` asks for."""

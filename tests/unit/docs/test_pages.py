@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from litelambda.common.paths import PROJECT
+from litelambda.common.paths import PROJECT, RECIPES
+from litelambda.recipe.load import load_recipe
 from support.markdown import anchors_of, blocks_of, links_of
 
 DOCS = PROJECT / "docs"
-README = PROJECT / "README.md"
+README, CONTRIBUTING = PROJECT / "README.md", PROJECT / "CONTRIBUTING.md"
 FOLDERS = [PROJECT / name for name in ("", "build/recipes", "build/data", "requirements", "infra/local-image")]
 PAGES = [*(page for folder in FOLDERS for page in sorted(folder.glob("*.md"))), *sorted(DOCS.rglob("*.md"))]
 
@@ -109,3 +111,44 @@ def deployments(blocks: list[str]) -> list[str]:
     text = "".join(blocks)
     assert not re.search(r"\bsam (build|deploy)\b", text)
     return re.findall(r"^(?:\$ )?(make deploy\S*(?: PARAMETERS=\"\w+=)?)", text, re.MULTILINE)
+
+
+def test_recipes_on_pages_are_valid(tmp_path: Path) -> None:
+    """A recipe that a page shows loads, alone or added to what every recipe needs."""
+    minimal = {
+        "model": {"builder": "mlp"},
+        "data": {"format": "npz", "path": "data.npz"},
+        "train": {"loss": "sparse_categorical_crossentropy"},
+        "publish": {"name": "shown"},
+    }
+    shown = [text for page in PAGES for text in blocks_of(page, "toml")]
+    assert len(shown) >= 2
+    for number, text in enumerate(shown):
+        tables = tomllib.loads(text)
+        missing = "".join(
+            f"[{name}]\n" + "".join(f"{key} = '{value}'\n" for key, value in keys.items())
+            for name, keys in minimal.items()
+            if name not in tables
+        )
+        path = tmp_path / f"{number}.toml"
+        path.write_text(f"{missing}{text}")
+        assert load_recipe(path)
+
+
+def test_the_recipe_of_the_reference_is_the_ready_one() -> None:
+    """The recipe that is shown whole is `mnist_mlp.toml`."""
+    (shown,) = blocks_of(DOCS / "reference" / "recipe.md", "toml")
+    assert tomllib.loads(shown) == tomllib.loads((RECIPES / "mnist_mlp.toml").read_text())
+
+
+def test_the_picture_names_folders_of_the_code_in_their_order() -> None:
+    """The README's picture goes through the toolchain's folders in the order in which they may import each other."""
+    picture = blocks_of(README, "")[0]
+    order = re.findall(r"\w+", CONTRIBUTING.read_text().partition("`common →")[2].partition("`")[0])
+    assert all((PROJECT / "build" / "litelambda" / folder).is_dir() for folder in order)
+    named = [word for word in re.findall(r"\w+", picture) if word in order]
+    assert named == [folder for folder in order if folder in named]
+    assert {"recipe", "data", "training", "compression", "conversion", "evaluation", "publishing"} <= set(named)
+    for folder in ("lean_runtime", "models", "litert"):
+        assert folder in picture
+        assert (PROJECT / "functions" / "litelambda_serving" / folder).is_dir()
