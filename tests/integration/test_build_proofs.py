@@ -14,8 +14,8 @@ from litelambda.common.errors import VerificationError
 from litelambda.common.progress import Reporter
 from litelambda.conversion import converter
 from litelambda.conversion.quantize import quantize
-from litelambda.evaluation.build_source import check_build
-from litelambda.evaluation.source_answers import Source, SourceLoadError
+from litelambda.evaluation.build_comparison import check_build
+from litelambda.evaluation.source_model import Source, SourceLoadError
 from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.load import load_recipe
 from litelambda.recipe.sections import Quantize

@@ -15,7 +15,7 @@ from litelambda.cli.main import main
 from litelambda.common.errors import DataError
 from litelambda.conversion import converter
 from litelambda.evaluation import verify
-from litelambda.evaluation.representative import check_rows
+from litelambda.evaluation.representative_rows import check_rows
 from litelambda.keras_tools.backend import load_keras, load_tensorflow
 from support.flatbuffer_surgery import (
     edited,

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from litelambda.conversion.dependencies import Dependencies
+from litelambda.artifact.data_flow import DataFlow
 
+SIGNATURE = "predict"
+"""The entry point of what is converted here; not "serve": a SavedModel endpoint of that name silently drops others."""
 UNNAMED_SIGNATURE = "<placeholder signature>"
 """What LiteRT calls the only entry point of a model that names none."""
 
@@ -20,7 +22,7 @@ _SPLIT_OPERATORS = {"SPLIT", "SPLIT_V", "UNPACK"}
 
 
 @dataclass(frozen=True)
-class Tensor:
+class FlatbufferTensor:
     """One input or output of a signature.
 
     Attributes:
@@ -58,12 +60,12 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class Signature:
+class FlatbufferSignature:
     """A named entry point; inputs and outputs in the order of the flatbuffer."""
 
     key: str
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
+    inputs: tuple[FlatbufferTensor, ...]
+    outputs: tuple[FlatbufferTensor, ...]
 
     def to_json(self) -> dict[str, Any]:
         """The signature as the manifest describes it."""
@@ -71,7 +73,7 @@ class Signature:
         return {side: [tensor.to_json() for tensor in tensors] for side, tensors in sides.items()}
 
 
-def read_signatures(artifact: bytes | Path) -> tuple[Signature, ...]:
+def read_signatures(artifact: bytes | Path) -> tuple[FlatbufferSignature, ...]:
     """List the entry points of a flatbuffer; one without any has its first graph, under the runtime's name for that."""
     model = parse(artifact)
     names = operator_names(model)
@@ -79,16 +81,14 @@ def read_signatures(artifact: bytes | Path) -> tuple[Signature, ...]:
     for definition in model.signatureDefs or []:
         graph = model.subgraphs[definition.subgraphIndex]
         sides = (_named(definition.inputs), _named(definition.outputs))
-        signatures.append(
-            _signature(definition.signatureKey.decode(), *sides, graph, Dependencies(model, graph, names))
-        )
+        signatures.append(_signature(definition.signatureKey.decode(), *sides, graph, DataFlow(model, graph, names)))
     if not signatures:
         graph = model.subgraphs[0]
         inputs, outputs = (
             [(graph.tensors[index].name.decode(), int(index)) for index in side]
             for side in (graph.inputs, graph.outputs)
         )
-        signatures.append(_signature(UNNAMED_SIGNATURE, inputs, outputs, graph, Dependencies(model, graph, names)))
+        signatures.append(_signature(UNNAMED_SIGNATURE, inputs, outputs, graph, DataFlow(model, graph, names)))
     return tuple(signatures)
 
 
@@ -100,7 +100,7 @@ def takes_sizes_at_run_time(artifact: bytes | Path) -> bool:
     return not {"SHAPE", "TOPK_V2"}.isdisjoint(operator_names(parse(artifact)))
 
 
-def with_open_batch(signature: Signature) -> Signature:
+def with_open_batch(signature: FlatbufferSignature) -> FlatbufferSignature:
     """A model built for exactly one row takes any number, one by one: declare its batch dimension open."""
     tensors = (*signature.inputs, *signature.outputs)
     if not all(tensor.shape and tensor.shape[0] == 1 for tensor in tensors):
@@ -232,8 +232,8 @@ def _named(maps: Sequence[Any] | None) -> list[tuple[str, int]]:
 
 
 def _signature(
-    key: str, inputs: Sequence[tuple[str, int]], outputs: Sequence[tuple[str, int]], graph: Any, all_: Dependencies
-) -> Signature:
+    key: str, inputs: Sequence[tuple[str, int]], outputs: Sequence[tuple[str, int]], graph: Any, all_: DataFlow
+) -> FlatbufferSignature:
     limits = all_.limits()
     first: dict[int, str] = {}
     made = []
@@ -242,17 +242,17 @@ def _signature(
         made.append(replace(tensor, same_as=first[index]) if index in first else tensor)
         first.setdefault(index, name)
     given = [replace(_tensor(name, graph.tensors[index]), limits=limits.get(index)) for name, index in inputs]
-    return Signature(key, tuple(given), tuple(made))
+    return FlatbufferSignature(key, tuple(given), tuple(made))
 
 
-def _tensor(name: str, tensor: Any) -> Tensor:
+def _tensor(name: str, tensor: Any) -> FlatbufferTensor:
     signature_shape = tensor.shapeSignature if tensor.shapeSignature is not None else tensor.shape
     shape = tuple(int(size) for size in (signature_shape if signature_shape is not None else ()))
     scheme = tensor.quantization
     quantization = None
     if scheme is not None and scheme.scale is not None and len(scheme.scale) == 1:
         quantization = (float(scheme.scale[0]), int(scheme.zeroPoint[0]))
-    return Tensor(name, enum_names("TensorType")[tensor.type].lower(), shape, quantization)
+    return FlatbufferTensor(name, enum_names("TensorType")[tensor.type].lower(), shape, quantization)
 
 
 def operator_names(model: Any) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from litelambda.artifact.flatbuffer import Tensor, read_signatures
+from litelambda.artifact.flatbuffer import FlatbufferTensor, read_signatures
 from litelambda.artifact.reference_process import open_in_child, run_in_child
 from litelambda.common.array_files import Arrays
 from litelambda.common.errors import VerificationError
@@ -94,7 +94,7 @@ def tensor_bytes(values: NDArray[Any]) -> bytes:
     return to_wire(values.ravel().tolist()) if values.dtype.kind == "O" else values.tobytes()
 
 
-def to_codes(values: NDArray[Any], tensor: Tensor) -> NDArray[Any]:
+def to_codes(values: NDArray[Any], tensor: FlatbufferTensor) -> NDArray[Any]:
     """Quantize real values for an integer tensor; for a float one only the dtype is changed."""
     if tensor.dtype == "string":
         return values
@@ -106,7 +106,7 @@ def to_codes(values: NDArray[Any], tensor: Tensor) -> NDArray[Any]:
     return np.clip(np.round(values / np.float32(scale)) + zero_point, limits.min, limits.max).astype(dtype)
 
 
-def to_reals(codes: NDArray[Any], tensor: Tensor) -> NDArray[Any]:
+def to_reals(codes: NDArray[Any], tensor: FlatbufferTensor) -> NDArray[Any]:
     """Turn an integer tensor's codes into real values; others come back as they are."""
     if tensor.quantization is None or codes.dtype.kind == "f":
         return codes

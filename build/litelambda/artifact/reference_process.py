@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.artifact.flatbuffer import UNNAMED_SIGNATURE
-from litelambda.artifact.inspection import Inspected, inspect
+from litelambda.artifact.flatbuffer_check import Inspected, inspect
 from litelambda.common.array_files import Arrays, read_arrays, write_arrays
 from litelambda.common.errors import ConversionError, MemoryShortageError, VerificationError, first_line
 from litelambda.common.kept_process import KeptProcess, serve

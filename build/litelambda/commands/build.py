@@ -23,7 +23,7 @@ from litelambda.compression.compress import Compressed, compress
 from litelambda.compression.layer_table import describe_layers
 from litelambda.conversion.quantize import Quantized, quantize
 from litelambda.data.dataset import Dataset, load_data
-from litelambda.evaluation.build_source import check_build
+from litelambda.evaluation.build_comparison import check_build
 from litelambda.evaluation.evaluate import Evaluated, ask, evaluate
 from litelambda.evaluation.gate import check_floor, check_gate, hints
 from litelambda.evaluation.verify import Verified, verify

@@ -19,8 +19,8 @@ from litelambda.commands.import_sources import Allowed, Imported, read_model
 from litelambda.common.errors import DataError, UsageError
 from litelambda.common.memory_errors import shortages_explained
 from litelambda.common.progress import Reporter
-from litelambda.evaluation.source_answers import KERAS_SUFFIXES
 from litelambda.evaluation.verify import verify
+from litelambda.keras_tools.model_files import KERAS_SUFFIXES
 from litelambda.publishing.publish import REPORT_NAME, Description, Published, publish
 from litelambda.store.artifact_store import open_publishing_store
 from litelambda_serving.artifact import ARTIFACT_NAME

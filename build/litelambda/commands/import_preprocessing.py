@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from litelambda.artifact.flatbuffer import Tensor
+from litelambda.artifact.flatbuffer import FlatbufferTensor
 from litelambda.common.errors import UsageError
 
 _FORM = 'expected {"scale": 0.00784, "offset": -1}, or lists with a number for each channel, or these by input'
 
 
 def read_preprocessing(
-    given: str | None, inputs: Sequence[Tensor], in_metadata: dict[str, Any]
+    given: str | None, inputs: Sequence[FlatbufferTensor], in_metadata: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
     """Read the manifest's `preprocessing`.
 
@@ -43,7 +43,7 @@ def read_preprocessing(
 
 
 def from_metadata(
-    normalization: Mapping[str, Mapping[str, Sequence[float]]], inputs: Sequence[Tensor]
+    normalization: Mapping[str, Mapping[str, Sequence[float]]], inputs: Sequence[FlatbufferTensor]
 ) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
     """Turn TFLite's own NormalizationOptions, (raw - mean) / std, into the manifest's raw * scale + offset.
 
@@ -91,7 +91,7 @@ def _load(given: str) -> dict[str, Any]:
     return document
 
 
-def _checked(tensor: Tensor, fields: Any, origin: str = "--preprocessing") -> dict[str, Any]:
+def _checked(tensor: FlatbufferTensor, fields: Any, origin: str = "--preprocessing") -> dict[str, Any]:
     if not isinstance(fields, dict) or not fields or set(fields) - {"scale", "offset"}:
         raise UsageError(f"{origin} of input {tensor.name!r}: {fields!r}: {_FORM}")
     found = {"scale": fields.get("scale", 1.0), "offset": fields.get("offset", 0.0)}

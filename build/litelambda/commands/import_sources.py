@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from litelambda.artifact.flatbuffer import (
-    Signature,
-    Tensor,
+    SIGNATURE,
+    FlatbufferSignature,
+    FlatbufferTensor,
     float_operators,
     read_signatures,
     scheme_of,
@@ -25,15 +26,16 @@ from litelambda.artifact.reference import Reference, to_codes
 from litelambda.artifact.reference_process import inspect_in_child
 from litelambda.commands.import_preprocessing import from_metadata
 from litelambda.common.errors import ConversionError, DataError, UsageError
-from litelambda.conversion.converter import SIGNATURE, Conversion, ConverterCrashError, convert
+from litelambda.conversion.converter import Conversion, ConverterCrashError, convert
 from litelambda.conversion.quantize import explain_float
 from litelambda.conversion.single_row import needs_one_row
 from litelambda.evaluation.comparison import check_against_source, representative_runs, rows_of_a_run
 from litelambda.evaluation.quantization_loss import MAX_DIFFERENCE, check_loss, measure_loss
-from litelambda.evaluation.representative import Rows, check_rows, halves, read_rows
-from litelambda.evaluation.source_answers import KERAS_SUFFIXES, Answers, Described, Source
+from litelambda.evaluation.representative_rows import Rows, check_rows, halves, read_rows
+from litelambda.evaluation.source_model import Answers, Described, Source
 from litelambda.evaluation.verify import answered, runs_of
 from litelambda.keras_tools.made_rows import Runs, made_runs
+from litelambda.keras_tools.model_files import KERAS_SUFFIXES
 from litelambda_serving.tensor import DTYPES
 
 _STRINGS = (b"", b"a", b"text", "gr\u00fc\u00df".encode(), b"\xff\x00", b"longer " * 40)
@@ -62,7 +64,7 @@ class Imported:
 
     artifact: bytes
     float_bytes: int
-    signature: Signature
+    signature: FlatbufferSignature
     scheme: str
     io: str
     float_operators: list[str]
@@ -150,7 +152,7 @@ def _read_tflite(path: Path, folder: Path) -> Imported:
     )
 
 
-def _check_repeats(path: Path, key: str, signature: Signature, rows: Rows) -> None:
+def _check_repeats(path: Path, key: str, signature: FlatbufferSignature, rows: Rows) -> None:
     """Refuse a flatbuffer that gives equal rows different answers, or none that is a number."""
     reference = Reference(path, key)
     runs, first = answered(reference, runs_of(signature, rows))
@@ -166,7 +168,7 @@ def _check_repeats(path: Path, key: str, signature: Signature, rows: Rows) -> No
             raise ConversionError(f"{path} answers NaN for every row (output {name!r}): its weights have diverged")
 
 
-def _io(signature: Signature) -> str:
+def _io(signature: FlatbufferSignature) -> str:
     """Dtype at the edges; "float32" stands for everything that no scheme quantizes."""
     dtype = signature.inputs[0].dtype
     return dtype if dtype in ("int8", "uint8") else "float32"
@@ -306,8 +308,8 @@ def _needs_one_row(artifact: Path, folder: Path) -> bool:
     return takes_sizes_at_run_time(artifact) and needs_one_row(artifact.read_bytes(), folder)
 
 
-def _check_tensors(model: Signature | Described) -> None:
-    tensors: list[Any] = [*model.inputs, *(model.outputs if isinstance(model, Signature) else ())]
+def _check_tensors(model: FlatbufferSignature | Described) -> None:
+    tensors: list[Any] = [*model.inputs, *(model.outputs if isinstance(model, FlatbufferSignature) else ())]
     for tensor in tensors:
         if tensor.dtype not in DTYPES:
             raise ConversionError(
@@ -321,13 +323,13 @@ def _check_tensors(model: Signature | Described) -> None:
             )
 
 
-def _rows_to_verify(signature: Signature, rows: Rows | None) -> Rows:
+def _rows_to_verify(signature: FlatbufferSignature, rows: Rows | None) -> Rows:
     if rows is None:
         return random_rows(signature.inputs, _VERIFIED_ROWS)
     return {t.name: to_codes(rows[t.name][:_VERIFIED_ROWS], t) for t in signature.inputs}
 
 
-def random_rows(inputs: tuple[Tensor, ...], count: int) -> Rows:
+def random_rows(inputs: tuple[FlatbufferTensor, ...], count: int) -> Rows:
     """Seeded rows in each input's own dtype: reals in [0, 1), small integers, strings of several kinds and lengths."""
     noise = np.random.default_rng(0)
     rows: Rows = {}

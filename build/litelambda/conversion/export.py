@@ -6,24 +6,22 @@ a SavedModel in the converter's process, whose Keras runs on TensorFlow: a proce
 
 from __future__ import annotations
 
-import importlib
-import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
-from litelambda.artifact.flatbuffer_edges import Names, safe_names, write_names
+from litelambda.artifact.flatbuffer import SIGNATURE
 from litelambda.common.errors import ConversionError
-from litelambda.conversion.converter import KERAS_SUFFIX, SIGNATURE
 from litelambda.conversion.exact_operators import with_exact_operators
 from litelambda.conversion.missing_operators import without_missing_operators
+from litelambda.conversion.recurrent_layers import unrolled
 from litelambda.conversion.rewrites import Rewrite, proven, rewritten
+from litelambda.conversion.signature_tensors import Names, safe_names, write_names
 from litelambda.conversion.static_shapes import with_constant_shapes
-from litelambda.conversion.unroll import unrolled
 from litelambda.keras_tools.backend import backend, load_keras, load_tensorflow
 from litelambda.keras_tools.dtype_policies import in_float32
 from litelambda.keras_tools.graph import call, layer_names
+from litelambda.keras_tools.model_files import KERAS_SUFFIX, import_own_modules, modules_file, save_with_modules
 from litelambda.keras_tools.output_names import output_names
 
 _SCOPE = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\>-]*")
@@ -51,13 +49,6 @@ def export(model: Any, folder: Path, batch: int | None = None) -> Path:
     return save_with_modules(model, folder.with_suffix(KERAS_SUFFIX))
 
 
-def save_with_modules(model: Any, path: Path) -> Path:
-    """Write a .keras file, and beside it where its custom layers come from, for another process of this build."""
-    model.save(path)
-    _modules_file(path).write_text(json.dumps(_user_modules(model)))
-    return path
-
-
 def export_again(path: Path, batch: int | None = None) -> Path:
     """In the converter's process: make the SavedModel of a Keras file; its folder.
 
@@ -71,7 +62,7 @@ def export_again(path: Path, batch: int | None = None) -> Path:
     keras, folder = load_keras(), path.with_suffix("" if batch is None else f".{batch}")
     if folder.exists():
         return folder
-    if not _modules_file(path).exists():
+    if not modules_file(path).exists():
         _write_saved_model(keras.models.load_model(path, compile=False), folder, batch)
         return folder
     try:
@@ -144,32 +135,3 @@ def rewrites_for(model: Any) -> list[Rewrite]:
     layers = {id(layer): layer for layer in model._flatten_layers(include_self=False)}.values()
     found = (rewrite(layer) for layer in layers for rewrite in (with_constant_shapes, with_exact_operators, unrolled))
     return [*(each for each in found if each is not None), *without_missing_operators(model)]
-
-
-def _user_modules(model: Any) -> dict[str, str]:
-    """The modules that a model's own layers and registered functions come from, each with where to import it from."""
-    own = [type(layer) for layer in model._flatten_layers(include_self=False)]
-    registered = load_keras().saving.get_custom_objects().values()
-    folders = {}
-    for name in sorted({part.__module__ for part in (*own, *registered)}):
-        file = getattr(sys.modules.get(name), "__file__", None)
-        if file is None or name.partition(".")[0] == "keras":
-            continue
-        depth = name.count(".") + (Path(file).name == "__init__.py")
-        folders[name] = str(Path(file).resolve().parents[depth])
-    return folders
-
-
-def import_own_modules(path: Path) -> dict[str, Any]:
-    """Import a model's own modules, which registers what they register; their classes by name."""
-    found: dict[str, Any] = {}
-    for name, folder in json.loads(_modules_file(path).read_text()).items():
-        if folder not in sys.path:
-            sys.path.insert(0, folder)
-        module = vars(importlib.import_module(name))
-        found.update({key: part for key, part in module.items() if isinstance(part, type)})
-    return found
-
-
-def _modules_file(path: Path) -> Path:
-    return path.with_suffix(".modules.json")

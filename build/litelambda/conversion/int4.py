@@ -21,11 +21,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from litelambda.artifact.flatbuffer import fully_connected, read_signatures
+from litelambda.artifact.flatbuffer import SIGNATURE, fully_connected, read_signatures
 from litelambda.artifact.latency import measure_latency_us
 from litelambda.common.errors import ConversionError
 from litelambda.common.processes import describe_exit, exit_with_parent, run_child
-from litelambda.conversion.converter import SIGNATURE
 from litelambda.keras_tools.backend import load_keras
 from litelambda.keras_tools.layers import layers_with_kernel, read
 

@@ -12,9 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from litelambda.artifact.flatbuffer import Signature, float_operators, read_signatures, with_open_batch
+from litelambda.artifact.flatbuffer import (
+    SIGNATURE,
+    FlatbufferSignature,
+    float_operators,
+    read_signatures,
+    with_open_batch,
+)
 from litelambda.common.errors import ConversionError
-from litelambda.conversion.converter import SIGNATURE, Conversion, ConverterCrashError, convert
+from litelambda.conversion.converter import Conversion, ConverterCrashError, convert
 from litelambda.conversion.crash_finder import blame
 from litelambda.conversion.export import export
 from litelambda.conversion.int4 import is_slower, layers_for_int4, to_int4, weight_bits
@@ -49,7 +55,7 @@ class Quantized:
     artifact: bytes
     float_artifact: bytes
     in_float: bytes
-    signature: Signature
+    signature: FlatbufferSignature
     scheme: str
     io: str
     float_operators: list[str]

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from litelambda.artifact.flatbuffer import read_signatures, takes_sizes_at_run_time
-from litelambda.artifact.probe import Subject, probe
+from litelambda.artifact.flatbuffer import SIGNATURE, read_signatures, takes_sizes_at_run_time
+from litelambda.artifact.serving_process import Subject, probe
 from litelambda.common.errors import VerificationError
-from litelambda.conversion.converter import SIGNATURE
 
 
 def needs_one_row(artifact: bytes, folder: Path) -> bool:

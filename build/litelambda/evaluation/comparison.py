@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.common.errors import VerificationError
-from litelambda.evaluation.source_answers import Answers
+from litelambda.evaluation.source_model import Answers
 from litelambda.keras_tools.made_rows import Runs
 from litelambda.keras_tools.model_inputs import ModelInput
 

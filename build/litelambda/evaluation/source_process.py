@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 from litelambda.common.array_files import Arrays, read_arrays, write_arrays
 from litelambda.common.errors import ConversionError, first_line
 from litelambda.common.kept_process import serve
-from litelambda.evaluation.source_answers import (
+from litelambda.evaluation.loaded_sources import KerasSource, SavedModelSource
+from litelambda.evaluation.source_model import (
     ANSWERS,
     DESCRIBED,
     FAILURE,
-    KERAS_SUFFIXES,
     REFUSED,
     RUNS,
     SourceLoadError,
 )
-from litelambda.evaluation.sources_loaded import KerasSource, SavedModelSource
 from litelambda.keras_tools.backend import backend, choose_backend
+from litelambda.keras_tools.model_files import KERAS_SUFFIXES
 
 _REPEATED_RUNS = 4
 _REPEATED_TOLERANCE = 2.0**-12

@@ -16,11 +16,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from litelambda.artifact.flatbuffer import Signature, Tensor, read_signatures, with_open_batch
-from litelambda.artifact.probe import Subject, WarmUpError, probe
+from litelambda.artifact.flatbuffer import (
+    SIGNATURE,
+    FlatbufferSignature,
+    FlatbufferTensor,
+    read_signatures,
+    with_open_batch,
+)
 from litelambda.artifact.reference import Reference, tensor_bytes
+from litelambda.artifact.serving_process import Subject, WarmUpError, probe
 from litelambda.common.errors import VerificationError
-from litelambda.conversion.converter import SIGNATURE
 
 BATCH_SIZES = (1, 2, 3, 8, 32)
 LARGE_BATCH_SIZES = (64, 128, 256)
@@ -45,7 +50,7 @@ class Verified:
 
     num_rows: int
     batching: dict[str, Any]
-    signature: Signature
+    signature: FlatbufferSignature
     warm_up: dict[str, Any] = field(default_factory=dict)
 
 
@@ -80,7 +85,7 @@ def verify(artifact: bytes, rows: Mapping[str, NDArray[Any]], key: str = SIGNATU
     return Verified(num_rows, batching, subject.signature, dict(subject.warm_up))
 
 
-def runs_of(signature: Signature, rows: Mapping[str, NDArray[Any]]) -> Runs:
+def runs_of(signature: FlatbufferSignature, rows: Mapping[str, NDArray[Any]]) -> Runs:
     """Rows, as many to a run as an input takes: one where that is open."""
     steps = {tensor.name: _step(tensor) for tensor in signature.inputs}
     count = min(len(rows[name]) // step for name, step in steps.items())
@@ -92,11 +97,11 @@ def runs_of(signature: Signature, rows: Mapping[str, NDArray[Any]]) -> Runs:
     return runs
 
 
-def _step(tensor: Tensor) -> int:
+def _step(tensor: FlatbufferTensor) -> int:
     return max(tensor.shape[0], 1) if tensor.shape else 1
 
 
-def _rows_of_a_run(signature: Signature) -> int:
+def _rows_of_a_run(signature: FlatbufferSignature) -> int:
     """Rows that each run has; 0 where its tensors do not agree on any."""
     sizes = {_step(tensor) if tensor.shape else 0 for tensor in (*signature.inputs, *signature.outputs)}
     return sizes.pop() if len(sizes) == 1 else 0
@@ -136,7 +141,7 @@ def _first_runs(subject: Subject, runs: Runs, num_runs: int, folder: Path) -> tu
     )
 
 
-def _warm_ups(signature: Signature, runs: Runs) -> Iterator[dict[str, Any]]:
+def _warm_ups(signature: FlatbufferSignature, runs: Runs) -> Iterator[dict[str, Any]]:
     """Candidates for the manifest's `warm_up`, the shortest first."""
     yield {}
     numbers = [tensor for tensor in signature.inputs if tensor.dtype != "string"]
@@ -162,7 +167,7 @@ def _compare(name: str, expected: NDArray[Any], found: bytes) -> None:
     )
 
 
-def _why_not(signature: Signature) -> dict[str, Any] | None:
+def _why_not(signature: FlatbufferSignature) -> dict[str, Any] | None:
     """The manifest's `batching` of a model whose inputs have no open batch."""
     if any(tensor.shape[:1] == (-1,) for tensor in signature.inputs):
         return None
@@ -191,7 +196,7 @@ def _prove_batching(subject: Subject, reference: Reference, runs: Runs, folder: 
     return {"dynamic": True, "verified_sizes": sizes}
 
 
-def _sizes(signature: Signature, row_bytes: int) -> list[int]:
+def _sizes(signature: FlatbufferSignature, row_bytes: int) -> list[int]:
     """Sizes to prove: more of them where a request can have no other, for an output is made of all its rows."""
     small: Sequence[int] = BATCH_SIZES
     if any(tensor.shape[:1] != (-1,) and not tensor.constant for tensor in signature.outputs):
@@ -199,7 +204,7 @@ def _sizes(signature: Signature, row_bytes: int) -> list[int]:
     return [*small, *(size for size in LARGE_BATCH_SIZES if size * row_bytes <= _MAX_LARGE_BATCH_BYTES)]
 
 
-def _batches(tensor: Tensor, reference: Reference, runs: Runs, sizes: Sequence[int]) -> Iterator[bytes]:
+def _batches(tensor: FlatbufferTensor, reference: Reference, runs: Runs, sizes: Sequence[int]) -> Iterator[bytes]:
     """What an output is to be in runs of these sizes: the rows' own, or what the reference makes of all of them."""
     single = reference.run(runs, None)[tensor.name] if tensor.constant or tensor.shape[:1] == (-1,) else None
     start = 0

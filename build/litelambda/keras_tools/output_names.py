@@ -2,7 +2,7 @@
 
 TFLite's converter takes any name in a signature, but TensorFlow none that has other characters than letters, digits and
 a few signs; and it keeps one output of those that share a tensor. So a model is converted under names of ours and
-numbers of its own: see `litelambda.artifact.flatbuffer_edges`.
+numbers of its own: see `litelambda.conversion.signature_tensors`.
 """
 
 from __future__ import annotations

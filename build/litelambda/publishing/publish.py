@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from litelambda import __version__
-from litelambda.artifact.flatbuffer import Signature
+from litelambda.artifact.flatbuffer import FlatbufferSignature
 from litelambda.artifact.stored_form import Stored
 from litelambda.common.errors import VerificationError
 from litelambda.keras_tools.backend import backend, load_keras
@@ -45,7 +45,7 @@ class Description:
         warm_up: what the first run is on, where zeros will not do.
     """
 
-    signature: Signature
+    signature: FlatbufferSignature
     batching: Mapping[str, Any]
     quantization: Mapping[str, Any]
     labels: list[str] | None

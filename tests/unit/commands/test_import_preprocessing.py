@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from litelambda.artifact.flatbuffer import Tensor
-from litelambda.artifact.inspection import inspect
+from litelambda.artifact.flatbuffer import FlatbufferTensor
+from litelambda.artifact.flatbuffer_check import inspect
 from litelambda.commands.import_preprocessing import from_metadata, read_preprocessing
 from litelambda.common.errors import ConversionError, UsageError
 from support.flatbuffer_surgery import edited
 from support.golden_store import golden
 
-IMAGE = Tensor("image", "float32", (-1, 4, 4, 3), None)
-TABLE = Tensor("table", "float32", (-1, 2), None)
+IMAGE = FlatbufferTensor("image", "float32", (-1, 4, 4, 3), None)
+TABLE = FlatbufferTensor("table", "float32", (-1, 2), None)
 
 
 def normalization_metadata(mean: list[float], std: list[float]) -> bytes:
@@ -109,7 +109,7 @@ def test_a_file_of_json(tmp_path: Path) -> None:
         ('{"scale": NaN}', [IMAGE], "scale nan is not finite numbers"),
         ('{"scale": 0}', [IMAGE], "a scale of 0 would make all values equal"),
         ('{"image": {"mean": 1}}', [IMAGE], "expected"),
-        ('{"scale": 1}', [Tensor("words", "string", (-1,), None)], "takes strings"),
+        ('{"scale": 1}', [FlatbufferTensor("words", "string", (-1,), None)], "takes strings"),
     ],
 )
 def test_what_does_not_fit_is_named(given: str, inputs: Any, message: str) -> None:

@@ -12,10 +12,10 @@ from litelambda.commands.import_sources import _check_tensors
 from litelambda.common.array_files import read_arrays, write_arrays
 from litelambda.common.errors import ConversionError, DataError
 from litelambda.evaluation.comparison import representative_runs
+from litelambda.evaluation.loaded_sources import KerasSource
 from litelambda.evaluation.quantization_loss import measure_loss
-from litelambda.evaluation.representative import halves, read_rows
-from litelambda.evaluation.source_answers import Described
-from litelambda.evaluation.sources_loaded import KerasSource
+from litelambda.evaluation.representative_rows import halves, read_rows
+from litelambda.evaluation.source_model import Described
 from litelambda.keras_tools.backend import load_keras
 from litelambda.keras_tools.model_inputs import ModelInput
 

@@ -15,9 +15,9 @@ from litelambda.common.errors import ConversionError
 from litelambda.conversion.converter import ConverterCrashError
 from litelambda.conversion.export import rewrites_for
 from litelambda.conversion.quantize import Quantized, quantize
+from litelambda.conversion.recurrent_layers import MAX_STEPS
 from litelambda.conversion.remedies import on_float, on_missing
 from litelambda.conversion.rewrites import proven, rewritten
-from litelambda.conversion.unroll import MAX_STEPS
 from litelambda.evaluation.verify import verify
 from litelambda.keras_tools.backend import load_keras, load_tensorflow
 from litelambda.keras_tools.graph import call
@@ -106,7 +106,10 @@ def test_an_lstm_over_a_dynamic_batch_becomes_int8() -> None:
     ("name", "message"),
     [
         ("LSTM, stateful", r"layer 'lstm.*' is stateful: .*make it with stateful=False"),
-        ("LSTM, 300 steps, any batch", r"loops over a dynamic batch.*up to 256 steps.*unroll=True.*fix the batch"),
+        (
+            "LSTM, 300 steps, any batch",
+            r"loops over a dynamic batch: .* at most 256 steps, .* static batch size and do not use",
+        ),
         ("TextVectorization", r"takes no numbers, so int8 cannot be calibrated: tokenise or look words up before the"),
         ("MaxPooling3D", r"no operator for MaxPool3D \(layer 'max_pooling3d.*'\): Conv3D with strides"),
     ],
@@ -134,5 +137,5 @@ def test_a_converter_that_was_killed_blames_memory() -> None:
     limited = ConverterCrashError("the model 'm'", -signal.SIGABRT, "std::bad_alloc")
     crashed = ConverterCrashError("the model 'm'", -signal.SIGSEGV)
     assert [error.for_memory for error in (killed, limited, crashed)] == [True, True, False]
-    assert "SIGKILL) on the model 'm', for want of memory" in str(killed)
+    assert "SIGKILL) on the model 'm', out of memory: use a machine with more memory" in str(killed)
     assert str(crashed) == "TensorFlow's converter crashed (SIGSEGV) on the model 'm'"

@@ -14,21 +14,22 @@ from pathlib import Path
 
 import pytest
 
-from litelambda.conversion.converter import Conversion
-from litelambda.conversion.converter_process import ConverterProcess
+from litelambda.common.kept_process import KeptProcess
+from litelambda.conversion.converter import PROCESS, Conversion
 
 PARENT = """
 import sys
 from pathlib import Path
-from litelambda.conversion.converter_process import ConverterProcess
-ConverterProcess().run(Path(sys.argv[1]))
+from litelambda.common.kept_process import KeptProcess
+from litelambda.conversion.converter import PROCESS
+KeptProcess(PROCESS).run(Path(sys.argv[1]))
 """
 
 
 @pytest.fixture
-def converter() -> Iterator[ConverterProcess]:
+def converter() -> Iterator[KeptProcess]:
     """One of its own, gone after the test."""
-    made = ConverterProcess()
+    made = KeptProcess(PROCESS)
     yield made
     made.close()
 
@@ -41,7 +42,7 @@ def jobs(tmp_path: Path) -> Path:
     return path
 
 
-def child_of(converter: ConverterProcess) -> int:
+def child_of(converter: KeptProcess) -> int:
     """The process that it keeps."""
     assert converter._child is not None
     return converter._child.pid
@@ -63,7 +64,7 @@ def wait_until_gone(pid: int) -> bool:
     return not is_alive(pid)
 
 
-def test_one_process_serves_many_and_another_one_after_it_died(converter: ConverterProcess, jobs: Path) -> None:
+def test_one_process_serves_many_and_another_one_after_it_died(converter: KeptProcess, jobs: Path) -> None:
     """The same child answers again; killed while it waits, it is replaced unnoticed; closed, it is gone."""
     assert converter.run(jobs).returncode == 1
     assert "nothing" in (jobs.parent / "progress").read_text()
@@ -79,7 +80,7 @@ def test_one_process_serves_many_and_another_one_after_it_died(converter: Conver
     assert not is_alive(second)
 
 
-def test_a_crash_is_told_by_its_signal_and_its_last_words(converter: ConverterProcess, jobs: Path) -> None:
+def test_a_crash_is_told_by_its_signal_and_its_last_words(converter: KeptProcess, jobs: Path) -> None:
     """What is written to stderr belongs to the conversion that wrote it; the next one gets another process."""
     jobs.write_text("[not JSON")
     died = converter.run(jobs)
@@ -91,14 +92,14 @@ def test_a_crash_is_told_by_its_signal_and_its_last_words(converter: ConverterPr
 
 
 def test_a_process_that_has_grown_is_not_kept(
-    converter: ConverterProcess, jobs: Path, monkeypatch: pytest.MonkeyPatch
+    converter: KeptProcess, jobs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Memory goes back to the build."""
     jobs.write_text("[]")
     assert converter.run(jobs).returncode == 0
     assert is_alive(child_of(converter))
     grown = "from litelambda.common import kept_process; from litelambda.conversion import converter_process; "
-    grown += "kept_process._LARGE_BYTES = 1; converter_process._main()"
+    grown += "kept_process._LARGE_BYTES = 1; kept_process.serve(converter_process.run_jobs)"
     converter.close()
     monkeypatch.setattr(converter, "_command", [sys.executable, "-c", grown])
     assert converter.run(jobs).returncode == 0

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from litelambda.artifact.flatbuffer import Tensor, float_operators, read_signatures
+from litelambda.artifact.flatbuffer import FlatbufferTensor, float_operators, read_signatures
 from litelambda.artifact.reference import Reference, to_codes, to_reals
 from litelambda.common.errors import ConversionError
-from litelambda.conversion.converter_process import ConverterProcess
+from litelambda.common.kept_process import KeptProcess
+from litelambda.conversion import converter
+from litelambda.conversion.converter import PROCESS
 from litelambda.conversion.quantize import quantize
 from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.sections import Quantize
@@ -26,8 +28,8 @@ def test_int8_has_float_edges_and_the_models_own_names(tiny_tflite: bytes) -> No
     """The signature "predict" takes and gives float32 under the Keras names, with a batch dimension."""
     (signature,) = read_signatures(tiny_tflite)
     assert signature.key == "predict"
-    assert signature.inputs == (Tensor("features", "float32", (-1, 4), None),)
-    assert signature.outputs == (Tensor("probabilities", "float32", (-1, 3), None),)
+    assert signature.inputs == (FlatbufferTensor("features", "float32", (-1, 4), None),)
+    assert signature.outputs == (FlatbufferTensor("probabilities", "float32", (-1, 3), None),)
     assert float_operators(tiny_tflite) == []
 
 
@@ -43,11 +45,11 @@ def test_bytes_do_not_depend_on_what_was_converted_before(
     tiny_model: Any, two_way_model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that converted other models gives the bytes that a fresh one gives."""
-    converter = ConverterProcess()
-    monkeypatch.setattr(converter, "launch", converter.run)
+    process = KeptProcess(PROCESS)
+    monkeypatch.setattr(converter, "launch", process.run)
     models = (tiny_model, two_way_model, tiny_model)
     artifacts = [quantize(model, rows_for(model), Quantize()).artifact for model in models]
-    converter.close()
+    process.close()
     assert artifacts[0] == artifacts[2]
     assert artifacts[0] != artifacts[1]
 
@@ -141,7 +143,7 @@ def test_a_subclassed_model_is_refused() -> None:
 
 def test_codes_and_reals_round_trip() -> None:
     """Codes of an integer tensor become reals and the same codes again; what is out of range saturates."""
-    tensor = Tensor("x", "int8", (-1, 256), (0.5, -3))
+    tensor = FlatbufferTensor("x", "int8", (-1, 256), (0.5, -3))
     codes = np.arange(-128, 128, dtype=np.int8)
     assert np.array_equal(to_codes(to_reals(codes, tensor), tensor), codes)
     assert to_codes(np.array([1e6, -1e6]), tensor).tolist() == [127, -128]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from litelambda.artifact.flatbuffer import read_signatures
-from litelambda.artifact.probe import Subject, probe
+from litelambda.artifact.serving_process import Subject, probe
 from litelambda.commands.import_sources import random_rows
 from litelambda.common.errors import MemoryShortageError, VerificationError
 from litelambda.common.memory_errors import shortages_explained
@@ -148,7 +148,7 @@ def swapping(self, *arguments, **options):
     real(self, *arguments, **options)
     self.inputs.reverse()
 Binding.__init__ = swapping
-runpy.run_module("litelambda.artifact.probe", run_name="__main__", alter_sys=True)
+runpy.run_module("litelambda.artifact.serving_process", run_name="__main__", alter_sys=True)
 """
 
 
@@ -156,7 +156,7 @@ def test_a_serving_side_that_swaps_inputs_is_refused(monkeypatch: pytest.MonkeyP
     """What is verified is the code that ships: a mistake of it is found, however right the runtime is."""
     rows = {"a": np.arange(1, 9, dtype=np.int32), "b": np.arange(9, 1, -1, dtype=np.int32)}
     monkeypatch.setattr(
-        "litelambda.artifact.probe.run_child",
+        "litelambda.artifact.serving_process.run_child",
         lambda command: run_child([sys.executable, "-c", _SWAPPING, command[-1]]),
     )
     with pytest.raises(VerificationError, match="output 'y' differs"):
@@ -265,7 +265,7 @@ def test_too_little_memory_says_nothing_of_the_model(
             command = [sys.executable, "-c", f"import os, sys; {death}"]
         return run_child(command)
 
-    monkeypatch.setattr("litelambda.artifact.probe.run_child", dying)
+    monkeypatch.setattr("litelambda.artifact.serving_process.run_child", dying)
     with (
         pytest.raises(MemoryShortageError, match=r"stage 'verify' ran out of memory .*Nothing was published"),
         shortages_explained("verify"),

@@ -24,10 +24,10 @@ from litelambda.bench.conversion.cases import Case, all_cases
 from litelambda.common.errors import ConversionError, VerificationError
 from litelambda.common.kept_process import serve
 from litelambda.conversion.quantize import Quantized, quantize
-from litelambda.evaluation.build_source import ask_source
+from litelambda.evaluation.build_comparison import ask_source
 from litelambda.evaluation.comparison import check_against_source
 from litelambda.evaluation.quantization_loss import measure_loss
-from litelambda.evaluation.representative import halves
+from litelambda.evaluation.representative_rows import halves
 from litelambda.evaluation.verify import verify
 from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.sections import Quantize

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from litelambda.conversion.recurrent_layers import MAX_STEPS
 from litelambda.conversion.remedies import FLOAT_ADVICE
-from litelambda.conversion.unroll import MAX_STEPS
 from litelambda.evaluation.comparison import TOLERANCE
 
 _HEADINGS = (

@@ -11,11 +11,11 @@ from typing import Any
 from numpy.typing import NDArray
 
 from litelambda.artifact.reference import Reference
-from litelambda.conversion.export import save_with_modules
 from litelambda.evaluation.comparison import check_against_source, representative_runs
-from litelambda.evaluation.source_answers import Answers, Described, Source, SourceLoadError
+from litelambda.evaluation.source_model import Answers, Described, Source, SourceLoadError
 from litelambda.keras_tools.backend import backend
 from litelambda.keras_tools.made_rows import Runs, made_runs
+from litelambda.keras_tools.model_files import save_with_modules
 
 
 def check_build(model: Any, in_float: bytes, rows: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
@@ -66,8 +66,8 @@ def ask_source(model: Any, rows: Mapping[str, NDArray[Any]], folder: Path) -> tu
         answers = source.answer(dict(zip(theirs, runs.inputs.values(), strict=True)))
         return described, runs.take(answers.answered), answers, "in a process of its own"
     except (SourceLoadError, NotImplementedError):
+        from litelambda.evaluation.loaded_sources import KerasSource
         from litelambda.evaluation.source_process import answer
-        from litelambda.evaluation.sources_loaded import KerasSource
 
         held = KerasSource(model, repr(model.name))
         described = held.describe()

@@ -1,4 +1,4 @@
-"""What a graph tells of its inputs and outputs by how they hang together: values that it can look up, constants."""
+"""Data flow through a graph: the index values that its inputs may have, and outputs that are constant."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LOOKUPS = {"GATHER": (0, 1), "EMBEDDING_LOOKUP": (1, 0)}
 Limits = tuple[int, int]
 
 
-class Dependencies:
+class DataFlow:
     """One graph of a flatbuffer.
 
     Args:

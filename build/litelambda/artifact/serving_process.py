@@ -1,6 +1,6 @@
 """Serves an artifact in a process of its own, with the code that ships, and writes down what came out.
 
-    python -m litelambda.artifact.probe JOB.json
+    python -m litelambda.artifact.serving_process JOB.json
 
 is the child: if the runtime corrupts its memory, this process dies and not the build. It does what serving does first,
 in the same order: the signature of the manifest is matched with the flatbuffer's, the warm-up is run, then rows.
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from litelambda.artifact.flatbuffer import Signature
+from litelambda.artifact.flatbuffer import FlatbufferSignature
 from litelambda.artifact.reference import tensor_bytes
 from litelambda.common.errors import VerificationError
 from litelambda.common.processes import describe_exit, exit_with_parent, lacked_memory, run_child
@@ -49,7 +49,7 @@ class Subject:
     """
 
     artifact: bytes
-    signature: Signature
+    signature: FlatbufferSignature
     warm_up: Mapping[str, Any] = field(default_factory=dict)
 
     def manifest(self, sizes: Sequence[int]) -> str:
@@ -106,7 +106,7 @@ def probe(
     ]
     np.savez(folder / _INPUTS, *arrays)
     (folder / "job.json").write_text(json.dumps(asdict(_Job(str(folder), list(sizes), strings, list(runs)))))
-    child = run_child([sys.executable, "-m", "litelambda.artifact.probe", str(folder / "job.json")])
+    child = run_child([sys.executable, "-m", "litelambda.artifact.serving_process", str(folder / "job.json")])
     if child.returncode in (_REFUSED, _NOT_WARM):
         raise (WarmUpError if child.returncode == _NOT_WARM else VerificationError)(child.stdout.strip())
     if child.returncode:

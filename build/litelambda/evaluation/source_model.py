@@ -21,7 +21,6 @@ from litelambda.common.processes import describe_exit, lacked_memory
 from litelambda.keras_tools.backend import Backend
 from litelambda.keras_tools.model_inputs import ModelInput
 
-KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
 _PROCESSES: dict[Backend, KeptProcess] = {}  # a process has one backend
 RUNS, ANSWERS, DESCRIBED, REFUSED, FAILURE = "runs.npz", "answers.npz", "described.json", "refused.json", "failure"
 """Files between the two processes."""

@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 
 from litelambda.common.array_files import Arrays
 from litelambda.common.errors import ConversionError, first_line
-from litelambda.conversion.export import import_own_modules
 from litelambda.conversion.saved_model_check import check_saved_model
-from litelambda.evaluation.source_answers import Described, SourceLoadError
+from litelambda.conversion.saved_model_signature import load_signature
+from litelambda.evaluation.source_model import Described, SourceLoadError
 from litelambda.keras_tools.backend import load_keras, load_tensorflow
+from litelambda.keras_tools.model_files import import_own_modules
 from litelambda.keras_tools.model_inputs import ModelInput, describe_inputs
 from litelambda.keras_tools.output_names import output_names
-
-_DEFAULT_SIGNATURE = "serving_default"
 
 
 class KerasSource:
@@ -135,23 +134,6 @@ class SavedModelSource:
     def advice(self) -> str:
         """What to change."""
         return "Export it with training=False, without variables that it changes"
-
-
-def load_signature(path: Path) -> tuple[Any, Any]:
-    """Load a SavedModel that was checked: what holds its variables, and its default signature.
-
-    Raises:
-        ConversionError: it cannot be loaded, or has no signature.
-    """
-    tf = load_tensorflow()
-    try:
-        loaded = tf.saved_model.load(str(path))
-        signatures = dict(loaded.signatures)
-    except Exception as error:
-        raise SourceLoadError(f"TensorFlow cannot load {path}: {first_line(error)}") from error
-    if not signatures:
-        raise ConversionError(f"{path} has no signature: save it with signatures=…, or import the .keras file")
-    return loaded, signatures.get(_DEFAULT_SIGNATURE) or next(iter(signatures.values()))
 
 
 def _checksum(values: NDArray[Any]) -> int:

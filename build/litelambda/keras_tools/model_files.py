@@ -1,0 +1,51 @@
+"""Model files of Keras that another process of this build reads again, custom layers included."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from litelambda.keras_tools.backend import load_keras
+
+KERAS_SUFFIX = ".keras"
+KERAS_SUFFIXES = (KERAS_SUFFIX, ".h5", ".hdf5")
+
+
+def save_with_modules(model: Any, path: Path) -> Path:
+    """Write a .keras file, and next to it the list of modules that its custom layers come from."""
+    model.save(path)
+    modules_file(path).write_text(json.dumps(_user_modules(model)))
+    return path
+
+
+def import_own_modules(path: Path) -> dict[str, Any]:
+    """Import the modules that `save_with_modules` listed, which registers what they register; their classes by name."""
+    found: dict[str, Any] = {}
+    for name, folder in json.loads(modules_file(path).read_text()).items():
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+        module = vars(importlib.import_module(name))
+        found.update({key: part for key, part in module.items() if isinstance(part, type)})
+    return found
+
+
+def modules_file(path: Path) -> Path:
+    """Where the list of a model file's modules is; models that were not saved here have none."""
+    return path.with_suffix(".modules.json")
+
+
+def _user_modules(model: Any) -> dict[str, str]:
+    """The modules that a model's own layers and registered functions come from, each with where to import it from."""
+    own = [type(layer) for layer in model._flatten_layers(include_self=False)]
+    registered = load_keras().saving.get_custom_objects().values()
+    folders = {}
+    for name in sorted({part.__module__ for part in (*own, *registered)}):
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if file is None or name.partition(".")[0] == "keras":
+            continue
+        depth = name.count(".") + (Path(file).name == "__init__.py")
+        folders[name] = str(Path(file).resolve().parents[depth])
+    return folders
