@@ -13,7 +13,7 @@ import boto3
 import numpy as np
 import pytest
 
-from litelambda.commands import pipeline
+from litelambda.commands import build as build_module
 from litelambda.commands.build import build
 from litelambda.common.errors import GateError, LitelambdaError, TrainError
 from litelambda.common.interrupts import interrupts_noted
@@ -58,10 +58,10 @@ class Pieces:
         quantize: Break = lambda quantized: quantized,
         url: str = "",
         **options: bool,
-    ) -> pipeline.BuildResult:
+    ) -> build_module.BuildResult:
         """Build again into the same store, with what the two stages give changed."""
-        patches.setattr(pipeline, "train", lambda *_: train(self.trained))
-        patches.setattr(pipeline, "quantize", lambda *_: quantize(self.quantized))
+        patches.setattr(build_module, "train", lambda *_: train(self.trained))
+        patches.setattr(build_module, "quantize", lambda *_: quantize(self.quantized))
         return build(load_recipe(self.recipe, overrides), url or self.store.as_uri(), Reporter(), **options)
 
     def files(self) -> dict[str, bytes]:
@@ -83,8 +83,8 @@ def first_build(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
             return run
 
-        patches.setattr(pipeline, "train", kept("trained", pipeline.train))
-        patches.setattr(pipeline, "quantize", kept("quantized", pipeline.quantize))
+        patches.setattr(build_module, "train", kept("trained", build_module.train))
+        patches.setattr(build_module, "quantize", kept("quantized", build_module.quantize))
         build(load_recipe(tiny_recipe, ["train.epochs=8"]), pieces.store.as_uri(), Reporter())
     model = pieces.trained.model
     pieces.floating = quantize(model, {model.inputs[0].name: np.zeros((1, 4), np.float32)}, Quantize(scheme="float32"))
@@ -370,7 +370,7 @@ def test_a_ctrl_c_that_python_drops_never_ends_in_a_publish(
     if where in ("train", "quantize"):
         broken[where] = then_dropped(lambda made: made)
     elif where == "verify":
-        monkeypatch.setattr(pipeline, "verify", then_dropped(pipeline.verify))
+        monkeypatch.setattr(build_module, "verify", then_dropped(build_module.verify))
     else:
         monkeypatch.setattr(FileObjects, "create", then_dropped(FileObjects.create))
     with pytest.raises(KeyboardInterrupt), interrupts_noted():
