@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from litelambda.common.errors import ConversionError, first_line
+from litelambda.conversion.saved_model_assets import READS_TABLE, TableFiles, check_assets
 from litelambda.keras_tools.backend import load_tensorflow
 
 _OUTSIDE = re.compile(
@@ -23,7 +24,6 @@ _OUTSIDE = re.compile(
 )
 _CHECKPOINT = re.compile(r"^(SaveV2|RestoreV2|MergeV2Checkpoints|ShardedFilename)$")
 _SAVES = re.compile(r"^(SaveV2|MergeV2Checkpoints)$")
-_VOCABULARY = re.compile(r"^InitializeTableFromTextFile(V2)?$")
 _ONLY_READS = re.compile(
     r"^(VarHandleOp|ReadVariableOp|Variable(V2)?|VarIsInitializedOp|ResourceGather(Nd)?|Placeholder\w*|NoOp|Assert"
     r"|(Stateful|Stateless)?PartitionedCall|If|While|Case|For|(Anonymous)?HashTable(V2)?|InitializeTable(V2)?"
@@ -58,11 +58,11 @@ def check_saved_model(path: Path) -> str:
         graph = loader_impl.parse_saved_model(str(path)).meta_graphs[0]
     except (OSError, IndexError, ValueError) as error:
         raise ConversionError(f"TensorFlow cannot load {path}: {first_line(error)}") from error
+    check_assets(path, graph)
     functions = {each.signature.name: each for each in graph.graph_def.library.function}
     every = [*graph.graph_def.node, *(node for each in functions.values() for node in each.node_def)]
     outside = {node.op for node in every if _reaches_outside(node.op)}
-    outside |= {node.op for each in functions.values() for node in _read_from_constants(each.node_def)}
-    outside |= {node.op for node in _read_from_constants(graph.graph_def.node)}
+    outside |= set(TableFiles(graph, functions).foreign())
     served = _reached(graph, functions, _signature_outputs(graph))
     reached = [*served, *_initializers(graph, functions)]
     outside |= {node.op for node in reached if _CHECKPOINT.search(node.op)}
@@ -84,16 +84,7 @@ def check_saved_model(path: Path) -> str:
 
 
 def _reaches_outside(op: str) -> bool:
-    return bool(_OUTSIDE.search(op)) and not _VOCABULARY.search(op)
-
-
-def _read_from_constants(nodes: Iterable[Any]) -> Iterator[Any]:
-    """Tables of a file that the graph itself names; those that TensorFlow hands in are the SavedModel's own assets."""
-    kept = list(nodes)
-    constants = {node.name for node in kept if node.op == "Const"}
-    for node in kept:
-        if _VOCABULARY.search(node.op) and any(name.partition(":")[0] in constants for name in node.input):
-            yield node
+    return bool(_OUTSIDE.search(op)) and not READS_TABLE.search(op)
 
 
 def _keeps_state(node: Any) -> bool:
