@@ -127,6 +127,9 @@ def make_odd_signatures():
     # Inputs that a run can fail on, in an order that is not the runtime's.
     numbers = [tf.TensorSpec([None], tf.int32, name=name) for name in ("a", "b")]
     convert("division", lambda a, b: {"y": a // b}, numbers)
+    # The same with a string output, for whose size a run can fail as well.
+    key = tf.TensorSpec([None], tf.string, name="key")
+    convert("keyed_division", lambda key, a, b: {"key": tf.expand_dims(key, 1), "y": a // b}, [key, *numbers])
     # A remainder, which for the smallest integer and -1 is a fault of the processor.
     convert("remainder", lambda a, b: {"y": a % b}, numbers)
     # Rows of a table by their numbers: directly, and as an int64 that is cast and reshaped first.

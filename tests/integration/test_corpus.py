@@ -295,6 +295,12 @@ def one_row_exactly(folder):
     return saved_model_source(folder, lambda x: {"y": x + 1}, {"x": spec([1, 2])}, {"x": VECTORS[:1, :2]})
 
 
+def top_k_of_any_batch(folder):
+    """TFLite's TOPK_V2 takes no open batch: it is made for one row."""
+    function = lambda x: dict(zip(("values", "indices"), tf.math.top_k(x, 2), strict=True))  # noqa: E731
+    return saved_model_source(folder, function, {"x": spec([None, 4])}, {"x": VECTORS})
+
+
 def one_tensor_two_names(folder):
     def function(x):
         y = 2 * x
@@ -349,6 +355,7 @@ SAVED_MODELS = {
     "no batch, words": no_batch_words,
     "two rows exactly": two_rows_exactly,
     "one row exactly": one_row_exactly,
+    "top_k of any batch": top_k_of_any_batch,
     "one tensor with two names": one_tensor_two_names,
     "int32": of_dtype(tf.int32, [[1, -2], [3, 4]]),
     "int64": of_dtype(tf.int64, [[1, -(2**40)], [3, 4]]),

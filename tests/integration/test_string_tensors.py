@@ -27,6 +27,7 @@ def store(tmp_path_factory):
     for name in ("strings", "lookup", "labelled"):
         publish(root, name, batching=ONE_BY_ONE)
     publish(root, "growing")
+    publish(root, "keyed_division", warm_up={"b": 1}, batching=ONE_BY_ONE)
     return root
 
 
@@ -237,6 +238,17 @@ def test_answers_that_cannot_be_sent(handler, capsys):
     assert send(handler, "POST", growing, {"instances": [["x" * 40_000]]}).status == 500
     assert "a string output of one run takes at most 33554432 bytes" in capsys.readouterr().out
     assert post(handler, growing, {"instances": [["x"]]}) == {"predictions": [["x"] * 1000]}
+
+
+def test_values_that_an_operator_refuses_beside_strings(handler):
+    """Whose fault a failed run is: the row's, by its input, although a string output may fail for its size as well."""
+    path = "/v1/models/keyed_division:predict"
+    rows = [{"key": "a", "a": 7, "b": 2}, {"key": "b", "a": 1, "b": 0}]
+    answer = send(handler, "POST", path, {"instances": rows})
+    assert (answer.status, answer.json()["error"]) == (
+        400, "input 'b', row 1: an operator of the model refuses these values"
+    )  # fmt: skip
+    assert post(handler, path, {"instances": rows[:1]}) == {"predictions": [{"key": ["a"], "y": 3}]}
 
 
 def test_a_shadow_of_strings_is_compared(tmp_path, capsys):

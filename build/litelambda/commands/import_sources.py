@@ -296,7 +296,7 @@ def _flatbuffers(path: Path, rows: Rows | None, folder: Path) -> tuple[Path, Pat
         if error.for_memory or rows is None:
             raise
         raise ConversionError(f"{error}. Import it without --representative, as float32") from error
-    if not path.is_dir() and any(_needs_one_row(Path(job.output), folder) for job in jobs):
+    if any(_needs_one_row(Path(job.output), folder) for job in jobs):
         with suppress(ConversionError):  # the flatbuffers with an open batch will do
             one_row = [replace(job, output=f"{job.output}.one", batch=1) for job in jobs]
             convert(one_row, folder)

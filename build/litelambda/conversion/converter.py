@@ -34,7 +34,7 @@ class Conversion:
         io: dtype at the edges of an int8 model.
         representative: .npz with calibration rows, an array per input; needed by int8.
         input_names: the inputs that those arrays are for, in their order.
-        batch: the only number of rows that a Keras file's model is made for; None for any.
+        batch: the only number of rows that a source from elsewhere is converted for; None for any.
         is_signature: the SavedModel is from elsewhere, and its default signature is to be called "predict" first.
     """
 

@@ -151,7 +151,7 @@ def _keep_float(converter: Any, path: Path, inputs: Mapping[str, str]) -> None:
 def _saved_model(conversion: Conversion) -> Path:
     source = Path(conversion.saved_model)
     if conversion.is_signature:
-        return with_our_signature(source, Path(conversion.output).parent)
+        return with_our_signature(source, Path(conversion.output).parent, conversion.batch)
     return export_again(source, conversion.batch) if source.suffix in KERAS_SUFFIXES else source
 
 

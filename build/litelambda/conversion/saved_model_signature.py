@@ -30,17 +30,18 @@ def load_signature(path: Path) -> tuple[Any, Any]:
     return loaded, signatures.get(_DEFAULT_SIGNATURE) or next(iter(signatures.values()))
 
 
-def with_our_signature(path: Path, folder: Path) -> Path:
+def with_our_signature(path: Path, folder: Path, batch: int | None = None) -> Path:
     """In the converter's process: copy a SavedModel so that its default signature is "predict".
 
     Args:
         path: the SavedModel.
         folder: a scratch folder.
+        batch: the only number of rows that the copy takes, where the batch is open; None for any.
 
     Returns:
         The folder of the copy.
     """
-    copy = folder / "signature"
+    copy = folder / f"signature-{batch}"
     if copy.exists():
         return copy
     tf = load_tensorflow()
@@ -54,8 +55,12 @@ def with_our_signature(path: Path, folder: Path) -> Path:
     def predict(*tensors: Any) -> Any:
         return function(**dict(zip(names, tensors, strict=True)))
 
-    module.predict = tf.function(
-        predict, input_signature=[tf.TensorSpec(specs[name].shape, specs[name].dtype, name=name) for name in names]
-    )
+    inputs = [tf.TensorSpec(_with_batch(specs[name].shape, batch), specs[name].dtype, name=name) for name in names]
+    module.predict = tf.function(predict, input_signature=inputs)
     tf.saved_model.save(module, str(copy), signatures={SIGNATURE: module.predict})
     return copy
+
+
+def _with_batch(shape: Any, batch: int | None) -> Any:
+    is_open = batch is not None and shape.rank and shape[0] is None
+    return [batch, *shape[1:]] if is_open else shape

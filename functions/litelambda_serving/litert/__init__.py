@@ -579,7 +579,7 @@ class CompiledModel:
 
     def _run_to_strings(self, signature: Signature, runner: SignatureRunner) -> list[Any]:
         """Run a signature with string outputs, whose buffers are address space that is used as far as it is needed."""
-        from litelambda_serving.litert.string_buffers import MAX_OUTPUT_BYTES, read_strings, used_bytes
+        from litelambda_serving.litert.string_buffers import MAX_OUTPUT_BYTES, read_strings, used_bytes, why_it_failed
 
         outs = runner.outs
         for index in outs.strings:
@@ -589,9 +589,7 @@ class CompiledModel:
         try:
             runner.run()
         except LiteRtError as error:
-            raise LiteRtError(
-                f"{error}. Among the reasons: a string output of one run takes at most {MAX_OUTPUT_BYTES} bytes"
-            ) from error
+            raise why_it_failed(runner, error) from error
         if runner.late:
             self._check_late(signature, runner)
         outputs: list[Any] = []

@@ -19,11 +19,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["MAX_OUTPUT_BYTES", "encode_strings", "read_strings", "used_bytes"]
+    from litelambda_serving.litert import SignatureRunner
+
+__all__ = ["MAX_OUTPUT_BYTES", "encode_strings", "read_strings", "used_bytes", "why_it_failed"]
 
 MAX_OUTPUT_BYTES = 32 * 1024 * 1024
 """Of one string output of one run: five times what a response can hold. From this size on, the C library takes memory
 from the kernel and gives it back when it is released."""
+
+_AMPLE_BYTES = 128 * 1024 * 1024
+"""More than any string output takes: a run that fails with so much room does not fail for want of it."""
 
 _MAX_TENSOR_BYTES = (1 << 31) - 1
 
@@ -72,3 +77,30 @@ def used_bytes(memory: memoryview) -> int:
     """How far a tensor that was read reaches into its buffer."""
     count = struct.unpack_from("<i", memory)[0]
     return int(struct.unpack_from("<i", memory, 4 * (count + 1))[0])
+
+
+def why_it_failed(runner: SignatureRunner, error: LiteRtError) -> LiteRtError:
+    """The reason of a run that failed: an output larger than its buffer, or an operator, which fails again with room.
+
+    The runtime gives one status for both, but only the second may be the fault of the values.
+
+    Args:
+        runner: what was run, with its inputs.
+        error: how it failed.
+    """
+    if not error.in_operator:
+        return error
+    try:
+        _make_room(runner, _AMPLE_BYTES)
+        runner.run()
+    except LiteRtError as again:
+        return again
+    finally:
+        _make_room(runner, MAX_OUTPUT_BYTES)
+    return LiteRtError(f"a string output of one run takes at most {MAX_OUTPUT_BYTES} bytes, and this one is larger")
+
+
+def _make_room(runner: SignatureRunner, size: int) -> None:
+    for index in runner.outs.strings:
+        runner.outs.place(index, size)
+        runner.outs.views[index][:4] = bytes(4)  # see CompiledModel._run_to_strings

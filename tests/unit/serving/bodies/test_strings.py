@@ -169,6 +169,7 @@ from litelambda_serving.litert import string_buffers
 from litelambda_serving.errors import LiteRtError
 from litelambda_serving.litert import CompiledModel
 string_buffers.MAX_OUTPUT_BYTES = 4 * 1002 + 100
+string_buffers._AMPLE_BYTES = 4 * 1024 * 1024
 with CompiledModel(golden("growing")) as model:
     for length in range(0, 2000, 20):
         try:
