@@ -13,6 +13,7 @@ replaced whole and last, so that one read of it is always consistent. Writing it
 from __future__ import annotations
 
 import os
+from time import time
 
 from litelambda_serving.digest import hexdigest
 from litelambda_serving.errors import ArtifactError, ModelNotFoundError, ObjectNotFoundError
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from litelambda_serving.store import Store
 
-__all__ = ["ALIASES_NAME", "RESERVED_NAMES", "Aliases", "fetch_aliases", "refetch_aliases"]
+__all__ = ["ALIASES_NAME", "RESERVED_NAMES", "Aliases", "CachedAliases", "fetch_aliases", "refetch_aliases"]
 
 ALIASES_NAME = "aliases.json"
 RESERVED_NAMES = frozenset({"versions", "canary", "shadow"})
@@ -109,6 +110,25 @@ class Aliases:
             return set()
         shadow = {self.shadows[alias]} if alias in self.shadows else set()
         return {self.targets[alias], *self.canaries.get(alias, ()), *shadow}
+
+
+class CachedAliases:
+    """A model's aliases as this process knows them.
+
+    Attributes:
+        model: the model's name.
+        aliases: the document as it is served.
+        checked: `time.time()` when that was last known to be the store's.
+        broken: canaries and shadows that could not be loaded: left out until the next refresh.
+    """
+
+    __slots__ = ("aliases", "broken", "checked", "model")
+
+    def __init__(self, model: str, aliases: Aliases) -> None:
+        self.model = model
+        self.aliases = aliases
+        self.checked = time()
+        self.broken: set[int] = set()
 
 
 def fetch_aliases(store: Store, model: str) -> Aliases:

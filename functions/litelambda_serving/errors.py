@@ -12,6 +12,7 @@
     ├── SettingsError                the function's environment is wrong
     ├── StoreError                   the store did not give what it should
     │   ├── ObjectNotFoundError      no object at that key
+    │   ├── ObjectTooLargeError      larger than whoever asked for it expected
     │   ├── StoreAccessError         the store refused the credentials or their rights
     │   ├── StoreLocationError       the bucket does not exist, or is in another region
     │   ├── StoreUnavailableError    transient: throttled, timed out, cut short, 5xx
@@ -22,6 +23,8 @@
     │   └── ModelTooLargeError       beyond the function's memory; the message says what to set
     └── LiteRtError                  the runtime refused a model or a run
         └── RuntimeLibraryError      libLiteRt.so is missing or is not for this machine
+
+    LeanRuntimeError                 what the lean runtime client reports under a type of its own
 
 `litelambda_serving.http.status_of` maps these to HTTP statuses, in one place.
 """
@@ -85,6 +88,13 @@ class ObjectNotFoundError(StoreError):
     """There is no object at that key."""
 
 
+class ObjectTooLargeError(StoreError):
+    """The object is larger than whoever asked for it expected."""
+
+    def __init__(self, name: str, size_bytes: int, max_bytes: int) -> None:
+        super().__init__(f"{name} has {size_bytes} bytes, at most {max_bytes} were expected")
+
+
 class StoreAccessError(StoreError):
     """The store refused the credentials, or they lack the right."""
 
@@ -131,3 +141,15 @@ class LiteRtError(ServingError):
 
 class RuntimeLibraryError(LiteRtError):
     """libLiteRt.so is missing or is not for this machine."""
+
+
+class LeanRuntimeError(Exception):
+    """A failure between Lambda's Runtime API and the handler.
+
+    Attributes:
+        error_type: the stock client's name for it, such as "Runtime.HandlerNotFound".
+    """
+
+    def __init__(self, error_type: str, message: str) -> None:
+        super().__init__(message)
+        self.error_type = error_type

@@ -21,6 +21,8 @@ __all__ = [
     "MAX_BODY_BYTES",
     "MAX_RESPONSE_BYTES",
     "RAW_TYPES",
+    "ROUTING_KEY_HEADER",
+    "VERSION_HEADER",
     "Request",
     "Response",
     "add_headers",
@@ -28,6 +30,7 @@ __all__ = [
     "finish",
     "request_from_event",
     "response_to_event",
+    "segments",
     "status_of",
 ]
 
@@ -53,6 +56,13 @@ _STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (errors.RequestError, 400),
     (errors.StoreUnavailableError, 503),
 )
+
+
+VERSION_HEADER = "X-Model-Version"
+"""Of a prediction: the version that made all of it."""
+
+ROUTING_KEY_HEADER = "x-routing-key"
+"""Requests with the same value see the same version of a canary."""
 
 
 class Request:
@@ -229,11 +239,15 @@ def _decoded_body(body: str, is_base64: Any, headers: Mapping[str, str]) -> Any:
         length = len(body) * 3 // 4 - 2
         _check_length(length)
         try:
-            data = _decode_large(body) if length > _LARGE_BASE64 else a2b_base64(body, strict_mode=True)
+            data = _decode_base64(body, length)
         except ValueError as error:  # binascii's own is one, and it has another for what is not ASCII
             raise errors.MalformedRequestError(f"the body is marked as base64 but is not: {error}") from error
     _check_length(length)
-    encoding = _content_encoding(headers["content-encoding"]) if "content-encoding" in headers else ""
+    encoding = ""
+    if "content-encoding" in headers:
+        from litelambda_serving.bodies.compression import content_encoding
+
+        encoding = content_encoding(headers["content-encoding"])
     if data[:2] == b"\x1f\x8b" and (encoding or not headers.get("content-type", "").startswith(RAW_TYPES)):
         # By its magic number, not by Content-Encoding: some gateways decompress and leave the header as it was.
         encoding = "gzip"
@@ -244,16 +258,26 @@ def _decoded_body(body: str, is_base64: Any, headers: Mapping[str, str]) -> Any:
     return decompress(data, encoding, MAX_BODY_BYTES) if encoding == "gzip" or is_zlib(data) else data
 
 
-def _content_encoding(header: str) -> str:
-    from litelambda_serving.bodies.compression import content_encoding
-
-    return content_encoding(header)
-
-
-def _decode_large(body: str) -> Any:
+def _decode_base64(body: str, length: int) -> Any:
+    if length <= _LARGE_BASE64:
+        return a2b_base64(body, strict_mode=True)
     from litelambda_serving.bodies.base64_codec import decode
 
     return decode(body)
+
+
+def segments(path: str) -> list[str]:
+    """Split a path at its slashes and percent-decode each part, so that an encoded slash stays inside its part.
+
+    >>> segments("models/a%2Fb/ready")
+    ['models', 'a/b', 'ready']
+    """
+    parts = path.split("/")
+    if "%" not in path:
+        return parts
+    from urllib.parse import unquote
+
+    return [unquote(part) for part in parts]
 
 
 def finish(response: Response, headers: Mapping[str, str]) -> Response:

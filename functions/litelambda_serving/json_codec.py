@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-    from litelambda_serving.tensor import Dtype
-
     Rule = tuple[float, float, float, float, float, str]
 
 __all__ = ["dumps", "loads", "nest_texts", "number_texts"]
@@ -97,13 +95,21 @@ def dumps(value: Any) -> str:
     return "".join(_chunks(value, 0))
 
 
-def number_texts(data: Buffer, dtype: Dtype) -> list[str]:
-    """Write the numbers or booleans of a tensor, row-major; half floats as the float32 that they are, too."""
-    if dtype.name == "float32":
+def number_texts(data: Buffer, format: str) -> list[str]:  # noqa: A002 - struct's word
+    """Write the numbers or booleans of a tensor, row-major.
+
+    Args:
+        data: their bytes, little-endian.
+        format: their type's code in the `struct` module. Half floats ("e") are written as the float32 that they are.
+
+    >>> number_texts(struct.pack("<3f", 0.1, 2.0, float("nan")), "f")
+    ['0.1', '2.0', 'NaN']
+    """
+    if format == "f":
         return _float32_texts(data)
-    count = memoryview(data).nbytes // dtype.itemsize
-    values = struct.unpack(f"<{count}{dtype.format}", data)
-    if dtype.name == "float16":
+    count = memoryview(data).nbytes // struct.calcsize(format)
+    values = struct.unpack(f"<{count}{format}", data)
+    if format == "e":
         return _float32_texts(struct.pack(f"<{count}f", *values))
     return dumps(values)[1:-1].split(",") if values else []
 

@@ -6,20 +6,23 @@ format versions refused. Writing manifests is the toolchain's part.
 
 from __future__ import annotations
 
-from litelambda_serving.errors import ArtifactError, ManifestError
+from litelambda_serving.errors import ManifestError, TensorError
 from litelambda_serving.json_codec import loads
 from litelambda_serving.tensor import DTYPES, DYNAMIC, Quantization, TensorSpec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
     from typing import Any
 
-    from litelambda_serving.litert import Signature
+    from litelambda_serving.tensor import Tensor
 
-__all__ = ["FORMAT_VERSION", "Binding", "FileEntry", "Manifest", "SignatureSpec", "is_valid_name"]
+__all__ = ["DEFAULT_SIGNATURE", "FORMAT_VERSION", "FileEntry", "Manifest", "SignatureSpec", "is_valid_name"]
 
 FORMAT_VERSION = 1
+DEFAULT_SIGNATURE = "serving_default"
+"""TensorFlow's name for the signature that answers when a request names none."""
+
 _LARGEST = 3.4e38  # of float32
 _ENCODINGS = ("zlib", "xz")
 _NAME_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")
@@ -67,55 +70,16 @@ class SignatureSpec:
         sizes = {spec.shape[0] if spec.shape else 0 for spec in (*self.inputs, *self.outputs)}
         return sizes.pop() if len(sizes) == 1 else 0
 
-
-class Binding:
-    """A signature of a manifest, matched with the flatbuffer's of that name, whose tensors may be in another order.
-
-    Attributes:
-        inputs: the manifest's inputs, in the runtime's order.
-        input_places: for each of the runtime's inputs, which of the manifest's it is.
-        outputs: the manifest's outputs, in its order.
-        output_places: for each of them, which of the runtime's it is.
-        limited: the inputs with values to be checked before a run.
-        total: name of an output that is made of all rows of a run together; "" without one.
-    """
-
-    __slots__ = ("input_places", "inputs", "limited", "output_places", "outputs", "total")
-
-    def __init__(self, promised: SignatureSpec, actual: Signature, *, one_by_one: bool) -> None:
-        """Find the tensors of a signature.
-
-        Args:
-            promised: what the manifest says.
-            actual: what the flatbuffer has.
-            one_by_one: whether rows are only ever run one by one: a batch of one and of any size are then the same.
+    def count_rows(self, inputs: Mapping[str, Tensor]) -> int:
+        """How many rows a request has: 1 where no input is batched.
 
         Raises:
-            ArtifactError: they are not the same tensors.
+            TensorError: its inputs disagree.
         """
-        places = {spec.name: place for place, spec in enumerate(promised.inputs)}
-        self.input_places = [places.get(spec.name, -1) for spec in actual.inputs]
-        self.inputs = [promised.inputs[place] for place in self.input_places]
-        self.outputs = promised.outputs
-        # The runtime calls all outputs that are one tensor by the name of one of them.
-        heads = {spec.name: spec.same_as or spec.name for spec in promised.outputs}
-        found = {heads.get(spec.name, ""): place for place, spec in enumerate(actual.outputs)}
-        found.update((spec.name, place) for place, spec in enumerate(actual.outputs))
-        self.output_places = [found.get(name, found.get(head, -1)) for name, head in heads.items()]
-        pairs = [*zip(self.inputs, actual.inputs, strict=True)]
-        pairs += [(spec, actual.outputs[at]) for spec, at in zip(self.outputs, self.output_places, strict=True)]
-        if (
-            (len(places), len(heads)) != (len(actual.inputs), len(actual.outputs))
-            or -1 in (*self.input_places, *self.output_places)
-            or any(_run_as(ours, one_by_one) != _run_as(theirs, one_by_one) for ours, theirs in pairs)
-        ):
-            raise ArtifactError(
-                f"signature {actual.key!r}: the manifest says {[*promised.inputs, *promised.outputs]}, "
-                f"the flatbuffer has {[*actual.inputs, *actual.outputs]}"
-            )
-        self.limited = [spec for spec in self.inputs if spec.limits is not None]
-        has_rows = any(spec.batched for spec in self.inputs)
-        self.total = next((s.name for s in self.outputs if has_rows and not (s.batched or s.constant)), "")
+        counts = {inputs[spec.name].shape[0] for spec in self.inputs if spec.batched}
+        if len(counts) > 1:
+            raise TensorError(f"inputs disagree on the number of rows: {sorted(counts)}")
+        return counts.pop() if counts else 1
 
 
 class Manifest:
@@ -206,10 +170,6 @@ class Manifest:
                 _check_numbers(scheme, "scale")
                 _check_numbers(scheme, "offset")
         return self
-
-
-def _run_as(spec: TensorSpec, one_by_one: bool) -> tuple[str, Sequence[int]]:
-    return spec.dtype.name, (1, *spec.shape[1:]) if spec.batched and one_by_one else spec.shape
 
 
 def _field(fields: Any, name: str, kind: type) -> Any:

@@ -13,17 +13,18 @@ from importlib.machinery import ExtensionFileLoader, ModuleSpec
 
 from litelambda_serving.background import Background
 from litelambda_serving.digest import hexdigest, new_hasher
-from litelambda_serving.errors import RuntimeLibraryError
-from litelambda_serving.store import check_size
+from litelambda_serving.errors import ObjectTooLargeError, RuntimeLibraryError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from typing_extensions import Buffer
 
     from litelambda_serving.errors import StoreError
-    from litelambda_serving.store import Sink
+
+    Sink = Callable[[Buffer], None]
 
 __all__ = ["S3Store"]
 
@@ -83,7 +84,7 @@ class S3Store:
         """GET one object; see `Store.fetch`."""
         try:
             answer = self._native.get(self._client, key)
-            check_size(f"{self.url}/{key}", answer.meta["size"], max_bytes)
+            self._check_size(key, answer.meta["size"], max_bytes)
             data: Buffer = answer.bytes()
         except (self._native.exceptions.BaseError, OSError) as error:
             raise self._translated(error, key) from error
@@ -97,7 +98,7 @@ class S3Store:
         try:
             answer = self._native.get(self._client, key, options={"range": (0, _PART_BYTES)})
             size = answer.meta["size"]
-            check_size(f"{self.url}/{key}", size, max_bytes)
+            self._check_size(key, size, max_bytes)
             if size > _PART_BYTES:
                 return self._fetch_ranges(key, answer, sink)
             if sink is not None:
@@ -112,7 +113,7 @@ class S3Store:
         exceptions = self._native.exceptions
         try:
             answer = self._native.get(self._client, key, options={"if_none_match": tag} if tag else None)
-            check_size(f"{self.url}/{key}", answer.meta["size"], max_bytes)
+            self._check_size(key, answer.meta["size"], max_bytes)
             return answer.bytes(), answer.meta["e_tag"] or ""
         except exceptions.NotModifiedError:
             return None
@@ -127,9 +128,13 @@ class S3Store:
             raise self._translated(error, "") from error
         return sorted(prefix.rstrip("/").rpartition("/")[2] for prefix in prefixes)
 
+    def _check_size(self, key: str, size: int, max_bytes: int) -> None:
+        if size > max_bytes:
+            raise ObjectTooLargeError(f"{self.url}/{key}", size, max_bytes)
+
     def _fetch_ranges(self, key: str, first: Any, sink: Sink | None) -> tuple[Buffer, str]:
         """Fill one buffer from parallel streams; hash each range when it and all before it are there."""
-        from litelambda_serving.artifact.memory import allocate
+        from litelambda_serving.store.memory import allocate
 
         size = first.meta["size"]
         hasher = new_hasher(size)

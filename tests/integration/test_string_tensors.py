@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from litelambda_serving.bodies.strings import from_wire, to_wire
+from litelambda_serving.tensor.strings import from_wire, to_wire
 from support.golden_store import golden, publish
 from support.handler_client import load_module, send
 

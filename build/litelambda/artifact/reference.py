@@ -19,7 +19,7 @@ from litelambda.artifact.flatbuffer import FlatbufferTensor, read_signatures
 from litelambda.artifact.reference_process import open_in_child, run_in_child
 from litelambda.common.array_files import Arrays
 from litelambda.common.errors import VerificationError
-from litelambda_serving.bodies.strings import to_wire
+from litelambda_serving.tensor.strings import to_wire
 
 
 class Reference:

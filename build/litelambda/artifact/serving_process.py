@@ -24,11 +24,11 @@ from litelambda.artifact.reference import tensor_bytes
 from litelambda.common.errors import VerificationError
 from litelambda.common.processes import describe_exit, exit_with_parent, lacked_memory, run_child
 from litelambda_serving.artifact import ARTIFACT_NAME, MANIFEST_NAME, Artifact
-from litelambda_serving.bodies.strings import from_wire, to_wire
 from litelambda_serving.errors import ServingError
 from litelambda_serving.manifest import FORMAT_VERSION, Manifest
 from litelambda_serving.servable import Servable
 from litelambda_serving.tensor import Tensor, TensorSpec
+from litelambda_serving.tensor.strings import from_wire, to_wire
 
 _REFUSED, _NOT_WARM = 3, 4
 _INPUTS, _OUTPUTS = "inputs.npz", "outputs.npz"

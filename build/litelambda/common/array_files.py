@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from litelambda_serving.bodies.strings import from_wire, to_wire
+from litelambda_serving.tensor.strings import from_wire, to_wire
 
 Arrays = dict[str, NDArray[Any]]
 

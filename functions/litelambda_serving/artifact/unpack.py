@@ -138,7 +138,7 @@ def unpack(data: Buffer, entry: FileEntry, name: str) -> Buffer:
 def _room(name: str, size_bytes: int) -> Buffer:
     if size_bytes < _CHECKED_FROM_BYTES:
         return bytearray(size_bytes)
-    from litelambda_serving.artifact.memory import allocate
+    from litelambda_serving.store.memory import allocate
 
     return allocate(name, size_bytes)
 

@@ -87,7 +87,7 @@ def tensor_of_bytes(data: memoryview, spec: TensorSpec, shape: tuple[int, ...]) 
             strings are not what the shape says.
     """
     if spec.dtype.kind == "string":
-        from litelambda_serving.bodies.strings import from_wire
+        from litelambda_serving.tensor.strings import from_wire
 
         return Tensor(spec.dtype, shape, from_wire(data, spec.name, prod(shape)))
     if spec.dtype.kind == "bool" and max(data, default=0) > 1:

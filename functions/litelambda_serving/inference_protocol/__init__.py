@@ -15,9 +15,8 @@ from litelambda_serving.errors import (
     ServingError,
     UnsupportedError,
 )
-from litelambda_serving.http import Response, status_of
+from litelambda_serving.http import ROUTING_KEY_HEADER, Response, segments, status_of
 from litelambda_serving.json_codec import dumps
-from litelambda_serving.tfserving import ROUTING_KEY_HEADER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,17 +42,6 @@ _NOT_OFFERED = {
 """Triton's extensions that a function has no use for, and what there is instead."""
 
 
-class _Target:
-    """What a path names: a model, perhaps a version or alias of it, and what is asked of it."""
-
-    __slots__ = ("name", "verb", "version")
-
-    def __init__(self, name: str, version: str, verb: str) -> None:
-        self.name = name
-        self.version = version
-        self.verb = verb
-
-
 def answer(request: Request, repository: ModelRepository) -> Response:
     """Answer a request for `/v2` or below.
 
@@ -61,7 +49,7 @@ def answer(request: Request, repository: ModelRepository) -> Response:
         RequestError: the client's fault.
         ServingError: a model that exists cannot be loaded or run.
     """
-    parts = [_decoded(part) for part in request.path.rstrip("/").split("/")[2:]]
+    parts = segments(request.path.rstrip("/"))[2:]
     if not parts:
         return _answer_server(request)
     if parts[0] == "health":
@@ -72,47 +60,49 @@ def answer(request: Request, repository: ModelRepository) -> Response:
         raise UnsupportedError(f"/v2/{parts[0][:40]}: {_NOT_OFFERED.get(parts[0], _NO_TRACE)}")
     if parts == ["models", "stats"]:
         return _answer_statistics(request, repository, None)
-    return _answer_model(request, repository, _parse_model_path(request, parts))
+    name, version, verb = _parse_model_path(request, parts)
+    return _answer_model(request, repository, (name, version), verb)
 
 
-def _answer_model(request: Request, repository: ModelRepository, target: _Target) -> Response:
-    if target.verb == "infer":
+def _answer_model(request: Request, repository: ModelRepository, target: tuple[str, str], verb: str) -> Response:
+    if verb == "infer":
         return _infer(request, repository, target)
-    if target.verb == "ready":
+    if verb == "ready":
         return _answer_ready(request, repository, target)
     _allow(request, "GET")
     servable = _find(request, repository, target)
-    if target.verb == "stats":
+    if verb == "stats":
         return _answer_statistics(request, repository, servable)
     from litelambda_serving.inference_protocol import describe as module
 
-    describe = module.model_metadata if target.verb == "metadata" else module.model_config
+    describe = module.model_metadata if verb == "metadata" else module.model_config
     manifest = servable.manifest
     body = dumps(describe(manifest, repository))
-    return Response(200, body, route=target.verb, model=manifest.model, version=manifest.version)
+    return Response(200, body, route=verb, model=manifest.model, version=manifest.version)
 
 
-def _infer(request: Request, repository: ModelRepository, target: _Target) -> Response:
+def _infer(request: Request, repository: ModelRepository, target: tuple[str, str]) -> Response:
     _allow(request, "POST")
     from litelambda_serving.inference_protocol.infer import infer
 
     return infer(request, _find(request, repository, target))
 
 
-def _find(request: Request, repository: ModelRepository, target: _Target) -> Servable | Shadowed:
-    version, key = target.version, request.headers.get(ROUTING_KEY_HEADER, "")
+def _find(request: Request, repository: ModelRepository, target: tuple[str, str]) -> Servable | Shadowed:
+    name, version = target
+    key = request.headers.get(ROUTING_KEY_HEADER, "")
     try:
         if version.isdecimal():
             # A number with too many digits is not a version.
-            return repository.get(target.name, int(version[:19]), "", key)
-        return repository.get(target.name, None, version, key)
+            return repository.get(name, int(version[:19]), "", key)
+        return repository.get(name, None, version, key)
     except RequestError as error:  # an alias in a version's place, too, is to this protocol a version that is not there
-        asked = f"'{target.name[:200]}'" + (f" version {version[:40]}" if version else "")
+        asked = f"'{name[:200]}'" + (f" version {version[:40]}" if version else "")
         raise ModelNotFoundError(f"Request for unknown model: {asked} is not found") from error
 
 
-def _parse_model_path(request: Request, parts: list[str]) -> _Target:
-    """Read `models/{m}[/versions/{v}][/{verb}]`."""
+def _parse_model_path(request: Request, parts: list[str]) -> tuple[str, str, str]:
+    """Read `models/{m}[/versions/{v}][/{verb}]` into name, version and verb."""
     malformed = MalformedRequestError(f"Malformed request: {request.method} {request.path[:200]}")
     if len(parts) < 2 or parts[0] != "models" or not parts[1]:
         raise malformed
@@ -126,7 +116,7 @@ def _parse_model_path(request: Request, parts: list[str]) -> _Target:
         raise malformed
     if verb in _RESERVED:
         raise UnsupportedError(f"/{verb} is reserved, and not offered by this service yet; it answers /infer")
-    return _Target(parts[1], version, verb)
+    return parts[1], version, verb
 
 
 def _answer_server(request: Request) -> Response:
@@ -144,7 +134,7 @@ def _answer_health(request: Request, parts: list[str]) -> Response:
     return Response(200, dumps(bodies[parts[1]]), route=parts[1])
 
 
-def _answer_ready(request: Request, repository: ModelRepository, target: _Target) -> Response:
+def _answer_ready(request: Request, repository: ModelRepository, target: tuple[str, str]) -> Response:
     """Ready means that the next request will be answered: a model that is not loaded yet is loaded for it."""
     _allow(request, "GET")
     try:
@@ -152,8 +142,8 @@ def _answer_ready(request: Request, repository: ModelRepository, target: _Target
     except ServingError as error:
         if status_of(error) < 500:
             raise
-        repository.warn(f"model {target.name} is not ready: {error}")
-        return Response(503, dumps({"name": target.name, "ready": False, "error": "the model cannot be loaded"}))
+        repository.warn(f"model {target[0]} is not ready: {error}")
+        return Response(503, dumps({"name": target[0], "ready": False, "error": "the model cannot be loaded"}))
     body = dumps({"name": manifest.model, "ready": True})
     return Response(200, body, route="ready", model=manifest.model, version=manifest.version)
 
@@ -185,12 +175,3 @@ def _allow(request: Request, method: str) -> None:
     if request.method != method:
         allowed = _READ if method == "GET" else _WRITE
         raise MethodNotAllowedError(f"{request.method} is not allowed here, use {allowed}", allowed)
-
-
-def _decoded(part: str) -> str:
-    """Percent-decode one path segment; after the split, so that an encoded slash stays inside its segment."""
-    if "%" not in part:
-        return part
-    from urllib.parse import unquote
-
-    return unquote(part)

@@ -51,7 +51,7 @@ def model_config(manifest: Manifest, repository: ModelRepository) -> dict[str, A
     signature = manifest.signatures[manifest.default_signature]
     batched = all(spec.batched and len(spec.shape) > 1 for spec in (*signature.inputs, *signature.outputs))
     max_batch_size = manifest.batch_sizes[-1] if batched and manifest.batch_sizes != (1,) else 0
-    aliases = repository.family(manifest.model).aliases
+    aliases = repository.aliases(manifest.model)
     return {
         "name": manifest.model,
         "platform": PLATFORM,

@@ -91,9 +91,8 @@ def _check_answer(
     tensors: Mapping[str, Tensor], signature: SignatureSpec, wanted: Mapping[str, Mapping[str, Any]]
 ) -> None:
     """Refuse, before anything runs, a request whose answer cannot fit a response: a byte or two a value at least."""
-    rows = max((tensors[spec.name].shape[0] for spec in signature.inputs if spec.batched), default=1)
     check_response_bytes(
-        rows
+        signature.count_rows(tensors)
         * sum(
             min(2 * spec.row_values, spec.row_bytes or 2 * spec.row_values)
             for spec in signature.outputs

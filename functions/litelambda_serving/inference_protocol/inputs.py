@@ -169,9 +169,6 @@ def decode_inputs(fields: Mapping[str, Any], binary: memoryview, signature: Sign
         offset += size
     if offset != len(binary):
         raise TensorError(f"unexpected additional input data: {len(binary) - offset} bytes after the last tensor")
-    rows = {tensors[name].shape[0] for name, spec in specs.items() if spec.batched}
-    if len(rows) > 1:
-        raise TensorError(f"inputs disagree on the number of rows: {sorted(rows)}")
     return tensors
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from litelambda_serving.errors import MalformedRequestError, RequestError
-from litelambda_serving.http import Response
+from litelambda_serving.http import VERSION_HEADER, Response
 from litelambda_serving.inference_protocol.inputs import DATATYPES, entries_by_name
 from litelambda_serving.json_codec import dumps, number_texts
 from litelambda_serving.tensor import DTYPES
-from litelambda_serving.tfserving import VERSION_HEADER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -111,18 +110,18 @@ def _encode_output(
 def _json_values(name: str, tensor: Tensor) -> str:
     """Flat, row-major; null for NaN and infinities, for which JSON has no word."""
     if tensor.dtype.kind == "string":
-        from litelambda_serving.bodies.strings import to_text
+        from litelambda_serving.tensor.strings import to_text
 
         return dumps(to_text(tensor.data, name))
     if tensor.dtype is DTYPES["float16"]:
         raise RequestError(f"output {name!r}: FP16 cannot be sent as JSON, ask for 'binary_data'")
-    text = f"[{','.join(number_texts(tensor.data, tensor.dtype))}]"
+    text = f"[{','.join(number_texts(tensor.data, tensor.dtype.format))}]"
     if "N" in text or "I" in text:
         text = text.replace("-Infinity", "null").replace("Infinity", "null").replace("NaN", "null")
     return text
 
 
 def _to_wire(strings: Iterable[bytes]) -> bytes:
-    from litelambda_serving.bodies.strings import to_wire
+    from litelambda_serving.tensor.strings import to_wire
 
     return to_wire(strings)

@@ -17,8 +17,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from litelambda_serving.aliases import Aliases
     from litelambda_serving.http import Request
-    from litelambda_serving.models import Family, ModelRepository
+    from litelambda_serving.models import ModelRepository
 
 __all__ = ["index", "load", "unload"]
 
@@ -40,9 +41,9 @@ def index(request: Request, repository: ModelRepository) -> Response:
     entries: list[dict[str, Any]] = []
     for start in range(0, len(names), _AT_ONCE):
         block = names[start : start + _AT_ONCE]
-        for name, fetch in [(name, Background(repository.family, name)) for name in block]:
+        for name, fetch in [(name, Background(repository.aliases, name)) for name in block]:
             try:
-                entries += _entries(fetch.result(), repository)
+                entries += _entries(name, fetch.result(), repository)
             except ServingError as error:
                 repository.warn(f"the index cannot tell of {name}: {error}")
                 entries.append({"name": name, "version": "", "state": "UNAVAILABLE", "reason": type(error).__name__})
@@ -85,7 +86,7 @@ def unload(request: Request, repository: ModelRepository, name: str) -> Response
     """
     _check_allowed(repository)
     try:
-        repository.family(name)
+        repository.aliases(name)
     except ModelNotFoundError as error:
         raise ModelNotFoundError(f"failed to unload '{name[:200]}': the store has no such model") from error
     repository.unload(name)
@@ -100,14 +101,13 @@ def _check_allowed(repository: ModelRepository) -> None:
         )
 
 
-def _entries(family: Family, repository: ModelRepository) -> list[dict[str, Any]]:
-    aliases = family.aliases
-    loaded = {servable.manifest.version for servable in repository.loaded() if servable.manifest.model == family.name}
+def _entries(name: str, aliases: Aliases, repository: ModelRepository) -> list[dict[str, Any]]:
+    loaded = {servable.manifest.version for servable in repository.loaded() if servable.manifest.model == name}
     reachable = {version for alias in aliases.targets for version in aliases.reachable(alias)}
     entries = []
     for version in sorted(loaded | reachable):
         entry: dict[str, Any] = {
-            "name": family.name,
+            "name": name,
             "version": str(version),
             "state": "READY" if version in loaded else "UNAVAILABLE",
             "reason": "" if version in loaded else "not loaded: the first request for it loads it",

@@ -14,6 +14,7 @@ import sys
 import time
 from _socket import AF_INET, IPPROTO_TCP, SOCK_STREAM, TCP_NODELAY, socket
 
+from litelambda_serving.errors import LeanRuntimeError
 from litelambda_serving.json_codec import dumps, loads
 
 TYPE_CHECKING = False
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     Handler = Callable[[Any, "Context"], Any]
 
-__all__ = ["Context", "Fault", "RuntimeClient", "RuntimeClientError", "main", "serve"]
+__all__ = ["Context", "RuntimeClient", "RuntimeClientError", "main", "serve"]
 
 _BASE = "/2018-06-01/runtime"
 _RECEIVE_BYTES = 64 * 1024  # a buffer that malloc keeps: a larger one would be mapped anew for every call
@@ -33,18 +34,6 @@ _CLIENT_CONTEXT, _IDENTITY = "lambda-runtime-client-context", "lambda-runtime-co
 
 class RuntimeClientError(Exception):
     """The Runtime API answered in a way that leaves nothing to do but to end the environment."""
-
-
-class Fault(Exception):  # noqa: N818 - the stock client's word for what it reports under a type of its own
-    """A failure between the Runtime API and the handler.
-
-    Attributes:
-        error_type: as the stock client names it, e.g. "Runtime.HandlerNotFound".
-    """
-
-    def __init__(self, error_type: str, message: str) -> None:
-        super().__init__(message)
-        self.error_type = error_type
 
 
 class RuntimeClient:
@@ -261,12 +250,12 @@ def _answer(handler: Handler, headers: Mapping[str, str], payload: bytes) -> byt
     try:
         event = loads(payload)
     except ValueError as error:
-        raise Fault("Runtime.UnmarshalError", f"Unable to unmarshal input: {error}") from error
+        raise LeanRuntimeError("Runtime.UnmarshalError", f"Unable to unmarshal input: {error}") from error
     result = handler(event, context)
     try:
         return dumps(result).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise Fault("Runtime.MarshalError", f"Unable to marshal response: {error}") from error
+        raise LeanRuntimeError("Runtime.MarshalError", f"Unable to marshal response: {error}") from error
 
 
 def main() -> None:
@@ -292,17 +281,21 @@ def main() -> None:
 def _load_handler(name: str) -> Handler:
     module_name, dot, function_name = name.rpartition(".")
     if not dot:
-        raise Fault("Runtime.MalformedHandlerName", f"Bad handler '{name}': expected module.function")
+        raise LeanRuntimeError("Runtime.MalformedHandlerName", f"Bad handler '{name}': expected module.function")
     try:
         dotted = module_name.replace("/", ".")
         __import__(dotted)
     except ImportError as error:
-        raise Fault("Runtime.ImportModuleError", f"Unable to import module '{module_name}': {error}") from error
+        raise LeanRuntimeError(
+            "Runtime.ImportModuleError", f"Unable to import module '{module_name}': {error}"
+        ) from error
     except SyntaxError as error:
-        raise Fault("Runtime.UserCodeSyntaxError", f"Syntax error in module '{module_name}': {error}") from error
+        raise LeanRuntimeError(
+            "Runtime.UserCodeSyntaxError", f"Syntax error in module '{module_name}': {error}"
+        ) from error
     try:
         handler: Handler = getattr(sys.modules[dotted], function_name)
     except AttributeError as error:
         message = f"Handler '{function_name}' missing on module '{module_name}'"
-        raise Fault("Runtime.HandlerNotFound", message) from error
+        raise LeanRuntimeError("Runtime.HandlerNotFound", message) from error
     return handler

@@ -5,8 +5,8 @@ Loaded with the first invocation that carries them. Names and shapes are the sto
 
 from __future__ import annotations
 
+from litelambda_serving.errors import LeanRuntimeError
 from litelambda_serving.json_codec import loads
-from litelambda_serving.lean_runtime import Fault
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def read_client_context(header: str) -> _ClientContext | None:
     """What a mobile SDK sent with the invocation.
 
     Raises:
-        Fault: the header is not JSON.
+        LeanRuntimeError: the header is not JSON.
     """
     sent = _read(header, "Client Context")
     return None if sent is None else _ClientContext(sent)
@@ -52,7 +52,7 @@ def read_identity(header: str) -> _Identity:
     """Who Cognito says it is.
 
     Raises:
-        Fault: the header is not JSON.
+        LeanRuntimeError: the header is not JSON.
     """
     return _Identity(_read(header, "Cognito Identity") or {})
 
@@ -61,4 +61,6 @@ def _read(header: str, name: str) -> Any:
     try:
         return loads(header)
     except ValueError as error:
-        raise Fault("Runtime.LambdaContextUnmarshalError", f"Unable to parse {name} JSON: {error}") from error
+        raise LeanRuntimeError(
+            "Runtime.LambdaContextUnmarshalError", f"Unable to parse {name} JSON: {error}"
+        ) from error

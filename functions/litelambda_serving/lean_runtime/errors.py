@@ -11,8 +11,8 @@ import time
 import traceback
 from contextlib import suppress
 
+from litelambda_serving.errors import LeanRuntimeError
 from litelambda_serving.json_codec import dumps
-from litelambda_serving.lean_runtime import Fault
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def describe(error: BaseException, request_id: str = "") -> dict[str, Any]:
         message = "<exception str() failed>"  # the traceback module's words
     return {
         "errorMessage": message,
-        "errorType": error.error_type if isinstance(error, Fault) else type(error).__name__,
+        "errorType": error.error_type if isinstance(error, LeanRuntimeError) else type(error).__name__,
         "requestId": request_id,
         "stackTrace": _stack(error),
     }
@@ -64,7 +64,7 @@ def log(error: Mapping[str, Any]) -> None:
 
 def _stack(error: BaseException) -> list[str]:
     """The frames of the handler, below those of the client."""
-    if isinstance(error, Fault):
+    if isinstance(error, LeanRuntimeError):
         cause = error.__cause__
         if isinstance(cause, SyntaxError):
             return [f'  File "{cause.filename}" Line {cause.lineno}\n    {cause.text}']

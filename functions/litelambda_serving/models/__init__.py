@@ -9,7 +9,7 @@ from __future__ import annotations
 from _thread import allocate_lock
 from time import time
 
-from litelambda_serving.aliases import Aliases, fetch_aliases
+from litelambda_serving.aliases import Aliases, CachedAliases, fetch_aliases
 from litelambda_serving.artifact import ARTIFACT_NAME, fetch_artifact, fetch_manifest
 from litelambda_serving.errors import ArtifactError, ModelNotFoundError, ObjectNotFoundError, RequestError, ServingError
 from litelambda_serving.manifest import is_valid_name
@@ -26,31 +26,10 @@ if TYPE_CHECKING:
     from litelambda_serving.models.shadow import Shadowed
     from litelambda_serving.store import Store
 
-__all__ = ["Family", "ModelRepository"]
+__all__ = ["ModelRepository"]
 
 DEFAULT_ALIAS = "latest"
 _NO_PIN = ("", "")
-
-
-class Family:
-    """All versions of one model.
-
-    Attributes:
-        name: the model's.
-        aliases: what its aliases mean, as they are served.
-        checked: `time.time()` when that was last known to be the store's.
-        refresh: the refresh under way, or the last one.
-        broken: canaries and shadows that could not be loaded; left out until the next refresh.
-    """
-
-    __slots__ = ("aliases", "broken", "checked", "name", "refresh")
-
-    def __init__(self, name: str, aliases: Aliases) -> None:
-        self.name = name
-        self.aliases = aliases
-        self.checked = time()
-        self.refresh: Refresh | None = None
-        self.broken: set[int] = set()
 
 
 class ModelRepository:
@@ -86,7 +65,8 @@ class ModelRepository:
         self._memory_bytes = memory_bytes
         self._refresh_seconds = refresh_seconds
         self._servables: dict[tuple[str, int], Servable] = {}
-        self._families: dict[str, Family] = {}
+        self._aliases: dict[str, CachedAliases] = {}
+        self._refreshes: dict[str, Refresh] = {}
         self._defaults: dict[str, str] = {}
         self._digests: dict[tuple[str, int], str] = {}
         self._loading: dict[tuple[str, int], Any] = {}
@@ -95,7 +75,7 @@ class ModelRepository:
         self._pinned = pinned
         if pinned is not None:
             name, number, digest = pinned
-            self._families[name] = Family(name, Aliases({}, {number: (digest, ARTIFACT_NAME)}))
+            self._aliases[name] = CachedAliases(name, Aliases({}, {number: (digest, ARTIFACT_NAME)}))
 
     def add(self, artifact: Artifact, reference: str) -> Servable:
         """Load an artifact that was fetched as `reference`, which from now on answers requests that name no version.
@@ -107,7 +87,7 @@ class ModelRepository:
         name = artifact.manifest.model
         self._defaults[name] = reference
         if artifact.aliases is not None:
-            self._families[name] = Family(name, artifact.aliases)
+            self._aliases[name] = CachedAliases(name, artifact.aliases)
         return self._admit(artifact)
 
     def get(self, name: str, version: int | None = None, label: str = "", key: str = "") -> Servable | Shadowed:
@@ -127,26 +107,37 @@ class ModelRepository:
         if version is None:
             alias = label or self._defaults.get(name, DEFAULT_ALIAS)
             if not alias.isdecimal():
-                return self._get_by_alias(self.family(name), alias, key)
+                return self._get_by_alias(self._cached_aliases(name), alias, key)
             version = int(alias)
         return self.servable(name, version)
 
-    def family(self, name: str) -> Family:
+    def aliases(self, name: str) -> Aliases:
         """A model's aliases, no older than the setting allows or with a refresh under way.
 
         Raises:
             ModelNotFoundError, StoreError, ArtifactError: see `fetch_aliases`.
         """
-        family = self._families.get(name)
-        if family is None:
+        return self._cached_aliases(name).aliases
+
+    def _cached_aliases(self, name: str) -> CachedAliases:
+        cached = self._aliases.get(name)
+        if cached is None:
             if self._pinned is not None or not is_valid_name(name):
                 raise ModelNotFoundError(f"Servable not found for request: Latest({name[:200]})")
-            family = self._families.setdefault(name, Family(name, fetch_aliases(self.store, name)))
-        elif self._pinned is None and time() - family.checked >= self._refresh_seconds:
-            from litelambda_serving.models.refresh import refresh
+            cached = self._aliases.setdefault(name, CachedAliases(name, fetch_aliases(self.store, name)))
+        elif self._pinned is None and time() - cached.checked >= self._refresh_seconds:
+            self._refresh(cached)
+        return cached
 
-            refresh(family, self)
-        return family
+    def _refresh(self, cached: CachedAliases) -> None:
+        """Start to refresh a model's aliases unless that is under way; hardly ever waits."""
+        from litelambda_serving.models.refresh import Refresh
+
+        current = self._refreshes.get(cached.model)
+        if current is None or current.done:
+            self._refreshes[cached.model] = Refresh(cached, self.store, self.servable, self.is_loaded, self.warn)
+        else:
+            current.wait_if_frozen()
 
     def servable(self, name: str, number: int, pin: tuple[str, str] = _NO_PIN) -> Servable:
         """One version of a model, loaded if it is not.
@@ -193,7 +184,7 @@ class ModelRepository:
             ModelNotFoundError, StoreError, ArtifactError: see `fetch_manifest`.
         """
         default = self._defaults.get(name, DEFAULT_ALIAS)
-        aliases = self.family(name).aliases
+        aliases = self.aliases(name)
         number = int(default) if default.isdecimal() else aliases.targets.get(default, 0)
         servable = self._servables.get((name, number))
         if servable is not None:
@@ -214,7 +205,7 @@ class ModelRepository:
         if number is None:
             raise ModelNotFoundError(f"Servable not found for request: Latest({name})")
         servable = self.servable(name, number, aliases.pins[number])
-        self._families[name] = Family(name, aliases)
+        self._aliases[name] = CachedAliases(name, aliases)
         return servable
 
     def unload(self, name: str) -> None:
@@ -232,41 +223,41 @@ class ModelRepository:
             for key in [key for key in self._servables if key[0] == name]:
                 del self._servables[key]
             if self._pinned is None:
-                self._families.pop(name, None)
+                self._aliases.pop(name, None)
 
     def is_loaded(self, name: str, number: int) -> bool:
         """Whether a version is in memory."""
         return (name, number) in self._servables
 
-    def _get_by_alias(self, family: Family, alias: str, key: str) -> Servable | Shadowed:
-        aliases = family.aliases  # read once: a refresh may replace it meanwhile
+    def _get_by_alias(self, cached: CachedAliases, alias: str, key: str) -> Servable | Shadowed:
+        name, aliases = cached.model, cached.aliases  # read once: a refresh may replace it meanwhile
         target = aliases.targets.get(alias)
         if target is None:
             if alias == DEFAULT_ALIAS:
-                raise ModelNotFoundError(f"Servable not found for request: Latest({family.name})")
+                raise ModelNotFoundError(f"Servable not found for request: Latest({name})")
             raise RequestError(f"Unrecognized servable version label: {alias}")
-        number = aliases.choose(family.name, alias, key)
-        servable = self._optional(family, number) if number != target else None
-        servable = servable or self.servable(family.name, target)
+        number = aliases.choose(name, alias, key)
+        servable = self._optional(cached, number) if number != target else None
+        servable = servable or self.servable(name, target)
         shadow_number = aliases.shadows.get(alias)
         if shadow_number is None or shadow_number == servable.manifest.version:
             return servable
-        shadow = self._optional(family, shadow_number)
+        shadow = self._optional(cached, shadow_number)
         if shadow is None:
             return servable
         from litelambda_serving.models.shadow import Shadowed
 
         return Shadowed(servable, shadow, self.warn)
 
-    def _optional(self, family: Family, number: int) -> Servable | None:
-        """A canary or a shadow; None when it cannot be loaded, which no request is to suffer for."""
-        if number in family.broken:
+    def _optional(self, cached: CachedAliases, number: int) -> Servable | None:
+        """A canary or a shadow; None when it cannot be loaded, which must not fail a request."""
+        if number in cached.broken:
             return None
         try:
-            return self.servable(family.name, number)
+            return self.servable(cached.model, number)
         except ServingError as error:
-            family.broken.add(number)
-            self.warn(f"version {number} of {family.name}, a canary or shadow, is left out: {error}")
+            cached.broken.add(number)
+            self.warn(f"version {number} of {cached.model}, a canary or shadow, is left out: {error}")
             return None
 
     def _load(self, name: str, number: int, pin: tuple[str, str]) -> Servable:
@@ -284,8 +275,8 @@ class ModelRepository:
             self._loading.pop(key, None)
 
     def _fetch(self, name: str, number: int, pin: tuple[str, str]) -> Artifact:
-        family = self._families.get(name)
-        known = family.aliases.pins.get(number, _NO_PIN) if family is not None else _NO_PIN
+        cached = self._aliases.get(name)
+        known = cached.aliases.pins.get(number, _NO_PIN) if cached is not None else _NO_PIN
         # A version that was served before must be the same one still: what INIT was pinned to stays pinned.
         digest = pin[0] or self._digests.get((name, number), "") or known[0]
         try:
@@ -309,8 +300,8 @@ class ModelRepository:
 
         Dropped models are freed when the last request that runs them is done.
         """
-        family = self._families.get(name)
-        kept = set(family.aliases.targets.values()) if family is not None else set()
+        cached = self._aliases.get(name)
+        kept = set(cached.aliases.targets.values()) if cached is not None else set()
         with self._lock:
             free = self._memory_bytes - sum(servable.memory_bytes for servable in self._servables.values())
             candidates = [key for key in self._servables if key[0] != name or key[1] not in kept]

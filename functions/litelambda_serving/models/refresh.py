@@ -1,7 +1,7 @@
 """Keeping aliases current while requests run: a conditional read in a thread, new versions loaded before they show.
 
 Lambda freezes a process between its requests, threads and connections included. A refresh therefore may take any time
-by the clock, survives a connection that died meanwhile (it fails, is logged, and is begun again when the aliases are
+by the clock, survives a connection that died meanwhile (it fails, is logged, and starts again when the aliases are
 next found too old), and is joined for a moment by the first request after a freeze, so that rare requests get there.
 """
 
@@ -15,81 +15,93 @@ from litelambda_serving.errors import ServingError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from litelambda_serving.aliases import Aliases
-    from litelambda_serving.models import Family, ModelRepository
+    from collections.abc import Callable
 
-__all__ = ["Refresh", "refresh"]
+    from litelambda_serving.aliases import Aliases, CachedAliases
+    from litelambda_serving.store import Store
+
+__all__ = ["Refresh"]
 
 _PATIENCE_SECONDS = 2.0
-"""A refresh that began so long ago was cut off by a freeze: the request at hand waits for it."""
+"""A refresh that started so long ago was cut off by a freeze: the request at hand waits for it."""
 
 _LONGEST_WAIT_SECONDS = 0.5
-
-
-def refresh(family: Family, repository: ModelRepository) -> None:
-    """Begin to refresh a model's aliases, unless that is under way; never raises, hardly ever waits."""
-    current = family.refresh
-    if current is None or current.done:
-        family.refresh = Refresh(family, repository)
-    elif time() - current.started >= _PATIENCE_SECONDS:
-        current.wait(_LONGEST_WAIT_SECONDS)
 
 
 class Refresh:
     """One refresh of one model's aliases, in its own thread.
 
     Attributes:
-        started: `time.time()` when it began.
         done: whether it ended, well or not.
     """
 
-    __slots__ = ("_family", "_finished", "_repository", "done", "started")
+    __slots__ = ("_cached", "_finished", "_is_loaded", "_load", "_started", "_store", "_warn", "done")
 
-    def __init__(self, family: Family, repository: ModelRepository) -> None:
-        self._family = family
-        self._repository = repository
+    def __init__(
+        self,
+        cached: CachedAliases,
+        store: Store,
+        load: Callable[[str, int, tuple[str, str]], object],
+        is_loaded: Callable[[str, int], bool],
+        warn: Callable[[str], None],
+    ) -> None:
+        """Start it.
+
+        Args:
+            cached: what is refreshed.
+            store: where the aliases are.
+            load: loads a version, given the model, its number and its pin; see `ModelRepository.servable`.
+            is_loaded: whether a version of a model is in memory.
+            warn: called with what went wrong.
+        """
+        self._cached = cached
+        self._store = store
+        self._load = load
+        self._is_loaded = is_loaded
+        self._warn = warn
         self._finished = allocate_lock()
         self._finished.acquire()
-        self.started = time()
+        self._started = time()
         self.done = False
         start_new_thread(self._run, ())
 
-    def wait(self, seconds: float) -> None:
-        """Wait for its end, but no longer than this."""
-        if self._finished.acquire(timeout=seconds):
+    def wait_if_frozen(self) -> None:
+        """Wait a moment for its end if it takes so long that a freeze must have cut it off."""
+        is_late = time() - self._started >= _PATIENCE_SECONDS
+        if is_late and self._finished.acquire(timeout=_LONGEST_WAIT_SECONDS):
             self._finished.release()
 
     def _run(self) -> None:
-        family, warn = self._family, self._repository.warn
+        cached = self._cached
         try:
-            aliases = refetch_aliases(self._repository.store, family.name, family.aliases.tag)
+            aliases = refetch_aliases(self._store, cached.model, cached.aliases.tag)
             if aliases is not None:
-                self._load(aliases)
-                family.aliases = aliases  # one assignment: a request sees the old document or the new one
+                self._load_reachable(aliases)
+                cached.aliases = aliases  # one assignment: a request sees the old document or the new one
         except ServingError as error:
-            warn(f"the aliases of {family.name} could not be refreshed, the old ones serve on: {error}")
-        except Exception as error:  # noqa: BLE001 - a thread of its own has nobody else to tell
-            warn(f"the aliases of {family.name} could not be refreshed: {type(error).__name__}: {error}")
+            self._warn(f"the aliases of {cached.model} could not be refreshed, the old ones remain in use: {error}")
+        except Exception as error:  # noqa: BLE001 - it runs in a thread of its own, where it would be lost
+            self._warn(f"the aliases of {cached.model} could not be refreshed: {type(error).__name__}: {error}")
         finally:
-            family.broken = set()
-            family.checked = time()
+            cached.broken = set()
+            cached.checked = time()
             self.done = True
             self._finished.release()
 
-    def _load(self, aliases: Aliases) -> None:
+    def _load_reachable(self, aliases: Aliases) -> None:
         """Load what the aliases that are in use here will reach, so that no request waits for it.
 
         Raises:
             ServingError: the target of an alias cannot be loaded.
         """
-        family, repository = self._family, self._repository
-        for alias in family.aliases.targets:
-            if not any(repository.is_loaded(family.name, number) for number in family.aliases.reachable(alias)):
+        name, current = self._cached.model, self._cached.aliases
+        for alias in current.targets:
+            if not any(self._is_loaded(name, number) for number in current.reachable(alias)):
                 continue
             for number in aliases.reachable(alias):
                 try:
-                    repository.servable(family.name, number, aliases.pins.get(number, ("", "")))
+                    self._load(name, number, aliases.pins.get(number, ("", "")))
                 except ServingError as error:
                     if number == aliases.targets[alias]:
                         raise
-                    repository.warn(f"version {number} of {family.name}, a canary or shadow, cannot be loaded: {error}")
+                    self._warn(f"version {number} of {name}, a canary or shadow, cannot be loaded: {error}")

@@ -76,7 +76,7 @@ def document(models: list[tuple[Manifest, list[str]]], base_path: str = "") -> d
 
 
 def _describe(repository: ModelRepository, name: str) -> tuple[Manifest, list[str]]:
-    return repository.manifest(name), sorted(repository.family(name).aliases.targets)
+    return repository.manifest(name), sorted(repository.aliases(name).targets)
 
 
 def _server_paths() -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from litelambda_serving.inference_protocol.inputs import DATATYPES
+from litelambda_serving.manifest import DEFAULT_SIGNATURE
 from litelambda_serving.tensor import DYNAMIC
-from litelambda_serving.tfserving import DEFAULT_SIGNATURE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,7 +8,13 @@ from __future__ import annotations
 import os
 
 from litelambda_serving.digest import hexdigest
-from litelambda_serving.errors import ObjectNotFoundError, SettingsError, StoreAccessError, StoreError
+from litelambda_serving.errors import (
+    ObjectNotFoundError,
+    ObjectTooLargeError,
+    SettingsError,
+    StoreAccessError,
+    StoreError,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,7 +78,7 @@ if TYPE_CHECKING:
             """Forget connections and credentials, for a process that was restored from a snapshot."""
 
 
-__all__ = ["FileStore", "Store", "check_size", "open_store", "split_store_url"]
+__all__ = ["FileStore", "Store", "open_store", "split_store_url"]
 
 
 _MAPPED_BYTES = 64 * 1024
@@ -172,7 +178,8 @@ class FileStore:
             raise StoreAccessError(f"no right to read {path}") from error
         try:
             size = os.fstat(descriptor).st_size
-            check_size(path, size, max_bytes)
+            if size > max_bytes:
+                raise ObjectTooLargeError(path, size, max_bytes)
             return read(descriptor, size, path)
         except OSError as error:
             raise StoreError(f"cannot read {path}: {error}") from error
@@ -188,11 +195,11 @@ def _load(descriptor: int, size: int, path: str) -> Buffer:
     if package and os.path.realpath(path).startswith(os.path.realpath(package) + os.sep):
         from mmap import ACCESS_READ, mmap
 
-        from litelambda_serving.artifact.memory import check_fits
+        from litelambda_serving.store.memory import check_fits
 
         check_fits(path, size)
         return mmap(descriptor, size, access=ACCESS_READ)
-    from litelambda_serving.artifact.memory import allocate
+    from litelambda_serving.store.memory import allocate
 
     buffer = allocate(path, size)
     _fill(descriptor, memoryview(buffer), path)
@@ -217,13 +224,3 @@ def _fill(descriptor: int, view: memoryview, path: str) -> None:
         if not count:
             raise StoreError(f"{path} became shorter while it was read: {position} of {len(view)} bytes were left")
         position += count
-
-
-def check_size(name: str, size: int, max_bytes: int) -> None:
-    """Refuse an object larger than the caller expected.
-
-    Raises:
-        StoreError: it is.
-    """
-    if size > max_bytes:
-        raise StoreError(f"{name} has {size} bytes, at most {max_bytes} were expected")

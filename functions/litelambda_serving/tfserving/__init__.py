@@ -15,9 +15,17 @@ from litelambda_serving.errors import (
     TensorError,
     UnsupportedError,
 )
-from litelambda_serving.http import RAW_TYPES, Response, check_response_bytes, finish
+from litelambda_serving.http import (
+    RAW_TYPES,
+    ROUTING_KEY_HEADER,
+    VERSION_HEADER,
+    Response,
+    check_response_bytes,
+    finish,
+    segments,
+)
 from litelambda_serving.json_codec import dumps, loads, nest_texts, number_texts
-from litelambda_serving.manifest import is_valid_name
+from litelambda_serving.manifest import DEFAULT_SIGNATURE, is_valid_name
 from litelambda_serving.tensor import DYNAMIC, pack, row_count
 
 TYPE_CHECKING = False
@@ -34,39 +42,10 @@ if TYPE_CHECKING:
     from litelambda_serving.servable import Servable
     from litelambda_serving.tensor import Tensor, TensorSpec
 
-__all__ = [
-    "DEFAULT_SIGNATURE",
-    "ROUTING_KEY_HEADER",
-    "VERSION_HEADER",
-    "answer",
-    "check_answer",
-    "parse_json",
-    "signature_key",
-]
-
-ROUTING_KEY_HEADER = "x-routing-key"
-"""Requests with the same value see the same version of a canary."""
-
-VERSION_HEADER = "X-Model-Version"
-"""Of a prediction: the version that made all of it."""
-
-DEFAULT_SIGNATURE = "serving_default"
-"""TensorFlow's name for the signature that answers when a request names none."""
+__all__ = ["answer"]
 
 _MODELS = "/v1/models"
 _VERBS = frozenset({"predict", "classify", "regress", "explain"})
-
-
-class _Target:
-    """What a path names: a model, a version or label of it, and what is asked of it."""
-
-    __slots__ = ("label", "name", "verb", "version")
-
-    def __init__(self, name: str, version: int | None, label: str, verb: str) -> None:
-        self.name = name
-        self.version = version
-        self.label = label
-        self.verb = verb
 
 
 def answer(request: Request, repository: ModelRepository) -> Response:
@@ -78,29 +57,24 @@ def answer(request: Request, repository: ModelRepository) -> Response:
     """
     if request.method == "GET" and request.path == _MODELS:
         return Response(200, dumps({"models": repository.loaded_names()}), route="models")
-    target = _parse_path(request)
-    if target.verb == "explain":
+    name, version, label, verb = _parse_path(request)
+    if verb == "explain":
         raise UnsupportedError(":explain is reserved, and not offered by this service yet; it answers :predict")
     headers = request.headers
-    servable = repository.get(target.name, target.version, target.label, headers.get(ROUTING_KEY_HEADER, ""))
+    servable = repository.get(name, version, label, headers.get(ROUTING_KEY_HEADER, ""))
     manifest = servable.manifest
-    if target.verb in ("status", "metadata"):
+    if verb in ("status", "metadata"):
         from litelambda_serving.tfserving import metadata
 
-        return metadata.answer(target.verb, manifest)
+        return metadata.answer(verb, manifest)
     began = perf_counter_ns()
-    if target.verb == "predict":
-        body = _predict(request, servable)
-    else:
-        from litelambda_serving.tfserving import examples
-
-        body = examples.answer(target.verb, parse_json(request.body), servable, request.deadline)
+    body = _predict(request, servable) if verb == "predict" else _score(verb, request, servable)
     servable.statistics.add_request(began)
     response = Response(
         200,
         body,
         headers={VERSION_HEADER: str(manifest.version)},
-        route=target.verb,
+        route=verb,
         model=manifest.model,
         version=manifest.version,
     )
@@ -108,12 +82,12 @@ def answer(request: Request, repository: ModelRepository) -> Response:
     return finish(response, headers)
 
 
-def _parse_path(request: Request) -> _Target:
-    """Read `/v1/models/{name}[/versions/{n}|/labels/{label}](:{verb}|/metadata|)`."""
+def _parse_path(request: Request) -> tuple[str, int | None, str, str]:
+    """Read `/v1/models/{name}[/versions/{n}|/labels/{label}](:{verb}|/metadata|)` into its four parts."""
     malformed = MalformedRequestError(f"Malformed request: {request.method} {request.path[:200]}")
     if not request.path.startswith(_MODELS + "/"):
         raise malformed
-    parts = [_decoded(part) for part in request.path[len(_MODELS) + 1 :].split("/")]
+    parts = segments(request.path[len(_MODELS) + 1 :])
     name, colon, verb = parts[-1].rpartition(":")
     if colon and verb in _VERBS:
         if request.method != "POST":
@@ -135,16 +109,7 @@ def _parse_path(request: Request) -> _Target:
         label = parts[2]
     elif len(parts) == 3:
         raise malformed
-    return _Target(parts[0], version, label, verb)
-
-
-def _decoded(part: str) -> str:
-    """Percent-decode one path segment; after the split, so that an encoded slash stays inside its segment."""
-    if "%" not in part:
-        return part
-    from urllib.parse import unquote
-
-    return unquote(part)
+    return parts[0], version, label, verb
 
 
 def _predict(request: Request, servable: Servable | Shadowed) -> str:
@@ -154,8 +119,8 @@ def _predict(request: Request, servable: Servable | Shadowed) -> str:
 
         if not holds_json(request.body, content_type):
             return _predict_raw(request, servable)
-    fields = parse_json(request.body)
-    key = signature_key(fields, servable.manifest)
+    fields = _parse_json(request.body)
+    key = _signature_key(fields, servable.manifest)
     signature = servable.manifest.signatures[key]
     row_format = "instances" in fields
     if row_format and "inputs" in fields:
@@ -169,9 +134,21 @@ def _predict(request: Request, servable: Servable | Shadowed) -> str:
         tensors = _decode_columns(fields["inputs"], signature)
     else:
         raise MalformedRequestError("Missing 'inputs' or 'instances' key")
-    check_answer(tensors, signature)
-    outputs = servable.predict(key, tensors, request.deadline)
+    outputs = servable.predict(key, _checked(tensors, signature), request.deadline)
     return _encode_rows(outputs) if row_format else _encode_columns(outputs)
+
+
+def _score(verb: str, request: Request, servable: Servable | Shadowed) -> str:
+    """`:classify` and `:regress`."""
+    from litelambda_serving.tfserving import examples
+
+    manifest = servable.manifest
+    fields = _parse_json(request.body)
+    key = _signature_key(fields, manifest)
+    signature = manifest.signatures[key]
+    output = examples.scores_of(verb, signature)
+    tensors = _checked(examples.decode(verb, fields, signature), signature)
+    return examples.encode(verb, servable.predict(key, tensors, request.deadline)[output], manifest)
 
 
 def _predict_raw(request: Request, servable: Servable | Shadowed) -> str:
@@ -181,22 +158,22 @@ def _predict_raw(request: Request, servable: Servable | Shadowed) -> str:
     key = servable.manifest.default_signature
     signature = servable.manifest.signatures[key]
     tensors = decode_raw(request.body, request.headers["content-type"], signature, servable.manifest)
-    check_answer(tensors, signature)
-    outputs = servable.predict(key, tensors, request.deadline)
+    outputs = servable.predict(key, _checked(tensors, signature), request.deadline)
     return _encode_rows(outputs) if signature.rows == DYNAMIC else _encode_columns(outputs)
 
 
-def check_answer(tensors: Mapping[str, Tensor], signature: SignatureSpec) -> None:
-    """Refuse, before anything runs, a request whose answer cannot fit a response: two characters a value at least.
+def _checked(tensors: dict[str, Tensor], signature: SignatureSpec) -> dict[str, Tensor]:
+    """Refuse, before anything runs, a request whose answer cannot fit a response: two characters per value at least.
 
     Raises:
         PayloadTooLargeError: it cannot.
     """
-    rows = max((tensors[spec.name].shape[0] for spec in signature.inputs if spec.batched), default=1)
-    check_response_bytes(rows * sum(2 * spec.row_values for spec in signature.outputs))
+    values = sum(spec.row_values for spec in signature.outputs)
+    check_response_bytes(2 * values * signature.count_rows(tensors))
+    return tensors
 
 
-def parse_json(body: Buffer) -> dict[str, Any]:
+def _parse_json(body: Buffer) -> dict[str, Any]:
     """Read a request's JSON object.
 
     Raises:
@@ -216,7 +193,7 @@ def parse_json(body: Buffer) -> dict[str, Any]:
     return fields
 
 
-def signature_key(fields: Mapping[str, Any], manifest: Manifest) -> str:
+def _signature_key(fields: Mapping[str, Any], manifest: Manifest) -> str:
     """The signature that a request asks for.
 
     Raises:
@@ -278,9 +255,6 @@ def _decode_columns(inputs: Any, signature: SignatureSpec) -> dict[str, Tensor]:
             raise TensorError(f"Missing named input: {spec.name} in 'inputs' object.")
         values = columns[spec.name]
         tensors[spec.name] = pack(values, spec, _full_shape(spec, row_count(values) if spec.batched else 1))
-    rows = {tensors[spec.name].shape[0] for spec in signature.inputs if spec.batched}
-    if len(rows) > 1:
-        raise TensorError(f"inputs disagree on the number of rows: {sorted(rows)}")
     return tensors
 
 
@@ -327,7 +301,7 @@ def _encode_columns(outputs: Mapping[str, Tensor]) -> str:
 def _row_texts(name: str, tensor: Tensor) -> list[str]:
     """What a tensor holds along its first dimension, each as JSON; of a scalar, its value."""
     if tensor.dtype.itemsize:
-        return nest_texts(number_texts(tensor.data, tensor.dtype), tensor.shape)
-    from litelambda_serving.bodies.strings import to_json
+        return nest_texts(number_texts(tensor.data, tensor.dtype.format), tensor.shape)
+    from litelambda_serving.tensor.strings import to_json
 
     return nest_texts([dumps(text) for text in to_json(tensor.data, name)], tensor.shape)

@@ -11,7 +11,6 @@ from itertools import cycle
 from litelambda_serving.errors import RequestError, TensorError
 from litelambda_serving.json_codec import dumps, nest_texts, number_texts
 from litelambda_serving.tensor import pack
-from litelambda_serving.tfserving import check_answer, signature_key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,55 +18,25 @@ if TYPE_CHECKING:
     from typing import Any
 
     from litelambda_serving.manifest import Manifest, SignatureSpec
-    from litelambda_serving.models.shadow import Shadowed
-    from litelambda_serving.servable import Servable
     from litelambda_serving.tensor import Tensor, TensorSpec
 
-__all__ = ["answer"]
+__all__ = ["decode", "encode", "scores_of"]
 
 _METHODS = {"classify": ("Classification", "classify"), "regress": ("Regression", "regress")}
 
 
-def answer(verb: str, fields: Mapping[str, Any], servable: Servable | Shadowed, deadline: float) -> str:
-    """Answer `:classify` or `:regress`.
-
-    Args:
-        verb: "classify" or "regress".
-        fields: the request's JSON.
-        servable: the model.
-        deadline: see `Servable.predict`.
-
-    Returns:
-        The body: `{"results": [[[label, score], …], …]}` or `{"results": [value, …]}`.
+def scores_of(verb: str, signature: SignatureSpec) -> str:
+    """Name the output with the scores, shape (batch, classes), or with the values, shape (batch,) or (batch, 1).
 
     Raises:
-        RequestError: bad examples, or a model that does not classify or regress.
+        RequestError: there is none.
     """
-    manifest = servable.manifest
-    key = signature_key(fields, manifest)
-    signature = manifest.signatures[key]
-    output = _output(verb, signature)
-    tensors = _decode(verb, fields, signature)
-    check_answer(tensors, signature)
-    scores = servable.predict(key, tensors, deadline)[output.name]
-    texts = number_texts(scores.data, scores.dtype)
-    if verb == "regress":
-        return f'{{"results":[{",".join(texts)}]}}'
-    if scores.dtype.kind == "int":
-        texts = [f"{text}.0" for text in texts]
-    labels = [dumps(label) for label in _labels(manifest, output.shape[1])]
-    pairs = [f"[{label},{text}]" for label, text in zip(cycle(labels), texts, strict=False)]
-    return f'{{"results":[{",".join(nest_texts(pairs, scores.shape))}]}}'
-
-
-def _output(verb: str, signature: SignatureSpec) -> TensorSpec:
-    """The output that holds the scores, shape (batch, classes), or the values, shape (batch,) or (batch, 1)."""
     for spec in signature.outputs:
         rank = len(spec.shape)
         if not spec.batched or spec.dtype.kind in ("bool", "string"):
             continue
         if rank == 2 if verb == "classify" else rank == 1 or (rank == 2 and spec.shape[1] == 1):
-            return spec
+            return spec.name
     name, method = _METHODS[verb]
     raise RequestError(
         f"Expected {name} signature method_name to be tensorflow/serving/{method}. Was: tensorflow/serving/predict: "
@@ -75,12 +44,29 @@ def _output(verb: str, signature: SignatureSpec) -> TensorSpec:
     )
 
 
+def encode(verb: str, scores: Tensor, manifest: Manifest) -> str:
+    """The body: `{"results": [[[label, score], …], …]}` or `{"results": [value, …]}`."""
+    texts = number_texts(scores.data, scores.dtype.format)
+    if verb == "regress":
+        return f'{{"results":[{",".join(texts)}]}}'
+    if scores.dtype.kind == "int":
+        texts = [f"{text}.0" for text in texts]
+    labels = [dumps(label) for label in _labels(manifest, scores.shape[1])]
+    pairs = [f"[{label},{text}]" for label, text in zip(cycle(labels), texts, strict=False)]
+    return f'{{"results":[{",".join(nest_texts(pairs, scores.shape))}]}}'
+
+
 def _labels(manifest: Manifest, count: int) -> list[str]:
     labels = manifest.labels
     return labels if labels is not None and len(labels) == count else [str(index) for index in range(count)]
 
 
-def _decode(verb: str, fields: Mapping[str, Any], signature: SignatureSpec) -> dict[str, Tensor]:
+def decode(verb: str, fields: Mapping[str, Any], signature: SignatureSpec) -> dict[str, Tensor]:
+    """Turn the examples of a request's JSON into the inputs of a signature.
+
+    Raises:
+        RequestError: they are missing, malformed, or do not fit the inputs.
+    """
     if "examples" not in fields:
         raise TensorError(f"When method is {verb}, key 'examples' is expected and was not found")
     examples, context = fields["examples"], fields.get("context", {})

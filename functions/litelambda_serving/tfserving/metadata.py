@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from litelambda_serving.http import Response
 from litelambda_serving.json_codec import dumps
-from litelambda_serving.tfserving import DEFAULT_SIGNATURE
+from litelambda_serving.manifest import DEFAULT_SIGNATURE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from litelambda.evaluation import verify as verify_module
 from litelambda.evaluation.verify import verify
 from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.sections import Quantize
-from litelambda_serving.bodies.strings import to_wire
+from litelambda_serving.tensor.strings import to_wire
 from support.golden_store import golden
 
 
@@ -142,7 +142,7 @@ def test_swapped_outputs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 _SWAPPING = """
 import runpy, sys
-from litelambda_serving.manifest import Binding
+from litelambda_serving.servable import Binding
 real = Binding.__init__
 def swapping(self, *arguments, **options):
     real(self, *arguments, **options)

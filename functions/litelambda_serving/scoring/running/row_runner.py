@@ -8,9 +8,9 @@ import numpy as np
 
 from litelambda_serving.errors import LiteRtError
 from litelambda_serving.litert import CompiledModel
-from litelambda_serving.manifest import Binding
 from litelambda_serving.scoring.running.batching import BatchRunner, column_of, row_bytes
-from litelambda_serving.servable import refusal, refused_inputs, warm_up_inputs
+from litelambda_serving.servable import Binding, warm_up_inputs
+from litelambda_serving.servable.refusals import refusal, refused_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

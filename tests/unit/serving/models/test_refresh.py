@@ -115,7 +115,7 @@ def test_a_repository_follows_its_store_and_outlives_it(place, tmp_path, monkeyp
     else:
         (Path(tmp_path) / "store").rename(tmp_path / "gone")
     _wait_for(lambda: repository.get("m").manifest.version == 1 and warnings)
-    assert "the old ones serve on" in warnings[0]
+    assert "the old ones remain in use" in warnings[0]
 
 
 def _wait_for(condition):

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from litelambda_serving import litert
-from litelambda_serving.bodies.strings import from_json, from_wire, to_json, to_text, to_wire
 from litelambda_serving.errors import LiteRtError, RequestError, TensorError
 from litelambda_serving.litert import CompiledModel, string_buffers
 from litelambda_serving.litert.string_buffers import MAX_OUTPUT_BYTES, encode_strings, read_strings
 from litelambda_serving.tensor import DTYPES, DYNAMIC, TensorSpec, pack
+from litelambda_serving.tensor.strings import from_json, from_wire, to_json, to_text, to_wire
 from support.golden_store import golden
 
 TEXT = TensorSpec("text", DTYPES["string"], (DYNAMIC, 2))
@@ -36,7 +36,7 @@ def test_every_form_gives_back_what_went_in(strings):
     assert from_wire(memoryview(to_wire(strings)), "x", count) == strings
     for name in ("label", "label_bytes"):
         values = json.loads(json.dumps(to_json(strings, name)))
-        assert from_json(values, TEXT, base64=True) == strings
+        assert from_json(values, "x", True, TensorError) == strings
 
 
 @given(some_strings, st.binary(max_size=40), st.integers(0, 9))
@@ -222,7 +222,7 @@ def test_models_without_strings_load_nothing_for_them(model, loaded):
         f"with CompiledModel(golden({model!r})) as model:\n"
         "    specs = model.signatures['predict'].inputs\n"
         "    model.run('predict', [bytes(s.row_bytes) if s.dtype.itemsize else [b''] * s.row_values for s in specs])\n"
-        "later = ('litelambda_serving.bodies.strings', 'litelambda_serving.litert.string_buffers')\n"
+        "later = ('litelambda_serving.tensor.strings', 'litelambda_serving.litert.string_buffers')\n"
         "print(any(name in sys.modules for name in later))"
     )
     environment = {"PYTHONPATH": ":".join(filter(None, sys.path))}

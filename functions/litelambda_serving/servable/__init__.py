@@ -18,7 +18,6 @@ from litelambda_serving.errors import (
     TensorError,
 )
 from litelambda_serving.litert import CompiledModel
-from litelambda_serving.manifest import Binding
 from litelambda_serving.tensor import Tensor, check_limits, pack
 
 TYPE_CHECKING = False
@@ -27,10 +26,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from litelambda_serving.artifact import Artifact
+    from litelambda_serving.litert import Signature
     from litelambda_serving.manifest import Manifest, SignatureSpec
     from litelambda_serving.tensor import TensorSpec
 
-__all__ = ["Servable", "Statistics", "refusal", "refused_inputs", "size_in_memory", "warm_up_inputs"]
+__all__ = ["Binding", "Servable", "Statistics", "size_in_memory", "warm_up_inputs"]
 
 # Below this many rows at once, resizing a model costs more than running its rows one by one.
 _MIN_BATCH = 8
@@ -108,41 +108,54 @@ def warm_up_inputs(manifest: Manifest, key: str, inputs: Sequence[TensorSpec]) -
     return data
 
 
-def refused_inputs(
-    model: CompiledModel, key: str, inputs: Sequence[TensorSpec], values: Sequence[Any], spare: Sequence[Any]
-) -> list[str]:
-    """Names of the inputs for whose values a run of one row fails; none where it does not, or fails with others too.
+class Binding:
+    """A signature of a manifest, matched with the flatbuffer's of that name, whose tensors may be in another order.
 
-    Args:
-        model: which.
-        key: its signature.
-        inputs: in the runtime's order.
-        values: of a row.
-        spare: a row that the model can compute with.
+    Attributes:
+        inputs: the manifest's inputs, in the runtime's order.
+        input_places: for each of the runtime's inputs, which of the manifest's it is.
+        outputs: the manifest's outputs, in its order.
+        output_places: for each of them, which of the runtime's it is.
+        limited: the inputs with values to be checked before a run.
+        total: name of an output that is made of all rows of a run together; "" without one.
     """
-    if _fails(model, key, spare) or not _fails(model, key, values):
-        return []
-    # Those without whose values it works; all of them where it takes several.
-    alone = [
-        spec.name
-        for place, spec in enumerate(inputs)
-        if not _fails(model, key, [*values[:place], spare[place], *values[place + 1 :]])
-    ]
-    return alone or [spec.name for spec in inputs]
 
+    __slots__ = ("input_places", "inputs", "limited", "output_places", "outputs", "total")
 
-def _fails(model: CompiledModel, key: str, values: Sequence[Any]) -> bool:
-    try:
-        model.run(key, values)
-    except LiteRtError:
-        return True
-    return False
+    def __init__(self, promised: SignatureSpec, actual: Signature, *, one_by_one: bool) -> None:
+        """Find the tensors of a signature.
 
+        Args:
+            promised: what the manifest says.
+            actual: what the flatbuffer has.
+            one_by_one: whether rows are only ever run one by one: a batch of one and of any size are then the same.
 
-def refusal(names: Sequence[str], row: int | None = None) -> str:
-    """What is told of values that an operator refuses."""
-    inputs = f"input{'s' if len(names) > 1 else ''} {', '.join(map(repr, names))}"
-    return f"{inputs}{'' if row is None else f', row {row}'}: an operator of the model refuses these values"
+        Raises:
+            ArtifactError: they are not the same tensors.
+        """
+        places = {spec.name: place for place, spec in enumerate(promised.inputs)}
+        self.input_places = [places.get(spec.name, -1) for spec in actual.inputs]
+        self.inputs = [promised.inputs[place] for place in self.input_places]
+        self.outputs = promised.outputs
+        # The runtime calls all outputs that are one tensor by the name of one of them.
+        heads = {spec.name: spec.same_as or spec.name for spec in promised.outputs}
+        found = {heads.get(spec.name, ""): place for place, spec in enumerate(actual.outputs)}
+        found.update((spec.name, place) for place, spec in enumerate(actual.outputs))
+        self.output_places = [found.get(name, found.get(head, -1)) for name, head in heads.items()]
+        pairs = [*zip(self.inputs, actual.inputs, strict=True)]
+        pairs += [(spec, actual.outputs[at]) for spec, at in zip(self.outputs, self.output_places, strict=True)]
+        if (
+            (len(places), len(heads)) != (len(actual.inputs), len(actual.outputs))
+            or -1 in (*self.input_places, *self.output_places)
+            or any(_run_as(ours, one_by_one) != _run_as(theirs, one_by_one) for ours, theirs in pairs)
+        ):
+            raise ArtifactError(
+                f"signature {actual.key!r}: the manifest says {[*promised.inputs, *promised.outputs]}, "
+                f"the flatbuffer has {[*actual.inputs, *actual.outputs]}"
+            )
+        self.limited = [spec for spec in self.inputs if spec.limits is not None]
+        has_rows = any(spec.batched for spec in self.inputs)
+        self.total = next((s.name for s in self.outputs if has_rows and not (s.batched or s.constant)), "")
 
 
 class Servable:
@@ -265,31 +278,25 @@ class Servable:
         )
 
     def _explained(self, error: LiteRtError, key: str, tensors: Sequence[Tensor], deadline: float) -> ServingError:
-        """What to raise for a failed run: it is the values' fault if the model computes with others, and not with them.
-
-        The runtime only tells that some operator failed.
-        """
+        """What to raise for a failed run: the values' fault if the model computes with others and not with them."""
         if not error.in_operator:
             return error
+        from litelambda_serving.servable.refusals import explain
+
         binding = self._bindings[key]
         spare = warm_up_inputs(self.manifest, key, binding.inputs)
-        for row in error.rows:
-            if monotonic() > deadline:
-                return PayloadTooLargeError(
-                    "an operator of the model refuses the values of a row, and there is no time to find which: "
-                    "send fewer rows at a time"
-                )
-            values = _cut(binding, tensors, row, 1)
-            names = refused_inputs(self._model, key, binding.inputs, values, spare)
-            if names:
-                return TensorError(refusal(names, row if any(spec.batched for spec in binding.inputs) else None))
-        return error
+        rows = ((row, _cut(binding, tensors, row, 1)) for row in error.rows)
+        return explain(self._model, key, binding.inputs, rows, spare, deadline) or error
 
     def _bound(self, key: str, promised: SignatureSpec) -> Binding:
         actual = self._model.signatures.get(key)
         if actual is None:
             raise ArtifactError(f"the manifest names signature {key!r}, the flatbuffer has none of that name")
         return Binding(promised, actual, one_by_one=self.manifest.batch_sizes == (1,))
+
+
+def _run_as(spec: TensorSpec, one_by_one: bool) -> tuple[str, Sequence[int]]:
+    return spec.dtype.name, (1, *spec.shape[1:]) if spec.batched and one_by_one else spec.shape
 
 
 def _cut(binding: Binding, tensors: Sequence[Tensor], start: int, size: int) -> list[Any]:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from litelambda_serving.artifact import memory
-from litelambda_serving.artifact.memory import allocate, check_fits, needed_memory_mb
 from litelambda_serving.errors import ModelTooLargeError
+from litelambda_serving.store import memory
+from litelambda_serving.store.memory import allocate, check_fits, needed_memory_mb
 
 MB = 2**20
 

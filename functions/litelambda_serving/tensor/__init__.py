@@ -210,9 +210,9 @@ def pack(values: Any, spec: TensorSpec, shape: Sequence[int], *, base64: bool = 
     flat = _flatten(values, spec, shape)
     dtype = spec.dtype
     if dtype.kind == "string":
-        from litelambda_serving.bodies.strings import from_json
+        from litelambda_serving.tensor.strings import from_json
 
-        return Tensor(dtype, shape, from_json(flat, spec, base64))
+        return Tensor(dtype, shape, from_json(flat, spec.name, base64, lambda value: type_error(value, spec)))
     unexpected = set(map(type, flat)) - _ACCEPTED[dtype.kind]
     if unexpected:
         raise type_error(next(value for value in flat if type(value) in unexpected), spec)

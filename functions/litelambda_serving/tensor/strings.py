@@ -10,14 +10,11 @@ from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
 
 from litelambda_serving.errors import RequestError, TensorError
-from litelambda_serving.tensor import type_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any
-
-    from litelambda_serving.tensor import TensorSpec
 
 __all__ = ["BASE64_SUFFIX", "from_json", "from_wire", "to_json", "to_text", "to_wire"]
 
@@ -25,24 +22,33 @@ BASE64_SUFFIX = "_bytes"
 """TensorFlow Serving's: an output of such a name holds binary values, every one of which is answered as base64."""
 
 
-def from_json(values: Sequence[Any], spec: TensorSpec, base64: bool) -> list[bytes]:
-    """Strings of a request.
+def from_json(values: Sequence[Any], name: str, base64: bool, refusal: Callable[[Any], TensorError]) -> list[bytes]:
+    r"""Read the strings of a request.
 
     Args:
         values: as JSON gives them, row-major.
-        spec: what they are for; names the tensor in errors.
-        base64: whether `{"b64": "…"}` is taken for a value.
+        name: the input's, for messages.
+        base64: whether `{"b64": "…"}` is accepted for a string.
+        refusal: makes the error for a value of another type.
 
     Raises:
-        TensorError: a value that is no string, or is not base64, or text that UTF-8 cannot hold.
+        TensorError: a value is neither a string nor base64, or holds text that UTF-8 cannot encode.
+
+    >>> from_json(["text", {"b64": "AP8="}], "x", True, TensorError)
+    [b'text', b'\x00\xff']
     """
-    try:
-        return [
-            value.encode() if type(value) is str else _from_object(value, spec) if base64 else _refuse(value, spec)
-            for value in values
-        ]
-    except UnicodeEncodeError as error:
-        raise TensorError(f"input {spec.name!r}: a string is not Unicode text: {error.reason}") from error
+    strings = []
+    for value in values:
+        if type(value) is str:
+            try:
+                strings.append(value.encode())
+            except UnicodeEncodeError as error:
+                raise TensorError(f"input {name!r}: a string is not Unicode text: {error.reason}") from error
+        elif base64 and type(value) is dict and len(value) == 1 and type(value.get("b64")) is str:
+            strings.append(_from_base64(value["b64"], name))
+        else:
+            raise refusal(value)
+    return strings
 
 
 def to_json(strings: Iterable[bytes], name: str) -> list[Any]:
@@ -93,18 +99,11 @@ def from_wire(data: memoryview, name: str, count: int) -> list[bytes]:
     return strings
 
 
-def _from_object(value: Any, spec: TensorSpec) -> bytes:
-    if type(value) is not dict or len(value) != 1 or type(value.get("b64")) is not str:
-        return _refuse(value, spec)
-    text = value["b64"]
+def _from_base64(text: str, name: str) -> bytes:
     try:
         return a2b_base64(text + "=" * (-len(text) % 4), strict_mode=True)
     except (Base64Error, ValueError) as error:
-        raise TensorError(f"input {spec.name!r}: Unable to base64 decode: {error}") from error
-
-
-def _refuse(value: Any, spec: TensorSpec) -> bytes:
-    raise type_error(value, spec)
+        raise TensorError(f"input {name!r}: Unable to base64 decode: {error}") from error
 
 
 def _to_object(value: bytes) -> dict[str, str]:
