@@ -123,7 +123,7 @@ def manifest_fields() -> str:
 
 def http_errors() -> str:
     """What the service raises, and the status that a client sees."""
-    rows = [(name, status_of(kind("")), text) for name, kind, text in _tree(serving_errors.ServingError)]
+    rows = [(name, status_of(Exception.__new__(kind)), text) for name, kind, text in _tree(serving_errors.ServingError)]
     return table(("error", "status", "meaning"), rows)
 
 
