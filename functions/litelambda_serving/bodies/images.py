@@ -62,7 +62,7 @@ def decode_image(body: Buffer, content_type: str, spec: TensorSpec, manifest: Ma
         data = pixels.translate(b"".join(tables[0]))
     else:
         data = b"".join(map(tables[0].__getitem__, pixels))
-    return Tensor(spec.dtype, (1, *spec.shape[1:]) if spec.batched else spec.shape, data)
+    return Tensor(spec.dtype, spec.shape_of(1), data)
 
 
 def check_image_size(spec: TensorSpec, preprocessing: Mapping[str, Any] | None) -> tuple[int, int, int]:

@@ -109,7 +109,7 @@ def _decode_bytes(data: memoryview, spec: TensorSpec) -> Tensor:
     if rest or not rows or (rows > 1 and not spec.batched):
         expected = f"{'a multiple of ' if spec.batched else ''}{spec.row_bytes}"
         raise TensorError(f"unexpected size for input '{spec.name}': {len(data)} bytes, expected {expected}")
-    return tensor_of_bytes(data, spec, (rows, *spec.shape[1:]) if spec.batched else spec.shape)
+    return tensor_of_bytes(data, spec, spec.shape_of(rows))
 
 
 def _decode_npy(body: memoryview, spec: TensorSpec, preprocessing: Mapping[str, Any] | None) -> Tensor:

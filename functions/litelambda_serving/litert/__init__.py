@@ -13,6 +13,7 @@ import ctypes
 import os
 import sys
 from _thread import allocate_lock
+from math import prod
 
 from litelambda_serving.errors import LiteRtError, RuntimeLibraryError
 from litelambda_serving.tensor import DTYPES, Quantization, TensorSpec
@@ -36,97 +37,50 @@ _OPTION_MIN_SEVERITY = 25  # kLiteRtEnvOptionTagMinLoggerSeverity
 _ANY_INT = 2  # kLiteRtAnyTypeInt
 _WARNING = 2  # kLiteRtLogSeverityWarning: a line per load at INFO would only fill the logs
 _MAX_RANK = 8
-_RUNTIME_FAILURE = 3  # kLiteRtStatusErrorRuntimeFailure
-_KEPT_STRING_BYTES = 1024 * 1024  # a string output that took more is released after the run
-
-_STATUS = {
-    1: "invalid argument",
-    2: "out of memory",
-    3: "runtime failure; the runtime's own line on stderr names the operator",
-    4: "missing input tensor",
-    5: "unsupported",
-    6: "not found",
-    9: "unknown error",
-    500: "file error",
-    501: "not a TFLite flatbuffer, or one that was cut short",
-    504: "the model could not be compiled",
-    1000: "index out of bounds",
-}
-
 _DTYPE_OF_ELEMENT = {dtype.element_type: dtype for dtype in DTYPES.values()}
 
 
-class _Layout(ctypes.Structure):
-    _fields_ = (
-        ("rank", ctypes.c_uint32, 7),
-        ("has_strides", ctypes.c_uint32, 1),
-        ("dimensions", ctypes.c_int32 * _MAX_RANK),
-        ("strides", ctypes.c_uint32 * _MAX_RANK),
-    )
+# The structs of the C API whose fields are all of one size are arrays of it.
+_Layout = ctypes.c_int32 * (1 + 2 * _MAX_RANK)
+"""`LiteRtLayout`: the rank (its upper bits say whether there are strides), the sizes, the strides."""
 
+_RankedTensorType = ctypes.c_int32 * (2 + 2 * _MAX_RANK)
+"""`LiteRtRankedTensorType`: the element type and the layout."""
 
-class _RankedTensorType(ctypes.Structure):
-    _fields_ = (("element_type", ctypes.c_int32), ("layout", _Layout))
+_EnvironmentOptions = ctypes.c_int64 * 6
+"""Two `LiteRtEnvOption`: the tag, the kind of the value and, of its union, the integer."""
+
+_PyBuffer = ctypes.c_void_p * 10
+"""CPython's `Py_buffer` (stable ABI since 3.11), which starts with the address, the owner and the length in bytes:
+the address of any buffer, read-only ones included, uncopied."""
 
 
 class _PerTensorQuantization(ctypes.Structure):
     _fields_ = (("scale", ctypes.c_float), ("zero_point", ctypes.c_int64))
 
 
-class _EnvironmentOption(ctypes.Structure):
-    """`LiteRtEnvOption` with its `LiteRtAny` narrowed to the integers used here."""
-
-    _fields_ = (("tag", ctypes.c_int64), ("type", ctypes.c_int64), ("value", ctypes.c_int64))
-
-
-class _PyBuffer(ctypes.Structure):
-    """CPython's `Py_buffer` (stable ABI since 3.11): the address of any buffer, read-only ones included, uncopied."""
-
-    _fields_ = (
-        ("buf", ctypes.c_void_p),
-        ("obj", ctypes.c_void_p),
-        ("len", ctypes.c_ssize_t),
-        ("itemsize", ctypes.c_ssize_t),
-        ("readonly", ctypes.c_int),
-        ("ndim", ctypes.c_int),
-        ("format", ctypes.c_char_p),
-        ("shape", ctypes.c_void_p),
-        ("strides", ctypes.c_void_p),
-        ("suboffsets", ctypes.c_void_p),
-        ("internal", ctypes.c_void_p),
-    )
-
-
 _H = ctypes.c_void_p  # any handle, and any pointer to something
 _I = ctypes.c_int
 _N = ctypes.c_size_t
+_TYPES: dict[str, Any] = {"p": _H, "i": _I, "n": _N, "b": ctypes.c_bool}
 
-_FUNCTIONS: dict[str, tuple[Any, ...]] = {
-    "CreateEnvironment": (_I, _H, _H),
-    "CreateModelFromBuffer": (_H, _H, _N, _H),
-    "GetNumModelSignatures": (_H, _H),
-    "GetModelSignature": (_H, _N, _H),
-    "GetSignatureKey": (_H, _H),
-    "GetNumSignatureInputs": (_H, _H),
-    "GetSignatureInputName": (_H, _N, _H),
-    "GetSignatureInputTensorByIndex": (_H, _N, _H),
-    "GetNumSignatureOutputs": (_H, _H),
-    "GetSignatureOutputName": (_H, _N, _H),
-    "GetSignatureOutputTensorByIndex": (_H, _N, _H),
-    "GetRankedTensorType": (_H, _H),
-    "GetQuantizationTypeId": (_H, _H),
-    "GetPerTensorQuantization": (_H, _H),
-    "CreateOptions": (_H,),
-    "SetOptionsHardwareAccelerators": (_H, _I),
-    "CreateOpaqueOptions": (ctypes.c_char_p, _H, _H, _H),
-    "AddOpaqueOptions": (_H, _H),
-    "CreateCompiledModel": (_H, _H, _H, _H),
-    "CompiledModelResizeInputTensor": (_H, _N, _N, _H, _N),
-    "GetCompiledModelOutputTensorLayouts": (_H, _N, _N, _H, ctypes.c_bool),
-    "CreateManagedTensorBuffer": (_H, _I, _H, _N, _H),
-    "GetTensorBufferHostMemory": (_H, _H),
-    "RunCompiledModel": (_H, _N, _N, _H, _N, _H),
-}
+_FUNCTIONS = (
+    "p CreateOptions",
+    "pi SetOptionsHardwareAccelerators",
+    "pp GetNumModelSignatures GetSignatureKey GetNumSignatureInputs GetNumSignatureOutputs GetRankedTensorType",
+    "pp GetQuantizationTypeId GetPerTensorQuantization GetTensorBufferHostMemory AddOpaqueOptions",
+    "ipp CreateEnvironment",
+    "pnp GetModelSignature GetSignatureInputName GetSignatureOutputName",
+    "pnp GetSignatureInputTensorByIndex GetSignatureOutputTensorByIndex",
+    "ppnp CreateModelFromBuffer",
+    "pppp CreateOpaqueOptions CreateCompiledModel",
+    "pipnp CreateManagedTensorBuffer",
+    "pnnpb GetCompiledModelOutputTensorLayouts",
+    "pnnpn CompiledModelResizeInputTensor",
+    "pnnpnp RunCompiledModel",
+)
+"""The C functions that return a status: what each argument is, by `_TYPES`, and the names of those that take them."""
+
 _DESTRUCTORS = ("DestroyTensorBuffer", "DestroyCompiledModel", "DestroyOptions", "DestroyModel")
 
 
@@ -137,23 +91,22 @@ class _Library:
         try:
             self._library = ctypes.CDLL(path)
             self._functions: dict[str, Callable[..., Any]] = {}
-            for name, argument_types in _FUNCTIONS.items():
-                self._bind(name, argument_types, ctypes.c_int)
+            for line in _FUNCTIONS:
+                kinds, *names = line.split()
+                for name in names:
+                    self._bind(name, [_TYPES[kind] for kind in kinds], _I)
             for name in _DESTRUCTORS:
-                self._bind(name, (_H,), None)
+                self._bind(name, [_H], None)
         except (OSError, AttributeError) as error:
             raise RuntimeLibraryError(
                 f"{path} is not a LiteRT runtime for this machine ({os.uname().machine}): {error}. "
                 "Package for the function's architecture, or install ai-edge-litert for this one."
             ) from error
         self.environment = _H()
-        options = (_EnvironmentOption * 2)(
-            _EnvironmentOption(_OPTION_ACCELERATORS, _ANY_INT, _CPU),
-            _EnvironmentOption(_OPTION_MIN_SEVERITY, _ANY_INT, _WARNING),
-        )
-        self.call("CreateEnvironment", len(options), options, ctypes.byref(self.environment))
+        options = _EnvironmentOptions(_OPTION_ACCELERATORS, _ANY_INT, _CPU, _OPTION_MIN_SEVERITY, _ANY_INT, _WARNING)
+        self.call("CreateEnvironment", 2, options, ctypes.byref(self.environment))
 
-    def _bind(self, name: str, argument_types: tuple[Any, ...], result_type: Any) -> None:
+    def _bind(self, name: str, argument_types: list[Any], result_type: Any) -> None:
         function = getattr(self._library, "LiteRt" + name)
         function.argtypes = argument_types
         function.restype = result_type
@@ -181,10 +134,9 @@ class _Library:
 
 
 def _failure(name: str, status: int) -> LiteRtError:
-    meaning = _STATUS.get(status, "see LiteRtStatus in litert/c/litert_common.h")
-    error = LiteRtError(f"LiteRt{name} failed with status {status}: {meaning}")
-    error.in_operator = name == "RunCompiledModel" and status == _RUNTIME_FAILURE
-    return error
+    from litelambda_serving.litert.failures import failure
+
+    return failure(name, status)
 
 
 _library: _Library | None = None
@@ -264,37 +216,36 @@ class _Buffers:
         strings: the number of strings by the index of each string tensor.
     """
 
-    __slots__ = ("_library", "_own", "_types", "addresses", "handles", "sizes", "strings", "views")
+    __slots__ = ("_batch", "_library", "_own", "_specs", "addresses", "handles", "sizes", "strings", "views")
 
-    def __init__(self, library: _Library, types: Sequence[_RankedTensorType]) -> None:
+    def __init__(self, library: _Library, specs: Sequence[TensorSpec], batch: int) -> None:
         self._library = library
-        self._types = types
-        self.handles = (_H * len(types))()
-        self._own: list[int | None] = [None] * len(types)
-        self.addresses = [0] * len(types)
-        self.sizes = [0] * len(types)
-        self.views = [memoryview(b"")] * len(types)
+        self._specs, self._batch = specs, batch
+        count = len(specs)
+        self.handles = (_H * count)()
+        self._own: list[int | None] = [None] * count
+        self.addresses, self.sizes, self.views = [0] * count, [0] * count, [memoryview(b"")] * count
         self.strings: dict[int, int] = {}
         try:
-            for index, ranked_type in enumerate(types):
-                count = _num_values(ranked_type)
-                itemsize = _DTYPE_OF_ELEMENT[ranked_type.element_type].itemsize
-                if itemsize:
-                    self.place(index, count * itemsize)
+            for index, spec in enumerate(specs):
+                num_values = _num_values(spec.shape_of(batch))
+                if spec.dtype.itemsize:
+                    self.place(index, num_values * spec.dtype.itemsize)
                 else:
-                    self.strings[index] = count
+                    self.strings[index] = num_values
         except BaseException:
             self.close()
             raise
 
     def place(self, index: int, size: int, room: int = 0) -> None:
         """Make the buffer of a tensor, instead of the one it had; `room` is what the runtime asks for beyond `size`."""
+        dtype, shape = self._specs[index].dtype, self._specs[index].shape_of(self._batch)
         handle = self._library.get(
             "CreateManagedTensorBuffer",
             _H(),
             self._library.environment,
             _HOST_MEMORY,
-            ctypes.byref(self._types[index]),
+            _RankedTensorType(dtype.element_type, len(shape), *shape),
             max(size, room),
         )
         self._library.destroy("TensorBuffer", self._own[index])
@@ -386,12 +337,13 @@ class CompiledModel:
         self._model, self._compiled = _H(), _H()
         self._runners: dict[str, SignatureRunner] = {}
         self._view = _PyBuffer()
-        _get_buffer(buffer, self._view)
+        get_buffer = ctypes.pythonapi.PyObject_GetBuffer
+        get_buffer.argtypes = (ctypes.py_object, _H, _I)
+        get_buffer(buffer, self._view, 0)  # 0 is PyBUF_SIMPLE: contiguous, read-only is enough
         try:
-            self._check_identifier()
-            self._library.get(
-                "CreateModelFromBuffer", self._model, self._library.environment, self._view.buf, self._view.len
-            )
+            address, length = self._view[0] or 0, self._view[2] or 0
+            _check_identifier(address, length)
+            self._library.get("CreateModelFromBuffer", self._model, self._library.environment, address, length)
             self._compile(num_threads)
             self.signatures = {signature.key: signature for signature in self._read_signatures()}
         except BaseException:
@@ -422,9 +374,11 @@ class CompiledModel:
             if len(inputs) != len(ins.sizes):
                 raise LiteRtError(f"signature {signature_key!r} takes {len(ins.sizes)} inputs, got {len(inputs)}")
             for index, data in enumerate(inputs):
-                self._fill(ins, index, data, signature.inputs[index])
+                _fill(ins, index, data, signature.inputs[index])
             if outs.strings:
-                return self._run_to_strings(signature, runner)
+                from litelambda_serving.litert.string_buffers import run
+
+                return run(runner, signature.outputs, lambda: self._check_late(signature, runner))
             runner.run()
             if runner.late:
                 self._check_late(signature, runner)
@@ -458,8 +412,8 @@ class CompiledModel:
             self._library.destroy("CompiledModel", self._compiled)
             self._library.destroy("Model", self._model)
             self._compiled, self._model = _H(), _H()
-            if self._view.obj:
-                ctypes.pythonapi.PyBuffer_Release(ctypes.byref(self._view))
+            if self._view[1]:
+                ctypes.pythonapi.PyBuffer_Release(self._view)
 
     def __enter__(self) -> CompiledModel:
         return self
@@ -470,11 +424,6 @@ class CompiledModel:
     def __del__(self) -> None:
         if getattr(self, "_view", None) is not None:
             self.close()
-
-    def _check_identifier(self) -> None:
-        """Refuse what is plainly something else before the library parses it."""
-        if self._view.len < 8 or ctypes.string_at(self._view.buf + 4, 4) != b"TFL3":
-            raise LiteRtError(f"not a TFLite model: {self._view.len} bytes without the identifier TFL3 at offset 4")
 
     def _compile(self, num_threads: int) -> None:
         library = self._library
@@ -511,14 +460,15 @@ class CompiledModel:
             name = library.get(f"GetSignature{side}Name", ctypes.c_char_p(), signature, index).value.decode()
             tensor = library.get(f"GetSignature{side}TensorByIndex", _H(), signature, index)
             ranked = library.get("GetRankedTensorType", _RankedTensorType(), tensor)
-            dtype = _DTYPE_OF_ELEMENT.get(ranked.element_type)
+            element_type, *layout = ranked
+            dtype = _DTYPE_OF_ELEMENT.get(element_type)
             if dtype is None:
-                raise LiteRtError(f"{side.lower()} {name!r} has element type {ranked.element_type}: none that is known")
+                raise LiteRtError(f"{side.lower()} {name!r} has element type {element_type}, which is not supported")
             quantization = None
             if library.get("GetQuantizationTypeId", _I(), tensor).value == _PER_TENSOR:
                 scheme = library.get("GetPerTensorQuantization", _PerTensorQuantization(), tensor)
                 quantization = Quantization(scheme.scale, scheme.zero_point)
-            specs.append(TensorSpec(name, dtype, _shape(ranked.layout), quantization))
+            specs.append(TensorSpec(name, dtype, _shape(layout), quantization))
             tensors.append(tensor.value)
         return tuple(specs), tensors
 
@@ -547,7 +497,7 @@ class CompiledModel:
                 self._library.call(
                     "CompiledModelResizeInputTensor", self._compiled, signature.index, index, shape, len(shape)
                 )
-        ins = _Buffers(self._library, [_ranked_type(spec, batch) for spec in signature.inputs])
+        ins = _Buffers(self._library, signature.inputs, batch)
         try:
             outs, late = self._make_outputs(signature, batch, ins)
         except BaseException:
@@ -559,9 +509,21 @@ class CompiledModel:
         return runner
 
     def _make_outputs(self, signature: Signature, batch: int, ins: _Buffers) -> tuple[_Buffers, Sequence[int]]:
-        """The outputs' buffers, and see `SignatureRunner.late`."""
-        types, late = self._output_types(signature, batch)
-        outs = _Buffers(self._library, types)
+        """The outputs' buffers, and see `SignatureRunner.late`.
+
+        Refused where the runtime's own sizes differ, which would corrupt memory. But what is computed after a string
+        tensor is only resized while it runs: until then the runtime compares buffers with the size of the run before.
+        """
+        after_strings = any(not spec.dtype.itemsize for spec in (*signature.inputs, *signature.outputs))
+        late = {}
+        layouts = self._output_layouts(signature, update=True)
+        for index, (spec, layout) in enumerate(zip(signature.outputs, layouts, strict=True)):
+            if not spec.dtype.itemsize or _shape(layout) == spec.shape_of(batch):
+                continue  # the strings that are read are checked against the shape
+            if not after_strings:
+                raise _shape_failure(spec, layout, batch)
+            late[index] = _num_values(_shape(layout)) * spec.dtype.itemsize
+        outs = _Buffers(self._library, signature.outputs, batch)
         for index, room in late.items():
             outs.place(index, outs.sizes[index], room)
         for address, size in zip(outs.addresses, outs.sizes, strict=True):
@@ -575,75 +537,31 @@ class CompiledModel:
         """Refuse what a run gave if it has another shape than its buffer."""
         layouts = self._output_layouts(signature, update=False)
         for index in runner.late:
-            _check_shape(signature.outputs[index], layouts[index], runner.batch)
+            spec = signature.outputs[index]
+            if _shape(layouts[index]) != spec.shape_of(runner.batch):
+                raise _shape_failure(spec, layouts[index], runner.batch)
 
-    def _run_to_strings(self, signature: Signature, runner: SignatureRunner) -> list[Any]:
-        """Run a signature with string outputs, whose buffers are address space that is used as far as it is needed."""
-        from litelambda_serving.litert.string_buffers import MAX_OUTPUT_BYTES, read_strings, used_bytes, why_it_failed
-
-        outs = runner.outs
-        for index in outs.strings:
-            if not outs.sizes[index]:
-                outs.place(index, MAX_OUTPUT_BYTES)
-            outs.views[index][:4] = bytes(4)  # the runtime writes nothing for a tensor without data
-        try:
-            runner.run()
-        except LiteRtError as error:
-            raise why_it_failed(runner, error) from error
-        if runner.late:
-            self._check_late(signature, runner)
-        outputs: list[Any] = []
-        for index, spec in enumerate(signature.outputs):
-            if index not in outs.strings:
-                outputs.append(ctypes.string_at(outs.addresses[index], outs.sizes[index]))
-                continue
-            outputs.append(read_strings(outs.views[index], outs.strings[index], spec.name))
-            if used_bytes(outs.views[index]) > _KEPT_STRING_BYTES:
-                outs.place(index, MAX_OUTPUT_BYTES)
-        return outputs
-
-    def _output_types(self, signature: Signature, batch: int) -> tuple[list[_RankedTensorType], dict[int, int]]:
-        """Output types at this batch size; refused where the runtime's own sizes differ, which would corrupt memory.
-
-        But what is computed after a string tensor is only resized while it runs. Until then the runtime holds buffers
-        against the size of the run before: such outputs come by index, with the bytes that it asks for.
-        """
-        after_strings = any(not spec.dtype.itemsize for spec in (*signature.inputs, *signature.outputs))
-        types, late = [], {}
-        layouts = self._output_layouts(signature, update=True)
-        for index, (spec, layout) in enumerate(zip(signature.outputs, layouts, strict=True)):
-            if not spec.dtype.itemsize:
-                # What is read is checked against the shape.
-                types.append(_ranked_type(spec, batch))
-                continue
-            ranked_type = _RankedTensorType(spec.dtype.element_type, layout)
-            if after_strings and _shape(layout) != _full_shape(spec, batch):
-                late[index] = _num_values(ranked_type) * spec.dtype.itemsize
-                types.append(_ranked_type(spec, batch))
-                continue
-            _check_shape(spec, layout, batch)
-            types.append(ranked_type)
-        return types, late
-
-    def _output_layouts(self, signature: Signature, *, update: bool) -> ctypes.Array[_Layout]:
+    def _output_layouts(self, signature: Signature, *, update: bool) -> Any:
         layouts = (_Layout * len(signature.outputs))()
         self._library.call(
             "GetCompiledModelOutputTensorLayouts", self._compiled, signature.index, len(layouts), layouts, update
         )
         return layouts
 
-    @staticmethod
-    def _fill(buffers: _Buffers, index: int, data: Input, spec: TensorSpec) -> None:
-        if index in buffers.strings:
-            _fill_strings(buffers, index, data, spec)
-            return
-        if isinstance(data, list):
-            raise LiteRtError(f"input {spec.name!r} takes the bytes of {spec.dtype.name} values, got a list")
-        source = memoryview(data)
-        if source.nbytes != buffers.sizes[index]:
-            raise LiteRtError(f"input {spec.name!r} takes {buffers.sizes[index]} bytes, got {source.nbytes}")
-        # One copy, from wherever the bytes lie (a slice of the request's body) to where the runtime reads them.
-        buffers.views[index][:] = source if source.format == "B" and source.ndim == 1 else source.cast("B")
+
+def _fill(buffers: _Buffers, index: int, data: Input, spec: TensorSpec) -> None:
+    """Copy the values of an input, from wherever they lie, to where the runtime reads them."""
+    if index in buffers.strings:
+        from litelambda_serving.litert.string_buffers import fill
+
+        fill(buffers, index, data, spec.name)
+        return
+    if isinstance(data, list):
+        raise LiteRtError(f"input {spec.name!r} takes the bytes of {spec.dtype.name} values, got a list")
+    source = memoryview(data)
+    if source.nbytes != buffers.sizes[index]:
+        raise LiteRtError(f"input {spec.name!r} takes {buffers.sizes[index]} bytes, got {source.nbytes}")
+    buffers.views[index][:] = source if source.format == "B" and source.ndim == 1 else source.cast("B")
 
 
 def _shared(sources: list[int], results: list[int], outputs: Sequence[TensorSpec]) -> dict[int, tuple[str, int]]:
@@ -658,56 +576,29 @@ def _shared(sources: list[int], results: list[int], outputs: Sequence[TensorSpec
     return shared
 
 
-def _fill_strings(buffers: _Buffers, index: int, data: Input, spec: TensorSpec) -> None:
-    """Hand strings to the runtime in a buffer of exactly their size, which operators take for the tensor's own."""
-    if not isinstance(data, list):
-        raise LiteRtError(f"input {spec.name!r} takes a list of strings, got {type(data).__name__}")
-    from litelambda_serving.litert.string_buffers import encode_strings
-
-    encoded = encode_strings(data, buffers.strings[index], spec.name)
-    if buffers.sizes[index] != len(encoded):
-        buffers.place(index, len(encoded))
-    buffers.views[index][:] = encoded
-
-
 def _view(address: int, size: int) -> memoryview:
     """Native memory as a writable buffer; valid as long as its owner keeps it."""
     return memoryview((ctypes.c_ubyte * size).from_address(address)).cast("B") if size else memoryview(bytearray())
 
 
-def _get_buffer(source: Buffer, view: _PyBuffer) -> None:
-    """Export `source`'s memory into `view`, to be given back with PyBuffer_Release."""
-    get_buffer = ctypes.pythonapi.PyObject_GetBuffer
-    get_buffer.argtypes = (ctypes.py_object, _H, _I)
-    get_buffer(source, ctypes.byref(view), 0)  # 0 is PyBUF_SIMPLE: contiguous, read-only is enough
+def _check_identifier(address: int, length: int) -> None:
+    """Refuse what is plainly something else before the library parses it."""
+    if length < 8 or ctypes.string_at(address + 4, 4) != b"TFL3":
+        raise LiteRtError(f"not a TFLite model: {length} bytes without the identifier TFL3 at offset 4")
 
 
-def _shape(layout: _Layout) -> tuple[int, ...]:
-    return tuple(layout.dimensions[: layout.rank])
+def _shape(layout: Sequence[int]) -> tuple[int, ...]:
+    return tuple(layout[1 : 1 + (layout[0] & 127)])
 
 
-def _full_shape(spec: TensorSpec, batch: int) -> tuple[int, ...]:
-    return (batch, *spec.shape[1:]) if spec.batched else spec.shape
+def _shape_failure(spec: TensorSpec, layout: Sequence[int], batch: int) -> LiteRtError:
+    return LiteRtError(
+        f"output {spec.name!r} has shape {list(_shape(layout))} at batch {batch}, expected "
+        f"{list(spec.shape_of(batch))}: this model cannot be resized, run its rows one by one"
+    )
 
 
-def _check_shape(spec: TensorSpec, layout: _Layout, batch: int) -> None:
-    expected = _full_shape(spec, batch)
-    if _shape(layout) != expected:
-        raise LiteRtError(
-            f"output {spec.name!r} has shape {list(_shape(layout))} at batch {batch}, expected "
-            f"{list(expected)}: this model cannot be resized, run its rows one by one"
-        )
-
-
-def _ranked_type(spec: TensorSpec, batch: int) -> _RankedTensorType:
-    shape = _full_shape(spec, batch)
-    return _RankedTensorType(spec.dtype.element_type, _Layout(len(shape), 0, (ctypes.c_int32 * _MAX_RANK)(*shape)))
-
-
-def _num_values(ranked_type: _RankedTensorType) -> int:
-    count = 1
-    for dimension in _shape(ranked_type.layout):
-        if dimension < 0:
-            raise LiteRtError(f"a dimension of {list(_shape(ranked_type.layout))} beside the batch is dynamic")
-        count *= dimension
-    return count
+def _num_values(shape: Sequence[int]) -> int:
+    if min(shape, default=0) < 0:
+        raise LiteRtError(f"a dimension of {list(shape)} besides the batch is dynamic: use a static shape")
+    return prod(shape)

@@ -237,7 +237,7 @@ class Servable:
         statistics.failures -= 1
         statistics.add_run(started, rows)
         return {
-            spec.name: Tensor(spec.dtype, (rows, *spec.shape[1:]) if spec.batched else spec.shape, outputs[place])
+            spec.name: Tensor(spec.dtype, spec.shape_of(rows), outputs[place])
             for spec, place in zip(binding.outputs, binding.output_places, strict=True)
         }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from itertools import chain
-from math import isfinite
+from math import isfinite, prod
 
 from litelambda_serving.errors import TensorError
 
@@ -144,17 +144,22 @@ class TensorSpec:
         """Whether the first dimension is the client's to choose."""
         return bool(self.shape) and self.shape[0] == DYNAMIC
 
+    def shape_of(self, rows: int) -> tuple[int, ...]:
+        """The sizes of a tensor with so many rows; `shape` where there is no batch dimension.
+
+        >>> TensorSpec("x", DTYPES["float32"], (DYNAMIC, 28, 28)).shape_of(2)
+        (2, 28, 28)
+        """
+        return (rows, *self.shape[1:]) if self.batched else self.shape
+
     @property
     def row_values(self) -> int:
         """Values of one row (of the whole tensor where there is no batch dimension)."""
-        count = 1
-        for dimension in self.shape[1:] if self.batched else self.shape:
-            count *= dimension
-        return count
+        return prod(self.shape[1:] if self.batched else self.shape)
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of one row; 0 for strings, of which nobody knows."""
+        """Bytes of one row; 0 for strings, whose elements differ in size."""
         return self.row_values * self.dtype.itemsize
 
     def __repr__(self) -> str:

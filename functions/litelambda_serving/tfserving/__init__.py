@@ -30,7 +30,7 @@ from litelambda_serving.tensor import DYNAMIC, pack, row_count
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from typing import Any
 
     from typing_extensions import Buffer
@@ -228,7 +228,7 @@ def _decode_rows(instances: Any, signature: SignatureSpec) -> dict[str, Tensor]:
         raise TensorError(f"the model has several inputs: every instance must be an object with {', '.join(names)}")
     for spec in signature.inputs:
         _check_rows(spec, len(instances))
-    return {spec.name: pack(columns[spec.name], spec, _full_shape(spec, len(instances))) for spec in signature.inputs}
+    return {spec.name: pack(columns[spec.name], spec, spec.shape_of(len(instances))) for spec in signature.inputs}
 
 
 def _check_rows(spec: TensorSpec, rows: int) -> None:
@@ -254,7 +254,7 @@ def _decode_columns(inputs: Any, signature: SignatureSpec) -> dict[str, Tensor]:
         if spec.name not in columns:
             raise TensorError(f"Missing named input: {spec.name} in 'inputs' object.")
         values = columns[spec.name]
-        tensors[spec.name] = pack(values, spec, _full_shape(spec, row_count(values) if spec.batched else 1))
+        tensors[spec.name] = pack(values, spec, spec.shape_of(row_count(values) if spec.batched else 1))
     return tensors
 
 
@@ -262,10 +262,6 @@ def _is_binary(value: dict[str, Any], signature: SignatureSpec) -> bool:
     """Whether an object is a binary value, `{"b64": "…"}`, of the only input, and no object of inputs by name."""
     inputs = signature.inputs
     return len(inputs) == 1 and inputs[0].dtype.kind == "string" and len(value) == 1 and type(value.get("b64")) is str
-
-
-def _full_shape(spec: TensorSpec, rows: int) -> Sequence[int]:
-    return (rows, *spec.shape[1:]) if spec.batched else spec.shape
 
 
 def _check_outputs(signature: SignatureSpec, rows: int) -> None:

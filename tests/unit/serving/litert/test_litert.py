@@ -283,4 +283,4 @@ def test_struct_layouts_are_those_of_the_c_headers():
     assert ctypes.sizeof(litert._Layout) == 68
     assert ctypes.sizeof(litert._RankedTensorType) == 72
     assert ctypes.sizeof(litert._PerTensorQuantization) == 16
-    assert ctypes.sizeof(litert._EnvironmentOption) == 24
+    assert ctypes.sizeof(litert._EnvironmentOptions) == 2 * 24
