@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -32,10 +32,12 @@ class KeptProcess:
 
     Args:
         module: what the child runs: `python -m MODULE` has to call `serve`.
+        environ: variables that only the child has.
     """
 
-    def __init__(self, module: str) -> None:
+    def __init__(self, module: str, environ: Mapping[str, str] | None = None) -> None:
         self._command = [sys.executable, "-m", module]
+        self._environ = environ or {}
         self._child: subprocess.Popen[str] | None = None
         self._stderr: IO[bytes] | None = None
         atexit.register(self._close_all)
@@ -103,6 +105,7 @@ class KeptProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,
+                env={**os.environ, **self._environ},
                 text=True,
             )
         return self._child, self._stderr

@@ -16,7 +16,7 @@ from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.sections import Quantize
 
 _CALIBRATION_ROWS = 8
-_OTHERWISE = 'replace it, or leave int8 (quantize.scheme = "dynamic"; an import without representative rows)'
+_OTHERWISE = 'replace it, or do not use int8: set quantize.scheme = "dynamic", or import without representative rows'
 
 
 def blame(model: Any, settings: Quantize, folder: Path) -> str:

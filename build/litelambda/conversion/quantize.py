@@ -86,9 +86,9 @@ def quantize(
     words = [name for name, rows in representative.items() if rows.dtype.kind not in "buif"]
     if words and settings.scheme == "int8":
         raise ConversionError(
-            f"input {words[0]!r} takes no numbers, so int8 cannot be calibrated: tokenise or look words up before the "
-            "model and give it the numbers, or leave int8 "
-            '(quantize.scheme = "dynamic"; an import without representative rows)'
+            f"input {words[0]!r} takes no numbers, so int8 cannot be calibrated: tokenize or look words up before the "
+            'model and give it the numbers, or do not use int8: set quantize.scheme = "dynamic", or import without '
+            "representative rows"
         )
     with tempfile.TemporaryDirectory(prefix="litelambda-") as scratch:
         folder = Path(scratch)

@@ -16,20 +16,20 @@ _LOOKUP = "look words up before the model and give it their numbers"
 
 FLOAT_ADVICE: dict[str, str] = {
     "ELU": f"activation elu: {_RELU}",
-    "NEG": "of LayerNormalization and GroupNormalization, small: leave it, or use BatchNormalization",
-    "SQUARE": f"of RMSNormalization, GroupNormalization and ops.square: use BatchNormalization, or {_POWER}",
+    "NEG": "LayerNormalization, GroupNormalization: negligible cost, no change needed; or use BatchNormalization",
+    "SQUARE": f"RMSNormalization, GroupNormalization, ops.square: use BatchNormalization, or {_POWER}",
     "CONV_3D": f"Conv3D: {_VOLUME}",
     "CONV_3D_TRANSPOSE": f"Conv3DTranspose: {_VOLUME}",
     "BUCKETIZE": "Discretization: put values into bins before the model",
-    "SPLIT": "of the gates of LSTM and GRU, small: leave it",
-    "NOT_EQUAL": "Masking, or mask_zero of an Embedding, small: leave it",
+    "SPLIT": "the gates of LSTM and GRU: negligible cost, no change needed",
+    "NOT_EQUAL": "Masking, mask_zero of an Embedding: negligible cost, no change needed",
     "RFFT2D": _SPECTRUM,
     "REAL": _SPECTRUM,
     "IMAG": _SPECTRUM,
     "COS": "use a table of constants",
     "SIN": "use a table of constants",
     "EXP": "use softmax or sigmoid instead of an exponential",
-    "LOG": "move the logarithm behind the model",
+    "LOG": "move the logarithm after the model",
     "POW": _POWER,
     "FLOOR": "round before the model",
     "ROUND": "round before the model",
@@ -40,10 +40,10 @@ _MISSING_ADVICE: tuple[tuple[str, str], ...] = (
     (r"Erf$", "use gelu with approximate=True, or silu"),
     (r"(Max|Avg)Pool3D", "Conv3D with strides, or pool two dimensions at a time with TimeDistributed"),
     (r"Bincount", "CategoryEncoding: encode before the model, or feed integers to an Embedding"),
-    (r"String|Unicode|Regex|Ragged", "tokenise before the model and give it the numbers of the tokens"),
+    (r"String|Unicode|Regex|Ragged", "tokenize before the model and give it the numbers of the tokens"),
     (r"(Hash|Lookup)Table", f"StringLookup, IntegerLookup, TextVectorization: {_LOOKUP}"),
     (r"R?FFT", "compute spectrograms before the model"),
-    (r"TensorList", "a loop over a sequence: fix the sequence's length"),
+    (r"TensorList", "a loop over a sequence: use a static sequence length"),
     (r"Assign|ReadVariable|VarHandle", "the model changes its own variables: make it stateless"),
     (r"Random|Stateless", "the model draws random numbers: call it with training=False when it is exported"),
 )
@@ -58,7 +58,7 @@ def on_float(operators: Iterable[str]) -> str | None:
 def on_missing(operators: Iterable[str]) -> str:
     """Advice on TensorFlow operators that TFLite lacks."""
     found = [advice for pattern, advice in _MISSING_ADVICE if any(re.search(pattern, name) for name in operators)]
-    return "; ".join(found) or "replace them in the model, or move them before or behind it"
+    return "; ".join(found) or "replace them in the model, or move them before or after it"
 
 
 def layers_with(reason: str, operators: Iterable[str], layers: Sequence[str]) -> list[str]:

@@ -110,7 +110,7 @@ def test_an_lstm_over_a_dynamic_batch_becomes_int8() -> None:
             "LSTM, 300 steps, any batch",
             r"loops over a dynamic batch: .* at most 256 steps, .* static batch size and do not use",
         ),
-        ("TextVectorization", r"takes no numbers, so int8 cannot be calibrated: tokenise or look words up before the"),
+        ("TextVectorization", r"takes no numbers, so int8 cannot be calibrated: tokenize or look words up before the"),
         ("MaxPooling3D", r"no operator for MaxPool3D \(layer 'max_pooling3d.*'\): Conv3D with strides"),
     ],
 )
@@ -126,9 +126,9 @@ def test_advice_on_operators() -> None:
     assert "SQUARE: " in (on_float(["NEG", "SQUARE"]) or "")
     assert on_float(["SOMETHING_NEW"]) is None
     both = on_missing(["HashTableV2", "StringSplitV2"])
-    assert "tokenise" in both
+    assert "tokenize" in both
     assert "look words up" in both
-    assert on_missing(["SomethingNew"]) == "replace them in the model, or move them before or behind it"
+    assert on_missing(["SomethingNew"]) == "replace them in the model, or move them before or after it"
 
 
 def test_a_converter_that_was_killed_blames_memory() -> None:

@@ -17,17 +17,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import random
 import statistics
-import subprocess
-import sys
 import tempfile
-import threading
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any, Self, cast
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +32,7 @@ from litelambda.bench.report import Progress
 from litelambda.bench.subject import Subject, load_subject
 from litelambda.bench.summary import ratio
 from litelambda.common.errors import BenchError, UsageError
+from litelambda.common.kept_process import KeptProcess
 
 _SEED = 20261123
 _JSONL_SHARE = 16  # a JSON row takes so much longer that fewer do
@@ -43,7 +40,6 @@ _TEN = 10
 _MIN_TURNS = 3  # of each process
 _SELDOM = 3  # of so many turns, one is that of all kinds
 _TIMEOUT_S = 900
-_CLOSE_S = 10
 
 _Kind = tuple[str, str]
 """What is done, and with which file."""
@@ -101,15 +97,17 @@ def _take_turns(files: dict[str, Path], args: argparse.Namespace) -> _Turns:
     turns: _Turns = {kind: {} for kind in _ALL}
     with Progress("batch runs", args.runs) as progress:
         for run_index in range(args.runs):
-            progress.step("starting")
+            progress.step("turn 1")
             with ExitStack() as stack:
-                children = {kind: stack.enter_context(_Child(kind[0], files[kind[1]], args)) for kind in _ALL}
+                children = {kind: _Child(kind[0], files[kind[1]], args) for kind in _ALL}
+                for child in children.values():
+                    stack.callback(child.close)
                 ends = time.monotonic() + args.seconds
                 turn = 0
                 while turn < _MIN_TURNS or time.monotonic() < ends:
                     for kind in _OFTEN if turn % _SELDOM else _ALL:
                         progress.say(f"turn {turn + 1}: {' '.join(kind)}")
-                        turns[kind][run_index, turn] = children[kind].measure()
+                        turns[kind][run_index, turn] = children[kind].take_turn()
                     turn += 1
     return turns
 
@@ -149,65 +147,33 @@ def _write_npy(path: Path, values: np.ndarray[Any, np.dtype[Any]], count: int) -
 
 
 class _Child:
-    """A process that does one kind of work, once whenever it is told to; ready, and idle, once it is made."""
+    """A process that does one kind of work whenever it has a turn, and is idle between."""
 
     def __init__(self, kind: str, path: Path, args: argparse.Namespace) -> None:
         self._name = f"{kind} of {path.name}"
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
-        command = [sys.executable, "-m", "litelambda.bench.batch.child", kind, str(path), args.store, args.model]
-        one_core = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
-        self._process = subprocess.Popen(  # noqa: S603 - our own module
-            command, env=one_core, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True
-        )
-        self._turns, self._answers = cast("IO[str]", self._process.stdin), cast("IO[str]", self._process.stdout)
-        try:
-            self._read()
-        except BaseException:
-            self.close()
-            raise
+        self._job = path.with_name(f"{kind}-{path.name}.folder") / "job.json"
+        self._job.parent.mkdir(exist_ok=True)
+        self._job.write_text(json.dumps({"kind": kind, "file": str(path), "store": args.store, "model": args.model}))
+        self._process = KeptProcess("litelambda.bench.batch.child", {"OPENBLAS_NUM_THREADS": "1"})
 
-    def measure(self) -> dict[str, Any]:
+    def take_turn(self) -> dict[str, Any]:
         """What one turn took.
 
         Raises:
             BenchError: it failed.
         """
-        with suppress(OSError):  # where it is dead: told below, with what it said at its end
-            self._turns.write("\n")
-            self._turns.flush()
-        return self._read()
+        try:
+            done = self._process.run(self._job, _TIMEOUT_S)
+        except TimeoutError as error:
+            raise BenchError(f"{self._name}: {error}") from error
+        if done.returncode:
+            raise BenchError(f"{self._name} failed:\n{done.stderr[-2000:]}")
+        taken: dict[str, Any] = json.loads(self._job.with_name("taken.json").read_text())
+        return taken
 
     def close(self) -> None:
         """End the process."""
-        with suppress(OSError):
-            self._turns.close()
-        self._answers.close()
-        try:
-            self._process.wait(_CLOSE_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._errors.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _read(self) -> dict[str, Any]:
-        watchdog = threading.Timer(_TIMEOUT_S, self._process.kill)
-        watchdog.start()
-        try:
-            line = self._answers.readline()
-        finally:
-            watchdog.cancel()
-        if not line:
-            self._errors.seek(0)
-            said = self._errors.read().decode(errors="replace")
-            raise BenchError(f"{self._name} failed:\n{said[-2000:]}")
-        result: dict[str, Any] = json.loads(line)
-        return result
+        self._process.close()
 
 
 def _rate(result: dict[str, Any]) -> float:

@@ -1,9 +1,8 @@
 """One kind of work of `litelambda bench batch`, in a process of its own.
 
-    python -m litelambda.bench.batch.child score|raw|memory|usual FILE STORE MODEL
+    python -m litelambda.bench.batch.child
 
-Prints {} once it is ready, after a short run that pays for imports and compilation. Then, for every line that it reads,
-it does the work and prints what that took.
+is kept for every turn of its kind. Before the first one, a short run pays for imports and compilation.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import math
 import os
 import resource
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from litelambda.bench.subject import Subject, load_subject
+from litelambda.common.kept_process import serve
 from litelambda_serving.litert import CompiledModel
 from litelambda_serving.scoring.running.batching import row_bytes
 
@@ -29,27 +28,31 @@ Work = Callable[[int | None], tuple[int, int]]
 """Does so many rows, or all; returns how many, and the batch size."""
 
 _WARM_UP_ROWS = 4096
-_SIZE_ROUNDS = 5
-_CLOSE, _TRIAL_SECONDS = 1.1, 0.02
+_TRIAL_ROWS = 8_192  # of fewer, the wrong size may win, and flatter the engine
+_TRIAL_ROUNDS = 3
 
 
-def main() -> None:
-    """Measure what the command line says, as often as asked to."""
-    kind, path, store, model = sys.argv[1:]
-    subject = load_subject(store, model)
-    usual = _usual_lines if path.endswith(".jsonl") else _usual_array
-    prepare = {"score": _score, "raw": _raw, "memory": _memory, "usual": usual}[kind]
-    work = prepare(subject, Path(path), store, model)
-    _empty(_outputs(Path(path)))
-    work(_WARM_UP_ROWS)
-    print("{}", flush=True)
-    for _turn in sys.stdin:
-        _empty(_outputs(Path(path)))
-        wall, cpu = time.perf_counter(), time.process_time()
-        rows, batch_size = work(None)
-        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-        taken = {"rows": rows, "cpu_s": cpu, "wall_s": wall, "batch_size": batch_size, "peak_rss_mb": _peak_rss_mb()}
-        print(json.dumps(taken), flush=True)
+_PREPARED: list[Work] = []  # the one that this process is for
+
+
+def _take_turn(job: Path) -> int:
+    """Do the work that a file names, and write what it took beside it."""
+    asked = json.loads(job.read_text())
+    path = Path(asked["file"])
+    if not _PREPARED:
+        subject = load_subject(asked["store"], asked["model"])
+        usual = _usual_lines if path.suffix == ".jsonl" else _usual_array
+        prepare = {"score": _score, "raw": _raw, "memory": _memory, "usual": usual}[asked["kind"]]
+        _PREPARED.append(prepare(subject, path, asked["store"], asked["model"]))
+        _empty(_outputs(path))
+        _PREPARED[0](_WARM_UP_ROWS)
+    _empty(_outputs(path))
+    wall, cpu = time.perf_counter(), time.process_time()
+    rows, batch_size = _PREPARED[0](None)
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    taken = {"rows": rows, "cpu_s": cpu, "wall_s": wall, "batch_size": batch_size, "peak_rss_mb": _peak_rss_mb()}
+    job.with_name("taken.json").write_text(json.dumps(taken))
+    return 0
 
 
 def _outputs(path: Path) -> Path:
@@ -139,40 +142,25 @@ def _memory(subject: Subject, path: Path, store: str, model: str) -> Work:  # no
 def _at_the_fastest_size(subject: Subject, total: int, run: Callable[[int, int], int]) -> Work:
     """Work with batches of one size: of those that the engine may choose, the one that is fastest on the first rows.
 
-    Where those take little time, the sizes that are close are compared again on more of them: the wrong one would
-    flatter the engine.
-
     Args:
         subject: names the sizes.
         total: rows there are.
         run: does a number of rows, whole batches only, in batches of a size; returns how many it did.
     """
-    rows = min(_WARM_UP_ROWS, total)
-    sizes = [size for size in subject.manifest.batch_sizes if size <= rows]
-    while True:
-        seconds = _seconds_per_row(sizes, rows, run)
-        fastest = min(sizes, key=lambda size: seconds[size])
-        if rows == total or rows * seconds[fastest] >= _TRIAL_SECONDS:
-            break
-        rows = min(4 * rows, total)
-        sizes = [size for size in sizes if seconds[size] <= _CLOSE * seconds[fastest]]
+    rows = min(_TRIAL_ROWS, total)
+    seconds = dict.fromkeys((size for size in subject.manifest.batch_sizes if size <= rows), math.inf)
+    for _round in range(_TRIAL_ROUNDS):
+        for size in seconds:
+            run(size, size)  # pays for the resize
+            cpu = time.process_time()
+            done = run(size, rows)
+            seconds[size] = min(seconds[size], (time.process_time() - cpu) / done)
+    fastest = min(seconds, key=lambda size: seconds[size])
 
     def work(limit: int | None) -> tuple[int, int]:
         return run(fastest, min(total, limit or total)), fastest
 
     return work
-
-
-def _seconds_per_row(sizes: list[int], rows: int, run: Callable[[int, int], int]) -> dict[int, float]:
-    """CPU seconds that a row takes in batches of each size: the least of some rounds."""
-    seconds = dict.fromkeys(sizes, math.inf)
-    for _round in range(_SIZE_ROUNDS):
-        for size in sizes:
-            run(size, size)  # pays for the resize
-            cpu = time.process_time()
-            done = run(size, rows)
-            seconds[size] = min(seconds[size], (time.process_time() - cpu) / done)
-    return seconds
 
 
 def _usual_lines(subject: Subject, path: Path, store: str, model: str) -> Work:  # noqa: ARG001 - see _raw
@@ -230,4 +218,4 @@ def _interpreter(subject: Subject, size: int) -> Callable[[Any], Any]:
 
 
 if __name__ == "__main__":
-    main()
+    serve(_take_turn)
