@@ -20,7 +20,7 @@ class MotoServer:
         host, port = self._server.get_host_and_port()
         self.url = f"http://{host}:{port}"
         # moto keeps its state in the process, where an earlier server's would be met again.
-        urlopen(Request(f"{self.url}/moto-api/reset", method="POST"), timeout=10).close()
+        urlopen(Request(f"{self.url}/moto-api/reset", method="POST"), timeout=60).close()
 
     def __enter__(self) -> MotoServer:
         return self
