@@ -25,6 +25,7 @@ from litelambda.publishing.manifest_format import ManifestDocument
 from litelambda_serving import errors as serving_errors
 from litelambda_serving.http import status_of
 from litelambda_serving.manifest import Manifest
+from litelambda_serving.objects import errors as object_errors
 from litelambda_serving.openapi import document
 from litelambda_serving.scoring import errors as scoring_errors
 from litelambda_serving.scoring.settings import SCORING_SETTINGS
@@ -129,7 +130,8 @@ def http_errors() -> str:
 
 def scoring_failures() -> str:
     """What batch scoring raises."""
-    rows = [(name, text) for name, _, text in _tree(scoring_errors.ScoringError)]
+    objects = [getattr(object_errors, name) for name in object_errors.__all__ if name.endswith("Error")]
+    rows = [(name, text) for root in (scoring_errors.ScoringError, *objects) for name, _, text in _tree(root)]
     return table(("error", "meaning"), rows)
 
 

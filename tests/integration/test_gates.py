@@ -25,9 +25,9 @@ from litelambda.recipe.load import load_recipe
 from litelambda.recipe.sections import Quantize
 from litelambda.store import artifact_store as store_module
 from litelambda.store.artifact_store import open_publishing_store
-from litelambda.store.objects import FileObjects
 from litelambda.training.train import Trained
 from litelambda_serving.errors import ServingError
+from litelambda_serving.objects.files import FileObjects
 from support.moto_server import MotoServer
 
 Break = Callable[[Any], Any]
@@ -77,7 +77,7 @@ def first_build(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     with pytest.MonkeyPatch.context() as patches:
 
         def kept(name: str, stage: Callable[..., Any]) -> Callable[..., Any]:
-            def run(*arguments: Any) -> Any:
+            def run(*arguments: Any, **options: Any) -> Any:
                 setattr(pieces, name, stage(*arguments))
                 return getattr(pieces, name)
 
@@ -352,15 +352,15 @@ def dropped(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize("where", ["train", "quantize", "verify", "create"])
+@pytest.mark.parametrize("where", ["train", "quantize", "verify", "put"])
 def test_a_ctrl_c_that_python_drops_never_ends_in_a_publish(
     pieces: Pieces, monkeypatch: pytest.MonkeyPatch, dropped: list[Any], where: str
 ) -> None:
     """Raised in a finalizer, KeyboardInterrupt is dropped, and the stage goes on to its end: the build does not."""
 
     def then_dropped(stage: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*arguments: Any) -> Any:
-            done = stage(*arguments)
+        def run(*arguments: Any, **options: Any) -> Any:
+            done = stage(*arguments, **options)
             Dropping()
             return done
 
@@ -372,7 +372,7 @@ def test_a_ctrl_c_that_python_drops_never_ends_in_a_publish(
     elif where == "verify":
         monkeypatch.setattr(build_module, "verify", then_dropped(build_module.verify))
     else:
-        monkeypatch.setattr(FileObjects, "create", then_dropped(FileObjects.create))
+        monkeypatch.setattr(FileObjects, "put", then_dropped(FileObjects.put))
     with pytest.raises(KeyboardInterrupt), interrupts_noted():
         pieces.build(monkeypatch, **broken)
     assert set(dropped) == {KeyboardInterrupt}

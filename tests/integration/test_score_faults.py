@@ -140,8 +140,8 @@ def _check_what_cannot_be_done(stack, records):
 def test_thousands_of_faults(tmp_path, monkeypatch, caplog):
     """Each file's rows are there once, what cannot be scored has a report, what cannot be done is a dead letter."""
     monkeypatch.setattr(logging.getLogger("werkzeug"), "level", logging.ERROR)  # a line for each request
-    monkeypatch.setattr("litelambda_serving.scoring.storage.s3._ATTEMPTS", 2)  # the second meets what the first did
-    monkeypatch.setattr("litelambda_serving.scoring.storage.s3._CONFLICT_PAUSE_S", 0)
+    monkeypatch.setattr("litelambda_serving.objects.s3_requests._ATTEMPTS", 2)  # the second meets what the first did
+    monkeypatch.setattr("litelambda_serving.objects.s3_requests._CONFLICT_PAUSE_S", 0)
     monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda seconds: None))  # back-off is botocore's
     with faulty_stack(tmp_path, monkeypatch) as (stack, aws), caplog.at_level(logging.WARNING):
         rows_of = {}

@@ -19,7 +19,7 @@ EVENTS = Path(__file__).parents[1] / "events"
 
 @pytest.fixture
 def stack(tmp_path, monkeypatch):
-    monkeypatch.setattr("litelambda_serving.scoring.storage.s3._ATTEMPTS", 1)
+    monkeypatch.setattr("litelambda_serving.objects.s3_requests._ATTEMPTS", 1)
     with score_stack(tmp_path, monkeypatch) as made:
         yield made
 
@@ -230,7 +230,7 @@ def test_two_at_once_commit_one_output(stack, monkeypatch):
 def short_invocations(stack, monkeypatch):
     """A function that must stop after every few chunks, with parts as small as moto takes them."""
     monkeypatch.setattr("litelambda_serving.scoring.formats.text.CHUNK_BYTES", 8000)
-    monkeypatch.setattr("litelambda_serving.scoring.storage.MIN_PART_BYTES", 6000)
+    monkeypatch.setattr("litelambda_serving.objects.base.MIN_PART_BYTES", 6000)
     monkeypatch.setattr("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", 5000)
     stops = []
 

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from litelambda_serving.scoring.errors import JobError, OutputExistsError, OutputNotFoundError
+from litelambda_serving.errors import StoreLocationError
+from litelambda_serving.scoring.errors import JobError, OutputExistsError
 from support.faulty_aws import CONFLICT, LOST_ANSWER, Fault, faulty_stack
 from support.score_stack import BUCKET
 from support.scoring_files import as_jsonl, expected, make_rows, read_jsonl
@@ -20,7 +21,7 @@ ROWS = make_rows(20)
 @pytest.fixture
 def stack(tmp_path, monkeypatch):
     monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda seconds: None))  # back-off is botocore's
-    monkeypatch.setattr("litelambda_serving.scoring.storage.s3._CONFLICT_PAUSE_S", 0)
+    monkeypatch.setattr("litelambda_serving.objects.s3_requests._CONFLICT_PAUSE_S", 0)
     with faulty_stack(tmp_path, monkeypatch) as (made, aws):
         made.aws = aws
         yield made
@@ -74,7 +75,7 @@ def test_an_output_bucket_that_does_not_exist(stack, caplog, output):
     tries = [record for record in caplog.records if "a message will be tried again" in record.message]
     assert len(tries) == 5
     assert all("the bucket of s3://nowhere/out" in str(record.exc_info[1]) for record in tries)
-    with pytest.raises(OutputNotFoundError):
+    with pytest.raises(StoreLocationError):
         stack.invoke(job)
 
 
@@ -116,12 +117,12 @@ def test_a_conflict_that_stays_is_never_taken_for_done(stack):
 @pytest.mark.parametrize("fault", [LOST_ANSWER, Fault(0, is_done=True)])
 @pytest.mark.parametrize("output", ["", f"s3://{BUCKET}/predictions/named.jsonl"])
 def test_an_answer_that_is_lost(stack, fault, output):
-    """The output was stored, its answer is not heard, and the client's own second try is refused: the job is done."""
+    """The output was stored, its answer is lost, and the client's own second try is refused: the job is done."""
     stack.aws.fault = once("PutObject", fault)
     asked = event(stack)
     result = stack.invoke({"input": f"s3://{BUCKET}/a.jsonl", "output": output} if output else asked)
     result = result if output else result["results"][0]
-    assert result["status"] == "already_done"
+    assert result["status"] == "done"
     (key,) = [key for key in stack.list("predictions/") if key.endswith(".jsonl")]
     lines = read_jsonl(stack.get(key))
     np.testing.assert_array_equal(np.array([line["prediction"] for line in lines], np.float32), expected(ROWS))
@@ -146,7 +147,7 @@ def short(stack, monkeypatch):
     from litelambda_serving.scoring.running import engine
 
     monkeypatch.setattr("litelambda_serving.scoring.formats.text.CHUNK_BYTES", 8000)
-    monkeypatch.setattr("litelambda_serving.scoring.storage.MIN_PART_BYTES", 6000)
+    monkeypatch.setattr("litelambda_serving.objects.base.MIN_PART_BYTES", 6000)
     monkeypatch.setattr("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", 5000)
     stops = []
     monkeypatch.setattr(engine._Run, "_must_stop", lambda run, limit: stops.append(run) or len(stops) % 3 == 0)

@@ -72,7 +72,7 @@ def limits(monkeypatch):
 
 @pytest.fixture
 def stack(tmp_path, monkeypatch, limits):
-    monkeypatch.setattr("litelambda_serving.scoring.storage.s3._ATTEMPTS", 1)
+    monkeypatch.setattr("litelambda_serving.objects.s3_requests._ATTEMPTS", 1)
     monkeypatch.setitem(default_user_config, "stepfunctions", {"execute_state_machine": True})
     monkeypatch.setitem(default_user_config, "lambda", {"use_docker": False})
     with score_stack(tmp_path, monkeypatch) as made:
@@ -214,7 +214,7 @@ def test_an_upload_starts_a_run(stack):
     with (
         patch("litelambda_serving.scoring.running.engine._Run._must_stop", must_stop),
         patch("litelambda_serving.scoring.formats.text.CHUNK_BYTES", 4000),
-        patch("litelambda_serving.scoring.storage.MIN_PART_BYTES", 6000),
+        patch("litelambda_serving.objects.base.MIN_PART_BYTES", 6000),
         patch("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", 5000),
     ):
         state = execute(create({"ShardBytes": "40000"}), event)

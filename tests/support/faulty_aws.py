@@ -20,7 +20,7 @@ from botocore.config import Config
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from litelambda_serving.scoring import storage
+from litelambda_serving import objects
 from support.moto_server import MotoServer
 from support.score_stack import BUCKET, Stack
 from support.scoring_files import make_store
@@ -152,9 +152,9 @@ def faulty_stack(folder: Path, monkeypatch: Any, **environment: str) -> Iterator
         monkeypatch.setenv("SCORE_QUEUE_URL", queues.url)
         sys.modules.pop("score", None)
         try:
-            with patch.object(storage, "_s3", None):
+            with patch.object(objects, "_s3", None):
                 yield Stack(s3, queues, importlib.import_module("score")), aws
-                client = storage.objects_for(f"s3://{BUCKET}/").client  # type: ignore[attr-defined] # the S3 one
+                client = objects.objects_for(f"s3://{BUCKET}/").client  # type: ignore[attr-defined] # the S3 one
                 client.close()
         finally:
             sys.modules.pop("score", None)

@@ -19,7 +19,7 @@ from moto import mock_aws
 from moto.s3.exceptions import NoSuchUpload
 from moto.s3.models import S3Backend
 
-from litelambda_serving.scoring import storage
+from litelambda_serving import objects
 from support.scoring_files import Context, make_store
 from support.sqs_poller import REGION, Queues
 
@@ -157,7 +157,7 @@ def score_stack(folder: Path, monkeypatch: Any, *, versioned: bool = False, **en
         monkeypatch.setenv(name, value)
     _answer_gone_uploads_as_s3_does(monkeypatch)
     make_store(folder / "store")
-    with mock_aws(), patch.object(storage, "_s3", None):
+    with mock_aws(), patch.object(objects, "_s3", None):
         s3 = boto3.client("s3")
         s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
         if versioned:
@@ -166,6 +166,6 @@ def score_stack(folder: Path, monkeypatch: Any, *, versioned: bool = False, **en
         monkeypatch.setenv("SCORE_QUEUE_URL", queues.url)
         sys.modules.pop("score", None)
         stack = Stack(s3, queues, importlib.import_module("score"))
-        stack.watch(storage.objects_for("s3://data/").client)  # type: ignore[attr-defined] # the S3 one
+        stack.watch(objects.objects_for("s3://data/").client)  # type: ignore[attr-defined] # the S3 one
         yield stack
         sys.modules.pop("score", None)

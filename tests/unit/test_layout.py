@@ -18,7 +18,7 @@ UNIT_TESTS = PROJECT / "tests" / "unit"
 # Each folder, or module at the root, imports only what stands to its left.
 FUNCTIONS_ORDER = [
     *("errors", "json_codec", "digest", "background", "settings", "lean_runtime", "tensor", "manifest", "store"),
-    *("aliases", "artifact", "litert", "servable", "models", "bodies", "http", "observability", "tfserving"),
+    *("objects", "aliases", "artifact", "litert", "servable", "models", "bodies", "http", "observability", "tfserving"),
     *("inference_protocol", "openapi", "router", "scoring", "predict", "score"),
 ]
 TOOLCHAIN_ORDER = [
@@ -47,10 +47,6 @@ KNOWN = {
     "litelambda_serving.scoring.formats -> litelambda_serving.scoring.job",
     "litelambda_serving.scoring.formats.images -> litelambda_serving.scoring.inputs",
     "litelambda_serving.scoring.running.summary -> litelambda_serving.scoring.job",
-    "litelambda_serving.scoring.storage.files -> litelambda_serving.scoring.storage",
-    "litelambda_serving.scoring.storage.s3 -> litelambda_serving.scoring.storage",
-    "litelambda_serving.scoring.storage.s3 -> litelambda_serving.scoring.storage.s3_upload",
-    "litelambda_serving.scoring.storage.s3_upload -> litelambda_serving.scoring.storage",
     "litelambda_serving.scoring.job -> litelambda_serving.scoring.formats",
 }
 

@@ -19,13 +19,13 @@ from litelambda.common.errors import LitelambdaError, UsageError
 from litelambda.common.paths import DEFAULT_STORE, store_url
 from litelambda.common.wording import counted
 from litelambda.store.artifact_store import check_store_exists
+from litelambda_serving.objects import to_url
 from litelambda_serving.scoring.errors import JobError
 from litelambda_serving.scoring.formats import OUTPUT_FORMATS
 from litelambda_serving.scoring.job import Job
 from litelambda_serving.scoring.models import ModelSource
 from litelambda_serving.scoring.running.engine import run_job
 from litelambda_serving.scoring.running.workers import available_cores
-from litelambda_serving.scoring.storage import to_url
 
 if TYPE_CHECKING:
     from types import FrameType

@@ -22,11 +22,11 @@ from urllib.parse import unquote
 
 from litelambda.common.errors import PublishError, UsageError
 from litelambda.common.interrupts import commit
-from litelambda.store.objects import ObjectStore, open_objects
 from litelambda_serving.aliases import ALIASES_NAME, RESERVED_NAMES
 from litelambda_serving.artifact import MANIFEST_NAME
 from litelambda_serving.errors import ObjectNotFoundError, StoreConflictError, StoreError
 from litelambda_serving.manifest import is_valid_name
+from litelambda_serving.objects import objects_for
 from litelambda_serving.store import split_store_url
 
 _ATTEMPTS = 20
@@ -41,7 +41,7 @@ def open_publishing_store(url: str) -> ArtifactStore:
     Raises:
         SettingsError: not a store URL.
     """
-    return ArtifactStore(open_objects(url))
+    return ArtifactStore(url)
 
 
 def check_store_exists(url: str) -> None:
@@ -64,23 +64,27 @@ class ArtifactStore:
         url: the store's URL.
     """
 
-    def __init__(self, objects: ObjectStore) -> None:
-        self.url = objects.url
-        self._objects = objects
+    def __init__(self, url: str) -> None:
+        scheme, bucket, path = split_store_url(url)
+        self.url = url
+        self._root = f"{scheme}://{bucket}/{path.strip('/')}".rstrip("/")
+        self._objects = objects_for(f"{self._root}/")
 
     def list_models(self) -> list[str]:
         """Names of all models that have a published version."""
-        return [name for name in self._objects.folders("") if is_valid_name(name) and self.list_versions(name)]
+        names = filter(is_valid_name, self._objects.folders(f"{self._root}/"))
+        return [name for name in names if self.list_versions(name)]
 
     def list_versions(self, model: str) -> list[int]:
         """Published versions of a model, ascending."""
-        pattern = re.compile(re.escape(f"{model}/") + r"([1-9]\d*)/" + re.escape(MANIFEST_NAME))
-        found = (pattern.fullmatch(key) for key in self._objects.keys(f"{model}/"))
+        folder = self._url(f"{model}/")
+        pattern = re.compile(re.escape(folder) + r"([1-9]\d*)/" + re.escape(MANIFEST_NAME))
+        found = (pattern.fullmatch(info.url) for info in self._objects.list(folder))
         return sorted(int(match[1]) for match in found if match)
 
     def next_version(self, model: str) -> int:
         """The number that the next publisher of a model should take."""
-        begun = (int(name) for name in self._objects.folders(f"{model}/") if name.isdecimal())
+        begun = (int(name) for name in self._objects.folders(self._url(f"{model}/")) if name.isdecimal())
         return max(begun, default=0) + 1
 
     def publish(self, model: str, version: int, files: Mapping[str, bytes | Path], manifest: bytes) -> None:
@@ -93,9 +97,9 @@ class ArtifactStore:
         folder = f"{model}/{version}"
         try:
             for name, content in files.items():
-                self._objects.create(f"{folder}/{name}", content)
+                self._put(f"{folder}/{name}", content, "")
             commit()
-            self._objects.create(f"{folder}/{MANIFEST_NAME}", manifest)
+            self._put(f"{folder}/{MANIFEST_NAME}", manifest, "")
         except StoreConflictError as error:
             raise PublishError(
                 f"version {version} of {model} was taken by another publisher ({error}); "
@@ -109,7 +113,7 @@ class ArtifactStore:
             PublishError: no such version.
         """
         try:
-            return self._objects.read(f"{model}/{version}/{MANIFEST_NAME}")[0]
+            return self._get(f"{model}/{version}/{MANIFEST_NAME}")[0]
         except ObjectNotFoundError:
             raise PublishError(f"{model} has no version {version} in {self.url}; {self.describe(model)}") from None
 
@@ -127,7 +131,7 @@ class ArtifactStore:
         Raises:
             ObjectNotFoundError: there is none of that name.
         """
-        return self._objects.read(f"{model}/{version}/{name}")[0]
+        return self._get(f"{model}/{version}/{name}")[0]
 
     def read_aliases(self, model: str) -> dict[str, int]:
         """The aliases of a model; empty where it has none."""
@@ -209,7 +213,7 @@ class ArtifactStore:
             _set_pins(document, pins)
             try:
                 content = json.dumps(document, separators=(",", ":")).encode()
-                self._objects.replace(f"{model}/{ALIASES_NAME}", content, tag)
+                self._put(f"{model}/{ALIASES_NAME}", content, tag)
             except StoreConflictError:
                 time.sleep(random.uniform(0, _PAUSE_S))  # noqa: S311 - only spreads the writers
             else:
@@ -222,11 +226,34 @@ class ArtifactStore:
         manifest = self.read_manifest(model, version)
         return {"manifest_sha256": hashlib.sha256(manifest).hexdigest(), "artifact": json.loads(manifest)["artifact"]}
 
-    def _read_aliases(self, model: str) -> tuple[Document, str | None]:
+    def _url(self, key: str) -> str:
+        return f"{self._root}/{key}"
+
+    def _get(self, key: str) -> tuple[bytes, str]:
+        """An object and its tag.
+
+        Raises:
+            ObjectNotFoundError: there is none at that key.
+        """
+        found = self._objects.get(self._url(key))
+        if found is None:
+            raise ObjectNotFoundError(f"{self._url(key)} does not exist")
+        return found
+
+    def _put(self, key: str, content: bytes | Path, tag: str) -> None:
+        """Write an object over the one of this tag, or only if there is none where that is "".
+
+        Raises:
+            StoreConflictError: another writer was first.
+        """
+        if not self._objects.put(self._url(key), content, tag=tag):
+            raise StoreConflictError(f"{self._url(key)} was {'changed' if tag else 'written'} by another writer")
+
+    def _read_aliases(self, model: str) -> tuple[Document, str]:
         try:
-            content, tag = self._objects.read(f"{model}/{ALIASES_NAME}")
+            content, tag = self._get(f"{model}/{ALIASES_NAME}")
         except ObjectNotFoundError:
-            return {}, None
+            return {}, ""
         try:
             document: Document = json.loads(content)
         except ValueError as error:

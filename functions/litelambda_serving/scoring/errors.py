@@ -2,28 +2,32 @@
 
     ServingError
     └── ScoringError
-        ├── InputError                 permanent: reported beside the output, never retried
-        │   ├── InputNotFoundError     there is no such object any more
+        ├── InputError                 permanent: reported next to the output, never retried
+        │   ├── InputNotFoundError     there is no such object, or no such bucket
         │   ├── InputReplacedError     it was overwritten: the new object's own event scores it
         │   ├── InputRefusedError      S3 refuses to read it: archived, its key disabled, in another region
         │   ├── UnreadableInputError   damaged, cut short, or of no known format
         │   ├── SchemaError            readable, but not made for this model
         │   └── TooManyBadRowsError    more bad rows than the job tolerates
         ├── JobError                   what was asked for makes no sense
-        ├── OutputExistsError          another run committed first
-        ├── OutputNotFoundError        the output's bucket does not exist
-        ├── OutputRefusedError         S3 refuses to write the output, however often it is tried
-        ├── LostUploadError            what a checkpoint was to go on with is gone: the next try begins anew
+        ├── OutputExistsError          another job's output has that name
         └── WorkerError                a worker process died: worth another try
 
-What cannot be written is never reported beside the output, where no report can be written either. It is raised, as is
-everything else (`StoreUnavailableError`, `StoreAccessError`, a model that cannot be loaded) is not the file's fault:
-retried by whoever sent the event, it ends in the dead-letter queue.
+Everything else is not the input's fault: an output that cannot be written (where no report could be written either), a
+store that cannot be read, a model that cannot be loaded. It is raised: whoever sent the event tries again, and at last
+it ends in the dead-letter queue.
 """
 
 from __future__ import annotations
 
-from litelambda_serving.errors import ServingError
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from litelambda_serving.errors import ObjectNotFoundError, ServingError, StoreLocationError
+from litelambda_serving.objects.errors import ObjectRefusedError, ObjectReplacedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class ScoringError(ServingError):
@@ -63,20 +67,21 @@ class JobError(ScoringError):
 
 
 class OutputExistsError(ScoringError):
-    """The output is there already: another run committed it."""
-
-
-class OutputNotFoundError(ScoringError):
-    """The place of the output does not exist."""
-
-
-class OutputRefusedError(ScoringError):
-    """S3 refuses to write the output, for a reason that another try does not change."""
-
-
-class LostUploadError(ScoringError):
-    """The upload that a checkpoint was to go on with is gone."""
+    """There is an output of that name, and it is another job's."""
 
 
 class WorkerError(ScoringError):
     """A worker process died, or could not be started."""
+
+
+@contextmanager
+def reading_input() -> Iterator[None]:
+    """What goes wrong with an object in here is the input's fault."""
+    try:
+        yield
+    except (ObjectNotFoundError, StoreLocationError) as error:
+        raise InputNotFoundError(str(error)) from error
+    except ObjectReplacedError as error:
+        raise InputReplacedError(str(error)) from error
+    except ObjectRefusedError as error:
+        raise InputRefusedError(str(error)) from error

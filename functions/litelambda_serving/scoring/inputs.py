@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from litelambda_serving.scoring.errors import InputNotFoundError, InputReplacedError
+from litelambda_serving.objects import objects_for
+from litelambda_serving.objects.base import ObjectInfo
+from litelambda_serving.scoring.errors import InputNotFoundError, InputReplacedError, reading_input
 from litelambda_serving.scoring.formats import is_image
 from litelambda_serving.scoring.job import Outputs
 from litelambda_serving.scoring.running.summary import utc_now
-from litelambda_serving.scoring.storage import ObjectInfo, objects_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["find_input", "list_images", "report_failure"]
 
 
+@reading_input()
 def find_input(job: Job) -> ObjectInfo:
     """The input, at the version that the job names.
 

@@ -14,7 +14,7 @@ from litelambda_serving.scoring.formats import INPUT_FORMATS, OUTPUT_FORMATS, in
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from litelambda_serving.scoring.storage import ObjectInfo
+    from litelambda_serving.objects.base import ObjectInfo
 
 __all__ = ["DEFAULT_TOLERATED_BAD", "Job", "Outputs", "identity"]
 

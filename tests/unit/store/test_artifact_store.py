@@ -20,15 +20,16 @@ from moto import mock_aws
 from litelambda.common.errors import PublishError
 from litelambda.store.artifact_store import ArtifactStore, open_publishing_store
 from litelambda.store.catalogue import describe_models, list_models
-from litelambda.store.objects import FileObjects, open_objects
+from litelambda_serving import objects
 from litelambda_serving.errors import (
     ObjectNotFoundError,
     SettingsError,
     StoreAccessError,
-    StoreConflictError,
     StoreError,
     StoreUnavailableError,
 )
+from litelambda_serving.objects import objects_for
+from litelambda_serving.objects.files import FileObjects
 from litelambda_serving.store import open_store
 from support.faulty_aws import CONFLICT, LOST_ANSWER, SLOW_DOWN, Fault, FaultyAws
 from support.moto_server import MotoServer
@@ -50,6 +51,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
             return call(client, operation, parameters)
 
     monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", call_alone)
+    monkeypatch.setattr(objects, "_s3", None)
     with mock_aws():
         client = boto3.client("s3")
         client.create_bucket(Bucket="models")
@@ -124,7 +126,7 @@ def test_a_version_is_immutable(store: ArtifactStore) -> None:
 def test_a_half_published_version_is_invisible_and_its_number_burnt(store: ArtifactStore) -> None:
     """Files without a manifest are no version; the next publisher takes the next number."""
     publish(store, 1)
-    open_objects(store.url).create("digits/2/model.tflite", b"flatb")
+    objects_for(store.url).put(f"{store.url}/digits/2/model.tflite", b"flatb", tag="")
     assert store.list_versions("digits") == [1]
     assert store.next_version("digits") == 3
     with pytest.raises(PublishError, match=r"has no version 2 .*; it has 1"):
@@ -194,13 +196,13 @@ def test_aliases_carry_what_a_side_by_side_fetch_needs(store: ArtifactStore) -> 
     """The document pins each version that something points at, and keeps what it does not know."""
     publish(store, 1, 2, 3)
     store.set_alias("digits", "latest", 1)
-    objects = open_objects(store.url)
-    content, tag = objects.read("digits/aliases.json")
+    url = f"{store.url}/digits/aliases.json"
+    content, tag = objects_for(url).get(url) or (b"", "")
     more = {**json.loads(content), "canary": {"latest": {"1": 10}}}
-    objects.replace("digits/aliases.json", json.dumps(more).encode(), tag)
+    assert objects_for(url).put(url, json.dumps(more).encode(), tag=tag)
     store.advance_alias("digits", "latest", 2)
     store.advance_alias("digits", "latest", 3)
-    document = json.loads(objects.read("digits/aliases.json")[0])
+    document = json.loads((objects_for(url).get(url) or (b"", ""))[0])
     assert document["canary"] == {"latest": {"1": 10}}
     assert document["versions"] == {
         number: {
@@ -222,17 +224,17 @@ def test_names_that_cannot_be_aliases_are_refused(tmp_path: Path, alias: str) ->
 
 def test_replace_needs_the_tag_that_was_read(store: ArtifactStore) -> None:
     """A write is refused when another one came in between, and when the object appeared or vanished."""
-    objects = open_objects(store.url)
-    objects.replace("a/doc", b"1", None)
-    with pytest.raises(StoreConflictError):
-        objects.replace("a/doc", b"2", None)
-    _, tag = objects.read("a/doc")
-    objects.replace("a/doc", b"2", tag)
-    with pytest.raises(StoreConflictError):
-        objects.replace("a/doc", b"3", tag)
-    assert objects.read("a/doc")[0] == b"2"
-    with pytest.raises(ObjectNotFoundError, match="a/none does not exist"):
-        objects.read("a/none")
+    place, url = objects_for(store.url), f"{store.url}/a/doc"
+    assert place.put(url, b"1", tag="")
+    assert not place.put(url, b"2", tag="")
+    _, tag = place.get(url) or (b"", "")
+    assert place.put(url, b"2", tag=tag)
+    assert not place.put(url, b"3", tag=tag)
+    assert (place.get(url) or (b"", ""))[0] == b"2"
+    assert place.get(f"{store.url}/a/none") is None
+    assert not place.put(f"{store.url}/a/none", b"1", tag=tag)
+    with pytest.raises(ObjectNotFoundError, match=r"digits/1/none does not exist"):
+        store.read_file("digits", 1, "none")
 
 
 def test_an_alias_that_never_gets_through_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,10 +242,7 @@ def test_an_alias_that_never_gets_through_is_an_error(tmp_path: Path, monkeypatc
     store = open_publishing_store(tmp_path.as_uri())
     publish(store, 1)
 
-    def conflict(*_: object) -> None:
-        raise StoreConflictError("changed")
-
-    monkeypatch.setattr(FileObjects, "replace", conflict)
+    monkeypatch.setattr(FileObjects, "put", lambda *_, **__: False)
     monkeypatch.setattr("litelambda.store.artifact_store._PAUSE_S", 0)
     with pytest.raises(PublishError, match="latest was not moved"):
         store.set_alias("digits", "latest", 1)
@@ -251,30 +250,30 @@ def test_an_alias_that_never_gets_through_is_an_error(tmp_path: Path, monkeypatc
 
 def test_a_killed_file_write_leaves_nothing_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A write that stops before its last step leaves neither object nor leftovers that a reader would see."""
-    objects = FileObjects(tmp_path.as_uri(), tmp_path)
+    url = f"{tmp_path.as_uri()}/digits/1/model.tflite"
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("os.link", killed)
     with pytest.raises(KeyboardInterrupt):
-        objects.create("digits/1/model.tflite", b"x")
-    assert objects.keys("") == []
+        objects_for(url).put(url, b"x", tag="")
     assert list((tmp_path / "digits" / "1").iterdir()) == []
 
 
 def test_what_a_killed_publisher_left_is_removed_by_the_next(tmp_path: Path) -> None:
     """A half-written copy has no writer any more: it goes when the same file is written."""
     code = (
-        "import os, sys, signal; from pathlib import Path; from litelambda.store.objects import FileObjects\n"
-        "def content():\n    yield b'half'\n    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "import litelambda.store.objects; litelambda.store.objects._chunks = lambda _: content()\n"
-        "FileObjects('file://' + sys.argv[1], Path(sys.argv[1])).create('digits/1/model.tflite', b'')"
+        "import os, sys, signal; from litelambda_serving.objects import files\n"
+        "def content(_):\n    yield b'half'\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "files.chunks_of = content\n"
+        "files.FileObjects().put(sys.argv[1], b'', tag='')"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, timeout=60)
+    url = f"{tmp_path.as_uri()}/digits/1/model.tflite"
+    subprocess.run([sys.executable, "-c", code, url], check=False, timeout=60)
     folder = tmp_path / "digits" / "1"
     assert [path.suffix for path in folder.iterdir()] == [".part"]
-    FileObjects(tmp_path.as_uri(), tmp_path).create("digits/1/model.tflite", b"whole")
+    assert objects_for(url).put(url, b"whole", tag="")
     assert [path.name for path in folder.iterdir()] == ["model.tflite"]
 
 
@@ -284,8 +283,8 @@ def test_a_folder_without_rights_is_an_access_error(tmp_path: Path, monkeypatch:
     def refused(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("litelambda.store.objects.create_part", refused)
-    with pytest.raises(StoreAccessError, match=r"digits/1/model\.tflite: Permission denied"):
+    monkeypatch.setattr("litelambda_serving.objects.file_upload._create_part", refused)
+    with pytest.raises(StoreAccessError, match=r"no right to write .*digits/1/model\.tflite"):
         publish(open_publishing_store(tmp_path.as_uri()), 1)
 
 
@@ -321,7 +320,8 @@ def bad_wire(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyAws]:
             monkeypatch.setenv(name, "testing")
         monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", aws.url)
-        monkeypatch.setattr("litelambda.store.objects._CONFLICT_PAUSE_S", 0)
+        monkeypatch.setattr("litelambda_serving.objects.s3_requests._CONFLICT_PAUSE_S", 0)
+        monkeypatch.setattr(objects, "_s3", None)
         boto3.client("s3", endpoint_url=moto.url).create_bucket(Bucket="models")
         yield aws
         aws.close()
@@ -366,13 +366,13 @@ def test_a_missing_bucket_and_missing_credentials_are_named(
     bucket: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A bucket that does not exist, and no credentials at all, are said as such."""
-    with pytest.raises(StoreError, match="the bucket does not exist"):
+    with pytest.raises(StoreError, match=r"the bucket of s3://elsewhere/.* does not exist"):
         publish(open_publishing_store("s3://elsewhere"), 1)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
+    monkeypatch.setattr(objects, "_s3", None)
     with pytest.raises(StoreAccessError, match="no AWS credentials were found"):
         publish(open_publishing_store("s3://models"), 1)
 

@@ -76,10 +76,10 @@ def _peak_rss_mb() -> float:
 
 def _score(subject: Subject, path: Path, store: str, model: str) -> Work:
     """The engine, as `litelambda score` and the batch function call it, with one worker."""
+    from litelambda_serving.objects import to_url
     from litelambda_serving.scoring.job import Job
     from litelambda_serving.scoring.models import ModelSource
     from litelambda_serving.scoring.running.engine import run_job
-    from litelambda_serving.scoring.storage import to_url
 
     models = ModelSource(store)
     output_format = path.suffix[1:]

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from litelambda_serving.scoring.errors import JobError, UnreadableInputError
 
 if TYPE_CHECKING:
+    from litelambda_serving.objects.base import ObjectInfo
     from litelambda_serving.scoring.formats.base import Model, Reader, Writer
     from litelambda_serving.scoring.job import Job
-    from litelambda_serving.scoring.storage import ObjectInfo
 
 __all__ = ["INPUT_FORMATS", "OUTPUT_FORMATS", "input_format_of", "is_image", "open_reader", "open_writer"]
 

@@ -29,9 +29,9 @@ from litelambda_serving.scoring.running.batching import column_of, row_shape
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from litelambda_serving.objects.base import ObjectInfo
     from litelambda_serving.scoring.formats.base import Array, Chunk, Decoder
     from litelambda_serving.scoring.job import Job
-    from litelambda_serving.scoring.storage import ObjectInfo
     from litelambda_serving.tensor import TensorSpec
 
 __all__ = ["CsvDecoder", "CsvReader", "CsvWriter"]

@@ -17,20 +17,21 @@ from urllib.parse import unquote
 import numpy as np
 
 from litelambda_serving.bodies.images import MODES, by_channel, check_image_size, pixel_values
-from litelambda_serving.errors import RequestError
-from litelambda_serving.scoring.errors import InputNotFoundError, InputReplacedError, SchemaError
+from litelambda_serving.errors import ObjectNotFoundError, RequestError
+from litelambda_serving.objects import objects_for
+from litelambda_serving.objects.errors import ObjectReplacedError
+from litelambda_serving.scoring.errors import SchemaError
 from litelambda_serving.scoring.formats.base import BadRow, Chunk, Model, Rows
 from litelambda_serving.scoring.formats.values import bytes_of
 from litelambda_serving.scoring.inputs import list_images
 from litelambda_serving.scoring.running.batching import column_of, row_bytes
-from litelambda_serving.scoring.storage import objects_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from litelambda_serving.objects.base import ObjectInfo
     from litelambda_serving.scoring.formats.base import Array, Decoder
     from litelambda_serving.scoring.job import Job
-    from litelambda_serving.scoring.storage import ObjectInfo
 
 __all__ = ["ImagesReader"]
 
@@ -80,7 +81,7 @@ def _fetch(info: ObjectInfo) -> bytes | str:
         return f"{info.size} bytes, an image may have {_MAX_IMAGE_BYTES}"
     try:
         return objects_for(info.url).read(info, 0, info.size)
-    except (InputNotFoundError, InputReplacedError) as error:
+    except (ObjectNotFoundError, ObjectReplacedError) as error:
         return str(error)
 
 

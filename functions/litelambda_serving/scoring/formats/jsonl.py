@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from litelambda_serving.objects.base import ObjectInfo
     from litelambda_serving.scoring.formats.base import Array, Chunk, Decoder
     from litelambda_serving.scoring.job import Job
-    from litelambda_serving.scoring.storage import ObjectInfo
 
     Texts = bytes | list[bytes]
 

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from litelambda_serving.objects import objects_for
+from litelambda_serving.objects.files import OpenFile
+from litelambda_serving.scoring.byte_stream import blocks, inflate, skip
 from litelambda_serving.scoring.errors import JobError, SchemaError
 from litelambda_serving.scoring.formats.base import BadRow, Chunk, Model, Rows
 from litelambda_serving.scoring.formats.npy_header import MAX_HEADER_BYTES, check_end, parse_header
@@ -27,17 +30,14 @@ from litelambda_serving.scoring.formats.values import (
     unusable_rows,
 )
 from litelambda_serving.scoring.running.batching import column_of, row_shape
-from litelambda_serving.scoring.storage import objects_for
-from litelambda_serving.scoring.storage.files import OpenFile
-from litelambda_serving.scoring.storage.source import blocks, inflate, skip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from litelambda_serving.objects.base import ObjectInfo
     from litelambda_serving.scoring.formats.base import Array, Decoder
     from litelambda_serving.scoring.job import Job
     from litelambda_serving.scoring.running.batching import Column
-    from litelambda_serving.scoring.storage import ObjectInfo
 
 __all__ = ["ArrayDecoder", "NpyReader", "NpyWriter", "rows_per_chunk"]
 

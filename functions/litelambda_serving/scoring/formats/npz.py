@@ -16,20 +16,20 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from litelambda_serving.errors import ServingError
+from litelambda_serving.objects import objects_for
+from litelambda_serving.scoring.byte_stream import blocks, inflate
 from litelambda_serving.scoring.errors import JobError, SchemaError, UnreadableInputError
 from litelambda_serving.scoring.formats.base import Chunk, Model
 from litelambda_serving.scoring.formats.npy import CHUNK_BYTES, ArrayDecoder, rows_per_chunk
 from litelambda_serving.scoring.formats.npy_header import MAX_HEADER_BYTES, check_end, parse_header
 from litelambda_serving.scoring.formats.values import check_row_shape
-from litelambda_serving.scoring.storage import objects_for
-from litelambda_serving.scoring.storage.source import blocks, inflate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from litelambda_serving.objects.base import ObjectInfo
     from litelambda_serving.scoring.formats.base import Decoder
     from litelambda_serving.scoring.job import Job
-    from litelambda_serving.scoring.storage import ObjectInfo
 
 __all__ = ["NpzReader"]
 

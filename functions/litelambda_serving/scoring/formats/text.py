@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from litelambda_serving.scoring.byte_stream import blocks, inflate, skip
 from litelambda_serving.scoring.errors import JobError, UnreadableInputError
 from litelambda_serving.scoring.formats.base import Chunk
-from litelambda_serving.scoring.storage.source import blocks, inflate, skip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from litelambda_serving.objects.base import ObjectInfo
     from litelambda_serving.scoring.job import Job
-    from litelambda_serving.scoring.storage import ObjectInfo
 
     Split = Callable[[bytes], tuple[bytes, bytes]]
 

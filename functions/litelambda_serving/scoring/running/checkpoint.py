@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from litelambda_serving.errors import StoreError
+from litelambda_serving.objects import objects_for
+from litelambda_serving.objects.base import UploadState
 from litelambda_serving.scoring.job import Job, identity
-from litelambda_serving.scoring.storage import UploadState, objects_for
 
 if TYPE_CHECKING:
+    from litelambda_serving.objects.base import ObjectInfo, Objects
     from litelambda_serving.scoring.job import Outputs
-    from litelambda_serving.scoring.storage import ObjectInfo, Objects
 
 __all__ = ["Checkpoint", "checkpoint_of", "read_checkpoint", "write_checkpoint"]
 
@@ -68,10 +69,7 @@ def write_checkpoint(objects: Objects, url: str, checkpoint: Checkpoint) -> bool
     }
     blobs = [blob for upload in uploads for blob in (upload.head, upload.tail)]
     data = orjson.dumps(header) + b"\n" + b"".join(blobs)
-    if objects.put(url, data, tag=checkpoint.tag):
-        return True
-    found = objects.get(url)  # this one, perhaps: written by a try whose answer was lost
-    return found is not None and found[0] == data
+    return objects.put(url, data, tag=checkpoint.tag)
 
 
 def checkpoint_of(job: Job, info: ObjectInfo, model_digest: str, outputs: Outputs) -> Checkpoint | None:

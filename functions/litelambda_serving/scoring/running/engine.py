@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from litelambda_serving.scoring.errors import (
-    JobError,
-    LostUploadError,
-    OutputExistsError,
-    TooManyBadRowsError,
-)
+from litelambda_serving.errors import StoreConflictError
+from litelambda_serving.objects import objects_for
+from litelambda_serving.objects.base import ObjectInfo, part_bytes_for
+from litelambda_serving.objects.errors import LostUploadError
+from litelambda_serving.scoring.errors import JobError, OutputExistsError, TooManyBadRowsError, reading_input
 from litelambda_serving.scoring.formats import open_reader, open_writer
 from litelambda_serving.scoring.formats.base import Model
 from litelambda_serving.scoring.inputs import find_input
@@ -28,16 +27,15 @@ from litelambda_serving.scoring.running.checkpoint import Checkpoint, checkpoint
 from litelambda_serving.scoring.running.processor import Recipe
 from litelambda_serving.scoring.running.summary import Counts, make_summary, utc_now
 from litelambda_serving.scoring.running.workers import Workers
-from litelambda_serving.scoring.storage import ObjectInfo, objects_for, part_bytes_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
     from concurrent.futures import Future
 
+    from litelambda_serving.objects.base import Upload
     from litelambda_serving.scoring.formats.base import Chunk, Reader, Writer
     from litelambda_serving.scoring.models import LoadedModel, ModelSource
     from litelambda_serving.scoring.running.processor import Scored
-    from litelambda_serving.scoring.storage import Upload
 
     Progress = Callable[[int, int, int], None]
 
@@ -106,15 +104,13 @@ def run_job(
     run = _Run(job, info, models.load(pin), outputs, _Means(workers, time_left, progress, replace))
     try:
         return run.go(checkpoint)
-    except OutputExistsError:
-        if not _is_done(outputs, must_be_known=outputs.is_named):
+    except (StoreConflictError, LostUploadError) as error:
+        is_done = _is_done(outputs, must_be_known=outputs.is_named)
+        if (is_done and checkpoint is not None) or isinstance(error, LostUploadError):
+            objects.delete(outputs.checkpoint)  # nothing can be resumed from there
+        if not is_done:
             raise
-        if checkpoint is not None:
-            objects.delete(outputs.checkpoint)  # whoever was first may have died before that
         return Outcome("already_done", outputs, job)
-    except LostUploadError:
-        objects.delete(outputs.checkpoint)  # nothing can go on from there: the next try begins anew
-        raise
 
 
 def _is_done(outputs: Outputs, *, must_be_known: bool = False) -> bool:
@@ -169,7 +165,8 @@ class _Run:
         started = time.monotonic()
         description = Model.of(self._model.manifest)
         writer = open_writer(self._job, description)
-        reader = open_reader(self._job, self._info, description)
+        with reading_input():
+            reader = open_reader(self._job, self._info, description)
         try:
             return self._read(reader, writer, checkpoint, started)
         finally:
@@ -228,28 +225,24 @@ class _Run:
     def _score(self, reader: Reader, workers: Workers) -> bool:
         """Chunks to the workers, what comes back in order to the outputs; false when time ran out before the input."""
         in_flight: deque[Future[Scored]] = deque()
-        chunks: Iterator[Chunk] = reader.chunks(self._position)
+        chunks = _chunks(reader, self._position)
+        finished = True
         try:
             for number, chunk in enumerate(chunks):
                 limit = 2 * workers.count
                 if number and self._must_stop(limit):
+                    finished = False
                     break
                 in_flight.append(workers.submit(chunk))
                 while len(in_flight) > limit or (in_flight and in_flight[0].done()):
-                    self._take(in_flight.popleft().result(), reader, workers)
-            else:
-                while in_flight:
-                    self._take(in_flight.popleft().result(), reader, workers)
-                return True
+                    self._take(in_flight.popleft(), reader, workers)
             while in_flight:
-                self._take(in_flight.popleft().result(), reader, workers)
-            return False
+                self._take(in_flight.popleft(), reader, workers)
+            return finished
         finally:
             for future in in_flight:
                 future.cancel()
-            closing = getattr(chunks, "close", None)
-            if closing:
-                closing()
+            chunks.close()
 
     def _must_stop(self, limit: int) -> bool:
         """Whether what is in flight may just be finished, and no more."""
@@ -257,7 +250,8 @@ class _Run:
             return False
         return self._means.time_left() < self._margin + self._slowest * (limit + 1)
 
-    def _take(self, scored: Scored, reader: Reader, workers: Workers) -> None:
+    def _take(self, future: Future[Scored], reader: Reader, workers: Workers) -> None:
+        scored = future.result()
         self._predictions.write(scored.output)
         if scored.errors:
             if self._errors is None:
@@ -316,3 +310,8 @@ class _Run:
             if self._objects.head(self._outputs.predictions) is not None:
                 return Outcome("already_done", self._outputs, self._job)
         return Outcome("continues", self._outputs, self._job)
+
+
+def _chunks(reader: Reader, position: dict[str, Any] | None) -> Generator[Chunk]:
+    with reading_input():
+        yield from reader.chunks(position)

@@ -11,6 +11,7 @@ import numpy as np
 import orjson
 
 from litelambda_serving.manifest import Manifest
+from litelambda_serving.scoring.errors import reading_input
 from litelambda_serving.scoring.formats.base import Model, output_array
 from litelambda_serving.scoring.formats.values import NotFiniteError
 from litelambda_serving.scoring.running.row_runner import RowRunner
@@ -110,7 +111,7 @@ class Processor:
             LiteRtError: the runtime failed.
         """
         # Rows are looked at for what is not finite by arithmetic on all of them, of which numpy would warn.
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), reading_input():  # of a local array, the rows are read in here
             return self._score(chunk)
 
     def _score(self, chunk: Chunk) -> Scored:

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from litelambda_serving.scoring.errors import InputNotFoundError, JobError
+from litelambda_serving.objects import objects_for
+from litelambda_serving.objects.base import ObjectInfo
+from litelambda_serving.scoring.errors import InputNotFoundError, JobError, reading_input
 from litelambda_serving.scoring.formats import input_format_of, is_image
-from litelambda_serving.scoring.formats.npy_header import parse_header
+from litelambda_serving.scoring.formats.npy_header import MAX_HEADER_BYTES, parse_header
 from litelambda_serving.scoring.job import Job, Outputs, identity
 from litelambda_serving.scoring.running.summary import utc_now
 from litelambda_serving.scoring.running.tally import add_tallies
-from litelambda_serving.scoring.storage import ObjectInfo, objects_for
-from litelambda_serving.scoring.storage.source import BLOCK_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,7 +35,6 @@ __all__ = ["DEFAULT_SHARD_BYTES", "merge", "plan"]
 
 DEFAULT_SHARD_BYTES = 256 * 1024 * 1024
 _IMAGES_PER_SHARD = 1000
-_HEAD_BYTES = 16 * 1024
 _MAX_SHARDS = 80_000  # each leaves 3 bytes of the 256 KiB that a map's state may hand on
 _READS = 16  # of shards' summaries at once
 
@@ -60,7 +59,8 @@ def plan(job: Job, models: ModelSource, shard_bytes: int = DEFAULT_SHARD_BYTES) 
     if shard_bytes < 1:
         raise JobError(f"shard_bytes {shard_bytes}: expected a positive number")
     pin = models.pin(job.model)
-    found = list(_inputs(job))
+    with reading_input():
+        found = list(_inputs(job))
     if not found:
         raise InputNotFoundError(f"there is nothing to score under {job.input}")
     digest = hashlib.sha256(f"{identity(job, pin.digest)}\0{shard_bytes}".encode())
@@ -135,7 +135,8 @@ def _spans(info: ObjectInfo, name: str, shard_bytes: int) -> Iterator[tuple[int,
     if name in ("jsonl", "csv"):
         step, stop = shard_bytes, info.size
     elif name == "npy":
-        shape, dtype, _ = parse_header(objects_for(info.url).read(info, 0, min(_HEAD_BYTES, info.size, BLOCK_BYTES)))
+        with reading_input():
+            shape, dtype, _ = parse_header(objects_for(info.url).read(info, 0, min(MAX_HEADER_BYTES, info.size)))
         row_bytes = dtype.itemsize
         for size in shape[1:]:
             row_bytes *= size

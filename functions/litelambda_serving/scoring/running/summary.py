@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from litelambda_serving.scoring.running.tally import add_tallies
 
 if TYPE_CHECKING:
+    from litelambda_serving.objects.base import ObjectInfo
     from litelambda_serving.scoring.job import Job, Outputs
     from litelambda_serving.scoring.models import LoadedModel
     from litelambda_serving.scoring.running.processor import Scored
-    from litelambda_serving.scoring.storage import ObjectInfo
 
 __all__ = ["Counts", "cost_usd", "make_summary"]
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from litelambda_serving.objects import to_url
 from litelambda_serving.scoring import errors
 from litelambda_serving.scoring.job import Job
 from litelambda_serving.scoring.running.engine import run_job
-from litelambda_serving.scoring.storage import to_url
 from support.scoring_files import as_jsonl, expected, make_rows, make_store, read_jsonl
 
 

@@ -16,6 +16,9 @@ from PIL import Image
 
 from litelambda.common.paths import FUNCTIONS
 from litelambda_serving.errors import ArtifactError, DigestError, ModelNotFoundError
+from litelambda_serving.objects import objects_for, to_url
+from litelambda_serving.objects.base import part_bytes_for
+from litelambda_serving.objects.file_upload import FileUpload
 from litelambda_serving.scoring.errors import (
     InputNotFoundError,
     InputReplacedError,
@@ -30,8 +33,6 @@ from litelambda_serving.scoring.models import ModelSource, Pin
 from litelambda_serving.scoring.running import engine
 from litelambda_serving.scoring.running.summary import cost_usd
 from litelambda_serving.scoring.running.tally import Tallier, add_tallies
-from litelambda_serving.scoring.storage import objects_for, part_bytes_for, to_url
-from litelambda_serving.scoring.storage.files import FileUpload
 from litelambda_serving.tensor import DTYPES, TensorSpec
 from support.scoring_files import as_jsonl, expected, job_of, make_rows, make_store, read_jsonl
 
@@ -395,7 +396,7 @@ def test_what_a_killed_run_leaves_behind_is_removed_by_the_next(models, tmp_path
     output = tmp_path / "out.jsonl"
     code = (
         "import os, sys, signal; sys.path.insert(0, sys.argv[1]);"
-        "from litelambda_serving.scoring.storage.files import FileUpload;"
+        "from litelambda_serving.objects.file_upload import FileUpload;"
         "upload = FileUpload(sys.argv[2], None); upload.write(b'half'); upload._file.flush();"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )

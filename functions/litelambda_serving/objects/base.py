@@ -1,7 +1,4 @@
-"""Inputs and outputs wherever they lie: local files and S3 behind one interface.
-
-URLs are whole (`s3://bucket/key`, `file:///path`), since a job may read here and write there.
-"""
+"""What files and S3 have in common: an object, a place for objects, and an upload."""
 
 from __future__ import annotations
 
@@ -9,15 +6,14 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import quote
-
-from litelambda_serving.scoring.errors import JobError
+from urllib.parse import unquote_to_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-__all__ = ["ObjectInfo", "Objects", "Upload", "UploadState", "objects_for", "part_bytes_for", "split_url", "to_url"]
+__all__ = ["ObjectInfo", "Objects", "Upload", "UploadState", "chunks_of", "part_bytes_for", "path_of", "split_url"]
 
+CHUNK_BYTES = 1024 * 1024
 MIN_PART_BYTES = 8 * 1024 * 1024
 _MAX_PARTS = 9000  # S3 takes 10,000
 
@@ -48,7 +44,7 @@ class ObjectInfo:
 
 @dataclass
 class UploadState:
-    """An upload put aside, as a checkpoint keeps it.
+    """A suspended upload, as a checkpoint keeps it.
 
     Attributes:
         upload: what was stored so far, as JSON.
@@ -76,21 +72,23 @@ class Upload(Protocol):
             head: replaces as many bytes at the start, for formats that say there what only the end knows.
 
         Raises:
-            OutputExistsError: another run was first. This one's bytes are gone.
+            StoreConflictError: another writer was first. What this one wrote is gone.
+            LostUploadError: what was resumed is gone: committed by another process, or removed.
         """
 
     def suspend(self) -> UploadState:
-        """Put the upload aside for another process to go on with."""
+        """Put the upload aside for another process to resume."""
 
     def abort(self) -> None:
-        """Throw away what was written; safe to call at any time."""
+        """Discard what was written; safe to call at any time."""
 
 
 class Objects(Protocol):
     """A place for objects.
 
-    What cannot be read is an `InputNotFoundError` or `InputRefusedError`, what cannot be written an
-    `OutputNotFoundError` or `OutputRefusedError`, either a `StoreAccessError` or `StoreUnavailableError`.
+    Whatever is asked of it may end in a `StoreError`: `StoreLocationError` where the bucket does not exist,
+    `StoreAccessError` where rights or credentials are missing, `ObjectRefusedError` for what another try does not
+    change, `StoreUnavailableError` for what it may.
     """
 
     def head(self, url: str, version_id: str = "") -> ObjectInfo | None:
@@ -100,27 +98,30 @@ class Objects(Protocol):
         """The bytes [start, stop) of that very version.
 
         Raises:
-            InputReplacedError: it is another version now.
+            ObjectNotFoundError: it is gone.
+            ObjectReplacedError: it is another version now.
         """
 
     def list(self, url: str, start_after: str = "") -> Iterator[ObjectInfo]:
         """All objects whose URL starts with `url`, in order, after the URL `start_after`."""
 
-    def get(self, url: str) -> tuple[bytes, str] | None:
-        """A small object and its tag; None when there is none."""
+    def folders(self, url: str) -> Sequence[str]:
+        """Names of the folders directly below a URL that ends with a slash, sorted."""
 
-    def put(self, url: str, data: bytes, *, tag: str | None = None, owner: str = "") -> bool:
-        """Write a small object.
+    def get(self, url: str) -> tuple[bytes, str] | None:
+        """A small object, and a tag that `put` takes; None when there is none."""
+
+    def put(self, url: str, data: bytes | Path, *, tag: str | None = None, owner: str = "") -> bool:
+        """Write an object.
 
         Args:
             url: where to.
-            data: its bytes.
-            tag: only over the object of this tag; "" only where there is none; None over anything.
+            data: its bytes, or a file of them.
+            tag: only over the object that `get` gave this tag; "" only where there is none; None over anything.
             owner: see `ObjectInfo`.
 
         Returns:
-            Whether it was written. Where the answer to an earlier try was lost, false may mean that one: look at what
-            is there.
+            Whether what is there now was written by this call, even where S3's first answer to it was lost.
         """
 
     def delete(self, url: str) -> None:
@@ -136,12 +137,12 @@ class Objects(Protocol):
         replace: bool = False,
         owner: str = "",
     ) -> Upload:
-        """Start an upload, or go on with a suspended one.
+        """Start an upload, or resume a suspended one.
 
         Args:
             url: where to.
             part_bytes: size of every part but the last. Parts are cut at multiples of it, so that two processes that
-                go on from the same state write the same parts.
+                resume from the same state write the same parts.
             state: of the suspended upload.
             hold_head: keep the first part back until `commit`.
             replace: commit over an output that is there.
@@ -150,49 +151,38 @@ class Objects(Protocol):
 
 
 def part_bytes_for(input_bytes: int) -> int:
-    """A part size with which any output of reasonable size stays below S3's number of parts."""
+    """A part size with which any output of reasonable size stays below S3's number of parts.
+
+    >>> part_bytes_for(1000)
+    8388608
+    """
     return max(MIN_PART_BYTES, -(-input_bytes * 8 // _MAX_PARTS))
 
 
-_s3: Objects | None = None
-
-
-def objects_for(url: str) -> Objects:
-    """The place that a URL names.
-
-    Raises:
-        JobError: neither file:// nor s3://.
-    """
-    global _s3  # noqa: PLW0603 - one client, whose connections are reused
-    if url.startswith("file:///"):
-        from litelambda_serving.scoring.storage.files import FileObjects
-
-        return FileObjects()
-    if url.startswith("s3://") and url[5:].partition("/")[0]:
-        if _s3 is None:
-            from litelambda_serving.scoring.storage.s3 import S3Objects
-
-            _s3 = S3Objects()
-        return _s3
-    raise JobError(f"{url!r} is neither s3://bucket/key nor file:///path")
-
-
-def forget_clients() -> None:
-    """Drop the S3 client, for a process whose endpoint or credentials changed."""
-    global _s3  # noqa: PLW0603 - see objects_for
-    _s3 = None
-
-
 def split_url(url: str) -> tuple[str, str]:
-    """Bucket and key of an S3 URL."""
+    """Bucket and key of an S3 URL.
+
+    >>> split_url("s3://bucket/folder/rows.jsonl")
+    ('bucket', 'folder/rows.jsonl')
+    """
     bucket, _, key = url.removeprefix("s3://").partition("/")
     return bucket, key
 
 
-def to_url(path_or_url: str) -> str:
-    """A path as a file URL, a folder's with a slash at its end; a URL as it is."""
-    if "://" in path_or_url:
-        return path_or_url
-    path = Path(path_or_url).absolute()
-    folder = path_or_url.endswith("/") or path.is_dir()
-    return "file://" + quote(os.fsencode(path)) + ("/" if folder and str(path) != "/" else "")
+def path_of(url: str) -> Path:
+    """The path of a file URL.
+
+    >>> path_of("file:///data/my%20rows.jsonl")
+    PosixPath('/data/my rows.jsonl')
+    """
+    return Path(os.fsdecode(unquote_to_bytes(url.removeprefix("file://"))))
+
+
+def chunks_of(data: bytes | Path) -> Iterator[bytes]:
+    """What an object is to hold, some at a time where it is in a file."""
+    if isinstance(data, bytes):
+        yield data
+        return
+    with data.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk

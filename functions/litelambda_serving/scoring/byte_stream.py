@@ -11,14 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from litelambda_serving.objects import objects_for
+from litelambda_serving.objects.files import OpenFile
 from litelambda_serving.scoring.errors import UnreadableInputError
-from litelambda_serving.scoring.storage import objects_for
-from litelambda_serving.scoring.storage.files import OpenFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from litelambda_serving.scoring.storage import ObjectInfo
+    from litelambda_serving.objects.base import ObjectInfo
 
 __all__ = ["BLOCK_BYTES", "blocks", "inflate", "skip"]
 
@@ -31,7 +31,7 @@ def blocks(info: ObjectInfo, start: int, stop: int, block_bytes: int = BLOCK_BYT
     """The bytes [start, stop) of an object in order, the next ranges on their way while one is worked on.
 
     Raises:
-        InputReplacedError: the object changed meanwhile.
+        ObjectReplacedError: the object changed meanwhile.
         StoreError: it could not be read.
     """
     if info.url.startswith("file:"):

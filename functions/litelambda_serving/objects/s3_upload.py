@@ -7,25 +7,18 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from litelambda_serving.scoring.errors import LostUploadError, OutputExistsError
-from litelambda_serving.scoring.storage import UploadState, split_url
-from litelambda_serving.scoring.storage.s3_errors import translated
+from litelambda_serving.errors import StoreConflictError
+from litelambda_serving.objects.base import UploadState, split_url
+from litelambda_serving.objects.errors import LostUploadError
+from litelambda_serving.objects.s3_requests import decided, owned_by, put, translated
 from litelambda_serving.store.s3_answers import Meaning, meaning_of
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from litelambda_serving.scoring.storage.s3 import S3Objects
+__all__ = ["S3Upload"]
 
-__all__ = ["OWNER", "S3Upload", "owned_by"]
-
-OWNER = "litelambda-job"  # the metadata that names the job whose output an object is
 _PARTS_IN_FLIGHT = 3
-
-
-def owned_by(owner: str) -> dict[str, Any]:
-    """The argument of a write that gives the object an owner."""
-    return {"Metadata": {OWNER: owner}} if owner else {}
 
 
 class S3Upload:
@@ -33,7 +26,7 @@ class S3Upload:
 
     def __init__(
         self,
-        objects: S3Objects,
+        client: Any,
         url: str,
         part_bytes: int,
         state: UploadState | None = None,
@@ -42,8 +35,7 @@ class S3Upload:
         replace: bool = False,
         owner: str = "",
     ) -> None:
-        self._objects = objects
-        self._client = objects.client
+        self._client = client
         self._url = url
         self._bucket, self._key = split_url(url)
         self._part_bytes = part_bytes
@@ -96,7 +88,7 @@ class S3Upload:
                 **condition,
             )
         except Exception as error:
-            raise self._lost(error) from error
+            raise self._reason(error) from error
         finally:
             self._close()
 
@@ -108,7 +100,7 @@ class S3Upload:
         return UploadState(upload, self._head, bytes(self._tail))
 
     def abort(self) -> None:
-        """See `Upload.abort`. An upload that others may go on with is left to the bucket's lifecycle rule."""
+        """See `Upload.abort`. An upload that others may resume is left to the bucket's lifecycle rule."""
         self._close()
         if self._upload_id and not self._resumed:
             try:
@@ -121,14 +113,14 @@ class S3Upload:
     def _put(self, body: bytes, head: bytes | None) -> None:
         if head:
             body = head + body[len(head) :]
-        if not self._objects.put(self._url, body, tag=None if self._replace else "", owner=self._owner):
-            raise OutputExistsError(f"{self._url} exists already")
+        if not put(self._client, self._url, body, tag=None if self._replace else "", owner=self._owner):
+            raise StoreConflictError(f"{self._url} exists already")
 
     def _send(self, part: bytes, number: int = 0) -> None:
         """Upload a part in the background; wait while too many are on their way, so that memory stays flat."""
         if not self._upload_id:
             try:
-                answer = self._objects.write("create_multipart_upload", self._url, **owned_by(self._owner))
+                answer = decided(self._create)
             except Exception as error:
                 raise translated(error, self._url, writing=True) from error
             self._upload_id = answer["UploadId"]
@@ -138,6 +130,9 @@ class S3Upload:
         while len(self._in_flight) >= _PARTS_IN_FLIGHT:
             self._collect()
         self._in_flight.append((number, self._executor.submit(self._upload_part, number, part)))
+
+    def _create(self) -> Any:
+        return self._client.create_multipart_upload(Bucket=self._bucket, Key=self._key, **owned_by(self._owner))
 
     def _upload_part(self, number: int, part: bytes) -> str:
         answer = self._client.upload_part(
@@ -151,7 +146,7 @@ class S3Upload:
         try:
             self._etags[number] = future.result()
         except Exception as error:
-            raise self._lost(error) from error
+            raise self._reason(error) from error
 
     def _wait(self) -> None:
         while self._in_flight:
@@ -163,12 +158,11 @@ class S3Upload:
             del self.__dict__["_executor"]
         self._in_flight.clear()
 
-    def _lost(self, error: Exception) -> Exception:
-        """Another run committed, or the upload that was gone on with is no more."""
+    def _reason(self, error: Exception) -> Exception:
+        """Why a part or the whole was refused: another writer committed, or what was resumed is gone."""
         meaning = meaning_of(error)
-        is_gone = meaning is Meaning.NO_UPLOAD
-        if meaning is Meaning.CHANGED or (is_gone and self._objects.head(self._url)):
-            return OutputExistsError(f"{self._url} exists already")
-        if is_gone:
+        if meaning is Meaning.CHANGED:
+            return StoreConflictError(f"{self._url} exists already")
+        if meaning is Meaning.NO_UPLOAD:
             return LostUploadError(f"the suspended upload of {self._url} is gone")
         return translated(error, self._url, writing=True)

@@ -1,0 +1,61 @@
+"""Objects that are read and written, as local files or in S3: what batch scoring and publishing have in common.
+
+    base      what an object, a place for objects and an upload are
+    files     in local folders
+    s3        in S3, through boto3, which can do conditional and multipart writes; obstore's native module cannot
+    errors    what may go wrong besides `litelambda_serving.errors`
+
+Every write is conditional where its caller asks for that, and visible as a whole or not at all. URLs are whole
+(`s3://bucket/key`, `file:///path`), since a job may read here and write there. The prediction path never loads this.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from litelambda_serving.errors import SettingsError
+
+if TYPE_CHECKING:
+    from litelambda_serving.objects.base import Objects
+
+__all__ = ["objects_for", "to_url"]
+
+_s3: Objects | None = None
+
+
+def objects_for(url: str) -> Objects:
+    """The place that a URL names.
+
+    Raises:
+        SettingsError: neither file:// nor s3://.
+    """
+    global _s3  # noqa: PLW0603 - one client, whose connections are reused
+    if url.startswith("file:///"):
+        from litelambda_serving.objects.files import FileObjects
+
+        return FileObjects()
+    if url.startswith("s3://") and url[5:].partition("/")[0]:
+        if _s3 is None:
+            from litelambda_serving.objects.s3 import S3Objects
+
+            _s3 = S3Objects()
+        return _s3
+    raise SettingsError(f"{url!r} is neither s3://bucket/key nor file:///path")
+
+
+def to_url(path_or_url: str) -> str:
+    """A path as a file URL, a folder's with a slash at its end; a URL as it is.
+
+    >>> to_url("/data/my rows.jsonl")
+    'file:///data/my%20rows.jsonl'
+    >>> to_url("s3://bucket/rows.jsonl")
+    's3://bucket/rows.jsonl'
+    """
+    if "://" in path_or_url:
+        return path_or_url
+    path = Path(path_or_url).absolute()
+    folder = path_or_url.endswith("/") or path.is_dir()
+    return "file://" + quote(os.fsencode(path)) + ("/" if folder and str(path) != "/" else "")
