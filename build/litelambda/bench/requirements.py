@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import sys
-from importlib.util import find_spec
 
 from litelambda.common.errors import BenchError
-
-_NEEDED = ("awslambdaric", "runtime_client", "aws_lambda_powertools", "boto3", "numpy", "ai_edge_litert", "obstore")
+from litelambda.common.extras import require_extra
 
 
 def require_runtime() -> None:
-    """Check that the real runtime client and what the peer handlers import are installed.
+    """Check that the real runtime client and what the peer handlers import can run here.
 
     Raises:
-        BenchError: This is no Linux, or a package is missing; the message says what to install.
+        BenchError: This is not Linux.
+        UsageError: A package is missing; the message says what to install.
     """
     if not sys.platform.startswith("linux"):
         raise BenchError(
             f"the benchmarks start Lambda's own runtime client, which runs on Linux only, not {sys.platform}"
         )
-    missing = [name for name in _NEEDED if find_spec(name) is None]
-    if missing:
-        raise BenchError(f"the benchmarks need {', '.join(missing)}: run `make setup`, or install litelambda[bench]")
+    require_extra("bench")

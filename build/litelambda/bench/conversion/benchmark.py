@@ -23,6 +23,7 @@ from litelambda.bench.conversion.table import markdown
 from litelambda.bench.machine import describe_machine
 from litelambda.bench.report import Progress
 from litelambda.common.errors import UsageError
+from litelambda.common.extras import require_extra
 from litelambda.common.kept_process import KeptProcess
 from litelambda.common.processes import describe_exit
 
@@ -42,6 +43,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """
     if args.memory_gb <= 0 or args.timeout_s <= 0:
         raise UsageError("bench conversion takes --memory-gb and --timeout-s above 0")
+    require_extra("build")
     cases = choose(args.model, every=args.all, image_size=args.image_size)
     settings = {"tools": {name: version(name) for name in _TOOLS}, "image_size": args.image_size}
     rows = {} if args.fresh else _read_state(args.state, settings)
