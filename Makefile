@@ -12,7 +12,7 @@ SAM_VENV := .venv-sam
 EMULATOR_VENV := .venv-emulator
 DOCS_VENV := .venv-docs
 
-.PHONY: help setup setup-sam demo test check format docs lock package charts clean
+.PHONY: help setup setup-sam demo test test-wheel check format docs lock package charts clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -38,6 +38,10 @@ demo: setup  ## train on MNIST, quantize, verify, publish, serve and predict ove
 
 test: setup  ## run the tests
 	@started=$$SECONDS; $(BIN)/python -m pytest -q -n logical --dist loadfile; echo "test: done in $$((SECONDS - started)) s"
+
+test-wheel: setup  ## build the wheel, install it outside the checkout, and use it there
+	@started=$$SECONDS; LITELAMBDA_TEST_WHEEL=1 $(BIN)/python -m pytest -q tests/e2e/test_wheel.py; \
+	echo "test-wheel: done in $$((SECONDS - started)) s"
 
 check: setup  ## lint, format and type checks
 	@$(BIN)/ruff check

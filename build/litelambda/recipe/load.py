@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from litelambda.common.errors import RecipeError
+from litelambda.common.paths import RECIPES
 from litelambda.common.wording import counted
 from litelambda.recipe.messages import describe_problems
 from litelambda.recipe.sections import ArraysData, ImagesData, Recipe
@@ -25,17 +26,26 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read, override and check a recipe.
 
     Args:
-        path: the TOML file.
+        path: the TOML file, or the name of a recipe that ships with litelambda, such as "mnist_mlp".
         overrides: `section.key=value` each; the value is read as TOML, and as a plain string where it is none.
 
     Raises:
         RecipeError: the file is missing or no TOML, or keys are wrong; the message names all of them by their path.
     """
-    path = Path(path)
+    path = _find(Path(path))
     table = _read_toml(path)
     for override in overrides:
         _apply(table, override)
     return _validate(table, path)
+
+
+def _find(path: Path) -> Path:
+    """The file that is meant: what is not the path of one may be the name of a recipe that ships."""
+    return path if path.is_file() else _shipped().get(str(path), path)
+
+
+def _shipped() -> dict[str, Path]:
+    return {path.stem: path for path in sorted(RECIPES.glob("*.toml"))}
 
 
 def _validate(table: dict[str, Any], path: Path) -> Recipe:
@@ -126,7 +136,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RecipeError(f"{path}: there is no such recipe") from None
+        raise RecipeError(
+            f"{path}: there is no such recipe; expected a TOML file, or one that ships: {', '.join(_shipped())}"
+        ) from None
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -61,8 +61,9 @@ def test_relative_paths_start_at_the_recipe(recipe_file: Path) -> None:
 
 @pytest.mark.parametrize("name", ["mnist_mlp", "mnist_cnn"])
 def test_ready_recipes_are_valid(name: str) -> None:
-    """The recipes that ship load, carry their file's name and find their data."""
+    """The recipes that ship load by path and by name, carry their file's name and find their data."""
     recipe = load_recipe(RECIPES / f"{name}.toml")
+    assert recipe.to_json() == load_recipe(name).to_json()
     assert recipe.publish.name == name
     assert recipe.resolve(recipe.data.path).is_file()
 
@@ -163,7 +164,11 @@ def test_an_override_that_sets_nothing_is_refused(recipe_file: Path, override: s
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"[model\n", "not valid TOML.*line 1"), (b"\xff\xfe", "not a text file"), (None, "there is no such recipe")],
+    [
+        (b"[model\n", "not valid TOML.*line 1"),
+        (b"\xff\xfe", "not a text file"),
+        (None, "there is no such recipe; .* that ships: mnist_cnn, mnist_cnn_auto, "),
+    ],
 )
 def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
     """A missing file, a binary one and broken TOML are errors that name the file."""

@@ -1,0 +1,175 @@
+"""The distribution, installed where there is no checkout: first what needs no TensorFlow, then the whole toolchain."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import urllib.request
+import zipfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from litelambda.commands.package import package
+from litelambda.common.interpreters import find_interpreter
+from support.golden_store import GOLDEN, publish
+from support.wheel import Installed, install, needs_wheel, run_uv
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [needs_wheel, pytest.mark.slow]
+
+VERSIONS = ["3.11", "3.12", "3.13"]
+COMMANDS = [
+    ["build"], ["import"], ["models"], ["alias"], ["serve"], ["score"], ["package"],
+    ["bench", "cold"], ["bench", "warm"], ["bench", "batch"], ["bench", "conversion"],
+]  # fmt: skip
+MODEL = "half_plus_two"
+
+
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sdist and the wheel, which is made from the sdist."""
+    folder = tmp_path_factory.mktemp("distributions")
+    run_uv("build", "--out-dir", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(distributions: Path) -> Path:
+    """The wheel."""
+    (wheel,) = distributions.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="module", params=VERSIONS)
+def each_base(
+    request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Installed]:
+    """The wheel without extras on a version of Python."""
+    interpreter = find_interpreter(request.param)
+    if interpreter is None:
+        pytest.skip(f"no CPython {request.param} here")
+    yield from _installed(wheel, interpreter.path, "base.txt", tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def base(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
+    """The wheel without extras on this version of Python."""
+    yield from _installed(wheel, Path(sys.executable), "base.txt", tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def full(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
+    """The wheel with the extra `build`."""
+    yield from _installed(wheel, Path(sys.executable), "build.txt", tmp_path_factory.mktemp("build"))
+
+
+def _installed(wheel: Path, python: Path, lock: str, folder: Path) -> Iterator[Installed]:
+    """Install the wheel; at the end, see that no command has written to what is installed."""
+    installed = install(wheel, python, lock, folder)
+    before = installed.files()
+    yield installed
+    assert installed.files() == before
+
+
+def test_the_sdist_makes_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
+    """A wheel made from the sdist has the files of one made from the checkout, byte for byte."""
+    run_uv("build", "--wheel", "--out-dir", tmp_path)
+    assert _contents(wheel) == _contents(tmp_path / wheel.name)
+
+
+def test_it_claims_no_general_name(wheel: Path) -> None:
+    """What the wheel installs at the top level bears the project's name."""
+    tops = {name.partition("/")[0] for name in _contents(wheel)}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"litelambda", "litelambda_serving"}
+
+
+def _contents(wheel: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_a_model_is_served_and_scores(each_base: Installed) -> None:
+    """TensorFlow Serving's own example, in models/ of the current directory, answers over HTTP and scores a file."""
+    publish(each_base.folder / "models", MODEL)
+    body = json.dumps({"instances": [1.0, 2.0, 5.0]}).encode()
+    with (
+        _serving(each_base) as url,
+        urllib.request.urlopen(f"{url}/v1/models/{MODEL}:predict", body, timeout=60) as response,
+    ):
+        assert json.loads(response.read()) == {"predictions": [2.5, 3.0, 4.5]}
+    (each_base.folder / "rows.csv").write_text("x\n1\n2\n5\n")
+    each_base.run("score", "rows.csv", "predictions.jsonl", "--model", MODEL)
+    lines = (each_base.folder / "predictions.jsonl").read_text().splitlines()
+    assert [json.loads(line)["prediction"] for line in lines] == [2.5, 3.0, 4.5]
+
+
+@contextmanager
+def _serving(installed: Installed) -> Iterator[str]:
+    """`litelambda serve` while the block lasts: its URL."""
+    command = [installed.environment / "bin" / "litelambda", "serve", "--port", "0"]
+    with subprocess.Popen(
+        command, cwd=installed.folder, env=installed.variables, stderr=subprocess.PIPE, text=True
+    ) as server:
+        try:
+            said = server.stderr.readline() if server.stderr else ""
+            assert " on http://" in said
+            yield said.partition(" on ")[2].split()[0]
+        finally:
+            server.terminate()
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_each_command_has_help(base: Installed, command: list[str]) -> None:
+    """Every command says what it takes, whether or not its extra is installed."""
+    assert "--" in base.run(*command, "--help")
+
+
+@pytest.mark.parametrize(
+    ("command", "extra", "package"),
+    [
+        (["build", "mnist_mlp"], "build", "tensorflow"),
+        (["import", str(GOLDEN / "tiny_int8.tflite"), "--name", "tiny"], "build", "tensorflow"),
+        (["bench", "conversion"], "build", "tensorflow"),
+        (["bench", "cold"], "bench", "awslambdaric"),
+        (["bench", "warm"], "bench", "awslambdaric"),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
+)
+def test_a_missing_extra_is_named(base: Installed, command: list[str], extra: str, package: str) -> None:
+    """A command that needs an extra says in one line what is missing and what to install."""
+    (line,) = base.run(*command, exit_code=2).splitlines()
+    assert package in line
+    assert line.endswith(f"Run `pip install 'litelambda[{extra}]'`")
+
+
+def test_models_and_aliases(base: Installed) -> None:
+    """A store is listed, and its aliases move."""
+    publish(base.folder / "models", MODEL)
+    base.run("alias", MODEL, "stable", "1")
+    (model,) = json.loads(base.run("models", "--json"))
+    assert (model["model"], model["aliases"]) == (MODEL, {"latest": 1, "stable": 1})
+
+
+def test_the_deployment_package_is_the_checkouts(base: Installed, tmp_path: Path) -> None:
+    """Handlers, what they import and the locks that travel make the package that a checkout makes, byte for byte."""
+    made = json.loads(base.run("package", "--arch", "x86_64", "--output", "out", "--json"))
+    assert made["sha256"] == package("x86_64", tmp_path).sha256
+
+
+def test_a_shipped_recipe_builds(full: Installed) -> None:
+    """A recipe that ships builds by its name, on data that ships, into models/ of the current directory."""
+    built = json.loads(full.run("build", "mnist_mlp", "--set", "train.epochs=1", "--json"))
+    assert (built["model"], built["version"]) == ("mnist_mlp", 1)
+    assert (full.folder / "models" / "mnist_mlp" / "1" / "model.tflite").is_file()
+
+
+def test_a_model_made_elsewhere_is_imported(full: Installed) -> None:
+    """A flatbuffer is verified and published."""
+    imported = json.loads(full.run("import", GOLDEN / "tiny_int8.tflite", "--name", "tiny", "--json"))
+    assert (imported["model"], imported["version"]) == ("tiny", 1)
