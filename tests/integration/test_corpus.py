@@ -9,7 +9,6 @@ import tensorflow as tf
 from keras import layers
 
 from litelambda.commands.import_model import import_model
-from litelambda.common.progress import Reporter
 from support.corpus import ask, check, flatbuffer_source, keras_source, saved_model_source
 from support.golden_store import GOLDEN
 
@@ -388,5 +387,5 @@ def test_a_model_from_outside_is_served_as_its_own_framework_answers(tmp_path, s
     store, address = served_store
     keras.utils.set_random_seed(0)
     source = list(SOURCES.values())[index](tmp_path)
-    import_model(source.path, f"m{index}", store.as_uri(), Reporter())
+    import_model(source.path, f"m{index}", store.as_uri())
     check(source, ask(address, f"m{index}", source))

@@ -234,7 +234,7 @@ def test_small_answers_are_sent_at_once(monkeypatch):
 
     monkeypatch.setattr(uvicorn.Server, "run", accept_one)
     monkeypatch.setattr(os, "environ", {**os.environ})
-    serve(Path(__file__).parent.as_uri(), "127.0.0.1", 0)
+    serve(Path(__file__).parent.as_uri(), host="127.0.0.1", port=0)
     listener.close()
     assert accepted
     assert accepted[0] != 0

@@ -81,5 +81,5 @@ def test_an_import_without_memory_publishes_nothing(
     (tmp_path / "tiny.tflite").write_bytes(tiny_tflite)
     store = tmp_path / "store"
     with pytest.raises(MemoryShortageError, match=r"the stage 'verify' .* with more memory\. Nothing was published"):
-        import_model(tmp_path / "tiny.tflite", "tiny", store.as_uri(), Reporter())
+        import_model(tmp_path / "tiny.tflite", "tiny", store.as_uri())
     assert not store.exists()

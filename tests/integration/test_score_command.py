@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -78,7 +79,7 @@ def test_exit_codes(store, tmp_path, capsys):
 
 
 def test_a_terminal_sees_a_bar(store, tmp_path):
-    """Progress goes to stderr, only where that is a terminal, and is gone at the end."""
+    """Progress goes to stderr, only where that is a terminal; at the end a line with the rows takes its place."""
     (tmp_path / "rows.jsonl").write_bytes(as_jsonl(make_rows(30_000)))
     ours, theirs = pty.openpty()
     command = [
@@ -94,9 +95,10 @@ def test_a_terminal_sees_a_bar(store, tmp_path):
     except OSError:
         pass  # how a terminal says that the other end was closed
     os.close(ours)
-    assert "rows.jsonl ··" in shown.decode()
-    assert "rows.jsonl █" in shown.decode()
-    assert shown.endswith(b"\x1b[2K")
+    text = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", shown.decode())
+    assert re.search(r"score +━+ +100% 30,000 rows, [\d,]+/s", text)
+    assert text.splitlines()[-1].startswith("✓ score")
+    assert text.endswith("30,000 rows\r\n")
     assert json.loads(done.stdout)["rows_in"] == 30_000
 
 

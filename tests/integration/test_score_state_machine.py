@@ -19,7 +19,7 @@ from moto.stepfunctions.parser.asl.component.state.exec.state_map.state_map impo
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.state_task import StateTask
 
 from litelambda.cli.main import main
-from litelambda.commands.score import describe
+from litelambda.commands.score import ScoreResult
 from litelambda.common.paths import PROJECT
 from support.score_stack import BUCKET, score_stack
 from support.scoring_files import as_jsonl, expected, make_rows, read_jsonl
@@ -245,7 +245,7 @@ def command(machine: str, source: str, output: str, *options: str) -> list[str]:
 
 def test_the_command_submits_and_waits(stack, monkeypatch, capsys):
     """`litelambda score --on aws` waits for the run in the state machine's own region, and prints what became of it."""
-    monkeypatch.setattr("litelambda.commands.score._POLL_SECONDS", 0.1)
+    monkeypatch.setattr("litelambda.commands.score_on_aws._POLL_SECONDS", 0.1)
     stack.put("big/a.jsonl", as_jsonl(make_rows(100)) + b"bad\n")
     stack.put("big/b.npy", npy(make_rows(20)))
     machine, folders = create(), (f"s3://{BUCKET}/big/", f"s3://{BUCKET}/runs/")
@@ -271,7 +271,7 @@ def test_a_run_with_failed_shards_says_so():
         "rows_in": 1000, "rows_out": 1000, "rows_bad": 0, "model": {"name": "m", "version": 2}, "failed": 3,
         "output": {"url": "s3://b/r/", "num_shards": 60}, "errors": None, "parts": 57, "summary": "s3://b/r/summary.json",
     }  # fmt: skip
-    assert describe(summary).splitlines() == [
+    assert ScoreResult.of(summary).describe().splitlines() == [
         "1,000 of 1,000 rows scored by m version 2 in 60 shards",
         "predictions: s3://b/r/",
         "failed shards: 3, see s3://b/r/summary.json",

@@ -26,7 +26,6 @@ import pytest
 from litelambda.bench.conversion.cases import ARCHITECTURES, all_cases
 from litelambda.commands.import_model import import_model
 from litelambda.common.errors import ConversionError
-from litelambda.common.progress import Reporter
 from litelambda.keras_tools.backend import load_keras
 
 Arrays = Mapping[str, np.ndarray]
@@ -240,10 +239,10 @@ def check_layer(name: str, folder: Path, store: Path, address: str) -> None:
     published = f"m{list(LAYER_CASES).index(name)}"
     if name in REFUSED:
         with pytest.raises(ConversionError, match=REFUSED[name]):
-            import_model(source.path, published, store.as_uri(), Reporter())
+            import_model(source.path, published, store.as_uri())
         assert not (store / published).exists()
         return
-    import_model(source.path, published, store.as_uri(), Reporter())
+    import_model(source.path, published, store.as_uri())
     check(source, ask(address, published, source))
 
 

@@ -11,15 +11,14 @@ import importlib
 import json
 import os
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from litelambda import __version__
-from litelambda.common.errors import LitelambdaError
+from litelambda.common.errors import LitelambdaError, UsageError
 from litelambda.common.interrupts import interrupts_noted
 from litelambda.common.paths import DEFAULT_STORE, store_url
-from litelambda_serving.errors import ModelNotFoundError, ServingError
+from litelambda_serving.errors import ServingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,9 +50,6 @@ def _run(arguments: argparse.Namespace) -> int:
     try:
         arguments.run(arguments)
         sys.stdout.flush()
-    except ModelNotFoundError as error:
-        print(f"litelambda: error: {error}{_choices(arguments)}", file=sys.stderr)
-        return 1
     except (LitelambdaError, ServingError) as error:
         print(f"litelambda: error: {error}", file=sys.stderr)
         return getattr(error, "exit_code", 1)
@@ -61,16 +57,6 @@ def _run(arguments: argparse.Namespace) -> int:
         print("litelambda: interrupted", file=sys.stderr)
         return _INTERRUPTED
     return 0
-
-
-def _choices(arguments: argparse.Namespace) -> str:
-    """What could have been asked for instead of a model that is not there."""
-    from litelambda.store.artifact_store import open_publishing_store
-
-    with suppress(ServingError):  # what it was that could not be found has been said
-        name = arguments.model.partition("@")[0].partition(":")[0]
-        return f"; {open_publishing_store(arguments.store or store_url(DEFAULT_STORE)).describe(name)}"
-    return ""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -106,7 +92,7 @@ def _add(
 def _store(text: str) -> str:
     try:
         return store_url(text)
-    except ValueError as error:
+    except UsageError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
@@ -141,13 +127,13 @@ def _build_interruptibly(arguments: argparse.Namespace) -> None:
     from litelambda.recipe.load import load_recipe
 
     recipe = load_recipe(arguments.recipe, arguments.overrides)  # before TensorFlow: a typo answers at once
-    from litelambda.commands.build import build, take_part
+    from litelambda.commands.build import build, train_with_others
     from litelambda.common.progress import open_reporter
     from litelambda.training.cluster import read_cluster
 
     reporter, cluster = open_reporter(json_output=arguments.json), read_cluster()
     if cluster is not None and not cluster.is_chief:
-        take_part(recipe, reporter)
+        train_with_others(recipe, reporter)
         if arguments.json:
             _print_json({"model": recipe.publish.name, "published": False, "trained_as": cluster.name})
         else:
@@ -202,21 +188,19 @@ def _import(arguments: argparse.Namespace) -> None:
 
 
 def _import_interruptibly(arguments: argparse.Namespace) -> None:
-    from litelambda.commands.import_model import ImportOptions, import_model
-    from litelambda.commands.import_sources import Allowed
+    from litelambda.commands.import_model import import_model
     from litelambda.common.progress import open_reporter
 
     result = import_model(
         arguments.path,
         arguments.name,
         arguments.store,
-        open_reporter(json_output=arguments.json),
-        ImportOptions(
-            arguments.representative,
-            arguments.labels,
-            arguments.preprocessing,
-            Allowed(arguments.max_difference, arguments.accept_loss),
-        ),
+        representative=arguments.representative,
+        labels=arguments.labels,
+        preprocessing=arguments.preprocessing,
+        max_difference=arguments.max_difference,
+        accept_loss=arguments.accept_loss,
+        reporter=open_reporter(json_output=arguments.json),
     )
     if arguments.json:
         _print_json(result.to_json())
@@ -297,10 +281,14 @@ def _add_serve(commands: Any) -> None:
 
 def _serve(arguments: argparse.Namespace) -> None:
     from litelambda.commands.serve import serve
-    from litelambda.store.artifact_store import check_store_exists
 
-    check_store_exists(arguments.store)
-    serve(arguments.store, arguments.host, arguments.port, arguments.model, arguments.log_level)
+    serve(
+        arguments.store,
+        host=arguments.host,
+        port=arguments.port,
+        model=arguments.model,
+        log_level=arguments.log_level,
+    )
 
 
 def _port(text: str) -> int:
@@ -338,13 +326,53 @@ def _add_score(commands: Any) -> None:
 
 
 def _score(arguments: argparse.Namespace) -> None:
-    from litelambda.commands.score import describe, score
+    from litelambda.commands.score import make_job, score
+    from litelambda.common.progress import open_reporter
 
-    summary = score(arguments)
-    if arguments.json:
-        _print_json(summary)
+    _check_options(arguments)
+    passthrough = arguments.passthrough
+    described: dict[str, Any] = {
+        "model": arguments.model,
+        "input_format": arguments.input_format or "",
+        "output_format": arguments.output_format or "",
+        "passthrough": None if passthrough is None else [*filter(None, passthrough.split(","))],
+        "tolerate": arguments.tolerate,
+        "resize": arguments.resize,
+    }
+    if arguments.on == "aws":
+        from litelambda.commands.score_on_aws import submit
+
+        machine = arguments.state_machine or os.environ.get("LITELAMBDA_STATE_MACHINE", "")
+        if not machine:
+            raise UsageError("--on aws needs --state-machine ARN (an output of the stack), or LITELAMBDA_STATE_MACHINE")
+        result = submit(make_job(arguments.input, arguments.output, **described), machine)
     else:
-        print(describe(summary))
+        result = score(
+            arguments.input,
+            arguments.output,
+            store=arguments.store or DEFAULT_STORE,
+            workers=arguments.workers,
+            force=arguments.force,
+            reporter=open_reporter(json_output=arguments.json),
+            **described,
+        )
+    if arguments.json:
+        _print_json(result.to_json())
+    else:
+        print(result.describe())
+
+
+def _check_options(arguments: argparse.Namespace) -> None:
+    """Refuse options that would be ignored where the job runs."""
+    if arguments.on == "aws":
+        given = {"--force": arguments.force, "--workers": arguments.workers, "--store": arguments.store}
+        why = "the deployed function has a store and cores of its own, and writes over no output"
+    else:
+        given = {"--state-machine": arguments.state_machine}
+        why = "nothing is submitted"
+    ignored = ", ".join(option for option, value in given.items() if value)
+    if ignored:
+        raise UsageError(f"--on {arguments.on} does not take {ignored}: {why}")
 
 
 def _add_package(commands: Any) -> None:

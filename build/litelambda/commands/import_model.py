@@ -9,113 +9,54 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from litelambda.commands.import_preprocessing import read_preprocessing
 from litelambda.commands.import_sources import Allowed, Imported, read_model
+from litelambda.commands.results import ImportResult
 from litelambda.common.errors import DataError, UsageError
+from litelambda.common.interrupts import interrupts_noted
 from litelambda.common.memory_errors import shortages_explained
-from litelambda.common.progress import Reporter
-from litelambda.evaluation.verify import verify
+from litelambda.common.paths import DEFAULT_STORE, store_url
+from litelambda.common.progress import Reporter, Stage
+from litelambda.evaluation.quantization_loss import MAX_DIFFERENCE
+from litelambda.evaluation.verify import Verified, verify
 from litelambda.keras_tools.model_files import KERAS_SUFFIXES
-from litelambda.publishing.publish import REPORT_NAME, Description, Published, publish
+from litelambda.publishing.publish import REPORT_NAME, Description, publish
 from litelambda.store.artifact_store import open_publishing_store
 from litelambda_serving.artifact import ARTIFACT_NAME
 from litelambda_serving.manifest import is_valid_name
 
-
-@dataclass(frozen=True)
-class ImportResult:
-    """What was imported and published.
-
-    Attributes:
-        published: name, version, place and digest.
-        metrics: how far float and quantized flatbuffer are from the source's own answers.
-        size_bytes: of the float flatbuffer, the artifact, and what is stored of it.
-        batching: what was proven of running several rows at once.
-        quantization: the scheme, the operators that compute in float, why, and what to change.
-        warnings: what is odd about the representative rows.
-    """
-
-    published: Published
-    metrics: Mapping[str, Any]
-    size_bytes: Mapping[str, int]
-    batching: Mapping[str, Any]
-    quantization: Mapping[str, Any]
-    warnings: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """The document that `litelambda import --json` prints."""
-        return {
-            "model": self.published.model,
-            "version": self.published.version,
-            "url": self.published.url,
-            "digest": self.published.digest,
-            "metrics": dict(self.metrics),
-            "size_bytes": dict(self.size_bytes),
-            "published": True,
-            "aliases": self.published.aliases,
-            "float_ops": self.quantization["float_ops"],
-            "note": self.quantization["note"],
-            "batching": dict(self.batching),
-            "warnings": list(self.warnings),
-        }
-
-    def describe(self) -> str:
-        """The same for a person, in a few lines."""
-        return (
-            f"{self.published.model} version {self.published.version} in {self.published.url}\n"
-            f"{self.size_bytes['quantized']:,} bytes{self._compared()}" + "".join(f"\n{note}" for note in self._notes())
-        )
-
-    def _compared(self) -> str:
-        if (share := self.metrics.get("max_difference")) is None:
-            return ""
-        agreement = self.metrics["agreement"]
-        classes = "" if agreement is None else f", the same class on {agreement:.1%}"
-        return (
-            f"; from the source's own answers on {self.metrics['num_examples']} rows at most {share:.2%} of the range, "
-            f"99 % within {self.metrics['p99_difference']:.2%}{classes}"
-        )
-
-    def _notes(self) -> list[str]:
-        notes = [*self.warnings, *([self.quantization["note"]] if self.quantization["note"] else [])]
-        if not self.batching["dynamic"]:
-            notes.append(f"rows run one by one: {self.batching['reason']}")
-        return notes
+__all__ = ["ImportResult", "import_model"]
 
 
-@dataclass(frozen=True)
-class ImportOptions:
-    """What an import takes beside the model.
-
-    Attributes:
-        representative: .npy or .npz with rows of data; with them the model is quantized to int8.
-        labels: names of the classes: a JSON list, or a line each.
-        preprocessing: JSON, or a file of it, with what turns raw values into the model's: see `read_preprocessing`.
-        allowed: what quantization may cost.
-    """
-
-    representative: Path | None = None
-    labels: Path | None = None
-    preprocessing: str | None = None
-    allowed: Allowed = field(default_factory=Allowed)
-
-
-def import_model(
-    path: Path, name: str, store_url: str, reporter: Reporter, options: ImportOptions | None = None
+def import_model(  # noqa: PLR0913 - all but the first three are named by the caller
+    path: str | Path,
+    name: str,
+    store: str | Path = DEFAULT_STORE,
+    *,
+    representative: str | Path | None = None,
+    labels: str | Path | None = None,
+    preprocessing: str | None = None,
+    max_difference: float = MAX_DIFFERENCE,
+    accept_loss: bool = False,
+    reporter: Reporter | None = None,
 ) -> ImportResult:
-    """Convert where necessary, hold it against the model's own answers, verify and publish a model.
+    """Convert where necessary, compare with the model's own answers, verify and publish a model.
 
     Args:
         path: a .tflite, .keras or .h5 file, or the folder of a SavedModel.
         name: the model's name in the store.
-        store_url: `file:///…` or `s3://bucket/prefix`.
+        store: a folder, or `s3://bucket/prefix`.
+        representative: .npy or .npz with rows of data; with them the model is quantized to int8.
+        labels: names of the classes: a JSON list, or a line each.
+        preprocessing: JSON, or a file of it, with what turns raw values into the model's: see `read_preprocessing`.
+        max_difference: how far 99 % of the int8 model's values may be from its source's, as a share of the range.
+        accept_loss: publish the int8 model however far it is off.
         reporter: told about every stage.
-        options: rows, labels, preprocessing, and what quantization may cost.
 
     Raises:
         UsageError: an argument is impossible.
@@ -126,38 +67,65 @@ def import_model(
         MemoryShortageError: a stage needs more memory than there is.
         PublishError, StoreError: the store refused.
     """
-    options = options or ImportOptions()
     if not is_valid_name(name):
         raise UsageError(f"invalid model name {name!r}: use letters, digits, '_', '.' and '-'")
-    store = open_publishing_store(store_url)
-    with reporter.stage("convert") as stage, shortages_explained("convert"):
-        with tempfile.TemporaryDirectory(prefix="litelambda-") as scratch:
-            model = read_model(path, options.representative, Path(scratch), options.allowed)
-        names = _read_labels(options.labels, model) if options.labels is not None else None
-        preprocessing = read_preprocessing(options.preprocessing, model.signature.inputs, model.preprocessing)
-        stage.summary = (
-            f"{model.scheme}, {len(model.artifact):,} bytes, inputs {[t.name for t in model.signature.inputs]}"
-        )
-    with reporter.stage("verify") as stage, shortages_explained("verify"):
-        verified = verify(model.artifact, model.rows, model.signature.key)
-        stage.summary = f"{verified.num_rows} rows bit for bit"
-    with reporter.stage("publish") as stage, shortages_explained("publish"):
-        description = Description(
-            signature=verified.signature,
-            batching=verified.batching,
-            warm_up=verified.warm_up,
-            quantization=model.to_json(),
-            labels=names,
-            preprocessing=preprocessing,
-            metrics=model.metrics,
-            size_bytes={"float": model.float_bytes, "quantized": len(model.artifact)},
-            recipe={"imported": _source(path)},
-        )
-        files = {ARTIFACT_NAME: model.artifact, **_keras_file(path), REPORT_NAME: _report(description)}
-        published = publish(store, name, ["latest"], files, description)
-        stage.summary = f"version {published.version} in {published.url}"
-    stored = {**description.size_bytes, "stored": len(model.artifact)}
-    return ImportResult(published, model.metrics, stored, verified.batching, description.quantization, model.warnings)
+    target, reporter = open_publishing_store(store_url(store)), reporter or Reporter()
+    path, allowed = Path(path), Allowed(max_difference, accept_loss)
+    with interrupts_noted():
+        with _stage(reporter, "convert") as stage:
+            with tempfile.TemporaryDirectory(prefix="litelambda-") as scratch:
+                model = read_model(path, _path(representative), Path(scratch), allowed)
+            inputs = model.signature.inputs
+            names = _read_labels(Path(labels), model) if labels is not None else None
+            scaling = read_preprocessing(preprocessing, inputs, model.preprocessing)
+            stage.summary = f"{model.scheme}, {len(model.artifact):,} bytes, inputs {[each.name for each in inputs]}"
+        with _stage(reporter, "verify") as stage:
+            verified = verify(model.artifact, model.rows, model.signature.key)
+            stage.summary = f"{verified.num_rows} rows bit for bit"
+        with _stage(reporter, "publish") as stage:
+            description = _describe(path, model, verified, names, scaling)
+            files = {ARTIFACT_NAME: model.artifact, **_keras_file(path), REPORT_NAME: _report(description)}
+            published = publish(target, name, ["latest"], files, description)
+            stage.summary = f"version {published.version} in {published.url}"
+    return ImportResult(
+        published=published,
+        metrics=model.metrics,
+        size_bytes={**description.size_bytes, "stored": len(model.artifact)},
+        float_operators=model.float_operators,
+        note=model.note,
+        batching=verified.batching,
+        warnings=model.warnings,
+    )
+
+
+@contextmanager
+def _stage(reporter: Reporter, name: str) -> Iterator[Stage]:
+    with reporter.stage(name) as stage, shortages_explained(name):
+        yield stage
+
+
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given)
+
+
+def _describe(
+    path: Path,
+    model: Imported,
+    verified: Verified,
+    labels: list[str] | None,
+    preprocessing: Mapping[str, Any],
+) -> Description:
+    return Description(
+        signature=verified.signature,
+        batching=verified.batching,
+        warm_up=verified.warm_up,
+        quantization=model.to_json(),
+        labels=labels,
+        preprocessing=preprocessing,
+        metrics=model.metrics,
+        size_bytes={"float": model.float_bytes, "quantized": len(model.artifact)},
+        recipe={"imported": _source(path)},
+    )
 
 
 def _read_labels(path: Path, model: Imported) -> list[str]:

@@ -13,33 +13,45 @@ import uvicorn
 
 from litelambda.commands.gateway import Gateway, routes_of_template
 from litelambda.common.errors import UsageError
-from litelambda.common.paths import FUNCTIONS, TEMPLATE
+from litelambda.common.paths import DEFAULT_STORE, FUNCTIONS, TEMPLATE, store_url
+from litelambda.store.artifact_store import check_store_exists, choices_named
 from litelambda_serving.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from litelambda.commands.gateway import Handler
 
 __all__ = ["serve"]
 
 
-def serve(store: str, host: str, port: int, model: str = "", log_level: str = "INFO") -> None:
+def serve(
+    store: str | Path = DEFAULT_STORE,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    model: str = "",
+    log_level: str = "INFO",
+) -> None:
     """Serve the models of a store over HTTP until interrupted.
 
     Args:
-        store: URL of the store.
+        store: a folder, or `s3://bucket/prefix`.
         host: address to bind.
         port: port to bind, 0 for any free one; the one taken is printed on stderr.
         model: a model to load before the first request; "" loads each on its first request.
         log_level: the function's LOG_LEVEL.
 
     Raises:
-        UsageError: the port is taken.
+        UsageError: there is no such store, or the port is taken.
         ServingError: the model cannot be loaded.
     """
-    os.environ.update(_environment(store, model, log_level))
-    handler = _load_handler()
+    url = store_url(store)
+    check_store_exists(url)
+    os.environ.update(_environment(url, model, log_level))
+    with choices_named(url, model):
+        handler = _load_handler()
     settings = Settings.from_environment(os.environ)
     routes = routes_of_template(TEMPLATE, with_cors=bool(settings.cors_allow_origin))
     config = uvicorn.Config(
@@ -61,7 +73,7 @@ def serve(store: str, host: str, port: int, model: str = "", log_level: str = "I
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listener.listen()  # now, so that whoever reads the line below can connect
     address, bound_port = listener.getsockname()[:2]
-    print(f"litelambda: serving {store} on http://{address}:{bound_port} (Ctrl-C stops)", file=sys.stderr, flush=True)
+    print(f"litelambda: serving {url} on http://{address}:{bound_port} (Ctrl-C stops)", file=sys.stderr, flush=True)
     uvicorn.Server(config).run(sockets=[listener])
 
 

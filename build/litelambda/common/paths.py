@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import litelambda_serving
+from litelambda.common.errors import UsageError
 
 _PACKAGED = Path(__file__).resolve().parents[1] / "project"
 
@@ -23,17 +24,18 @@ DEFAULT_STORE = "models"
 """In the current directory, for `store_url`."""
 
 
-def store_url(text: str) -> str:
-    """A store as it is given on a command line: a URL as it is, a path as a `file:///…` URL.
+def store_url(store: str | Path) -> str:
+    """The URL of a store as a user names it: a URL as it is, a path as a `file:///…` URL.
 
     Raises:
-        ValueError: it is empty, or names the home of a user that does not exist.
+        UsageError: it is empty, or names the home of a user that does not exist.
     """
+    text = str(store)
     if not text:
-        raise ValueError("a store is a path or a URL, not an empty text")
+        raise UsageError("a store is a path or a URL, not an empty text")
     if "://" in text or text.startswith(("file:", "s3:")):
         return text
     try:
         return Path(text).expanduser().resolve().as_uri()
     except RuntimeError as error:
-        raise ValueError(f"{text}: {error}") from error
+        raise UsageError(f"{text}: {error}") from error

@@ -15,7 +15,8 @@ import json
 import random
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -24,7 +25,13 @@ from litelambda.common.errors import PublishError, UsageError
 from litelambda.common.interrupts import commit
 from litelambda_serving.aliases import ALIASES_NAME, RESERVED_NAMES
 from litelambda_serving.artifact import MANIFEST_NAME
-from litelambda_serving.errors import ObjectNotFoundError, StoreConflictError, StoreError
+from litelambda_serving.errors import (
+    ModelNotFoundError,
+    ObjectNotFoundError,
+    ServingError,
+    StoreConflictError,
+    StoreError,
+)
 from litelambda_serving.manifest import is_valid_name
 from litelambda_serving.objects import objects_for
 from litelambda_serving.store import split_store_url
@@ -55,6 +62,24 @@ def check_store_exists(url: str) -> None:
     if scheme == "file" and not (folder := Path(unquote(path))).is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
         raise UsageError(f"there is no store at {url}: {folder} {what}; `litelambda build` and `import` make one")
+
+
+@contextmanager
+def choices_named(url: str, reference: str) -> Iterator[None]:
+    """Have an error about a model that is not in a store name those that are.
+
+    Raises:
+        ModelNotFoundError: in place of the block's own.
+    """
+    try:
+        yield
+    except ModelNotFoundError as error:
+        name = reference.partition("@")[0].partition(":")[0]
+        try:
+            choices = open_publishing_store(url).describe(name)
+        except ServingError:
+            raise error from None  # what could not be found has been said
+        raise ModelNotFoundError(f"{error}; {choices}") from error
 
 
 class ArtifactStore:

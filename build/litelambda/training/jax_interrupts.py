@@ -6,13 +6,11 @@ arrays that are gone, and a process that crashes on its way out.
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from litelambda.common.interrupts import note_interrupt
+from litelambda.common.interrupts import hold, interrupted, interrupts_noted, let_go
 from litelambda.keras_tools.backend import backend, load_keras
 from litelambda.keras_tools.layers import read
 
@@ -22,34 +20,25 @@ def between_steps() -> Iterator[list[Any]]:
     """Hold the first Ctrl-C back until the step is done; a second one does not wait.
 
     Yields:
-        The Keras callbacks to train with; none on TensorFlow, which needs no such care, and outside the main thread.
+        The Keras callbacks to train with; none on TensorFlow, which needs no such care.
     """
-    if backend() != "jax" or threading.current_thread() is not threading.main_thread():
+    if backend() != "jax":
         yield []
         return
     keras = load_keras()
-    asked: list[int] = []
-    before = signal.getsignal(signal.SIGINT)
-
-    def ask(number: int, _frame: object) -> None:
-        note_interrupt()
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
 
     class Interrupts(keras.callbacks.Callback):  # type: ignore[misc, name-defined] # Keras has no types
         """Ends training where Ctrl-C asked for it."""
 
         def on_train_batch_end(self, batch: int, logs: object = None) -> None:  # noqa: ARG002 - Keras's signature
-            if asked:
+            if interrupted():
                 for weight in self.model.weights:  # asking for the model has its state brought back
                     read(weight)  # waits for the step
                 raise KeyboardInterrupt
 
-    signal.signal(signal.SIGINT, ask)
-    try:
-        yield [Interrupts()]
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if asked:
-        raise KeyboardInterrupt
+    with interrupts_noted():
+        hold()
+        try:
+            yield [Interrupts()]
+        finally:
+            let_go()
