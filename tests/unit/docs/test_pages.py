@@ -141,11 +141,24 @@ def test_the_recipe_of_the_reference_is_the_ready_one() -> None:
     assert tomllib.loads(shown) == tomllib.loads((RECIPES / "mnist_mlp.toml").read_text())
 
 
+def order_of_folders(name: str) -> list[str]:
+    """One of the orders that `test_layout.py` holds the code to."""
+    tree = ast.parse((PROJECT / "tests" / "unit" / "test_layout.py").read_text())
+    (order,) = (n.value for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == name)
+    return [node.value for node in ast.walk(order) if isinstance(node, ast.Constant)]
+
+
+@pytest.mark.parametrize("name", ["TOOLCHAIN_ORDER", "FUNCTIONS_ORDER"])
+def test_contributors_read_the_order_that_is_held(name: str) -> None:
+    """CONTRIBUTING lists the folders in the order in which they may import each other."""
+    text = " ".join(CONTRIBUTING.read_text().split())
+    assert f"`{' → '.join(order_of_folders(name))}`" in text
+
+
 def test_the_picture_names_folders_of_the_code_in_their_order() -> None:
     """The README's picture goes through the toolchain's folders in the order in which they may import each other."""
     picture = blocks_of(README, "")[0]
-    order = re.findall(r"\w+", CONTRIBUTING.read_text().partition("`common →")[2].partition("`")[0])
-    assert all((PROJECT / "build" / "litelambda" / folder).is_dir() for folder in order)
+    order = order_of_folders("TOOLCHAIN_ORDER")
     named = [word for word in re.findall(r"\w+", picture) if word in order]
     assert named == [folder for folder in order if folder in named]
     assert {"recipe", "data", "training", "compression", "conversion", "evaluation", "publishing"} <= set(named)
