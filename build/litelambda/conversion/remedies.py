@@ -16,10 +16,11 @@ _LOOKUP = "look words up before the model and give it their numbers"
 
 FLOAT_ADVICE: dict[str, str] = {
     "ELU": f"activation elu: {_RELU}",
-    "NEG": "LayerNormalization, GroupNormalization: negligible cost, no change needed; or use BatchNormalization",
+    "NEG": "LayerNormalization, GroupNormalization, softplus: negligible cost, no change needed",
     "SQUARE": f"RMSNormalization, GroupNormalization, ops.square: use BatchNormalization, or {_POWER}",
     "CONV_3D": f"Conv3D: {_VOLUME}",
     "CONV_3D_TRANSPOSE": f"Conv3DTranspose: {_VOLUME}",
+    "CAST": "whole numbers that become reals, as in CategoryEncoding: negligible cost, no change needed",
     "BUCKETIZE": "Discretization: put values into bins before the model",
     "SPLIT": "the gates of LSTM and GRU: negligible cost, no change needed",
     "NOT_EQUAL": "Masking, mask_zero of an Embedding: negligible cost, no change needed",

@@ -44,6 +44,7 @@ def convert_case(case: Case) -> dict[str, Any]:
         count by name), `size_bytes`, `difference`, `latency_us` and `batching`.
     """
     keras = load_keras()
+    keras.backend.clear_session()  # layers are named as in a process of their own
     keras.utils.set_random_seed(0)
     model = case.make(keras)
     rows = case.rows(model)

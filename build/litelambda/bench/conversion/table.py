@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from litelambda.bench.conversion.cases import ARCHITECTURES
 from litelambda.conversion.recurrent_layers import MAX_STEPS
 from litelambda.conversion.remedies import FLOAT_ADVICE
 from litelambda.evaluation.comparison import TOLERANCE
@@ -90,7 +91,7 @@ def _advice(rows: Mapping[str, Any]) -> str:
 
 
 def _family(title: str, rows: Mapping[str, Any]) -> str:
-    lines = [f"## {title[0].upper()}{title[1:]}" if title.islower() else f"## {title}", ""]
+    lines = [f"## {title}" if title == ARCHITECTURES else f"## {title.capitalize()}", ""]
     failures = [(name, row) for name, row in rows.items() if "error" in row]
     lines += [f"{len(rows) - len(failures)} of {len(rows)} convert.", "", *table(rows)]
     if failures:
