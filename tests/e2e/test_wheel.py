@@ -15,6 +15,7 @@ import pytest
 
 from litelambda.commands.package import package
 from litelambda.common.interpreters import find_interpreter
+from litelambda.common.paths import PROJECT
 from support.golden_store import GOLDEN, publish
 from support.wheel import Installed, install, needs_wheel, run_uv
 
@@ -169,7 +170,10 @@ def test_a_shipped_recipe_builds(full: Installed) -> None:
     assert (full.folder / "models" / "mnist_mlp" / "1" / "model.tflite").is_file()
 
 
-def test_a_model_made_elsewhere_is_imported(full: Installed) -> None:
-    """A flatbuffer is verified and published."""
-    imported = json.loads(full.run("import", GOLDEN / "tiny_int8.tflite", "--name", "tiny", "--json"))
-    assert (imported["model"], imported["version"]) == ("tiny", 1)
+def test_the_pages_run_from_the_wheel(full: Installed) -> None:
+    """The commands of the tutorial and of the README do what these pages say where only the wheel is installed."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", PROJECT / "tests/e2e/test_tutorial.py"]
+    environment = {**full.variables, "LITELAMBDA_TEST_BIN": str(full.environment / "bin")}
+    done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "2 passed" in done.stdout
