@@ -22,10 +22,10 @@ from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, pro
 
 from litelambda_serving.scoring.errors import InputError, JobError
 from litelambda_serving.scoring.events import job_of_fields, jobs_of_event, jobs_of_message
-from litelambda_serving.scoring.inputs import report_failure
 from litelambda_serving.scoring.models import ModelSource
 from litelambda_serving.scoring.running.engine import Outcome, run_job
 from litelambda_serving.scoring.running.shards import DEFAULT_SHARD_BYTES, merge, plan
+from litelambda_serving.scoring.running.summary import report_failure
 from litelambda_serving.scoring.settings import ScoringSettings
 from litelambda_serving.settings import Settings
 

@@ -236,7 +236,7 @@ def short_invocations(stack, monkeypatch):
 
     def must_stop(run, limit):
         stops.append(run)
-        return run._means.time_left is not None and len(stops) % 3 == 0
+        return run._options.time_left is not None and len(stops) % 3 == 0
 
     monkeypatch.setattr(engine._Run, "_must_stop", must_stop)
     return stack

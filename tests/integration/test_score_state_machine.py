@@ -209,7 +209,7 @@ def test_an_upload_starts_a_run(stack):
 
     def must_stop(run, limit):
         stops.append(run)
-        return run._means.time_left is not None and len(stops) % 2 == 0
+        return run._options.time_left is not None and len(stops) % 2 == 0
 
     with (
         patch("litelambda_serving.scoring.running.engine._Run._must_stop", must_stop),

@@ -44,10 +44,6 @@ KNOWN = {
     "litelambda.keras_tools.made_rows -> litelambda.conversion.graph",
     "litelambda.keras_tools.made_rows -> litelambda.evaluation.comparison",
     "litelambda.keras_tools.made_rows -> litelambda.evaluation.model_inputs",
-    "litelambda_serving.scoring.formats -> litelambda_serving.scoring.job",
-    "litelambda_serving.scoring.formats.images -> litelambda_serving.scoring.inputs",
-    "litelambda_serving.scoring.running.summary -> litelambda_serving.scoring.job",
-    "litelambda_serving.scoring.job -> litelambda_serving.scoring.formats",
 }
 
 

@@ -17,7 +17,7 @@ from litelambda.common.wording import counted
 from litelambda.store.artifact_store import check_store_exists, choices_named
 from litelambda_serving.objects import to_url
 from litelambda_serving.scoring.errors import JobError
-from litelambda_serving.scoring.formats import OUTPUT_FORMATS
+from litelambda_serving.scoring.format_names import OUTPUT_FORMATS
 from litelambda_serving.scoring.job import DEFAULT_TOLERATED_BAD, Job
 from litelambda_serving.scoring.models import ModelSource
 from litelambda_serving.scoring.running.engine import run_job

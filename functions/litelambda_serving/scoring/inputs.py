@@ -1,27 +1,21 @@
-"""Which input a job means, and the report on one that cannot be scored."""
+"""Which input a job means."""
 
 from __future__ import annotations
 
 import hashlib
 from typing import TYPE_CHECKING
 
-import orjson
-
 from litelambda_serving.objects import objects_for
 from litelambda_serving.objects.base import ObjectInfo
 from litelambda_serving.scoring.errors import InputNotFoundError, InputReplacedError, reading_input
-from litelambda_serving.scoring.formats import is_image
-from litelambda_serving.scoring.job import Outputs
-from litelambda_serving.scoring.running.summary import utc_now
+from litelambda_serving.scoring.format_names import is_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from litelambda_serving.scoring.errors import InputError
     from litelambda_serving.scoring.job import Job
-    from litelambda_serving.scoring.models import ModelSource
 
-__all__ = ["find_input", "list_images", "report_failure"]
+__all__ = ["find_input", "list_images"]
 
 
 @reading_input()
@@ -60,19 +54,3 @@ def _find_prefix(job: Job) -> ObjectInfo:
 def list_images(prefix: str, start_after: str = "") -> Iterator[ObjectInfo]:
     """The images of a prefix in order: what a shard's plan counts is what its reader reads, empty ones too."""
     return (found for found in objects_for(prefix).list(prefix, start_after) if is_image(found.url))
-
-
-def report_failure(job: Job, models: ModelSource, error: InputError) -> str:
-    """Write why a job cannot be done beside where its output would be; return the report's URL."""
-    pin = models.pin(job.model)
-    outputs = Outputs(job, pin.digest)
-    report = {
-        "format_version": 1,
-        "job": job.to_dict(),
-        "model": pin.to_dict(),
-        "error": type(error).__name__,
-        "message": str(error),
-        "time": utc_now(),
-    }
-    objects_for(outputs.failure).put(outputs.failure, orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n")
-    return outputs.failure

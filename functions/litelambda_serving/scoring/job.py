@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote_to_bytes
 
 from litelambda_serving.scoring.errors import JobError
-from litelambda_serving.scoring.formats import INPUT_FORMATS, OUTPUT_FORMATS, input_format_of
+from litelambda_serving.scoring.format_names import INPUT_FORMATS, OUTPUT_FORMATS, input_format_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

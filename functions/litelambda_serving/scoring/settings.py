@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from litelambda_serving.errors import SettingsError
 from litelambda_serving.scoring.errors import JobError
-from litelambda_serving.scoring.formats import OUTPUT_FORMATS
+from litelambda_serving.scoring.format_names import OUTPUT_FORMATS
 from litelambda_serving.scoring.job import DEFAULT_TOLERATED_BAD
 from litelambda_serving.settings import Setting
 

@@ -22,7 +22,7 @@ import numpy as np
 from litelambda.bench.subject import Subject, load_subject
 from litelambda.common.kept_process import serve
 from litelambda_serving.litert import CompiledModel
-from litelambda_serving.scoring.running.batching import row_bytes
+from litelambda_serving.scoring.columns import row_bytes
 
 Work = Callable[[int | None], tuple[int, int]]
 """Does so many rows, or all; returns how many, and the batch size."""

@@ -12,25 +12,25 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from litelambda_serving.scoring.columns import row_bytes, row_shape
 from litelambda_serving.scoring.errors import SchemaError
-from litelambda_serving.scoring.running.batching import row_bytes, row_shape
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from litelambda_serving.manifest import Manifest
-    from litelambda_serving.scoring.running.batching import Column
+    from litelambda_serving.scoring.columns import Column
     from litelambda_serving.tensor import TensorSpec
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-__all__ = ["BadRow", "Chunk", "Decoder", "Model", "Reader", "RowId", "Rows", "Writer", "output_array"]
+__all__ = ["BadRow", "Chunk", "DecodedRows", "Decoder", "Reader", "RowId", "RowSchema", "Writer", "output_array"]
 
 RowId = int | str
 
 
 @dataclass(frozen=True)
-class Model:
+class RowSchema:
     """What formats need to know of a model.
 
     Attributes:
@@ -48,7 +48,7 @@ class Model:
     batch_rows: int
 
     @classmethod
-    def of(cls, manifest: Manifest, signature: str = "") -> Model:
+    def of(cls, manifest: Manifest, signature: str = "") -> RowSchema:
         """From a manifest, and the key of one of its signatures or "" for the default one.
 
         Raises:
@@ -114,7 +114,7 @@ class BadRow:
 
 
 @dataclass(slots=True)
-class Rows:
+class DecodedRows:
     """Decoded rows.
 
     Attributes:
@@ -154,7 +154,7 @@ class Decoder(Protocol):
     passthrough: tuple[str, ...] | None
     """Names of the fields that pass through where all rows have the same, else None."""
 
-    def decode(self, chunk: Chunk) -> Rows:
+    def decode(self, chunk: Chunk) -> DecodedRows:
         """Decode one chunk; a row that cannot be becomes a `BadRow`."""
 
 
@@ -188,7 +188,7 @@ class Writer(Protocol):
     def begin(self, decoder: Decoder) -> bytes:
         """What the output starts with."""
 
-    def encode(self, rows: Rows, outputs: Sequence[Array], id_name: str) -> bytes | memoryview:
+    def encode(self, rows: DecodedRows, outputs: Sequence[Array], id_name: str) -> bytes | memoryview:
         """The bytes of a chunk's predictions.
 
         Args:

@@ -17,14 +17,14 @@ import numpy as np
 import orjson
 
 from litelambda_serving.errors import TensorError
+from litelambda_serving.scoring.columns import column_of, row_shape
 from litelambda_serving.scoring.errors import SchemaError, UnreadableInputError
-from litelambda_serving.scoring.formats.base import BadRow, Model, Rows
+from litelambda_serving.scoring.formats.base import BadRow, DecodedRows, RowSchema
 from litelambda_serving.scoring.formats.csv_records import first_record, whole_records, with_line_feeds
 from litelambda_serving.scoring.formats.json_tokens import dump_fields
 from litelambda_serving.scoring.formats.jsonl import labels_of, row_texts
 from litelambda_serving.scoring.formats.text import BYTE_ORDER_MARK, LineSource, lines_of
 from litelambda_serving.scoring.formats.values import RowPacker
-from litelambda_serving.scoring.running.batching import column_of, row_shape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -42,13 +42,13 @@ _MAX_HEADER_BYTES = 4 * 1024 * 1024
 class CsvReader:
     """See `base.Reader`."""
 
-    def __init__(self, job: Job, info: ObjectInfo, model: Model) -> None:
+    def __init__(self, job: Job, info: ObjectInfo, schema: RowSchema) -> None:
         self._source = LineSource(job, info)
         self.total_bytes = self._source.total_bytes
         lead, header = self._read_header()
         self._header_lines = (lead + header).count(b"\n") if self._source.whole else 0
         self._header_bytes = len(lead + header) if self._source.whole else 0
-        self.decoder: Decoder = CsvDecoder(_names(header), model, job.passthrough)
+        self.decoder: Decoder = CsvDecoder(_names(header), schema, job.passthrough)
 
     def chunks(self, position: dict[str, Any] | None) -> Iterator[Chunk]:
         """See `Reader.chunks`."""
@@ -95,22 +95,22 @@ class CsvDecoder:
 
     id_name = "line"
 
-    def __init__(self, names: Sequence[str], model: Model, passthrough: Sequence[str] | None) -> None:
+    def __init__(self, names: Sequence[str], schema: RowSchema, passthrough: Sequence[str] | None) -> None:
         self._width = len(names)
-        self._places = _places(names, model.inputs, passthrough)
+        self._places = _places(names, schema.inputs, passthrough)
         used = {place for places in self._places for place in places}
         others = [place for place in range(self._width) if place not in used]
         wanted = [names[place] for place in others] if passthrough is None else passthrough
         self._extras = [(names[place], place) for place in others if names[place] in wanted]
         self.passthrough: tuple[str, ...] | None = tuple(name for name, _ in self._extras)
-        self._packers = [RowPacker(spec) for spec in model.inputs]
-        self._shapes = [row_shape(spec) for spec in model.inputs]
+        self._packers = [RowPacker(spec) for spec in schema.inputs]
+        self._shapes = [row_shape(spec) for spec in schema.inputs]
         # The usual file: the values of the one input side by side. Their text is a JSON list without its brackets.
         first = self._places[0][0]
         together = list(range(first, first + len(self._places[0])))
         self._block = (first, first + len(together)) if len(self._places) == 1 and self._places[0] == together else None
 
-    def decode(self, chunk: Chunk) -> Rows:
+    def decode(self, chunk: Chunk) -> DecodedRows:
         """See `Decoder.decode`."""
         columns: list[list[bytes]] = [[] for _ in self._packers]
         ids, extras, bad = [], [], []
@@ -125,7 +125,7 @@ class CsvDecoder:
                 ids.append(number)
                 extras.append(extra)
         inputs = [column_of(b"".join(column)) for column in columns]
-        return Rows([(len(ids), inputs)], ids, extras if self._extras else None, bad)
+        return DecodedRows([(len(ids), inputs)], ids, extras if self._extras else None, bad)
 
     def _records(self, chunk: Chunk) -> Iterator[tuple[int, Any]]:
         """Line number and cells of each record; packed already where the fast way could take it."""
@@ -257,10 +257,10 @@ class CsvWriter:
     ending = ".csv"
     holds_head = False
 
-    def __init__(self, model: Model) -> None:
-        self._outputs = model.outputs
-        self._label_output = model.label_output
-        self._labels = [_cells([label]) for label in model.labels] if model.labels else []
+    def __init__(self, schema: RowSchema) -> None:
+        self._outputs = schema.outputs
+        self._label_output = schema.label_output
+        self._labels = [_cells([label]) for label in schema.labels] if schema.labels else []
         self._extras: tuple[str, ...] = ()
         self._in_one_cell = False
 
@@ -280,7 +280,7 @@ class CsvWriter:
         """See `Writer.head`."""
         return None
 
-    def encode(self, rows: Rows, outputs: Sequence[Array], id_name: str) -> bytes:
+    def encode(self, rows: DecodedRows, outputs: Sequence[Array], id_name: str) -> bytes:
         """See `Writer.encode`."""
         if not len(rows.ids):
             return b""

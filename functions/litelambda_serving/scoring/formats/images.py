@@ -20,11 +20,11 @@ from litelambda_serving.bodies.images import MODES, by_channel, check_image_size
 from litelambda_serving.errors import ObjectNotFoundError, RequestError
 from litelambda_serving.objects import objects_for
 from litelambda_serving.objects.errors import ObjectReplacedError
+from litelambda_serving.scoring.columns import column_of, row_bytes
 from litelambda_serving.scoring.errors import SchemaError
-from litelambda_serving.scoring.formats.base import BadRow, Chunk, Model, Rows
+from litelambda_serving.scoring.formats.base import BadRow, Chunk, DecodedRows, RowSchema
 from litelambda_serving.scoring.formats.values import bytes_of
 from litelambda_serving.scoring.inputs import list_images
-from litelambda_serving.scoring.running.batching import column_of, row_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,15 +44,15 @@ _FETCHES = 8
 class ImagesReader:
     """See `base.Reader`."""
 
-    def __init__(self, job: Job, info: ObjectInfo, model: Model) -> None:
-        if len(model.inputs) != 1:
+    def __init__(self, job: Job, info: ObjectInfo, schema: RowSchema) -> None:
+        if len(schema.inputs) != 1:
             raise SchemaError("the model has several inputs: images can be scored by models with one")
         self._info = info
         self._prefix = job.input if job.input.endswith("/") else ""
         self._after, self._limit = job.start_after, job.limit
-        self.decoder: Decoder = ImagesDecoder(model, self._prefix, resize=job.resize)
+        self.decoder: Decoder = ImagesDecoder(schema, self._prefix, resize=job.resize)
         self.total_bytes = info.size
-        self._per_chunk = max(1, min(_IMAGES_PER_CHUNK, _CHUNK_BYTES // max(row_bytes(model.inputs[0]), 1)))
+        self._per_chunk = max(1, min(_IMAGES_PER_CHUNK, _CHUNK_BYTES // max(row_bytes(schema.inputs[0]), 1)))
 
     def chunks(self, position: dict[str, Any] | None) -> Iterator[Chunk]:
         """See `Reader.chunks`."""
@@ -91,9 +91,9 @@ class ImagesDecoder:
     id_name = "file"
     passthrough: tuple[str, ...] | None = ()
 
-    def __init__(self, model: Model, prefix: str, *, resize: bool) -> None:
-        spec = model.inputs[0]
-        preprocessing = model.preprocessing.get(spec.name)
+    def __init__(self, schema: RowSchema, prefix: str, *, resize: bool) -> None:
+        spec = schema.inputs[0]
+        preprocessing = schema.preprocessing.get(spec.name)
         try:
             self._size = check_image_size(spec, preprocessing)
         except RequestError as error:
@@ -103,7 +103,7 @@ class ImagesDecoder:
         self._prefix = prefix
         self._resize = resize
 
-    def decode(self, chunk: Chunk) -> Rows:
+    def decode(self, chunk: Chunk) -> DecodedRows:
         """See `Decoder.decode`."""
         images: list[Array] = []
         ids, bad = [], []
@@ -116,8 +116,8 @@ class ImagesDecoder:
             else:
                 ids.append(name)
         if not images:
-            return Rows([], ids, None, bad)
-        return Rows([(len(ids), [column_of(bytes_of(self._of(np.stack(images))))])], ids, None, bad)
+            return DecodedRows([], ids, None, bad)
+        return DecodedRows([(len(ids), [column_of(bytes_of(self._of(np.stack(images))))])], ids, None, bad)
 
     def _of(self, pixels: Array) -> Array:
         """The model's values of (images, height, width[, channels]) pixels."""

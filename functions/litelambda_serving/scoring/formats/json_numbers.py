@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import simdjson
 
+from litelambda_serving.scoring.columns import row_shape
 from litelambda_serving.scoring.formats.text import BYTE_ORDER_MARK
 from litelambda_serving.scoring.formats.values import bytes_of, is_surely_finite
-from litelambda_serving.scoring.running.batching import row_shape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,12 +15,12 @@ import numpy as np
 import orjson
 
 from litelambda_serving.errors import TensorError
-from litelambda_serving.scoring.formats.base import BadRow, Model, RowId, Rows
+from litelambda_serving.scoring.columns import column_of, row_shape
+from litelambda_serving.scoring.formats.base import BadRow, DecodedRows, RowId, RowSchema
 from litelambda_serving.scoring.formats.json_numbers import JsonNumbers
 from litelambda_serving.scoring.formats.json_tokens import Tokens, dump_fields
 from litelambda_serving.scoring.formats.text import BYTE_ORDER_MARK, LineSource, line_spans
 from litelambda_serving.scoring.formats.values import RowPacker
-from litelambda_serving.scoring.running.batching import column_of, row_shape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -44,10 +44,10 @@ _TOGETHER_BYTES = 64 * 1024  # of text that is parsed at once: it stays in a cor
 class JsonlReader:
     """See `base.Reader`."""
 
-    def __init__(self, job: Job, info: ObjectInfo, model: Model) -> None:
+    def __init__(self, job: Job, info: ObjectInfo, schema: RowSchema) -> None:
         self._source = LineSource(job, info)
         self.total_bytes = self._source.total_bytes
-        self.decoder: Decoder = JsonlDecoder(model, job.passthrough)
+        self.decoder: Decoder = JsonlDecoder(schema, job.passthrough)
 
     def chunks(self, position: dict[str, Any] | None) -> Iterator[Chunk]:
         """See `Reader.chunks`."""
@@ -63,26 +63,26 @@ class JsonlDecoder:
     id_name = "line"
     passthrough: tuple[str, ...] | None = None
 
-    def __init__(self, model: Model, passthrough: Sequence[str] | None) -> None:
-        self._packers = {spec.name: RowPacker(spec) for spec in model.inputs}
+    def __init__(self, schema: RowSchema, passthrough: Sequence[str] | None) -> None:
+        self._packers = {spec.name: RowPacker(spec) for spec in schema.inputs}
         self._wanted = None if passthrough is None else frozenset(passthrough)
-        self._tokens = Tokens(model.inputs[0].name)
-        alone = model.inputs[0] if len(model.inputs) == 1 else None
+        self._tokens = Tokens(schema.inputs[0].name)
+        alone = schema.inputs[0] if len(schema.inputs) == 1 else None
         self._numbers = JsonNumbers(alone) if alone is not None and JsonNumbers.can_read(alone) else None
 
-    def decode(self, chunk: Chunk) -> Rows:
+    def decode(self, chunk: Chunk) -> DecodedRows:
         """See `Decoder.decode`."""
         rows = None
         if self._numbers is not None and (chunk.payload.startswith(b"[") or _are_long_lines(chunk.payload)):
             rows = self._decode(chunk, self._numbers)
-        return rows or cast("Rows", self._decode(chunk, None))
+        return rows or cast("DecodedRows", self._decode(chunk, None))
 
-    def _decode(self, chunk: Chunk, numbers: JsonNumbers | None) -> Rows | None:
+    def _decode(self, chunk: Chunk, numbers: JsonNumbers | None) -> DecodedRows | None:
         """The chunk's rows, most of them read by `numbers` if given; None where the model's type cannot hold those."""
         data: bytes = chunk.payload
         if chunk.first == 1:
             data = data.removeprefix(BYTE_ORDER_MARK)
-        found = _Found(len(self._packers))
+        found = _DecodedLines(len(self._packers))
         spans = list(line_spans(data))
         step = max(_TOGETHER_BYTES * len(spans) // (len(data) + 1), 1)
         for index in range(0, len(spans), step):
@@ -102,10 +102,10 @@ class JsonlDecoder:
                 return None
             columns.append(column_of(column))
         extras = found.extras if any(found.extras) else None
-        return Rows([(len(found.ids), columns)], found.ids, extras, found.bad)
+        return DecodedRows([(len(found.ids), columns)], found.ids, extras, found.bad)
 
     def _decode_lines(
-        self, data: bytes, spans: list[tuple[int, int]], first: int, numbers: JsonNumbers | None, found: _Found
+        self, data: bytes, spans: list[tuple[int, int]], first: int, numbers: JsonNumbers | None, found: _DecodedLines
     ) -> None:
         """Decode lines one by one; see `_decode`."""
         begin, end = spans[0][0], spans[-1][1]
@@ -166,7 +166,7 @@ def _are_long_lines(data: bytes) -> bool:
     return (len(data) if end < 0 else end) >= _LONG_LINE_BYTES
 
 
-class _Found:
+class _DecodedLines:
     """What a chunk's lines hold, as far as they were decoded.
 
     Attributes:
@@ -206,11 +206,11 @@ class JsonlWriter:
     ending = ".jsonl"
     holds_head = False
 
-    def __init__(self, model: Model) -> None:
-        self._names = [spec.name for spec in model.outputs]
-        self._ranks = [len(row_shape(spec)) for spec in model.outputs]
-        self._labels = [orjson.dumps(label) for label in model.labels] if model.labels else []
-        self._label_output = model.label_output
+    def __init__(self, schema: RowSchema) -> None:
+        self._names = [spec.name for spec in schema.outputs]
+        self._ranks = [len(row_shape(spec)) for spec in schema.outputs]
+        self._labels = [orjson.dumps(label) for label in schema.labels] if schema.labels else []
+        self._label_output = schema.label_output
 
     def begin(self, decoder: Decoder) -> bytes:  # noqa: ARG002 - JSON Lines have no head
         """See `Writer.begin`."""
@@ -220,7 +220,7 @@ class JsonlWriter:
         """See `Writer.head`."""
         return None
 
-    def encode(self, rows: Rows, outputs: Sequence[Array], id_name: str) -> bytes:
+    def encode(self, rows: DecodedRows, outputs: Sequence[Array], id_name: str) -> bytes:
         """See `Writer.encode`."""
         if not len(rows.ids):
             return b""

@@ -16,8 +16,9 @@ import numpy as np
 from litelambda_serving.objects import objects_for
 from litelambda_serving.objects.files import OpenFile
 from litelambda_serving.scoring.byte_stream import blocks, inflate, skip
+from litelambda_serving.scoring.columns import column_of, row_shape
 from litelambda_serving.scoring.errors import JobError, SchemaError
-from litelambda_serving.scoring.formats.base import BadRow, Chunk, Model, Rows
+from litelambda_serving.scoring.formats.base import BadRow, Chunk, DecodedRows, RowSchema
 from litelambda_serving.scoring.formats.npy_header import MAX_HEADER_BYTES, check_end, parse_header
 from litelambda_serving.scoring.formats.values import (
     NOT_FINITE,
@@ -29,15 +30,14 @@ from litelambda_serving.scoring.formats.values import (
     to_model,
     unusable_rows,
 )
-from litelambda_serving.scoring.running.batching import column_of, row_shape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from litelambda_serving.objects.base import ObjectInfo
+    from litelambda_serving.scoring.columns import Column
     from litelambda_serving.scoring.formats.base import Array, Decoder
     from litelambda_serving.scoring.job import Job
-    from litelambda_serving.scoring.running.batching import Column
 
 __all__ = ["ArrayDecoder", "NpyReader", "NpyWriter", "rows_per_chunk"]
 
@@ -57,15 +57,15 @@ def rows_per_chunk(bytes_per_row: int, batch_rows: int, chunk_bytes: int) -> int
 class NpyReader:
     """See `base.Reader`."""
 
-    def __init__(self, job: Job, info: ObjectInfo, model: Model) -> None:
-        if len(model.inputs) != 1:
-            names = ", ".join(spec.name for spec in model.inputs)
+    def __init__(self, job: Job, info: ObjectInfo, schema: RowSchema) -> None:
+        if len(schema.inputs) != 1:
+            names = ", ".join(spec.name for spec in schema.inputs)
             raise SchemaError(f"the model has the inputs {names}: send a .npz with an array for each")
         self._info = info
         self._gzip = job.input.lower().endswith(".gz")
         self._file: OpenFile | None = None
         shape, self._dtype, self._header_bytes = parse_header(self._head())
-        check_row_shape("the array", shape[1:], model.inputs[0])
+        check_row_shape("the array", shape[1:], schema.inputs[0])
         self._shape = shape[1:]
         self._row_bytes = prod(shape[1:]) * self._dtype.itemsize
         self._first, self._last = job.span or (0, shape[0])
@@ -74,11 +74,11 @@ class NpyReader:
             raise JobError(f"{job.input} is gzipped: it cannot be split into ranges")
         if not self._gzip:
             check_end(info.size, self._header_bytes + shape[0] * self._row_bytes)
-        self._batch_rows = model.batch_rows
-        self._chunk_rows = rows_per_chunk(self._row_bytes, model.batch_rows, CHUNK_BYTES)
-        self._piece_rows = rows_per_chunk(self._row_bytes, model.batch_rows, _PIECE_BYTES)
+        self._batch_rows = schema.batch_rows
+        self._chunk_rows = rows_per_chunk(self._row_bytes, schema.batch_rows, CHUNK_BYTES)
+        self._piece_rows = rows_per_chunk(self._row_bytes, schema.batch_rows, _PIECE_BYTES)
         self.total_bytes = max(self._last - self._first, 0) * self._row_bytes
-        self.decoder: Decoder = ArrayDecoder(model)
+        self.decoder: Decoder = ArrayDecoder(schema)
 
     def chunks(self, position: dict[str, Any] | None) -> Iterator[Chunk]:
         """See `Reader.chunks`."""
@@ -108,14 +108,14 @@ class NpyReader:
         """Chunks from a row on: their number of rows, and their pieces; see `ArrayDecoder.decode`."""
         if self._info.url.startswith("file:") and not self._gzip:
             self._file = OpenFile(self._info)
-            pace = _Pace(
+            sizer = _ChunkSizer(
                 rows_per_chunk(self._row_bytes, self._batch_rows, _FIRST_CHUNK_BYTES),
                 rows_per_chunk(self._row_bytes, self._batch_rows, _MAX_CHUNK_BYTES),
             )
             while row < self._last:
-                count = min(pace.rows, self._last - row)
+                count = min(sizer.rows, self._last - row)
                 start = self._header_bytes + row * self._row_bytes
-                yield count, _FileRows(self._file, start, self._dtype, (count, *self._shape), self._piece_rows, pace)
+                yield count, _FileRows(self._file, start, self._dtype, (count, *self._shape), self._piece_rows, sizer)
                 row += count
             return
         for data in self._data(row):
@@ -145,7 +145,7 @@ class NpyReader:
 
 
 @dataclass
-class _Pace:
+class _ChunkSizer:
     """How many rows the next chunk of a file has, and may have at most."""
 
     rows: int
@@ -167,7 +167,7 @@ class _FileRows:
         dtype: of the values.
         shape: number of rows, and shape of one.
         piece_rows: rows that are read at a time, where they are not read by the batch.
-        pace: to be told how long they took.
+        sizer: notes how long they took.
         straight: whether they may go to the model as they are, if they need no conversion.
     """
 
@@ -176,7 +176,7 @@ class _FileRows:
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     piece_rows: int
-    pace: _Pace
+    sizer: _ChunkSizer
     straight: bool = True
 
     def __iter__(self) -> Iterator[list[Array]]:
@@ -208,7 +208,7 @@ class _FileRows:
 
     def _done(self, started: float) -> None:
         self.file.check()
-        self.pace.note(self.shape[0], perf_counter() - started)
+        self.sizer.note(self.shape[0], perf_counter() - started)
 
 
 class ArrayDecoder:
@@ -217,17 +217,17 @@ class ArrayDecoder:
     id_name = "row"
     passthrough: tuple[str, ...] | None = ()
 
-    def __init__(self, model: Model) -> None:
-        self._inputs = model.inputs
-        self._preprocessing = model.preprocessing
+    def __init__(self, schema: RowSchema) -> None:
+        self._inputs = schema.inputs
+        self._preprocessing = schema.preprocessing
 
-    def decode(self, chunk: Chunk) -> Rows:
+    def decode(self, chunk: Chunk) -> DecodedRows:
         """See `Decoder.decode`. A chunk's payload is an iterable of its pieces: an array for each input."""
-        rows = Rows((), [])
+        rows = DecodedRows((), [])
         rows.pieces = self._pieces(chunk, rows)
         return rows
 
-    def _pieces(self, chunk: Chunk, rows: Rows) -> Iterator[tuple[int, Sequence[Column]]]:
+    def _pieces(self, chunk: Chunk, rows: DecodedRows) -> Iterator[tuple[int, Sequence[Column]]]:
         payload = chunk.payload
         if (
             isinstance(payload, _FileRows)
@@ -271,12 +271,12 @@ class NpyWriter:
     ending = ".npy"
     holds_head = True
 
-    def __init__(self, model: Model) -> None:
-        if len(model.outputs) != 1:
-            names = ", ".join(spec.name for spec in model.outputs)
+    def __init__(self, schema: RowSchema) -> None:
+        if len(schema.outputs) != 1:
+            names = ", ".join(spec.name for spec in schema.outputs)
             raise JobError(f"the model has the outputs {names}: a .npy holds one, choose jsonl or csv")
-        self._shape = row_shape(model.outputs[0])
-        self._dtype = np.dtype(model.outputs[0].dtype.name)
+        self._shape = row_shape(schema.outputs[0])
+        self._dtype = np.dtype(schema.outputs[0].dtype.name)
 
     def begin(self, decoder: Decoder) -> bytes:  # noqa: ARG002 - the same for all
         """See `Writer.begin`."""
@@ -286,7 +286,7 @@ class NpyWriter:
         """See `Writer.head`."""
         return self._header(num_rows)
 
-    def encode(self, rows: Rows, outputs: Sequence[Array], id_name: str) -> bytes | memoryview:  # noqa: ARG002 - rows have no names
+    def encode(self, rows: DecodedRows, outputs: Sequence[Array], id_name: str) -> bytes | memoryview:  # noqa: ARG002 - rows have no names
         """See `Writer.encode`."""
         if not rows.bad:
             return bytes_of(outputs[0]) if outputs else b""

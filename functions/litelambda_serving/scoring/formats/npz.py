@@ -19,7 +19,7 @@ from litelambda_serving.errors import ServingError
 from litelambda_serving.objects import objects_for
 from litelambda_serving.scoring.byte_stream import blocks, inflate
 from litelambda_serving.scoring.errors import JobError, SchemaError, UnreadableInputError
-from litelambda_serving.scoring.formats.base import Chunk, Model
+from litelambda_serving.scoring.formats.base import Chunk, RowSchema
 from litelambda_serving.scoring.formats.npy import CHUNK_BYTES, ArrayDecoder, rows_per_chunk
 from litelambda_serving.scoring.formats.npy_header import MAX_HEADER_BYTES, check_end, parse_header
 from litelambda_serving.scoring.formats.values import check_row_shape
@@ -70,24 +70,24 @@ class _Member:
 class NpzReader:
     """See `base.Reader`."""
 
-    def __init__(self, job: Job, info: ObjectInfo, model: Model) -> None:
+    def __init__(self, job: Job, info: ObjectInfo, schema: RowSchema) -> None:
         if job.span:
             raise JobError(f"{job.input} is a zip: it cannot be split into ranges")
-        self._model = model
+        self._schema = schema
         self._file = _open_file(job, info)
         try:
-            self._open(model)
+            self._open(schema)
         except BaseException:
             self.close()
             raise
-        self.decoder: Decoder = ArrayDecoder(model)
+        self.decoder: Decoder = ArrayDecoder(schema)
 
-    def _open(self, model: Model) -> None:
+    def _open(self, schema: RowSchema) -> None:
         with _damage_of("not a .npz archive"):
             self._archive = zipfile.ZipFile(self._file)
-        self._names = _member_names(self._archive, model)
+        self._names = _member_names(self._archive, schema)
         members = self._open_members()
-        for member, spec in zip(members, model.inputs, strict=True):
+        for member, spec in zip(members, schema.inputs, strict=True):
             check_row_shape(f"array {spec.name!r}", member.shape[1:], spec)
         counts = {member.shape[0] for member in members}
         if len(counts) > 1:
@@ -103,7 +103,7 @@ class NpzReader:
     def chunks(self, position: dict[str, Any] | None) -> Iterator[Chunk]:
         """See `Reader.chunks`."""
         row = position["row"] if position else 0
-        size = rows_per_chunk(self._row_bytes, self._model.batch_rows, CHUNK_BYTES)
+        size = rows_per_chunk(self._row_bytes, self._schema.batch_rows, CHUNK_BYTES)
         with _damage_of("the .npz is damaged"):
             members = self._open_members()
             for member in members:
@@ -148,9 +148,9 @@ def _open_file(job: Job, info: ObjectInfo) -> IO[bytes]:
     return file
 
 
-def _member_names(archive: zipfile.ZipFile, model: Model) -> list[str]:
+def _member_names(archive: zipfile.ZipFile, schema: RowSchema) -> list[str]:
     names = {name.removesuffix(".npy"): name for name in archive.namelist()}
-    wanted = [spec.name for spec in model.inputs]
+    wanted = [spec.name for spec in schema.inputs]
     if set(wanted) <= set(names):
         return [names[name] for name in wanted]
     if len(wanted) == 1 and len(names) == 1:

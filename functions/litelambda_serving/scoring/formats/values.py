@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from litelambda_serving.scoring.columns import row_shape
 from litelambda_serving.scoring.errors import SchemaError
-from litelambda_serving.scoring.running.batching import row_shape
 from litelambda_serving.tensor import DYNAMIC, TensorSpec, pack
 
 if TYPE_CHECKING:

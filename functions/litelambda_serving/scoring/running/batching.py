@@ -9,18 +9,15 @@ from statistics import median
 from time import thread_time
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+from litelambda_serving.scoring.columns import row_bytes
 
-    from typing_extensions import Buffer
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
     from litelambda_serving.litert import CompiledModel, Signature
-    from litelambda_serving.tensor import TensorSpec
+    from litelambda_serving.scoring.columns import Column
 
-    Column = Callable[[memoryview, int], None]
-    """The rows of one input, one after the other: fills a buffer with their bytes from an offset on."""
-
-__all__ = ["BatchRunner", "Column", "column_of", "row_bytes", "row_shape"]
+__all__ = ["BatchRunner"]
 
 _SMALLEST_BATCH = 8  # between one row and this, a resize costs more than it saves
 # Timed runs of each size, without the one that pays for the resize: so many that noise does not choose.
@@ -34,29 +31,6 @@ _CLOSE = (1.5, 1.25, 1.15, 1.1, 1.1, 1.1, 1.1, 1.1)
 _AS_GOOD = 1.005  # of sizes that differ by no more, the smallest: its rows stay in the core's cache
 _RESIZE_SECONDS = 0.0004
 _MAX_BATCH_BYTES = 64 * 1024 * 1024
-
-
-def row_shape(spec: TensorSpec) -> tuple[int, ...]:
-    """The shape of one row: without the batch dimension, chosen by the caller or fixed to one."""
-    return spec.shape[1:] if spec.batched or (spec.shape and spec.shape[0] == 1) else spec.shape
-
-
-def row_bytes(spec: TensorSpec) -> int:
-    """Bytes of one row."""
-    size = spec.dtype.itemsize
-    for dimension in row_shape(spec):
-        size *= dimension
-    return size
-
-
-def column_of(data: Buffer) -> Column:
-    """Rows that are in memory as a column."""
-    source = memoryview(data)
-
-    def fill(target: memoryview, offset: int) -> None:
-        target[:] = source[offset : offset + len(target)]
-
-    return fill
 
 
 class _SizeTrials:

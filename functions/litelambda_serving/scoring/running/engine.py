@@ -20,11 +20,11 @@ from litelambda_serving.objects.base import ObjectInfo, part_bytes_for
 from litelambda_serving.objects.errors import LostUploadError
 from litelambda_serving.scoring.errors import JobError, OutputExistsError, TooManyBadRowsError, reading_input
 from litelambda_serving.scoring.formats import open_reader, open_writer
-from litelambda_serving.scoring.formats.base import Model
+from litelambda_serving.scoring.formats.base import RowSchema
 from litelambda_serving.scoring.inputs import find_input
 from litelambda_serving.scoring.job import Job, Outputs
 from litelambda_serving.scoring.running.checkpoint import Checkpoint, checkpoint_of, write_checkpoint
-from litelambda_serving.scoring.running.processor import Recipe
+from litelambda_serving.scoring.running.processor import WorkerSpec
 from litelambda_serving.scoring.running.summary import Counts, make_summary, utc_now
 from litelambda_serving.scoring.running.workers import Workers
 
@@ -101,9 +101,9 @@ def run_job(
     info = info or find_input(job)
     job = job.pinned(info, f"{pin.name}:{pin.version}")
     checkpoint = checkpoint_of(job, info, pin.digest, outputs) if time_left is not None else None
-    run = _Run(job, info, models.load(pin), outputs, _Means(workers, time_left, progress, replace))
+    run = _Run(job, info, models.load(pin), outputs, _RunOptions(workers, time_left, progress, replace))
     try:
-        return run.go(checkpoint)
+        return run.run(checkpoint)
     except (StoreConflictError, LostUploadError) as error:
         is_done = _is_done(outputs, must_be_known=outputs.is_named)
         if (is_done and checkpoint is not None) or isinstance(error, LostUploadError):
@@ -130,7 +130,7 @@ def _is_done(outputs: Outputs, *, must_be_known: bool = False) -> bool:
 
 
 @dataclass
-class _Means:
+class _RunOptions:
     """What a run may use; see `run_job`."""
 
     workers: int
@@ -148,33 +148,33 @@ class _Run:
         info: ObjectInfo,
         model: LoadedModel,
         outputs: Outputs,
-        means: _Means,
+        options: _RunOptions,
     ) -> None:
         self._job, self._info, self._model, self._outputs = job, info, model, outputs
-        self._means = means
+        self._options = options
         self._objects = objects_for(outputs.predictions)
         self._part_bytes = part_bytes_for(info.size)
         self._counts = Counts(started=utc_now())
         self._position: dict[str, Any] | None = None
         self._errors: Upload | None = None
-        self._margin = min(_MARGIN_SHARE * means.time_left(), _MAX_MARGIN_S) if means.time_left else 0.0
+        self._margin = min(_MARGIN_SHARE * options.time_left(), _MAX_MARGIN_S) if options.time_left else 0.0
         self._slowest = 0.0
 
-    def go(self, checkpoint: Checkpoint | None) -> Outcome:
+    def run(self, checkpoint: Checkpoint | None) -> Outcome:
         """Score until the end of the input or of the time."""
         started = time.monotonic()
-        description = Model.of(self._model.manifest)
-        writer = open_writer(self._job, description)
+        schema = RowSchema.of(self._model.manifest)
+        writer = open_writer(self._job, schema)
         with reading_input():
-            reader = open_reader(self._job, self._info, description)
+            reader = open_reader(self._job, self._info, schema)
         try:
             return self._read(reader, writer, checkpoint, started)
         finally:
             reader.close()
 
     def _read(self, reader: Reader, writer: Writer, checkpoint: Checkpoint | None, started: float) -> Outcome:
-        if self._means.progress:
-            self._means.progress(0, reader.total_bytes, 0)
+        if self._options.progress:
+            self._options.progress(0, reader.total_bytes, 0)
         begin = writer.begin(reader.decoder)
         self._restore(checkpoint, writer)
         if checkpoint is None:
@@ -204,7 +204,7 @@ class _Run:
             self._part_bytes,
             state,
             hold_head=writer.holds_head,
-            replace=self._means.replace,
+            replace=self._options.replace,
             owner=self._outputs.identity,
         )
         if checkpoint is not None:
@@ -218,9 +218,11 @@ class _Run:
         return self._objects.upload(self._outputs.errors, self._part_bytes, state, replace=True)
 
     def _make_workers(self, reader: Reader, writer: Writer) -> Workers:
-        recipe = Recipe(self._model.artifact, self._model.pin.digest, self._model.document, "", reader.decoder, writer)
+        spec = WorkerSpec(
+            self._model.artifact, self._model.pin.digest, self._model.document, "", reader.decoder, writer
+        )
         # Parsing text holds the interpreter's lock; arrays and images are worked on without it.
-        return Workers(recipe, self._means.workers, processes=reader.decoder.id_name == "line")
+        return Workers(spec, self._options.workers, processes=reader.decoder.id_name == "line")
 
     def _score(self, reader: Reader, workers: Workers) -> bool:
         """Chunks to the workers, what comes back in order to the outputs; false when time ran out before the input."""
@@ -246,9 +248,9 @@ class _Run:
 
     def _must_stop(self, limit: int) -> bool:
         """Whether what is in flight may just be finished, and no more."""
-        if self._means.time_left is None:
+        if self._options.time_left is None:
             return False
-        return self._means.time_left() < self._margin + self._slowest * (limit + 1)
+        return self._options.time_left() < self._margin + self._slowest * (limit + 1)
 
     def _take(self, future: Future[Scored], reader: Reader, workers: Workers) -> None:
         scored = future.result()
@@ -261,8 +263,8 @@ class _Run:
         self._position = scored.position
         self._slowest = max(self._slowest, scored.seconds)
         workers.note(scored.progress_bytes, reader.total_bytes)
-        if self._means.progress:
-            self._means.progress(scored.progress_bytes, reader.total_bytes, self._counts.rows_in)
+        if self._options.progress:
+            self._options.progress(scored.progress_bytes, reader.total_bytes, self._counts.rows_in)
         if self._counts.rows_bad >= _SURELY_TOO_MANY:
             # Twice what is left, if it were all good, would not make the share tolerable: stop reading.
             share_done = max(scored.progress_bytes / max(reader.total_bytes, 1), 1e-6)

@@ -12,19 +12,19 @@ import orjson
 
 from litelambda_serving.manifest import Manifest
 from litelambda_serving.scoring.errors import reading_input
-from litelambda_serving.scoring.formats.base import Model, output_array
+from litelambda_serving.scoring.formats.base import RowSchema, output_array
 from litelambda_serving.scoring.formats.values import NotFiniteError
 from litelambda_serving.scoring.running.row_runner import RowRunner
-from litelambda_serving.scoring.running.tally import Tallier
+from litelambda_serving.scoring.running.tally import PredictionHistogram
 
 if TYPE_CHECKING:
-    from litelambda_serving.scoring.formats.base import Chunk, Decoder, Rows, Writer
+    from litelambda_serving.scoring.formats.base import Chunk, DecodedRows, Decoder, Writer
 
-__all__ = ["Processor", "Recipe", "Scored"]
+__all__ = ["Processor", "Scored", "WorkerSpec"]
 
 
 @dataclass
-class Recipe:
+class WorkerSpec:
     """All that a worker needs to know; pickled on its way to one.
 
     Attributes:
@@ -94,14 +94,14 @@ def _give_back(key: tuple[str, str], runner: RowRunner) -> None:
 class Processor:
     """Scores chunks with a model of its own."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        manifest = Manifest.from_json(recipe.manifest)
-        key = recipe.signature or manifest.default_signature
-        self._model = Model.of(manifest, key)
-        self._tallier = Tallier(self._model)
-        self._decoder, self._writer = recipe.decoder, recipe.writer
-        self._key = (recipe.digest, key)
-        self._runner = _take(self._key) or RowRunner(recipe.artifact, manifest, key)
+    def __init__(self, spec: WorkerSpec) -> None:
+        manifest = Manifest.from_json(spec.manifest)
+        key = spec.signature or manifest.default_signature
+        self._model = RowSchema.of(manifest, key)
+        self._histogram = PredictionHistogram(self._model)
+        self._decoder, self._writer = spec.decoder, spec.writer
+        self._key = (spec.digest, key)
+        self._runner = _take(self._key) or RowRunner(spec.artifact, manifest, key)
 
     def score(self, chunk: Chunk) -> Scored:
         """Score one chunk.
@@ -140,14 +140,14 @@ class Processor:
             b"".join(errors),
             count,
             len(rows.bad),
-            self._tallier.tally(outputs) if count else {},
+            self._histogram.tally(outputs) if count else {},
             self._runner.best or 1,
             time.perf_counter() - started,
             chunk.position,
             chunk.progress_bytes,
         )
 
-    def _run(self, rows: Rows) -> list[list[bytearray]]:
+    def _run(self, rows: DecodedRows) -> list[list[bytearray]]:
         """The outputs of each piece of the rows; those that the model refuses become bad ones."""
         parts, refused, start = [], dict[int, str](), 0
         for count, columns in rows.pieces:

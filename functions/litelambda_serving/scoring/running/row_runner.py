@@ -8,7 +8,8 @@ import numpy as np
 
 from litelambda_serving.errors import LiteRtError
 from litelambda_serving.litert import CompiledModel
-from litelambda_serving.scoring.running.batching import BatchRunner, column_of, row_bytes
+from litelambda_serving.scoring.columns import column_of, row_bytes
+from litelambda_serving.scoring.running.batching import BatchRunner
 from litelambda_serving.servable import Binding, warm_up_inputs
 from litelambda_serving.servable.refusals import refusal, refused_inputs
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from litelambda_serving.manifest import Manifest
-    from litelambda_serving.scoring.running.batching import Column
+    from litelambda_serving.scoring.columns import Column
     from litelambda_serving.tensor import TensorSpec
 
 __all__ = ["RowRunner"]

@@ -20,7 +20,7 @@ import orjson
 from litelambda_serving.objects import objects_for
 from litelambda_serving.objects.base import ObjectInfo
 from litelambda_serving.scoring.errors import InputNotFoundError, JobError, reading_input
-from litelambda_serving.scoring.formats import input_format_of, is_image
+from litelambda_serving.scoring.format_names import input_format_of, is_image
 from litelambda_serving.scoring.formats.npy_header import MAX_HEADER_BYTES, parse_header
 from litelambda_serving.scoring.job import Job, Outputs, identity
 from litelambda_serving.scoring.running.summary import utc_now

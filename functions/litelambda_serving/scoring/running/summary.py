@@ -1,4 +1,7 @@
-"""The run summary: what came in, what went out, by which model, how long it took and what it cost, about."""
+"""The run summary: what came in, what went out, by which model, how long it took and roughly what it cost.
+
+A job that cannot be done has a report instead.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,20 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
+from litelambda_serving.objects import objects_for
+from litelambda_serving.scoring.job import Outputs
 from litelambda_serving.scoring.running.tally import add_tallies
 
 if TYPE_CHECKING:
     from litelambda_serving.objects.base import ObjectInfo
-    from litelambda_serving.scoring.job import Job, Outputs
-    from litelambda_serving.scoring.models import LoadedModel
+    from litelambda_serving.scoring.errors import InputError
+    from litelambda_serving.scoring.job import Job
+    from litelambda_serving.scoring.models import LoadedModel, ModelSource
     from litelambda_serving.scoring.running.processor import Scored
 
-__all__ = ["Counts", "cost_usd", "make_summary"]
+__all__ = ["Counts", "cost_usd", "make_summary", "report_failure"]
 
 # us-east-1, public list prices per GB-second and per request; an estimate, without storage and transfer.
 _USD_PER_GB_SECOND = {"x86_64": 0.0000166667, "aarch64": 0.0000133334}
@@ -108,3 +116,19 @@ def make_summary(
         summary["span"] = list(job.span) if job.span else None
         summary["end"] = position
     return summary
+
+
+def report_failure(job: Job, models: ModelSource, error: InputError) -> str:
+    """Write why a job cannot be done next to where its output would be; return the report's URL."""
+    pin = models.pin(job.model)
+    outputs = Outputs(job, pin.digest)
+    report = {
+        "format_version": 1,
+        "job": job.to_dict(),
+        "model": pin.to_dict(),
+        "error": type(error).__name__,
+        "message": str(error),
+        "time": utc_now(),
+    }
+    objects_for(outputs.failure).put(outputs.failure, orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n")
+    return outputs.failure

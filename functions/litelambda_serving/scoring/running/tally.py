@@ -7,32 +7,32 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from litelambda_serving.scoring.running.batching import row_shape
+from litelambda_serving.scoring.columns import row_shape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from litelambda_serving.scoring.formats.base import Array, Model
+    from litelambda_serving.scoring.formats.base import Array, RowSchema
     from litelambda_serving.tensor import TensorSpec
 
-__all__ = ["Tallier", "add_tallies"]
+__all__ = ["PredictionHistogram", "add_tallies"]
 
 Tally = dict[str, dict[str, Any]]
 
 _FEW_CLASSES = 32
 
 
-class Tallier:
+class PredictionHistogram:
     """Makes the tallies of one worker's chunks.
 
     An output with one vector a row is one of classes: counted is the index (or label) of the largest score. Any other
     is one of values: counted are powers of two, and the sum, smallest and largest value.
     """
 
-    def __init__(self, model: Model) -> None:
-        self._specs = model.outputs
-        self._labels = model.labels
-        self._counters = {spec.name: _ClassCounter(row_shape(spec)[0]) for spec in model.outputs if _has_classes(spec)}
+    def __init__(self, schema: RowSchema) -> None:
+        self._specs = schema.outputs
+        self._labels = schema.labels
+        self._counters = {spec.name: _ClassCounter(row_shape(spec)[0]) for spec in schema.outputs if _has_classes(spec)}
 
     def tally(self, outputs: Sequence[Array]) -> Tally:
         """The tally of one chunk's outputs, (rows, …) each."""

@@ -24,7 +24,7 @@ from litelambda_serving.scoring.running.processor import Processor
 
 if TYPE_CHECKING:
     from litelambda_serving.scoring.formats.base import Chunk
-    from litelambda_serving.scoring.running.processor import Recipe, Scored
+    from litelambda_serving.scoring.running.processor import Scored, WorkerSpec
 
     class _Worker(Protocol):
         def score(self, chunk: Chunk) -> Scored: ...
@@ -59,8 +59,8 @@ class Workers:
         processes: whether each is a process of its own.
     """
 
-    def __init__(self, recipe: Recipe, count: int, *, processes: bool) -> None:
-        self._recipe = recipe
+    def __init__(self, spec: WorkerSpec, count: int, *, processes: bool) -> None:
+        self._spec = spec
         self._most = count
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
         self._made: list[_Worker] = []
@@ -101,7 +101,7 @@ class Workers:
         if seconds >= _JUDGED_SECONDS and size > 0 and (total - done) * seconds / size >= _WORTH_SECONDS:
             self._may_start = False
             self._executor = self._threads()
-            self._starting = [self._executor.submit(_Child, self._recipe) for _ in range(self._most)]
+            self._starting = [self._executor.submit(_Child, self._spec) for _ in range(self._most)]
 
     def close(self) -> None:
         """Wait for the chunks that are being worked on, drop the others, and end the workers."""
@@ -129,7 +129,7 @@ class Workers:
         try:
             worker = self._idle.get_nowait()
         except Empty:
-            worker = Processor(self._recipe)
+            worker = Processor(self._spec)
             self._made.append(worker)
         try:
             return worker.score(chunk)
@@ -140,7 +140,7 @@ class Workers:
 class _Child:
     """A worker in a process of its own."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, spec: WorkerSpec) -> None:
         """Start it, and wait until it is ready.
 
         Raises:
@@ -155,7 +155,7 @@ class _Child:
             self._connection.close()
             raise WorkerError(f"cannot start a worker process: {error}") from error
         try:
-            self._ask(recipe)
+            self._ask(spec)
         except BaseException:
             self.close()
             raise
@@ -222,9 +222,9 @@ def _memory() -> BinaryIO:
 def _serve(connection: Connection, shared: mmap.mmap) -> None:
     """The child's side: chunks in, what became of them out, until the other side hangs up."""
     with suppress(EOFError, ConnectionError, KeyboardInterrupt):
-        recipe = connection.recv()
+        spec = connection.recv()
         try:
-            processor = Processor(recipe)
+            processor = Processor(spec)
         except Exception as error:  # noqa: BLE001 - raised again on the other side
             connection.send(error)
             return

@@ -10,20 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from litelambda_serving.scoring.formats.base import Chunk, Model, Rows
+from litelambda_serving.scoring.columns import row_bytes
+from litelambda_serving.scoring.formats.base import Chunk, DecodedRows, RowSchema
 from litelambda_serving.scoring.formats.json_numbers import JsonNumbers
 from litelambda_serving.scoring.formats.jsonl import JsonlDecoder
-from litelambda_serving.scoring.running.batching import row_bytes
 from litelambda_serving.tensor import DTYPES, TensorSpec
 
 OUTPUT = TensorSpec("y", DTYPES["float32"], (-1, 2), None)
 
 
-def model_of(dtype: str, shape: tuple[int, ...]) -> Model:
-    return Model((TensorSpec("x", DTYPES[dtype], (-1, *shape), None),), (OUTPUT,), {}, None, 1)
+def model_of(dtype: str, shape: tuple[int, ...]) -> RowSchema:
+    return RowSchema((TensorSpec("x", DTYPES[dtype], (-1, *shape), None),), (OUTPUT,), {}, None, 1)
 
 
-def decoded(rows: Rows, model: Model) -> tuple[object, ...]:
+def decoded(rows: DecodedRows, model: RowSchema) -> tuple[object, ...]:
     """All that a decoder says of a chunk."""
     ((count, (fill,)),) = rows.pieces
     bad = [(each.id, each.reason, each.index) for each in rows.bad]
@@ -32,7 +32,7 @@ def decoded(rows: Rows, model: Model) -> tuple[object, ...]:
     return count, bytes(data), list(rows.ids), rows.extras, bad
 
 
-def both_ways(lines: bytes, model: Model, passthrough=None) -> tuple[tuple[object, ...], tuple[object, ...]]:
+def both_ways(lines: bytes, model: RowSchema, passthrough=None) -> tuple[tuple[object, ...], tuple[object, ...]]:
     """A chunk decoded with the fast reader, and without."""
     decoder = JsonlDecoder(model, passthrough)
     chunk = Chunk(lines, 1, {}, 0)

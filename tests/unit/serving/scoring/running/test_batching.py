@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from litelambda_serving.litert import CompiledModel
+from litelambda_serving.scoring.columns import column_of
 from litelambda_serving.scoring.running import batching
-from litelambda_serving.scoring.running.batching import BatchRunner, column_of
+from litelambda_serving.scoring.running.batching import BatchRunner
 from litelambda_serving.tensor import DTYPES, TensorSpec
 from support.golden_store import golden
 from support.scoring_files import expected, make_rows

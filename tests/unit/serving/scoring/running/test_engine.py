@@ -27,12 +27,12 @@ from litelambda_serving.scoring.errors import (
     TooManyBadRowsError,
 )
 from litelambda_serving.scoring.formats import open_reader
-from litelambda_serving.scoring.formats.base import Model
+from litelambda_serving.scoring.formats.base import RowSchema
 from litelambda_serving.scoring.job import Job
 from litelambda_serving.scoring.models import ModelSource, Pin
 from litelambda_serving.scoring.running import engine
 from litelambda_serving.scoring.running.summary import cost_usd
-from litelambda_serving.scoring.running.tally import Tallier, add_tallies
+from litelambda_serving.scoring.running.tally import PredictionHistogram, add_tallies
 from litelambda_serving.tensor import DTYPES, TensorSpec
 from support.scoring_files import as_jsonl, expected, job_of, make_rows, make_store, read_jsonl
 
@@ -51,11 +51,11 @@ def test_chunks_grow_while_they_are_fast(models, tmp_path, monkeypatch, seconds_
     np.save(tmp_path / "rows.npy", rows)
     info = objects_for((tmp_path / "rows.npy").as_uri()).head((tmp_path / "rows.npy").as_uri())
     manifest = models.load(models.pin("tiny_int8")).manifest
-    reader = open_reader(job_of(tmp_path / "rows.npy", tmp_path / "out.npy"), info, Model.of(manifest))
+    reader = open_reader(job_of(tmp_path / "rows.npy", tmp_path / "out.npy"), info, RowSchema.of(manifest))
     counts = []
     for chunk in reader.chunks(None):
         counts.append(chunk.payload.shape[0])
-        chunk.payload.pace.note(counts[-1], counts[-1] * seconds_per_row)
+        chunk.payload.sizer.note(counts[-1], counts[-1] * seconds_per_row)
     reader.close()
     assert sum(counts) == len(rows)
     assert counts[0] == 512
@@ -141,7 +141,7 @@ def test_the_deadline_leaves_room_for_what_is_in_flight(models, tmp_path):
     job = job_of(tmp_path / "rows.jsonl", tmp_path / "out.jsonl")
     info = engine.find_input(job)
     left = [100.0]
-    means = engine._Means(1, lambda: left[0], None, replace=False)
+    means = engine._RunOptions(1, lambda: left[0], None, replace=False)
     run = engine._Run(job, info, models.load(models.pin("tiny_int8")), engine.Outputs(job, "d"), means)
     run._slowest = 10.0
     assert not run._must_stop(2)
@@ -361,7 +361,7 @@ def test_cost_is_estimated_where_it_is_billed(monkeypatch):
 def test_predicted_classes_are_counted(width, dtype):
     """Counted is the first of the largest values of each row, NaN the largest of all, whatever came before."""
     spec = TensorSpec("scores", DTYPES[dtype], (-1, width))
-    tallier = Tallier(Model((), (spec,), {}, None, 1))
+    tallier = PredictionHistogram(RowSchema((), (spec,), {}, None, 1))
     chooser = np.random.default_rng(1)
     for rows in (500, 2000, 30):
         scores = chooser.integers(-3, 3, (rows, width)).astype(dtype)  # with many ties

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from litelambda_serving.scoring import errors
-from litelambda_serving.scoring.formats import is_image
+from litelambda_serving.scoring.format_names import is_image
 from litelambda_serving.scoring.job import Job, Outputs
 from litelambda_serving.scoring.running.engine import run_job
 from litelambda_serving.scoring.running.shards import merge, plan
