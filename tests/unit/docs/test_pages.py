@@ -165,3 +165,13 @@ def test_the_picture_names_folders_of_the_code_in_their_order() -> None:
     for folder in ("lean_runtime", "models", "litert"):
         assert folder in picture
         assert (PROJECT / "functions" / "litelambda_serving" / folder).is_dir()
+
+
+def test_the_glossary_knows_where_things_are() -> None:
+    """Every folder and module that the glossary names is there."""
+    table = (DOCS / "glossary.md").read_text().partition("## Where they are in the code")[2]
+    names = re.findall(r"`(litelambda[\w.]*)`", table)
+    assert names
+    roots = {"litelambda": PROJECT / "build", "litelambda_serving": PROJECT / "functions"}
+    paths = {name: roots[name.partition(".")[0]] / name.replace(".", "/") for name in names}
+    assert [name for name, path in paths.items() if not (path.is_dir() or path.with_suffix(".py").is_file())] == []
