@@ -30,7 +30,7 @@ __all__ = ["ALIASES_NAME", "RESERVED_NAMES", "Aliases", "CachedAliases", "fetch_
 
 ALIASES_NAME = "aliases.json"
 RESERVED_NAMES = frozenset({"versions", "canary", "shadow"})
-"""Keys of the document that are no aliases."""
+"""Keys of the document that are not aliases."""
 
 _MAX_BYTES = 4 * 1024 * 1024
 _NAME_SEPARATOR = "\0"  # in no name and in no header: keys of different models never run together
@@ -43,7 +43,7 @@ class Aliases:
         targets: version number by alias.
         pins: by version number, its manifest's digest and its artifact's name; enough to fetch both side by side.
         canaries: by alias, the percentage of its requests that each canary version answers.
-        shadows: by alias, the version that runs beside it, whose answers are only compared.
+        shadows: by alias, the version that also runs each request, whose answers are only compared.
         tag: the store's tag of this document, "" when it gave none.
     """
 
@@ -69,6 +69,10 @@ class Aliases:
 
         Raises:
             ArtifactError: it is not one, or it names a version without the digest of its manifest.
+
+        >>> aliases = Aliases.from_json(b'{"latest": 7, "versions": {"7": {"manifest_sha256": "", "artifact": "a"}}}')
+        >>> aliases.choose("mnist", "latest")
+        7
         """
         try:
             fields = loads(data)
@@ -93,7 +97,7 @@ class Aliases:
         Args:
             model: the model's name.
             alias: one of `targets`.
-            key: requests of the same key get the same version as long as the shares stay; "" leaves it to chance.
+            key: requests with the same key get the same version while the shares do not change; "" chooses at random.
         """
         shares = self.canaries.get(alias)
         if shares:
@@ -141,7 +145,7 @@ def fetch_aliases(store: Store, model: str) -> Aliases:
     """
     aliases = refetch_aliases(store, model, "")
     if aliases is None:
-        raise ArtifactError(f"the store calls {model}/{ALIASES_NAME} unchanged, but was told of no earlier one")
+        raise ArtifactError(f"the store reports {model}/{ALIASES_NAME} as unchanged, but no earlier one was named")
     return aliases
 
 
@@ -166,7 +170,7 @@ def _pin(pin: Any) -> tuple[str, str]:
 
 
 def _is_scalar(value: Any) -> bool:
-    """Whether a field of the top level means to be an alias; what is not a single value may be a later writer's."""
+    """Whether a field of the top level is meant as an alias; other fields may be a later writer's."""
     return type(value) in (int, float, bool, str)
 
 
@@ -184,7 +188,7 @@ def _percentages(shares: Any) -> dict[int, float]:
 
 
 def _sticky_percent(model: str, alias: str, key: str) -> float:
-    """A number in [0, 100) that depends on nothing but the arguments, the same in every environment."""
+    """A number in [0, 100) that depends only on the arguments, the same in every environment."""
     text = _NAME_SEPARATOR.join((model, alias, key))
     return int(hexdigest(text.encode("utf-8", "surrogatepass"))[:8], 16) * 100 / 2**32
 

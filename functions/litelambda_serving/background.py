@@ -1,4 +1,4 @@
-"""A call in a thread of its own, with a result to wait for: all that INIT needs of `concurrent.futures`."""
+"""A call in its own thread, with a result to wait for: all that INIT needs of `concurrent.futures`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ __all__ = ["Background"]
 
 
 class Background:
-    """A call that runs in its own thread, begun at once; `result` waits for it.
+    """A call that starts at once in its own thread; `result` waits for it.
 
     `_thread` rather than `threading`: a primitive lock is all that is needed, and INIT does not pay for more.
+
+    >>> Background(divmod, 7, 2).result()
+    (3, 1)
     """
 
     __slots__ = ("_done", "_error", "_value")

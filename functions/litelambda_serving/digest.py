@@ -41,7 +41,11 @@ def new_hasher(size_bytes: int) -> Hasher:
 
 
 def hexdigest(data: Buffer) -> str:
-    """SHA-256 of `data` in lower-case hex."""
+    """SHA-256 of `data` in lower-case hex.
+
+    >>> hexdigest(b"abc")[:16]
+    'ba7816bf8f01cfea'
+    """
     view = memoryview(data)
     hasher = new_hasher(view.nbytes)
     hasher.update(view)

@@ -8,11 +8,10 @@
     │   ├── PayloadTooLargeError     beyond a limit that the message names
     │   ├── UnsupportedEncodingError the body is compressed in a way that is not read here
     │   ├── ModelNotFoundError       no such model or version
-    │   └── UnsupportedError         legal in the protocol, not offered here
+    │   └── UnsupportedError         part of the protocol, but not supported here
     ├── SettingsError                the function's environment is wrong
     ├── StoreError                   the store did not give what it should
     │   ├── ObjectNotFoundError      no object at that key
-    │   ├── ObjectTooLargeError      larger than whoever asked for it expected
     │   ├── StoreAccessError         the store refused the credentials or their rights
     │   ├── StoreLocationError       the bucket does not exist, or is in another region
     │   ├── StoreUnavailableError    transient: throttled, timed out, cut short, 5xx
@@ -37,7 +36,7 @@ class ServingError(Exception):
 
 
 class RequestError(ServingError):
-    """The request cannot be answered and the client can mend it."""
+    """The request cannot be answered as it is: the client can correct it."""
 
 
 class MalformedRequestError(RequestError):
@@ -57,7 +56,7 @@ class MethodNotAllowedError(RequestError):
 
 
 class TensorError(RequestError):
-    """Values that do not fit the tensor they are meant for."""
+    """Values that do not fit their tensor."""
 
 
 class PayloadTooLargeError(RequestError):
@@ -73,7 +72,7 @@ class ModelNotFoundError(RequestError):
 
 
 class UnsupportedError(RequestError):
-    """Legal in the protocol but not offered here."""
+    """Part of the protocol, but not supported here."""
 
 
 class SettingsError(ServingError):
@@ -86,13 +85,6 @@ class StoreError(ServingError):
 
 class ObjectNotFoundError(StoreError):
     """There is no object at that key."""
-
-
-class ObjectTooLargeError(StoreError):
-    """The object is larger than whoever asked for it expected."""
-
-    def __init__(self, name: str, size_bytes: int, max_bytes: int) -> None:
-        super().__init__(f"{name} has {size_bytes} bytes, at most {max_bytes} were expected")
 
 
 class StoreAccessError(StoreError):
@@ -131,7 +123,7 @@ class LiteRtError(ServingError):
     """The LiteRT runtime refused a model or a run.
 
     Attributes:
-        in_operator: whether an operator failed while the model ran: then it may be for the values it was given.
+        in_operator: whether an operator failed while the model ran: its input values may be the reason.
         rows: numbers of the rows that were run.
     """
 

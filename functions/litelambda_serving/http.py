@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 MAX_BODY_BYTES = 6 * 1024 * 1024
-"""Lambda's limit on a synchronous request; held against the decoded body too, so that gzip cannot widen it."""
+"""Lambda's limit on a synchronous request; the decoded body is checked against it too, so that gzip cannot widen it."""
 
 MAX_RESPONSE_BYTES = 6 * 1024 * 1024 - 1024
 """Lambda's limit on a synchronous response, less room for the envelope."""
@@ -44,7 +44,7 @@ _LARGE_BASE64 = 16 * 1024  # from here on the native decoder earns its import
 _MIN_COMPRESSED_BYTES = 2048  # what fits a packet or two gains nothing
 
 RAW_TYPES = ("application/octet-stream", "application/x-npy", "image/")
-"""Content types whose body is not JSON: any first bytes mean nothing but themselves."""
+"""Content types whose body is not JSON: its first bytes do not say what it is."""
 
 # Most specific first: the first class that matches decides.
 _STATUSES: tuple[tuple[type[Exception], int], ...] = (
@@ -74,7 +74,7 @@ class Request:
         headers: values by lower-cased name; the content type in lower case.
         body: decoded of base64 and compression.
         deadline: `time.monotonic()` at which an answer comes too late.
-        base_path: what stood before `path`: the stage, or what the setting BASE_PATH names; "" for nothing.
+        base_path: what came before `path`: the stage, or what the setting BASE_PATH names; "" without either.
     """
 
     __slots__ = ("base_path", "body", "deadline", "headers", "method", "path")
@@ -104,7 +104,7 @@ class Response:
         body: text goes out as it is, bytes as base64.
         content_type: of the body.
         headers: further ones.
-        model, version, route: what answered, for the log line; "" and 0 where nothing did.
+        model, version, route: what answered, for the log line; "" and 0 for an error.
         notes: further fields of the log line.
     """
 
@@ -132,12 +132,16 @@ class Response:
 
 
 def status_of(error: Exception) -> int:
-    """HTTP status of an error: 4xx for the client's fault, 503 for a passing one, 500 for any other of ours."""
+    """HTTP status of an error: 4xx for the client's fault, 503 for a transient one, 500 for any other of ours.
+
+    >>> status_of(errors.ModelNotFoundError("no such model"))
+    404
+    """
     return next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
 
 
 def request_from_event(event: Any, deadline: float = inf, base_path: str = "") -> Request:
-    """Read a request out of an event.
+    """Read a request from an event.
 
     Args:
         event: of an API Gateway HTTP API (payload 2.0 or 1.0) or REST API, a Function URL or an ALB.
@@ -162,7 +166,7 @@ def request_from_event(event: Any, deadline: float = inf, base_path: str = "") -
         headers, body = _headers(event), event.get("body") or ""
     except (LookupError, TypeError, AttributeError) as error:
         raise _not_http() from error
-    # An authorizer is asked with an event that looks like a request: an answer to it would let the caller in.
+    # An authorizer's event looks like a request: an answer to it would let the caller in.
     if type(path) is not str or type(body) is not str or "methodArn" in event or "routeArn" in event:
         raise _not_http()
     data = _decoded_body(body, event.get("isBase64Encoded"), headers)
@@ -176,7 +180,7 @@ def _not_http() -> errors.MalformedRequestError:
 
 
 def _base_path(path: str, base_path: str, context: Mapping[str, Any]) -> str:
-    """What stands before the path that is meant: what the API is published under, else the context's stage.
+    """What comes before the path in question: what the API is published under, else the context's stage.
 
     A stage is part of the path only under the API's own domain, whose first label is the API's id; a custom domain has
     its mapping's key instead.
@@ -281,7 +285,7 @@ def segments(path: str) -> list[str]:
 
 
 def finish(response: Response, headers: Mapping[str, str]) -> Response:
-    """Compress a prediction's body if its request accepts that and it is worth it, and check that it can be sent.
+    """Compress a prediction's body if the client accepts that and it is worth it, and check that it can be sent.
 
     Args:
         response: with status 200; clients choke on compressed errors and metadata.

@@ -32,6 +32,9 @@ def is_valid_name(name: str) -> bool:
     """Whether `name` may be a model, an alias or a file: letters, digits, `_`, `.`, `-`, no leading `.` or `-`, <= 128.
 
     What passes can be part of a store's key: it never escapes its folder.
+
+    >>> is_valid_name("mobilenet_v2"), is_valid_name("../secrets")
+    (True, False)
     """
     return 0 < len(name) <= 128 and name[0] not in ".-_" and _NAME_CHARACTERS.issuperset(name)
 
@@ -92,27 +95,13 @@ class Manifest:
         files: every published file by name.
         default_signature: the entry point that answers when a request names none.
         signatures: entry points by key.
-        batch_sizes: numbers of rows that were proven safe to run at once, ascending; (1,) when none was.
+        batch_sizes: numbers of rows that are verified as safe to run at once, ascending; (1,) without any.
         warm_up: for the default signature's first run, by input: a value for all of a row, or each of its values.
             Inputs that are not named are zeros, or empty strings.
         labels: names of the classes by index, or None.
-        sha256: digest of the document it was read from, "" until who fetched it says.
+        sha256: digest of the document it was read from; set by whoever fetched it, "" until then.
         fields: the whole document, for those who want the recipe, the metrics or the tools.
     """
-
-    __slots__ = (
-        "artifact",
-        "batch_sizes",
-        "default_signature",
-        "fields",
-        "files",
-        "labels",
-        "model",
-        "sha256",
-        "signatures",
-        "version",
-        "warm_up",
-    )
 
     model: str
     version: int
@@ -203,14 +192,17 @@ def _batch_sizes(batching: dict[str, Any]) -> tuple[int, ...]:
 
 def _file_entry(files: dict[str, Any], name: str) -> FileEntry:
     if not is_valid_name(name):
-        raise ManifestError(f"manifest field files: {name!r} is no file name")
+        raise ManifestError(
+            f"manifest field files: invalid file name {name!r}: use letters, digits, '_', '.' and '-', "
+            "starting with a letter or digit"
+        )
     fields = files[name]
     entry = _pin(fields)
     if "encoding" in fields:
         entry.encoding = _field(fields, "encoding", str)
         if entry.encoding not in _ENCODINGS:
             raise ManifestError(
-                f"manifest file {name}: encoding {entry.encoding!r} is none of {', '.join(_ENCODINGS)}: "
+                f"manifest file {name}: encoding {entry.encoding!r} is not one of {', '.join(_ENCODINGS)}: "
                 "deploy a newer litelambda"
             )
         entry.unpacked = _pin(fields.get("unpacked"))
@@ -237,7 +229,7 @@ def _tensor_spec(fields: Any, finite: bool) -> TensorSpec:
     dtype = DTYPES.get(_field(fields, "dtype", str))
     shape = _field(fields, "shape", list)
     if dtype is None:
-        raise ManifestError(f"manifest tensor {name}: dtype {fields['dtype']!r} is none of {', '.join(DTYPES)}")
+        raise ManifestError(f"manifest tensor {name}: dtype {fields['dtype']!r} is not one of {', '.join(DTYPES)}")
     if any(type(size) is not int or size < (DYNAMIC if axis == 0 else 0) for axis, size in enumerate(shape)):
         raise ManifestError(f"manifest tensor {name}: shape {shape} is not a list of sizes")
     scheme = _optional(fields, "quantization", dict)

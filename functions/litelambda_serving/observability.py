@@ -1,4 +1,4 @@
-"""One JSON line a request, which is its log entry and its metrics at once (CloudWatch Embedded Metric Format).
+"""One JSON line per request, which is both its log entry and its metrics (CloudWatch Embedded Metric Format).
 
 No payloads, no headers, no addresses: a line says which model answered, how and how fast. Written straight to stdout,
 which Lambda sends to CloudWatch; the logging package and powertools would cost 28 ms of INIT for the same line.
@@ -21,8 +21,8 @@ __all__ = ["Log"]
 
 _LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40}
 
-_NOT_OFFERED = 501
-"""The status of a request for what the protocols have and this service has not: a fault of its sender, not of ours."""
+_NOT_IMPLEMENTED = 501
+"""The status of a request for a part of a protocol that is not supported: the client's fault, not ours."""
 
 _METRICS = [
     {"Name": "Latency", "Unit": "Milliseconds"},
@@ -68,7 +68,7 @@ class Log:
             cold_start: whether this was the first request of the environment.
         """
         status = response.status
-        is_fault = status >= 500 and status != _NOT_OFFERED
+        is_fault = status >= 500 and status != _NOT_IMPLEMENTED
         level = "ERROR" if is_fault else "INFO"
         if _LEVELS[level] < self.level:
             return

@@ -1,6 +1,6 @@
-"""From a request to its response: which protocol speaks for a path, and what an error looks like on the wire.
+"""From a request to its response: which protocol answers a path, and what an error looks like on the wire.
 
-Each protocol's codec but TensorFlow Serving's is imported with the first request for it: INIT pays for none of them.
+Every protocol except TensorFlow Serving's is imported with its first request: INIT does not pay for it.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ def route(request: Request, repository: ModelRepository) -> Response:
 
 
 def without_body(response: Response) -> None:
-    """Make the response to a HEAD out of the one to a GET: its headers, the length among them, and nothing else."""
+    """Turn the response to a GET into the one to a HEAD: its headers, with the length, and no body."""
     response.headers = {**response.headers, "Content-Length": str(len(response.body))}
     response.body = ""
 
 
 def error_response(error: Exception, request_id: str) -> Response:
-    """Put an error into the protocol's form. The client reads of its own faults; ours stay in the log."""
+    """Put an error into the protocol's form. The client learns of its own faults; ours stay in the log."""
     status = status_of(error)
     if (isinstance(error, ServingError) and status < 500) or status == 501:
         message = str(error)
@@ -61,7 +61,7 @@ def error_response(error: Exception, request_id: str) -> Response:
 
 
 def cors_headers(origin: str) -> dict[str, str]:
-    """What lets a browser's page of `origin` ("*" for any) call and read the answer."""
+    """Headers that let a page of `origin` ("*" for any) call from a browser and read the answer."""
     return {
         "Access-Control-Allow-Origin": origin,
         "Access-Control-Allow-Methods": "GET, HEAD, POST, OPTIONS",

@@ -1,7 +1,7 @@
 """A store in S3, read through obstore's native module: the one part of `litelambda_serving` that knows obstore.
 
-Three things here are INIT time. The extension is loaded alone: the Python package around it imports `typing` and more,
-12 ms, and adds nothing that reading needs. The client trusts Amazon's five root certificates: parsing all 140 of a
+Three choices here save INIT time. The extension is loaded alone: the Python package around it takes 12 ms to import,
+and reading does not need it. The client trusts Amazon's five root certificates: parsing all 140 of a
 system takes 20 ms. And a large object comes in parallel ranges, hashed while it arrives.
 """
 
@@ -13,7 +13,7 @@ from importlib.machinery import ExtensionFileLoader, ModuleSpec
 
 from litelambda_serving.background import Background
 from litelambda_serving.digest import hexdigest, new_hasher
-from litelambda_serving.errors import ObjectTooLargeError, RuntimeLibraryError
+from litelambda_serving.errors import RuntimeLibraryError, StoreError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,24 +22,22 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-    from litelambda_serving.errors import StoreError
-
     Sink = Callable[[Buffer], None]
 
 __all__ = ["S3Store"]
 
-# INIT has 10 s in all: what an S3 in trouble may take of them before the function says so.
+# INIT has 10 s in all: this is how much of them a failing S3 may take before the function reports it.
 _RETRIES = 3
 _CONNECT_TIMEOUT = "1s"
 _READ_TIMEOUT = "8s"
-_RETRY_S = 6  # from the first request on: a store that does not answer at all is not asked a second time
+_RETRY_S = 6  # from the first request on: a store that does not answer at all is not asked twice
 
 _PART_BYTES = 8 * 1024 * 1024
 """One range. An object no larger comes in one round trip; S3 gives a stream about 80 MB/s, and has many streams."""
 
 _STREAMS = 8
 _CHUNK_BYTES = 1024 * 1024
-_SINK_BYTES = 128 * 1024  # for who works on the bytes: a chunk that is done before the next one is here
+_SINK_BYTES = 128 * 1024  # for a sink that works on the bytes: it is done with a chunk before the next one arrives
 
 _TRUST = os.path.join(os.path.dirname(os.path.abspath(__file__)), "amazon_trust.pem")
 
@@ -66,7 +64,7 @@ class S3Store:
         if "AWS_CONTAINER_CREDENTIALS_FULL_URI" in os.environ:
             from litelambda_serving.store import container_credentials
 
-            provider = container_credentials.credentials if container_credentials.offered() else None
+            provider = container_credentials.credentials if container_credentials.available() else None
         with _Trust(endpoint):
             self._client = self._native._store.S3Store(
                 self._bucket,
@@ -130,7 +128,7 @@ class S3Store:
 
     def _check_size(self, key: str, size: int, max_bytes: int) -> None:
         if size > max_bytes:
-            raise ObjectTooLargeError(f"{self.url}/{key}", size, max_bytes)
+            raise StoreError(f"{self.url}/{key} has {size} bytes, at most {max_bytes} were expected")
 
     def _fetch_ranges(self, key: str, first: Any, sink: Sink | None) -> tuple[Buffer, str]:
         """Fill one buffer from parallel streams; hash each range when it and all before it are there."""
@@ -162,14 +160,14 @@ class S3Store:
         return Background(fetch)
 
     def _translated(self, error: Exception, key: str) -> StoreError:
-        """Obstore's error in our own terms; what reads it is loaded with the first failure."""
+        """Turn obstore's error into one of ours; what reads it is loaded with the first failure."""
         from litelambda_serving.store.s3_failures import translate
 
         return translate(error, self._native.exceptions, f"{self.url}/{key}", self._bucket)
 
 
 def _fetch_stream(answer: Any, sink: Sink) -> tuple[Buffer, str]:
-    """The body of one response and its digest, handed on chunk by chunk while the rest is on its way."""
+    """The body of one response and its digest, passed to the sink chunk by chunk while the rest arrives."""
     size = answer.meta["size"]
     hasher = new_hasher(size)
     chunks = []
@@ -197,7 +195,7 @@ def _drain(answer: Any, target: memoryview) -> None:
 def _load_native() -> Any:
     """Obstore's extension module, without the package around it.
 
-    It is loaded under a name of its own, so that `import obstore` elsewhere in the process still works.
+    It is loaded under its own name, so that `import obstore` elsewhere in the process still works.
     """
     name = "_obstore"
     if name in sys.modules:

@@ -98,21 +98,6 @@ class Settings:
         metrics_namespace: CloudWatch namespace, or "".
     """
 
-    __slots__ = (
-        "alias_refresh_seconds",
-        "base_path",
-        "cors_allow_origin",
-        "log_level",
-        "manifest_sha256",
-        "metrics_namespace",
-        "model_control",
-        "model_memory_bytes",
-        "model_name",
-        "model_store",
-        "model_version",
-        "num_threads",
-    )
-
     model_store: str
     model_name: str
     model_version: str
@@ -132,6 +117,9 @@ class Settings:
 
         Raises:
             SettingsError: a variable is missing or impossible; the message says what it may be.
+
+        >>> Settings.from_environment({"MODEL_STORE": "s3://bucket", "NUM_THREADS": "2"}).num_threads
+        2
         """
         values = {setting.name: environment.get(setting.name) or setting.default for setting in SETTINGS}
         if "METRICS_NAMESPACE" in environment:
@@ -197,7 +185,7 @@ def _seconds(value: str) -> float:
 
 def _origin(value: str) -> str:
     if value and value != "*" and (not value.startswith(("https://", "http://")) or not value.isprintable()):
-        raise SettingsError(f"CORS_ALLOW_ORIGIN is {value!r}, expected *, https://host or nothing")
+        raise SettingsError(f"CORS_ALLOW_ORIGIN is {value!r}, expected '*', 'https://host' or an empty value")
     return value
 
 

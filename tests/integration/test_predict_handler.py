@@ -201,7 +201,7 @@ PREDICT = "/v1/models/tiny:predict"
         ("GET", "/v1/models/tiny/labels/L", None, 400, "Unrecognized servable version label: L"),
         ("GET", "/v1/models/..%2f..%2fetc", None, 404, "Servable not found"),
         ("GET", "/v1/models/../tiny", None, 400, "Malformed request"),
-        ("POST", "/v1/models/tiny:explain", "{}", 501, ":explain is reserved"),
+        ("POST", "/v1/models/tiny:explain", "{}", 501, ":explain is not supported"),
         ("POST", PREDICT, "", 400, "JSON Parse error: The document is empty"),
         ("POST", PREDICT, None, 400, "JSON Parse error: The document is empty"),
         ("POST", PREDICT, "{", 400, "JSON Parse error"),

@@ -147,12 +147,12 @@ def test_binary_bytes_both_ways(handler):
 
 
 def test_what_json_cannot_say_is_sent_as_binary(handler):
-    """V2's JSON has no form for bytes that are no text: the error names the output and the way out."""
+    """V2's JSON cannot express bytes that are not text: the error names the output and the remedy."""
     tail = to_wire([BINARY, b""])
     entry = {"name": "text", "datatype": "BYTES", "shape": [1, 2], "parameters": {"binary_data_size": len(tail)}}
     document = json.dumps({"inputs": [entry], "outputs": [{"name": "echo"}]}).encode()
     answer = send(handler, "POST", INFER, document + tail, {LENGTH: str(len(document))})
-    assert (answer.status, "'echo' holds bytes that are no UTF-8 text" in answer.json()["error"]) == (400, True)
+    assert (answer.status, "'echo' holds bytes that are not UTF-8 text" in answer.json()["error"]) == (400, True)
 
 
 def test_batches_of_strings_are_cut_and_joined(handler):
@@ -226,7 +226,7 @@ def test_bad_bytes_are_told_what_is_wrong(handler, fields, tail, message):
 def test_raw_bodies_have_no_form_for_strings(handler, path, kind):
     """A body that is one tensor is refused with the way to send strings."""
     answer = send(handler, "POST", path, b"\x93NUMPY text", {"Content-Type": kind})
-    assert (answer.status, "holds strings, which a raw body has no form for" in answer.json()["error"]) == (400, True)
+    assert (answer.status, "holds strings, which a raw body cannot express" in answer.json()["error"]) == (400, True)
 
 
 def test_answers_that_cannot_be_sent(handler, capsys):

@@ -67,11 +67,11 @@ def fetch_artifact(
         model: a valid model name.
         version: a version number, or an alias.
         manifest_sha256: hex digest that the manifest must have, or "" to trust the store's.
-        artifact_name: what to fetch beside the manifest; another name in it costs one more round trip.
+        artifact_name: what to fetch at the same time as the manifest; another name in it costs one more round trip.
 
     Raises:
         ModelNotFoundError: no such model, version or alias.
-        DigestError: what came is not what was pinned.
+        DigestError: the bytes are not those that were pinned.
         ManifestError: the manifest cannot be read, or is another model's.
         ArtifactError: a compressed artifact does not unpack to what was pinned.
         StoreError: see `Store.fetch`.
@@ -111,7 +111,7 @@ class _Fetch:
         self._data = Background(store.fetch_digested, key, _MAX_ARTIFACT_BYTES, sink)
 
     def abandon(self) -> None:
-        """Let it arrive without waiting for it: it is another artifact that is wanted, or none."""
+        """Do not wait for it: another artifact is wanted, or none."""
         if self._unpacker is not None:
             self._unpacker.abandon()
 

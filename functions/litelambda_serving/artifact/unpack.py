@@ -1,8 +1,8 @@
 """Artifacts that are stored compressed, back into the flatbuffer, straight into memory while they arrive.
 
-Imported only for an artifact that needs it, and so are the decompressors: an uncompressed one pays nothing for them.
+Imported only for an artifact that needs it, as are the decompressors: an uncompressed one does not pay for them.
 Bytes are unpacked before all of them are there, and so before their digest is known: what comes out may not grow
-beyond what the manifest says, and nobody sees it until the digests of both forms are right.
+beyond what the manifest says, and is not used until the digests of both forms are right.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 __all__ = ["Unpacker", "unpack"]
 
 _CHECKED_FROM_BYTES = 1024 * 1024
-_PIECE_BYTES = 1024 * 1024  # of what comes out at once, before it goes to its place
+_PIECE_BYTES = 1024 * 1024  # unpacked at a time, before it is copied to its place
 
 
 class Unpacker:
     """Unpacks one file as it arrives, piece by piece, in the thread that fetches it.
 
-    The fetch may begin before anybody knows what is fetched: its first piece waits for `begin` or `abandon`.
+    The fetch may start before the manifest says what is fetched: its first piece waits for `begin` or `abandon`.
     """
 
     def __init__(self, name: str) -> None:
@@ -64,14 +64,14 @@ class Unpacker:
         except ServingError as error:
             self._failure = error
         finally:
-            self._begun.release()  # whatever happens, the thread that fetches must not wait for ever
+            self._begun.release()  # in any case: the thread that fetches must not wait forever
 
     def abandon(self) -> None:
-        """Let the pieces of a file that is not wanted after all go by."""
+        """Ignore the pieces of a file that is not wanted after all."""
         self._begun.release()
 
     def update(self, data: Buffer) -> None:
-        """Unpack the next bytes. What is wrong with them is told by `result`, after their digest was checked."""
+        """Unpack the next bytes. `result` reports what is wrong with them, after their digest was checked."""
         with self._begun:
             pass
         if self._decompress is None or self._failure is not None:

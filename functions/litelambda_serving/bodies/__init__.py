@@ -1,1 +1,1 @@
-"""What a body may hold besides JSON: base64, compression, raw tensors, images, strings. Each loads on first use."""
+"""What a body may hold besides JSON: base64, compression, raw tensors, images. Each loads on first use."""

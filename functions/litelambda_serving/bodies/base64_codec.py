@@ -1,7 +1,7 @@
 """Base64 of large bodies, through OpenSSL's libcrypto where the machine has it: about a third of binascii's time.
 
 API Gateway hands binary bodies over as base64, so that for an image or a binary tensor this is most of what a request
-costs beside the model's own run. Imported with the first large body.
+costs in addition to the model's own run. Loaded with the first large body.
 """
 
 from __future__ import annotations
@@ -22,10 +22,13 @@ _LIBRARIES = ("libcrypto.so.3", "libcrypto.so.1.1")
 
 
 def decode(text: str) -> Buffer:
-    """Decode base64, strictly: no white space, right padding, nothing after it.
+    """Decode base64, strictly: no white space, correct padding, nothing after it.
 
     Raises:
         binascii.Error: `text` is not base64.
+
+    >>> bytes(decode("aGVsbG8="))
+    b'hello'
     """
     native = _decoder()
     if native is None:
@@ -45,11 +48,11 @@ def decode(text: str) -> Buffer:
     return view
 
 
-_spare: list[bytearray] = []  # popping and appending are atomic: no buffer is ever taken twice
+_spare: list[bytearray] = []  # popping and appending are atomic: no buffer is taken twice
 
 
 def _take(size: int) -> bytearray:
-    """A buffer of at least `size` bytes, the last one again if nobody looks at it any more.
+    """A buffer of at least `size` bytes, the last one again if it is no longer in use.
 
     Memory fresh from the kernel costs more than decoding into it: every page is faulted in, request after request.
     """

@@ -58,8 +58,8 @@ def decompress(data: Buffer, encoding: str, max_bytes: int) -> bytes:
 def _decompress_member(view: memoryview, start: int, encoding: str, left: int, pieces: list[bytes]) -> tuple[int, int]:
     """Decompress one member into `pieces`; where the next one starts, and how many bytes may still come out.
 
-    Each piece of the input is twice as large as the one before: what lies behind the member's end is copied by zlib,
-    and a body of nothing but tiny members would be copied as often as it has members.
+    Each piece of the input is twice as large as the one before: zlib copies what comes after the member's end, and a
+    body of many tiny members would be copied once for each of them.
     """
     decompressor = zlib.decompressobj(_GZIP if encoding == "gzip" else zlib.MAX_WBITS)
     size = _FIRST_BYTES
@@ -87,7 +87,7 @@ def compress(data: Buffer, encoding: str) -> bytes:
 
 
 def content_encoding(header: str) -> str:
-    """What a Content-Encoding header says of a body: "gzip", "deflate" or "" for nothing.
+    """The encoding that a Content-Encoding header names: "gzip", "deflate" or "" for none.
 
     Raises:
         UnsupportedEncodingError: another than gzip or deflate, or several.
@@ -102,7 +102,11 @@ def content_encoding(header: str) -> str:
 
 
 def accepted_encoding(header: str) -> str:
-    """The best of what an Accept-Encoding header allows: "gzip", "deflate" or "" for neither. Never br."""
+    """The best of what an Accept-Encoding header allows: "gzip", "deflate" or "" for neither. Never br.
+
+    >>> accepted_encoding("br, gzip;q=0.5, deflate;q=0")
+    'gzip'
+    """
     allowed = {}
     for entry in header.lower().split(","):
         name, _, parameter = entry.partition(";")

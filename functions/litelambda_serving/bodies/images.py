@@ -82,7 +82,7 @@ def check_image_size(spec: TensorSpec, preprocessing: Mapping[str, Any] | None) 
 
 
 def image_size(spec: TensorSpec, preprocessing: Mapping[str, Any] | None) -> tuple[int, int, int] | None:
-    """Height, width and channels of an image input; None for an input that is none.
+    """Height, width and channels of an image input; None for an input that is not an image.
 
     A flat row is a grey or RGB square where the manifest has one scale for all of its values. Without any, or with one
     for each, it is a table's row. A scale for each channel goes with shapes that have channels.
@@ -137,7 +137,7 @@ def _decode(body: Buffer, kind: str, height: int, width: int, channels: int) -> 
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PayloadTooLargeError(f"the picture has more pixels than the limit of {MAX_PIXELS}") from error
-    except Exception as error:  # a damaged file makes Pillow raise nearly anything, and it is the client's
+    except Exception as error:  # a damaged file makes Pillow raise nearly anything: the client's fault
         raise MalformedRequestError(f"the body is not a readable {kind} file: {type(error).__name__}") from error
     return pixels
 

@@ -44,7 +44,7 @@ def decode_raw(body: Buffer, content_type: str, signature: SignatureSpec, manife
 
     Args:
         body: the request's body.
-        content_type: its type; parameters behind a semicolon are ignored.
+        content_type: its type; parameters after a semicolon are ignored.
         signature: the entry point it is for.
         manifest: of the model; says how pixels become inputs.
 
@@ -57,7 +57,7 @@ def decode_raw(body: Buffer, content_type: str, signature: SignatureSpec, manife
         raise RequestError(f"a raw body is for models with one input, this one has {names}: send them by name")
     spec = signature.inputs[0]
     if spec.dtype.kind == "string":
-        raise RequestError(f"input {spec.name!r} holds strings, which a raw body has no form for: send them as JSON")
+        raise RequestError(f"input {spec.name!r} holds strings, which a raw body cannot express: send them as JSON")
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "application/octet-stream":
         return {spec.name: _decode_bytes(memoryview(body), spec)}
@@ -70,7 +70,7 @@ def decode_raw(body: Buffer, content_type: str, signature: SignatureSpec, manife
 
 
 def holds_json(body: Buffer, content_type: str) -> bool:
-    """Whether a body is JSON all the same: HTTP libraries call any bytes they are given application/octet-stream."""
+    """Whether a body is JSON after all: HTTP libraries label any bytes as application/octet-stream."""
     if not content_type.startswith("application/octet-stream") or bytes(memoryview(body)[:1]) not in _JSON_STARTS:
         return False
     try:

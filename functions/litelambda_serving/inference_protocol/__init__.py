@@ -31,15 +31,15 @@ __all__ = ["answer"]
 
 _READ, _WRITE = "GET, HEAD, OPTIONS", "POST, OPTIONS"
 _RESERVED = ("explain", "generate", "generate_stream")
-_NO_SHARED_MEMORY = "shared memory is not offered, a function shares none with its clients: send tensors in the request"
-_NO_TRACE = "tracing is not offered here: turn on X-Ray for the function"
-_NOT_OFFERED = {
+_NO_SHARED_MEMORY = "shared memory is not supported: send the tensors in the request"
+_NO_TRACE = "tracing is not supported: turn on X-Ray for the function"
+_UNSUPPORTED = {
     "systemsharedmemory": _NO_SHARED_MEMORY,
     "cudasharedmemory": _NO_SHARED_MEMORY,
     "trace": _NO_TRACE,
     "logging": "log settings are the function's: set LOG_LEVEL",
 }
-"""Triton's extensions that a function has no use for, and what there is instead."""
+"""Triton's extensions that a function has no use for, and what to do instead."""
 
 
 def answer(request: Request, repository: ModelRepository) -> Response:
@@ -56,8 +56,8 @@ def answer(request: Request, repository: ModelRepository) -> Response:
         return _answer_health(request, parts)
     if parts[0] == "repository":
         return _answer_repository(request, parts, repository)
-    if parts[0] in _NOT_OFFERED or parts[-2:] == ["trace", "setting"]:
-        raise UnsupportedError(f"/v2/{parts[0][:40]}: {_NOT_OFFERED.get(parts[0], _NO_TRACE)}")
+    if parts[0] in _UNSUPPORTED or parts[-2:] == ["trace", "setting"]:
+        raise UnsupportedError(f"/v2/{parts[0][:40]}: {_UNSUPPORTED.get(parts[0], _NO_TRACE)}")
     if parts == ["models", "stats"]:
         return _answer_statistics(request, repository, None)
     name, version, verb = _parse_model_path(request, parts)
@@ -96,7 +96,7 @@ def _find(request: Request, repository: ModelRepository, target: tuple[str, str]
             # A number with too many digits is not a version.
             return repository.get(name, int(version[:19]), "", key)
         return repository.get(name, None, version, key)
-    except RequestError as error:  # an alias in a version's place, too, is to this protocol a version that is not there
+    except RequestError as error:  # an unknown alias in a version's place is a missing version too
         asked = f"'{name[:200]}'" + (f" version {version[:40]}" if version else "")
         raise ModelNotFoundError(f"Request for unknown model: {asked} is not found") from error
 
@@ -115,7 +115,7 @@ def _parse_model_path(request: Request, parts: list[str]) -> tuple[str, str, str
     if verb not in ("metadata", "ready", "infer", "config", "stats", *_RESERVED):
         raise malformed
     if verb in _RESERVED:
-        raise UnsupportedError(f"/{verb} is reserved, and not offered by this service yet; it answers /infer")
+        raise UnsupportedError(f"/{verb} is not supported: use /infer")
     return parts[1], version, verb
 
 

@@ -1,4 +1,4 @@
-"""What V2 tells of the server and of a model: metadata, Triton's model configuration, and statistics."""
+"""What V2 reports about the server and a model: metadata, Triton's model configuration, and statistics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""V2 inference, `POST /v2/models/{m}/infer`: JSON, JSON with binary tensors behind it, or one raw tensor."""
+"""V2 inference, `POST /v2/models/{m}/infer`: JSON, JSON followed by binary tensors, or one raw tensor."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _split(request: Request) -> tuple[bytes | None, memoryview]:
 
 
 def _raw_type(request: Request) -> str:
-    """With a header length of 0 the body is the tensor's bytes, whatever the content type says."""
+    """With a header length of 0 the body is the tensor's bytes, for any content type."""
     return "application/octet-stream" if _LENGTH_HEADER in request.headers else request.headers["content-type"]
 
 
@@ -90,7 +90,7 @@ def _signature_key(fields: Mapping[str, Any], manifest: Manifest) -> str:
 def _check_answer(
     tensors: Mapping[str, Tensor], signature: SignatureSpec, wanted: Mapping[str, Mapping[str, Any]]
 ) -> None:
-    """Refuse, before anything runs, a request whose answer cannot fit a response: a byte or two a value at least."""
+    """Refuse, before anything runs, a request whose answer cannot fit a response: a byte or two per value at least."""
     check_response_bytes(
         signature.count_rows(tensors)
         * sum(

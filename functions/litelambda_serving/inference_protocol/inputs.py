@@ -1,6 +1,6 @@
-"""The inputs of a V2 inference request: its JSON, and the binary tensors behind it, to the model's tensors.
+"""The inputs of a V2 inference request: its JSON and the binary tensors after it, to the model's tensors.
 
-The binary tensor extension puts the bytes of tensors behind the JSON, in its order; they go to the runtime as slices of
+The binary tensor extension puts the bytes of tensors after the JSON, in its order; they go to the runtime as slices of
 the body, uncopied.
 """
 
@@ -41,7 +41,7 @@ DATATYPES = {
 """The protocol's word for each dtype."""
 
 _MAX_DEPTH = 100
-_MAX_SIZE = 2**100  # of a dimension or a tensor: far from any real one, and short enough to be told
+_MAX_SIZE = 2**100  # of a dimension or a tensor: far above any real one, and short enough for a message
 
 
 def parse_request(document: bytes) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def parse_request(document: bytes) -> dict[str, Any]:
         raise MalformedRequestError("'parameters' must be an object")
     fields["parameters"] = without_nulls(fields["parameters"])
     if fields["parameters"].get("explain"):
-        raise UnsupportedError("parameter 'explain' is reserved, and not offered by this service yet")
+        raise UnsupportedError("parameter 'explain' is not supported")
     return fields
 
 
@@ -127,7 +127,7 @@ def entries_by_name(fields: Mapping[str, Any], side: str, signature: SignatureSp
             raise MalformedRequestError(f"'parameters' of {name!r} must be an object")
         parameters = entry["parameters"] = without_nulls(parameters)
         if "shared_memory_region" in parameters:
-            raise UnsupportedError(f"{name!r}: shared memory is not offered, a function shares none with its clients")
+            raise UnsupportedError(f"{name!r}: shared memory is not supported: send the tensor in the request")
         by_name[name] = entry
     return by_name
 

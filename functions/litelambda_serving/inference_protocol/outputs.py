@@ -114,7 +114,7 @@ def _json_values(name: str, tensor: Tensor) -> str:
 
         return dumps(to_text(tensor.data, name))
     if tensor.dtype is DTYPES["float16"]:
-        raise RequestError(f"output {name!r}: FP16 cannot be sent as JSON, ask for 'binary_data'")
+        raise RequestError(f"output {name!r}: FP16 cannot be sent as JSON: request it with 'binary_data'")
     text = f"[{','.join(number_texts(tensor.data, tensor.dtype.format))}]"
     if "N" in text or "I" in text:
         text = text.replace("-Infinity", "null").replace("Infinity", "null").replace("NaN", "null")

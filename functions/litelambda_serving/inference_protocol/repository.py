@@ -1,8 +1,8 @@
 """V2's model repository extension: what the store holds, and loading and unloading it by hand.
 
-Loading and unloading are the owner's to allow (MODEL_CONTROL), and concern the execution environment that happens to
-answer. What serves is replaced by its successor once that is ready; an unloaded model gives its memory back and is
-loaded again by the next request for it: no caller can take a model away from others.
+The owner allows loading and unloading (MODEL_CONTROL). Both concern the execution environment that happens to answer.
+What serves is replaced by its successor once that is ready; an unloaded model releases its memory, and the next
+request for it loads it again: no caller can take a model away from others.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def index(request: Request, repository: ModelRepository) -> Response:
             try:
                 entries += _entries(name, fetch.result(), repository)
             except ServingError as error:
-                repository.warn(f"the index cannot tell of {name}: {error}")
+                repository.warn(f"the index cannot describe {name}: {error}")
                 entries.append({"name": name, "version": "", "state": "UNAVAILABLE", "reason": type(error).__name__})
     if ready_only:
         entries = [entry for entry in entries if entry["state"] == "READY"]
@@ -66,8 +66,8 @@ def load(request: Request, repository: ModelRepository, name: str) -> Response:
     overrides = sorted(key for key in parameters if key == "config" or key.startswith("file:"))
     if overrides:
         raise UnsupportedError(
-            f"failed to load '{name[:200]}': overriding {', '.join(overrides)[:200]} is not offered, "
-            "a model is what its store has: publish a version"
+            f"failed to load '{name[:200]}': overriding {', '.join(overrides)[:200]} is not supported: "
+            "publish a version"
         )
     try:
         manifest = repository.reload(name).manifest
@@ -77,12 +77,12 @@ def load(request: Request, repository: ModelRepository, name: str) -> Response:
 
 
 def unload(request: Request, repository: ModelRepository, name: str) -> Response:  # noqa: ARG001 - its body says nothing
-    """`POST /v2/repository/models/{m}/unload`: give a model's memory back.
+    """`POST /v2/repository/models/{m}/unload`: release a model's memory.
 
     Raises:
         UnsupportedError: callers may not.
         ModelNotFoundError: no such model.
-        StoreError, ArtifactError: the store could not give it back now; it still serves.
+        StoreError, ArtifactError: the store could not deliver it again now; it still serves.
     """
     _check_allowed(repository)
     try:

@@ -1,7 +1,7 @@
 """A Lambda runtime client on one kept-alive socket: what the stock client does for a handler, without its imports.
 
 Half of the stock runtime's INIT is its client's own: logging, json, decimal, an HTTP library. This one speaks the
-Runtime API (version 2018-06-01) directly. `lean-bootstrap` starts it; nothing here knows what the handler does.
+Runtime API (version 2018-06-01) directly. `lean-bootstrap` starts it; it does not know what the handler does.
 
 Source: docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html; error and log forms as awslambdaric writes them.
 """
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 __all__ = ["Context", "RuntimeClient", "RuntimeClientError", "main", "serve"]
 
 _BASE = "/2018-06-01/runtime"
-_RECEIVE_BYTES = 64 * 1024  # a buffer that malloc keeps: a larger one would be mapped anew for every call
+_RECEIVE_BYTES = 64 * 1024  # a buffer that malloc keeps: a larger one would be mapped again for every call
 _TOO_LARGE = 413
 _CLIENT_CONTEXT, _IDENTITY = "lambda-runtime-client-context", "lambda-runtime-cognito-identity"
 
 
 class RuntimeClientError(Exception):
-    """The Runtime API answered in a way that leaves nothing to do but to end the environment."""
+    """The Runtime API answered in a way after which the environment must end."""
 
 
 class RuntimeClient:
@@ -84,7 +84,7 @@ class RuntimeClient:
             raise RuntimeClientError(f"the Runtime API answered {status} to {path}: {body[:200]!r}")
 
     def _call(self, head: bytes, payload: bytes = b"") -> tuple[int, Mapping[str, str], bytes]:
-        """Send one request, anew on a fresh connection when the kept one turns out to be closed."""
+        """Send one request, again on a new connection when the kept one turns out to be closed."""
         if self._socket is not None:
             try:
                 return self._exchange(self._socket, head, payload)
@@ -166,7 +166,7 @@ def _receive_chunks(connection: socket, data: bytes) -> bytes:
         data = data[length + 2 :]
 
 
-class _Nobody:
+class _NoIdentity:
     """The identity of a caller that Cognito does not know."""
 
     cognito_identity_id = None
@@ -194,7 +194,7 @@ class Context:
         self.log_group_name = environment.get("AWS_LAMBDA_LOG_GROUP_NAME")
         self.log_stream_name = environment.get("AWS_LAMBDA_LOG_STREAM_NAME")
         self.client_context = None
-        self.identity: object = _Nobody
+        self.identity: object = _NoIdentity
         client_context, identity = headers.get(_CLIENT_CONTEXT), headers.get(_IDENTITY)
         if client_context or identity:
             from litelambda_serving.lean_runtime.callers import read_client_context, read_identity
@@ -237,7 +237,7 @@ def serve(client: RuntimeClient, handler: Handler) -> NoReturn:
 
 
 def _flush() -> None:
-    """Leave no line begun for the next invocation; a stream that the handler has closed is its own affair."""
+    """Flush the output of an invocation before the next one; the handler may have closed a stream."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -261,12 +261,12 @@ def _answer(handler: Handler, headers: Mapping[str, str], payload: bytes) -> byt
 def main() -> None:
     """Load the handler that `_HANDLER` names, then serve; a handler that cannot be loaded fails INIT."""
     gc.disable()  # INIT makes no garbage worth a collector's time
-    # A line at a time, for life, and no text that it cannot write.
+    # Line by line for as long as the environment lives, and able to write any text.
     sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
     client = RuntimeClient(os.environ["AWS_LAMBDA_RUNTIME_API"])
     try:
         handler = _load_handler(os.environ["_HANDLER"])
-    except Exception as error:  # noqa: BLE001 - INIT has failed, whatever it was
+    except Exception as error:  # noqa: BLE001 - INIT has failed, for any reason
         from litelambda_serving.lean_runtime.errors import describe, log
 
         described = describe(error)

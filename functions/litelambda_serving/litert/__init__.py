@@ -1,9 +1,9 @@
 """The ctypes binding on libLiteRt.so: the only module that knows the library.
 
-It knows nothing of manifests, stores or protocols: the bytes of a flatbuffer in, the bytes of tensors in and out.
+It does not know manifests, stores or protocols: the bytes of a flatbuffer in, the bytes of tensors in and out.
 Declarations follow google-ai-edge/LiteRT `litert/c/*.h`, whose struct layouts are declared ABI-stable.
 
-Thread safety: a `CompiledModel` does one run at a time, behind its own lock; calls from several threads are safe and
+Thread safety: a `CompiledModel` does one run at a time, under its own lock; calls from several threads are safe and
 queue. The library is called with the GIL released.
 """
 
@@ -35,7 +35,7 @@ _PER_TENSOR = 1  # kLiteRtQuantizationPerTensor
 _OPTION_ACCELERATORS = 24  # kLiteRtEnvOptionTagAutoRegisterAccelerators
 _OPTION_MIN_SEVERITY = 25  # kLiteRtEnvOptionTagMinLoggerSeverity
 _ANY_INT = 2  # kLiteRtAnyTypeInt
-_WARNING = 2  # kLiteRtLogSeverityWarning: a line per load at INFO would only fill the logs
+_WARNING = 2  # kLiteRtLogSeverityWarning: INFO writes a line per load
 _MAX_RANK = 8
 _DTYPE_OF_ELEMENT = {dtype.element_type: dtype for dtype in DTYPES.values()}
 
@@ -119,7 +119,7 @@ class _Library:
             raise _failure(name, status)
 
     def function(self, name: str) -> Callable[..., int]:
-        """`LiteRt<name>` itself, for who calls it often and looks at the status alone."""
+        """`LiteRt<name>` itself, for a caller who calls it often and checks the status."""
         return self._functions[name]
 
     def get(self, name: str, result: Any, *arguments: Any) -> Any:
@@ -147,11 +147,11 @@ def find_library() -> str:
     """Path of the runtime library: in the deployment package, else in the installed ai-edge-litert wheel.
 
     Raises:
-        RuntimeLibraryError: neither has one, or this is no Linux or macOS.
+        RuntimeLibraryError: neither has one, or the platform is not Linux or macOS.
     """
     names = {"linux": "libLiteRt.so", "darwin": "libLiteRt.dylib"}
     if sys.platform not in names:
-        raise RuntimeLibraryError(f"LiteRT's C library is offered for Linux and macOS, not for {sys.platform}")
+        raise RuntimeLibraryError(f"LiteRT's C library is available for Linux and macOS, not for {sys.platform}")
     name = names[sys.platform]
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     candidates = [os.path.join(root, "lib", name)]
@@ -385,9 +385,9 @@ class CompiledModel:
             return [view.tobytes() for view in outs.views]
 
     def runner(self, signature_key: str, batch: int) -> SignatureRunner:
-        """One signature made ready for batches of one size, for a caller who shares the model with nobody.
+        """Prepare one signature for batches of one size, for a caller who does not share the model.
 
-        It works until the model is closed or made ready for another size. Runs are not queued behind the model's lock,
+        It works until the model is closed or prepared for another size. Runs do not wait for the model's lock,
         and the views of its buffers must not be used after that.
 
         Args:
@@ -453,7 +453,7 @@ class CompiledModel:
         return signatures
 
     def _read_specs(self, signature: Any, side: str) -> tuple[tuple[TensorSpec, ...], list[int]]:
-        """The tensors of one side of a signature, and what tells one tensor from another."""
+        """The tensors of one side of a signature, and the handle of each, by which one is told from another."""
         library = self._library
         specs, tensors = [], []
         for index in range(library.get(f"GetNumSignature{side}s", _N(), signature).value):
@@ -527,7 +527,7 @@ class CompiledModel:
         for index, room in late.items():
             outs.place(index, outs.sizes[index], room)
         for address, size in zip(outs.addresses, outs.sizes, strict=True):
-            ctypes.memset(address, 0, size)  # old memory must never leave as an answer
+            ctypes.memset(address, 0, size)  # old memory must never be sent as an answer
         # The runtime knows one buffer for each tensor: of two, it would leave one as it was.
         for index, (side, place) in signature.shared.items():
             outs.share(index, ins if side == "in" else outs, place)
@@ -582,7 +582,7 @@ def _view(address: int, size: int) -> memoryview:
 
 
 def _check_identifier(address: int, length: int) -> None:
-    """Refuse what is plainly something else before the library parses it."""
+    """Refuse what cannot be a model before the library parses it."""
     if length < 8 or ctypes.string_at(address + 4, 4) != b"TFL3":
         raise LiteRtError(f"not a TFLite model: {length} bytes without the identifier TFL3 at offset 4")
 

@@ -3,8 +3,8 @@
 The runtime's layout (tflite `string_util.h`) is int32, little-endian: how many strings there are, where each of them
 starts and where the last one ends, counted from the buffer's own start; then their bytes, without anything between.
 
-Nobody knows how large a string output will be before the run. The runtime keeps it to itself, holds its size against
-the buffer it was given and copies it only if it fits: what is too large fails the run and touches no memory. So an
+The size of a string output is not known before the run. The runtime keeps the output to itself, compares its size with
+the buffer that it was given and copies it only if it fits: what is too large fails the run and touches no memory. So an
 output gets more address space than any answer takes; memory is only what was written to of it.
 """
 
@@ -30,7 +30,7 @@ MAX_OUTPUT_BYTES = 32 * 1024 * 1024
 from the kernel and gives it back when it is released."""
 
 _AMPLE_BYTES = 128 * 1024 * 1024
-"""More than any string output takes: a run that fails with so much room does not fail for want of it."""
+"""More than any string output takes: a run that fails with so much room fails for another reason."""
 
 _MAX_TENSOR_BYTES = (1 << 31) - 1
 _KEPT_BYTES = 1024 * 1024  # an output that took more is released after the run

@@ -1,6 +1,6 @@
 """The models of this process: found by name, version or label, loaded on first use, dropped when memory is short.
 
-Knows artifacts and servables; knows no protocol. What an alias means is read once, and again in the background
+Knows artifacts and servables; does not know protocols. What an alias means is read once, and again in the background
 (`litelambda_serving.models.refresh`) when that knowledge is older than a setting allows.
 """
 
@@ -54,9 +54,9 @@ class ModelRepository:
             memory_bytes: what the loaded models may take together, by `size_in_memory`.
             refresh_seconds: age from which on a model's aliases are read again.
             pinned: name, version and manifest digest of the only model there is; None for all of the store's. Then
-                neither aliases nor a listing of the store are read: whoever may write to it changes nothing here.
+                neither aliases nor a listing of the store are read: later writes to it change nothing here.
             controllable: whether callers may load and unload models.
-            warn: told of what went wrong without failing a request.
+            warn: called with what went wrong without failing a request.
         """
         self.controllable = controllable
         self.store = store
@@ -97,7 +97,7 @@ class ModelRepository:
             name: the model.
             version: its version; None to go by `label`.
             label: an alias; "" for the model's default.
-            key: requests of one key see one version of a canary; "" leaves it to chance.
+            key: requests with the same key see one version of a canary; "" chooses at random.
 
         Raises:
             ModelNotFoundError: no such model or version.
@@ -209,10 +209,10 @@ class ModelRepository:
         return servable
 
     def unload(self, name: str) -> None:
-        """Give a model's memory back; the next request for it loads it again, by its aliases of that time.
+        """Release a model's memory; the next request for it loads it again, by its aliases of that time.
 
         Raises:
-            ModelNotFoundError, StoreError, ArtifactError: the store could not give it back now; it still serves.
+            ModelNotFoundError, StoreError, ArtifactError: the store could not deliver it again now; it still serves.
         """
         if self._pinned is None:
             fetch_aliases(self.store, name)
@@ -277,7 +277,7 @@ class ModelRepository:
     def _fetch(self, name: str, number: int, pin: tuple[str, str]) -> Artifact:
         cached = self._aliases.get(name)
         known = cached.aliases.pins.get(number, _NO_PIN) if cached is not None else _NO_PIN
-        # A version that was served before must be the same one still: what INIT was pinned to stays pinned.
+        # A version that was served before must not have changed: what INIT was pinned to stays pinned.
         digest = pin[0] or self._digests.get((name, number), "") or known[0]
         try:
             return fetch_artifact(self.store, name, str(number), digest, pin[1] or known[1] or ARTIFACT_NAME)
@@ -285,7 +285,7 @@ class ModelRepository:
             raise ArtifactError(f"version {number} of model {name} is published, but incomplete: {error}") from error
 
     def _admit(self, artifact: Artifact) -> Servable:
-        """Compile an artifact, warm it up and only then let requests see it."""
+        """Compile an artifact and warm it up before requests see it."""
         manifest = artifact.manifest
         self._make_room(manifest.model, size_in_memory(len(memoryview(artifact.model))))
         servable = Servable(artifact, self._num_threads)
@@ -296,7 +296,7 @@ class ModelRepository:
         return servable
 
     def _make_room(self, name: str, needed: int) -> None:
-        """Drop what was not used for longest. What serves `name` now stays: it does so until its successor is ready.
+        """Drop the least recently used. What serves `name` now stays until its successor is ready.
 
         Dropped models are freed when the last request that runs them is done.
         """

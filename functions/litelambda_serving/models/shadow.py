@@ -1,4 +1,4 @@
-"""A shadow version: run beside the one that answers, on the same inputs; its answers are compared and dropped."""
+"""A shadow version: it runs the same inputs as the version that answers; its answers are compared and dropped."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Shadowed:
         self._warn = warn
 
     def predict(self, signature_key: str, inputs: Mapping[str, Tensor], deadline: float = inf) -> dict[str, Tensor]:
-        """Answer as `Servable.predict` does, then let the shadow answer too; its failures fail nothing."""
+        """Answer as `Servable.predict` does, then let the shadow answer too; its failures do not fail the request."""
         outputs = self._servable.predict(signature_key, inputs, deadline)
         version = self._shadow.manifest.version
         ours, theirs = self.manifest.signatures[signature_key], self._shadow.manifest.signatures.get(signature_key)
@@ -71,7 +71,7 @@ def _compare(outputs: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> dic
             cut = slice(row * width, (row + 1) * width)
             if decide(mine[cut]) != decide(theirs[cut]):
                 disagreeing.add(row)
-    difference = largest if largest < inf else None  # NaN and infinity are no JSON
+    difference = largest if largest < inf else None  # JSON has no NaN or infinity
     return {"ShadowRows": num_rows, "ShadowDisagreements": len(disagreeing), "shadow_max_abs_difference": difference}
 
 

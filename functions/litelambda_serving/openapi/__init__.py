@@ -1,6 +1,6 @@
 """OpenAPI 3.1 of this deployment: its routes, and for every model of the store the shapes of its manifest.
 
-Made anew for each request of `/openapi.json`, and imported with the first.
+Made for each request of `/openapi.json`, and loaded with the first.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _AT_ONCE = 16
 _ERRORS = {"400": "The request cannot be answered as it is.", "404": "No such model or version.",
            "413": "Beyond Lambda's limit on a synchronous request or response.",
            "415": "The body is compressed, but neither with gzip nor with deflate.",
-           "500": "A failure of this service.", "501": "Reserved, and not offered.",
+           "500": "A failure of this service.", "501": "Not supported.",
            "503": "The model's store is not available at the moment."}  # fmt: skip
 
 

@@ -1,6 +1,6 @@
-"""One version of a model in memory: rows in, rows out, however many.
+"""One version of a model in memory: any number of rows in, as many out.
 
-Knows the runtime and the manifest; knows no protocol and no other version.
+Knows the runtime and the manifest; does not know protocols or other versions.
 """
 
 from __future__ import annotations
@@ -35,13 +35,17 @@ __all__ = ["Binding", "Servable", "Statistics", "size_in_memory", "warm_up_input
 # Below this many rows at once, resizing a model costs more than running its rows one by one.
 _MIN_BATCH = 8
 
-# The flatbuffer, XNNPACK's repacked weights, and activations: MobileNetV2 (3.9 MB) takes 7.7 MB beside its file.
+# The flatbuffer, XNNPACK's repacked weights, and activations: MobileNetV2 (3.9 MB) takes 7.7 MB more than its file.
 _MEMORY_PER_ARTIFACT_BYTE = 3
 _MEMORY_PER_MODEL = 512 * 1024
 
 
 def size_in_memory(artifact_bytes: int) -> int:
-    """Estimated bytes that a model takes once it is compiled, its file included."""
+    """Estimated bytes that a model takes once it is compiled, its file included.
+
+    >>> size_in_memory(4_000_000)
+    12524288
+    """
     return artifact_bytes * _MEMORY_PER_ARTIFACT_BYTE + _MEMORY_PER_MODEL
 
 
@@ -116,11 +120,11 @@ class Binding:
         input_places: for each of the runtime's inputs, which of the manifest's it is.
         outputs: the manifest's outputs, in its order.
         output_places: for each of them, which of the runtime's it is.
-        limited: the inputs with values to be checked before a run.
-        total: name of an output that is made of all rows of a run together; "" without one.
+        limited: the inputs whose values are checked before a run.
+        joint_output: name of an output that depends on all rows of a run together; "" without one.
     """
 
-    __slots__ = ("input_places", "inputs", "limited", "output_places", "outputs", "total")
+    __slots__ = ("input_places", "inputs", "joint_output", "limited", "output_places", "outputs")
 
     def __init__(self, promised: SignatureSpec, actual: Signature, *, one_by_one: bool) -> None:
         """Find the tensors of a signature.
@@ -128,7 +132,7 @@ class Binding:
         Args:
             promised: what the manifest says.
             actual: what the flatbuffer has.
-            one_by_one: whether rows are only ever run one by one: a batch of one and of any size are then the same.
+            one_by_one: whether rows are only run one by one: a batch of one and one of any size are then the same.
 
         Raises:
             ArtifactError: they are not the same tensors.
@@ -155,7 +159,7 @@ class Binding:
             )
         self.limited = [spec for spec in self.inputs if spec.limits is not None]
         has_rows = any(spec.batched for spec in self.inputs)
-        self.total = next((s.name for s in self.outputs if has_rows and not (s.batched or s.constant)), "")
+        self.joint_output = next((s.name for s in self.outputs if has_rows and not (s.batched or s.constant)), "")
 
 
 class Servable:
@@ -177,7 +181,7 @@ class Servable:
         Args:
             artifact: what was fetched.
             num_threads: for its runs.
-            min_batch: the fewest rows that are run at once, of the numbers that were proven safe.
+            min_batch: the smallest of the verified batch sizes that is used.
 
         Raises:
             LiteRtError: the runtime refuses the flatbuffer.
@@ -207,16 +211,16 @@ class Servable:
         Args:
             signature_key: one of the manifest's signatures.
             inputs: a tensor for every input of the signature; batched ones share their number of rows.
-            deadline: `time.monotonic()` from which on the rows that are left are given up.
+            deadline: `time.monotonic()` after which no further rows are run.
 
         Returns:
             The outputs by name, in the signature's order; batched ones with as many rows as came in.
 
         Raises:
             TensorError: values that the model cannot compute with.
-            RequestError: so many rows at once, where an output is made of all of them together.
+            RequestError: a number of rows that is not verified, where an output depends on all of them together.
             PayloadTooLargeError: more rows than the deadline allows.
-            LiteRtError: the runtime failed, and would have whatever the values.
+            LiteRtError: the runtime failed, and would have with any values.
         """
         binding = self._bindings[signature_key]
         tensors = [inputs[spec.name] for spec in binding.inputs]
@@ -242,11 +246,11 @@ class Servable:
         }
 
     def _run_rows(self, signature_key: str, tensors: Sequence[Tensor], rows: int, deadline: float) -> list[Any]:
-        """Run many rows in the largest batches that were proven safe, what is left of them one by one."""
+        """Run many rows in the largest batches that are verified, the rest one by one."""
         binding = self._bindings[signature_key]
         sizes = self._batch_sizes
-        if binding.total:
-            sizes = self._together(binding.total, rows)
+        if binding.joint_output:
+            sizes = self._joint_batch(binding.joint_output, rows)
         parts: list[list[Any]] = []
         start = 0
         while start < rows:
@@ -267,18 +271,18 @@ class Servable:
         columns = zip(*parts, strict=True)
         return [_joined(column) if place in with_rows else column[0] for place, column in enumerate(columns)]
 
-    def _together(self, output: str, rows: int) -> list[int]:
-        """The batch size for rows of which an output is made together: all of them, or none."""
+    def _joint_batch(self, output: str, rows: int) -> list[int]:
+        """The batch size where an output depends on all rows together: all of them, or none."""
         if rows in self.manifest.batch_sizes:
             return [rows]
         sizes = ", ".join(map(str, self.manifest.batch_sizes))
         raise RequestError(
-            f"output {output!r} is made of all rows of a request together, and this model is proven to take {sizes} of "
-            f"them at once, not {rows}: send so many, or each row on its own"
+            f"output {output!r} depends on all rows of a request together, and this model is verified for {sizes} rows "
+            f"at once, not {rows}: send one of these numbers of rows, or each row in its own request"
         )
 
     def _explained(self, error: LiteRtError, key: str, tensors: Sequence[Tensor], deadline: float) -> ServingError:
-        """What to raise for a failed run: the values' fault if the model computes with others and not with them."""
+        """What to raise for a failed run: a `TensorError` where the values are the reason."""
         if not error.in_operator:
             return error
         from litelambda_serving.servable.refusals import explain

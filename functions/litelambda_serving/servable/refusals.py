@@ -84,6 +84,10 @@ def _fails(model: CompiledModel, key: str, values: Sequence[Any]) -> bool:
 
 
 def refusal(names: Sequence[str], row: int | None = None) -> str:
-    """What is told of values that an operator refuses."""
+    """The message about values that an operator refuses.
+
+    >>> refusal(["word"], row=3)
+    "input 'word', row 3: an operator of the model refuses these values"
+    """
     inputs = f"input{'s' if len(names) > 1 else ''} {', '.join(map(repr, names))}"
     return f"{inputs}{'' if row is None else f', row {row}'}: an operator of the model refuses these values"

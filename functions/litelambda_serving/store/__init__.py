@@ -1,6 +1,6 @@
-"""Reading objects out of a store: a folder (`file:///…`) or S3 (`s3://bucket/prefix`), behind one small interface.
+"""Reading objects from a store: a folder (`file:///…`) or S3 (`s3://bucket/prefix`), behind one small interface.
 
-Knows nothing of what the objects mean. It cannot write: what is deployed needs no right to.
+It does not know what the objects mean. It cannot write: what is deployed needs no right to.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import os
 from litelambda_serving.digest import hexdigest
 from litelambda_serving.errors import (
     ObjectNotFoundError,
-    ObjectTooLargeError,
     SettingsError,
     StoreAccessError,
     StoreError,
@@ -90,6 +89,9 @@ def split_store_url(url: str) -> tuple[str, str, str]:
 
     Raises:
         SettingsError: not a `file:///…` or `s3://bucket[/prefix]` URL.
+
+    >>> split_store_url("s3://bucket/models/")
+    ('s3', 'bucket', 'models')
     """
     scheme, separator, rest = url.partition("://")
     if separator and scheme == "file" and rest.startswith("/"):
@@ -117,8 +119,8 @@ def open_store(url: str) -> Store:
 class FileStore:
     """A folder.
 
-    What was verified is what is run: a model is read into memory of its own, so that whoever writes to its file while
-    it is served changes nothing. Only the package of a deployed function, which is immutable, is mapped: there a
+    What was verified is what is run: a model is read into its own memory, so that a later write to its file does not
+    change what is served. Only the package of a deployed function, which is immutable, is mapped: there a
     bundled model costs no copy.
     """
 
@@ -131,7 +133,7 @@ class FileStore:
         self._root = path
 
     def reopen(self) -> None:
-        """Nothing is kept open here; see `Store.reopen`."""
+        """Do nothing: nothing is kept open; see `Store.reopen`."""
 
     def fetch_digested(self, key: str, max_bytes: int, sink: Sink | None = None) -> tuple[Buffer, str]:
         """Read or map one file and hash it; see `Store.fetch_digested`."""
@@ -151,7 +153,7 @@ class FileStore:
             raise StoreAccessError(f"cannot list {self._root}: {error}") from error
 
     def fetch_changed(self, key: str, max_bytes: int, tag: str) -> tuple[Buffer, str] | None:
-        """Read one file, unless it is the one it was; see `Store.fetch_changed`."""
+        """Read one file unless it has not changed; see `Store.fetch_changed`."""
         try:
             status = os.stat(os.path.join(self._root, key))
         except OSError:
@@ -179,7 +181,7 @@ class FileStore:
         try:
             size = os.fstat(descriptor).st_size
             if size > max_bytes:
-                raise ObjectTooLargeError(path, size, max_bytes)
+                raise StoreError(f"{path} has {size} bytes, at most {max_bytes} were expected")
             return read(descriptor, size, path)
         except OSError as error:
             raise StoreError(f"cannot read {path}: {error}") from error

@@ -1,7 +1,7 @@
 """Credentials from the container endpoint: what a function under SnapStart gets in place of access keys.
 
 A snapshot outlives any key that was in its environment, so Lambda gives the address of an endpoint and a token for it.
-The S3 client takes this form of the token from no variable: it asks here instead, and again when what it got expires.
+The S3 client does not read this form of the token from a variable: it asks here instead, and again when it expires.
 
 Source: docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html
 """
@@ -17,15 +17,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["credentials", "offered"]
+__all__ = ["available", "credentials"]
 
 _URI = "AWS_CONTAINER_CREDENTIALS_FULL_URI"
 _TOKEN = "AWS_CONTAINER_AUTHORIZATION_TOKEN"  # noqa: S105 - the name of a variable
 _TIMEOUT_SECONDS = 2
 
 
-def offered() -> bool:
-    """Whether this environment has the endpoint, and no keys of its own."""
+def available() -> bool:
+    """Whether this environment has the endpoint, and no access keys."""
     return _URI in os.environ and _TOKEN in os.environ and "AWS_ACCESS_KEY_ID" not in os.environ
 
 

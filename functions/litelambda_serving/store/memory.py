@@ -2,7 +2,7 @@
 
 XNNPACK repacks all weights when a model is compiled, so that a model needs twice its size while that lasts. Where twice
 does not fit, the file goes to the function's ephemeral storage and is mapped: the kernel can drop its pages, and what
-must stay is the packed copy alone. Where even once does not fit, nothing is loaded and the error says what would.
+must stay is the packed copy alone. Where not even one copy fits, nothing is loaded, and the error says what to set.
 """
 
 from __future__ import annotations
@@ -23,7 +23,11 @@ _EPHEMERAL_STORAGE = "/tmp"  # noqa: S108 - Lambda's one writable folder, privat
 
 
 def needed_memory_mb(size_bytes: int) -> int:
-    """The function's MemorySize that a model of this size needs at least, in MB."""
+    """The function's MemorySize that a model of this size needs at least, in MB.
+
+    >>> needed_memory_mb(100 * 1024 * 1024)
+    153
+    """
     return -(-int(size_bytes * _MAPPED + FLOOR_BYTES) // (1024 * 1024))
 
 
@@ -59,7 +63,7 @@ def allocate(name: str, size_bytes: int) -> mmap:
             f"EphemeralStorage to at least {size_bytes / 2**20 + 64:.0f} MB, or MemorySize to at least "
             f"{(size_bytes * _ANONYMOUS + FLOOR_BYTES) / 2**20:.0f}"
         )
-    # Without a name from the start: nothing of the model outlives the process.
+    # Unlinked at once: the file does not outlive the process.
     path = f"{_EPHEMERAL_STORAGE}/litelambda-{os.getpid()}-{id(name):x}"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     try:

@@ -1,6 +1,6 @@
 """What S3's answers mean: one table for serving, batch scoring and publishing. Loaded with the first failure.
 
-An unknown code is taken for a passing failure: another try may help. What S3 refuses for good is listed here.
+An unknown code counts as a transient failure: another try may help. What S3 refuses for good is listed here.
 
 Source: docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 """
@@ -13,11 +13,11 @@ from typing import Any
 __all__ = ["CONFLICT_ATTEMPTS", "Meaning", "error_code", "meaning_of", "meaning_of_code", "was_sent_again"]
 
 CONFLICT_ATTEMPTS = 4
-"""Tries of a conditional write that S3 answers with 409: it decided nothing, and asks for another try."""
+"""Tries of a conditional write that S3 answers with 409, which asks for another try."""
 
 
 class Meaning(Enum):
-    """What an answer means, whatever was asked."""
+    """What an answer means, for any request."""
 
     MISSING = auto()
     NO_BUCKET = auto()
@@ -66,13 +66,17 @@ def meaning_of(error: Exception) -> Meaning:
     """What a boto3 client's error means.
 
     Args:
-        error: botocore's ClientError; any other is taken for one of the connection.
+        error: botocore's ClientError; any other counts as one of the connection.
     """
     return meaning_of_code(error_code(error))
 
 
 def meaning_of_code(code: str) -> Meaning:
-    """What S3's own word for an error means; without one, that it did not answer."""
+    """What S3's own word for an error means; without one, that it did not answer.
+
+    >>> meaning_of_code("NoSuchKey")
+    <Meaning.MISSING: 1>
+    """
     if code.startswith("KMS.") and "Throttl" not in code and "Internal" not in code and "Timeout" not in code:
         return Meaning.REFUSED  # the key is disabled, deleted, or not one for encryption
     return _MEANING_OF_CODE.get(code, Meaning.UNAVAILABLE)

@@ -1,9 +1,9 @@
-"""What went wrong when S3 was read, in our own terms: loaded with the first failure, never at a healthy INIT.
+"""Why reading S3 failed, as one of our errors: loaded with the first failure, never in a healthy INIT.
 
 S3 says in an error document what it refused and why. obstore keeps that document in the text of its exception, which
 can also name hosts and headers: only the code and the region are taken from it, the rest stays in the chained cause.
 
-What a code means is `s3_answers`' to say; what to do about it is said here.
+`s3_answers` says what a code means; this module says what to do about it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a function must do anew when it is restored from a snapshot; imported only under SnapStart.
+"""What a function must do again when it is restored from a snapshot; imported only under SnapStart.
 
 A restored environment shares its memory with every other one of the same snapshot: connections are dead, credentials
 may have expired. Nothing random is kept in memory here: canaries are drawn from the kernel, for each request.
@@ -14,7 +14,7 @@ __all__ = ["register"]
 
 
 def register(store: Store) -> None:
-    """Have the store connect anew after each restore.
+    """Have the store connect again after each restore.
 
     `snapshot_restore_py` is part of the managed runtime from Python 3.12 on.
     """

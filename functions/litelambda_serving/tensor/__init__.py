@@ -82,7 +82,7 @@ DTYPES = {
     )
 }
 
-# Exact types, as JSON gives them: a bool is no number and 1.0 is no integer.
+# Exact types, as JSON gives them: a bool is not a number and 1.0 is not an integer.
 _ACCEPTED: dict[str, frozenset[type]] = {
     "bool": frozenset({bool}),
     "int": frozenset({int}),
@@ -114,9 +114,9 @@ class TensorSpec:
         shape: sizes per dimension; `DYNAMIC` in first place for a batch dimension.
         quantization: the affine scheme when the codes themselves go over the wire, else None.
         finite: whether NaN and infinities are refused: a graph that quantizes its input has no code for them.
-        limits: the smallest and the largest value that the graph can compute with, where it tells.
-        same_as: of an output, the name of the one whose values it has: both are one tensor of the graph.
-        constant: whether an output is the same whatever comes in.
+        limits: the smallest and the largest value that the graph can compute with, if known.
+        same_as: of an output, the name of the output that is the same tensor of the graph.
+        constant: whether an output is the same for all inputs.
     """
 
     __slots__ = ("constant", "dtype", "finite", "limits", "name", "quantization", "same_as", "shape")
@@ -211,6 +211,10 @@ def pack(values: Any, spec: TensorSpec, shape: Sequence[int], *, base64: bool = 
     Raises:
         TensorError: ragged or wrongly shaped lists, or values that the dtype cannot hold. The message names the
             tensor, what came and what was expected.
+
+    >>> spec = TensorSpec("x", DTYPES["int8"], (DYNAMIC, 2))
+    >>> pack([[1, 2], [3, -1]], spec, (2, 2)).data.hex(" ")
+    '01 02 03 ff'
     """
     flat = _flatten(values, spec, shape)
     dtype = spec.dtype
@@ -233,32 +237,32 @@ def check_finite(values: Sequence[float], spec: TensorSpec) -> None:
     """Refuse NaN and infinities where a graph quantizes its input: it has no code for them.
 
     Args:
-        values: of a float tensor; a bare memoryview is looked at where it lies.
+        values: of a float tensor; a memoryview is not copied.
         spec: what they are for.
 
     Raises:
         TensorError: there are some.
     """
-    # One sum tells for nearly all at once: NaN and infinities survive addition, and few finite values add up to one.
+    # One sum settles nearly all cases: NaN and infinities survive addition, and few finite values add up to one.
     if spec.finite and spec.dtype.kind == "float" and not (isfinite(sum(values)) or all(map(isfinite, values))):
         raise TensorError(f"input {spec.name!r} holds NaN or an infinity, which a quantized model cannot represent")
 
 
 def check_limits(tensor: Tensor, spec: TensorSpec) -> None:
-    """Refuse values that the graph would look up where there is nothing.
+    """Refuse values outside the range that the graph can look up.
 
     Args:
         tensor: values for an input.
         spec: the input, which has `limits`.
 
     Raises:
-        TensorError: a value is beyond them.
+        TensorError: a value is outside `limits`.
     """
     low, high = spec.limits or (0, 0)
     data: Any = memoryview(tensor.data).cast("B")
     # A memoryview reads every dtype but the 16-bit floats.
     values = unpack_flat(tensor) if spec.dtype.format == "e" else data.cast(spec.dtype.format)
-    # One pass over all in C for the many requests that are right; NaN, of floats, is nowhere between the two.
+    # One pass in C for the many requests that are right. NaN is not between the limits, so that floats are compared.
     if spec.dtype.kind == "int" and low <= min(values, default=low) and max(values, default=low) <= high:
         return
     for place, value in enumerate(values):
@@ -276,7 +280,11 @@ def type_error(value: Any, spec: TensorSpec) -> TensorError:
 
 
 def unpack_flat(tensor: Tensor) -> tuple[Any, ...]:
-    """Turn a tensor into Python numbers, or bytes for each of its strings, row-major."""
+    r"""Turn a tensor into Python numbers, or bytes for each of its strings, row-major.
+
+    >>> unpack_flat(Tensor(DTYPES["int16"], (2,), b"\x01\x00\xff\xff"))
+    (1, -1)
+    """
     if not tensor.dtype.itemsize:
         return tuple(tensor.data)
     count = len(memoryview(tensor.data)) // tensor.dtype.itemsize
@@ -284,7 +292,7 @@ def unpack_flat(tensor: Tensor) -> tuple[Any, ...]:
 
 
 def _flatten(values: Any, spec: TensorSpec, shape: Sequence[int]) -> list[Any]:
-    """Peel one dimension after the other: never deeper than the shape, however deep the client nested its lists."""
+    """Flatten one dimension after the other: never deeper than the shape, however deeply the lists are nested."""
     level: Iterable[Any] = (values,)
     for depth, dimension in enumerate(shape):
         nodes = list(level)
@@ -315,7 +323,7 @@ def _json_type(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value short enough to echo: numbers and names help the client, contents belong in no log."""
+    """A value short enough to echo: numbers and names help the client, contents do not belong in a log."""
     if isinstance(value, str):
         return f'"{value[:20]}…"' if len(value) > 20 else f'"{value}"'
     return "…" if isinstance(value, (list, dict)) else str(value).lower()[:40]

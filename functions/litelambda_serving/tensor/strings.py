@@ -1,4 +1,4 @@
-"""String tensors in JSON and in V2's binary tensors. Imported with the first one.
+"""String tensors in JSON and in V2's binary tensors. Loaded with the first one.
 
 A string tensor's data is a list of bytes, row-major: a model's strings are bytes of any kind, which JSON has two forms
 for, text in UTF-8 and, in TensorFlow Serving's protocol, `{"b64": "…"}`.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["BASE64_SUFFIX", "from_json", "from_wire", "to_json", "to_text", "to_wire"]
 
 BASE64_SUFFIX = "_bytes"
-"""TensorFlow Serving's: an output of such a name holds binary values, every one of which is answered as base64."""
+"""TensorFlow Serving's rule: the values of an output with such a name are binary, and answered as base64."""
 
 
 def from_json(values: Sequence[Any], name: str, base64: bool, refusal: Callable[[Any], TensorError]) -> list[bytes]:
@@ -52,7 +52,7 @@ def from_json(values: Sequence[Any], name: str, base64: bool, refusal: Callable[
 
 
 def to_json(strings: Iterable[bytes], name: str) -> list[Any]:
-    """Strings of a V1 answer: text, or base64 for outputs named `…_bytes` and for what is no UTF-8."""
+    """Strings of a V1 answer: text, or base64 for outputs named `…_bytes` and for what is not UTF-8."""
     if name.endswith(BASE64_SUFFIX):
         return [_to_object(value) for value in strings]
     return [_text_or_object(value) for value in strings]
@@ -67,11 +67,17 @@ def to_text(strings: Iterable[bytes], name: str) -> list[str]:
     try:
         return [value.decode() for value in strings]
     except UnicodeDecodeError as error:
-        raise RequestError(f"output {name!r} holds bytes that are no UTF-8 text: ask for 'binary_data'") from error
+        raise RequestError(
+            f"output {name!r} holds bytes that are not UTF-8 text: request it with 'binary_data'"
+        ) from error
 
 
 def to_wire(strings: Iterable[bytes]) -> bytes:
-    """Strings as a binary tensor of V2: the length of each as a little-endian uint32, then its bytes."""
+    r"""Strings as a binary tensor of V2: the length of each as a little-endian uint32, then its bytes.
+
+    >>> to_wire([b"cat", b""])
+    b'\x03\x00\x00\x00cat\x00\x00\x00\x00'
+    """
     return b"".join([part for value in strings for part in (len(value).to_bytes(4, "little"), value)])
 
 

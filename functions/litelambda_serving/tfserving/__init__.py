@@ -59,7 +59,7 @@ def answer(request: Request, repository: ModelRepository) -> Response:
         return Response(200, dumps({"models": repository.loaded_names()}), route="models")
     name, version, label, verb = _parse_path(request)
     if verb == "explain":
-        raise UnsupportedError(":explain is reserved, and not offered by this service yet; it answers :predict")
+        raise UnsupportedError(":explain is not supported: use :predict")
     headers = request.headers
     servable = repository.get(name, version, label, headers.get(ROUTING_KEY_HEADER, ""))
     manifest = servable.manifest
@@ -235,7 +235,7 @@ def _check_rows(spec: TensorSpec, rows: int) -> None:
     if spec.batched or spec.shape[:1] == (rows,):
         return
     if not spec.shape:
-        raise TensorError(f"input {spec.name!r} has no row for each instance: ask in the columnar format 'inputs'")
+        raise TensorError(f"input {spec.name!r} has no row for each instance: use the columnar format 'inputs'")
     raise TensorError(
         f"the model takes exactly {spec.shape[0]} instances at once, got {rows} "
         f"(input {spec.name!r} has the shape {list(spec.shape)})"
@@ -259,7 +259,7 @@ def _decode_columns(inputs: Any, signature: SignatureSpec) -> dict[str, Tensor]:
 
 
 def _is_binary(value: dict[str, Any], signature: SignatureSpec) -> bool:
-    """Whether an object is a binary value, `{"b64": "…"}`, of the only input, and no object of inputs by name."""
+    """Whether an object is a binary value, `{"b64": "…"}`, of the only input, not an object of inputs by name."""
     inputs = signature.inputs
     return len(inputs) == 1 and inputs[0].dtype.kind == "string" and len(value) == 1 and type(value.get("b64")) is str
 
@@ -269,9 +269,7 @@ def _check_outputs(signature: SignatureSpec, rows: int) -> None:
     any_number = any(spec.batched for spec in signature.inputs)
     for spec in signature.outputs:
         if not spec.batched and (any_number or spec.shape[:1] != (rows,)):
-            raise RequestError(
-                f"output {spec.name!r} has no row for each instance: ask in the columnar format 'inputs'"
-            )
+            raise RequestError(f"output {spec.name!r} has no row for each instance: use the columnar format 'inputs'")
 
 
 def _encode_rows(outputs: Mapping[str, Tensor]) -> str:

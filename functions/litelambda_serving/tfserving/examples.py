@@ -86,9 +86,9 @@ def decode(verb: str, fields: Mapping[str, Any], signature: SignatureSpec) -> di
 
 
 def _pack_feature(column: list[Any], spec: TensorSpec) -> Tensor:
-    """A feature is a value or a flat list, as in a tf.Example; nested lists of the tensor's shape are taken too."""
+    """A feature is a value or a flat list, as in a tf.Example; nested lists of the tensor's shape are accepted too."""
     if not spec.batched:
-        raise RequestError(f"input {spec.name!r} has no batch dimension: ask :predict with 'inputs'")
+        raise RequestError(f"input {spec.name!r} has no batch dimension: use :predict with 'inputs'")
     if spec.dtype.kind == "int":
         column = [_as_integers(value) for value in column]
     shape = (len(column), *spec.shape[1:])

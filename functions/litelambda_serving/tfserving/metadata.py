@@ -1,4 +1,4 @@
-"""What TensorFlow Serving's REST protocol tells of a model: its status and its metadata. Imported when asked."""
+"""What TensorFlow Serving's REST protocol reports about a model: status and metadata. Loaded on first use."""
 
 from __future__ import annotations
 

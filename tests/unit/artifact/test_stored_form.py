@@ -253,7 +253,7 @@ def test_an_unknown_encoding_asks_for_a_newer_reader(tmp_path: Path) -> None:
     """Encodings that come later are refused by name."""
     files = {"model.tflite": {"sha256": "0" * 64, "size_bytes": 1, "encoding": "zstd", "unpacked": {}}}
     manifest = make_manifest("tiny_int8", 1, golden("tiny_int8"), files=files)
-    with pytest.raises(ManifestError, match="encoding 'zstd' is none of zlib, xz: deploy a newer litelambda"):
+    with pytest.raises(ManifestError, match="encoding 'zstd' is not one of zlib, xz: deploy a newer litelambda"):
         Manifest.from_json(json.dumps(manifest).encode())
 
 

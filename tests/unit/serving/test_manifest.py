@@ -88,13 +88,13 @@ def test_null_is_absence():
         ({"format_version": "1"}, "format_version: expected int, got str"),
         ({"model": None}, "field model: expected str"),
         ({"artifact": "other"}, "which files does not list"),
-        ({"files": {"../x": {"sha256": "", "size_bytes": 0}}}, "is no file name"),
+        ({"files": {"../x": {"sha256": "", "size_bytes": 0}}}, "invalid file name '../x'"),
         ({"files": {"model.tflite": {"sha256": 1, "size_bytes": 0}}}, "field sha256: expected str"),
         ({"default_signature": "x"}, "not in signatures"),
         ({"signatures": {"predict": {"inputs": []}}}, "field outputs: expected list"),
         (
             {"signatures": {"predict": {"inputs": [{"name": "x", "dtype": "int3", "shape": []}], "outputs": []}}},
-            "dtype 'int3' is none of bool",
+            "dtype 'int3' is not one of bool",
         ),
         (
             {"signatures": {"predict": {"inputs": [{"name": "x", "dtype": "int8", "shape": [1, -1]}], "outputs": []}}},
