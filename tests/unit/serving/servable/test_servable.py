@@ -69,7 +69,7 @@ def test_an_output_made_of_all_rows_is_computed_by_one_run():
     model = servable("totals")
     assert predict(model, x=[[1, 2, 3], [4, 5, 6]]) == {"total": [5, 7, 9], "y": [[2, 4, 6], [8, 10, 12]]}
     assert predict(model, x=[[1, 2, 3]])["total"] == [1, 2, 3]
-    with pytest.raises(RequestError, match=r"output 'total' .* takes? 1, 2, 3, 8, 32 of them at once, not 5"):
+    with pytest.raises(RequestError, match=r"output 'total' .* verified for 1, 2, 3, 8, 32 rows at once, not 5"):
         predict(model, x=[[1, 2, 3]] * 5)
     alone = servable("totals", batching={"dynamic": False, "reason": "nothing was proven"})
     assert predict(alone, x=[[1, 2, 3]])["total"] == [1, 2, 3]
