@@ -22,16 +22,10 @@ def models(tmp_path):
     return make_store(tmp_path / "store")
 
 
-@pytest.mark.parametrize(
-    ("processes", "shared_bytes"), [(False, 0), (True, 10_000), (True, 3000), (True, 100)], ids=str
-)
+@pytest.mark.parametrize("processes", [False, True], ids=["threads", "processes"])
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.npy"])
-def test_workers_keep_the_order(models, tmp_path, monkeypatch, processes, shared_bytes, name):
-    """Several workers, threads or processes, give the bytes that one gives, bad rows included.
-
-    Whether chunks are small enough for the memory that processes share, or must be sent, makes no difference.
-    """
-    monkeypatch.setattr(workers, "_SHARED_BYTES", shared_bytes)
+def test_workers_keep_the_order(models, tmp_path, monkeypatch, processes, name):
+    """Several workers, threads or processes, give the bytes that one gives, bad rows included."""
     monkeypatch.setattr("litelambda_serving.scoring.formats.text.CHUNK_BYTES", 3000)
     monkeypatch.setattr("litelambda_serving.scoring.formats.npy.CHUNK_BYTES", 1000)
     if processes:
