@@ -10,7 +10,7 @@ import pytest
 
 from litelambda.common.errors import TrainError
 from litelambda.recipe.load import load_recipe
-from litelambda.training.devices import sharing
+from litelambda.training.devices import device_scope
 
 SCRIPT = """
 import sys
@@ -18,12 +18,12 @@ from litelambda.keras_tools.backend import load_tensorflow
 tf = load_tensorflow()
 one, = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(one, [tf.config.LogicalDeviceConfiguration()] * 2)
-from litelambda.recipe import load_recipe
+from litelambda.recipe.load import load_recipe
 from litelambda.data.dataset import load_data
 from litelambda.training.train import train
 recipe = load_recipe(sys.argv[1], ["train.epochs=3", "train.devices=['CPU:0', 'CPU:1']"])
-data = load_data(recipe)
-trained = train(recipe, data, lambda *_: None)
+data = load_data(recipe.data, recipe.folder)
+trained = train(recipe.model, recipe.train, data, recipe.folder, lambda *_: None)
 trained.model.save(sys.argv[2])
 print(trained.history["loss"][0] > trained.history["loss"][-1], type(trained.model.weights[0].value).__name__)
 """
@@ -43,5 +43,5 @@ def test_two_devices_share_a_training(tiny_recipe: Path, tmp_path: Path) -> None
 def test_a_device_that_is_not_there_is_named(tiny_recipe: Path) -> None:
     """The error lists what there is."""
     devices = load_recipe(tiny_recipe, ["train.devices=['GPU:7']"]).train.devices
-    with pytest.raises(TrainError, match=r"train\.devices: there is no GPU:7; this machine has CPU:0"):
-        sharing(devices)
+    with pytest.raises(TrainError, match=r"train\.devices: no device GPU:7; this machine has CPU:0"):
+        device_scope(devices)

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.support.training import train_recipe
 
-from litelambda.data.dataset import load_data
 from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.load import load_recipe
-from litelambda.training.train import train
 
 OVERRIDES = [
     "train.epochs=3", "train.batch_size=64", "train.class_weights=balanced", "model.l2=0.001",
@@ -67,7 +66,7 @@ def test_two_hosts_train_the_model_that_one_would(tiny_recipe: Path, tmp_path: P
     assert [path.name for path in (tmp_path / "tiny").iterdir() if path.is_dir()] == ["1"]
     report = json.loads((tmp_path / "tiny" / "1" / "report.json").read_bytes())
     recipe = load_recipe(tiny_recipe, OVERRIDES)
-    alone = train(recipe, load_data(recipe), lambda *_: None)
+    alone = train_recipe(recipe)
     together = load_keras().models.load_model(tmp_path / "tiny" / "1" / "model.keras")
     assert len(alone.history["loss"]) == 3
     for ours, theirs in zip(together.get_weights(), alone.model.get_weights(), strict=True):
@@ -87,5 +86,5 @@ def test_a_host_that_dies_ends_the_others(tiny_recipe: Path, tmp_path: Path) -> 
         _, errors = chief.communicate(timeout=120)
         worker.communicate()
     assert chief.returncode == 1, errors[-2000:]
-    assert "litelambda: error: another host was lost while all trained together" in errors
+    assert "litelambda: error: another host was lost during training" in errors
     assert list(tmp_path.iterdir()) == []

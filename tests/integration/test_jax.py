@@ -141,8 +141,8 @@ def test_what_cannot_be_trained_is_refused(found: dict[str, Any]) -> None:
     """A loss that is no number, batches that two devices cannot share, a device that is not there."""
     trained = found["train"]
     assert "the loss became" in trained["no_number"]
-    assert trained["no_equal_parts"].endswith("cannot be shared by 2 devices: JAX needs equal parts, 32 or 34 rows")
-    assert trained["no_device"] == "train.devices: there is no TPU:0; this machine has CPU:0, CPU:1"
+    assert trained["no_equal_parts"].endswith("cannot be split into equal parts for 2 devices: use 32 or 34")
+    assert trained["no_device"] == "train.devices: no device TPU:0; this machine has CPU:0, CPU:1"
 
 
 @pytest.mark.slow

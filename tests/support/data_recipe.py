@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from litelambda.data.dataset import Dataset, load_data
+from tests.support.training import load_rows
+
+from litelambda.data.dataset import Dataset
 from litelambda.recipe.load import load_recipe
 
 _RECIPE = """
@@ -28,4 +30,4 @@ def write_recipe(folder: Path, data: str) -> Path:
 
 def load(folder: Path, data: str, *overrides: str) -> Dataset:
     """Load the data of a recipe in `folder` with this `data` section."""
-    return load_data(load_recipe(write_recipe(folder, data), overrides))
+    return load_rows(load_recipe(write_recipe(folder, data), overrides))

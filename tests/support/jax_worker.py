@@ -14,22 +14,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tests.support.training import compress_trained, load_rows, train_recipe
 
 from litelambda.commands.build import build
 from litelambda.common.errors import TrainError
 from litelambda.common.progress import Reporter
-from litelambda.compression.compress import Compressed, apply_steps
+from litelambda.compression.compress import Compressed
 from litelambda.compression.weight_grids import to_codes
-from litelambda.data.dataset import Dataset, load_data
+from litelambda.data.dataset import Dataset
 from litelambda.data.stored_rows import Split
 from litelambda.keras_tools.backend import choose_backend, load_keras
 from litelambda.keras_tools.layers import as_matrix, read
 from litelambda.recipe.compression import Compress
 from litelambda.recipe.load import load_recipe
-from litelambda.search.candidates import Space
+from litelambda.search.candidates import SearchSpace
 from litelambda.search.search import search
-from litelambda.training.fitting import seed_everything
-from litelambda.training.train import Trained, train
+from litelambda.training.fit import seed_everything
+from litelambda.training.train import Trained
 
 ONE_DEVICE = "train.devices=['CPU:0']"
 
@@ -39,8 +40,8 @@ class Steps:
 
     def __init__(self, path: Path) -> None:
         self.path, self.recipe = path, load_recipe(path, [ONE_DEVICE])
-        self.data = load_data(self.recipe)
-        self.trained = train(self.recipe, self.data, lambda *_: None)
+        self.data = load_rows(self.recipe)
+        self.trained = train_recipe(self.recipe, self.data)
         self.before = [values.copy() for values in self.trained.model.get_weights()]
 
     def all(self) -> dict[str, Any]:
@@ -57,7 +58,7 @@ class Steps:
     def compress(self, data: Dataset | None = None, **settings: Any) -> Compressed:
         seed_everything(0)
         steps = Compress.model_validate(settings)
-        return apply_steps(self.recipe, steps, self.trained, data or self.data, lambda *_: None)
+        return compress_trained(self.recipe, steps, self.trained, data or self.data)
 
     def folding(self) -> dict[str, Any]:
         folded = self.compress(fold_batch_norm=True)
@@ -110,8 +111,8 @@ class Steps:
         """The schemes, a sketch and the first grid of `compress.auto`; in one scheme, and one shape."""
         auto = "compress.auto={max_accuracy_drop=0.3, epochs=1, max_candidates=4}"
         recipe = load_recipe(self.path, [ONE_DEVICE, auto, "quantize.io='int8'"])
-        Space.shapes = lambda *_: []  # type: ignore[method-assign] # they are tested on TensorFlow
-        found = search(recipe, self.trained, self.data, lambda *_: None)
+        SearchSpace.shapes = lambda *_: []  # type: ignore[method-assign] # they are tested on TensorFlow
+        found = search(recipe, self.trained.model, self.data, lambda *_: None)
         return {**found.figures["auto"], "accuracy_in_float": self.accuracy(found)}
 
     def accuracy(self, compressed: Compressed) -> float:
@@ -145,8 +146,8 @@ def train_in_all_ways(path: Path) -> dict[str, Any]:
 
 def fit(path: Path, *overrides: str) -> tuple[Trained, Dataset]:
     recipe = load_recipe(path, ["train.epochs=2", *overrides])
-    data = load_data(recipe)
-    return train(recipe, data, lambda *_: None), data
+    data = load_rows(recipe)
+    return train_recipe(recipe, data), data
 
 
 def refusal(path: Path, *overrides: str) -> str:

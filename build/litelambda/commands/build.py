@@ -18,9 +18,10 @@ from litelambda.commands.results import BuildResult
 from litelambda.common.interrupts import interrupts_noted
 from litelambda.common.memory_errors import shortages_explained
 from litelambda.common.paths import DEFAULT_STORE, store_url
-from litelambda.common.progress import Reporter, Stage
+from litelambda.common.progress import Reporter, ReportProgress, Stage
 from litelambda.common.wording import counted
-from litelambda.compression.compress import compress
+from litelambda.compression.compress import Compressed, compress
+from litelambda.compression.fine_tuning import TrainingContext
 from litelambda.compression.layer_table import describe_layers
 from litelambda.conversion.quantize import quantize
 from litelambda.data.dataset import load_data
@@ -119,10 +120,11 @@ class _Build:
 
     def train(self, *, is_chief: bool = True) -> None:
         with self.stage("data") as current:
-            self.data = load_data(self.recipe)
+            self.data = load_data(self.recipe.data, self.recipe.folder)
             current.summary = self.data.describe()
         with self.stage("train") as current:
-            self.trained = train(self.recipe, self.data, current.progress)
+            recipe = self.recipe
+            self.trained = train(recipe.model, recipe.train, self.data, recipe.folder, current.progress)
             if is_chief:
                 self.answers = ask(self.trained.model, self.recipe, self.data)
                 check_floor(self.recipe, self.answers, self.data)
@@ -131,14 +133,22 @@ class _Build:
 
     def compress(self) -> None:
         with self.stage("compress") as current:
-            step = compress if self.recipe.compress.auto is None else search
-            self.compressed = step(self.recipe, self.trained, self.data, current.progress)
+            self.compressed = self.compress_or_search(current.progress)
             self.input_name = self.compressed.model.inputs[0].name
             is_same = self.compressed.model is self.trained.model
             self.changed = self.answers if is_same else ask(self.compressed.model, self.recipe, self.data)
             if self.data.target_scaling is not None:
                 in_own_units(self.compressed.model, self.data.target_scaling)
             current.summary = ", ".join(self.compressed.figures) or "nothing to do"
+
+    def compress_or_search(self, progress: ReportProgress) -> Compressed:
+        recipe, model = self.recipe, self.trained.model
+        settings = recipe.compress
+        if settings.auto is not None:
+            return search(recipe, model, self.data, progress)
+        int4 = recipe.quantize.int4
+        context = TrainingContext.with_teacher(recipe.train, self.data, settings.distillation, model, int4)
+        return compress(settings, model, context, progress)
 
     def quantize(self) -> None:
         recipe = self.recipe

@@ -8,11 +8,14 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
 from litelambda.common.interrupts import raise_if_interrupted
+
+ReportProgress = Callable[[float, str], None]
+"""Called with the share that is done, from 0 to 1, and what is being done."""
 
 
 class Stage:

@@ -13,7 +13,7 @@ from litelambda.common.errors import TrainError
 from litelambda.keras_tools.backend import load_keras
 from litelambda.keras_tools.copies import check_same
 from litelambda.keras_tools.graph import followers
-from litelambda.keras_tools.layers import Array, is_depthwise, kernels, read, rebuild, serialise
+from litelambda.keras_tools.layers import Array, is_depthwise, kernels, read, rebuild, serialize
 
 
 def fold_batch_norm(model: Any) -> tuple[Any, list[str]]:
@@ -36,7 +36,7 @@ def fold_batch_norm(model: Any) -> tuple[Any, list[str]]:
             continue
         if norm.axis not in (-1, len(layer.output.shape) - 1):
             continue
-        replacements[name] = [(serialise(layer, use_bias=True), _folded(layer, norm))]
+        replacements[name] = [(serialize(layer, use_bias=True), _folded(layer, norm))]
         replacements[norm.name] = []
         folded.append(norm.name)
     if not folded:

@@ -16,7 +16,7 @@ from typing import Any
 from litelambda.keras_tools.backend import load_keras
 from litelambda.keras_tools.copies import copy_layer, copy_state
 from litelambda.keras_tools.graph import followers
-from litelambda.keras_tools.layers import read, serialise
+from litelambda.keras_tools.layers import read, serialize
 
 _SLOWEST = 0.01  # share of a new batch in the ranges: the mean over all batches at first, then an exponential one
 _NARROWEST = 1e-6  # for what is zero throughout
@@ -70,14 +70,14 @@ def fake_quantized(model: Any) -> tuple[Any, dict[str, Any]]:
 
     functional = keras.Model(_one_or_all(model.inputs), _one_or_all(model.outputs), name=model.name)
     copy = keras.models.clone_model(functional, clone_function=_without_activation, call_function=call)
-    give_weights(model, copy)
+    copy_weights(model, copy)
     return copy, quantizers
 
 
 def _without_activation(layer: Any) -> Any:
     """Make a layer again, without its activation where the converter makes an operator of that."""
     if _own_activation(layer):
-        return load_keras().layers.deserialize(serialise(layer, activation="linear"))
+        return load_keras().layers.deserialize(serialize(layer, activation="linear"))
     return copy_layer(layer)
 
 
@@ -86,7 +86,7 @@ def _one_or_all(tensors: list[Any]) -> Any:
     return tensors[0] if len(tensors) == 1 else tensors
 
 
-def give_weights(source: Any, target: Any) -> None:
+def copy_weights(source: Any, target: Any) -> None:
     """Copy what every layer keeps to the one of the same name."""
     theirs = {layer.name: layer for layer in target.layers}
     for layer in source.layers:

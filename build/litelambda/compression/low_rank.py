@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 
 from litelambda.common.errors import TrainError
-from litelambda.compression.fine_tuning import Lessons, recover
+from litelambda.common.progress import ReportProgress
+from litelambda.compression.fine_tuning import TrainingContext, fine_tune
 from litelambda.keras_tools.backend import load_keras
 from litelambda.keras_tools.copies import check_same, copy_model
-from litelambda.keras_tools.layers import Array, Replacements, as_matrix, kernels, read, rebuild, serialise
+from litelambda.keras_tools.layers import Array, Replacements, as_matrix, kernels, read, rebuild, serialize
 from litelambda.recipe.compression import LowRank
-from litelambda.training.fitting import Progress
 
 
 @dataclass(frozen=True)
-class Factorised:
+class Factorization:
     """What was factorised.
 
     Attributes:
@@ -40,7 +40,9 @@ class Factorised:
     excluded: dict[str, str] = field(default_factory=dict)
 
 
-def factorise(model: Any, settings: LowRank, lessons: Lessons, progress: Progress) -> tuple[Any, Factorised]:
+def factorize(
+    model: Any, settings: LowRank, context: TrainingContext, progress: ReportProgress
+) -> tuple[Any, Factorization]:
     """Factorise a model's large kernels and fine-tune it.
 
     Returns:
@@ -69,8 +71,8 @@ def factorise(model: Any, settings: LowRank, lessons: Lessons, progress: Progres
         )
     smaller = rebuild(model, replacements)
     _check(model, smaller, replacements)
-    history = recover(smaller, lessons, settings, [], progress)
-    return smaller, Factorised(ranks, kept, (model.count_params(), smaller.count_params()), history, excluded)
+    history = fine_tune(smaller, context, settings, [], progress)
+    return smaller, Factorization(ranks, kept, (model.count_params(), smaller.count_params()), history, excluded)
 
 
 def _check(model: Any, smaller: Any, replacements: Replacements) -> None:
@@ -111,12 +113,12 @@ def _chain(layer: Any, left: Array, right: Array) -> list[tuple[dict[str, Any], 
     thin: dict[str, Any] = {"name": f"{layer.name}_inner", "use_bias": False, "activation": "linear"}
     bias = [read(layer.bias)] if layer.use_bias else []
     if isinstance(layer, keras.layers.Dense):
-        first = serialise(layer, **thin, units=rank)
-        second = serialise(layer)
+        first = serialize(layer, **thin, units=rank)
+        second = serialize(layer)
         return [(first, [left]), (second, [right, *bias])]
     ones = [1] * (len(layer.kernel.shape) - 2)
-    first = serialise(layer, **thin, filters=rank)
-    second = serialise(layer, kernel_size=ones, strides=ones, dilation_rate=ones, padding="valid")
+    first = serialize(layer, **thin, filters=rank)
+    second = serialize(layer, kernel_size=ones, strides=ones, dilation_rate=ones, padding="valid")
     return [
         (first, [left.reshape(*layer.kernel.shape[:-1], rank)]),
         (second, [right.reshape(*ones, rank, -1), *bias]),

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from litelambda.compression.fine_tuning import Lessons, recover
+from litelambda.common.progress import ReportProgress
+from litelambda.compression.fine_tuning import TrainingContext, fine_tune
 from litelambda.compression.straight_through import straight_through
 from litelambda.keras_tools.layers import Array, as_matrix, input_rms, kernels, read
 from litelambda.recipe.compression import Pruning
-from litelambda.training.fitting import Progress
 
 _RAMP = 0.6  # share of the steps over which sparsity rises; in the rest the survivors settle
 _UPDATES = 40  # masks are chosen anew this often on the way, not at every step
@@ -46,8 +46,8 @@ class Pruned:
     excluded: dict[str, str] = field(default_factory=dict)
 
 
-def prune(model: Any, settings: Pruning, lessons: Lessons, progress: Progress) -> Pruned:
-    """Prune a trained model in place, fine-tuning it meanwhile; what was pruned is noted in `lessons.keep`.
+def prune(model: Any, settings: Pruning, context: TrainingContext, progress: ReportProgress) -> Pruned:
+    """Prune a trained model in place, fine-tuning it meanwhile; what was pruned is noted in `context.masks`.
 
     Raises:
         TrainError: an excluded layer does not exist, nothing is left to prune, or fine-tuning failed.
@@ -57,9 +57,9 @@ def prune(model: Any, settings: Pruning, lessons: Lessons, progress: Progress) -
     layers = {name: layer for name, layer in layers.items() if name not in excluded}
     rms: dict[str, Array] = {}
     if settings.scores == "wanda":
-        rms = input_rms(model, layers, lessons.data.representative(_WATCHED_ROWS, lessons.train.seed))
+        rms = input_rms(model, layers, context.data.representative(_WATCHED_ROWS, context.train.seed))
     masks: dict[str, Mask] = {}
-    ramp = max(1, round(lessons.num_steps(settings.epochs) * _RAMP))
+    ramp = max(1, round(context.num_steps(settings.epochs) * _RAMP))
     interval = max(1, ramp // _UPDATES)
 
     def choose(step: int, free: Mapping[str, Array]) -> None:
@@ -75,9 +75,9 @@ def prune(model: Any, settings: Pruning, lessons: Lessons, progress: Progress) -
     callback = straight_through(
         {name: layer.kernel for name, layer in layers.items()}, {name: use(name) for name in layers}, choose
     )
-    history = recover(model, lessons, settings, [callback], progress)
+    history = fine_tune(model, context, settings, [callback], progress)
     values = {name: read(layer.kernel) for name, layer in layers.items()}
-    lessons.keep.update({name: value != 0 for name, value in values.items()})
+    context.masks.update({name: value != 0 for name, value in values.items()})
     zeros = sum(int(np.count_nonzero(value == 0)) for value in values.values())
     return Pruned(
         {name: float(np.mean(value == 0)) for name, value in values.items()},

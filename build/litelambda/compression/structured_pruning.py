@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from litelambda.common.errors import TrainError
-from litelambda.compression.fine_tuning import Lessons, recover
+from litelambda.common.progress import ReportProgress
+from litelambda.compression.fine_tuning import TrainingContext, fine_tune
 from litelambda.keras_tools.backend import load_keras
 from litelambda.keras_tools.copies import check_same, copy_model
 from litelambda.keras_tools.graph import only_follower
-from litelambda.keras_tools.layers import Array, input_rms, kernels, read, rebuild, serialise
+from litelambda.keras_tools.layers import Array, input_rms, kernels, read, rebuild, serialize
 from litelambda.recipe.compression import Structured
-from litelambda.training.fitting import Progress
 
 _WATCHED_ROWS = 1024
 _TRANSPARENT = (
@@ -29,7 +29,7 @@ _TRANSPARENT = (
 
 
 @dataclass(frozen=True)
-class Thinned:
+class UnitPruning:
     """What was removed.
 
     Attributes:
@@ -60,7 +60,9 @@ class _Path:
     repeats: int
 
 
-def thin_out(model: Any, settings: Structured, lessons: Lessons, progress: Progress) -> tuple[Any, Thinned]:
+def prune_units(
+    model: Any, settings: Structured, context: TrainingContext, progress: ReportProgress
+) -> tuple[Any, UnitPruning]:
     """Remove the least important units of every layer that allows it, and fine-tune.
 
     Returns:
@@ -74,16 +76,16 @@ def thin_out(model: Any, settings: Structured, lessons: Lessons, progress: Progr
     if not paths:
         raise TrainError("compress.structured: no layer's units lead to one Dense layer or convolution alone")
     consumers = {path.consumer.name: path.consumer for path in paths.values()}
-    rms = input_rms(model, consumers, lessons.data.representative(_WATCHED_ROWS, lessons.train.seed))
+    rms = input_rms(model, consumers, context.data.representative(_WATCHED_ROWS, context.train.seed))
     kept = {name: _kept(path, rms[path.consumer.name], settings.sparsity) for name, path in paths.items()}
     replacements = _replacements(model, paths, kept)
     smaller = rebuild(model, replacements)
     check_same(_without_removed(model, paths, kept), smaller, "thinned out", changed=replacements)
-    history = recover(smaller, lessons, settings, [], progress)
+    history = fine_tune(smaller, context, settings, [], progress)
     units = {name: (int(layers[name].kernel.shape[-1]), len(chosen)) for name, chosen in kept.items()}
     reason = "its units lead to more, or less, than one other kernel"
     excluded = dict.fromkeys((name for name in layers if name not in paths), reason)
-    return smaller, Thinned(units, (model.count_params(), smaller.count_params()), history, excluded)
+    return smaller, UnitPruning(units, (model.count_params(), smaller.count_params()), history, excluded)
 
 
 def _without_removed(model: Any, paths: dict[str, _Path], kept: dict[str, Array]) -> Any:
@@ -154,8 +156,8 @@ def _replacements(
             chosen = kept[layer.name]
             kernel, bias = kernel[..., chosen], [each[chosen] for each in bias]
             changes["units" if isinstance(layer, keras.layers.Dense) else "filters"] = len(chosen)
-        replacements[layer.name] = [(serialise(layer, **changes), [kernel, *bias])]
+        replacements[layer.name] = [(serialize(layer, **changes), [kernel, *bias])]
     for name, path in paths.items():
         for norm in path.norms:
-            replacements[norm.name] = [(serialise(norm), [values[kept[name]] for values in norm.get_weights()])]
+            replacements[norm.name] = [(serialize(norm), [values[kept[name]] for values in norm.get_weights()])]
     return replacements

@@ -15,20 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.common.errors import TrainError
-from litelambda.compression.fake_quantization import fake_quantized, give_weights, ranges
-from litelambda.compression.fine_tuning import Lessons, leave_compiled, recover
+from litelambda.common.progress import ReportProgress
+from litelambda.compression.fake_quantization import copy_weights, fake_quantized, ranges
+from litelambda.compression.fine_tuning import TrainingContext, fine_tune
 from litelambda.compression.straight_through import straight_through
 from litelambda.keras_tools.backend import load_keras
 from litelambda.keras_tools.layers import Array, as_matrix, kernels, read
 from litelambda.recipe.compression import Clustering, QuantizationAware
-from litelambda.training.fitting import Progress
+from litelambda.training.fit import compile_with_recipe_loss
 
 _CODE_MAX = 127
 _ROUNDS = 30
 
 
 @dataclass(frozen=True)
-class OnGrid:
+class GridTraining:
     """What was put on a grid.
 
     Attributes:
@@ -44,7 +45,9 @@ class OnGrid:
     activation_ranges: dict[str, list[float]] = field(default_factory=dict)
 
 
-def quantization_aware(model: Any, settings: QuantizationAware, lessons: Lessons, progress: Progress) -> OnGrid:
+def quantization_aware(
+    model: Any, settings: QuantizationAware, context: TrainingContext, progress: ReportProgress
+) -> GridTraining:
     """Train a model in place with its kernels on the grid of a few bits; they end on it.
 
     Raises:
@@ -58,24 +61,24 @@ def quantization_aware(model: Any, settings: QuantizationAware, lessons: Lessons
     bits = {name: settings.layer_bits.get(name, settings.bits) for name in layers}
     codes = {}
     for name, layer in layers.items():
-        native = _ships_in_int4(layer, lessons)
-        bits[name] = min(bits[name], 4) if native and lessons.int4 != "auto" else bits[name]
+        native = _ships_in_int4(layer, context)
+        bits[name] = min(bits[name], 4) if native and context.int4 != "auto" else bits[name]
         codes[name] = even_codes(bits[name], int4=native and bits[name] <= 4)
     if not settings.activations:
-        return replace(_train_on(model, layers, codes, settings, lessons, progress), bits=bits)
+        return replace(_train_on(model, layers, codes, settings, context, progress), bits=bits)
     watched, quantizers = fake_quantized(model)
-    done = _train_on(watched, kernels(watched, settings.exclude, step), codes, settings, lessons, progress)
-    give_weights(watched, model)
-    leave_compiled(model, lessons)
+    done = _train_on(watched, kernels(watched, settings.exclude, step), codes, settings, context, progress)
+    copy_weights(watched, model)
+    compile_with_recipe_loss(model, context.train, context.data)
     return replace(done, bits=bits, activation_ranges=ranges(quantizers))
 
 
-def _ships_in_int4(layer: Any, lessons: Lessons) -> bool:
+def _ships_in_int4(layer: Any, context: TrainingContext) -> bool:
     dense = isinstance(layer, load_keras().layers.Dense)
-    return dense and (lessons.int4 == "auto" or layer.name in lessons.int4)
+    return dense and (context.int4 == "auto" or layer.name in context.int4)
 
 
-def cluster(model: Any, settings: Clustering, lessons: Lessons, progress: Progress) -> OnGrid:
+def cluster(model: Any, settings: Clustering, context: TrainingContext, progress: ReportProgress) -> GridTraining:
     """Train a model in place with few different weights in each layer.
 
     Raises:
@@ -86,7 +89,7 @@ def cluster(model: Any, settings: Clustering, lessons: Lessons, progress: Progre
         name: shared_codes(normalise(as_matrix(layer, read(layer.kernel))), settings.clusters)
         for name, layer in layers.items()
     }
-    return _train_on(model, layers, codes, settings, lessons, progress)
+    return _train_on(model, layers, codes, settings, context, progress)
 
 
 def _train_on(
@@ -94,14 +97,14 @@ def _train_on(
     layers: Mapping[str, Any],
     codes: Mapping[str, Array],
     settings: QuantizationAware | Clustering,
-    lessons: Lessons,
-    progress: Progress,
-) -> OnGrid:
+    context: TrainingContext,
+    progress: ReportProgress,
+) -> GridTraining:
     def projection(name: str) -> Callable[[Array], Array]:
-        layer, keep = layers[name], lessons.keep.get(name)
+        layer, mask = layers[name], context.masks.get(name)
 
         def project(free: Array) -> Array:
-            values = free if keep is None else free * keep
+            values = free if mask is None else free * mask
             return snap(as_matrix(layer, values), codes[name]).reshape(free.shape)
 
         return project
@@ -111,11 +114,11 @@ def _train_on(
         {name: projection(name) for name in layers},
         lambda _step, _free: None,
     )
-    history = recover(model, lessons, settings, [callback], progress)
+    history = fine_tune(model, context, settings, [callback], progress)
     if not settings.epochs:
         callback.project()  # clustering alone, without fine-tuning
     used = {name: to_codes(as_matrix(layer, read(layer.kernel))) for name, layer in layers.items()}
-    return OnGrid({name: len(np.unique(each)) for name, each in used.items()}, history)
+    return GridTraining({name: len(np.unique(each)) for name, each in used.items()}, history)
 
 
 def even_codes(bits: int, *, int4: bool = False) -> Array:

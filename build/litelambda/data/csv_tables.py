@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.common.errors import DataError
-from litelambda.data.stored_rows import Source, Split, StoredRows, crowds_memory, file_rows
+from litelambda.data.stored_rows import Source, Split, StoredRows, file_rows, needs_streaming
 from litelambda.recipe.sections import CsvData
 
 _ROWS_AT_ONCE = 4096
@@ -30,7 +30,7 @@ def read_table(path: Path, settings: CsvData) -> Source:
         DataError: it is not a CSV file, lacks a column, or has something else than a number where one must be.
         OSError: the file cannot be read.
     """
-    streamed = crowds_memory(path.stat().st_size) if settings.streaming is None else settings.streaming
+    streamed = needs_streaming(path.stat().st_size) if settings.streaming is None else settings.streaming
     lines = _lines(path)
     _, header = next(lines, (1, []))
     features = settings.features or [name for name in header if name != settings.label]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from litelambda.common.errors import DataError
 from litelambda.common.wording import counted
 from litelambda.data.readers import read_source
 from litelambda.data.stored_rows import Rows, Source, Split, StoredRows, chunks
-from litelambda.recipe.sections import Recipe, Scaling
+from litelambda.recipe.sections import Data, Scaling, resolve_path
 
 
 @dataclass(frozen=True)
@@ -94,14 +95,17 @@ class Dataset:
         return isinstance(self.train.x, StoredRows)
 
 
-def load_data(recipe: Recipe) -> Dataset:
-    """Read, encode, split, reshape and normalise a recipe's data.
+def load_data(settings: Data, folder: Path) -> Dataset:
+    """Read, encode, split, reshape and normalize a recipe's data.
+
+    Args:
+        settings: the recipe's `data`.
+        folder: the recipe's folder, which its path is relative to.
 
     Raises:
         DataError: the data set is missing, unreadable, or does not fit what the recipe says of it.
     """
-    settings = recipe.data
-    source = read_source(settings, recipe.resolve(settings.path))
+    source = read_source(settings, resolve_path(settings.path, folder))
     labels = None
     if settings.task == "classification":
         source, labels = encode_labels(source, settings.labels)

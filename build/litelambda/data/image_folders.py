@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.common.errors import DataError
-from litelambda.data.stored_rows import Indices, Source, Split, StoredRows, crowds_memory
+from litelambda.data.stored_rows import Indices, Source, Split, StoredRows, needs_streaming
 from litelambda.recipe.sections import ImagesData
 
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -36,7 +36,7 @@ def read_images(path: Path, settings: ImagesData) -> Source:
     files = {name: _list(folder) for name, folder in folders.items()}
     shape = _read_image(files["train"][0][1], settings).shape
     num_bytes = sum(map(len, files.values())) * int(np.prod(shape)) * 4
-    streamed = crowds_memory(num_bytes) if settings.streaming is None else settings.streaming
+    streamed = needs_streaming(num_bytes) if settings.streaming is None else settings.streaming
     splits = {name: _split(each, settings, streamed=streamed) for name, each in files.items()}
     return Source(splits["train"], splits.get("validation"), splits.get("test"), streamed)
 

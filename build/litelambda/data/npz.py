@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.common.errors import DataError
-from litelambda.data.stored_rows import Source, Split, StoredRows, crowds_memory, file_rows, open_descriptor
+from litelambda.data.stored_rows import Source, Split, StoredRows, file_rows, needs_streaming, open_descriptor
 from litelambda.recipe.sections import ArraysData, NpyData
 
 _LOCAL_HEADER_BYTES = 30  # of a member of a .zip, before its name
@@ -65,7 +65,7 @@ def read_arrays(path: Path, settings: ArraysData) -> Source:
         arrays: _Arrays = _Folder(path) if isinstance(settings, NpyData) else _Npz(path)
         rows = {name: arrays.header(name) for name in sorted(arrays.names) if name.split("_")[0] == "x"}
         num_bytes = sum(int(np.prod(header.shape)) * 4 for header in rows.values())
-        streamed = crowds_memory(num_bytes) if settings.streaming is None else settings.streaming
+        streamed = needs_streaming(num_bytes) if settings.streaming is None else settings.streaming
 
         def split(part: str) -> Split | None:
             pair = [name for name in (f"x{part}", f"y{part}") if name in arrays.names]

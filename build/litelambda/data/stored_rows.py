@@ -153,7 +153,7 @@ def open_descriptor(path: Path) -> int:
     return os.open(path, os.O_RDONLY)
 
 
-def crowds_memory(num_bytes: int) -> bool:
+def needs_streaming(num_bytes: int) -> bool:
     """Whether so many bytes of float32 rows are too much for this machine; they are there several times over."""
     return num_bytes > _memory_bytes() // _CROWDING
 

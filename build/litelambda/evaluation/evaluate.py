@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from litelambda.artifact.reference import Reference
 from litelambda.common.errors import GateError
+from litelambda.common.progress import ReportProgress
 from litelambda.conversion.quantize import Quantized
 from litelambda.data.dataset import Dataset
 from litelambda.data.stored_rows import Rows
 from litelambda.keras_tools.finite_checks import check_outputs, count_not_finite
 from litelambda.recipe.sections import Recipe
-from litelambda.training.fitting import Progress
 from litelambda.training.input_pipeline import predict
 
 _BATCH = 64
@@ -94,7 +94,7 @@ def ask(model: Any, recipe: Recipe, data: Dataset) -> Answers:
 
 
 def evaluate(
-    recipe: Recipe, data: Dataset, trained: Answers, compressed: Answers, quantized: Quantized, progress: Progress
+    recipe: Recipe, data: Dataset, trained: Answers, compressed: Answers, quantized: Quantized, progress: ReportProgress
 ) -> Evaluated:
     """Run the artifact over the whole test split and compare it with the models that it comes from.
 
@@ -143,12 +143,12 @@ def confusion_matrix(outputs: NDArray[Any], data: Dataset, from_logits: bool) ->
     return matrix
 
 
-def run_artifact(quantized: Quantized, data: Dataset, progress: Progress) -> NDArray[Any]:
+def run_artifact(quantized: Quantized, data: Dataset, progress: ReportProgress) -> NDArray[Any]:
     """Outputs of the artifact for the whole test split, as real values."""
     return run_rows(Reference(quantized.artifact, num_threads=os.cpu_count() or 1), data.test.x, progress)
 
 
-def run_rows(reference: Reference, rows: Rows, progress: Progress = lambda *_: None) -> NDArray[Any]:
+def run_rows(reference: Reference, rows: Rows, progress: ReportProgress = lambda *_: None) -> NDArray[Any]:
     """Outputs of an artifact of one input and output for all rows, as real values; some rows at a time."""
     name = reference.inputs[0].name
     batch = reference.safe_batch({name: rows[:_BATCH]}, min(_BATCH, len(rows)))
@@ -162,7 +162,7 @@ def run_rows(reference: Reference, rows: Rows, progress: Progress = lambda *_: N
 
 
 def measure(outputs: NDArray[Any], data: Dataset, from_logits: bool) -> Metrics:
-    """Judge outputs against the test split: accuracy for classes, mse and mae for values."""
+    """Acceptance outputs against the test split: accuracy for classes, mse and mae for values."""
     if data.labels is not None:
         return {"accuracy": float(np.mean(predicted_classes(outputs, from_logits) == data.test.y))}
     return _errors(outputs, data)

@@ -50,7 +50,7 @@ def kernels(model: Any, exclude: Iterable[str] = (), step: str = "") -> dict[str
     return left
 
 
-def left_out(model: Any, exclude: Iterable[str]) -> dict[str, str]:
+def exclusion_reasons(model: Any, exclude: Iterable[str]) -> dict[str, str]:
     """Why the layers with weights that `kernels` does not give are left alone."""
     found = layers_with_kernel(model)
     reasons = dict.fromkeys((name for name in exclude if name in found), "named in exclude")
@@ -148,7 +148,7 @@ def _fill(made: list[tuple[Any, list[Any]]], replacements: Replacements) -> None
             copy_state(layer, chain[0])
 
 
-def serialise(layer: Any, **changes: Any) -> dict[str, Any]:
+def serialize(layer: Any, **changes: Any) -> dict[str, Any]:
     """A layer's serialised form with some settings changed, for `rebuild`."""
     config = load_keras().layers.serialize(layer)
     config["config"] = {**config["config"], **changes}

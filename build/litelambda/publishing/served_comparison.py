@@ -13,6 +13,7 @@ import numpy as np
 
 from litelambda.artifact.reference import Reference
 from litelambda.common.errors import GateError, VerificationError
+from litelambda.common.progress import ReportProgress
 from litelambda.data.dataset import Dataset, Preprocessing
 from litelambda.data.stored_rows import Rows, StoredRows
 from litelambda.evaluation.evaluate import Evaluated, Metrics, measure, run_rows
@@ -20,7 +21,6 @@ from litelambda.evaluation.gate import check_loss
 from litelambda.keras_tools.finite_checks import count_not_finite
 from litelambda.recipe.sections import Recipe
 from litelambda.store.artifact_store import ArtifactStore
-from litelambda.training.fitting import Progress
 from litelambda_serving.artifact import Artifact, fetch_artifact
 from litelambda_serving.store import open_store
 
@@ -56,7 +56,7 @@ class Served:
 
 
 def check_served(
-    store: ArtifactStore, recipe: Recipe, data: Dataset, evaluated: Evaluated, progress: Progress
+    store: ArtifactStore, recipe: Recipe, data: Dataset, evaluated: Evaluated, progress: ReportProgress
 ) -> list[Served]:
     """Compare a build with what the aliases that it would move serve now.
 
@@ -95,7 +95,7 @@ def _targets(store: ArtifactStore, recipe: Recipe) -> dict[int, list[str]]:
     return found
 
 
-def _compare(artifact: Artifact, aliases: list[str], recipe: Recipe, data: Dataset, progress: Progress) -> Served:
+def _compare(artifact: Artifact, aliases: list[str], recipe: Recipe, data: Dataset, progress: ReportProgress) -> Served:
     version, fields = artifact.manifest.version, artifact.manifest.fields
     reason = _misfit(artifact, data)
     if reason:

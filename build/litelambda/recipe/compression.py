@@ -107,7 +107,7 @@ class Auto(Section):
 
     max_accuracy_drop: Annotated[float, Field(ge=0, le=1)] = 0.005
     """What a candidate may lose."""
-    minimise: Literal["stored", "raw", "latency"] | dict[Literal["stored", "raw", "latency"], NonNegativeFloat] = (
+    minimize: Literal["stored", "raw", "latency"] | dict[Literal["stored", "raw", "latency"], NonNegativeFloat] = (
         "stored"
     )
     """One figure, or weights for a sum of them, each relative to the float model's."""

@@ -97,7 +97,7 @@ def _model_kind(value: object) -> str | None:
 
 
 BuiltInModel = Annotated[MlpModel | CnnModel, Field(discriminator="builder")]
-Model = Annotated[
+ModelSection = Annotated[
     Annotated[BuiltInModel, Tag("builder")]
     | Annotated[FunctionModel, Tag("function")]
     | Annotated[SavedKerasModel, Tag("saved")],
@@ -238,10 +238,15 @@ class Publish(Section):
     """From the store to a function, for `stored = "auto"`."""
 
 
+def resolve_path(path: str, folder: Path) -> Path:
+    """Turn a path as written in a recipe, which lies in `folder`, into an absolute one."""
+    return (folder / Path(path).expanduser()).resolve()
+
+
 class Recipe(Section):
     """A whole build."""
 
-    model: Model
+    model: ModelSection
     data: Data
     train: Train
     compress: Compress = Compress()
@@ -258,4 +263,4 @@ class Recipe(Section):
 
     def resolve(self, path: str) -> Path:
         """Turn a path as written in the recipe into one that can be opened."""
-        return (self._folder / Path(path).expanduser()).resolve()
+        return resolve_path(path, self._folder)

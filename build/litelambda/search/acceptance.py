@@ -1,4 +1,4 @@
-"""Trials: what came of the candidates of a search, which of them are good enough, and which no other beats."""
+"""Acceptance: what a candidate measured, whether it is good enough, and which candidates no other beats."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from statistics import NormalDist
 
 from litelambda.recipe.compression import Auto
 
-_CLEARLY = 0.95  # times are noisy: where they count, only a cost below this share of another's is a lower one
-_NEARLY = 1.75  # times the drop that is allowed, margin included: what more training may mend
-_LEAST_DROP = 0.001  # of accuracy, to measure an excess with where no drop at all is allowed
+_CLEARLY = (
+    0.95  # where latency counts: measurements are noisy, and the earlier candidate stays unless the gain is clear
+)
+_NEARLY = 1.75  # times the allowed drop, margin included: chosen, not measured; more training may be enough up to here
+_LEAST_DROP = 0.001  # of accuracy: the unit of an excess where no drop at all is allowed
 
 
 @dataclass(frozen=True)
-class Tried:
-    """What came of a candidate.
+class TrialResult:
+    """What a candidate measured.
 
     Attributes:
         name: the candidate's.
@@ -24,12 +26,12 @@ class Tried:
         accuracy: on the validation rows, in int8 where that is its scheme.
         stored: bytes, compressed.
         raw: bytes of the flatbuffer.
-        latency: microseconds for a row in the shipped runtime.
+        latency: microseconds per row in the shipped runtime.
         lost: validation rows that the float model gets right and this one does not.
-        gained: the other way round.
-        cost: what is minimised, 1 for the float model.
+        gained: validation rows that only this one gets right.
+        cost: what is minimized, 1 for the float model.
         passes: whether its accuracy is good enough.
-        problem: why there is nothing else; "" where there is.
+        problem: why it could not be measured; "" where it was.
     """
 
     name: str
@@ -45,12 +47,12 @@ class Tried:
     problem: str = ""
 
 
-class Judge:
-    """Says what a candidate costs, and whether it is good enough.
+class Acceptance:
+    """Computes what a candidate costs, and whether it is good enough.
 
     Validation rows are a sample, and so are the test rows at the gate. A candidate passes where its drop in accuracy
     stays within `max_accuracy_drop` on the test rows too, with the recipe's confidence. Both models see the same rows,
-    so that only those count that one of them gets right and the other does not.
+    so only the rows count that one of them gets right and the other does not.
 
     Args:
         auto: the recipe's `compress.auto`.
@@ -61,72 +63,74 @@ class Judge:
     """
 
     def __init__(self, auto: Auto, num_rows: int, num_test_rows: int) -> None:
-        shares = auto.minimise if isinstance(auto.minimise, Mapping) else {auto.minimise: 1.0}
+        shares = auto.minimize if isinstance(auto.minimize, Mapping) else {auto.minimize: 1.0}
         self._shares = {name: share / (sum(shares.values()) or 1.0) for name, share in shares.items() if share}
         self._max_drop, self._num_rows = auto.max_accuracy_drop, num_rows
         self._z = NormalDist().inv_cdf(auto.confidence) * math.sqrt(1 + num_rows / num_test_rows)
 
     def counts(self, figure: str) -> bool:
-        """Whether "stored", "raw" or "latency" is to be minimised."""
+        """Whether "stored", "raw" or "latency" is to be minimized."""
         return figure in self._shares
 
-    def drop(self, tried: Tried) -> float:
-        """Accuracy that is lost against the float model on the validation rows."""
-        return (tried.lost - tried.gained) / self._num_rows
+    def drop(self, result: TrialResult) -> float:
+        """The loss of accuracy against the float model on the validation rows."""
+        return (result.lost - result.gained) / self._num_rows
 
-    def margin(self, tried: Tried) -> float:
-        """How much more it may be on the test rows, with the recipe's confidence."""
-        changed, difference = tried.lost + tried.gained, tried.lost - tried.gained
+    def margin(self, result: TrialResult) -> float:
+        """How much larger the drop may be on the test rows, with the recipe's confidence."""
+        changed, difference = result.lost + result.gained, result.lost - result.gained
         return self._z * math.sqrt(max(0.0, changed - difference**2 / self._num_rows)) / self._num_rows
 
-    def passes(self, tried: Tried) -> bool:
+    def passes(self, result: TrialResult) -> bool:
         """Whether a candidate's accuracy is good enough."""
-        return not tried.problem and self.drop(tried) + self.margin(tried) <= self._max_drop
+        return not result.problem and self.drop(result) + self.margin(result) <= self._max_drop
 
-    def nearly_passes(self, tried: Tried) -> bool:
-        """Whether a candidate's accuracy lacks so little that more training may make it good enough."""
-        return not tried.problem and self.drop(tried) + self.margin(tried) <= _NEARLY * self._max_drop
+    def nearly_passes(self, result: TrialResult) -> bool:
+        """Whether more training may make a candidate's accuracy good enough."""
+        return not result.problem and self.drop(result) + self.margin(result) <= _NEARLY * self._max_drop
 
-    def cost(self, tried: Tried, floating: Tried) -> float:
-        """What is minimised, relative to the float model."""
-        if tried.problem:
+    def cost(self, result: TrialResult, in_float: TrialResult) -> float:
+        """What is minimized, relative to the float model."""
+        if result.problem:
             return math.inf
-        return math.fsum(share * getattr(tried, name) / getattr(floating, name) for name, share in self._shares.items())
+        return math.fsum(
+            share * getattr(result, name) / getattr(in_float, name) for name, share in self._shares.items()
+        )
 
-    def promise(self, tried: Tried) -> float:
-        """The cost of what was only trained shortly, with what it lacks in accuracy; smaller is better.
+    def promise(self, result: TrialResult) -> float:
+        """The cost after short training, raised by the excess drop in accuracy; smaller is better.
 
-        Most of that comes back with more training, so that only its square root counts.
+        More training recovers most of the excess, so only its square root counts.
         """
-        excess = max(0.0, self.drop(tried) - self._max_drop) / max(self._max_drop, _LEAST_DROP)
-        return tried.cost * math.sqrt(1 + excess)
+        excess = max(0.0, self.drop(result) - self._max_drop) / max(self._max_drop, _LEAST_DROP)
+        return result.cost * math.sqrt(1 + excess)
 
-    def is_better(self, tried: Tried, than: Tried) -> bool:
-        """Whether one takes another's place: it passes alone, or both do and it costs less.
+    def is_better(self, result: TrialResult, than: TrialResult) -> bool:
+        """Whether one result replaces another: only it passes, or both do and it costs less.
 
-        Of two that do not pass, and of two of the same size, the more accurate one. Where time counts, only a clear
-        difference is one.
+        Of two that do not pass, and of two of the same size, the more accurate one is better. Where latency counts,
+        only a clear difference matters.
         """
-        if tried.passes != than.passes:
-            return tried.passes
-        same_size = tried.raw == than.raw and (tried.stored == than.stored or not self.counts("stored"))
-        if not tried.passes or same_size:
-            return tried.accuracy > than.accuracy
-        return tried.cost < than.cost * (_CLEARLY if self.counts("latency") else 1)
+        if result.passes != than.passes:
+            return result.passes
+        same_size = result.raw == than.raw and (result.stored == than.stored or not self.counts("stored"))
+        if not result.passes or same_size:
+            return result.accuracy > than.accuracy
+        return result.cost < than.cost * (_CLEARLY if self.counts("latency") else 1)
 
-    def pareto(self, tried: Sequence[Tried]) -> list[Tried]:
-        """Those that no other beats: as accurate, as small stored and raw, and better in one.
+    def pareto(self, results: Sequence[TrialResult]) -> list[TrialResult]:
+        """The results that no other beats: as good in accuracy and in both sizes, and better in one of them.
 
-        Time is a figure of its own only where it counts: it is the one that does not repeat.
+        Latency is compared only where it counts, since it does not repeat exactly.
         """
         names = ["stored", "raw", *(["latency"] if self.counts("latency") else [])]
 
-        def figures(each: Tried) -> tuple[float, ...]:
+        def figures(each: TrialResult) -> tuple[float, ...]:
             return (-each.accuracy, *(getattr(each, name) for name in names))
 
-        def beaten(each: Tried, by: Tried) -> bool:
+        def beaten(each: TrialResult, by: TrialResult) -> bool:
             pairs = list(zip(figures(by), figures(each), strict=True))
             return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
 
-        ran = [each for each in tried if not each.problem]
-        return [each for each in ran if not any(beaten(each, other) for other in ran)]
+        measured = [each for each in results if not each.problem]
+        return [each for each in measured if not any(beaten(each, other) for other in measured)]

@@ -1,4 +1,4 @@
-"""The bounds of a search: how many candidates, which is the same every time, and how long, which is the machine's."""
+"""The bounds of a search: a number of candidates, which repeats exactly, and a time, which depends on the machine."""
 
 from __future__ import annotations
 
@@ -10,13 +10,21 @@ from litelambda.recipe.compression import Auto
 
 
 class OutOfBudgetError(Exception):
-    """There is no room for another candidate; ends a search, never leaves it."""
+    """There is no budget left for another candidate; it ends a search and never leaves it."""
 
 
 class Budget:
     """What is left of a search's time and candidates.
 
-    Training that would not end in time is not begun: how long it takes is told from what was trained before.
+    Training that would not end in time is not started: its duration is estimated from earlier training.
+
+    Example:
+        >>> budget = Budget(Auto(max_candidates=10))
+        >>> budget.spent_share(num_tried=5)
+        0.5
+        >>> budget.check_candidates(num_tried=10)
+        Traceback (most recent call last):
+        litelambda.search.budget.OutOfBudgetError
     """
 
     def __init__(self, auto: Auto) -> None:
@@ -26,18 +34,18 @@ class Budget:
 
     @property
     def minutes_left(self) -> float:
-        """0 when all is spent."""
+        """Time that is left, in minutes."""
         return max(0.0, self._seconds - self._spent) / 60
 
     def spent_share(self, num_tried: int) -> float:
-        """Of time or candidates, whichever is nearer its end."""
+        """The spent share of time or of candidates, whichever is larger."""
         return min(1.0, max(self._spent / self._seconds, num_tried / self._max_candidates))
 
     def check_candidates(self, num_tried: int) -> None:
-        """Refuse one more candidate than there may be.
+        """Refuse a candidate beyond `max_candidates`.
 
         Raises:
-            OutOfBudgetError: there were enough.
+            OutOfBudgetError: so many were tried.
         """
         if num_tried >= self._max_candidates:
             raise OutOfBudgetError
@@ -47,7 +55,7 @@ class Budget:
         """Time a block that trains.
 
         Args:
-            passes: how often it sees all training rows; 0 for what is made already.
+            passes: passes over all training rows; 0 where nothing is left to train.
 
         Raises:
             OutOfBudgetError: it would not end in time.
@@ -56,7 +64,7 @@ class Budget:
             raise OutOfBudgetError
         before = time.monotonic()
         yield
-        if passes >= max(self._passes, 1e-9):  # the longest training says most of the next
+        if passes >= max(self._passes, 1e-9):  # the longest training predicts the next one best
             self._passes, self._pass_seconds = passes, (time.monotonic() - before) / passes
 
     @contextmanager

@@ -1,110 +1,101 @@
-"""Growing: the models of a search's candidates, each made out of that of the candidate before it.
+"""Builds the models of a search's candidates, each from the model of the candidate that it extends.
 
-A candidate comes out the same whatever was tried before it: every step begins with the seed. With a folder to keep
-weights in, what was trained is not trained again.
+A candidate's model does not depend on what was tried before: every step begins with the seed. With a folder to keep
+weights in, nothing is trained twice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from litelambda.compression.compress import go_on
-from litelambda.compression.fine_tuning import Lessons, make_lessons
-from litelambda.data.dataset import Dataset
+from litelambda.common.progress import ReportProgress
+from litelambda.compression.compress import compress
+from litelambda.compression.fine_tuning import TrainingContext
+from litelambda.keras_tools.copies import copy_model
 from litelambda.keras_tools.layers import Array, kernels, read
 from litelambda.recipe.compression import Compress
-from litelambda.recipe.sections import Recipe
 from litelambda.search.candidates import Candidate
-from litelambda.search.state import State
-from litelambda.training.fitting import Progress, seed_everything
-from litelambda.training.train import Trained
+from litelambda.search.state import SearchState
+from litelambda.training.fit import seed_everything
 
 
 @dataclass(frozen=True)
-class Grown:
+class BuiltCandidate:
     """A candidate's model.
 
     Attributes:
         model: the Keras model.
-        figures: per step what it did, with those of all steps before.
+        figures: per step what it did, for this candidate and all that it extends.
     """
 
     model: Any
     figures: dict[str, Any]
 
 
-class Growing:
-    """Makes models, and keeps them: a candidate is made once.
+class CandidateBuilder:
+    """Builds models and keeps them: a candidate is built once.
 
     Args:
-        recipe: with `compress.auto`.
-        trained: what all candidates begin with, and what teaches them.
-        data: to train on.
+        model: the trained model that all candidates begin with.
+        context: what the steps train on, with the trained model's answers where it is the teacher.
         state: what an earlier search kept.
     """
 
-    def __init__(self, recipe: Recipe, trained: Trained, data: Dataset, state: State) -> None:
-        self._recipe, self._trained, self._data, self._state = recipe, trained, data, state
-        self._grown: dict[str, Grown] = {}
-        self._lessons: Lessons | None = None
+    def __init__(self, model: Any, context: TrainingContext, state: SearchState) -> None:
+        self._model, self._context, self._state = model, context, state
+        self._built: dict[str, BuiltCandidate] = {}
 
-    def grow(self, candidate: Candidate, progress: Progress) -> Grown:
-        """Make a candidate's model, and before it all that it grows out of.
+    def build(self, candidate: Candidate, progress: ReportProgress) -> BuiltCandidate:
+        """Build a candidate's model, and first the models of all that it extends.
 
         Raises:
             TrainError: a step does not fit the model, or training failed.
         """
-        known = self._grown.get(candidate.name)
+        known = self._built.get(candidate.name)
         if known is not None:
             return known
-        parent = self.grow(candidate.after, progress) if candidate.after else Grown(self._trained.model, {})
-        grown = self._restore(candidate, parent) or self._train(candidate, parent, progress)
-        self._grown[candidate.name] = grown
-        return grown
+        parent = self.build(candidate.parent, progress) if candidate.parent else BuiltCandidate(self._model, {})
+        built = self._restore(candidate, parent) or self._train(candidate, parent, progress)
+        self._built[candidate.name] = built
+        return built
 
-    def is_made(self, candidate: Candidate) -> bool:
+    def is_trained(self, candidate: Candidate) -> bool:
         """Whether there is nothing left to train."""
-        return candidate.name in self._grown or self._state.has_weights(candidate)
+        return candidate.name in self._built or self._state.has_weights(candidate)
 
     def forget(self, candidate: Candidate) -> None:
-        """Free a model that nothing grows out of."""
-        self._grown.pop(candidate.name, None)
+        """Free a model that no other candidate extends."""
+        self._built.pop(candidate.name, None)
 
-    def _train(self, candidate: Candidate, parent: Grown, progress: Progress) -> Grown:
-        lessons = self._teach(candidate, parent)
-        seed_everything(self._recipe.train.seed)
-        made = go_on(candidate.steps, parent.model, lessons, progress)
-        figures = {**parent.figures, **made.figures}
-        self._state.save_weights(candidate, made.model.get_weights(), made.figures)
-        return Grown(made.model, figures)
+    def _train(self, candidate: Candidate, parent: BuiltCandidate, progress: ReportProgress) -> BuiltCandidate:
+        context = self._context_of(candidate, parent)
+        seed_everything(context.train.seed)
+        done = compress(candidate.steps, parent.model, context, progress)
+        self._state.save_weights(candidate, done.model.get_weights(), done.figures)
+        return BuiltCandidate(done.model, {**parent.figures, **done.figures})
 
-    def _restore(self, candidate: Candidate, parent: Grown) -> Grown | None:
-        """What was trained earlier: its shape comes from the steps without training, its weights from the folder."""
+    def _restore(self, candidate: Candidate, parent: BuiltCandidate) -> BuiltCandidate | None:
+        """A model of an earlier search: its shape from the steps without training, its weights from the folder."""
         found = self._state.load_weights(candidate)
         if found is None:
             return None
         weights, figures = found
-        seed_everything(self._recipe.train.seed)
-        reshaping = _without_training(candidate.steps)
-        lessons = Lessons(self._recipe.train, self._data)
-        model = go_on(reshaping, parent.model, lessons, lambda *_: None).model
+        seed_everything(self._context.train.seed)
+        model = compress(_without_training(candidate.steps), parent.model, self._context, lambda *_: None).model
+        model = copy_model(model) if model is parent.model else model
         model.set_weights(weights)
-        return Grown(model, {**parent.figures, **figures})
+        return BuiltCandidate(model, {**parent.figures, **figures})
 
-    def _teach(self, candidate: Candidate, parent: Grown) -> Lessons:
-        """Answers of the float model are asked for once; zeros of earlier pruning are kept."""
-        if self._lessons is None:
-            settings, teacher = candidate.steps.distillation, self._trained.model
-            lessons = make_lessons(self._recipe.train, self._data, settings, teacher)
-            self._lessons = replace(lessons, int4=self._recipe.quantize.int4)
-        lessons = self._lessons.sample(candidate.rows)
+    def _context_of(self, candidate: Candidate, parent: BuiltCandidate) -> TrainingContext:
+        """The candidate's share of the rows, and masks that keep the zeros of earlier pruning."""
+        context = self._context.sample(candidate.rows)
         pruning = next((each.steps.pruning for each in reversed(candidate.lineage) if each.steps.pruning), None)
         if pruning is not None and candidate.steps.pruning is None:
             exclude = {*pruning.exclude, *candidate.steps.exclude}
-            lessons.keep.update(_nonzero(parent.model, exclude))
-        return lessons
+            context.masks.update(_nonzero(parent.model, exclude))
+        return context
 
 
 def _nonzero(model: Any, exclude: set[str]) -> Mapping[str, Array]:

@@ -1,4 +1,4 @@
-"""Measuring: a candidate of a search as it would ship: converted, run on the validation rows, timed, stored."""
+"""The metrics of a candidate as it would ship: converted, run on the validation rows, timed, stored."""
 
 from __future__ import annotations
 
@@ -7,47 +7,44 @@ from typing import Any
 from litelambda.artifact.latency import measure_latency_us
 from litelambda.artifact.reference import Reference
 from litelambda.artifact.stored_form import stored_size
-from litelambda.common.errors import TrainError
 from litelambda.conversion.quantize import quantize
 from litelambda.data.dataset import Dataset
+from litelambda.data.stored_rows import Split
 from litelambda.evaluation.evaluate import predicted_classes, run_rows
-from litelambda.recipe.sections import Recipe
-from litelambda.search.acceptance import Tried
+from litelambda.recipe.sections import Quantize
+from litelambda.recipe.training import Train
+from litelambda.search.acceptance import TrialResult
 from litelambda.search.candidates import Candidate
 from litelambda.training.input_pipeline import predict
-from litelambda.training.train import Trained
 
 
-class Measuring:
-    """Measures models on the validation rows, against the float model on the same rows.
+class CandidateEvaluator:
+    """Measures models on the validation rows, and against the float model on the same rows.
 
-    Raises:
-        TrainError: there are none.
+    Args:
+        model: the float model.
+        data: whose training rows calibrate.
+        validation: the rows to run.
+        train: the recipe's section, for its loss and seed.
+        settings: the recipe's `quantize`; each candidate has its own scheme.
     """
 
-    def __init__(self, recipe: Recipe, trained: Trained, data: Dataset) -> None:
-        if data.validation is None:
-            raise TrainError("compress.auto judges on validation rows: set data.validation_split")
-        self._recipe, self._data, self._rows = recipe, data, data.validation
-        self._float_right = self._right(predict(trained.model, self._rows.x))
+    def __init__(self, model: Any, data: Dataset, validation: Split, train: Train, settings: Quantize) -> None:
+        self._validation, self._train, self._settings = validation, train, settings
+        self._representative = data.representative(settings.representative_samples, train.seed)
+        self._float_right = self._right(predict(model, validation.x))
 
-    @property
-    def num_rows(self) -> int:
-        """How many validation rows there are."""
-        return len(self._rows)
-
-    def measure(self, candidate: Candidate, model: Any) -> Tried:
-        """Quantize a candidate's model and see what it is worth.
+    def measure(self, candidate: Candidate, model: Any) -> TrialResult:
+        """Quantize a candidate's model and measure it.
 
         Raises:
             ConversionError: the model cannot be converted.
             VerificationError: the shipped runtime cannot run it.
         """
-        settings = self._recipe.quantize.model_copy(update={"scheme": candidate.scheme})
-        rows = self._data.representative(settings.representative_samples, self._recipe.train.seed)
-        artifact = quantize(model, {model.inputs[0].name: rows}, settings).artifact
-        right = self._right(run_rows(Reference(artifact), self._rows.x))
-        return Tried(
+        settings = self._settings.model_copy(update={"scheme": candidate.scheme})
+        artifact = quantize(model, {model.inputs[0].name: self._representative}, settings).artifact
+        right = self._right(run_rows(Reference(artifact), self._validation.x))
+        return TrialResult(
             candidate.name,
             candidate.scheme,
             accuracy=float(right.mean()),
@@ -59,4 +56,4 @@ class Measuring:
         )
 
     def _right(self, outputs: Any) -> Any:
-        return predicted_classes(outputs, self._recipe.train.from_logits) == self._rows.y
+        return predicted_classes(outputs, self._train.from_logits) == self._validation.y

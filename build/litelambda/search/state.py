@@ -1,4 +1,4 @@
-"""What a search keeps on disk, so that one that was stopped goes on: figures and weights of every candidate."""
+"""What a search keeps on disk, so that a stopped search resumes: metrics and weights of every candidate."""
 
 from __future__ import annotations
 
@@ -15,36 +15,35 @@ import numpy as np
 from litelambda.keras_tools.layers import Array
 from litelambda.recipe.compression import Auto
 from litelambda.recipe.sections import Recipe
-from litelambda.search.acceptance import Tried
+from litelambda.search.acceptance import TrialResult
 from litelambda.search.candidates import Candidate
-from litelambda.training.train import Trained
 
-_JUDGED_ANEW = ("cost", "passes")
+_RECOMPUTED = ("cost", "passes")
 
 
-class State:
-    """The folder of `compress.auto.state`; remembers nothing where the recipe names none.
+class SearchState:
+    """The folder of `compress.auto.state`; keeps nothing where the recipe names none.
 
-    A candidate is known by all that decides on it: the trained weights, the recipe's other sections, its own steps and
-    those before. So a folder may serve several recipes, and a changed one finds nothing of the old.
+    A candidate's key is made of everything that it depends on: the trained weights, the recipe's other sections, its
+    own steps and those before. So a folder may serve several recipes, and a changed recipe finds nothing old.
     """
 
-    def __init__(self, recipe: Recipe, auto: Auto, trained: Trained) -> None:
+    def __init__(self, recipe: Recipe, auto: Auto, model: Any) -> None:
         self._folder: Path | None = recipe.resolve(auto.state) if auto.state else None
         sections = (recipe.data, recipe.train, recipe.quantize)
         start = hashlib.sha256(json.dumps([section.to_json() for section in sections]).encode())
-        for weights in trained.model.get_weights():
+        for weights in model.get_weights():
             start.update(np.ascontiguousarray(weights).tobytes())
         self._start = start.hexdigest()
 
-    def load(self, candidate: Candidate) -> Tried | None:
-        """What an earlier search found, None if it did not get there."""
+    def load(self, candidate: Candidate) -> TrialResult | None:
+        """What an earlier search measured; None if it did not try the candidate."""
         path = self._path(candidate, ".json")
-        return Tried(**json.loads(path.read_text())) if path is not None and path.exists() else None
+        return TrialResult(**json.loads(path.read_text())) if path is not None and path.exists() else None
 
-    def save(self, candidate: Candidate, tried: Tried) -> None:
-        """Keep what was found."""
-        fields = {name: value for name, value in asdict(tried).items() if name not in _JUDGED_ANEW}
+    def save(self, candidate: Candidate, result: TrialResult) -> None:
+        """Keep what was measured."""
+        fields = {name: value for name, value in asdict(result).items() if name not in _RECOMPUTED}
         self._write(self._path(candidate, ".json"), json.dumps(fields).encode())
 
     def has_weights(self, candidate: Candidate) -> bool:
@@ -71,7 +70,7 @@ class State:
         self._write(path, buffer.getvalue())
 
     def _write(self, path: Path | None, content: bytes) -> None:
-        """Whole or not at all."""
+        """Write a file atomically."""
         if path is None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)

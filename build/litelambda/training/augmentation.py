@@ -1,4 +1,4 @@
-"""Augmentation: training rows, changed at random on their way to the model, which never knows."""
+"""Augmentation: random changes to training rows, made in the input pipeline and never part of the model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from litelambda.recipe.training import Augmentation
 
 
 def augment(rows: Any, settings: Augmentation, seed: Any) -> Any:
-    """Change a batch of rows.
+    """Augment a batch of rows.
 
     Args:
         rows: float32, (rows, …); images as (rows, height, width, channels).
@@ -18,13 +18,13 @@ def augment(rows: Any, settings: Augmentation, seed: Any) -> Any:
         seed: two integers; the same ones make the same changes.
 
     Raises:
-        TrainError: flips and shifts are asked for of rows that are no images.
+        TrainError: flips and shifts are set for rows that are not images.
     """
     tf = load_tensorflow()
     if (settings.flip_horizontal or settings.shift) and len(rows.shape) != 4:
         raise TrainError(
-            f"train.augmentation: flip_horizontal and shift take images of height, width and channels, rows have "
-            f"{len(rows.shape) - 1} dimensions: set data.reshape, or use noise"
+            f"train.augmentation: flip_horizontal and shift need images of height, width and channels, but rows have "
+            f"{len(rows.shape) - 1} dimensions: set data.reshape, or use only noise"
         )
     if settings.flip_horizontal:
         rows = tf.where(_uniform(rows, seed, 0)[:, tf.newaxis, tf.newaxis, tf.newaxis] < 0.5, rows, rows[:, :, ::-1])
@@ -36,10 +36,10 @@ def augment(rows: Any, settings: Augmentation, seed: Any) -> Any:
 
 
 def _shift(rows: Any, share: float, seed: Any) -> Any:
-    """Move every image by a number of pixels of its own."""
+    """Move every image by its own number of pixels."""
     tf = load_tensorflow()
     for axis in (1, 2):
-        rows = tf.transpose(rows, [0, 2, 1, 3])  # twice: once for each axis, and back
+        rows = tf.transpose(rows, [0, 2, 1, 3])  # two transpositions restore the order of the axes
         size = rows.shape[1]
         reach = max(1, round(size * share))
         padded = tf.pad(rows, [[0, 0], [reach, reach], [0, 0], [0, 0]])
@@ -49,6 +49,6 @@ def _shift(rows: Any, share: float, seed: Any) -> Any:
 
 
 def _uniform(rows: Any, seed: Any, purpose: int) -> Any:
-    """A number in [0, 1) for each row."""
+    """A number in [0, 1) per row."""
     tf = load_tensorflow()
     return tf.random.stateless_uniform([tf.shape(rows)[0]], seed + purpose)

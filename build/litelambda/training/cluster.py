@@ -1,4 +1,4 @@
-"""Hosts: several of them train one model together, as TF_CONFIG says; the first of them goes on and publishes it.
+"""The cluster: hosts that train one model together, as TF_CONFIG says; the first of them publishes it.
 
 TF_CONFIG is TensorFlow's own: {"cluster": {"worker": ["host:port", …]}, "task": {"type": "worker", "index": 0}}.
 """
@@ -15,24 +15,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from litelambda.common.errors import TrainError, UsageError
+from litelambda.common.errors import TrainError, UsageError, first_line
 from litelambda.keras_tools.backend import backend, load_tensorflow
 from litelambda.recipe.training import Train
 
 _VARIABLE = "TF_CONFIG"
 _TYPES = ("chief", "worker")
 _EXPECTED = 'expected {"cluster": {"worker": ["host:port", …]}, "task": {"type": "worker", "index": 0}}'
-_PATIENCE_S = 300.0  # until all hosts have come up
-_PAUSE_S = 0.2
+_START_TIMEOUT_S = 300.0  # until all hosts listen: orchestrators start them minutes apart
+_POLL_S = 0.2
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Who trains together, and which of them this process is.
+    """The hosts that train together, and which of them this process is.
 
     Attributes:
-        addresses: "host:port" of each by its name, the chief's first.
-        name: of this process, such as "worker 1".
+        addresses: "host:port" of each host by its name, the chief's first.
+        name: this host's, such as "worker 1".
     """
 
     addresses: Mapping[str, str]
@@ -40,20 +40,20 @@ class Cluster:
 
     @property
     def is_chief(self) -> bool:
-        """Whether this process publishes what all have trained."""
+        """Whether this host publishes the model."""
         return self.name == self.chief
 
     @property
     def chief(self) -> str:
-        """Name of the one that publishes."""
+        """Name of the host that publishes."""
         return next(iter(self.addresses))
 
 
 def read_cluster() -> Cluster | None:
-    """Read TF_CONFIG; None where it is not set, or names this process alone.
+    """Read TF_CONFIG; None where it is not set, or names this host alone.
 
     Raises:
-        UsageError: it is not what TensorFlow documents, or has other tasks than "chief" and "worker".
+        UsageError: it does not follow TensorFlow's format, or has tasks other than "chief" and "worker".
     """
     text = os.environ.get(_VARIABLE)
     if not text:
@@ -64,64 +64,65 @@ def read_cluster() -> Cluster | None:
         addresses = {f"{kind} {index}": str(each) for kind, found in tasks.items() for index, each in enumerate(found)}
         name = f"{config['task']['type']} {int(config['task']['index'])}"
     except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{_VARIABLE} cannot be understood: {error!r}; {_EXPECTED}") from error
+        raise UsageError(f"{_VARIABLE} is not valid: {error!r}; {_EXPECTED}") from error
     if others := [kind for kind in config["cluster"] if kind not in _TYPES]:
-        raise UsageError(f"{_VARIABLE}: tasks of type {', '.join(others)} are not for builds; {_EXPECTED}")
+        raise UsageError(f"{_VARIABLE}: tasks of type {', '.join(others)} are not supported; {_EXPECTED}")
     if name not in addresses:
-        raise UsageError(f"{_VARIABLE}: this task, {name}, is none of {', '.join(addresses) or 'its cluster'}")
+        raise UsageError(
+            f"{_VARIABLE}: this task, {name}, is not one of the cluster's: {', '.join(addresses) or 'it has none'}"
+        )
     return Cluster(addresses, name) if len(addresses) > 1 else None
 
 
 def join(cluster: Cluster, settings: Train) -> Any:
-    """Wait for the other hosts and make the strategy by which all train together.
+    """Wait for the other hosts and make the strategy that all of them train with.
 
     Raises:
-        TrainError: the recipe asks for what only one host can do, or a host did not come up.
+        TrainError: the recipe has settings that need a single host, or a host did not start.
     """
     if backend() != "tensorflow":
-        raise TrainError(f"{_VARIABLE} is set, and only train.backend = 'tensorflow' trains on several hosts")
+        raise TrainError(f"{_VARIABLE} is set, but only train.backend = 'tensorflow' trains on several hosts")
     if settings.precision == "mixed_float16":
-        raise TrainError("several hosts cannot agree on float16's loss scale: use train.precision = 'mixed_bfloat16'")
+        raise TrainError("float16's loss scale cannot be shared by hosts: use train.precision = 'mixed_bfloat16'")
     if settings.devices != "auto":
         raise TrainError(f"train.devices: with {_VARIABLE} set, every host trains on all its GPUs, or on its CPU")
     tf = load_tensorflow()
-    meet(cluster)
-    # While TensorFlow connects nothing of Python's runs: if a host dies just now, only this ends the waiting, with 1.
-    faulthandler.dump_traceback_later(_PATIENCE_S, exit=True)
+    wait_for_hosts(cluster)
+    # No Python runs while TensorFlow connects. If a host dies now, only this watchdog ends the wait, with exit code 1.
+    faulthandler.dump_traceback_later(_START_TIMEOUT_S, exit=True)
     try:
-        with losses_of_hosts():
+        with host_failures_explained():
             return tf.distribute.MultiWorkerMirroredStrategy()
     finally:
         faulthandler.cancel_dump_traceback_later()
 
 
-def meet(cluster: Cluster, patience_s: float = _PATIENCE_S) -> None:
-    """Wait until every other host listens; nothing could end TensorFlow's own waiting.
+def wait_for_hosts(cluster: Cluster, timeout_s: float = _START_TIMEOUT_S) -> None:
+    """Wait until every other host listens: TensorFlow's own wait has no timeout.
 
     Raises:
-        TrainError: a host did not come up in time, or this one's address is taken.
+        TrainError: a host did not start in time, or this host's port is taken.
     """
     missing = {name: address for name, address in cluster.addresses.items() if name != cluster.name}
-    deadline = time.monotonic() + patience_s
-    # The others find this socket, or TensorFlow's at the same address soon after.
+    deadline = time.monotonic() + timeout_s
+    # The others find this socket, or soon after TensorFlow's at the same address.
     with _listening(cluster.addresses[cluster.name]):
-        while missing := {name: address for name, address in missing.items() if not _answers(address)}:
+        while missing := {name: address for name, address in missing.items() if not _is_listening(address)}:
             if time.monotonic() > deadline:
                 absent = ", ".join(f"{name} ({address})" for name, address in missing.items())
-                raise TrainError(f"{absent} did not come up within {patience_s:g} s; nothing was trained or published")
-            time.sleep(_PAUSE_S)
+                raise TrainError(f"{absent} did not start within {timeout_s:g} s. Nothing was published")
+            time.sleep(_POLL_S)
 
 
 @contextmanager
-def losses_of_hosts() -> Iterator[None]:
-    """Say in a sentence that another host is gone."""
+def host_failures_explained() -> Iterator[None]:
+    """Turn TensorFlow's errors about a lost host into one sentence."""
     tf = load_tensorflow()
     try:
         yield
     except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
-        reason = next(iter(str(error).splitlines()), "")
         raise TrainError(
-            f"another host was lost while all trained together; start them all again. Nothing was published ({reason})"
+            f"another host was lost during training ({first_line(error)}): start all hosts again. Nothing was published"
         ) from error
 
 
@@ -131,12 +132,12 @@ def _listening(address: str) -> Iterator[None]:
     try:
         server = socket.create_server(("", port), backlog=128)
     except OSError as error:
-        raise TrainError(f"{_VARIABLE}: this host cannot listen at port {port}: {error.strerror}") from error
+        raise TrainError(f"{_VARIABLE}: this host cannot listen on port {port}: {error.strerror}") from error
     with server:
         yield
 
 
-def _answers(address: str) -> bool:
+def _is_listening(address: str) -> bool:
     try:
         with socket.create_connection(_parse(address), timeout=1):
             return True
@@ -147,5 +148,5 @@ def _answers(address: str) -> bool:
 def _parse(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
-        raise UsageError(f"{_VARIABLE}: {address!r} is no address; {_EXPECTED}")
+        raise UsageError(f"{_VARIABLE}: {address!r} is not an address; {_EXPECTED}")
     return host, int(port)

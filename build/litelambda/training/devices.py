@@ -1,4 +1,4 @@
-"""Devices: on which of them a model is trained. Several share every batch, each with a copy of the weights."""
+"""Devices: which of them train a model. Several share every batch, each with a copy of the weights."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from litelambda.common.errors import TrainError
 from litelambda.keras_tools.backend import backend, load_keras, load_tensorflow
 
 
-def sharing(devices: list[str] | Literal["auto"]) -> AbstractContextManager[Any]:
+def device_scope(devices: list[str] | Literal["auto"]) -> AbstractContextManager[Any]:
     """The scope to make and fit a model in, so that the devices share the work.
 
     Args:
-        devices: names of them ("GPU:0", "CPU:0", …); "auto" for every GPU there is, under JAX for every device of its
-            fastest kind.
+        devices: names ("GPU:0", "CPU:0", …); "auto" for every GPU, under JAX for every device of its fastest kind.
 
     Raises:
         TrainError: a named device does not exist.
@@ -26,7 +25,7 @@ def sharing(devices: list[str] | Literal["auto"]) -> AbstractContextManager[Any]
         names = devices
     missing = [name for name in names if name not in found]
     if missing:
-        raise TrainError(f"train.devices: there is no {', '.join(missing)}; this machine has {', '.join(found)}")
+        raise TrainError(f"train.devices: no device {', '.join(missing)}; this machine has {', '.join(found)}")
     if devices == "auto" and backend() == "jax" and len(names) < 2:
         return nullcontext()
     if len(names) < 2:
@@ -35,10 +34,9 @@ def sharing(devices: list[str] | Literal["auto"]) -> AbstractContextManager[Any]
 
 
 def for_devices(batches: Any, num_rows: int, batch_size: int) -> Any:
-    """Batches that the devices in `sharing`'s scope can share.
+    """Batches that the devices of `device_scope` can share.
 
-    JAX cuts a batch into equal parts or not at all: what is over at the end of an epoch is left out, fewer rows than
-    there are devices.
+    JAX needs equal parts: the remainder at the end of an epoch, fewer rows than there are devices, is dropped.
 
     Args:
         batches: a tf.data.Dataset of tuples of tensors, rows first.
@@ -46,15 +44,15 @@ def for_devices(batches: Any, num_rows: int, batch_size: int) -> Any:
         batch_size: of all but the last.
 
     Raises:
-        TrainError: the batch size is no multiple of the number of devices.
+        TrainError: the batch size is not a multiple of the number of devices.
     """
-    number = num_sharing()
+    number = num_replicas()
     if number == 1:
         return batches
     if batch_size % number:
         raise TrainError(
-            f"train.batch_size = {batch_size} cannot be shared by {number} devices: JAX needs equal parts, "
-            f"{batch_size // number * number or number} or {(batch_size // number + 1) * number} rows"
+            f"train.batch_size = {batch_size} cannot be split into equal parts for {number} devices: use "
+            f"{batch_size // number * number or number} or {(batch_size // number + 1) * number}"
         )
     full, rest = divmod(num_rows, batch_size)
 
@@ -65,8 +63,8 @@ def for_devices(batches: Any, num_rows: int, batch_size: int) -> Any:
     return batches.take(full + (rest >= number)).map(cut)
 
 
-def num_sharing() -> int:
-    """How many devices share a batch under JAX; TensorFlow's strategies cut batches themselves."""
+def num_replicas() -> int:
+    """How many devices share a batch under JAX; TensorFlow's strategies split batches themselves."""
     if backend() != "jax":
         return 1
     distribution = load_keras().distribution.distribution()

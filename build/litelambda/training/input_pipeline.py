@@ -1,4 +1,4 @@
-"""Batches: rows on their way into Keras, out of memory or off the disk, in an order that a seed repeats."""
+"""The input pipeline: batches of rows, from memory or from disk, in an order that the seed repeats."""
 
 from __future__ import annotations
 
@@ -13,74 +13,74 @@ from litelambda.keras_tools.backend import load_tensorflow
 from litelambda.recipe.training import Train
 from litelambda.training.augmentation import augment
 
-_AHEAD = 2  # batches that are made ready while the model is busy with another
-_PREDICTED_AT_ONCE = 256
+_PREFETCH = 2  # one batch in use, the next one ready; more only take memory
+_PREDICT_BATCH = 256
 
 
-def row_batches(x: Rows, y: NDArray[Any], settings: Train, *more: NDArray[Any]) -> Any:
-    """Batches in another order every epoch, the same orders for the same seed, wherever the rows lie.
+def shuffled_batches(x: Rows, y: NDArray[Any], settings: Train, *more: NDArray[Any]) -> Any:
+    """Batches in another order every epoch; the same orders for the same seed, in memory or on disk.
 
-    Keras's own shuffling starts anew with every epoch once a seed is set: it gives the same order every time.
+    Once a seed is set, Keras's own shuffling gives the same order in every epoch.
 
     Args:
         x: rows, as the model takes them.
-        y: what belongs to each.
+        y: the target of each row.
         settings: batch size, augmentation and seed.
-        more: what else belongs to each.
+        more: other arrays with an entry for each row.
 
     Returns:
         A tf.data.Dataset of tuples: rows, then the rest.
     """
     tf = load_tensorflow()
-    rows, others = _looked_up(x), [_looked_up(each) for each in (y, *more)]
+    rows, others = _lookup(x), [_lookup(each) for each in (y, *more)]
     order = tf.data.Dataset.range(len(x)).shuffle(len(x), seed=settings.seed, reshuffle_each_iteration=True)
     batches = order.batch(settings.batch_size)
     augmentation = settings.augmentation
     if augmentation is None:
-        return batches.map(lambda i: (rows(i), *(each(i) for each in others))).prefetch(_AHEAD)
-    # Random operations of TensorFlow's own are refused where all must repeat: seeds come with the rows.
+        return batches.map(lambda i: (rows(i), *(each(i) for each in others))).prefetch(_PREFETCH)
+    # TensorFlow refuses stateful random operations once operations are deterministic: each batch brings its seed.
     seeds = tf.data.Dataset.random(settings.seed, rerandomize_each_iteration=True).batch(2)
     return (
         tf.data.Dataset.zip(batches, seeds)
         .map(lambda i, seed: (augment(rows(i), augmentation, seed), *(each(i) for each in others)))
-        .prefetch(_AHEAD)
+        .prefetch(_PREFETCH)
     )
 
 
-def batches_in_order(x: Rows, y: NDArray[Any] | None, batch_size: int) -> Any:
-    """Batches of rows from the first to the last, with what belongs to them, or alone."""
+def sequential_batches(x: Rows, y: NDArray[Any] | None, batch_size: int) -> Any:
+    """Batches of rows in order, with their targets unless `y` is None."""
     tf = load_tensorflow()
-    rows = _looked_up(x)
+    rows = _lookup(x)
     batches = tf.data.Dataset.range(len(x)).batch(batch_size)
     if y is None:
-        return batches.map(rows).prefetch(_AHEAD)
-    targets = _looked_up(y)
-    return batches.map(lambda i: (rows(i), targets(i))).prefetch(_AHEAD)
+        return batches.map(rows).prefetch(_PREFETCH)
+    targets = _lookup(y)
+    return batches.map(lambda i: (rows(i), targets(i))).prefetch(_PREFETCH)
 
 
 def predict(model: Any, x: Rows) -> NDArray[Any]:
     """A model's outputs for all rows."""
-    batch_size = model.inputs[0].shape[0] or _PREDICTED_AT_ONCE
-    rows = batches_in_order(x, None, batch_size) if isinstance(x, StoredRows) else x
-    with failures_of(x):
+    batch_size = model.inputs[0].shape[0] or _PREDICT_BATCH
+    rows = sequential_batches(x, None, batch_size) if isinstance(x, StoredRows) else x
+    with read_errors_raised(x):
         outputs: NDArray[Any] = model.predict(rows, batch_size=None if rows is not x else batch_size, verbose=0)
     return outputs
 
 
 @contextmanager
-def failures_of(*found: Rows | None) -> Iterator[None]:
-    """Where TensorFlow could not read rows, raise what went wrong with them, not TensorFlow's words for it."""
+def read_errors_raised(*sources: Rows | None) -> Iterator[None]:
+    """Raise the error that reading rows failed with instead of the one that TensorFlow made of it."""
     try:
         yield
     except Exception:
-        for rows in found:
+        for rows in sources:
             if isinstance(rows, StoredRows) and rows.failure is not None:
                 raise rows.failure from None
         raise
 
 
-def _looked_up(x: Rows) -> Any:
-    """What turns a tensor of row numbers into a tensor of rows."""
+def _lookup(x: Rows) -> Any:
+    """A function from a tensor of row numbers to a tensor of rows."""
     tf = load_tensorflow()
     if not isinstance(x, StoredRows):
         with tf.device("CPU"):

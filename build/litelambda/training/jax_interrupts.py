@@ -1,7 +1,7 @@
-"""Ctrl-C while JAX trains: taken between two steps, when nothing is being computed.
+"""Ctrl-C while JAX trains: handled between two steps, when nothing is being computed.
 
-JAX computes beside Python and gives up its arrays for what it makes of them. A step that is cut off leaves a model of
-arrays that are gone, and a process that crashes on its way out.
+JAX computes asynchronously and donates its arrays to the result. An interrupted step leaves a model of deleted arrays,
+and a process that crashes on exit.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from litelambda.keras_tools.layers import read
 
 
 @contextmanager
-def between_steps() -> Iterator[list[Any]]:
-    """Hold the first Ctrl-C back until the step is done; a second one does not wait.
+def interrupts_between_steps() -> Iterator[list[Any]]:
+    """Defer the first Ctrl-C until the step is done; a second one raises at once.
 
     Yields:
-        The Keras callbacks to train with; none on TensorFlow, which needs no such care.
+        The Keras callbacks to train with; none on TensorFlow, which is not affected.
     """
     if backend() != "jax":
         yield []
@@ -28,11 +28,11 @@ def between_steps() -> Iterator[list[Any]]:
     keras = load_keras()
 
     class Interrupts(keras.callbacks.Callback):  # type: ignore[misc, name-defined] # Keras has no types
-        """Ends training where Ctrl-C asked for it."""
+        """Raises the deferred KeyboardInterrupt."""
 
         def on_train_batch_end(self, batch: int, logs: object = None) -> None:  # noqa: ARG002 - Keras's signature
             if interrupted():
-                for weight in self.model.weights:  # asking for the model has its state brought back
+                for weight in self.model.weights:  # `self.model` syncs the state of the trainer
                     read(weight)  # waits for the step
                 raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""Schedules: what becomes of the learning rate from step to step."""
+"""Schedules of the learning rate."""
 
 from __future__ import annotations
 
@@ -8,17 +8,27 @@ from litelambda.keras_tools.backend import load_keras
 
 Schedule = Literal["constant", "cosine", "exponential", "step"]
 
-_FINAL_SHARE = 0.01  # of the learning rate, at the end of an exponential schedule
+_FINAL_SHARE = 0.01  # of the learning rate, at the end: as low as the `step` schedule ends
 
 
 def learning_rate(rate: float, schedule: Schedule, num_steps: int, num_warmup_steps: int = 0) -> Any:
-    """A number, or what Keras computes one with at every step.
+    """A number, or a Keras schedule.
 
     Args:
-        rate: the largest.
+        rate: the highest learning rate.
         schedule: how it falls.
-        num_steps: of the whole training.
-        num_warmup_steps: so many of them at first, over which it rises.
+        num_steps: of the whole training, warm-up included.
+        num_warmup_steps: steps over which it rises first.
+
+    Example:
+        >>> learning_rate(0.1, "constant", 100)
+        0.1
+        >>> rate = learning_rate(0.1, "constant", num_steps=100, num_warmup_steps=4)
+        >>> [round(float(rate(step)), 3) for step in (0, 1, 3, 4, 99)]
+        [0.025, 0.05, 0.1, 0.1, 0.1]
+        >>> rate = learning_rate(0.1, "step", 100)
+        >>> [round(float(rate(step)), 4) for step in (0, 60, 90)]
+        [0.1, 0.01, 0.001]
     """
     falling = _falling(rate, schedule, max(1, num_steps - num_warmup_steps))
     return _rising(rate, falling, num_warmup_steps) if num_warmup_steps else falling
@@ -36,7 +46,7 @@ def _falling(rate: float, schedule: Schedule, num_steps: int) -> Any:
 
 
 def _rising(rate: float, falling: Any, num_warmup_steps: int) -> Any:
-    """The warm-up, then the schedule from its own beginning.
+    """The warm-up, then the schedule from its beginning.
 
     Source: Goyal et al. 2017, "Accurate, large minibatch SGD", section 2.2, gradual warmup.
     """

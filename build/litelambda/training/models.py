@@ -13,98 +13,110 @@ from litelambda.common.errors import TrainError
 from litelambda.common.wording import counted
 from litelambda.data.dataset import Dataset
 from litelambda.keras_tools.backend import load_keras
-from litelambda.recipe.sections import CnnModel, FunctionModel, MlpModel, Recipe, SavedKerasModel
+from litelambda.keras_tools.finite_checks import check_weights
+from litelambda.recipe.sections import (
+    BuiltInNetwork,
+    CnnModel,
+    FunctionModel,
+    MlpModel,
+    ModelSection,
+    SavedKerasModel,
+    resolve_path,
+)
+from litelambda.recipe.training import Train
+from litelambda.training.mixed_precision import in_precision
+from litelambda.training.target_units import check_can_change_units, in_standard_units
 
 
-def build_model(recipe: Recipe, data: Dataset) -> Any:
-    """Make the model, untrained or as it was saved, and check that it fits the data.
+def make_model(section: ModelSection, settings: Train, data: Dataset, folder: Path) -> Any:
+    """Make the model in the precision that it is trained in; its weights start as those of a float32 model do.
+
+    Args:
+        section: the recipe's `model`.
+        settings: the recipe's `train`.
+        data: what the model has to fit.
+        folder: the recipe's folder, where relative paths and the user's modules are looked for.
 
     Raises:
-        TrainError: the model cannot be made, or takes or gives other shapes than the data has.
+        TrainError: it cannot be made, does not fit the data, or has weights that are not finite.
     """
-    section = recipe.model
     if isinstance(section, FunctionModel):
-        model = _from_function(section, data, recipe.folder)
+        model = _from_function(section, data, folder)
     elif isinstance(section, SavedKerasModel):
-        model = _from_file(recipe.resolve(section.path))
+        model = _from_file(resolve_path(section.path, folder))
     else:
-        layers = _mlp(section, data) if isinstance(section, MlpModel) else _cnn(section, data)
-        model = _sequential(section, layers, *_head(recipe, data))
-    _check(model, recipe, data)
-    return model
+        layers = _mlp(section, data.input_shape) if isinstance(section, MlpModel) else _cnn(section, data.input_shape)
+        model = load_keras().Sequential([*layers, _head(section, settings, data)], name=section.builder)
+    _check(model, settings, data)
+    check_weights(model, "the model has them before it is trained")
+    if data.target_scaling is not None:
+        check_can_change_units(model)
+        if isinstance(section, SavedKerasModel):
+            in_standard_units(model, data.target_scaling)
+    return model if settings.precision == "float32" else in_precision(model, settings.precision)
 
 
-def _mlp(section: MlpModel, data: Dataset) -> list[Any]:
-    keras, input_shape = load_keras(), data.input_shape
+def _mlp(section: MlpModel, input_shape: tuple[int, ...]) -> list[Any]:
+    keras = load_keras()
     if len(input_shape) != 1:
-        raise TrainError(f"model.builder = 'mlp' takes rows of one dimension, the data has {_sizes(input_shape)}: "
-                         "set data.reshape")  # fmt: skip
-    layers = [keras.Input(input_shape, name=section.input_name)]
-    for number, width in enumerate(section.hidden, start=1):
-        layers.append(
-            keras.layers.Dense(
-                width, activation=section.activation, kernel_regularizer=_penalty(section), name=f"dense_{number}"
-            )
+        raise TrainError(
+            f"model.builder = 'mlp' takes rows of one dimension, the data has {_sizes(input_shape)}: set data.reshape"
         )
+    layers = [keras.Input(input_shape, name=section.input_name)]
+    for number, units in enumerate(section.hidden, start=1):
+        layers.append(_dense(section, units, number))
         if section.dropout:
             layers.append(keras.layers.Dropout(section.dropout, name=f"dropout_{number}"))
     return layers
 
 
-def _cnn(section: CnnModel, data: Dataset) -> list[Any]:
-    keras, input_shape = load_keras(), data.input_shape
+def _cnn(section: CnnModel, input_shape: tuple[int, ...]) -> list[Any]:
+    keras = load_keras()
     if len(input_shape) != 3:
-        raise TrainError(f"model.builder = 'cnn' takes rows of height, width and channels, the data has "
-                         f"{_sizes(input_shape)}: set data.reshape")  # fmt: skip
+        raise TrainError(
+            "model.builder = 'cnn' takes rows of height, width and channels, the data has "
+            f"{_sizes(input_shape)}: set data.reshape"
+        )
     if min(input_shape[:2]) < 2 ** len(section.filters):
-        raise TrainError(f"model.filters: {len(section.filters)} halvings leave nothing of {_sizes(input_shape)}")
+        raise TrainError(
+            f"model.filters: {len(section.filters)} poolings halve {_sizes(input_shape)} to nothing: use fewer filters"
+        )
     layers = [keras.Input(input_shape, name=section.input_name)]
     for number, filters in enumerate(section.filters, start=1):
-        layers.append(
-            keras.layers.Conv2D(
-                filters,
-                section.kernel_size,
-                padding="same",
-                use_bias=not section.batch_norm,
-                kernel_regularizer=_penalty(section),
-                name=f"conv_{number}",
-            )
+        convolution = keras.layers.Conv2D(
+            filters,
+            section.kernel_size,
+            padding="same",
+            use_bias=not section.batch_norm,
+            kernel_regularizer=_penalty(section),
+            name=f"conv_{number}",
         )
-        if section.batch_norm:
-            layers.append(keras.layers.BatchNormalization(name=f"norm_{number}"))
-        layers.append(keras.layers.Activation(section.activation, name=f"activation_{number}"))
-        layers.append(keras.layers.MaxPooling2D(name=f"pool_{number}"))
+        norm = [keras.layers.BatchNormalization(name=f"norm_{number}")] if section.batch_norm else []
+        activation = keras.layers.Activation(section.activation, name=f"activation_{number}")
+        layers += [convolution, *norm, activation, keras.layers.MaxPooling2D(name=f"pool_{number}")]
     layers.append(keras.layers.Flatten(name="flatten"))
-    for number, width in enumerate(section.dense, start=1):
-        layers.append(
-            keras.layers.Dense(
-                width, activation=section.activation, kernel_regularizer=_penalty(section), name=f"dense_{number}"
-            )
-        )
-    if section.dropout:
-        layers.append(keras.layers.Dropout(section.dropout, name="dropout"))
-    return layers
+    layers += [_dense(section, units, number) for number, units in enumerate(section.dense, start=1)]
+    return [*layers, keras.layers.Dropout(section.dropout, name="dropout")] if section.dropout else layers
 
 
-def _penalty(section: MlpModel | CnnModel) -> Any:
+def _dense(section: BuiltInNetwork, units: int, number: int) -> Any:
+    return load_keras().layers.Dense(
+        units, activation=section.activation, kernel_regularizer=_penalty(section), name=f"dense_{number}"
+    )
+
+
+def _penalty(section: BuiltInNetwork) -> Any:
     return load_keras().regularizers.L1L2(section.l1, section.l2) if section.l1 or section.l2 else None
 
 
-def _sequential(section: MlpModel | CnnModel, layers: list[Any], units: int, activation: str) -> Any:
-    keras = load_keras()
-    head = keras.layers.Dense(units, activation=activation, name=section.output_name)
-    return keras.Sequential([*layers, head], name=section.builder)
-
-
-def _head(recipe: Recipe, data: Dataset) -> tuple[int, str]:
-    """Units and activation of the last layer, as the loss needs them."""
-    loss = recipe.train.loss
-    if data.labels is None:
-        return data.num_outputs, "linear"
-    units = 1 if loss == "binary_crossentropy" and data.num_outputs == 2 else data.num_outputs
-    if recipe.train.from_logits:
-        return units, "linear"
-    return units, "sigmoid" if loss == "binary_crossentropy" else "softmax"
+def _head(section: BuiltInNetwork, settings: Train, data: Dataset) -> Any:
+    """The last layer, with the units and the activation that the loss needs."""
+    binary = settings.loss == "binary_crossentropy"
+    activation = "linear"
+    if data.labels is not None and not settings.from_logits:
+        activation = "sigmoid" if binary else "softmax"
+    units = 1 if binary and data.num_outputs == 2 else data.num_outputs
+    return load_keras().layers.Dense(units, activation=activation, name=section.output_name)
 
 
 def _from_function(section: FunctionModel, data: Dataset, folder: Path) -> Any:
@@ -122,7 +134,7 @@ def _from_function(section: FunctionModel, data: Dataset, folder: Path) -> Any:
 
 @contextmanager
 def _importable(folder: Path) -> Iterator[None]:
-    """Let modules beside the recipe be imported."""
+    """Let modules in the recipe's folder be imported."""
     sys.path.insert(0, str(folder))
     try:
         yield
@@ -132,14 +144,14 @@ def _importable(folder: Path) -> Iterator[None]:
 
 def _from_file(path: Path) -> Any:
     if not path.is_file():
-        raise TrainError(f"there is no model at {path} (model.path)")
+        raise TrainError(f"model.path: there is no file {path}")
     try:
         return load_keras().models.load_model(path, compile=False)
     except Exception as error:
         raise TrainError(f"{path} cannot be loaded by Keras: {error}") from error
 
 
-def _check(model: Any, recipe: Recipe, data: Dataset) -> None:
+def _check(model: Any, settings: Train, data: Dataset) -> None:
     keras = load_keras()
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
         raise TrainError(f"the model is a {type(model).__name__}; expected a Functional or Sequential Keras model")
@@ -156,10 +168,10 @@ def _check(model: Any, recipe: Recipe, data: Dataset) -> None:
             f"the model takes rows of {_sizes(takes)}, the data has {_sizes(data.input_shape)}: set data.reshape"
         )
     gives = tuple(model.outputs[0].shape[1:])
-    binary = recipe.train.loss == "binary_crossentropy" and data.num_outputs == 2
+    binary = settings.loss == "binary_crossentropy" and data.num_outputs == 2
     if gives != (data.num_outputs,) and not (binary and gives == (1,)):
         what = "classes" if data.labels else "targets"
-        raise TrainError(f"the model gives {_sizes(gives)} values a row, the data has {data.num_outputs} {what}")
+        raise TrainError(f"the model gives {_sizes(gives)} values per row, the data has {data.num_outputs} {what}")
 
 
 def _sizes(shape: tuple[int | None, ...]) -> str:

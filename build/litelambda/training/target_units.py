@@ -1,7 +1,7 @@
-"""A model trained on standardized targets answers in their own units, by the weights of its last layer.
+"""The units of regression targets: a model trained on standardized targets is changed to answer in the original ones.
 
-The change of units is linear, and so is the last layer: it becomes part of its kernel and bias, and with them of all
-that is made of the model. A kernel keeps its zeros and, column by column, its grid.
+The change of units is linear, and so is the last layer: it is folded into that layer's kernel and bias. The kernel
+keeps its zeros and, column by column, its grid.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from litelambda.keras_tools.layers import read
 
 
 def in_own_units(model: Any, scaling: Preprocessing) -> None:
-    """Make a model that answers in standardized units answer in the targets' own.
+    """Make a model that answers in standardized units answer in the original units of the targets.
 
     Args:
         model: the Keras model, changed in place.
-        scaling: what standardized the targets.
+        scaling: the standardization of the targets.
 
     Raises:
         TrainError: its last layer is not a linear Dense layer with a bias.
@@ -32,7 +32,7 @@ def in_own_units(model: Any, scaling: Preprocessing) -> None:
 
 
 def in_standard_units(model: Any, scaling: Preprocessing) -> None:
-    """The other way round, for a saved model that is trained further.
+    """The inverse of `in_own_units`, for a saved model that is trained further.
 
     Raises:
         TrainError: as `in_own_units`.
@@ -41,7 +41,7 @@ def in_standard_units(model: Any, scaling: Preprocessing) -> None:
 
 
 def check_can_change_units(model: Any) -> None:
-    """Refuse a model that cannot be trained on standardized targets, before it is.
+    """Refuse a model whose units cannot be changed, before it is trained.
 
     Raises:
         TrainError: its last layer is not a linear Dense layer with a bias.
@@ -50,7 +50,7 @@ def check_can_change_units(model: Any) -> None:
 
 
 def _change(model: Any, scale: NDArray[Any], offset: NDArray[Any]) -> None:
-    """Make the outputs themselves x scale + offset."""
+    """Replace the outputs y by y x scale + offset."""
     layer = _last_layer(model)
     layer.kernel.assign((read(layer.kernel) * scale).astype(np.float32))
     layer.bias.assign((read(layer.bias) * scale + offset).astype(np.float32))
@@ -63,7 +63,7 @@ def _last_layer(model: Any) -> Any:
     if isinstance(layer, keras.layers.Dense) and layer.activation is keras.activations.linear and layer.use_bias:
         return layer
     raise TrainError(
-        f"data.targets = 'standardize' needs a model that ends with a Dense layer with a bias and without an "
-        f"activation; this one ends with {type(layer).__name__} {layer.name!r}: change it, or scale the targets "
-        "before they are saved"
+        "data.targets = 'standardize' needs a model that ends with a Dense layer with a bias and without an "
+        f"activation; this one ends with {type(layer).__name__} {layer.name!r}: change the last layer, or use "
+        "data.targets = 'none'"
     )

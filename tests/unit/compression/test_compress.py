@@ -9,25 +9,26 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
+from tests.support.training import compress_trained, load_rows, train_recipe
 
 from litelambda.artifact.flatbuffer import float_operators, weight_codes, weight_sparsity
 from litelambda.artifact.reference import Reference
 from litelambda.artifact.stored_form import stored_size
 from litelambda.common.errors import TrainError
-from litelambda.compression.compress import Compressed, apply_steps
+from litelambda.compression.compress import Compressed
 from litelambda.compression.fake_quantization import fake_quantized, ranges
 from litelambda.compression.layer_table import describe_layers
 from litelambda.compression.pruning import keep_largest, sparsity_at
 from litelambda.compression.weight_grids import even_codes, shared_codes, snap
 from litelambda.conversion.quantize import quantize
-from litelambda.data.dataset import Dataset, load_data
+from litelambda.data.dataset import Dataset
 from litelambda.keras_tools.backend import load_keras
 from litelambda.keras_tools.layers import as_matrix, read
 from litelambda.recipe.compression import Compress
 from litelambda.recipe.load import Recipe, load_recipe
 from litelambda.recipe.sections import Quantize
-from litelambda.training.fitting import seed_everything
-from litelambda.training.train import Trained, train
+from litelambda.training.fit import seed_everything
+from litelambda.training.train import Trained
 
 ROWS = 2400
 DIGITS = Path(__file__).parents[3] / "build" / "data" / "mnist.npz"
@@ -62,7 +63,7 @@ class Trial:
     def compress(self, **settings: Any) -> Compressed:
         """Apply some steps; every call starts from the same state."""
         seed_everything(0)
-        return apply_steps(self.recipe, Compress.model_validate(settings), self.trained, self.data, lambda *_: None)
+        return compress_trained(self.recipe, Compress.model_validate(settings), self.trained, self.data)
 
     def accuracy(self, model: Any) -> float:
         """Of a Keras model on the test rows."""
@@ -83,8 +84,8 @@ def make_trial(folder: Path, builder: str, settings: str, shape: list[int], epoc
     path = folder / "recipe.toml"
     path.write_text(RECIPE.format(builder=builder, settings=settings, shape=shape, epochs=epochs))
     recipe = load_recipe(path)
-    data = load_data(recipe)
-    return Trial(recipe, data, train(recipe, data, lambda *_: None))
+    data = load_rows(recipe)
+    return Trial(recipe, data, train_recipe(recipe, data))
 
 
 @pytest.fixture(scope="module")

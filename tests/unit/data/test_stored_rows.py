@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tests.support.training import load_rows, train_recipe
 
 from litelambda.common.errors import DataError
-from litelambda.data.dataset import Dataset, load_data
-from litelambda.data.stored_rows import StoredRows, crowds_memory, file_rows, open_descriptor
+from litelambda.data.dataset import Dataset
+from litelambda.data.stored_rows import StoredRows, file_rows, needs_streaming, open_descriptor
 from litelambda.evaluation.evaluate import run_artifact
 from litelambda.recipe.load import load_recipe
 from litelambda.training.input_pipeline import predict
-from litelambda.training.train import train
 from support.data_recipe import load, write_recipe
 
 
@@ -75,8 +75,8 @@ def test_small_data_is_held_in_memory(tmp_path: Path, section: str, monkeypatch:
     monkeypatch.setattr("litelambda.data.stored_rows._memory_bytes", lambda: 64)
     assert load(tmp_path, section).streamed
     monkeypatch.undo()
-    assert not crowds_memory(1 << 20)
-    assert crowds_memory(1 << 60)
+    assert not needs_streaming(1 << 20)
+    assert needs_streaming(1 << 60)
 
 
 def test_rows_of_a_file_come_in_any_order(tmp_path: Path) -> None:
@@ -136,8 +136,8 @@ def test_streaming_trains_the_same_model(tiny_recipe: Path) -> None:
         found = []
         for streaming in ("false", "true"):
             recipe = load_recipe(tiny_recipe, ["train.epochs=2", f"data.streaming={streaming}", *more])
-            data = load_data(recipe)
-            trained = train(recipe, data, lambda *_: None)
+            data = load_rows(recipe)
+            trained = train_recipe(recipe, data)
             found.append((trained.history, trained.model.get_weights(), predict(trained.model, data.test.x)))
         (history, weights, outputs), (other_history, other_weights, other_outputs) = found
         assert history == other_history
@@ -148,7 +148,7 @@ def test_streaming_trains_the_same_model(tiny_recipe: Path) -> None:
 def test_rows_that_cannot_be_read_end_training(tiny_recipe: Path) -> None:
     """What is wrong with the rows is the error, not what TensorFlow made of it."""
     recipe = load_recipe(tiny_recipe, ["train.epochs=1", "data.streaming=true"])
-    data = load_data(recipe)
+    data = load_rows(recipe)
 
     def broken(part: Any) -> Any:
         raise DataError("row 3 is gone")
@@ -157,13 +157,13 @@ def test_rows_that_cannot_be_read_end_training(tiny_recipe: Path) -> None:
     rows = data.train.x.map(broken, np.float32)
     damaged = Dataset(type(data.train)(rows, data.train.y), None, data.test, data.labels, 3, None)
     with pytest.raises(DataError, match=r"^row 3 is gone$"):
-        train(recipe, damaged, lambda *_: None)
+        train_recipe(recipe, damaged)
 
 
 SCRIPT = """
 import re, sys
 from pathlib import Path
-from litelambda.recipe import load_recipe
+from litelambda.recipe.load import load_recipe
 from litelambda.data.dataset import load_data
 from litelambda.training.train import train
 def peak_mb():
@@ -171,11 +171,13 @@ def peak_mb():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 cheap = ["model.hidden=[2]", "train.epochs=1", "train.batch_size=32"]
 small = load_recipe(sys.argv[1], [*cheap, "data.path=small"])
-train(small, load_data(small), lambda *_: None)
+def rows_of(recipe):
+    return load_data(recipe.data, recipe.folder)
+train(small.model, small.train, rows_of(small), small.folder, lambda *_: None)
 before = peak_mb()
 large = load_recipe(sys.argv[1], cheap)
-data = load_data(large)
-trained = train(large, data, lambda *_: None)
+data = rows_of(large)
+trained = train(large.model, large.train, data, large.folder, lambda *_: None)
 assert trained.num_epochs == 1 and data.streamed
 print(peak_mb() - before)
 """
@@ -204,6 +206,6 @@ def test_the_artifact_runs_on_streamed_rows(tiny_recipe: Path, tiny_tflite: byte
     class Artifact:
         artifact = tiny_tflite
 
-    held, streamed = (load_data(load_recipe(tiny_recipe, [f"data.streaming={each}"])) for each in ("false", "true"))
+    held, streamed = (load_rows(load_recipe(tiny_recipe, [f"data.streaming={each}"])) for each in ("false", "true"))
     outputs = [run_artifact(Artifact(), each, lambda *_: None) for each in (held, streamed)]  # type: ignore[arg-type] # of a `Quantized` it reads no more
     assert np.array_equal(*outputs)

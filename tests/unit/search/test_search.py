@@ -1,4 +1,4 @@
-"""`compress.auto`: what it tries and takes, that it repeats, goes on where it stopped, and gives up clearly."""
+"""`compress.auto`: what it tries and takes, that it repeats, resumes where it stopped, and gives up clearly."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.support.training import load_rows, train_recipe
 
 from litelambda.artifact.latency import measure_latency_us
 from litelambda.commands.build import build
 from litelambda.common.errors import GateError, RecipeError, TrainError
 from litelambda.common.progress import Reporter
-from litelambda.data.dataset import load_data
+from litelambda.compression.fine_tuning import TrainingContext
 from litelambda.recipe.compression import Auto, Compress
 from litelambda.recipe.load import load_recipe
 from litelambda.search import search as search_module
-from litelambda.search.acceptance import Judge, Tried
+from litelambda.search.acceptance import Acceptance, TrialResult
 from litelambda.search.budget import Budget, OutOfBudgetError
-from litelambda.search.candidate_builder import Growing, Grown
-from litelambda.search.candidate_metrics import Measuring
-from litelambda.search.candidates import Candidate, Space
+from litelambda.search.candidate_builder import BuiltCandidate, CandidateBuilder
+from litelambda.search.candidate_metrics import CandidateEvaluator
+from litelambda.search.candidates import Candidate, SearchSpace
 from litelambda.search.search import search
-from litelambda.search.state import State
-from litelambda.training.train import Trained, train
+from litelambda.search.state import SearchState
+from litelambda.training.train import Trained
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +36,14 @@ def wide(tiny_recipe: Path) -> tuple[Path, Trained]:
     path = tiny_recipe.with_name("wide.toml")
     path.write_text(tiny_recipe.read_text().replace("hidden = [8]", "hidden = [64, 64]"))
     recipe = load_recipe(path)
-    return path, train(recipe, load_data(recipe), lambda *_: None)
+    return path, train_recipe(recipe)
 
 
 def run(wide: tuple[Path, Trained], *more: str, **auto: Any) -> Any:
     path, trained = wide
     table = ", ".join(f"{key} = {json.dumps(value)}" for key, value in auto.items())
     recipe = load_recipe(path, [f"compress.auto={{{table}}}", *more])
-    return search(recipe, trained, load_data(recipe), lambda *_: None)
+    return search(recipe, trained.model, load_rows(recipe), lambda *_: None)
 
 
 Figures = dict[str, Any]
@@ -53,23 +54,23 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Candidate], 
     """Replace training and measuring by a function from a candidate to its figures."""
 
     def use(figures: Callable[[Candidate], Figures]) -> None:
-        def measure(_: object, candidate: Candidate, __: object) -> Tried:
+        def measure(_: object, candidate: Candidate, __: object) -> TrialResult:
             defaults = {"accuracy": 0.9, "stored": 1000, "raw": 1000, "latency": 10.0}
-            return Tried(candidate.name, candidate.scheme, **{**defaults, **figures(candidate)})
+            return TrialResult(candidate.name, candidate.scheme, **{**defaults, **figures(candidate)})
 
-        monkeypatch.setattr(Measuring, "measure", measure)
-        monkeypatch.setattr(Growing, "grow", lambda self, *_: Grown(self._trained.model, {}))
+        monkeypatch.setattr(CandidateEvaluator, "measure", measure)
+        monkeypatch.setattr(CandidateBuilder, "build", lambda self, *_: BuiltCandidate(self._model, {}))
 
     return use
 
 
 @pytest.mark.slow
-def test_a_search_repeats_and_goes_on_where_it_stopped(
+def test_a_search_repeats_and_resumes(
     wide: tuple[Path, Trained], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The same figures, Pareto set and weights from the seed alone, in one go or in two."""
     monkeypatch.setattr("litelambda.search.candidate_metrics.measure_latency_us", lambda artifact: len(artifact) / 100)
-    monkeypatch.setattr(Space, "shapes", lambda self, after: [])
+    monkeypatch.setattr(SearchSpace, "shapes", lambda self, parent: [])
     monkeypatch.setattr(search_module, "BITS", (4,))
     monkeypatch.setattr(search_module, "SPARSER", ())
     settings = {"max_accuracy_drop": 0.3, "epochs": 1}
@@ -93,20 +94,24 @@ def test_a_search_repeats_and_goes_on_where_it_stopped(
 def test_trained_candidates_come_back_from_the_folder(
     wide: tuple[Path, Trained], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Weights and figures of a factorised, pruned model are read again, not trained again."""
+    """Weights and figures of a factorized, pruned model are read again, not trained again."""
     path, trained = wide
     recipe = load_recipe(path, [f'compress.auto={{state = "{tmp_path}", epochs = 1}}'])
-    data, auto = load_data(recipe), recipe.compress.auto
+    data, auto = load_rows(recipe), recipe.compress.auto
     assert auto is not None
-    space = Space(trained.model, auto, Compress(), recipe.train, len(data.train))
+    space = SearchSpace(trained.model, auto, Compress(), recipe.train, len(data.train))
     sketch = space.sketch(space.shapes(space.plain("int8"))[1])
-    first = Growing(recipe, trained, data, State(recipe, auto, trained)).grow(sketch, lambda *_: None)
+
+    def builder() -> CandidateBuilder:
+        context = TrainingContext.with_teacher(recipe.train, data, space.distillation, trained.model, [])
+        return CandidateBuilder(trained.model, context, SearchState(recipe, auto, trained.model))
+
+    first = builder().build(sketch, lambda *_: None)
     monkeypatch.setattr(
-        "litelambda.compression.fine_tuning.fit", lambda *_: pytest.fail("trained again") if _[3].epochs else {}
+        "litelambda.compression.fine_tuning.fit", lambda *_: pytest.fail("trained again") if _[2].epochs else {}
     )
-    growing = Growing(recipe, trained, data, State(recipe, auto, trained))
-    assert growing.is_made(sketch)
-    second = growing.grow(sketch, lambda *_: None)
+    assert builder().is_trained(sketch)
+    second = builder().build(sketch, lambda *_: None)
     assert [layer.name for layer in second.model.layers] == [layer.name for layer in first.model.layers]
     assert "dense_2_inner" in [layer.name for layer in second.model.layers]
     assert second.figures == json.loads(json.dumps(first.figures))
@@ -166,7 +171,7 @@ def test_less_is_pruned_where_the_first_step_is_too_much(wide: tuple[Path, Train
     assert "int8, 60% zeros, 4 bits" in [each["name"] for each in report["tried"]]
 
 
-def test_the_smaller_shape_goes_on(wide: tuple[Path, Trained], pretend: Any) -> None:
+def test_the_smaller_shape_is_trained(wide: tuple[Path, Trained], pretend: Any) -> None:
     """Of the shapes, those that promise the fewest bytes are trained, and the winner can be one of them."""
 
     def figures(candidate: Candidate) -> Figures:
@@ -178,7 +183,7 @@ def test_the_smaller_shape_goes_on(wide: tuple[Path, Trained], pretend: Any) -> 
 
 
 @pytest.mark.parametrize(
-    ("minimise", "int8_us", "float_us", "dynamic_us", "chosen"),
+    ("minimize", "int8_us", "float_us", "dynamic_us", "chosen"),
     [
         ("latency", 10.0, 5.0, 8.0, "float32"),
         ("latency", 10.0, 9.8, 9.9, "int8"),
@@ -189,7 +194,7 @@ def test_the_smaller_shape_goes_on(wide: tuple[Path, Trained], pretend: Any) -> 
 def test_schemes_are_chosen_by_measurement(
     wide: tuple[Path, Trained],
     pretend: Any,
-    minimise: str,
+    minimize: str,
     int8_us: float,
     float_us: float,
     dynamic_us: float,
@@ -198,7 +203,7 @@ def test_schemes_are_chosen_by_measurement(
     """int8, unless another is clearly cheaper, or as cheap and clearly faster."""
     times = {"int8": int8_us, "float32": float_us, "dynamic": dynamic_us}
     pretend(lambda each: {"latency": times[each.scheme], "stored": 4000 if each.scheme == "float32" else 1000})
-    assert run(wide, minimise=minimise, max_candidates=3, max_accuracy_drop=0.5).scheme == chosen
+    assert run(wide, minimize=minimize, max_candidates=3, max_accuracy_drop=0.5).scheme == chosen
 
 
 def test_shapes_are_combined_where_only_they_count(
@@ -213,7 +218,7 @@ def test_shapes_are_combined_where_only_they_count(
 
     pretend(figures)
     monkeypatch.setattr("litelambda.search.candidates._SCREENING_ROWS", 100)
-    report = run(wide, minimise="raw", max_accuracy_drop=0.1).figures["auto"]
+    report = run(wide, minimize="raw", max_accuracy_drop=0.1).figures["auto"]
     assert report["chosen"].count("trained") == 3
     assert not any("zeros" in each["name"] for each in report["tried"])
 
@@ -234,53 +239,55 @@ def test_a_step_that_does_not_fit_ends_no_search(
     """Its reason is in the report, and the others are tried."""
     pretend(lambda each: {"stored": 4000 if each.scheme == "float32" else 1000})
 
-    def grow(self: Any, candidate: Candidate, _: object) -> Grown:
-        if candidate.after is not None:
+    def build_none(self: Any, candidate: Candidate, _: object) -> BuiltCandidate:
+        if candidate.parent is not None:
             raise TrainError("no layer is left")
-        return Grown(self._trained.model, {})
+        return BuiltCandidate(self._model, {})
 
-    monkeypatch.setattr(Growing, "grow", grow)
+    monkeypatch.setattr(CandidateBuilder, "build", build_none)
     report = run(wide, max_accuracy_drop=0.1).figures["auto"]
     assert report["chosen"] == "int8"
     assert "no layer is left" in {each["problem"] for each in report["tried"]}
 
 
-def judge(num_rows: int = 1000, num_test_rows: int = 1000, **auto: Any) -> Judge:
-    return Judge(Auto.model_validate(auto), num_rows, num_test_rows)
+def acceptance(num_rows: int = 1000, num_test_rows: int = 1000, **auto: Any) -> Acceptance:
+    return Acceptance(Auto.model_validate(auto), num_rows, num_test_rows)
 
 
 def test_the_margin_counts_the_rows_that_changed() -> None:
     """One standard error of a paired difference on both samples, times the quantile of the confidence."""
-    tried = Tried("", "int8", lost=30, gained=20)
-    assert judge().drop(tried) == pytest.approx(0.01)
-    assert judge(confidence=0.95).margin(tried) == pytest.approx(1.64485 * (2 * (50 - 0.1)) ** 0.5 / 1000, rel=1e-4)
-    assert judge(confidence=0.5).margin(tried) == 0
-    assert judge().margin(Tried("", "int8")) == 0
-    assert judge(max_accuracy_drop=0.01, confidence=0.5).passes(tried)
-    assert not judge(max_accuracy_drop=0.02).passes(tried)
+    tried = TrialResult("", "int8", lost=30, gained=20)
+    assert acceptance().drop(tried) == pytest.approx(0.01)
+    assert acceptance(confidence=0.95).margin(tried) == pytest.approx(
+        1.64485 * (2 * (50 - 0.1)) ** 0.5 / 1000, rel=1e-4
+    )
+    assert acceptance(confidence=0.5).margin(tried) == 0
+    assert acceptance().margin(TrialResult("", "int8")) == 0
+    assert acceptance(max_accuracy_drop=0.01, confidence=0.5).passes(tried)
+    assert not acceptance(max_accuracy_drop=0.02).passes(tried)
 
 
 def test_small_differences_of_time_change_nothing() -> None:
     """Where time counts, the later candidate must be clearly cheaper; bytes are compared exactly."""
-    first, second = (Tried("", "int8", cost=cost, raw=raw, passes=True) for cost, raw in ((1.0, 10), (0.97, 9)))
-    assert judge(minimise="stored").is_better(second, first)
-    assert not judge(minimise={"stored": 1.0, "latency": 1.0}).is_better(second, first)
-    assert not judge(minimise="stored").is_better(Tried("", "int8", accuracy=1.0), first)
-    assert judge(minimise="latency").is_better(replace(first, accuracy=0.9, cost=1.01), first)
+    first, second = (TrialResult("", "int8", cost=cost, raw=raw, passes=True) for cost, raw in ((1.0, 10), (0.97, 9)))
+    assert acceptance(minimize="stored").is_better(second, first)
+    assert not acceptance(minimize={"stored": 1.0, "latency": 1.0}).is_better(second, first)
+    assert not acceptance(minimize="stored").is_better(TrialResult("", "int8", accuracy=1.0), first)
+    assert acceptance(minimize="latency").is_better(replace(first, accuracy=0.9, cost=1.01), first)
 
 
 def test_what_another_beats_is_not_in_the_pareto_set() -> None:
     """A candidate stays if no other is as good in all figures and better in one; times only where they count."""
-    best = Tried("best", "int8", 0.9, 10, 100, 5.0)
-    smaller = Tried("smaller", "int8", 0.8, 5, 100, 5.0)
-    faster = Tried("faster", "int8", 0.8, 11, 100, 1.0)
-    broken = Tried("broken", "int8", problem="does not convert")
+    best = TrialResult("best", "int8", 0.9, 10, 100, 5.0)
+    smaller = TrialResult("smaller", "int8", 0.8, 5, 100, 5.0)
+    faster = TrialResult("faster", "int8", 0.8, 11, 100, 1.0)
+    broken = TrialResult("broken", "int8", problem="does not convert")
     tried = [best, smaller, faster, broken]
-    assert [each.name for each in judge(minimise="raw").pareto(tried)] == ["best", "smaller"]
-    assert [each.name for each in judge(minimise="latency").pareto(tried)] == ["best", "smaller", "faster"]
+    assert [each.name for each in acceptance(minimize="raw").pareto(tried)] == ["best", "smaller"]
+    assert [each.name for each in acceptance(minimize="latency").pareto(tried)] == ["best", "smaller", "faster"]
 
 
-def test_training_that_would_not_end_in_time_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_that_would_not_end_in_time_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
     """How long a pass over the data takes is told from the one before."""
     now = [0.0]
     monkeypatch.setattr("litelambda.search.budget.time.monotonic", lambda: now[0])

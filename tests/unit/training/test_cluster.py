@@ -12,7 +12,7 @@ import pytest
 
 from litelambda.common.errors import TrainError, UsageError
 from litelambda.recipe.load import load_recipe
-from litelambda.training.cluster import Cluster, join, meet, read_cluster
+from litelambda.training.cluster import Cluster, join, read_cluster, wait_for_hosts
 
 
 def free_ports(number: int) -> list[int]:
@@ -59,10 +59,13 @@ def test_a_process_alone_is_no_cluster(monkeypatch: pytest.MonkeyPatch, text: st
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("no json", "cannot be understood"),
-        ("[]", "cannot be understood"),
+        ("no json", "TF_CONFIG is not valid"),
+        ("[]", "TF_CONFIG is not valid"),
         ('{"cluster": {"worker": ["a:1", "b:1"]}}', "KeyError.*expected"),
-        ('{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 2}}', "worker 2, is none of"),
+        (
+            '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 2}}',
+            "the cluster has no worker 2, which",
+        ),
         ('{"cluster": {"ps": ["a:1"], "worker": ["b:1"]}, "task": {"type": "worker", "index": 0}}', "type ps are not"),
     ],
 )
@@ -79,7 +82,7 @@ def test_hosts_wait_for_each_other() -> None:
     done = threading.Barrier(2, timeout=20)
 
     def work(name: str) -> None:
-        meet(Cluster(cluster.addresses, name), patience_s=10)
+        wait_for_hosts(Cluster(cluster.addresses, name), timeout_s=10)
         port = int(cluster.addresses[name].split(":")[1])
         with socket.create_server(("127.0.0.1", port)):  # TensorFlow's, from here on
             done.wait()
@@ -94,20 +97,18 @@ def test_hosts_wait_for_each_other() -> None:
 def test_a_host_that_does_not_come_up_is_named() -> None:
     """Waiting ends, with the address that did not answer."""
     cluster = two_workers()
-    with pytest.raises(
-        TrainError, match=rf"worker 1 \({cluster.addresses['worker 1']}\) did not come up within 0\.3 s"
-    ):
-        meet(cluster, patience_s=0.3)
+    with pytest.raises(TrainError, match=rf"worker 1 \({cluster.addresses['worker 1']}\) did not start within 0\.3 s"):
+        wait_for_hosts(cluster, timeout_s=0.3)
 
 
 def test_an_address_that_is_taken_or_none_is_named() -> None:
     """A port in use, and an address without one."""
     with socket.create_server(("", 0)) as server:
         port = server.getsockname()[1]
-        with pytest.raises(TrainError, match=f"this host cannot listen at port {port}"):
-            meet(Cluster({"worker 0": f"localhost:{port}", "worker 1": "localhost:1"}, "worker 0"))
-    with pytest.raises(UsageError, match="'localhost' is no address"):
-        meet(Cluster({"worker 0": "localhost", "worker 1": "localhost:1"}, "worker 0"))
+        with pytest.raises(TrainError, match=f"this host cannot listen on port {port}"):
+            wait_for_hosts(Cluster({"worker 0": f"localhost:{port}", "worker 1": "localhost:1"}, "worker 0"))
+    with pytest.raises(UsageError, match="'localhost' is not an address"):
+        wait_for_hosts(Cluster({"worker 0": "localhost", "worker 1": "localhost:1"}, "worker 0"))
 
 
 @pytest.mark.parametrize(

@@ -7,21 +7,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.support.training import load_rows, train_recipe
 
 from litelambda.common.errors import RecipeError
 from litelambda.conversion.export import export
-from litelambda.data.dataset import load_data
 from litelambda.keras_tools.backend import load_keras, load_tensorflow
 from litelambda.recipe.load import load_recipe
 from litelambda.training.learning_rate import learning_rate
-from litelambda.training.mixed_precision import Precision, in_precision, keep_gradients, make_model
-from litelambda.training.train import Trained, train
+from litelambda.training.mixed_precision import Precision, in_precision, with_loss_scaling
+from litelambda.training.models import make_model
+from litelambda.training.train import Trained
 
 
 def run(path: Path, *overrides: str) -> Trained:
     """Train a recipe with one epoch unless told otherwise."""
     recipe = load_recipe(path, ["train.epochs=1", *overrides])
-    return train(recipe, load_data(recipe), lambda *_: None)
+    return train_recipe(recipe)
 
 
 def dtypes_of(model: Any, folder: Path) -> set[str]:
@@ -58,8 +59,8 @@ def test_a_model_trained_in_16_bits_leaves_training_in_float32(
 def test_layers_compute_in_16_bits_while_they_are_trained(tiny_recipe: Path) -> None:
     """All but the last; weights are float32, and start as those of a float32 model do."""
     recipe = load_recipe(tiny_recipe, ["train.precision=mixed_bfloat16"])
-    data = load_data(recipe)
-    model = make_model(recipe, data)
+    data = load_rows(recipe)
+    model = make_model(recipe.model, recipe.train, data, recipe.folder)
     assert [layer.compute_dtype for layer in model.layers] == ["bfloat16", "float32"]
     assert {array.dtype for array in model.get_weights()} == {np.dtype(np.float32)}
     rows = data.train.x[:2]
@@ -73,7 +74,7 @@ def test_float16_alone_scales_its_loss(tiny_model: Any) -> None:
     """What bfloat16 does not need, and float32 does not either."""
     optimizer = load_keras().optimizers.SGD()
     names: tuple[Precision, ...] = ("float32", "mixed_bfloat16", "mixed_float16")
-    kept = [type(keep_gradients(optimizer, in_precision(tiny_model, name))).__name__ for name in names]
+    kept = [type(with_loss_scaling(optimizer, in_precision(tiny_model, name))).__name__ for name in names]
     assert kept == ["SGD", "SGD", "LossScaleOptimizer"]
 
 

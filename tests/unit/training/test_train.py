@@ -7,18 +7,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.support.training import load_rows, train_recipe
 
 from litelambda.common.errors import TrainError
-from litelambda.data.dataset import Dataset, load_data
+from litelambda.data.dataset import Dataset
 from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.load import Recipe, load_recipe
-from litelambda.training.train import Trained, train
+from litelambda.training.train import Trained
 
 
 def run(path: Path, *overrides: str) -> Trained:
     """Train a recipe with one epoch unless told otherwise."""
     recipe = load_recipe(path, ["train.epochs=1", *overrides])
-    return train(recipe, load_data(recipe), lambda *_: None)
+    return train_recipe(recipe)
 
 
 def weights(trained: Trained) -> Any:
@@ -137,7 +138,7 @@ def test_progress_is_told_after_every_epoch(tiny_recipe: Path) -> None:
     """The share that is done and the figures so far."""
     told: list[tuple[float, str]] = []
     recipe = load_recipe(tiny_recipe, ["train.epochs=2"])
-    train(recipe, load_data(recipe), lambda fraction, text: told.append((fraction, text)))
+    train_recipe(recipe, progress=lambda fraction, text: told.append((fraction, text)))
     assert [fraction for fraction, _ in told] == [0.5, 1.0]
     assert told[1][1].startswith("epoch 2/2  accuracy ")
 
@@ -186,8 +187,8 @@ def custom(path: Path, function: str, *overrides: str) -> Recipe:
 
 def fit(recipe: Recipe) -> tuple[Trained, Dataset]:
     """Train a recipe."""
-    data = load_data(recipe)
-    return train(recipe, data, lambda *_: None), data
+    data = load_rows(recipe)
+    return train_recipe(recipe, data), data
 
 
 def test_a_function_beside_the_recipe_makes_the_model(tiny_recipe: Path) -> None:
@@ -202,7 +203,7 @@ def test_a_function_beside_the_recipe_makes_the_model(tiny_recipe: Path) -> None
         ("my_models:absent", "cannot be imported: module 'my_models' has no attribute 'absent'"),
         ("no_models:small", "cannot be imported: No module named 'no_models'"),
         ("my_models:wrong_input", "the model takes rows of 7, the data has 4: set data.reshape"),
-        ("my_models:wrong_output", "the model gives 9 values a row, the data has 3 classes"),
+        ("my_models:wrong_output", "the model gives 9 values per row, the data has 3 classes"),
         ("my_models:two_inputs", "the model has 2 inputs and 1 output; a recipe takes one of each"),
         ("my_models:nothing", "the model is a NoneType; expected a Functional or Sequential Keras model"),
         ("my_models:broken", "my_models:broken failed: RuntimeError: out of ideas"),
@@ -262,7 +263,7 @@ def test_files_that_are_no_model_are_refused(tiny_recipe: Path) -> None:
     text = tiny_recipe.read_text()
     path = tiny_recipe.with_name("missing.toml")
     path.write_text('[model]\npath = "none.keras"\n' + text[text.index("[data]") :])
-    with pytest.raises(TrainError, match=r"there is no model at .*none\.keras"):
+    with pytest.raises(TrainError, match=r"there is no file .*none\.keras"):
         fit(load_recipe(path))
     tiny_recipe.with_name("none.keras").write_bytes(b"no model")
     with pytest.raises(TrainError, match=r"none\.keras cannot be loaded by Keras"):
@@ -274,7 +275,7 @@ def test_files_that_are_no_model_are_refused(tiny_recipe: Path) -> None:
     [
         (["data.reshape=[2, 2]"], "'mlp' takes rows of one dimension, the data has 2 x 2"),
         (["model={builder='cnn'}"], "'cnn' takes rows of height, width and channels, the data has 4"),
-        (["model={builder='cnn', filters=[4, 4]}", "data.reshape=[2, 2, 1]"], "2 halvings leave nothing of 2 x 2 x 1"),
+        (["model={builder='cnn', filters=[4, 4]}", "data.reshape=[2, 2, 1]"], "2 poolings halve 2 x 2 x 1 to nothing"),
     ],
 )
 def test_rows_of_another_shape_are_refused(tiny_recipe: Path, overrides: list[str], message: str) -> None:

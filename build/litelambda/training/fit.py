@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,20 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.common.errors import TrainError
+from litelambda.common.progress import ReportProgress
 from litelambda.data.dataset import Dataset
 from litelambda.data.stored_rows import Split, StoredRows
 from litelambda.keras_tools.backend import backend_errors, load_keras, load_tensorflow
 from litelambda.keras_tools.finite_checks import DIVERGED, check_weights
 from litelambda.recipe.training import CROSS_ENTROPIES, Optimizer, Train
-from litelambda.training.devices import for_devices, num_sharing
-from litelambda.training.input_pipeline import batches_in_order, failures_of, row_batches
-from litelambda.training.jax_interrupts import between_steps
+from litelambda.training.devices import for_devices, num_replicas
+from litelambda.training.input_pipeline import read_errors_raised, sequential_batches, shuffled_batches
+from litelambda.training.jax_interrupts import interrupts_between_steps
 from litelambda.training.learning_rate import Schedule, learning_rate
-from litelambda.training.mixed_precision import keep_gradients
+from litelambda.training.mixed_precision import with_loss_scaling
 
-_WATCHED_AT_ONCE = 32  # Keras's own size of batches
+_VALIDATION_BATCH = 32  # Keras's default batch size in `evaluate`, which arrays are cut into
 
-Progress = Callable[[float, str], None]
+History = dict[str, list[float]]
+"""Per metric its value after each epoch."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Objective:
 
     Attributes:
         loss: a Keras loss.
-        metrics: figures beside it.
+        metrics: what Keras reports besides the loss.
         train_y: what the loss compares the outputs of the training rows with.
         validation_y: the same for the validation rows, where there are any.
     """
@@ -45,77 +47,88 @@ class Objective:
 
 
 @dataclass(frozen=True)
-class Course:
-    """How long and how fast to train.
+class TrainingPlan:
+    """One training, decided before it begins.
 
     Attributes:
-        epochs: how often to see every training row; 0 leaves the model as it is.
-        learning_rate: instead of the optimizer's own.
-        schedule: what becomes of the learning rate until the end.
-        callbacks: Keras callbacks beside the progress report.
-        objective: instead of the recipe's loss on the labels.
-        warmup_epochs: how long the learning rate rises before the schedule begins.
+        settings: the recipe's `train`: batch size, seed, augmentation, optimizer and loss.
+        epochs: passes over the training rows; 0 leaves the model as it is.
+        learning_rate: overrides the optimizer's.
+        schedule: how the learning rate falls.
+        warmup_epochs: epochs over which the learning rate rises before the schedule begins.
+        callbacks: Keras callbacks, besides the progress report.
+        objective: overrides the recipe's loss on the labels, and its class weights.
     """
 
+    settings: Train
     epochs: int
     learning_rate: float | None = None
     schedule: Schedule = "constant"
+    warmup_epochs: float = 0.0
     callbacks: Sequence[Any] = ()
     objective: Objective | None = None
-    warmup_epochs: float = 0.0
+
+    def make_optimizer(self, num_rows: int) -> Any:
+        """The recipe's optimizer, its learning rate following the schedule over all epochs of `num_rows` rows."""
+        steps_per_epoch = math.ceil(num_rows / self.settings.batch_size)
+        rate = learning_rate(
+            self.learning_rate or self.settings.optimizer.learning_rate,
+            self.schedule,
+            self.epochs * steps_per_epoch,
+            round(self.warmup_epochs * steps_per_epoch),
+        )
+        return make_optimizer(self.settings.optimizer, rate)
 
 
-def fit(model: Any, settings: Train, data: Dataset, course: Course, progress: Progress) -> dict[str, list[float]]:
+def fit(model: Any, data: Dataset, plan: TrainingPlan, progress: ReportProgress) -> History:
     """Compile the model and train it.
 
     Args:
         model: the Keras model, changed in place.
-        settings: loss, optimizer and batch size.
-        data: rows to train on and to watch.
-        course: how long, how fast and towards what.
-        progress: told the share that is done and what is being done.
-
-    Returns:
-        Per figure its value after each epoch.
+        data: rows to train and to validate on.
+        plan: how long, how fast and towards what.
+        progress: called with the share that is done and what is being done.
 
     Raises:
         TrainError: Keras refused, or the loss or weights became NaN or infinite.
     """
-    if not course.epochs:
+    if not plan.epochs:
         return {}
-    optimizer = keep_gradients(make_course_optimizer(settings, course, len(data.train)), model)
-    objective = course.objective or plain_objective(model, settings, data)
-    watched = None if data.validation is None else data.validation.x
+    settings, validation = plan.settings, data.validation
+    validation_x = None if validation is None else validation.x
+    optimizer = with_loss_scaling(plan.make_optimizer(len(data.train)), model)
+    objective = plan.objective or label_objective(model, settings, data)
     try:
         model.compile(optimizer=optimizer, loss=objective.loss, metrics=objective.metrics)
-        with failures_of(data.train.x, watched), between_steps() as interrupts:
+        with read_errors_raised(data.train.x, validation_x), interrupts_between_steps() as interrupts:
+            batches = shuffled_batches(data.train.x, objective.train_y, settings)
             history = model.fit(
-                for_devices(
-                    row_batches(data.train.x, objective.train_y, settings), len(data.train), settings.batch_size
-                ),
-                epochs=course.epochs,
-                shuffle=False,  # the batches are
-                class_weight=class_weights(settings, data) if course.objective is None else None,
-                validation_data=watched if watched is None else to_watch(watched, objective.validation_y),
-                callbacks=[*course.callbacks, watch(course.epochs, progress), *interrupts],
+                for_devices(batches, len(data.train), settings.batch_size),
+                epochs=plan.epochs,
+                shuffle=False,  # the batches are shuffled
+                class_weight=class_weights(settings, data) if plan.objective is None else None,
+                validation_data=None
+                if validation is None
+                else validation_batches(validation.x, objective.validation_y),
+                callbacks=[*plan.callbacks, progress_callback(plan.epochs, progress), *interrupts],
                 verbose=0,
             )
     except backend_errors() as error:
         raise TrainError(f"Keras could not train the model: {error}") from error
-    check_weights(model, DIVERGED)  # a loss is of the weights before its step: the last step's are not in it
+    check_weights(model, DIVERGED)  # the reported loss is of the weights before the last step
     return {name: [float(value) for value in values] for name, values in history.history.items()}
 
 
-def to_watch(x: Any, y: Any) -> Any:
+def validation_batches(x: Any, y: Any) -> Any:
     """Validation rows as Keras takes them, in batches of the size that it cuts arrays into."""
-    number = num_sharing()
+    number = num_replicas()
     if number == 1 and not isinstance(x, StoredRows):
         return x, y
-    batch_size = _WATCHED_AT_ONCE * number
-    return for_devices(batches_in_order(x, y, batch_size), len(x), batch_size)
+    batch_size = _VALIDATION_BATCH * number
+    return for_devices(sequential_batches(x, y, batch_size), len(x), batch_size)
 
 
-def plain_objective(model: Any, settings: Train, data: Dataset) -> Objective:
+def label_objective(model: Any, settings: Train, data: Dataset) -> Objective:
     """The recipe's loss on the labels."""
     return Objective(
         make_loss(settings),
@@ -126,7 +139,7 @@ def plain_objective(model: Any, settings: Train, data: Dataset) -> Objective:
 
 
 def seed_everything(seed: int) -> None:
-    """Make everything random in Python, NumPy and Keras's backend repeat itself, layer names included."""
+    """Seed Python, NumPy and Keras's backend, and reset Keras's counter of layer names."""
     keras, tf = load_keras(), load_tensorflow()
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
@@ -134,7 +147,7 @@ def seed_everything(seed: int) -> None:
 
 
 def make_optimizer(settings: Optimizer, learning_rate: Any = None) -> Any:
-    """Make the Keras optimizer of a recipe, with another learning rate, or a schedule of it, where one is given."""
+    """Make the Keras optimizer of a recipe; `learning_rate`, a number or a Keras schedule, overrides the recipe's."""
     optimizers = load_keras().optimizers
     classes = {
         "sgd": optimizers.SGD,
@@ -149,18 +162,6 @@ def make_optimizer(settings: Optimizer, learning_rate: Any = None) -> Any:
     return classes[settings.name](**arguments)
 
 
-def make_course_optimizer(settings: Train, course: Course, num_rows: int) -> Any:
-    """The recipe's optimizer, with a learning rate that follows the course."""
-    steps_per_epoch = math.ceil(num_rows / settings.batch_size)
-    rate = learning_rate(
-        course.learning_rate or settings.optimizer.learning_rate,
-        course.schedule,
-        course.epochs * steps_per_epoch,
-        round(course.warmup_epochs * steps_per_epoch),
-    )
-    return make_optimizer(settings.optimizer, rate)
-
-
 def make_loss(settings: Train) -> Any:
     """Make the Keras loss of a recipe."""
     losses = load_keras().losses
@@ -170,8 +171,14 @@ def make_loss(settings: Train) -> Any:
     return getattr(losses, class_name)(from_logits=settings.from_logits)
 
 
+def compile_with_recipe_loss(model: Any, settings: Train, data: Dataset) -> None:
+    """Compile a model with Keras's own optimizer and loss: a saved model that names one of ours cannot be loaded."""
+    metrics = ["accuracy"] if data.labels is not None else []
+    model.compile(optimizer=make_optimizer(settings.optimizer), loss=make_loss(settings), metrics=metrics)
+
+
 def class_weights(settings: Train, data: Dataset) -> dict[int, float] | None:
-    """How much a row of each class counts, where the recipe asks for that."""
+    """The weight of each class in the loss; None where the recipe does not ask for any."""
     if settings.class_weights == "none" or data.labels is None:
         return None
     counts = np.bincount(data.train.y, minlength=len(data.labels))
@@ -188,16 +195,16 @@ def _targets(model: Any, settings: Train, data: Dataset, split: Split) -> NDArra
     return one_hot
 
 
-def watch(epochs: int, progress: Progress) -> Any:
-    """Report every epoch, and stop at a loss that is no number."""
+def progress_callback(epochs: int, progress: ReportProgress) -> Any:
+    """A Keras callback that reports every epoch, and stops at a loss that is not finite."""
 
     def on_epoch_end(epoch: int, logs: dict[str, float]) -> None:
         if not math.isfinite(logs["loss"]):
             raise TrainError(
                 f"the loss became {logs['loss']} in epoch {epoch + 1}: lower train.optimizer.learning_rate, "
-                "or normalise the data (data.normalize)"
+                "or normalize the data (data.normalize)"
             )
-        figures = "  ".join(f"{name} {value:.4f}" for name, value in logs.items())
-        progress((epoch + 1) / epochs, f"epoch {epoch + 1}/{epochs}  {figures}")
+        metrics = "  ".join(f"{name} {value:.4f}" for name, value in logs.items())
+        progress((epoch + 1) / epochs, f"epoch {epoch + 1}/{epochs}  {metrics}")
 
     return load_keras().callbacks.LambdaCallback(on_epoch_end=on_epoch_end)

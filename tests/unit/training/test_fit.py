@@ -7,24 +7,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.support.training import load_rows, train_recipe
 
 from litelambda.common.errors import TrainError
-from litelambda.data.dataset import load_data
 from litelambda.recipe.load import load_recipe
-from litelambda.training.fitting import class_weights
-from litelambda.training.input_pipeline import row_batches
-from litelambda.training.train import train
+from litelambda.training.fit import class_weights
+from litelambda.training.input_pipeline import shuffled_batches
 
 
 def test_rows_come_in_another_order_every_epoch(tiny_recipe: Path) -> None:
     """Each epoch sees every row once, in an order of its own that the seed repeats."""
     settings = load_recipe(tiny_recipe).train
     rows = np.arange(100, dtype=np.float32)
-    batches = row_batches(rows, rows, settings)
+    batches = shuffled_batches(rows, rows, settings)
     first, second = (np.concatenate([x.numpy() for x, _ in batches]) for _ in range(2))
     assert sorted(first) == sorted(second) == rows.tolist()
     assert not np.array_equal(first, second)
-    again = np.concatenate([x.numpy() for x, _ in row_batches(rows, rows, settings)])
+    again = np.concatenate([x.numpy() for x, _ in shuffled_batches(rows, rows, settings)])
     assert np.array_equal(first, again)
 
 
@@ -36,7 +35,7 @@ def test_augmented_rows_repeat_with_the_seed_and_differ_by_epoch(tiny_recipe: Pa
     rows[:, 3:5, 1:3] = 1
 
     def epochs() -> list[np.ndarray[Any, Any]]:
-        batches = row_batches(rows, np.arange(16), settings)
+        batches = shuffled_batches(rows, np.arange(16), settings)
         return [np.concatenate([x.numpy() for x, _ in batches]) for _ in range(2)]
 
     first, second = epochs()
@@ -51,13 +50,13 @@ def test_images_alone_can_be_shifted(tiny_recipe: Path) -> None:
     """A shift of rows of numbers is an error that says what to do."""
     settings = load_recipe(tiny_recipe, ["train.augmentation={shift=0.1}"]).train
     with pytest.raises(TrainError, match=r"train\.augmentation: flip_horizontal and shift take images"):
-        row_batches(np.zeros((4, 3), np.float32), np.zeros(4), settings)
+        shuffled_batches(np.zeros((4, 3), np.float32), np.zeros(4), settings)
 
 
 def test_balanced_classes_have_the_same_weight(tiny_recipe: Path) -> None:
     """Rows of a rare class count for more, so that all classes sum to the same."""
     recipe = load_recipe(tiny_recipe, ["train.class_weights=balanced"])
-    data = load_data(recipe)
+    data = load_rows(recipe)
     weights = class_weights(recipe.train, data)
     assert weights is not None
     sums = [weights[number] * int((data.train.y == number).sum()) for number in range(3)]
@@ -70,7 +69,7 @@ def test_penalties_and_schedules_train(tiny_recipe: Path) -> None:
     overrides = ["model.l1=0.001", "model.l2=0.01", "train.epochs=2", "train.class_weights=balanced"]
     for schedule in ("exponential", "step"):
         recipe = load_recipe(tiny_recipe, [*overrides, f"train.schedule={schedule}", "train.augmentation={noise=0.01}"])
-        trained = train(recipe, load_data(recipe), lambda *_: None)
+        trained = train_recipe(recipe)
         assert float(trained.model.optimizer.learning_rate) == pytest.approx(0.0001, rel=0.2)
     assert trained.model.get_layer("dense_1").kernel_regularizer.l2 == pytest.approx(0.01)
     assert not any("random" in type(layer).__name__.lower() for layer in trained.model.layers)
