@@ -234,8 +234,8 @@ def test_recipe_and_environment_choose_the_backend(
 @pytest.mark.parametrize(
     ("in_recipe", "in_environment", "message"),
     [
-        (None, "torch", "KERAS_BACKEND is 'torch' in the environment, and models are trained on 'tensorflow' or 'jax'"),
-        ("tensorflow", "jax", "train.backend is 'tensorflow', and KERAS_BACKEND is 'jax' in the environment: unset"),
+        (None, "torch", "KERAS_BACKEND is 'torch' in the environment, expected 'tensorflow' or 'jax'"),
+        ("tensorflow", "jax", "train.backend is 'tensorflow', but KERAS_BACKEND is 'jax' in the environment: unset"),
     ],
 )
 def test_a_backend_that_cannot_be_is_refused(

@@ -67,9 +67,9 @@ class Steps:
         return {"names": folded.figures["fold_batch_norm"]["folded"], "apart": float(np.abs(apart).max())}
 
     def structured(self) -> dict[str, Any]:
-        thinned = self.compress(structured={"sparsity": 0.5, "epochs": 2})
-        shapes = [list(layer.kernel.shape) for layer in thinned.model.layers if hasattr(layer, "kernel")]
-        return {"kernels": shapes, "loss": thinned.figures["structured"]["history"]["loss"]}
+        smaller = self.compress(structured={"sparsity": 0.5, "epochs": 2})
+        shapes = [list(layer.kernel.shape) for layer in smaller.model.layers if hasattr(layer, "kernel")]
+        return {"kernels": shapes, "loss": smaller.figures["structured"]["history"]["loss"]}
 
     def taught_low_rank(self) -> dict[str, Any]:
         """The labels are all wrong, and only the teacher counts."""

@@ -1,6 +1,6 @@
-"""Folding: a batch normalisation that follows a linear layer becomes part of its kernel and bias.
+"""Batch normalization folding: one that follows a linear layer becomes part of that layer's kernel and bias.
 
-The converter does so too, but later: folded here, the weights that are pruned and put on a grid are those that ship.
+The converter folds as well, but later: folded here, the weights that are pruned and put on a grid are those that ship.
 """
 
 from __future__ import annotations
@@ -12,25 +12,24 @@ import numpy as np
 from litelambda.common.errors import TrainError
 from litelambda.keras_tools.backend import load_keras
 from litelambda.keras_tools.copies import check_same
-from litelambda.keras_tools.graph import followers
+from litelambda.keras_tools.graph import only_follower
 from litelambda.keras_tools.layers import Array, is_depthwise, kernels, read, rebuild, serialize
 
 
 def fold_batch_norm(model: Any) -> tuple[Any, list[str]]:
-    """Fold what can be folded.
+    """Fold all batch normalizations that can be folded.
 
     Returns:
-        The new model, and the names of the normalisations that are gone.
+        The new model, and the names of the normalizations that were folded.
 
     Raises:
-        TrainError: there is nothing to fold.
+        TrainError: there are none.
     """
     keras = load_keras()
     replacements: dict[str, list[tuple[dict[str, Any], list[Array]]]] = {}
     folded = []
     for name, layer in kernels(model, (), "compress.fold_batch_norm").items():
-        after = followers(model, layer)
-        norm = after[0] if len(after) == 1 else None
+        norm = only_follower(model, layer)
         linear = getattr(layer, "activation", None) is keras.activations.linear
         if not isinstance(norm, keras.layers.BatchNormalization) or not linear or not hasattr(layer, "use_bias"):
             continue
@@ -40,7 +39,7 @@ def fold_batch_norm(model: Any) -> tuple[Any, list[str]]:
         replacements[norm.name] = []
         folded.append(norm.name)
     if not folded:
-        raise TrainError("compress.fold_batch_norm: no batch normalisation directly follows a layer without activation")
+        raise TrainError("compress.fold_batch_norm: no batch normalization follows a layer without an activation")
     smaller = rebuild(model, replacements)
     check_same(model, smaller, "folded", changed=set(replacements) - set(folded))
     return smaller, folded

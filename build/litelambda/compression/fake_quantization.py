@@ -1,9 +1,9 @@
-"""Activations on their int8 grid while a model trains, so that its weights learn to live with it.
+"""Fake quantization: activations are rounded to their int8 grid during training, so that weights adapt to it.
 
-Fake quantization rounds what a layer makes to the 256 values that int8 will have for it; gradients pass straight
-through. It is put where the converter will put its own: behind every operator, but not between a layer and what is
-fused into it, a batch normalisation or a ReLU, and before an activation that is an operator of its own. It exists while
-training goes on: the weights are given back to the model that is exported, which never saw it.
+The output of a layer is rounded to the 256 values that int8 will have for it; gradients pass straight through. It is
+placed where the converter will quantize: after every operator, before an activation that is a separate operator, and
+not between a layer and a batch normalization or ReLU that is fused into it. Only a copy is fake-quantized: its weights
+are copied back to the model that is exported.
 
 Source: Jacob et al. 2018, "Quantization and training of neural networks for efficient integer-arithmetic-only
 inference", section 3.
@@ -18,12 +18,12 @@ from litelambda.keras_tools.copies import copy_layer, copy_state
 from litelambda.keras_tools.graph import followers
 from litelambda.keras_tools.layers import read, serialize
 
-_SLOWEST = 0.01  # share of a new batch in the ranges: the mean over all batches at first, then an exponential one
-_NARROWEST = 1e-6  # for what is zero throughout
+_MIN_SHARE = 0.01  # of a new batch in the ranges: a mean of the first 100 batches, then an exponential moving average
+_MIN_RANGE = 1e-6  # where all values are zero
 _FUSED = ("linear", "relu", "relu6")
 _FUSED_LAYERS = ("BatchNormalization", "ReLU")
-_FIXED_RANGE = ("softmax", "sigmoid", "tanh")  # int8 has one grid for these, whatever the data
-_SAME_GRID = (  # as what they are given
+_FIXED_RANGE = ("softmax", "sigmoid", "tanh")  # TFLite specifies the int8 grid of these operators
+_SAME_GRID = (  # their outputs have the grid of their inputs
     "Dropout", "SpatialDropout1D", "SpatialDropout2D", "GaussianNoise", "GaussianDropout", "Identity",
     "Flatten", "Reshape", "Permute", "ZeroPadding1D", "ZeroPadding2D", "Cropping1D", "Cropping2D", "UpSampling1D",
     "MaxPooling1D", "MaxPooling2D", "GlobalMaxPooling1D", "GlobalMaxPooling2D",
@@ -31,13 +31,13 @@ _SAME_GRID = (  # as what they are given
 
 
 def fake_quantized(model: Any) -> tuple[Any, dict[str, Any]]:
-    """Copy a model with its activations fake-quantized; layers inside nested models are not.
+    """Copy a model and fake-quantize the activations of the copy, except inside nested models.
 
     Args:
         model: Sequential or Functional.
 
     Returns:
-        The copy, with weights of its own, and the layers that quantize, by the name of what they quantize.
+        The copy, with its own weights, and the quantizing layers by the name of the layer that they follow.
     """
     keras = load_keras()
     quantizers: dict[str, Any] = {}
@@ -75,19 +75,19 @@ def fake_quantized(model: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def _without_activation(layer: Any) -> Any:
-    """Make a layer again, without its activation where the converter makes an operator of that."""
+    """Copy a layer, without its activation where the converter makes that a separate operator."""
     if _own_activation(layer):
         return load_keras().layers.deserialize(serialize(layer, activation="linear"))
     return copy_layer(layer)
 
 
 def _one_or_all(tensors: list[Any]) -> Any:
-    """As Keras takes them; a Sequential model that was never called has no `input`."""
+    """Tensors as `keras.Model` takes them; a Sequential model that was never called has no `input`."""
     return tensors[0] if len(tensors) == 1 else tensors
 
 
 def copy_weights(source: Any, target: Any) -> None:
-    """Copy what every layer keeps to the one of the same name."""
+    """Copy the state of every layer to the layer of the same name."""
     theirs = {layer.name: layer for layer in target.layers}
     for layer in source.layers:
         if layer.name in theirs:
@@ -95,12 +95,12 @@ def copy_weights(source: Any, target: Any) -> None:
 
 
 def ranges(quantizers: dict[str, Any]) -> dict[str, list[float]]:
-    """The lowest and the highest value of each grid, as training left them."""
+    """The lowest and the highest value of each grid after training."""
     return {name: [float(read(each.low)), float(read(each.high))] for name, each in quantizers.items()}
 
 
 def _own_activation(layer: Any) -> str | None:
-    """The name of a layer's activation where the converter makes an operator of it."""
+    """The name of a layer's activation where the converter makes it a separate operator."""
     keras = load_keras()
     if getattr(layer, "kernel", None) is None or not callable(getattr(layer, "activation", None)):
         return None
@@ -109,7 +109,7 @@ def _own_activation(layer: Any) -> str | None:
 
 
 def _is_quantized(model: Any, layer: Any) -> bool:
-    """Whether what a layer makes gets a grid of its own."""
+    """Whether the output of a layer gets its own grid."""
     keras = load_keras()
     activation = getattr(layer, "activation", None)
     fixed = callable(activation) and keras.activations.serialize(activation) in _FIXED_RANGE
@@ -130,7 +130,7 @@ def _make_quantizer(name: str) -> Any:
     ops = keras.ops
 
     class FakeQuantizer(keras.layers.Layer):  # type: ignore[misc, name-defined] # Keras has no types
-        """Rounds to 256 values between the smoothed extremes of the batches that it saw in training."""
+        """Rounds to 256 values between the smoothed extremes of the batches of the training."""
 
         def build(self, _: object) -> None:
             self.supports_masking = True
@@ -142,18 +142,18 @@ def _make_quantizer(name: str) -> Any:
         def call(self, inputs: Any, training: bool = False) -> Any:
             values = ops.cast(inputs, "float32")
             if training:
-                self._watch(ops.stop_gradient(values))
+                self._update_range(ops.stop_gradient(values))
             low = ops.convert_to_tensor(self.low)
-            high = ops.maximum(self.high, low + _NARROWEST)
+            high = ops.maximum(self.high, low + _MIN_RANGE)
             grid = keras.quantizers.fake_quant_with_min_max_vars(values, low, high, num_bits=8)
-            inside = ops.clip(values, low, high)  # what is cut off has no gradient
+            inside = ops.clip(values, low, high)  # clipped values have no gradient
             return ops.cast(inside + ops.stop_gradient(grid - inside), inputs.dtype)
 
-        def _watch(self, values: Any) -> None:
+        def _update_range(self, values: Any) -> None:
             self.seen.assign(self.seen + 1)
-            share = ops.maximum(1 / ops.convert_to_tensor(self.seen), _SLOWEST)
+            share = ops.maximum(1 / ops.convert_to_tensor(self.seen), _MIN_SHARE)
             for extreme, found in ((self.low, ops.min(values)), (self.high, ops.max(values))):
-                # Zero is always on the grid.
+                # Zero must be on the grid.
                 zero_or_beyond = ops.minimum(found, 0) if extreme is self.low else ops.maximum(found, 0)
                 extreme.assign(extreme + share * (zero_or_beyond - extreme))
 

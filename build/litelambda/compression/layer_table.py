@@ -1,4 +1,4 @@
-"""What became of each layer, as a table: its bits, zeros, rank and units, and which steps left it alone and why."""
+"""The table of layers in a report: bits, zeros, rank and units of each, and which steps excluded it and why."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 from litelambda.keras_tools.layers import layers_with_kernel, read
 
 _BITS = {"int8": 8, "dynamic": 8, "float16": 16, "float32": 32}
-_FEW_WEIGHTS = 1024  # the converter's dynamic scheme leaves fewer in float32
+_FEW_WEIGHTS = 1024  # the converter's dynamic scheme keeps smaller kernels in float32
 
 
 def describe_layers(
     model: Any, figures: Mapping[str, Mapping[str, Any]], scheme: str, weight_bits: Mapping[str, int] | None
 ) -> list[dict[str, Any]]:
-    """Describe the layers of the model that ships, and those that a step made vanish.
+    """Describe the layers of the model that ships, and those that a step removed.
 
     Args:
         model: the Keras model that was quantized.

@@ -1,4 +1,4 @@
-"""Low rank: a large kernel becomes the product of two thin ones, which is smaller raw and less work.
+"""Low rank: a large kernel becomes the product of two thin ones, which is smaller and takes fewer multiplications.
 
 A Dense layer becomes Dense(rank) and Dense(units); a convolution becomes one with `rank` filters and a 1 x 1
 convolution. The last of the two keeps the layer's name, bias and activation.
@@ -23,14 +23,14 @@ from litelambda.recipe.compression import LowRank
 
 @dataclass(frozen=True)
 class Factorization:
-    """What was factorised.
+    """What was factorized.
 
     Attributes:
         ranks: by layer, the inner size of its two factors.
         energy: by layer, the share of its squared singular values that they kept.
         parameters: of the model before and after.
-        history: per figure its value after each epoch of fine-tuning.
-        excluded: why layers were left alone that nobody named.
+        history: per metric its value after each epoch of fine-tuning.
+        excluded: why layers were not changed that the recipe does not exclude.
     """
 
     ranks: dict[str, int]
@@ -43,7 +43,7 @@ class Factorization:
 def factorize(
     model: Any, settings: LowRank, context: TrainingContext, progress: ReportProgress
 ) -> tuple[Any, Factorization]:
-    """Factorise a model's large kernels and fine-tune it.
+    """Factorize a model's large kernels and fine-tune it.
 
     Returns:
         The new model, and what was done.
@@ -67,7 +67,7 @@ def factorize(
         ranks[name], kept[name] = rank, float(np.sum(values[:rank] ** 2) / np.sum(values**2))
     if not ranks:
         raise TrainError(
-            "compress.low_rank: no Dense or convolution would get smaller: lower rank, energy or min_weights"
+            "compress.low_rank: no Dense layer or convolution would get smaller: lower rank, energy or min_weights"
         )
     smaller = rebuild(model, replacements)
     _check(model, smaller, replacements)
@@ -76,25 +76,25 @@ def factorize(
 
 
 def _check(model: Any, smaller: Any, replacements: Replacements) -> None:
-    """Refuse factors that do not give what their product would in the model as it was.
+    """Refuse factors whose model does not answer as the original with their product in place of the kernel.
 
     Raises:
-        TrainError: a layer makes something else.
+        TrainError: it does not; the message names the layer.
     """
     whole = copy_model(model)
     for name, ((_, [left]), (_, [right, *_])) in replacements.items():
         layer = whole.get_layer(name)
         product = left.reshape(-1, left.shape[-1]) @ right.reshape(left.shape[-1], -1)
         layer.kernel.assign(product.reshape(layer.kernel.shape))
-    check_same(whole, smaller, "factorised", changed=replacements)
+    check_same(whole, smaller, "factorized", changed=replacements)
 
 
 def _unsuited(layer: Any, min_weights: int) -> str:
-    """Why a layer stays whole; "" where two layers can stand for it and it is large enough."""
+    """Why a layer cannot be factorized; "" where it can and is large enough."""
     keras = load_keras()
     num_weights = math.prod(layer.kernel.shape)
     if type(layer) not in (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D):
-        return f"no two layers stand for a {type(layer).__name__}"
+        return f"a {type(layer).__name__} cannot be split into two layers"
     if getattr(layer, "groups", 1) != 1:
         return "its filters are grouped"
     return f"{num_weights:,} weights are fewer than min_weights = {min_weights:,}" if num_weights < min_weights else ""

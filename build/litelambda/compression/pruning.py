@@ -1,7 +1,7 @@
-"""Pruning: the least important weights become zero while training goes on.
+"""Pruning: the least important weights become zero during training.
 
-Zeros stay zeros in int8, because its weights have zero point 0. They shrink what is stored compressed, not the
-flatbuffer and not the time of a run; `litelambda.compression.structured_pruning` does that.
+Zeros stay zeros in int8, whose weights have zero point 0. They shrink the stored, compressed artifact, but neither the
+flatbuffer nor the latency; `litelambda.compression.structured_pruning` does that.
 
 Sources: Zhu & Gupta 2017, "To prune, or not to prune", eq. 1 (the schedule); Sun et al. 2023, "A simple and effective
 pruning approach for large language models" (Wanda's scores); Lin et al. 2020, "Dynamic model pruning with feedback".
@@ -22,9 +22,9 @@ from litelambda.compression.straight_through import straight_through
 from litelambda.keras_tools.layers import Array, as_matrix, input_rms, kernels, read
 from litelambda.recipe.compression import Pruning
 
-_RAMP = 0.6  # share of the steps over which sparsity rises; in the rest the survivors settle
-_UPDATES = 40  # masks are chosen anew this often on the way, not at every step
-_WATCHED_ROWS = 1024
+_RAMP = 0.6  # share of the steps over which sparsity rises; the rest trains the weights that remain
+_UPDATES = 40  # masks are updated this often during the ramp: Zhu & Gupta use every 100 to 1000 steps
+_RMS_ROWS = 1024  # training rows to estimate the root mean square of each input from
 
 Mask = NDArray[np.bool_]
 
@@ -36,8 +36,8 @@ class Pruned:
     Attributes:
         sparsity: share of zeros per layer.
         total_sparsity: share of zeros of all layers that were pruned.
-        history: per figure its value after each epoch of fine-tuning.
-        excluded: why layers were left alone that nobody named.
+        history: per metric its value after each epoch of fine-tuning.
+        excluded: why layers were not changed that the recipe does not exclude.
     """
 
     sparsity: dict[str, float]
@@ -47,17 +47,17 @@ class Pruned:
 
 
 def prune(model: Any, settings: Pruning, context: TrainingContext, progress: ReportProgress) -> Pruned:
-    """Prune a trained model in place, fine-tuning it meanwhile; what was pruned is noted in `context.masks`.
+    """Prune a trained model in place while fine-tuning it; `context.masks` then keeps the zeros in later steps.
 
     Raises:
-        TrainError: an excluded layer does not exist, nothing is left to prune, or fine-tuning failed.
+        TrainError: an excluded layer does not exist, no layer is left to prune, or fine-tuning failed.
     """
     layers = kernels(model, settings.exclude, "compress.pruning")
     excluded = {} if settings.first_convolution else _first_convolution(model, layers)
     layers = {name: layer for name, layer in layers.items() if name not in excluded}
     rms: dict[str, Array] = {}
     if settings.scores == "wanda":
-        rms = input_rms(model, layers, context.data.representative(_WATCHED_ROWS, context.train.seed))
+        rms = input_rms(model, layers, context.data.representative(_RMS_ROWS, context.train.seed))
     masks: dict[str, Mask] = {}
     ramp = max(1, round(context.num_steps(settings.epochs) * _RAMP))
     interval = max(1, ramp // _UPDATES)
@@ -67,7 +67,7 @@ def prune(model: Any, settings: Pruning, context: TrainingContext, progress: Rep
             return
         sparsity = sparsity_at(step / ramp, settings.initial_sparsity, settings.final_sparsity)
         scores = {name: score(layer, free[name], rms.get(name)) for name, layer in layers.items()}
-        masks.update(keep_largest(scores, sparsity, together=settings.scope == "global"))
+        masks.update(keep_largest(scores, sparsity, shared_threshold=settings.scope == "global"))
 
     def use(name: str) -> Any:
         return lambda free: free * masks[name].reshape(free.shape)
@@ -88,31 +88,37 @@ def prune(model: Any, settings: Pruning, context: TrainingContext, progress: Rep
 
 
 def _first_convolution(model: Any, layers: Mapping[str, Any]) -> dict[str, str]:
-    """The layer to spare: a convolution on the input itself, unless there is nothing else to prune."""
+    """The layer to spare: a convolution on the input itself, unless it is the only layer to prune."""
     first, layer = next(iter(kernels(model).items()))
     if len(layer.kernel.shape) < 3 or layers.keys() <= {first}:
         return {}
-    return {first: "the first convolution has few weights, and all that follows depends on them"}
+    return {first: "the first convolution has few weights, and all later layers depend on them"}
 
 
 def sparsity_at(progress: float, initial: float, final: float) -> float:
-    """The schedule: fast at first, when much can go, then ever slower.
+    """The schedule of sparsity: fast at first, then slower and slower.
 
     Args:
-        progress: share of the ramp that is done; more than 1 is the final sparsity.
+        progress: share of the ramp that is done; from 1 on sparsity is final.
         initial: sparsity at 0.
         final: sparsity at 1.
+
+    Example:
+        >>> [round(sparsity_at(share, 0.0, 0.8), 3) for share in (0.0, 0.5, 1.0, 2.0)]
+        [0.0, 0.7, 0.8, 0.8]
+
+    Source: Zhu & Gupta 2017, eq. 1.
     """
     return final + (initial - final) * (1.0 - min(progress, 1.0)) ** 3
 
 
 def score(layer: Any, kernel: Array, rms: Array | None = None) -> Array:
-    """How much each weight matters, as a matrix with the output channels last.
+    """The importance of each weight, as a matrix with the output channels last.
 
     Args:
         layer: whose kernel it is.
         kernel: its values.
-        rms: root mean square of the layer's input per channel; None to go by magnitude alone.
+        rms: root mean square of the layer's input per channel; None for magnitude alone.
     """
     magnitude = np.abs(kernel)
     if rms is not None:
@@ -120,18 +126,23 @@ def score(layer: Any, kernel: Array, rms: Array | None = None) -> Array:
     return as_matrix(layer, magnitude)
 
 
-def keep_largest(scores: Mapping[str, Array], sparsity: float, *, together: bool = False) -> dict[str, Mask]:
+def keep_largest(scores: Mapping[str, Array], sparsity: float, *, shared_threshold: bool = False) -> dict[str, Mask]:
     """Choose the weights to keep: those of the largest scores, and in each output channel at least one.
 
     Args:
         scores: matrices with the output channels last, by layer.
         sparsity: the share to drop.
-        together: one threshold for all layers, instead of one for each.
+        shared_threshold: one threshold for all layers, instead of one per layer.
 
     Returns:
         True where a weight stays.
+
+    Example:
+        >>> scores = {"dense": np.array([[0.1, 0.9], [0.4, 0.2], [0.3, 0.8]])}
+        >>> keep_largest(scores, sparsity=0.5)["dense"].tolist()
+        [[False, True], [True, False], [False, True]]
     """
-    if together:
+    if shared_threshold:
         joined = _largest(np.concatenate([each.ravel() for each in scores.values()]), sparsity)
         ends = np.cumsum([each.size for each in scores.values()])[:-1]
         flat = dict(zip(scores, np.split(joined, ends), strict=True))

@@ -1,8 +1,8 @@
-"""Straight-through training: weights that are used in a constrained form while their free values go on learning.
+"""Straight-through training: the model uses constrained weights while their unconstrained values are trained.
 
-A projection maps the free values of a kernel to what the model may use: with zeros, on a grid, out of few values. The
-model computes with the projected weights, the optimizer's step is added to the free ones. So one callback serves
-pruning, quantization-aware training and clustering, and both of Keras's backends: it only reads and assigns variables.
+A projection maps the free values of a kernel to those that the model may use: with zeros, on a grid, or from a few
+values. The model computes with the projected weights; the optimizer's step is added to the free ones. One callback
+serves pruning, quantization-aware training and clustering on both backends, since it only reads and assigns variables.
 
 Source: Bengio et al. 2013, "Estimating or propagating gradients", the straight-through estimator; Courbariaux et al.
 2015, "BinaryConnect", for weights.
@@ -19,7 +19,7 @@ from litelambda.keras_tools.backend import load_keras
 from litelambda.keras_tools.layers import Array, read
 
 Projection = Callable[[Array], Array]
-"""From a kernel's free values to those the model may use."""
+"""From a kernel's free values to those that the model may use."""
 
 
 def straight_through(
@@ -31,13 +31,13 @@ def straight_through(
 
     Args:
         variables: the kernels by layer name.
-        projections: the same keys; looked up anew at every step.
-        on_step: told the number of finished steps, from 0, and the free values, before they are projected.
+        projections: with the same keys; looked up at every step.
+        on_step: called with the number of finished steps, from 0, and the free values, before they are projected.
     """
     keras = load_keras()
 
     class StraightThrough(keras.callbacks.Callback):  # type: ignore[misc, name-defined] # Keras has no types
-        """Projects before the first step and after each."""
+        """Projects before the first step and after every step."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -57,14 +57,14 @@ def straight_through(
             self.project()
 
         def project(self) -> None:
-            """Give the model the projected weights."""
+            """Assign the projected weights to the model."""
             on_step(self.step, self.free)
             for name, variable in variables.items():
                 self.used[name] = projections[name](self.free[name]).astype(np.float32)
                 variable.assign(self.used[name])
 
         def sync(self) -> None:
-            """Under JAX the weights live in the trainer's state while it trains."""
+            """Copy the weights out of the trainer's state, where they are during training under JAX."""
             if hasattr(self.model, "jax_state_sync"):
                 self.model.jax_state_sync()
 

@@ -1,7 +1,8 @@
-"""Structured pruning: whole units and filters go, so that the model itself is smaller raw and runs faster.
+"""Structured pruning: removes whole units and filters, so that the model itself gets smaller and faster.
 
-A unit can go where all that sees it is known: from its layer through activations, poolings, normalisations, dropout and
-flattening to one Dense layer or convolution, whose inputs go with it. Other layers are left alone.
+A unit can be removed where everything that reads it is known: from its layer through activations, poolings,
+normalizations, dropout and flattening to one Dense layer or convolution, whose inputs are removed with it. Other layers
+are not changed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from litelambda.keras_tools.graph import only_follower
 from litelambda.keras_tools.layers import Array, input_rms, kernels, read, rebuild, serialize
 from litelambda.recipe.compression import Structured
 
-_WATCHED_ROWS = 1024
+_RMS_ROWS = 1024  # training rows to estimate the root mean square of each input from
 _TRANSPARENT = (
     "Activation", "ReLU", "LeakyReLU", "ELU", "Dropout", "GaussianNoise", "Identity",
     "MaxPooling1D", "MaxPooling2D", "AveragePooling1D", "AveragePooling2D", "GlobalMaxPooling1D", "GlobalMaxPooling2D",
@@ -35,8 +36,8 @@ class UnitPruning:
     Attributes:
         units: by layer, how many units it had and has.
         parameters: of the model before and after.
-        history: per figure its value after each epoch of fine-tuning.
-        excluded: why layers were left alone that nobody named.
+        history: per metric its value after each epoch of fine-tuning.
+        excluded: why layers were not changed that the recipe does not exclude.
     """
 
     units: dict[str, tuple[int, int]]
@@ -52,7 +53,7 @@ class _Path:
     Attributes:
         consumer: the Dense layer or convolution at the end.
         norms: batch normalisations on the way.
-        repeats: inputs of the consumer for each unit, more than one after flattening.
+        repeats: inputs of the consumer per unit, more than one after flattening.
     """
 
     consumer: Any
@@ -74,33 +75,35 @@ def prune_units(
     layers = kernels(model, settings.exclude, "compress.structured")
     paths = {name: path for name, layer in layers.items() if (path := _path(model, layer)) is not None}
     if not paths:
-        raise TrainError("compress.structured: no layer's units lead to one Dense layer or convolution alone")
+        raise TrainError("compress.structured: no layer's units lead to exactly one Dense layer or convolution")
+    # Units that move the consumer's outputs least are removed, and the consumer's inputs with them.
     consumers = {path.consumer.name: path.consumer for path in paths.values()}
-    rms = input_rms(model, consumers, context.data.representative(_WATCHED_ROWS, context.train.seed))
+    rms = input_rms(model, consumers, context.data.representative(_RMS_ROWS, context.train.seed))
     kept = {name: _kept(path, rms[path.consumer.name], settings.sparsity) for name, path in paths.items()}
     replacements = _replacements(model, paths, kept)
     smaller = rebuild(model, replacements)
-    check_same(_without_removed(model, paths, kept), smaller, "thinned out", changed=replacements)
+    # Right after the removal the model must answer as the old one with the removed units silenced.
+    check_same(_silenced(model, paths, kept), smaller, "pruned by units", changed=replacements)
     history = fine_tune(smaller, context, settings, [], progress)
     units = {name: (int(layers[name].kernel.shape[-1]), len(chosen)) for name, chosen in kept.items()}
-    reason = "its units lead to more, or less, than one other kernel"
+    reason = "its units do not lead to exactly one other kernel"
     excluded = dict.fromkeys((name for name in layers if name not in paths), reason)
     return smaller, UnitPruning(units, (model.count_params(), smaller.count_params()), history, excluded)
 
 
-def _without_removed(model: Any, paths: dict[str, _Path], kept: dict[str, Array]) -> Any:
-    """The model as it was, but nothing consumes the units that go: what the thinned one must answer as."""
+def _silenced(model: Any, paths: dict[str, _Path], kept: dict[str, Array]) -> Any:
+    """A copy of the model in which no layer reads the removed units."""
     masked = copy_model(model)
     for name, path in paths.items():
         kernel = read(path.consumer.kernel)
-        seen = np.zeros(kernel.shape[-2], bool)
-        seen[_rows(kernel, path.repeats, kept[name])] = True
-        masked.get_layer(path.consumer.name).kernel.assign(kernel * seen[:, np.newaxis])
+        is_read = np.zeros(kernel.shape[-2], bool)
+        is_read[_rows(kernel, path.repeats, kept[name])] = True
+        masked.get_layer(path.consumer.name).kernel.assign(kernel * is_read[:, np.newaxis])
     return masked
 
 
 def _rows(kernel: Array, repeats: int, chosen: Array) -> Array:
-    """The rows of a consumer's kernel that some of the units before it lead to."""
+    """The rows of a consumer's kernel that read some of the units."""
     width = kernel.shape[-2] // repeats
     rows: Array = (np.arange(repeats)[:, np.newaxis] * width + chosen).ravel()
     return rows
@@ -140,7 +143,7 @@ def _kept(path: _Path, rms: Array, sparsity: float) -> Array:
 def _replacements(
     model: Any, paths: dict[str, _Path], kept: dict[str, Array]
 ) -> dict[str, list[tuple[dict[str, Any], list[Array]]]]:
-    """Every layer that loses outputs, inputs or channels, anew."""
+    """New layers for those that lose outputs, inputs or channels."""
     keras = load_keras()
     inputs = {path.consumer.name: (kept[name], path.repeats) for name, path in paths.items()}
     replacements: dict[str, list[tuple[dict[str, Any], list[Array]]]] = {}

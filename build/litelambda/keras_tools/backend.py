@@ -1,7 +1,7 @@
-"""Imports TensorFlow and Keras late, once, and without their chatter; Keras runs on TensorFlow or on JAX.
+"""Imports TensorFlow and Keras late, once, and without their log output; Keras runs on TensorFlow or on JAX.
 
-On either backend TensorFlow is there too: it feeds rows to training, and its converter makes flatbuffers, in a process
-of its own. Which backend is chosen holds for one process: a converter's is always TensorFlow.
+TensorFlow is used on either backend: it feeds rows to training, and its converter makes flatbuffers, in another
+process. A process has one backend: the converter's is always TensorFlow.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class _Chosen:
 
 
 def choose_backend(in_recipe: Backend | None) -> Backend:
-    """Choose what Keras runs on in this process, before it is imported.
+    """Choose the backend of Keras in this process, before Keras is imported.
 
     Args:
         in_recipe: the recipe's `train.backend`; None leaves it to the environment's KERAS_BACKEND, and else TensorFlow.
@@ -41,17 +41,16 @@ def choose_backend(in_recipe: Backend | None) -> Backend:
     chosen = in_recipe or in_environment or running or "tensorflow"
     if in_environment and in_environment not in get_args(Backend):
         raise UsageError(
-            f"{_VARIABLE} is {in_environment!r} in the environment, and models are trained on 'tensorflow' or 'jax' "
-            f"here: unset it, or set it to one of these"
+            f"{_VARIABLE} is {in_environment!r} in the environment, expected 'tensorflow' or 'jax': change or unset it"
         )
     if in_environment and in_environment != chosen:
         raise UsageError(
-            f"train.backend is {chosen!r}, and {_VARIABLE} is {in_environment!r} in the environment: unset one of them"
+            f"train.backend is {chosen!r}, but {_VARIABLE} is {in_environment!r} in the environment: unset one of them"
         )
     if running and (running != chosen or running not in get_args(Backend)):
         raise UsageError(
-            f"models are trained on {in_recipe or 'tensorflow'!r} here, and Keras already runs on {running!r} in this "
-            "process: start another"
+            f"Keras already runs on {running!r} in this process, but {in_recipe or 'tensorflow'!r} is needed: "
+            "use a new process"
         )
     if chosen == "jax" and importlib.util.find_spec("jax") is None:
         raise UsageError("the backend 'jax' needs JAX, which is not installed: pip install 'litelambda[jax]'")
@@ -60,12 +59,12 @@ def choose_backend(in_recipe: Backend | None) -> Backend:
 
 
 def backend() -> Backend:
-    """What Keras runs on in this process."""
+    """The backend of Keras in this process."""
     return _Chosen.backend
 
 
 def load_tensorflow() -> Any:
-    """Import TensorFlow, quiet; on the JAX backend it keeps to the CPU."""
+    """Import TensorFlow without log output; on the JAX backend it uses only the CPU."""
     first = "tensorflow" not in sys.modules
     if first:
         os.environ.update({_VARIABLE: backend(), "TF_CPP_MIN_LOG_LEVEL": "3"})  # TensorFlow imports Keras
@@ -84,7 +83,7 @@ def load_tensorflow() -> Any:
 
 
 def load_keras() -> Any:
-    """Import Keras on the chosen backend, quiet."""
+    """Import Keras on the chosen backend, without log output."""
     load_tensorflow()
     import keras
 
@@ -92,7 +91,7 @@ def load_keras() -> Any:
 
 
 def backend_errors() -> tuple[type[Exception], ...]:
-    """What Keras and the chosen backend raise where a model cannot be computed with."""
+    """The errors that Keras and the chosen backend raise where a model cannot be run."""
     errors = (ValueError, TypeError, load_tensorflow().errors.OpError)
     if backend() == "tensorflow":
         return errors
@@ -103,10 +102,10 @@ def backend_errors() -> tuple[type[Exception], ...]:
 
 @contextmanager
 def native_stderr_held_back(*, unless: bool = False) -> Iterator[None]:
-    """Keep what native code writes to file descriptor 2, past every log level; show it only if the block fails.
+    """Capture what native code writes to file descriptor 2, whatever the log level; show it only if the block fails.
 
     Args:
-        unless: do nothing.
+        unless: capture nothing.
     """
     if unless:
         yield

@@ -1,7 +1,7 @@
-"""Copies of models: layers made again, with all that the old ones keep, and proof that a copy answers as its original.
+"""Copies of models: new layers with the state of the old ones, and a check that the copy answers as its original.
 
-What a layer keeps is more than weights: a Normalization computes with what it was adapted to, a StringLookup with its
-vocabulary. Keras's own way of saving layers knows; `set_weights` does not.
+State is more than weights: a Normalization computes with the statistics that it was adapted to, a StringLookup with its
+vocabulary. Keras's saving of layers includes them; `set_weights` does not.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Recorded = dict[str, list[Any]]
 
 
 def copy_model(model: Any) -> Any:
-    """The same model with weights of its own.
+    """The same model with its own weights.
 
     Raises:
         TrainError: a layer cannot be copied, or its copy answers differently.
@@ -40,13 +40,13 @@ def copy_model(model: Any) -> Any:
 
 
 def copy_layer(layer: Any) -> Any:
-    """A layer, or a node of the graph, made again; without what it keeps, for which there is `copy_state`.
+    """A new layer, or node of the graph, with the same configuration; `copy_state` copies the rest.
 
     Raises:
-        TrainError: its class cannot make it again.
+        TrainError: its class cannot be made from its configuration.
     """
     keras = load_keras()
-    if type(layer) is keras.layers.Lambda:  # whose function, if it has no name, Keras would refuse to read back
+    if type(layer) is keras.layers.Lambda:  # Keras refuses to deserialize its function if that has no name
         arguments, policy = dict(layer.arguments), layer.dtype_policy
         shape = layer._output_shape
         return keras.layers.Lambda(layer.function, shape, layer.mask, arguments, name=layer.name, dtype=policy)
@@ -57,10 +57,10 @@ def copy_layer(layer: Any) -> Any:
 
 
 def copy_state(source: Any, target: Any) -> None:
-    """Give a layer all that another of its kind keeps: weights, and what its class saves beside them.
+    """Copy the state of a layer to another of its class: weights, and what the class saves besides them.
 
     Raises:
-        TrainError: they are not made alike.
+        TrainError: their state has different parts.
     """
     keras = load_keras()
     if not isinstance(source, keras.Layer):  # nodes of keras.ops are not layers
@@ -80,16 +80,16 @@ def copy_state(source: Any, target: Any) -> None:
 
 
 def check_same(model: Any, copy: Any, done: str, *, changed: Iterable[str] = ()) -> None:
-    """Refuse a copy that answers differently on made rows.
+    """Refuse a copy that answers differently to made rows.
 
     Args:
         model: the original.
         copy: with layers of the same names.
         done: what was done to it, for the message.
-        changed: layers that need not make the same, only what comes of it.
+        changed: layers whose own outputs may differ.
 
     Raises:
-        TrainError: it does; the message names the first layer that makes something else.
+        TrainError: it does; the message names the first layer with another output.
     """
     expected = list(answered(model))
     batches = [batch for batch, _ in expected]
@@ -117,7 +117,7 @@ def _first_different(model: Any, copy: Any, batches: list[Arrays], changed: set[
 
 
 def _record(model: Any, batches: list[Arrays]) -> Recorded:
-    """What each layer of a model makes, by its name."""
+    """The outputs of each layer of a model, by its name."""
     recorded: Recorded = {}
 
     def recording(layer: Any) -> Any:

@@ -1,6 +1,6 @@
-"""In which precision the layers of a model compute, set on the layers themselves.
+"""The precision that the layers of a model compute in, set on the layers themselves.
 
-Weights, and all else that a layer keeps, stay as they are: Keras casts what is 32 bits to 16, or back, when it is read.
+Weights and other state stay as they are: Keras casts them between 32 and 16 bits when they are read.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ _SIXTEEN_BITS = ("float16", "bfloat16")
 
 
 def set_policies(model: Any, policy_of: Callable[[Any], str]) -> None:
-    """Let every layer compute in the precision that a function of it names.
+    """Set the precision that every layer computes in; `policy_of` names it.
 
-    Layers that compute with other numbers than floats, or with quantized ones, are left alone.
+    Layers that compute with integers or quantized numbers are not changed.
     """
     keras = load_keras()
     for layer in model._flatten_layers():
@@ -27,12 +27,12 @@ def set_policies(model: Any, policy_of: Callable[[Any], str]) -> None:
         ):
             layer.dtype_policy = policy_of(layer)
             if isinstance(layer, keras.layers.Normalization):
-                layer.finalize_state()  # what it was adapted to is kept in the precision that it computes in
+                layer.finalize_state()  # its statistics are cast to the precision that it computes in
 
 
 @contextmanager
 def in_float32(model: Any) -> Iterator[None]:
-    """Let the layers of a model that compute in 16 bits do so in 32, which is what TFLite has kernels for."""
+    """Let 16-bit layers compute in 32 bits inside the block: TFLite has no 16-bit kernels."""
     before = {id(layer): layer.dtype_policy for layer in model._flatten_layers()}
     if not any(layer.compute_dtype in _SIXTEEN_BITS for layer in model._flatten_layers()):
         yield

@@ -1,6 +1,6 @@
-"""Models whose weights or answers are not finite are refused before anything else opens them.
+"""Refuses models whose weights or outputs are not finite, before they are converted.
 
-A converter turns them into scales that are NaN, and the Interpreter of such a flatbuffer takes its process down.
+The converter turns such weights into NaN scales, and the Interpreter crashes on the flatbuffer.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ def check_weights(model: Any, reason: str) -> None:
 
     Args:
         model: the Keras model.
-        reason: how it came to this, and what to do, for the message.
+        reason: the likely cause, and what to do, for the message.
 
     Raises:
-        TrainError: it has such weights; the message says how many, and where.
+        TrainError: it has such weights; the message says how many, and in which variables.
     """
     found = {variable.path: read(variable) for variable in model.weights if "float" in variable.dtype}
     bad = {path: int((~np.isfinite(values.astype(np.float32))).sum()) for path, values in found.items()}
@@ -38,11 +38,11 @@ def check_weights(model: Any, reason: str) -> None:
 
 
 def check_outputs(outputs: NDArray[Any], rows: str) -> None:
-    """Refuse a float model that answers with NaN or infinity.
+    """Refuse a float model whose outputs are NaN or infinite.
 
     Args:
-        outputs: its answers, (rows, …).
-        rows: what they are answers to, for the message.
+        outputs: the model's, (rows, …).
+        rows: the name of the split, for the message.
 
     Raises:
         TrainError: it does.
@@ -56,5 +56,10 @@ def check_outputs(outputs: NDArray[Any], rows: str) -> None:
 
 
 def count_not_finite(outputs: NDArray[Any]) -> int:
-    """How many rows hold a value that is NaN or infinite."""
+    """Count the rows with a value that is NaN or infinite.
+
+    Example:
+        >>> count_not_finite(np.array([[1.0, 2.0], [np.nan, 2.0]]))
+        1
+    """
     return int((~np.isfinite(outputs)).reshape(len(outputs), -1).any(axis=1).sum())

@@ -11,12 +11,12 @@ from litelambda.keras_tools.backend import load_keras
 
 
 def layer_names(model: Any) -> tuple[str, ...]:
-    """The names of the layers that the model was written with, not of those inside them."""
+    """The names of the layers that the model was written with, not of layers inside them."""
     return tuple(layer.name for layer in layers_of(model))
 
 
 def layers_of(model: Any) -> Iterator[Any]:
-    """The layers that a model was written with, each once; of a model inside it those of that."""
+    """The layers that a model was written with, each once; for a nested model its layers."""
     keras = load_keras()
     seen: set[int] = set()
     waiting = list(reversed(model.layers))
@@ -32,7 +32,7 @@ def layers_of(model: Any) -> Iterator[Any]:
 
 
 def call(model: Any, tensors: Sequence[Any]) -> list[Any]:
-    """What a model makes of its inputs, in their order: its outputs as one flat list."""
+    """Call a model with its inputs in order; its outputs as one flat list."""
     keras = load_keras()
     given = keras.tree.pack_sequence_as(model._inputs_struct, tensors) if hasattr(model, "_inputs_struct") else None
     if given is None:
@@ -42,9 +42,9 @@ def call(model: Any, tensors: Sequence[Any]) -> list[Any]:
 
 
 def followers(model: Any, layer: Any) -> list[Any]:
-    """The layers of a model that take a layer's output directly; none for its outputs.
+    """The layers of a model that read a layer's output directly.
 
-    A layer that is used more than once, or whose output leaves the model as well, is treated as if nothing followed.
+    Empty for a layer that is used more than once, or whose output is one of the model's.
     """
     keras = load_keras()
     if isinstance(model, keras.Sequential):
@@ -58,7 +58,7 @@ def followers(model: Any, layer: Any) -> list[Any]:
 
 
 def only_follower(model: Any, layer: Any) -> Any:
-    """The one layer that takes a layer's output; None where there are none or several."""
+    """The only layer that reads a layer's output; None where there are none or several."""
     after = followers(model, layer)
     return after[0] if len(after) == 1 else None
 

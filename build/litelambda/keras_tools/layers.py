@@ -1,6 +1,6 @@
-"""What the compression steps know of Keras layers: which kernels there are, and models rebuilt with other layers.
+"""Keras layers for compression: the layers with kernels, and models rebuilt with other layers.
 
-A kernel is looked at as a matrix with the output channels last, which is how int8 scales run.
+A kernel is treated as a matrix with the output channels last, because int8 has one scale per output channel.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from litelambda.keras_tools.copies import copy_layer, copy_state
 
 Array = NDArray[Any]
 Replacements = Mapping[str, Sequence[tuple[dict[str, Any], list[Array]]]]
-"""By a layer's name the chain that stands for it, as (serialised layer, weights)."""
+"""By a layer's name the chain of layers that replaces it, as (serialized layer, weights)."""
 
 
 def layers_with_kernel(model: Any) -> dict[str, Any]:
@@ -30,12 +30,12 @@ def layers_with_kernel(model: Any) -> dict[str, Any]:
 
 
 def kernels(model: Any, exclude: Iterable[str] = (), step: str = "") -> dict[str, Any]:
-    """The layers to work on: those with a kernel; biases and norms are nobody's to compress.
+    """The layers to compress: those with a kernel that are not excluded.
 
     Args:
         model: the Keras model.
         exclude: names of layers to leave out.
-        step: the recipe's path of who asks, for messages.
+        step: the recipe's key of the step, for messages.
 
     Raises:
         TrainError: an excluded layer does not exist, or none is left.
@@ -46,12 +46,12 @@ def kernels(model: Any, exclude: Iterable[str] = (), step: str = "") -> dict[str
         raise TrainError(f"{step}.exclude: no layer {', '.join(unknown)}; layers with a kernel are {', '.join(found)}")
     left = {name: layer for name, layer in found.items() if name not in set(exclude)}
     if not left:
-        raise TrainError(f"{step}: no layer is left to work on")
+        raise TrainError(f"{step}: every layer with a kernel is excluded")
     return left
 
 
 def exclusion_reasons(model: Any, exclude: Iterable[str]) -> dict[str, str]:
-    """Why the layers with weights that `kernels` does not give are left alone."""
+    """Why layers with weights are not in the result of `kernels`."""
     found = layers_with_kernel(model)
     reasons = dict.fromkeys((name for name in exclude if name in found), "named in exclude")
     for layer in model._flatten_layers(include_self=False):
@@ -61,7 +61,7 @@ def exclusion_reasons(model: Any, exclude: Iterable[str]) -> dict[str, str]:
 
 
 def read(variable: Any) -> Array:
-    """A variable's value as an array of one's own."""
+    """A copy of a variable's value."""
     return np.array(load_keras().ops.convert_to_numpy(variable))
 
 
@@ -81,15 +81,15 @@ def input_rms(model: Any, layers: Mapping[str, Any], rows: Array) -> dict[str, A
     """Root mean square of each layer's input per input channel.
 
     Raises:
-        TrainError: a layer is inside a nested model, where its input cannot be seen.
+        TrainError: a layer is inside a nested model, whose inner tensors cannot be read.
     """
     keras = load_keras()
     try:
         inputs = [layer.input for layer in layers.values()]
-        watched = keras.Model(model.inputs, inputs)
-        found = watched.predict(rows, batch_size=model.inputs[0].shape[0] or 256, verbose=0)
+        reader = keras.Model(model.inputs, inputs)
+        found = reader.predict(rows, batch_size=model.inputs[0].shape[0] or 256, verbose=0)
     except (AttributeError, ValueError) as error:
-        raise TrainError(f"the inputs of the layers {', '.join(layers)} cannot be watched: {error}") from error
+        raise TrainError(f"the inputs of the layers {', '.join(layers)} cannot be read: {error}") from error
     values = found if isinstance(found, list) else [found]
     return {
         name: np.sqrt(np.mean(np.square(each, dtype=np.float64), axis=tuple(range(each.ndim - 1))))
@@ -98,11 +98,11 @@ def input_rms(model: Any, layers: Mapping[str, Any], rows: Array) -> dict[str, A
 
 
 def rebuild(model: Any, replacements: Replacements) -> Any:
-    """Copy a model with some layers replaced, each by a chain of layers; all others keep what they keep.
+    """Copy a model with some layers replaced, each by a chain of layers; all others keep their state.
 
     Args:
         model: Sequential or Functional.
-        replacements: by layer name, the chain as (serialised layer, weights); an empty chain drops the layer.
+        replacements: by layer name, the chain as (serialized layer, weights); an empty chain removes the layer.
 
     Raises:
         TrainError: Keras cannot rebuild the model, as with layers inside nested models.
@@ -123,7 +123,7 @@ def rebuild(model: Any, replacements: Replacements) -> Any:
 
     def call(layer: Any, *arguments: Any, **settings: Any) -> Any:
         if isinstance(layer, keras.layers.Identity):
-            settings.pop("mask", None)  # the layer that it stands for took one
+            settings.pop("mask", None)  # only the removed layer took one
         return layer(*arguments, **settings)
 
     if isinstance(model, keras.Sequential):
@@ -139,7 +139,7 @@ def rebuild(model: Any, replacements: Replacements) -> Any:
 
 
 def _fill(made: list[tuple[Any, list[Any]]], replacements: Replacements) -> None:
-    """Give layers what the ones that they were made of keep, or the weights that they are to have."""
+    """Give new layers the state of those that they were copied from, or the weights of their chain."""
     for layer, chain in made:
         if layer.name in replacements:
             for each, (_, weights) in zip(chain, replacements[layer.name], strict=True):
@@ -149,9 +149,9 @@ def _fill(made: list[tuple[Any, list[Any]]], replacements: Replacements) -> None
 
 
 def serialize(layer: Any, **changes: Any) -> dict[str, Any]:
-    """A layer's serialised form with some settings changed, for `rebuild`."""
+    """A layer's serialized form with some settings changed, for `rebuild`."""
     config = load_keras().layers.serialize(layer)
     config["config"] = {**config["config"], **changes}
     config.pop("build_config", None)
-    serialised: dict[str, Any] = config
-    return serialised
+    serialized: dict[str, Any] = config
+    return serialized

@@ -1,4 +1,4 @@
-"""Made rows for the rewrites of a Keras model to prove themselves on, and how far two answers to them are apart."""
+"""Made rows: inputs for any model, to compare two versions of it on, and how far their answers are apart."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from litelambda.keras_tools.graph import call
 from litelambda.keras_tools.model_inputs import ModelInput, describe_inputs
 
 ULPS = 1024
-"""Of float32, at the largest answer: what a rewrite of one layer may change. Another order of the same sums moves an
-answer by a few dozen, in a recurrent layer over 256 steps by a few hundred; a weight, a mask or a step that is not the
-same moves it by percents, and one percent is more than 83,000."""
+"""The tolerance for a rewrite of one layer, in ulps of float32 at the largest answer. Another order of the same sums
+changes an answer by a few dozen, in a recurrent layer over 256 steps by a few hundred; a different weight, mask or step
+changes it by percents, and one percent is more than 83,000."""
 
 _STRINGS = np.array([b"", b"a", b"text", "gr\u00fc\u00df".encode(), b"longer " * 40, b"42"], object)
-_OPEN_IDS = 10  # ids for whole numbers of which nothing is known: most tables have as many entries
+_OPEN_IDS = 10  # ids for integer inputs of unknown range: most lookup tables have as many entries
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def made_batches(model: Any) -> list[Arrays]:
 
 
 def answered(model: Any) -> Iterator[tuple[Arrays, list[Any]]]:
-    """What a model answers to made rows: batches, or where it refuses one those rows of it that it takes."""
+    """A model's answers to made batches, or, where it refuses a batch, to those rows of it that it takes."""
     for batch in made_batches(model):
         try:
             yield batch, call(model, list(batch.values()))
@@ -129,14 +129,14 @@ def _one_by_one(model: Any, batch: Arrays) -> Iterator[tuple[Arrays, list[Any]]]
         row = {name: values[index : index + 1] for name, values in batch.items()}
         try:
             yield row, call(model, list(row.values()))
-        except backend_errors():  # its data is of another kind
+        except backend_errors():  # the model refuses this row
             continue
 
 
 def difference_ulps(expected: Any, found: Any) -> float:
-    """How far apart two structures of tensors are, in ulps of float32 at the largest answer of each tensor.
+    """The difference of two structures of tensors, in ulps of float32 at the largest value of each tensor.
 
-    Integers, booleans and strings, the shapes, and where values are NaN or infinite must be the same: else infinite.
+    It is infinite where integers, booleans, strings, shapes, or the places of NaN and infinity differ.
     """
     tree = load_keras().tree
     both = [[_array(each) for each in tree.flatten(side)] for side in (expected, found)]

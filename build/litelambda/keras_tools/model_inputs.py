@@ -1,4 +1,4 @@
-"""What the inputs of a Keras model may hold, as far as its layers say."""
+"""The inputs of a model, and what they may hold as far as its layers say."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class ModelInput:
         name: its name.
         dtype: numpy's name, or "string".
         shape: of what one run takes, None for open sizes.
-        limit: how many ids an Embedding behind it has; None where that is open.
-        mask_values: values that a Masking layer, or an Embedding with `mask_zero`, leaves out.
+        limit: number of ids of the Embedding that reads it; None where that is unknown.
+        mask_values: values that a Masking layer, or an Embedding with `mask_zero`, masks.
     """
 
     name: str
@@ -30,7 +30,7 @@ class ModelInput:
 
 
 def describe_inputs(model: Any) -> tuple[ModelInput, ...]:
-    """A model's inputs, with the ids and the mask values that its layers speak of."""
+    """A model's inputs, with the limits of ids and the mask values of its layers."""
     found = []
     for tensor in model.inputs:
         limits, masks = _ids_and_masks(model, tensor)
@@ -40,7 +40,7 @@ def describe_inputs(model: Any) -> tuple[ModelInput, ...]:
 
 
 def _ids_and_masks(model: Any, tensor: Any) -> tuple[list[int], list[float]]:
-    """What layers say of an input: those that take it directly, or any where none does and it holds whole numbers."""
+    """Limits and mask values from the layers that read an input directly, or from all layers where none does."""
     layers = [each for each in model._flatten_layers() if _limit(each) is not None or hasattr(each, "mask_value")]
     direct = [each for each in layers if _takes(each, tensor)]
     near = direct or layers

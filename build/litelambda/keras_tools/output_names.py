@@ -1,7 +1,7 @@
-"""Names for a model's outputs: those of the layers that make them, or the keys that they are returned under.
+"""Names of a model's outputs: those of the layers that make them, or the keys that they are returned under.
 
-TFLite's converter takes any name in a signature, but TensorFlow none that has other characters than letters, digits and
-a few signs; and it keeps one output of those that share a tensor. So a model is converted under names of ours and
+TFLite's converter takes any name in a signature, but TensorFlow only letters, digits and a few signs; and of outputs
+that share a tensor it keeps one. So a model is converted under other names and
 numbers of its own: see `litelambda.conversion.signature_tensors`.
 """
 
@@ -16,8 +16,8 @@ from litelambda.keras_tools.backend import load_keras
 def output_names(model: Any) -> list[str]:
     """Name a model's outputs, each differently, in the order in which `keras.tree` flattens them.
 
-    An output that stands under a key has the key for its name, within another key both, joined by "_"; others are named
-    after the layer that makes them. The second of a name is `name_1`.
+    An output under a key is named after the key, or after nested keys joined by "_"; others are named after the layer
+    that makes them. The second output of a name is `name_1`.
     """
     tree = load_keras().tree
     structure = getattr(model, "output", None) if hasattr(model, "_outputs_struct") else None

@@ -155,7 +155,7 @@ def test_no_output_channel_is_left_empty() -> None:
     """A channel whose weights are all small keeps its largest, by layer and by one threshold for all."""
     scores = {"a": np.array([[1.0, 9.0], [2.0, 8.0]]), "b": np.array([[0.1], [0.2]])}
     assert keep_largest(scores, 0.5)["a"].tolist() == [[False, True], [True, True]]
-    together = keep_largest(scores, 0.7, together=True)
+    together = keep_largest(scores, 0.7, shared_threshold=True)
     assert together["b"].tolist() == [[False], [True]]
     assert together["a"].tolist() == [[False, True], [True, True]]
 
@@ -256,7 +256,7 @@ def test_the_reasons_for_leaving_layers_alone(pictures: Trial) -> None:
     excluded = {step: figures["excluded"] for step, figures in done.figures.items()}
     norms = dict.fromkeys(("norm_1", "norm_2"), "BatchNormalization has no kernel of its own")
     assert excluded["structured"] == {
-        "dense_1": "named in exclude", **norms, "output": "its units lead to more, or less, than one other kernel"
+        "dense_1": "named in exclude", **norms, "output": "its units do not lead to exactly one other kernel"
     }  # fmt: skip
     assert excluded["low_rank"]["conv_1"] == "54 weights are fewer than min_weights = 500"
     assert excluded["pruning"]["conv_1"].startswith("the first convolution")
@@ -312,14 +312,14 @@ def test_zeros_of_pruning_outlive_the_grid(digits: Trial) -> None:
 
 def test_low_rank_makes_the_model_smaller(digits: Trial) -> None:
     """Two thin kernels of the asked-for rank stand for a large one, and the flatbuffer shrinks with them."""
-    factorised = digits.compress(low_rank={"rank": 10, "epochs": 2}, distillation={"weight": 0.5})
-    assert factorised.figures["low_rank"]["ranks"] == {"dense_1": 10}
-    assert np.linalg.matrix_rank(kernel(factorised, "dense_1_inner") @ kernel(factorised, "dense_1")) == 10
-    before, after = factorised.figures["low_rank"]["parameters"]
-    assert after == factorised.model.count_params() < 0.4 * before
-    whole, thin = digits.convert(digits.trained.model), digits.convert(factorised.model)
+    factorized = digits.compress(low_rank={"rank": 10, "epochs": 2}, distillation={"weight": 0.5})
+    assert factorized.figures["low_rank"]["ranks"] == {"dense_1": 10}
+    assert np.linalg.matrix_rank(kernel(factorized, "dense_1_inner") @ kernel(factorized, "dense_1")) == 10
+    before, after = factorized.figures["low_rank"]["parameters"]
+    assert after == factorized.model.count_params() < 0.4 * before
+    whole, thin = digits.convert(digits.trained.model), digits.convert(factorized.model)
     assert len(thin) < 0.5 * len(whole)
-    assert digits.accuracy(factorised.model) > digits.accuracy(digits.trained.model) - 0.05
+    assert digits.accuracy(factorized.model) > digits.accuracy(digits.trained.model) - 0.05
 
 
 def test_factors_compute_what_the_whole_kernel_did(pictures: Trial) -> None:
@@ -334,21 +334,21 @@ def test_factors_compute_what_the_whole_kernel_did(pictures: Trial) -> None:
         low = noise.normal(0, 0.3, (matrix.shape[0], 5)) @ noise.normal(0, 0.3, (5, matrix.shape[1]))
         layer.kernel.assign(low.reshape(layer.kernel.shape))
     trial = Trial(pictures.recipe, pictures.data, Trained(model, {}))
-    factorised = trial.compress(low_rank={"energy": 0.9999, "min_weights": 500, "epochs": 0})
-    assert factorised.figures["low_rank"]["ranks"] == {"conv_2": 5, "dense_1": 5}
+    factorized = trial.compress(low_rank={"energy": 0.9999, "min_weights": 500, "epochs": 0})
+    assert factorized.figures["low_rank"]["ranks"] == {"conv_2": 5, "dense_1": 5}
     rows = pictures.data.test.x
-    assert np.allclose(factorised.model.predict(rows, verbose=0), model.predict(rows, verbose=0), atol=1e-4)
+    assert np.allclose(factorized.model.predict(rows, verbose=0), model.predict(rows, verbose=0), atol=1e-4)
     with pytest.raises(TrainError, match="no Dense or convolution would get smaller"):
         pictures.compress(low_rank={"energy": 1.0, "min_weights": 1, "epochs": 0})
 
 
 def test_structured_pruning_removes_units(pictures: Trial) -> None:
     """Filters and units are gone from the layers, their normalisation and their consumers; training goes on."""
-    thinned = pictures.compress(structured={"sparsity": 0.5, "epochs": 2}, distillation={})
-    figures = thinned.figures["structured"]
+    smaller = pictures.compress(structured={"sparsity": 0.5, "epochs": 2}, distillation={})
+    figures = smaller.figures["structured"]
     assert figures["units"] == {"conv_1": (8, 4), "conv_2": (16, 8), "dense_1": (32, 16)}
-    assert thinned.model.get_layer("norm_2").gamma.shape == (8,)
-    assert thinned.model.get_layer("dense_1").kernel.shape == (9 * 8, 16)
+    assert smaller.model.get_layer("norm_2").gamma.shape == (8,)
+    assert smaller.model.get_layer("dense_1").kernel.shape == (9 * 8, 16)
     assert figures["parameters"][1] < 0.35 * figures["parameters"][0]
     assert figures["history"]["loss"][-1] < figures["history"]["loss"][0]
 
@@ -362,9 +362,9 @@ def test_removing_units_that_never_fire_changes_nothing(digits: Trial) -> None:
     weights[:, ::4], bias[::4] = 0, -1
     silent.get_layer("dense_1").set_weights([weights, bias])
     trial = Trial(digits.recipe, digits.data, Trained(silent, {}))
-    thinned = trial.compress(structured={"sparsity": 0.25, "epochs": 0})
+    smaller = trial.compress(structured={"sparsity": 0.25, "epochs": 0})
     rows = digits.data.test.x
-    assert np.allclose(thinned.model.predict(rows, verbose=0), silent.predict(rows, verbose=0), atol=1e-6)
+    assert np.allclose(smaller.model.predict(rows, verbose=0), silent.predict(rows, verbose=0), atol=1e-6)
 
 
 def test_folding_changes_nothing_but_the_layers(pictures: Trial) -> None:

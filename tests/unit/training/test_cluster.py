@@ -64,7 +64,7 @@ def test_a_process_alone_is_no_cluster(monkeypatch: pytest.MonkeyPatch, text: st
         ('{"cluster": {"worker": ["a:1", "b:1"]}}', "KeyError.*expected"),
         (
             '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 2}}',
-            "the cluster has no worker 2, which",
+            "worker 2, is not one of the cluster.s",
         ),
         ('{"cluster": {"ps": ["a:1"], "worker": ["b:1"]}, "task": {"type": "worker", "index": 0}}', "type ps are not"),
     ],

@@ -49,7 +49,7 @@ def test_augmented_rows_repeat_with_the_seed_and_differ_by_epoch(tiny_recipe: Pa
 def test_images_alone_can_be_shifted(tiny_recipe: Path) -> None:
     """A shift of rows of numbers is an error that says what to do."""
     settings = load_recipe(tiny_recipe, ["train.augmentation={shift=0.1}"]).train
-    with pytest.raises(TrainError, match=r"train\.augmentation: flip_horizontal and shift take images"):
+    with pytest.raises(TrainError, match=r"train\.augmentation: flip_horizontal and shift need images"):
         shuffled_batches(np.zeros((4, 3), np.float32), np.zeros(4), settings)
 
 

@@ -62,6 +62,6 @@ def test_a_last_layer_that_is_not_linear_is_refused(last: dict[str, Any]) -> Non
     keras = load_keras()
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, **last)])
     with pytest.raises(
-        TrainError, match=rf"this one ends with Dense '{last.get('name', 'dense')}.*change it, or scale"
+        TrainError, match=rf"this one ends with Dense '{last.get('name', 'dense')}.*change the last layer, or use"
     ):
         check_can_change_units(model)
