@@ -176,7 +176,7 @@ def command_line(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("override", "code", "message"),
     [
-        ("train.optimizer.name=adaam", 2, 'train.optimizer.name: "adaam" is not known'),
+        ("train.optimizer.name=adaam", 2, 'train.optimizer.name: "adaam" is not valid'),
         ("data.path=nowhere.npz", 1, "there is no data set at"),
     ],
 )

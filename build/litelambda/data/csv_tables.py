@@ -1,4 +1,4 @@
-"""Reads CSV tables: line by line, into memory or into a file of numbers that rows are read from."""
+"""Reads CSV tables, into memory or into a temporary file that rows are read from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.common.errors import DataError
-from litelambda.data.stored_rows import Source, Split, StoredRows, file_rows, needs_streaming
+from litelambda.data.stored_rows import RawDataset, Split, StoredRows, file_rows, needs_streaming
 from litelambda.recipe.sections import CsvData
 
 _ROWS_AT_ONCE = 4096
@@ -23,11 +23,11 @@ _ROWS_AT_ONCE = 4096
 _Lines = Iterator[tuple[int, list[str]]]
 
 
-def read_table(path: Path, settings: CsvData) -> Source:
+def read_table(path: Path, settings: CsvData) -> RawDataset:
     """Read a table with a header line.
 
     Raises:
-        DataError: it is not a CSV file, lacks a column, or has something else than a number where one must be.
+        DataError: it is not a CSV file, lacks a column, or has a field that is not a number.
         OSError: the file cannot be read.
     """
     streamed = needs_streaming(path.stat().st_size) if settings.streaming is None else settings.streaming
@@ -41,14 +41,14 @@ def read_table(path: Path, settings: CsvData) -> Source:
     parts = _parse(path, settings, header, features, lines, labels)
     if not streamed:
         x = np.concatenate([np.empty((0, len(features)), np.float32), *parts])
-        return Source(Split(StoredRows.of(x), np.array(labels)), None, None)
-    with tempfile.TemporaryFile() as numbers:  # gone with the last who reads it
+        return RawDataset(Split(StoredRows.of(x), np.array(labels)), None, None)
+    with tempfile.TemporaryFile() as numbers:  # deleted with its last reader
         for part in parts:
             numbers.write(part.tobytes())
         numbers.flush()
         shape = (len(labels), len(features))
         rows = file_rows(os.dup(numbers.fileno()), 0, shape, np.float32, f"the numbers of {path}")
-    return Source(Split(rows, np.array(labels)), None, None, streamed=True)
+    return RawDataset(Split(rows, np.array(labels)), None, None, streamed=True)
 
 
 def _lines(path: Path) -> _Lines:
@@ -62,7 +62,7 @@ def _lines(path: Path) -> _Lines:
 def _parse(
     path: Path, settings: CsvData, header: list[str], features: list[str], lines: _Lines, labels: list[Any]
 ) -> Iterator[NDArray[np.float32]]:
-    """Turn lines into numbers, some thousand rows at a time; what is to be predicted goes into `labels`."""
+    """Turn lines into numbers, some thousand rows at a time; labels are appended to `labels`."""
     columns, label = [header.index(name) for name in features], header.index(settings.label)
     number = _number_at(path)
     while block := list(islice(lines, _ROWS_AT_ONCE)):

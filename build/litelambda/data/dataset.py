@@ -1,8 +1,8 @@
-"""Data: a data set on disk becomes splits that a model can be trained and judged on.
+"""Data: a data set on disk becomes splits to train and evaluate a model on.
 
-Labels are encoded as class numbers, rows reshaped and normalised, missing splits cut off with the recipe's seed. The
-representative rows for quantization and the validation split come out of the training rows; the test split is kept
-apart for evaluation alone. Rows that stay on disk go through the very same steps when they are read.
+Labels are encoded as class numbers, rows reshaped and normalized, missing splits made with the recipe's seed. The
+representative rows for quantization and the validation split come from the training rows; the test split is for
+evaluation only. Rows that stay on disk go through the same steps when they are read.
 """
 
 from __future__ import annotations
@@ -19,25 +19,32 @@ from numpy.typing import NDArray
 from litelambda.common.errors import DataError
 from litelambda.common.wording import counted
 from litelambda.data.readers import read_source
-from litelambda.data.stored_rows import Rows, Source, Split, StoredRows, chunks
+from litelambda.data.stored_rows import RawDataset, Rows, Split, StoredRows, chunks
 from litelambda.recipe.sections import Data, Scaling, resolve_path
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What was done to raw values: model value = raw value x scale + offset, per column where these are lists."""
+    """How rows are normalized: model value = raw value x scale + offset, per column where these are lists.
+
+    Example:
+        >>> Preprocessing(scale=0.5, offset=1.0).apply(np.array([0, 4])).tolist()
+        [1.0, 3.0]
+        >>> Preprocessing(scale=0.5, offset=1.0).undo(np.array([1.0, 3.0])).tolist()
+        [0.0, 4.0]
+    """
 
     scale: float | list[float]
     offset: float | list[float]
 
     def apply(self, x: NDArray[Any]) -> NDArray[np.float32]:
-        """Turn raw values into what the model takes."""
+        """Turn raw values into the model's values."""
         scaled: NDArray[np.float32] = x.astype(np.float32) * np.asarray(self.scale, np.float32)
         scaled += np.asarray(self.offset, np.float32)
         return scaled
 
     def undo(self, x: NDArray[Any]) -> NDArray[np.float64]:
-        """Turn what `apply` made into raw values again."""
+        """Turn the model's values into raw values: the inverse of `apply`."""
         raw: NDArray[np.float64] = (x - np.asarray(self.offset)) / np.asarray(self.scale)
         return raw
 
@@ -48,17 +55,17 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Everything a build knows of its data.
+    """The data of a build.
 
     Attributes:
         train: rows to train on, float32, and their targets: int32 class numbers or float32 values (rows, outputs).
-        validation: rows cut off the training rows; None where the recipe says `validation_split = 0`.
-        test: rows for evaluation alone.
+        validation: rows to validate on; None where the recipe has `validation_split = 0`.
+        test: rows for evaluation only.
         labels: names of the classes by number; None for regression.
         num_outputs: classes, or values to predict.
-        preprocessing: None where the rows are as they were found.
-        target_scaling: what the targets of training and validation rows were standardized with; those of the test
-            rows are in their own units. None where all are.
+        preprocessing: how the rows were normalized; None where they were not.
+        target_scaling: how the targets of training and validation rows were standardized; None where they were not. The
+            targets of the test rows are always in their original units.
 
     The rows of a split are an array where they are in memory, else `StoredRows`.
     """
@@ -77,7 +84,7 @@ class Dataset:
         return self.train.x.shape[1:]
 
     def describe(self) -> str:
-        """Numbers and shape of the rows in a few words."""
+        """The numbers and the shape of the rows, for people."""
         place = ", read from disk" if self.streamed else ""
         return (
             f"{len(self.train):,} training and {counted(len(self.test), 'test row')} of {list(self.input_shape)}{place}"
@@ -126,9 +133,9 @@ def load_data(settings: Data, folder: Path) -> Dataset:
     preprocessing = _preprocessing(settings.normalize, train.x, per_column=per_column)
     streamed = source.streamed
     return Dataset(
-        _normalise(train, preprocessing, streamed=streamed),
-        _normalise(validation, preprocessing, streamed=streamed) if validation else None,
-        _normalise(test, preprocessing, streamed=streamed),
+        _normalize(train, preprocessing, streamed=streamed),
+        _normalize(validation, preprocessing, streamed=streamed) if validation else None,
+        _normalize(test, preprocessing, streamed=streamed),
         labels,
         len(labels) if labels is not None else train.y.shape[1],
         preprocessing,
@@ -137,7 +144,7 @@ def load_data(settings: Data, folder: Path) -> Dataset:
 
 
 def _check_classes(train: Split, test: Split | None, labels: list[str], path: str) -> None:
-    """Refuse training rows that nothing can be learnt from, and a test split of classes that they do not have."""
+    """Refuse training rows of a single class, and test rows of classes that no training row has."""
     known = np.unique(train.y)
     if len(known) < 2:
         raise DataError(f"{path}: all training rows are of class {labels[int(train.y[0])]!r}")
@@ -145,23 +152,23 @@ def _check_classes(train: Split, test: Split | None, labels: list[str], path: st
     if unseen:
         raise DataError(
             f"{path}: the test split has rows of class {', '.join(map(repr, unseen[:5]))}"
-            f"{', …' if len(unseen) > 5 else ''}, and no training row is: split the data again"
+            f"{', …' if len(unseen) > 5 else ''}, which no training row has: split the data again"
         )
 
 
 def _standardization(y: NDArray[Any]) -> Preprocessing:
-    """What gives every column of targets mean 0 and deviation 1."""
+    """The scaling that gives every column of targets mean 0 and standard deviation 1."""
     width = y.std(axis=0, dtype=np.float64)
     scale = 1.0 / np.where(width == 0, 1.0, width)
     return Preprocessing(scale.tolist(), (-y.mean(axis=0, dtype=np.float64) * scale).tolist())
 
 
-def encode_labels(source: Source, names: list[str] | None) -> tuple[Source, list[str]]:
+def encode_labels(source: RawDataset, names: list[str] | None) -> tuple[RawDataset, list[str]]:
     """Turn labels into class numbers.
 
     Args:
         source: labels as integers, strings, or one-hot rows.
-        names: the classes in order, where the recipe lists them; integer labels are then positions in it.
+        names: the classes in order, where the recipe lists them; integer labels are then indices into them.
 
     Raises:
         DataError: a label is not among the classes, or the labels are real numbers.
@@ -182,7 +189,7 @@ def encode_labels(source: Source, names: list[str] | None) -> tuple[Source, list
         if len(unknown):
             listed = ", ".join(map(str, unknown[:5]))
             classes = ", ".join(map(str, names or values[:20]))
-            raise DataError(f"labels {listed} are none of the classes {classes}")
+            raise DataError(f"labels {listed} are not among the classes {classes}")
         return Split(split.x, found.astype(np.int32))
 
     return source.map(encode), names or [str(value) for value in values]
@@ -195,9 +202,11 @@ def _plain_labels(y: NDArray[Any]) -> NDArray[Any]:
     elif y.ndim == 2 and np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all():
         y = y.argmax(axis=1)
     if y.ndim != 1:
-        raise DataError(f"labels have shape {list(y.shape)}; expected one class a row, or one-hot rows")
+        raise DataError(f"labels have shape {list(y.shape)}; expected one class per row, or one-hot rows")
     if y.dtype.kind == "f" and not (whole := np.isfinite(y) & (y == np.round(y))).all():
-        raise DataError(f"labels such as {y[~whole][0]} are not classes; is data.task = 'regression' meant?")
+        raise DataError(
+            f"labels such as {y[~whole][0]} are not classes: use integers or strings, or data.task = 'regression'"
+        )
     if y.dtype.kind in "US":
         return y.astype(str)
     if y.dtype.kind not in "buif":
@@ -208,22 +217,24 @@ def _plain_labels(y: NDArray[Any]) -> NDArray[Any]:
 def _regression_targets(split: Split) -> Split:
     y = split.y
     if y.dtype.kind not in "buif" or y.ndim not in (1, 2):
-        raise DataError(f"targets are {y.dtype} of shape {list(y.shape)}; regression expects a number, or a few, a row")
+        raise DataError(f"targets are {y.dtype} of shape {list(y.shape)}; expected one or more numbers per row")
     if not np.isfinite(y).all():
         raise DataError(f"target {int(np.argwhere(~np.isfinite(y))[0][0])} is NaN or infinite")
     return Split(split.x, y.astype(np.float32).reshape(len(y), -1))
 
 
-def _check_widths(source: Source, path: str) -> None:
-    """Refuse splits with other numbers of targets than the training rows have."""
+def _check_widths(source: RawDataset, path: str) -> None:
+    """Refuse splits whose number of targets differs from that of the training rows."""
     expected = source.train.y.shape[1]
     for name, split in (("validation", source.validation), ("test", source.test)):
         if split is not None and split.y.shape[1] != expected:
             raise DataError(f"{path}: the {name} rows have {split.y.shape[1]} targets, training rows have {expected}")
 
 
-def _cut(source: Source, test_share: float, validation_share: float, seed: int) -> tuple[Split, Split | None, Split]:
-    """Cut the splits that the source lacks off its training rows, at random but repeatably."""
+def _cut(
+    source: RawDataset, test_share: float, validation_share: float, seed: int
+) -> tuple[Split, Split | None, Split]:
+    """Take the splits that the source lacks from its training rows, at random with the seed."""
     order = np.random.default_rng(seed).permutation(len(source.train))
     test, validation = source.test, source.validation
     if test is None:
@@ -242,7 +253,7 @@ def _stored(rows: Rows) -> StoredRows:
 def _share(num_rows: int, share: float, key: str) -> int:
     cut = round(num_rows * share)
     if not 0 < cut < num_rows:
-        raise DataError(f"{key} = {share} of {num_rows} rows is {cut} rows: neither part may be empty")
+        raise DataError(f"{key} = {share} of {num_rows} rows is {cut} rows, and neither part may be empty: change it")
     return cut
 
 
@@ -251,12 +262,14 @@ def _reshape(split: Split, shape: list[int] | None) -> Split:
         return split
     row = split.x.shape[1:]
     if math.prod(row) != math.prod(shape):
-        raise DataError(f"data.reshape = {shape} has {math.prod(shape)} values, a row of the data has {list(row)}")
+        raise DataError(
+            f"data.reshape = {shape} has {math.prod(shape)} values, but rows of the data have shape {list(row)}"
+        )
     return Split(_stored(split.x).with_row_shape(tuple(shape)), split.y)
 
 
 def _preprocessing(rule: str | Scaling, x: Rows, *, per_column: bool) -> Preprocessing | None:
-    """Turn the recipe's rule into numbers, from the training rows alone."""
+    """Compute the numbers of the recipe's rule from the training rows."""
     if isinstance(rule, Scaling):
         return Preprocessing(rule.scale, rule.offset)
     if rule == "none":
@@ -265,24 +278,24 @@ def _preprocessing(rule: str | Scaling, x: Rows, *, per_column: bool) -> Preproc
     if rule == "standardize":
         centre = _mean(x, lambda part: part, axis)
         width = np.sqrt(_mean(x, lambda part: np.square(part - centre), axis))
-    elif x.dtype in (np.uint8, np.uint16):  # pixels: 255 is white, whether or not the training rows hold it
+    elif x.dtype in (np.uint8, np.uint16):  # pixels: 255 is white, even if no training row has it
         centre, width = np.float64(0), np.float64(np.iinfo(x.dtype).max)
     else:
         ends = [(part.min(axis=axis), part.max(axis=axis)) for part in chunks(x)]
         centre = np.min([low for low, _ in ends], axis=0).astype(np.float64)
         width = np.max([high for _, high in ends], axis=0) - centre
-    scale = 1.0 / np.where(width == 0, 1.0, width)  # a constant column stays one
+    scale = 1.0 / np.where(width == 0, 1.0, width)  # a constant column stays constant
     return Preprocessing(scale.tolist(), (-centre * scale + 0.0).tolist())
 
 
 def _mean(x: Rows, function: Callable[[NDArray[Any]], NDArray[Any]], axis: int | None) -> Any:
-    """Mean of a function of all values, in float64; the same bits wherever the rows lie."""
+    """Mean of a function of all values, in float64; bit for bit the same in memory and on disk."""
     total = sum(function(part.astype(np.float64)).sum(axis=axis) for part in chunks(x))
     return total / (len(x) if axis == 0 else math.prod(x.shape))
 
 
-def _normalise(split: Split, preprocessing: Preprocessing | None, *, streamed: bool) -> Split:
-    """Give rows their final values, and take them into memory where they are to be."""
+def _normalize(split: Split, preprocessing: Preprocessing | None, *, streamed: bool) -> Split:
+    """Normalize rows, and read them into memory unless they are streamed."""
     change = preprocessing.apply if preprocessing else lambda part: part.astype(np.float32)
     rows = _stored(split.x).map(change, np.float32)
     return Split(rows if streamed else rows[:], split.y)

@@ -1,4 +1,4 @@
-"""Reads images in class-named folders: which there are, and those that are asked for."""
+"""Reads images in class-named folders."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.common.errors import DataError
-from litelambda.data.stored_rows import Indices, Source, Split, StoredRows, needs_streaming
+from litelambda.data.stored_rows import Indices, RawDataset, Split, StoredRows, needs_streaming
 from litelambda.recipe.sections import ImagesData
 
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-_AT_ONCE = 256  # images that threads may have decoded before they are put into their array
+_AT_ONCE = 256  # decoded images that wait to be copied into their array
 
 _Files = list[tuple[str, Path]]
 
 
-def read_images(path: Path, settings: ImagesData) -> Source:
-    """Read the images below a folder; pixels are decoded now, or whenever rows are asked for.
+def read_images(path: Path, settings: ImagesData) -> RawDataset:
+    """Read the images below a folder; pixels are decoded now, or when rows are indexed.
 
     Raises:
         DataError: there are none, one is broken, or they have different sizes.
@@ -38,7 +38,7 @@ def read_images(path: Path, settings: ImagesData) -> Source:
     num_bytes = sum(map(len, files.values())) * int(np.prod(shape)) * 4
     streamed = needs_streaming(num_bytes) if settings.streaming is None else settings.streaming
     splits = {name: _split(each, settings, streamed=streamed) for name, each in files.items()}
-    return Source(splits["train"], splits.get("validation"), splits.get("test"), streamed)
+    return RawDataset(splits["train"], splits.get("validation"), splits.get("test"), streamed)
 
 
 def _list(folder: Path) -> _Files:
@@ -61,7 +61,7 @@ def _split(named: _Files, settings: ImagesData, *, streamed: bool) -> Split:
     rows = StoredRows((len(files), *first.shape), np.uint8, _Decoder(files, first.shape, settings))
     if not streamed:
         return Split(StoredRows.of(rows[:]), labels)
-    for file in files:  # a look at each image's head: what is wrong is found now, not after hours
+    for file in files:  # only headers: a wrong size is found now, not after hours of training
         _check_size(file, files[0], _size(file, settings) or first.shape[:2], first.shape)
     return Split(rows, labels)
 
@@ -88,7 +88,7 @@ def _check_size(file: Path, other: Path, found: Sequence[int], expected: Sequenc
     if tuple(found[:2]) != tuple(expected[:2]):
         raise DataError(
             f"{file} has {found[0]} x {found[1]} pixels, {other} has {expected[0]} x {expected[1]}: "
-            "give data.image_size = [height, width]"
+            "set data.image_size = [height, width]"
         )
 
 

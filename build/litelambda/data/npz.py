@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.common.errors import DataError
-from litelambda.data.stored_rows import Source, Split, StoredRows, file_rows, needs_streaming, open_descriptor
+from litelambda.data.stored_rows import RawDataset, Split, StoredRows, file_rows, needs_streaming, open_descriptor
 from litelambda.recipe.sections import ArraysData, NpyData
 
 _LOCAL_HEADER_BYTES = 30  # of a member of a .zip, before its name
@@ -24,12 +24,12 @@ _LOCAL_HEADER_BYTES = 30  # of a member of a .zip, before its name
 
 @dataclass(frozen=True)
 class _Header:
-    """What an array says of itself before its values.
+    """The header of an array.
 
     Attributes:
         shape: number of rows, then the shape of one.
         dtype: of the values.
-        by_columns: they lie in Fortran's order.
+        by_columns: whether they are in Fortran order.
         size: bytes before the first value.
     """
 
@@ -45,20 +45,20 @@ class _Arrays(Protocol):
     names: set[str]
 
     def header(self, name: str) -> _Header:
-        """Look at an array without its values."""
+        """Read an array's header."""
 
     def load(self, name: str) -> NDArray[Any]:
-        """Read an array whole."""
+        """Read an array."""
 
     def open(self, name: str, header: _Header) -> tuple[int, int]:
-        """A descriptor of a file that has the array as it is, and where in it the array begins."""
+        """A descriptor of a file with the uncompressed array, and its offset in that file."""
 
 
-def read_arrays(path: Path, settings: ArraysData) -> Source:
-    """Read the arrays that are a data set; labels whole, rows whole or in part.
+def read_array_files(path: Path, settings: ArraysData) -> RawDataset:
+    """Read a data set of arrays, its rows into memory or when they are indexed.
 
     Raises:
-        DataError: there is no such file or folder, arrays are missing, or not in a form that can be read.
+        DataError: the file or folder is missing, lacks arrays, or cannot be read.
         OSError: the file cannot be read.
     """
     with _refusals(path):
@@ -72,7 +72,7 @@ def read_arrays(path: Path, settings: ArraysData) -> Source:
             if not pair:
                 return None
             if len(pair) == 1:
-                raise DataError(f"{path} holds {pair[0]} alone; expected both x{part} and y{part}")
+                raise DataError(f"{path} has only {pair[0]}; expected both x{part} and y{part}")
             header = rows[f"x{part}"]
             if not header.shape:
                 raise DataError(f"{path}: x{part} is a single number, expected rows")
@@ -82,14 +82,14 @@ def read_arrays(path: Path, settings: ArraysData) -> Source:
         train = split("_train" if "x_train" in arrays.names else "")
         if train is None:
             names = ", ".join(sorted(arrays.names)) or "nothing"
-            raise DataError(f"{path} holds {names}; expected x_train, y_train or x, y")
-        return Source(train, split("_validation"), split("_test"), streamed)
+            raise DataError(f"{path} has {names}; expected x_train, y_train or x, y")
+        return RawDataset(train, split("_validation"), split("_test"), streamed)
 
 
 def _stream(arrays: _Arrays, name: str, header: _Header, path: Path) -> StoredRows:
     if header.by_columns:
         raise DataError(
-            f"{path}: {name} lies column by column and cannot be read row by row: save numpy.ascontiguousarray of it, "
+            f"{path}: {name} is in Fortran order and cannot be read row by row: save numpy.ascontiguousarray of it, "
             "or set data.streaming = false"
         )
     descriptor, start = arrays.open(name, header)
@@ -122,7 +122,7 @@ class _Npz:
             local = os.pread(descriptor, _LOCAL_HEADER_BYTES, member.header_offset)
             names = int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little")
             return descriptor, member.header_offset + _LOCAL_HEADER_BYTES + names
-        # Nothing can be found inside what is compressed: it is unpacked once, into a file that goes with its last user.
+        # A compressed member has no random access: it is unpacked once, into a file that its last reader deletes.
         with (
             zipfile.ZipFile(self._path) as archive,
             archive.open(member) as packed,
@@ -157,13 +157,13 @@ def _read_header(file: IO[bytes]) -> _Header:
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, by_columns, dtype = read(file)
     if dtype.hasobject:
-        raise ValueError("objects of Python's are no numbers")
+        raise ValueError("object arrays are not supported")
     return _Header(shape, dtype, by_columns and len(shape) > 1, file.tell())
 
 
 @contextmanager
 def _refusals(path: Path) -> Iterator[None]:
-    """Say of which file it is that NumPy and zipfile cannot read it."""
+    """Name the file that NumPy or zipfile cannot read."""
     try:
         yield
     except (ValueError, EOFError, zipfile.BadZipFile) as error:

@@ -1,7 +1,7 @@
-"""Reads data sets as they lie on disk: .npz and .npy arrays, class-named folders of images, CSV tables.
+"""Reads data sets from disk: .npz and .npy arrays, class-named folders of images, CSV tables.
 
-What comes out is raw: nothing is normalised, encoded or split here. Labels are read whole. Rows are in memory or
-stay on disk, where `data.streaming` says so or memory would not do.
+The result is raw: nothing is normalized, encoded or split here. Labels are read into memory. Rows are too, unless
+`data.streaming` is set or they would take too much memory.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import numpy as np
 from litelambda.common.errors import DataError
 from litelambda.data.csv_tables import read_table
 from litelambda.data.image_folders import read_images
-from litelambda.data.npz import read_arrays
-from litelambda.data.stored_rows import Source, Split, chunks
+from litelambda.data.npz import read_array_files
+from litelambda.data.stored_rows import RawDataset, Split, chunks
 from litelambda.recipe.sections import ArraysData, CsvData, ImagesData
 
-__all__ = ["Source", "Split", "read_source"]
+__all__ = ["RawDataset", "Split", "read_source"]
 
 
-def read_source(settings: ArraysData | ImagesData | CsvData, path: Path) -> Source:
+def read_source(settings: ArraysData | ImagesData | CsvData, path: Path) -> RawDataset:
     """Read the data set that a recipe names.
 
     Args:
@@ -38,7 +38,7 @@ def read_source(settings: ArraysData | ImagesData | CsvData, path: Path) -> Sour
         raise DataError(f"there is no data set at {path} (data.path = {settings.path!r})")
     try:
         if isinstance(settings, ArraysData):
-            source = read_arrays(path, settings)
+            source = read_array_files(path, settings)
         elif isinstance(settings, CsvData):
             source = read_table(path, settings)
         else:
@@ -55,7 +55,7 @@ def read_source(settings: ArraysData | ImagesData | CsvData, path: Path) -> Sour
 
 def _check(name: str, split: Split, path: Path) -> None:
     if not split.y.ndim:
-        raise DataError(f"{path}: the labels of the {name} split are a single value, expected one for each row")
+        raise DataError(f"{path}: the labels of the {name} split are a single value, expected one per row")
     if len(split.x) != len(split.y):
         raise DataError(f"{path}: the {name} split has {len(split.x)} rows but {len(split.y)} labels")
     if not len(split):
@@ -73,12 +73,12 @@ def _check(name: str, split: Split, path: Path) -> None:
 
 
 def _check_alike(name: str, split: Split, train: Split, path: Path) -> None:
-    """Refuse a split that a model of the training rows could not be asked about, before it is trained."""
+    """Refuse a split whose rows or labels differ in shape or kind from those of the training rows."""
     row, expected = list(split.x.shape[1:]), list(train.x.shape[1:])
     if row != expected:
         raise DataError(f"{path}: the {name} split has rows of {row}, the training split of {expected}")
     values = [("rows", split.x.dtype, train.x.dtype)]
-    if not (_is_whole(split.y) and _is_whole(train.y)):  # 1.0 is class 1
+    if not (_is_whole(split.y) and _is_whole(train.y)):  # 1.0 and 1 are the same class
         values.append(("labels", split.y.dtype, train.y.dtype))
     for what, found, known in values:
         if _nature(found) != _nature(known):
@@ -99,5 +99,5 @@ def _is_whole(labels: np.ndarray[Any, Any]) -> bool:
 
 
 def _nature(dtype: np.dtype[Any]) -> str:
-    """Kinds of values that may stand for one another: whole numbers, real ones, text."""
+    """Kinds of values that are comparable: integers, floats, text."""
     return {"b": "integer", "u": "integer", "i": "integer", "S": "text", "U": "text"}.get(dtype.kind, dtype.kind)

@@ -1,7 +1,7 @@
-"""Rows of values that need not be in memory: looked up by number, read from their file when they are asked for.
+"""Rows that need not be in memory: they are read from their file when they are indexed.
 
-What is done to rows (some of them taken, another shape, another scale) is only noted, and done to those that are read.
-An array in memory can stand at the root as well: to who uses them, rows look the same.
+Operations on rows (a selection, another shape, another scale) are lazy: they are applied to the rows that are read. An
+array in memory can be the source too, so that callers handle one kind of rows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Indices = NDArray[np.intp]
 Read = Callable[[Indices], NDArray[Any]]
 
 _CHUNK_BYTES = 1 << 24  # of float64 values, in one pass over all rows
-_CROWDING = 8  # rows as they were found, as float32, as TensorFlow's, and what the splits take: a build has them often
+_COPIES = 8  # of the rows during a build: raw, as float32, as TensorFlow tensors, and in the splits
 
 
 class Rows(Protocol):
@@ -30,25 +30,30 @@ class Rows(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Number of rows, then the shape of one."""
+        """Number of rows, then the shape of a row."""
 
     @property
     def dtype(self) -> Any:
-        """Of the values."""
+        """Type of the values."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: Any, /) -> Any:
-        """The rows of a slice, or those that an array of numbers names, as an array."""
+        """The rows of a slice, or of an array of indices, as an array."""
 
 
 class StoredRows:
     """Rows that are read when they are indexed.
 
     Attributes:
-        shape: number of rows, then the shape of one.
-        dtype: of the values.
-        failure: what the last attempt to read failed with, for who had TensorFlow do it.
+        shape: number of rows, then the shape of a row.
+        dtype: type of the values.
+        failure: the last error of reading, which TensorFlow hides from its caller.
+
+    Example:
+        >>> rows = StoredRows.of(np.arange(6).reshape(3, 2)).map(lambda part: part * 10, np.int64)
+        >>> rows.take(np.array([2, 0]))[:].tolist()
+        [[40, 50], [0, 10]]
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: Any, read: Read) -> None:
@@ -59,7 +64,7 @@ class StoredRows:
 
     @classmethod
     def of(cls, array: NDArray[Any]) -> StoredRows:
-        """Rows that are in memory already."""
+        """Rows of an array in memory."""
         return cls(array.shape, array.dtype, array.__getitem__)
 
     def __len__(self) -> int:
@@ -84,12 +89,12 @@ class StoredRows:
         )
 
     def map(self, change: Callable[[NDArray[Any]], NDArray[Any]], dtype: Any) -> StoredRows:
-        """The rows as a function of each, of whatever rows it gets at once, makes them."""
+        """The rows after a function that maps any batch of rows to as many rows of the same shape."""
         return StoredRows(self.shape, dtype, lambda wanted: change(self._read(wanted)))
 
 
 def chunks(rows: Rows) -> Iterator[NDArray[Any]]:
-    """All rows, a few megabytes at a time; the same parts wherever the rows lie."""
+    """All rows, a few megabytes at a time; in the same parts in memory and on disk."""
     row_bytes = 8 * max(1, int(np.prod(rows.shape[1:])))
     size = max(1, _CHUNK_BYTES // row_bytes)
     for start in range(0, len(rows), size):
@@ -97,15 +102,15 @@ def chunks(rows: Rows) -> Iterator[NDArray[Any]]:
 
 
 def file_rows(descriptor: int, offset: int, shape: tuple[int, ...], dtype: Any, name: str) -> StoredRows:
-    """Rows that lie in a file one after the other.
+    """Rows that are contiguous in a file.
 
-    They are read, not mapped: what is mapped counts as this process's memory once it was looked at.
+    They are read, not mapped: mapped pages count as this process's memory once they were read.
 
     Args:
         descriptor: of the open file; closed when the rows are no longer used.
         offset: bytes before the first row.
-        shape: number of rows, then the shape of one.
-        dtype: of the values.
+        shape: number of rows, then the shape of a row.
+        dtype: type of the values.
         name: of the file, for messages.
 
     Raises:
@@ -114,14 +119,14 @@ def file_rows(descriptor: int, offset: int, shape: tuple[int, ...], dtype: Any, 
     row_bytes = int(np.prod(shape[1:])) * np.dtype(dtype).itemsize
     owner = _Descriptor(descriptor)
     if os.fstat(descriptor).st_size < offset + shape[0] * row_bytes:
-        raise DataError(f"{name} is cut short: {shape[0]} rows do not fit into it")
+        raise DataError(f"{name} is truncated: it is too short for {shape[0]} rows")
 
     def read(wanted: Indices) -> NDArray[Any]:
         found = np.empty((len(wanted), *shape[1:]), dtype)
         if not found.nbytes:
             return found
         into = found.data.cast("B")
-        # Neighbours are read together: most of those who ask go through the rows in order.
+        # Consecutive rows are read together: most callers read rows in order.
         starts = np.concatenate([[0], np.flatnonzero(np.diff(wanted) != 1) + 1])
         for start, stop in zip(starts, [*starts[1:], len(wanted)], strict=True):
             position = offset + int(wanted[start]) * row_bytes
@@ -143,7 +148,7 @@ def _read_into(descriptor: int, into: memoryview, position: int, name: str) -> N
     while into:
         part = os.pread(descriptor, len(into), position)
         if not part:
-            raise DataError(f"{name} became shorter while it was read")
+            raise DataError(f"{name} was truncated while it was read")
         into[: len(part)] = part
         into, position = into[len(part) :], position + len(part)
 
@@ -154,12 +159,12 @@ def open_descriptor(path: Path) -> int:
 
 
 def needs_streaming(num_bytes: int) -> bool:
-    """Whether so many bytes of float32 rows are too much for this machine; they are there several times over."""
-    return num_bytes > _memory_bytes() // _CROWDING
+    """Whether so many bytes of float32 rows, of which a build has several copies, are too much for this machine."""
+    return num_bytes > _memory_bytes() // _COPIES
 
 
 def _memory_bytes() -> int:
-    """What this machine, or the container it is in, has."""
+    """The memory of this machine, or the limit of its container."""
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
         limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
@@ -170,7 +175,7 @@ def _memory_bytes() -> int:
 
 @dataclass(frozen=True)
 class Split:
-    """Rows of a data set: `x[i]` is what `y[i]` is to be predicted from."""
+    """Rows of a data set and their labels: `y[i]` is predicted from `x[i]`."""
 
     x: Rows
     y: NDArray[Any]
@@ -179,20 +184,20 @@ class Split:
         return len(self.x)
 
     def take(self, indices: Indices) -> Split:
-        """Some of the rows, in the order of `indices`; those on disk stay there."""
+        """Some of the rows, in the order of `indices`; rows on disk stay there."""
         rows = self.x.take(indices) if isinstance(self.x, StoredRows) else self.x[indices]
         return Split(rows, self.y[indices])
 
 
 @dataclass(frozen=True)
-class Source:
-    """A data set as it was found; a split that it does not have is None.
+class RawDataset:
+    """A data set as it was read; a split that it does not have is None.
 
     Attributes:
-        train: rows that say nothing of themselves are for training.
-        validation: rows to watch training with.
-        test: rows for evaluation alone.
-        streamed: rows stay on disk, in all that is made of them.
+        train: rows of the training split, or all rows of a data set without splits.
+        validation: rows to validate on during training.
+        test: rows for evaluation only.
+        streamed: whether rows stay on disk.
     """
 
     train: Split
@@ -200,9 +205,9 @@ class Source:
     test: Split | None
     streamed: bool = False
 
-    def map(self, change: Callable[[Split], Split]) -> Source:
-        """The same change made to every split."""
-        return Source(
+    def map(self, change: Callable[[Split], Split]) -> RawDataset:
+        """Apply a function to every split."""
+        return RawDataset(
             change(self.train),
             change(self.validation) if self.validation is not None else None,
             change(self.test) if self.test is not None else None,

@@ -1,6 +1,6 @@
-"""The recipe's `compress` section: a table for every step that can make a model smaller, in the order they run.
+"""The recipe's `compress` section: a table for each compression step, in the order in which they run.
 
-Every step is usable alone. A layer named in `exclude` is left alone by all of them.
+Every step can be used alone. No step changes a layer that is named in `exclude`.
 """
 
 from __future__ import annotations

@@ -30,7 +30,16 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         overrides: `section.key=value` each; the value is read as TOML, and as a plain string where it is none.
 
     Raises:
-        RecipeError: the file is missing or no TOML, or keys are wrong; the message names all of them by their path.
+        RecipeError: the file is missing or not valid TOML, or keys are wrong; the message names all of them.
+
+    Example:
+        >>> recipe = load_recipe("build/recipes/mnist_mlp.toml", ["train.epochs=3", "publish.name=digits"])
+        >>> recipe.train.epochs, recipe.publish.name
+        (3, 'digits')
+        >>> load_recipe("build/recipes/mnist_mlp.toml", ["train.epoch=3"])
+        Traceback (most recent call last):
+        litelambda.common.errors.RecipeError: build/recipes/mnist_mlp.toml: 1 problem
+          train.epoch: unknown key; choose ...; did you mean 'epochs'?
     """
     path = _find(Path(path))
     table = _read_toml(path)
@@ -64,18 +73,18 @@ def _validate(table: dict[str, Any], path: Path) -> Recipe:
 
 
 def _contradictions(recipe: Recipe) -> list[str]:
-    """Name the settings that are right alone but not together."""
+    """Describe the settings that are valid alone but not together."""
     data, train, quantize, pruning = recipe.data, recipe.train, recipe.quantize, recipe.compress.pruning
     regression = data.task == "regression"
     stopping, auto = train.early_stopping, recipe.compress.auto
     checks = [
         (
             regression and train.loss in CROSS_ENTROPIES,
-            f"train.loss: {train.loss!r} is for classification; data.task = 'regression' takes mse or mae",
+            f"train.loss: {train.loss!r} is for classification; use 'mse' or 'mae' with data.task = 'regression'",
         ),
         (
             regression and data.labels is not None,
-            "data.labels: class names make no sense with data.task = 'regression'",
+            "data.labels: needs data.task = 'classification'",
         ),
         (
             not regression and data.targets != "none",
@@ -83,15 +92,15 @@ def _contradictions(recipe: Recipe) -> list[str]:
         ),
         (
             regression and isinstance(data, ImagesData),
-            "data.task: a folder of class-named folders is for classification",
+            "data.task: data.format = 'images' needs data.task = 'classification'",
         ),
         (
             train.from_logits and train.loss not in CROSS_ENTROPIES,
-            f"train.from_logits: only a cross-entropy takes logits, and train.loss is {train.loss!r}",
+            f"train.from_logits: needs a cross-entropy, but train.loss is {train.loss!r}",
         ),
         (
             quantize.io != "float32" and quantize.scheme != "int8",
-            f"quantize.io: {quantize.io!r} needs quantize.scheme = 'int8'; {quantize.scheme!r} takes float32",
+            f"quantize.io: {quantize.io!r} needs quantize.scheme = 'int8'; use 'float32' with {quantize.scheme!r}",
         ),
         (
             bool(quantize.int4) and (quantize.scheme != "int8" or quantize.io == "uint8"),
@@ -111,12 +120,12 @@ def _contradictions(recipe: Recipe) -> list[str]:
         ),
         (
             auto is not None and bool(_steps(recipe)),
-            f"compress.auto: chooses the steps itself; take out compress.{', compress.'.join(_steps(recipe))}",
+            f"compress.auto: chooses the steps itself; remove compress.{', compress.'.join(_steps(recipe))}",
         ),
         (auto is not None and regression, "compress.auto: needs data.task = 'classification'"),
         (
             auto is not None and not recipe.data.validation_split and not isinstance(data, ArraysData),
-            "compress.auto: judges on validation rows: set data.validation_split",
+            "compress.auto: needs validation rows: set data.validation_split",
         ),
         (
             pruning is not None and pruning.initial_sparsity >= pruning.final_sparsity,
@@ -127,7 +136,7 @@ def _contradictions(recipe: Recipe) -> list[str]:
 
 
 def _steps(recipe: Recipe) -> list[str]:
-    """The steps of compression that a recipe spells out."""
+    """The compression steps that a recipe lists."""
     names = ("fold_batch_norm", "structured", "low_rank", "pruning", "clustering", "quantization_aware")
     return [name for name in names if getattr(recipe.compress, name)]
 
@@ -161,7 +170,7 @@ def _apply(table: dict[str, Any], override: str) -> None:
 
 
 def _toml_value(text: str) -> Any:
-    """Read a value as TOML; what is none (a bare word, a path, a date) is a string."""
+    """Read a value as TOML; anything else (a bare word, a path, a date) is a string."""
     try:
         parsed = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:

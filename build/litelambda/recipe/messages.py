@@ -1,6 +1,6 @@
-"""Turns pydantic's findings about a recipe into lines that name the key, what came and what would be right.
+"""Turns pydantic's errors about a recipe into lines that name the key, the value and what is valid.
 
-It knows how sections nest and how unions of sections are told apart, and nothing of what the sections mean.
+It knows how sections nest and how members of a union are distinguished, not what the sections mean.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ _QUOTED = r"'([^']*)'"  # pydantic lists a literal's values as 'a', 'b' or 'c'
 
 
 def describe_problems(error: ValidationError, root: type[BaseModel]) -> list[str]:
-    """Describe every finding in one line each, in the recipe's own words.
+    """Describe every error in one line, in the recipe's terms.
 
     Args:
-        error: what pydantic found.
+        error: from pydantic.
         root: the section class that the whole recipe was checked against.
     """
     return [_describe(details, root) for details in error.errors(include_url=False)]
 
 
 class _Place(NamedTuple):
-    """Where in the recipe a finding is."""
+    """The place of an error in the recipe."""
 
     path: str
     section: type[BaseModel] | None
@@ -46,7 +46,7 @@ def _describe(details: ErrorDetails, root: type[BaseModel]) -> str:
     if kind == "missing":
         return f"{path}: is missing"
     if kind == "literal_error":
-        return f"{path}: {_show(given)} is not known{_suggest(given, re.findall(_QUOTED, context['expected']))}"
+        return f"{path}: {_show(given)} is not valid{_suggest(given, re.findall(_QUOTED, context['expected']))}"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         return _describe_tag(place, given, context["discriminator"].strip("'"))
     message = details["msg"].removeprefix("Value error, ")
@@ -56,17 +56,17 @@ def _describe(details: ErrorDetails, root: type[BaseModel]) -> str:
 
 
 def _describe_tag(place: _Place, given: object, key: str) -> str:
-    """Explain a table whose `name`, `format` or `builder`, which decides about its other keys, is wrong or missing."""
+    """Describe a table whose `name`, `format` or `builder`, which decides its other keys, is wrong or missing."""
     choices = [str(tag) for tag in _members(place.annotation)]
     if not isinstance(given, dict) or key not in given:
         return f"{place.path}.{key}: is missing; choose {_or(choices)}"
-    return f"{place.path}.{key}: {_show(given[key])} is not known{_suggest(given[key], choices)}"
+    return f"{place.path}.{key}: {_show(given[key])} is not valid{_suggest(given[key], choices)}"
 
 
 def _locate(location: tuple[int | str, ...], root: type[BaseModel]) -> _Place:
     """Follow pydantic's location to a dotted path and the section that holds its last key.
 
-    In a union pydantic's next step is the tag of the chosen member, which is no key of the recipe and is left out.
+    In a union pydantic's next step is the tag of the chosen member, which is not a key of the recipe and is skipped.
     """
     path = ""
     annotation: object = root
@@ -105,7 +105,7 @@ def _section(annotation: object) -> type[BaseModel] | None:
 
 
 def _suggest(given: object, choices: Iterable[str]) -> str:
-    """Say which values are valid, and which of them was probably meant."""
+    """List the valid values, and the one that was probably meant."""
     choices = list(choices)
     meant = difflib.get_close_matches(str(given), choices, n=1, cutoff=0.6)
     hint = f"; did you mean {meant[0]!r}?" if meant else ""
@@ -118,6 +118,6 @@ def _or(choices: Iterable[str]) -> str:
 
 
 def _show(value: object) -> str:
-    """Show a value the way it was written, cut where it is long."""
+    """Show a value as it was written, shortened where it is long."""
     text = json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."

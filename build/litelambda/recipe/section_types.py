@@ -15,7 +15,9 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
 def _check_alias(alias: str) -> str:
     if alias.isdecimal() or alias in RESERVED_NAMES:
-        raise ValueError(f"an alias is neither a number nor one of the words {', '.join(sorted(RESERVED_NAMES))}")
+        raise ValueError(
+            f"an alias cannot be a number or one of the reserved words {', '.join(sorted(RESERVED_NAMES))}"
+        )
     return alias
 
 

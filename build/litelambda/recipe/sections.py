@@ -1,7 +1,7 @@
 """The sections of a recipe: every key, its type, its limits and its default.
 
-Strict pydantic models. Only what can be known from one section alone is checked here: `litelambda.recipe` holds the
-sections against each other, and what only the data can tell (does the file exist, do the shapes fit) is the stages'.
+Strict pydantic models. A section checks itself; `litelambda.recipe.load` checks sections against each other, and stages
+check what depends on the data (whether files exist, whether shapes fit).
 """
 
 from __future__ import annotations

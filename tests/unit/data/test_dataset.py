@@ -192,8 +192,8 @@ def test_labels_become_class_numbers(tmp_path: Path, y: Any, labels: list[str] |
 @pytest.mark.parametrize(
     ("arrays", "overrides", "message"),
     [
-        ({"x": pixels(9, 2)}, [], "holds x alone; expected both x and y"),
-        ({"z": pixels(9, 2)}, [], "holds z; expected x_train, y_train or x, y"),
+        ({"x": pixels(9, 2)}, [], "has only x; expected both x and y"),
+        ({"z": pixels(9, 2)}, [], "has z; expected x_train, y_train or x, y"),
         ({"x": pixels(9, 2), "y": np.array(3)}, [], "labels of the training split are a single value"),
         ({"x": pixels(9, 2), "y": np.array([np.inf] * 9)}, [], "labels such as inf are not classes"),
         ({"x": pixels(9, 2), "y": np.arange(8)}, [], "9 rows but 8 labels"),
@@ -206,22 +206,22 @@ def test_labels_become_class_numbers(tmp_path: Path, y: Any, labels: list[str] |
             [],
             "the test split has no rows",
         ),
-        ({"x": pixels(9, 2), "y": np.arange(9) / 2}, [], "is data.task = 'regression' meant"),
-        ({"x": pixels(9, 2), "y": np.ones((9, 2))}, [], "expected one class a row, or one-hot rows"),
+        ({"x": pixels(9, 2), "y": np.arange(9) / 2}, [], "or set data.task = 'regression'"),
+        ({"x": pixels(9, 2), "y": np.ones((9, 2))}, [], "expected one class per row, or one-hot rows"),
         (
             {"x": pixels(9, 2), "y": np.arange(9)},
             ["data.labels=['a', 'b']"],
-            "labels 2, 3, 4, .* none of the classes a, b",
+            "labels 2, 3, 4, .* not among the classes a, b",
         ),
         ({"x": pixels(9, 2), "y": np.arange(9)}, ["data.reshape=[3]"], r"reshape = \[3\] has 3 values"),
         ({"x": pixels(9, 2), "y": np.arange(9)}, ["data.test_split=0"], "test_split = 0.* neither part may be empty"),
         ({"x": pixels(2, 2), "y": np.arange(2)}, ["data.validation_split=0.1"], "neither part may be empty"),
         ({"x": pixels(9, 2), "y": np.full(9, np.inf)}, ["data.task=regression"], "target 0 is NaN or infinite"),
-        ({"x": pixels(9, 2), "y": np.full(9, "a")}, ["data.task=regression"], "regression expects a number"),
+        ({"x": pixels(9, 2), "y": np.full(9, "a")}, ["data.task=regression"], "expected one or more numbers per row"),
         (
             {"x_train": pixels(9, 2), "y_train": np.arange(9), "x_test": pixels(1, 2), "y_test": np.array([77])},
             [],
-            "labels 77 are none of the classes 0, 1",
+            "labels 77 are not among the classes 0, 1",
         ),
     ],
 )
@@ -299,7 +299,7 @@ def test_files_of_the_wrong_kind_are_refused(tmp_path: Path, images: str) -> Non
         (
             {"y_test": np.array([0, 1, 2])},
             ["data.labels=['a', 'b', 'c']"],
-            "test split has rows of class 'c', and no tr",
+            "test split has rows of class 'c', which no tr",
         ),
         (
             {"y_test": np.eye(3)[[0, 1, 2]], "y_train": np.eye(2)[[0, 1] * 4]},
@@ -307,7 +307,7 @@ def test_files_of_the_wrong_kind_are_refused(tmp_path: Path, images: str) -> Non
             r"rows of \[3\], those of .* of \[2\]",
         ),
         ({"y_test": np.ones((3, 2))}, ["data.task=regression"], "the test rows have 2 targets, training rows have 1"),
-        ({"y_test": None}, [], "holds x_test alone; expected both x_test and y_test"),
+        ({"y_test": None}, [], "has only x_test; expected both x_test and y_test"),
         ({"x_validation": pixels(3, 5), "y_validation": np.arange(3) % 2}, [], "the validation split has rows of"),
     ],
 )

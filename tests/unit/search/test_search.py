@@ -314,5 +314,5 @@ def test_latency_is_measured_in_the_shipped_runtime(tiny_tflite: bytes) -> None:
 
 def test_auto_chooses_alone(tiny_recipe: Path) -> None:
     """Steps beside `auto` are a contradiction, named with the steps."""
-    with pytest.raises(RecipeError, match=r"compress\.auto: chooses the steps itself; take out compress\.clustering"):
+    with pytest.raises(RecipeError, match=r"compress\.auto: chooses the steps itself; remove compress\.clustering"):
         load_recipe(tiny_recipe, ["compress.auto={}", "compress.clustering={}"])
