@@ -27,18 +27,18 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Args:
         path: the TOML file, or the name of a recipe that ships with litelambda, such as "mnist_mlp".
-        overrides: `section.key=value` each; the value is read as TOML, and as a plain string where it is none.
+        overrides: each `section.key=value`; the value is read as TOML, or as a plain string where it is not valid TOML.
 
     Raises:
         RecipeError: the file is missing or not valid TOML, or keys are wrong; the message names all of them.
 
     Example:
-        >>> recipe = load_recipe("build/recipes/mnist_mlp.toml", ["train.epochs=3", "publish.name=digits"])
+        >>> recipe = load_recipe("mnist_mlp", ["train.epochs=3", "publish.name=digits"])
         >>> recipe.train.epochs, recipe.publish.name
         (3, 'digits')
-        >>> load_recipe("build/recipes/mnist_mlp.toml", ["train.epoch=3"])
+        >>> load_recipe("mnist_mlp", ["train.epoch=3"])
         Traceback (most recent call last):
-        litelambda.common.errors.RecipeError: build/recipes/mnist_mlp.toml: 1 problem
+        litelambda.common.errors.RecipeError: ...mnist_mlp.toml: 1 problem
           train.epoch: unknown key; choose ...; did you mean 'epochs'?
     """
     path = _find(Path(path))
@@ -49,7 +49,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def _find(path: Path) -> Path:
-    """The file that is meant: what is not the path of one may be the name of a recipe that ships."""
+    """The file at a path, or else the recipe that ships under that name."""
     return path if path.is_file() else _shipped().get(str(path), path)
 
 
