@@ -206,7 +206,7 @@ def test_labels_become_class_numbers(tmp_path: Path, y: Any, labels: list[str] |
             [],
             "the test split has no rows",
         ),
-        ({"x": pixels(9, 2), "y": np.arange(9) / 2}, [], "or set data.task = 'regression'"),
+        ({"x": pixels(9, 2), "y": np.arange(9) / 2}, [], "or data.task = 'regression'"),
         ({"x": pixels(9, 2), "y": np.ones((9, 2))}, [], "expected one class per row, or one-hot rows"),
         (
             {"x": pixels(9, 2), "y": np.arange(9)},
