@@ -16,10 +16,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
 import yaml
 
 import recipe_tables
-from litelambda.cli.main import _parser
+from litelambda.cli import main as command_line
 from litelambda.common import errors as build_errors
 from litelambda.publishing.manifest_format import ManifestDocument
 from litelambda_serving import errors as serving_errors
@@ -151,34 +152,35 @@ def _tree(root: type[Any], depth: int = 0) -> Iterator[tuple[str, type[Any], str
 
 def commands() -> str:
     """Every command with its arguments, as its `--help` has them."""
-    return "\n\n".join(_command("litelambda", _parser()))
+    return "\n\n".join(_command(click.Context(command_line.commands, info_name="litelambda")))
 
 
-def _command(name: str, parser: argparse.ArgumentParser) -> Iterator[str]:
-    actions = [action for action in parser._actions if not isinstance(action, argparse._HelpAction)]
-    subcommands = [action for action in actions if isinstance(action, argparse._SubParsersAction)]
-    if subcommands:
-        for subcommand, subparser in subcommands[0].choices.items():
-            yield from _command(f"{name} {subcommand}", subparser)
+def _command(context: click.Context) -> Iterator[str]:
+    command = context.command
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            if (subcommand := command.get_command(context, name)) is not None:
+                yield from _command(click.Context(subcommand, context, info_name=name))
         return
-    rows = [(f"`{_invocation(action)}`", _help(action)) for action in actions]
-    yield f"## {name}\n\n{_sentence(parser.description or '')}\n\n{table(('argument', 'meaning'), rows)}"
+    rows = [(f"`{_invocation(each, context)}`", _help(each)) for each in command.params]
+    yield f"## {context.command_path}\n\n{command.help}\n\n{table(('argument', 'meaning'), rows)}"
 
 
-def _invocation(action: argparse.Action) -> str:
-    metavar = action.metavar or ("|".join(action.choices) if action.choices else action.dest.upper())
-    if not action.option_strings:
-        return str(metavar)
-    return action.option_strings[0] + ("" if action.nargs == 0 else f" {metavar}")
+def _invocation(parameter: click.Parameter, context: click.Context) -> str:
+    metavar = parameter.metavar or parameter.make_metavar(context).strip("[]{}")
+    if isinstance(parameter, click.Argument):
+        return metavar
+    return parameter.opts[0] + ("" if getattr(parameter, "is_flag", False) else f" {metavar}")
 
 
-def _help(action: argparse.Action) -> str:
-    text = _sentence((action.help or "").replace("%%", "%"))
-    return text + (" Required." if action.required and action.option_strings else "")
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + ("." if text and text[-1] not in ".)" else "")
+def _help(parameter: click.Parameter) -> str:
+    text: str = getattr(parameter, "help", None) or ""
+    if not isinstance(parameter, click.Option):
+        return text
+    if parameter.required:
+        return f"{text} Required."
+    shown = parameter.show_default if isinstance(parameter.show_default, str) else parameter.to_info_dict()["default"]
+    return text if shown in (None, "", False, ()) else f"{text} Default: {shown}."
 
 
 def table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:

@@ -27,7 +27,7 @@ NO = {"parameters": 10, "error": "cannot be converted: a | b", "instead": "float
 
 def test_the_usual_choice_has_every_family_of_architectures_and_all_layers() -> None:
     """By default the small members of each family run, with --all every one, by name only what is named."""
-    usual, every = choose(None), choose(None, every=True)
+    usual, every = choose([]), choose([], every=True)
     architectures = {case.name for case in usual if case.family == ARCHITECTURES}
     assert {"MobileNetV3Large", "ConvNeXtTiny", "VGG16"} <= architectures
     assert not architectures & {"VGG19", "EfficientNetB7", "ConvNeXtXLarge"}

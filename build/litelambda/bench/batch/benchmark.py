@@ -14,7 +14,6 @@ the Interpreter, whose outputs are saved.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import random
@@ -22,6 +21,7 @@ import statistics
 import tempfile
 import time
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,18 @@ _Turns = dict[_Kind, dict[tuple[int, int], dict[str, Any]]]
 """What each turn took, by run and turn."""
 
 
-def run(args: argparse.Namespace) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Options:
+    """What is measured and how: `litelambda bench batch --help` says what each means."""
+
+    model: str
+    store: str
+    rows: int
+    runs: int
+    seconds: float
+
+
+def run(options: Options) -> dict[str, Any]:
     """Run the benchmark.
 
     Returns:
@@ -60,19 +71,19 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         BenchError: the model is not in the store, or a run failed.
         UsageError: a flag has an impossible value.
     """
-    if args.rows < _TEN * _JSONL_SHARE or args.runs < 1 or not 0 < args.seconds < math.inf:
+    if options.rows < _TEN * _JSONL_SHARE or options.runs < 1 or not 0 < options.seconds < math.inf:
         raise UsageError(f"bench batch takes --rows >= {_TEN * _JSONL_SHARE}, --runs >= 1 and --seconds > 0")
-    subject = load_subject(args.store, args.model)
+    subject = load_subject(options.store, options.model)
     if len(subject.inputs) != 1:
-        raise BenchError(f"{args.model} has {len(subject.inputs)} inputs: bench batch measures models with one")
+        raise BenchError(f"{options.model} has {len(subject.inputs)} inputs: bench batch measures models with one")
     with tempfile.TemporaryDirectory(prefix="litelambda-bench-") as scratch:
-        files = _make_files(Path(scratch), subject, args.rows)
-        turns = _take_turns(files, args)
+        files = _make_files(Path(scratch), subject, options.rows)
+        turns = _take_turns(files, options)
     return {
         "cases": {name: _case(name, turns) for name in ("npy", "jsonl")},
         "scaling": {name: _scaling(name, turns) for name in ("npy", "jsonl")},
-        "rows": args.rows,
-        "runs": args.runs,
+        "rows": options.rows,
+        "runs": options.runs,
         "turns": len(turns[_OFTEN[0]]),
         "notes": [],
         "model": subject.describe(),
@@ -93,16 +104,16 @@ _ALL: list[_Kind] = [
 ]
 
 
-def _take_turns(files: dict[str, Path], args: argparse.Namespace) -> _Turns:
+def _take_turns(files: dict[str, Path], options: Options) -> _Turns:
     turns: _Turns = {kind: {} for kind in _ALL}
-    with Progress("batch runs", args.runs) as progress:
-        for run_index in range(args.runs):
+    with Progress("batch runs", options.runs) as progress:
+        for run_index in range(options.runs):
             progress.step("turn 1")
             with ExitStack() as stack:
-                children = {kind: _Child(kind[0], files[kind[1]], args) for kind in _ALL}
+                children = {kind: _Child(kind[0], files[kind[1]], options) for kind in _ALL}
                 for child in children.values():
                     stack.callback(child.close)
-                ends = time.monotonic() + args.seconds
+                ends = time.monotonic() + options.seconds
                 turn = 0
                 while turn < _MIN_TURNS or time.monotonic() < ends:
                     for kind in _OFTEN if turn % _SELDOM else _ALL:
@@ -149,11 +160,13 @@ def _write_npy(path: Path, values: np.ndarray[Any, np.dtype[Any]], count: int) -
 class _Child:
     """A process that does one kind of work whenever it has a turn, and is idle between."""
 
-    def __init__(self, kind: str, path: Path, args: argparse.Namespace) -> None:
+    def __init__(self, kind: str, path: Path, options: Options) -> None:
         self._name = f"{kind} of {path.name}"
         self._job = path.with_name(f"{kind}-{path.name}.folder") / "job.json"
         self._job.parent.mkdir(exist_ok=True)
-        self._job.write_text(json.dumps({"kind": kind, "file": str(path), "store": args.store, "model": args.model}))
+        self._job.write_text(
+            json.dumps({"kind": kind, "file": str(path), "store": options.store, "model": options.model})
+        )
         self._process = KeptProcess("litelambda.bench.batch.child", {"OPENBLAS_NUM_THREADS": "1"})
 
     def take_turn(self) -> dict[str, Any]:

@@ -9,9 +9,9 @@ counted. Times are medians of the same run; only their ratios carry over to anot
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from litelambda.bench.charts import check_chart_path
@@ -45,7 +45,22 @@ class _Timings:
     rss_mb: list[float] = field(default_factory=list)
 
 
-def run(args: argparse.Namespace) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Options:
+    """What is measured and how: `litelambda bench cold --help` says what each means."""
+
+    model: str
+    store: str
+    package: Path | None
+    runs: int
+    store_latency_ms: float
+    store_mb_per_s: float | None
+    handlers: str | None
+    peers: bool
+    chart: Path | None
+
+
+def run(options: Options) -> dict[str, Any]:
     """Run the benchmark.
 
     Returns:
@@ -56,32 +71,36 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         BenchError: The model is not in the store, or a handler failed.
         UsageError: A flag has an impossible value.
     """
-    if args.runs < 1 or args.store_latency_ms < 0 or (args.store_mb_per_s is not None and args.store_mb_per_s <= 0):
+    if (
+        options.runs < 1
+        or options.store_latency_ms < 0
+        or (options.store_mb_per_s is not None and options.store_mb_per_s <= 0)
+    ):
         raise UsageError("bench cold takes --runs >= 1, --store-latency-ms >= 0 and --store-mb-per-s > 0")
-    check_chart_path(args.chart)
+    check_chart_path(options.chart)
     require_runtime()
-    subject = load_subject(args.store, args.model)
-    contenders = choose(contenders_for(subject), args.handlers, peers=args.peers)
-    bandwidth = args.store_mb_per_s * 1e6 if args.store_mb_per_s else None
+    subject = load_subject(options.store, options.model)
+    contenders = choose(contenders_for(subject), options.handlers, peers=options.peers)
+    bandwidth = options.store_mb_per_s * 1e6 if options.store_mb_per_s else None
     with Workplace(
-        subject, package=args.package, latency_ms=args.store_latency_ms, bytes_per_second=bandwidth
+        subject, package=options.package, latency_ms=options.store_latency_ms, bytes_per_second=bandwidth
     ) as workplace:
         contenders = workplace.prepare(contenders)
-        timings = _measure(workplace, contenders, subject, args.runs)
+        timings = _measure(workplace, contenders, subject, options.runs)
     handlers = {contender.name: _summarise(contender, timings[contender.name]) for contender in contenders}
     result = {
         "handlers": handlers,
         "ratios": _ratios(handlers, "init_ms"),
         "ratios_of_fastest": _ratios(handlers, "init_ms_min"),
-        "runs": args.runs,
-        "store": {"latency_ms": args.store_latency_ms, "mb_per_s": args.store_mb_per_s},
-        "package": str(args.package) if args.package else None,
+        "runs": options.runs,
+        "store": {"latency_ms": options.store_latency_ms, "mb_per_s": options.store_mb_per_s},
+        "package": str(options.package) if options.package else None,
         "notes": workplace.notes + _noise(handlers),
         "model": subject.describe(),
         "machine": describe_machine(),
     }
-    if args.chart:
-        draw(result, args.chart)
+    if options.chart:
+        draw(result, options.chart)
     return result
 
 

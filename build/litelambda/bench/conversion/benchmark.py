@@ -9,11 +9,11 @@ the table. Rows are kept in a state file as they are made: an interrupted run re
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,21 @@ from litelambda.common.processes import describe_exit
 _TOOLS = ("litelambda", "keras", "tensorflow", "ai-edge-litert")
 
 
-def run(args: argparse.Namespace) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Options:
+    """What is measured and how: `litelambda bench conversion --help` says what each means."""
+
+    models: Sequence[str]
+    every: bool
+    image_size: int | None
+    markdown: Path | None
+    state: Path
+    fresh: bool
+    memory_gb: float
+    timeout_s: float
+
+
+def run(options: Options) -> dict[str, Any]:
     """Convert the chosen models, except those whose rows the state file has.
 
     Returns:
@@ -41,51 +55,53 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         UsageError: no such model, or a limit is impossible.
     """
-    if args.memory_gb <= 0 or args.timeout_s <= 0:
+    if options.memory_gb <= 0 or options.timeout_s <= 0:
         raise UsageError("bench conversion takes --memory-gb and --timeout-s above 0")
     require_extra("build")
-    cases = choose(args.model, every=args.all, image_size=args.image_size)
-    settings = {"tools": {name: version(name) for name in _TOOLS}, "image_size": args.image_size}
-    rows = {} if args.fresh else _read_state(args.state, settings)
+    cases = choose(options.models, every=options.every, image_size=options.image_size)
+    settings = {"tools": {name: version(name) for name in _TOOLS}, "image_size": options.image_size}
+    rows = {} if options.fresh else _read_state(options.state, settings)
     missing = [case for case in cases if case.name not in rows]
     process = KeptProcess("litelambda.bench.conversion.child")
     with Progress("conversions", len(missing)) as progress:
         for case in missing:
             progress.step(case.name)
-            rows[case.name] = {"family": case.family, **_convert(case, args, process)}
-            _write_state(args.state, settings, rows)
+            rows[case.name] = {"family": case.family, **_convert(case, options, process)}
+            _write_state(options.state, settings, rows)
     process.close()
     result = {
         "cases": {case.name: rows[case.name] for case in cases},
-        "command": _command(args),
+        "command": _command(options),
         "settings": settings,
         "machine": describe_machine() | {"int8_instructions": _int8_instructions()},
         "kept": len(cases) - len(missing),
     }
-    if args.markdown is not None:
-        args.markdown.write_text(markdown(result), encoding="utf-8")
+    if options.markdown is not None:
+        options.markdown.write_text(markdown(result), encoding="utf-8")
     return result
 
 
-def _command(args: argparse.Namespace) -> str:
+def _command(options: Options) -> str:
     """What makes the documentation that is in the repository."""
-    image_size = f" --image-size {args.image_size}" if args.image_size else ""
-    return f"litelambda bench conversion{' --all' if args.all else ''}{image_size} --markdown build/CONVERSION.md"
+    image_size = f" --image-size {options.image_size}" if options.image_size else ""
+    return f"litelambda bench conversion{' --all' if options.every else ''}{image_size} --markdown build/CONVERSION.md"
 
 
-def _convert(case: Case, args: argparse.Namespace, process: KeptProcess) -> dict[str, Any]:
+def _convert(case: Case, options: Options, process: KeptProcess) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="litelambda-") as scratch:
         job, result = Path(scratch) / "job.json", Path(scratch) / "result.json"
-        job.write_text(json.dumps({"case": case.name, "image_size": args.image_size, "memory_gb": args.memory_gb}))
+        job.write_text(
+            json.dumps({"case": case.name, "image_size": options.image_size, "memory_gb": options.memory_gb})
+        )
         try:
-            done = process.run(job, args.timeout_s)
+            done = process.run(job, options.timeout_s)
         except TimeoutError as error:
             return {"error": str(error), "instead": None}
         if done.returncode == 0:
             row: dict[str, Any] = json.loads(result.read_text())
             return row
     said = done.stderr.strip().splitlines() or ["nothing on stderr"]
-    ended = f"its process ended ({describe_exit(done.returncode)}, {args.memory_gb:g} GB allowed)"
+    ended = f"its process ended ({describe_exit(done.returncode)}, {options.memory_gb:g} GB allowed)"
     return {"error": f"{ended}: {said[-1][:300]}", "instead": None}
 
 

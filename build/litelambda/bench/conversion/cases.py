@@ -93,12 +93,12 @@ def all_cases(image_size: int | None = None) -> dict[str, Case]:
     return {case.name: case for case in cases}
 
 
-def choose(names: Sequence[str] | None, *, every: bool = False, image_size: int | None = None) -> list[Case]:
+def choose(names: Sequence[str], *, every: bool = False, image_size: int | None = None) -> list[Case]:
     """The cases that a run is about.
 
     Args:
-        names: of cases or families; None for the small architectures and all layers.
-        every: with None, the large architectures as well.
+        names: of cases or families; empty for the small architectures and all layers.
+        every: without names, the large architectures as well.
         image_size: see `all_cases`.
 
     Raises:
@@ -107,7 +107,7 @@ def choose(names: Sequence[str] | None, *, every: bool = False, image_size: int 
     if image_size is not None and image_size < _SMALLEST_SIDE:
         raise UsageError(f"bench conversion takes --image-size {_SMALLEST_SIDE} or more, not {image_size}")
     cases = all_cases(image_size)
-    if names is None:
+    if not names:
         usual = {family[0] for family in _FAMILIES} | _LIGHT_ENOUGH
         return [case for case in cases.values() if every or case.family != ARCHITECTURES or case.name in usual]
     families = list(dict.fromkeys(case.family for case in cases.values()))

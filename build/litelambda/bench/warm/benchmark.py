@@ -10,10 +10,10 @@ the handler adds.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,18 @@ _AGREE_WITHIN = 0.02
 _CODES_WITHIN = 1
 
 
-def run(args: argparse.Namespace) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Options:
+    """What is measured and how: `litelambda bench warm --help` says what each means."""
+
+    model: str | None
+    store: str
+    package: Path | None
+    invokes: int
+    chart: Path | None
+
+
+def run(options: Options) -> dict[str, Any]:
     """Run the benchmark.
 
     Returns:
@@ -55,33 +66,33 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         BenchError: The model is not in the store, a handler failed, or two handlers disagree.
         UsageError: A flag has an impossible value.
     """
-    if args.invokes < 1:
-        raise UsageError(f"bench warm takes --invokes >= 1, not {args.invokes}")
-    check_chart_path(args.chart)
+    if options.invokes < 1:
+        raise UsageError(f"bench warm takes --invokes >= 1, not {options.invokes}")
+    check_chart_path(options.chart)
     require_runtime()
-    subject = load_subject(args.store, args.model or DEFAULT_MODEL)
-    plan = [(subject, make_cases(subject, _ROW_COUNTS), args.invokes)]
-    if args.model is None:
+    subject = load_subject(options.store, options.model or DEFAULT_MODEL)
+    plan = [(subject, make_cases(subject, _ROW_COUNTS), options.invokes)]
+    if options.model is None:
         large = load_subject(mobilenet_store(), MOBILENET)
-        plan.append((large, make_cases(large, (1,), f"{MOBILENET}_"), -(-args.invokes // _MOBILENET_SHARE)))
+        plan.append((large, make_cases(large, (1,), f"{MOBILENET}_"), -(-options.invokes // _MOBILENET_SHARE)))
     cases: dict[str, Any] = {}
     notes: list[str] = []
     with Progress(
         "warm invokes", sum(len(each) * -(-invokes // _BLOCK) for _subject, each, invokes in plan)
     ) as progress:
         for each, each_cases, invokes in plan:
-            cases |= _measure(each, each_cases, invokes, args.package, progress, notes)
+            cases |= _measure(each, each_cases, invokes, options.package, progress, notes)
     result = {
         "cases": cases,
-        "invokes": args.invokes,
+        "invokes": options.invokes,
         "block": _BLOCK,
-        "package": str(args.package) if args.package else None,
+        "package": str(options.package) if options.package else None,
         "notes": sorted(set(notes)),
         "model": subject.describe(),
         "machine": describe_machine(),
     }
-    if args.chart:
-        draw(result, args.chart)
+    if options.chart:
+        draw(result, options.chart)
     return result
 
 

@@ -1,0 +1,125 @@
+"""`litelambda bench`: its benchmarks, and the flags of each."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import click
+
+from litelambda.cli.options import PATH, json_option, print_json, store_option
+
+_CHART = click.option("--chart", type=PATH, metavar="FILE", help="Also draw the result, as .svg or .png.")
+_PACKAGE = click.option("--package", type=PATH, metavar="DIR", help="Unpacked deployment package to measure as it is.")
+
+
+@click.group(no_args_is_help=True)
+def command() -> None:
+    """Measure cold starts, requests, batches and conversions."""
+
+
+@command.command()
+@click.option("--model", default="mnist_mlp", metavar="NAME", help="Model to serve.")
+@store_option()
+@_PACKAGE
+@click.option("--runs", type=int, default=11, metavar="N", help="Counted starts of each handler.")
+@click.option(
+    "--store-latency-ms",
+    type=float,
+    default=0.0,
+    metavar="MS",
+    help="Time to first byte of the loopback S3; S3 itself takes about 30.",
+)
+@click.option(
+    "--store-mb-per-s",
+    type=float,
+    show_default="unlimited",
+    metavar="MB",
+    help="Bandwidth of each stream of the loopback S3; S3 itself gives about 80.",
+)
+@click.option("--handlers", metavar="A,B,…", show_default="all except the peers", help="Only these, in this order.")
+@click.option(
+    "--peers",
+    is_flag=True,
+    help="Also tflite-runtime, ONNX Runtime and TensorFlow: made on first use, and slow to start.",
+)
+@_CHART
+@json_option
+def cold(as_json: bool, **options: Any) -> None:
+    """Time every handler from the start of its process to ready."""
+    _measure("cold", options, as_json=as_json)
+
+
+@command.command()
+@click.option("--model", metavar="NAME", show_default="mnist_mlp, and after it a MobileNetV2", help="Model to serve.")
+@store_option()
+@_PACKAGE
+@click.option(
+    "--invokes",
+    type=int,
+    default=1000,
+    metavar="N",
+    help="Counted invokes of each handler and case, a tenth for MobileNetV2.",
+)
+@_CHART
+@json_option
+def warm(as_json: bool, **options: Any) -> None:
+    """Time requests to handlers that are up."""
+    _measure("warm", options, as_json=as_json)
+
+
+@command.command()
+@click.option("--model", default="mnist_mlp", metavar="NAME", help="Model to score with.")
+@store_option()
+@click.option("--rows", type=int, default=409_600, metavar="N", help="Rows of the larger .npy file.")
+@click.option("--runs", type=int, default=3, metavar="N", help="Times each process is started again.")
+@click.option("--seconds", type=float, default=60.0, metavar="S", help="How long they take turns each time.")
+@json_option
+def batch(as_json: bool, **options: Any) -> None:
+    """Time rows through the batch engine, on one core."""
+    _measure("batch", options, as_json=as_json)
+
+
+@command.command()
+@click.argument("names", nargs=-1, metavar="[NAME]…", help="More models or families, after one of --model.")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="NAME",
+    show_default="the small ones of keras.applications, and every kind of layer",
+    help="Only this model or family; may be given several times.",
+)
+@click.option("--all", "every", is_flag=True, help="Also the large ones of keras.applications: hours.")
+@click.option(
+    "--image-size",
+    type=int,
+    metavar="PIXELS",
+    show_default="what each was made for",
+    help="At most so many pixels per side for keras.applications.",
+)
+@click.option("--markdown", type=PATH, metavar="FILE", help="Also write the tables there, as documentation.")
+@click.option(
+    "--state",
+    type=PATH,
+    default=Path(".bench", "conversion.json"),
+    metavar="FILE",
+    help="Rows made so far: an interrupted run resumes there.",
+)
+@click.option("--fresh", is_flag=True, help="Convert again what the state file has.")
+@click.option("--memory-gb", type=float, default=12.0, metavar="GB", help="Memory of each conversion.")
+@click.option("--timeout-s", type=float, default=1800.0, metavar="S", help="Time of each conversion.")
+@json_option
+def conversion(names: tuple[str, ...], models: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    """Convert every architecture and kind of layer."""
+    _measure("conversion", {"models": [*models, *names], **options}, as_json=as_json)
+
+
+def _measure(benchmark: str, options: dict[str, Any], *, as_json: bool) -> None:
+    module = importlib.import_module(f"litelambda.bench.{benchmark}.benchmark")
+    result = module.run(module.Options(**options))
+    if as_json:
+        print_json(result)
+    else:
+        importlib.import_module(f"litelambda.bench.{benchmark}.table").show(result)

@@ -1,0 +1,47 @@
+"""`litelambda build`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from litelambda.cli.options import PATH, json_option, print_json, print_result, store_option
+from litelambda.common.interrupts import interrupts_noted
+from litelambda.common.progress import open_reporter
+
+
+@click.command()
+@click.argument("recipe", type=PATH, metavar="RECIPE.toml", help="See build/recipes/.")
+@store_option()
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="SECTION.KEY=VALUE",
+    help="Override a value of the recipe; may be given several times.",
+)
+@click.option(
+    "--accept-worse",
+    is_flag=True,
+    help="Publish even if the version that an alias points at now does better on the same test rows.",
+)
+@json_option
+def command(recipe: Path, store: str, overrides: tuple[str, ...], accept_worse: bool, as_json: bool) -> None:
+    """Train, compress, quantize, verify and publish a model."""
+    with interrupts_noted():
+        from litelambda.recipe.load import load_recipe
+
+        loaded = load_recipe(recipe, overrides)  # before TensorFlow: a typo answers at once
+        from litelambda.commands.build import build, train_with_others
+        from litelambda.training.cluster import read_cluster
+
+        reporter, cluster = open_reporter(json_output=as_json), read_cluster()
+        if cluster is None or cluster.is_chief:
+            print_result(build(loaded, store, reporter, accept_worse=accept_worse), as_json=as_json)
+            return
+        train_with_others(loaded, reporter)
+        if as_json:
+            print_json({"model": loaded.publish.name, "published": False, "trained_as": cluster.name})
+        else:
+            print(f"{cluster.name} has trained with the others; {cluster.chief} publishes")

@@ -1,0 +1,60 @@
+"""What several subcommands share: their options, and how a result is printed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import click
+
+from litelambda.common.errors import UsageError
+from litelambda.common.paths import DEFAULT_STORE, store_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["PATH", "json_option", "print_json", "print_result", "store_option"]
+
+PATH = click.Path(path_type=Path)
+
+
+class _Printable(Protocol):
+    def to_json(self) -> dict[str, Any]: ...
+
+    def describe(self) -> str: ...
+
+
+def _store(text: str) -> str:
+    try:
+        return store_url(text)
+    except UsageError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def store_option(*, default: str | None = DEFAULT_STORE) -> Callable[[Any], Any]:
+    """`--store`, a URL; one without a default tells a store that was given from none."""
+    return click.option(
+        "--store",
+        type=_store,
+        default=default,
+        show_default=f"{DEFAULT_STORE}/ in the current directory",
+        metavar="URL",
+        help="A folder, or s3://bucket/prefix.",
+    )
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout, nothing else.")
+
+
+def print_json(document: Any) -> None:
+    """Print what `--json` asks for."""
+    print(json.dumps(document, indent=2))
+
+
+def print_result(result: _Printable, *, as_json: bool) -> None:
+    """Print what a command returned: a JSON document, or some lines for a person."""
+    if as_json:
+        print_json(result.to_json())
+    else:
+        print(result.describe())
