@@ -123,16 +123,7 @@ class Manifest:
             ManifestError: not JSON, another format version, or a field missing or of the wrong type; the message
                 names the field.
         """
-        try:
-            fields = loads(data)
-        except (ValueError, RecursionError) as error:
-            raise ManifestError(f"the manifest is not JSON: {error}") from error
-        format_version = _field(fields, "format_version", int)
-        if format_version != FORMAT_VERSION:
-            raise ManifestError(
-                f"the manifest has format version {format_version}, this reader knows {FORMAT_VERSION}: "
-                "deploy a newer litelambda"
-            )
+        fields = _document(data)
         self = cls()
         self.fields = fields
         self.sha256 = ""
@@ -159,6 +150,20 @@ class Manifest:
                 _check_numbers(scheme, "scale")
                 _check_numbers(scheme, "offset")
         return self
+
+
+def _document(data: bytes) -> dict[str, Any]:
+    try:
+        fields: dict[str, Any] = loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(f"the manifest is not JSON: {error}") from error
+    format_version = _field(fields, "format_version", int)
+    if format_version != FORMAT_VERSION:
+        raise ManifestError(
+            f"the manifest has format version {format_version}, this reader knows {FORMAT_VERSION}: "
+            "deploy a newer litelambda"
+        )
+    return fields
 
 
 def _field(fields: Any, name: str, kind: type) -> Any:

@@ -6,7 +6,7 @@ import ast
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     Imports = Mapping[str, set[str]]
@@ -37,14 +37,6 @@ def cycles(imports: Imports) -> list[list[str]]:
     reachable = {name: _reachable(imports, name) for name in imports}
     groups = {tuple(sorted(other for other in reachable[name] if name in reachable[other])) for name in imports}
     return sorted(list(group) for group in groups if group)
-
-
-def without(imports: Imports, edges: Iterable[str]) -> dict[str, set[str]]:
-    """Imports without those named, such as `"a.one -> b.two"`."""
-    left_out = set(edges)
-    return {
-        name: {other for other in others if f"{name} -> {other}" not in left_out} for name, others in imports.items()
-    }
 
 
 def _module_name(parts: Sequence[str]) -> str:

@@ -163,14 +163,10 @@ def pixel_values(spec: TensorSpec, preprocessing: Mapping[str, Any] | None) -> l
         if scheme is not None:
             values = [round(value / scheme.scale) + scheme.zero_point for value in values]
     if dtype.kind == "int":
-        low, high = (0, 1 << 8 * dtype.itemsize) if dtype.name.startswith("u") else _signed_limits(dtype.itemsize)
-        values = [min(max(round(value), low), high - 1) for value in values]
+        count = 1 << 8 * dtype.itemsize
+        low = 0 if dtype.name.startswith("u") else -count // 2
+        values = [min(max(round(value), low), low + count - 1) for value in values]
     return [struct.pack(f"<{dtype.format}", value) for value in values]
-
-
-def _signed_limits(itemsize: int) -> tuple[int, int]:
-    half = 1 << 8 * itemsize - 1
-    return -half, half
 
 
 def _float32(value: float) -> float:

@@ -20,8 +20,6 @@ from litelambda_serving.json_codec import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from litelambda_serving.http import Request
     from litelambda_serving.models import ModelRepository
     from litelambda_serving.models.shadow import Shadowed
@@ -51,7 +49,10 @@ def answer(request: Request, repository: ModelRepository) -> Response:
     """
     parts = segments(request.path.rstrip("/"))[2:]
     if not parts:
-        return _answer_server(request)
+        _allow(request, "GET")
+        from litelambda_serving.inference_protocol.describe import server_metadata
+
+        return Response(200, dumps(server_metadata()), route="server")
     if parts[0] == "health":
         return _answer_health(request, parts)
     if parts[0] == "repository":
@@ -66,7 +67,10 @@ def answer(request: Request, repository: ModelRepository) -> Response:
 
 def _answer_model(request: Request, repository: ModelRepository, target: tuple[str, str], verb: str) -> Response:
     if verb == "infer":
-        return _infer(request, repository, target)
+        _allow(request, "POST")
+        from litelambda_serving.inference_protocol.infer import infer
+
+        return infer(request, _find(request, repository, target))
     if verb == "ready":
         return _answer_ready(request, repository, target)
     _allow(request, "GET")
@@ -79,13 +83,6 @@ def _answer_model(request: Request, repository: ModelRepository, target: tuple[s
     manifest = servable.manifest
     body = dumps(describe(manifest, repository))
     return Response(200, body, route=verb, model=manifest.model, version=manifest.version)
-
-
-def _infer(request: Request, repository: ModelRepository, target: tuple[str, str]) -> Response:
-    _allow(request, "POST")
-    from litelambda_serving.inference_protocol.infer import infer
-
-    return infer(request, _find(request, repository, target))
 
 
 def _find(request: Request, repository: ModelRepository, target: tuple[str, str]) -> Servable | Shadowed:
@@ -119,13 +116,6 @@ def _parse_model_path(request: Request, parts: list[str]) -> tuple[str, str, str
     return parts[1], version, verb
 
 
-def _answer_server(request: Request) -> Response:
-    _allow(request, "GET")
-    from litelambda_serving.inference_protocol.describe import server_metadata
-
-    return Response(200, dumps(server_metadata()), route="server")
-
-
 def _answer_health(request: Request, parts: list[str]) -> Response:
     bodies = {"live": {"live": True}, "ready": {"ready": True, "live": True}}
     if len(parts) != 2 or parts[1] not in bodies:
@@ -149,18 +139,15 @@ def _answer_ready(request: Request, repository: ModelRepository, target: tuple[s
 
 
 def _answer_repository(request: Request, parts: list[str], repository: ModelRepository) -> Response:
-    from litelambda_serving.inference_protocol import repository as module
+    from litelambda_serving.inference_protocol.repository import index, load, unload
 
-    actions: dict[str, Callable[[Request, ModelRepository, str], Response]] = {
-        "load": module.load,
-        "unload": module.unload,
-    }
     if parts == ["repository", "index"]:
         _allow(request, "POST")
-        return module.index(request, repository)
-    if len(parts) == 4 and parts[1] == "models" and parts[3] in actions:
+        return index(request, repository)
+    if len(parts) == 4 and parts[1] == "models" and parts[3] in ("load", "unload"):
         _allow(request, "POST")
-        return actions[parts[3]](request, repository, parts[2])
+        action = load if parts[3] == "load" else unload
+        return action(request, repository, parts[2])
     raise MalformedRequestError(f"Malformed request: {request.method} {request.path[:200]}")
 
 

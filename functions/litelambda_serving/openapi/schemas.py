@@ -23,7 +23,8 @@ _FLOATS_BELOW = {2: 65520.0, 4: 3.4028235677973366e38}
 _ID = {"type": ["string", "null"]}
 _PARAMETERS = {"type": ["object", "null"]}
 
-_STRINGS = {"type": "array", "items": {"type": "string"}}
+_STRING = {"type": "string"}
+_STRINGS = {"type": "array", "items": _STRING}
 
 
 def _object(properties: dict[str, Any], required: Sequence[str] | None = None, **more: Any) -> dict[str, Any]:
@@ -37,41 +38,33 @@ _BASE64 = _object(
 )
 
 _METADATA_TENSOR = _object(
-    {"name": {"type": "string"}, "datatype": {"enum": list(DATATYPES.values())},
+    {"name": _STRING, "datatype": {"enum": list(DATATYPES.values())},
      "shape": {"type": "array", "items": {"type": "integer", "minimum": -1}}}
 )  # fmt: skip
 
+_STATE = _object({"version": _STRING, "state": _STRING, "status": {"type": "object"}})
+
 COMMON_SCHEMAS: dict[str, Any] = {
-    "Error": _object({"error": {"type": "string"}}),
+    "Error": _object({"error": _STRING}),
     "Models": _object({"models": _STRINGS}),
-    "Ready": _object({"name": {"type": "string"}, "ready": {"type": "boolean"}}),
-    "ServerMetadata": _object({"name": {"type": "string"}, "version": {"type": "string"}, "extensions": _STRINGS}),
+    "Ready": _object({"name": _STRING, "ready": {"type": "boolean"}}),
+    "ServerMetadata": _object({"name": _STRING, "version": _STRING, "extensions": _STRINGS}),
     "Status": _object(
-        {
-            "name": {"type": "string"},
-            "ready": {"type": "boolean"},
-            "model_version_status": {
-                "type": "array",
-                "items": _object(
-                    {"version": {"type": "string"}, "state": {"type": "string"}, "status": {"type": "object"}}
-                ),
-            },
-        }
+        {"name": _STRING, "ready": {"type": "boolean"}, "model_version_status": {"type": "array", "items": _STATE}}
     ),
     "ModelMetadata": _object(
         {
-            "name": {"type": "string"},
+            "name": _STRING,
             "versions": _STRINGS,
-            "platform": {"type": "string"},
-            "inputs": {"type": "array", "items": _METADATA_TENSOR},
-            "outputs": {"type": "array", "items": _METADATA_TENSOR},
+            "platform": _STRING,
+            **{side: {"type": "array", "items": _METADATA_TENSOR} for side in ("inputs", "outputs")},
         }
     ),
     "Statistics": _object({"model_stats": {"type": "array", "items": {"type": "object"}}}),
     "IndexRequest": _object({"ready": {"type": ["boolean", "null"]}, "id": _ID, "parameters": _PARAMETERS}, []),
     "RepositoryIndex": {
         "type": "array",
-        "items": _object({name: {"type": "string"} for name in ("name", "version", "state", "reason")}),
+        "items": _object(dict.fromkeys(("name", "version", "state", "reason"), _STRING)),
     },
 }
 """Schemas that do not depend on a model."""
@@ -112,15 +105,11 @@ def _predict_response(manifest: Manifest) -> dict[str, Any]:
     signature = manifest.signatures[manifest.default_signature]
     outputs = signature.outputs
     single = len(outputs) == 1
-    rows = (
-        _row(outputs[0], _answer_value)
+    rows, whole = (
+        form(outputs[0], _answer_value)
         if single
-        else _object({spec.name: _row(spec, _answer_value) for spec in outputs})
-    )
-    whole = (
-        _whole(outputs[0], _answer_value)
-        if single
-        else _object({spec.name: _whole(spec, _answer_value) for spec in outputs})
+        else _object({spec.name: form(spec, _answer_value) for spec in outputs})
+        for form in (_row, _whole)
     )
     forms = [_object({"outputs": whole})]
     if signature.rows:
@@ -184,8 +173,8 @@ def _infer_response(manifest: Manifest) -> dict[str, Any]:
     return _object(
         {
             "model_name": {"const": manifest.model},
-            "model_version": {"type": "string"},
-            "id": {"type": "string"},
+            "model_version": _STRING,
+            "id": _STRING,
             "outputs": {"type": "array", "items": output},
         },
         ["model_name", "model_version", "outputs"],
@@ -215,7 +204,7 @@ def _nested(schema: dict[str, Any], shape: Sequence[int]) -> dict[str, Any]:
 
 def _value(spec: TensorSpec) -> dict[str, Any]:
     """What a request of V1 may hold for one element."""
-    return {"anyOf": [{"type": "string"}, _BASE64]} if spec.dtype.kind == "string" else _flat_value(spec)
+    return {"anyOf": [_STRING, _BASE64]} if spec.dtype.kind == "string" else _flat_value(spec)
 
 
 def _answer_value(spec: TensorSpec) -> dict[str, Any]:
@@ -230,7 +219,7 @@ def _flat_value(spec: TensorSpec) -> dict[str, Any]:
         kind = "integer" if dtype.kind == "int" else "number"
         return {"type": kind, "minimum": spec.limits[0], "maximum": spec.limits[1]}
     if dtype.kind == "string":
-        return {"type": "string"}
+        return _STRING
     if dtype.kind == "bool":
         return {"type": "boolean"}
     if dtype.kind == "float":
