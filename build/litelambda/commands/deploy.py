@@ -1,4 +1,4 @@
-"""`make deploy` and `make deploy-scoring`: `sam build` and `sam deploy`, on top of what is deployed.
+"""Deploying a stack: the deployment package in the template's place for it, and `sam deploy`.
 
 A parameter that is not named keeps the value of the last deployment, and is shown. `samconfig.toml` is not read: what
 `sam deploy --guided` saved there would reset every parameter that was set since.
@@ -8,22 +8,27 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 
+from litelambda.commands.package import package
 from litelambda.common.errors import LitelambdaError, UsageError
 from litelambda.common.paths import PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["main"]
+    from litelambda.commands.package import Architecture, Function
 
-_SAM = PROJECT / ".venv-sam" / "bin" / "sam"
+__all__ = ["deploy"]
+
+_TEMPLATES: dict[Function, str] = {"predict": "template.yaml", "score": "infra/scoring.yaml"}
 
 
 class _Loader(yaml.SafeLoader):
@@ -33,28 +38,30 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_multi_constructor("!", lambda _loader, _suffix, _node: None)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Build and deploy a stack.
+def deploy(function: Function, stack: str, assignments: Sequence[str]) -> None:
+    """Package a function and deploy its stack.
 
     Args:
-        arguments: the template, the stack's name, and the parameters to set, each as `Name=value`.
+        function: whose stack: "predict", the HTTP API, or "score", the batch stack.
+        stack: its name.
+        assignments: the parameters to set, each as `Name=value`.
 
-    Returns:
-        The exit code.
+    Raises:
+        UsageError: an assignment sets no parameter of the template, or SAM is not installed.
+        LitelambdaError: AWS cannot be asked, or the deployment failed.
     """
-    template, stack, *assignments = arguments
-    try:
-        declared = _declared(PROJECT / template)
-        given = _given(assignments, declared)
-        deployed = _deployed(stack)
-        architecture = given.get("Architecture") or deployed.get("Architecture") or declared["Architecture"]
-        given["Architecture"] = architecture  # of what is built
-        _show(stack, given, deployed, declared)
-        _run_sam(template, stack, given)
-    except LitelambdaError as error:
-        print(f"deploy: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    sam = shutil.which("sam")
+    if sam is None:
+        raise UsageError("the SAM command line, `sam`, is not installed: run `uv tool install aws-sam-cli`")
+    declared = _declared(PROJECT / _TEMPLATES[function])
+    given = _given(assignments, declared)
+    deployed = _deployed(stack)
+    architecture = given.get("Architecture") or deployed.get("Architecture") or declared["Architecture"]
+    given["Architecture"] = architecture  # of what is packaged
+    _show(stack, given, deployed, declared)
+    with tempfile.TemporaryDirectory(prefix="litelambda-deploy-") as folder:
+        _lay_out(Path(folder), function, cast("Architecture", architecture))
+        _run_sam(sam, Path(folder, _TEMPLATES[function]), stack, given)
 
 
 def _declared(template: Path) -> dict[str, str]:
@@ -103,21 +110,36 @@ def _show(stack: str, given: Mapping[str, str], deployed: Mapping[str, str], dec
             print(f"deploy: keeps {name}={value}", flush=True)
 
 
-def _run_sam(template: str, stack: str, given: Mapping[str, str]) -> None:
-    folder = PROJECT / ".aws-sam" / stack
-    overrides = [f"{name}={shlex.quote(value)}" for name, value in given.items()]
-    commands = [
-        ["build", "--template-file", template, "--build-dir", str(folder), "--parameter-overrides"],
-        ["deploy", "--template-file", str(folder / "template.yaml"), "--stack-name", stack, "--resolve-s3"],
-    ]
-    commands[0].append(f"Architecture={given['Architecture']}")
-    commands[1] += ["--capabilities", "CAPABILITY_IAM", "--no-fail-on-empty-changeset"]
-    commands[1] += ["--confirm-changeset"] if sys.stdin.isatty() else []
-    commands[1] += ["--parameter-overrides", *overrides]
-    for command in commands:
-        done = subprocess.run([_SAM, *command], cwd=PROJECT, check=False)  # noqa: S603 - the user's own parameters
-        if done.returncode:
-            raise LitelambdaError(f"sam {command[0]} ended with exit code {done.returncode}")
+def _lay_out(folder: Path, function: Function, architecture: Architecture) -> None:
+    """The templates and what they name, with the package in the place of its sources."""
+    made = package(architecture, folder, function)
+    for note in made.notes:
+        print(f"deploy: note: {note}", file=sys.stderr)
+    made.directory.rename(folder / "functions")
+    (folder / "infra").mkdir()
+    for path in (PROJECT / "template.yaml", *PROJECT.glob("infra/*.yaml"), *PROJECT.glob("infra/*.json")):
+        shutil.copy(path, folder / path.relative_to(PROJECT))
+
+
+def _run_sam(sam: str, template: Path, stack: str, given: Mapping[str, str]) -> None:
+    command = [sam, "deploy", "--template-file", str(template), "--stack-name", stack, "--resolve-s3"]
+    command += ["--capabilities", "CAPABILITY_IAM", "--no-fail-on-empty-changeset"]
+    command += ["--confirm-changeset"] if sys.stdin.isatty() else []
+    command += ["--parameter-overrides", *(f"{name}={shlex.quote(value)}" for name, value in given.items())]
+    done = subprocess.run(command, check=False)  # noqa: S603 - the user's own parameters
+    if done.returncode:
+        raise LitelambdaError(f"sam deploy ended with exit code {done.returncode}")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`python -m litelambda.commands.deploy predict|score STACK Name=value …`; return the exit code."""
+    function, stack, *assignments = arguments
+    try:
+        deploy("score" if function == "score" else "predict", stack, assignments)
+    except LitelambdaError as error:
+        print(f"deploy: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
 
 
 if __name__ == "__main__":

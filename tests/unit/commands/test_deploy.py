@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -16,20 +19,29 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SAM = """#!/bin/sh
-for argument; do printf '%s\\n' "$argument"; done >>"$(dirname "$0")/calls"
-echo >>"$(dirname "$0")/calls"
-[ "$1" != "$(cat "$(dirname "$0")/fails" 2>/dev/null)" ]
+here=$(dirname "$0")
+for argument; do printf '%s\\n' "$argument"; done >"$here/call"
+folder=${3%/template.yaml}
+cp -R "${folder%/infra/scoring.yaml}" "$here/seen"
+[ ! -e "$here/fails" ]
 """
-"""A command line that notes its arguments, a line each, and fails where it is told to."""
+"""A command line that notes its arguments, a line each, copies the folder of the templates, and fails when asked."""
 
 
 @pytest.fixture
 def sam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """SAM's place, taken by a script, on an account without stacks."""
+    """A script in SAM's place, on an account without stacks; a file in the package's place: others test that."""
+
+    def package(architecture: str, output: Path, function: str) -> SimpleNamespace:
+        (output / "function").mkdir()
+        (output / "function" / f"{function}.py").write_text(architecture)
+        return SimpleNamespace(directory=output / "function", notes=("no bytecode",))
+
+    monkeypatch.setattr(deploy, "package", package)
     script = tmp_path / "sam"
     script.write_text(SAM)
     script.chmod(0o755)
-    monkeypatch.setattr(deploy, "_SAM", script)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
@@ -48,28 +60,33 @@ def _deployed(**parameters: str) -> None:
     )
 
 
-def _calls(sam: Path) -> list[list[str]]:
-    text = (sam.parent / "calls").read_text()
-    return [call.splitlines() for call in text.split("\n\n") if call]
+def _call(sam: Path) -> list[str]:
+    return (sam.parent / "call").read_text().splitlines()
+
+
+def _overrides(sam: Path) -> list[str]:
+    call = _call(sam)
+    return call[call.index("--parameter-overrides") + 1 :]
 
 
 def test_a_first_deployment_has_the_defaults(sam: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Without a stack it builds for the template's architecture, and passes on what is given and no more."""
-    assert deploy.main(["template.yaml", "litelambda", "ModelName=fruit"]) == 0
-    build, deployment = _calls(sam)
-    assert build[-2:] == ["--parameter-overrides", "Architecture=arm64"]
-    assert deployment[deployment.index("--parameter-overrides") + 1 :] == ["ModelName=fruit", "Architecture=arm64"]
-    assert deployment[deployment.index("--stack-name") + 1] == "litelambda"
-    assert "deploy: sets  ModelName=fruit\n" in capfd.readouterr().out
+    """Without a stack it packages for the template's architecture, and passes on what is given and no more."""
+    assert deploy.main(["predict", "litelambda", "ModelName=fruit"]) == 0
+    call = _call(sam)
+    assert call[0] == "deploy"
+    assert call[call.index("--stack-name") + 1] == "litelambda"
+    assert _overrides(sam) == ["ModelName=fruit", "Architecture=arm64"]
+    said = capfd.readouterr()
+    assert "deploy: sets  ModelName=fruit\n" in said.out
+    assert "deploy: note: no bytecode\n" in said.err
 
 
 def test_what_is_not_named_is_kept_and_said(sam: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """SAM gets none of the parameters that stay, so that it takes their previous values; each is shown."""
     _deployed(ModelName="fruit", ModelVersion="3", MemorySize="512", Architecture="x86_64")
-    assert deploy.main(["template.yaml", "litelambda", "ModelVersion=4"]) == 0
-    build, deployment = _calls(sam)
-    assert build[-1] == "Architecture=x86_64"
-    assert deployment[deployment.index("--parameter-overrides") + 1 :] == ["ModelVersion=4", "Architecture=x86_64"]
+    assert deploy.main(["predict", "litelambda", "ModelVersion=4"]) == 0
+    assert (sam.parent / "seen" / "functions" / "predict.py").read_text() == "x86_64"
+    assert _overrides(sam) == ["ModelVersion=4", "Architecture=x86_64"]
     said = capfd.readouterr().out.splitlines()
     assert said[1:] == [
         "deploy: sets  ModelVersion=4 (was '3')",
@@ -80,27 +97,46 @@ def test_what_is_not_named_is_kept_and_said(sam: Path, capfd: pytest.CaptureFixt
 
 def test_values_reach_sam_whole(sam: Path) -> None:
     """Empty values and values with spaces are quoted as SAM's own parser wants them."""
-    assert deploy.main(["template.yaml", "litelambda", "ModelName=", "MetricsNamespace=a b"]) == 0
-    assert _calls(sam)[1][-3:] == ["ModelName=''", "MetricsNamespace='a b'", "Architecture=arm64"]
+    assert deploy.main(["predict", "litelambda", "ModelName=", "MetricsNamespace=a b"]) == 0
+    assert _overrides(sam) == ["ModelName=''", "MetricsNamespace='a b'", "Architecture=arm64"]
 
 
 @pytest.mark.parametrize("assignment", ["ModelNmae=fruit", "ModelName", "=fruit"])
 def test_unknown_parameters_are_refused(sam: Path, capfd: pytest.CaptureFixture[str], assignment: str) -> None:
     """A parameter that the template has not, which SAM would drop without a word, ends it before anything is built."""
-    assert deploy.main(["template.yaml", "litelambda", assignment]) == 2
+    assert deploy.main(["predict", "litelambda", assignment]) == 2
     error = capfd.readouterr().err
     assert repr(assignment) in error
     assert "ModelName, ModelVersion" in error
-    assert not (sam.parent / "calls").exists()
+    assert not (sam.parent / "call").exists()
 
 
-@pytest.mark.parametrize(("command", "calls"), [("build", 1), ("deploy", 2)])
-def test_a_failure_of_sam_is_a_failure(sam: Path, capfd: pytest.CaptureFixture[str], command: str, calls: int) -> None:
-    """What fails in SAM fails here, and nothing is deployed that was not built."""
-    (sam.parent / "fails").write_text(command)
-    assert deploy.main(["template.yaml", "litelambda"]) == 1
-    assert f"sam {command} ended with exit code 1" in capfd.readouterr().err
-    assert len(_calls(sam)) == calls
+@pytest.mark.parametrize(("function", "name"), [("predict", "template.yaml"), ("score", "infra/scoring.yaml")])
+def test_a_template_finds_what_it_names(sam: Path, function: str, name: str) -> None:
+    """The package lies where the template has its code, and so do nested templates and the state machine."""
+    assert deploy.main([function, "litelambda"]) == 0
+    call = _call(sam)
+    assert call[call.index("--template-file") + 1].endswith(name)
+    named = sam.parent / "seen" / name
+    paths = re.findall(r"^ +(?:CodeUri|TemplateURL|DefinitionUri): (\S+)$", named.read_text(), re.MULTILINE)
+    assert len(paths) == 2
+    assert all((named.parent / path).exists() for path in paths)
+
+
+def test_a_failure_of_sam_is_a_failure(sam: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """What fails in SAM fails here."""
+    (sam.parent / "fails").touch()
+    assert deploy.main(["predict", "litelambda"]) == 1
+    assert "sam deploy ended with exit code 1" in capfd.readouterr().err
+
+
+def test_without_sam_it_says_what_to_install(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is no SAM command line nothing is asked or packaged."""
+    monkeypatch.setenv("PATH", "")
+    assert deploy.main(["predict", "litelambda"]) == 2
+    assert "`uv tool install aws-sam-cli`" in capfd.readouterr().err
 
 
 def test_an_account_that_cannot_be_asked_is_no_empty_one(
@@ -109,9 +145,9 @@ def test_an_account_that_cannot_be_asked_is_no_empty_one(
     """Where the stack cannot be read nothing is built: its parameters are not known."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_CLOUDFORMATION", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    assert deploy.main(["template.yaml", "litelambda"]) == 1
+    assert deploy.main(["predict", "litelambda"]) == 1
     assert "AWS cannot be asked for the stack litelambda" in capfd.readouterr().err
-    assert not (sam.parent / "calls").exists()
+    assert not (sam.parent / "call").exists()
 
 
 def test_a_declined_first_change_set_leaves_nothing_to_keep(sam: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -124,7 +160,7 @@ def test_a_declined_first_change_set_leaves_nothing_to_keep(sam: Path, capfd: py
         TemplateBody=json.dumps(template),
         Parameters=[{"ParameterKey": "ModelName", "ParameterValue": "fruit"}],
     )
-    assert deploy.main(["template.yaml", "litelambda", "ModelVersion=4"]) == 0
+    assert deploy.main(["predict", "litelambda", "ModelVersion=4"]) == 0
     output = capfd.readouterr().out
     assert "the stack litelambda, for the first time" in output
     assert "keeps ModelName" not in output
