@@ -29,7 +29,7 @@ _SECTIONS = {
     "Make a model": {"build": "build", "import": "import_model"},
     "Use it": {"serve": "serve", "score": "score"},
     "Look after a store": {"models": "models", "alias": "alias"},
-    "Deploy and measure": {"package": "package", "bench": "bench"},
+    "Deploy and measure": {"package": "package", "deploy": "deploy", "bench": "bench"},
     "Set up": {"completion": "completion"},
 }
 """By section of the help, the subcommands and their modules."""

@@ -6,7 +6,6 @@ A parameter that is not named keeps the value of the last deployment, and is sho
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import subprocess
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["deploy"]
 
 _TEMPLATES: dict[Function, str] = {"predict": "template.yaml", "score": "infra/scoring.yaml"}
+_STACKS: dict[Function, str] = {"predict": "litelambda", "score": "litelambda-scoring"}
 
 
 class _Loader(yaml.SafeLoader):
@@ -38,18 +38,19 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_multi_constructor("!", lambda _loader, _suffix, _node: None)
 
 
-def deploy(function: Function, stack: str, assignments: Sequence[str]) -> None:
+def deploy(function: Function, assignments: Sequence[str] = (), stack: str | None = None) -> None:
     """Package a function and deploy its stack.
 
     Args:
         function: whose stack: "predict", the HTTP API, or "score", the batch stack.
-        stack: its name.
         assignments: the parameters to set, each as `Name=value`.
+        stack: its name; None is "litelambda", or "litelambda-scoring" for the batch stack.
 
     Raises:
         UsageError: an assignment sets no parameter of the template, or SAM is not installed.
         LitelambdaError: AWS cannot be asked, or the deployment failed.
     """
+    stack = stack or _STACKS[function]
     sam = shutil.which("sam")
     if sam is None:
         raise UsageError("the SAM command line, `sam`, is not installed: run `uv tool install aws-sam-cli`")
@@ -129,18 +130,3 @@ def _run_sam(sam: str, template: Path, stack: str, given: Mapping[str, str]) -> 
     done = subprocess.run(command, check=False)  # noqa: S603 - the user's own parameters
     if done.returncode:
         raise LitelambdaError(f"sam deploy ended with exit code {done.returncode}")
-
-
-def main(arguments: Sequence[str]) -> int:
-    """`python -m litelambda.commands.deploy predict|score STACK Name=value …`; return the exit code."""
-    function, stack, *assignments = arguments
-    try:
-        deploy("score" if function == "score" else "predict", stack, assignments)
-    except LitelambdaError as error:
-        print(f"deploy: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main([*sys.argv[1:], *shlex.split(os.environ.get("PARAMETERS", ""))]))

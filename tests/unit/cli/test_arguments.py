@@ -36,6 +36,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "--passthrough": None, "--tolerate": 0.01, "--resize": False, "--force": False, "--json": False,
     },
     "package": {"--arch": "arm64", "--function": "predict", "--output": REQUIRED, "--json": False},
+    "deploy": {"[NAME=VALUE]…": (), "--function": "predict", "--stack": None},
     "bench cold": {
         "--model": "mnist_mlp", "--store": STORE, "--package": None, "--runs": 11, "--store-latency-ms": 0.0,
         "--store-mb-per-s": None, "--handlers": None, "--peers": False, "--chart": None, "--json": False,

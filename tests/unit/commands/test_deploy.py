@@ -1,4 +1,4 @@
-"""`make deploy`: what it sets, what it keeps, and what it refuses, against a CloudFormation with a deployed stack."""
+"""`litelambda deploy`: what it sets, what it keeps, and what it refuses, against a CloudFormation with a stack."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
+from litelambda.cli.main import main
 from litelambda.commands import deploy
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def _overrides(sam: Path) -> list[str]:
 
 def test_a_first_deployment_has_the_defaults(sam: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Without a stack it packages for the template's architecture, and passes on what is given and no more."""
-    assert deploy.main(["predict", "litelambda", "ModelName=fruit"]) == 0
+    assert main(["deploy", "ModelName=fruit"]) == 0
     call = _call(sam)
     assert call[0] == "deploy"
     assert call[call.index("--stack-name") + 1] == "litelambda"
@@ -84,7 +85,7 @@ def test_a_first_deployment_has_the_defaults(sam: Path, capfd: pytest.CaptureFix
 def test_what_is_not_named_is_kept_and_said(sam: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """SAM gets none of the parameters that stay, so that it takes their previous values; each is shown."""
     _deployed(ModelName="fruit", ModelVersion="3", MemorySize="512", Architecture="x86_64")
-    assert deploy.main(["predict", "litelambda", "ModelVersion=4"]) == 0
+    assert main(["deploy", "ModelVersion=4"]) == 0
     assert (sam.parent / "seen" / "functions" / "predict.py").read_text() == "x86_64"
     assert _overrides(sam) == ["ModelVersion=4", "Architecture=x86_64"]
     said = capfd.readouterr().out.splitlines()
@@ -97,14 +98,14 @@ def test_what_is_not_named_is_kept_and_said(sam: Path, capfd: pytest.CaptureFixt
 
 def test_values_reach_sam_whole(sam: Path) -> None:
     """Empty values and values with spaces are quoted as SAM's own parser wants them."""
-    assert deploy.main(["predict", "litelambda", "ModelName=", "MetricsNamespace=a b"]) == 0
+    assert main(["deploy", "ModelName=", "MetricsNamespace=a b"]) == 0
     assert _overrides(sam) == ["ModelName=''", "MetricsNamespace='a b'", "Architecture=arm64"]
 
 
 @pytest.mark.parametrize("assignment", ["ModelNmae=fruit", "ModelName", "=fruit"])
 def test_unknown_parameters_are_refused(sam: Path, capfd: pytest.CaptureFixture[str], assignment: str) -> None:
     """A parameter that the template has not, which SAM would drop without a word, ends it before anything is built."""
-    assert deploy.main(["predict", "litelambda", assignment]) == 2
+    assert main(["deploy", assignment]) == 2
     error = capfd.readouterr().err
     assert repr(assignment) in error
     assert "ModelName, ModelVersion" in error
@@ -114,7 +115,7 @@ def test_unknown_parameters_are_refused(sam: Path, capfd: pytest.CaptureFixture[
 @pytest.mark.parametrize(("function", "name"), [("predict", "template.yaml"), ("score", "infra/scoring.yaml")])
 def test_a_template_finds_what_it_names(sam: Path, function: str, name: str) -> None:
     """The package lies where the template has its code, and so do nested templates and the state machine."""
-    assert deploy.main([function, "litelambda"]) == 0
+    assert main(["deploy", "--function", function, "--stack", "litelambda"]) == 0
     call = _call(sam)
     assert call[call.index("--template-file") + 1].endswith(name)
     named = sam.parent / "seen" / name
@@ -126,7 +127,7 @@ def test_a_template_finds_what_it_names(sam: Path, function: str, name: str) -> 
 def test_a_failure_of_sam_is_a_failure(sam: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """What fails in SAM fails here."""
     (sam.parent / "fails").touch()
-    assert deploy.main(["predict", "litelambda"]) == 1
+    assert main(["deploy"]) == 1
     assert "sam deploy ended with exit code 1" in capfd.readouterr().err
 
 
@@ -135,7 +136,7 @@ def test_without_sam_it_says_what_to_install(
 ) -> None:
     """Where there is no SAM command line nothing is asked or packaged."""
     monkeypatch.setenv("PATH", "")
-    assert deploy.main(["predict", "litelambda"]) == 2
+    assert main(["deploy"]) == 2
     assert "`uv tool install aws-sam-cli`" in capfd.readouterr().err
 
 
@@ -145,7 +146,7 @@ def test_an_account_that_cannot_be_asked_is_no_empty_one(
     """Where the stack cannot be read nothing is built: its parameters are not known."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_CLOUDFORMATION", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    assert deploy.main(["predict", "litelambda"]) == 1
+    assert main(["deploy"]) == 1
     assert "AWS cannot be asked for the stack litelambda" in capfd.readouterr().err
     assert not (sam.parent / "call").exists()
 
@@ -160,7 +161,7 @@ def test_a_declined_first_change_set_leaves_nothing_to_keep(sam: Path, capfd: py
         TemplateBody=json.dumps(template),
         Parameters=[{"ParameterKey": "ModelName", "ParameterValue": "fruit"}],
     )
-    assert deploy.main(["predict", "litelambda", "ModelVersion=4"]) == 0
+    assert main(["deploy", "ModelVersion=4"]) == 0
     output = capfd.readouterr().out
     assert "the stack litelambda, for the first time" in output
     assert "keeps ModelName" not in output

@@ -1,0 +1,26 @@
+"""`litelambda deploy`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from litelambda.commands.package import Function
+
+
+@click.command()
+@click.argument("assignments", metavar="[NAME=VALUE]…", nargs=-1, help="Parameters of the template to set.")
+@click.option(
+    "--function",
+    type=click.Choice(["predict", "score"]),
+    default="predict",
+    help="The stack with the HTTP API, or the one that scores files.",
+)
+@click.option("--stack", metavar="NAME", show_default="litelambda, or litelambda-scoring", help="The stack's name.")
+def command(assignments: tuple[str, ...], function: Function, stack: str | None) -> None:
+    """Package a function and deploy its stack to AWS; parameters that are not named keep their values."""
+    from litelambda.commands.deploy import deploy
+
+    deploy(function, assignments, stack)
