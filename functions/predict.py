@@ -31,7 +31,7 @@ _fetch = (
 _fetch_started = time.perf_counter()
 
 # From here on the fetch is under way: what is imported now costs nothing while the network is slower.
-from litelambda_serving import litert  # noqa: E402
+from litelambda_serving import litert  # noqa: E402 - as above
 from litelambda_serving.errors import RequestError, ServingError  # noqa: E402
 from litelambda_serving.http import Request, add_headers, request_from_event, response_to_event  # noqa: E402
 from litelambda_serving.models import ModelRepository  # noqa: E402

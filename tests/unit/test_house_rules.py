@@ -74,3 +74,104 @@ def test_no_tracked_file_knows_this_machine():
         text = path.read_text(errors="replace")
         assert str(Path.home()) + "/" not in text, name
         assert str(PROJECT.parent) + "/" not in text or PROJECT.parent == Path("/"), name
+
+
+SOURCES = sorted(
+    path for folder in (PROJECT / "build", FUNCTIONS) for path in folder.rglob("*.py") if ".venv" not in path.parts
+)
+TWIN_LINES = 10
+MAX_LINES = 330
+LONGER = {
+    "functions/litelambda_serving/http.py": "INIT loads all of it, and a module of its own costs INIT 0.05 ms",
+    "functions/litelambda_serving/litert/__init__.py": "one native library: its declarations, loading and calls",
+    "functions/litelambda_serving/tfserving/__init__.py": "a protocol's parsing and writing, which INIT loads whole",
+    "build/litelambda/cli/main.py": "to be split: a module per command",
+    "build/litelambda/commands/import_sources.py": "to be split: .tflite files and sources that are converted",
+}
+"""Modules of more than `MAX_LINES`, and why; the list only gets shorter."""
+
+BANNED = re.compile(
+    r"\b(?:(?<!there )(?:is|are) no (?!longer|more|better|worse|less|fewer)\w+|nobody|anew|told by|cannot be had"
+    r"|goes on with|held against|(?:beside|behind) (?:it|them))\b",
+    re.IGNORECASE,
+)
+"""Word-by-word translations: "is not a …", "again", "reported by", "is not available", "resumes", "checked against"."""
+NOT_SWEPT = ("functions/", "build/litelambda/bench/", "build/litelambda/cli/", "build/litelambda/commands/",
+    "build/litelambda/common/", "build/litelambda/compression/", "build/litelambda/data/",
+    "build/litelambda/keras_tools/", "build/litelambda/recipe/", "build/litelambda/search/",
+    "build/litelambda/store/objects.py", "build/litelambda/training/")  # fmt: skip
+"""Where such words still are; the list only gets shorter."""
+
+
+def statements(text: str) -> list[str]:
+    """The lines of a module that could be shared: whitespace normalized, without blank lines and imports."""
+    tree = ast.parse(text)
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    skipped = {line for node in imports for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)}
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    return [line for number, line in enumerate(lines, 1) if line and number not in skipped]
+
+
+def twins(modules: dict[str, str]) -> list[tuple[str, str, str]]:
+    """Runs of `TWIN_LINES` lines that stand twice: both modules' names, and the first line."""
+    seen: dict[tuple[str, ...], str] = {}
+    found = []
+    for name, text in modules.items():
+        lines = statements(text)
+        for start in range(len(lines) - TWIN_LINES + 1):
+            run = tuple(lines[start : start + TWIN_LINES])
+            if run in seen:
+                found.append((seen[run], name, run[0]))
+            seen.setdefault(run, name)
+    return found
+
+
+def test_no_code_stands_twice():
+    """Ten lines that are the same in two places are one function that was not written."""
+    assert twins({str(path.relative_to(PROJECT)): path.read_text() for path in SOURCES}) == []
+
+
+def test_twins_are_found():
+    """Also where one of them is indented, has blank lines or imports in between; nine lines are none."""
+    lines = [f"a{number} = {number}" for number in range(TWIN_LINES)]
+    inside = "def f():\n" + "".join(f"\n    {line}\n    import os\n" for line in lines)
+    assert twins({"one": "\n".join(lines), "two": inside}) == [("one", "two", "a0 = 0")]
+    assert twins({"one": "\n".join(lines), "two": inside.replace("a5", "b5")}) == []
+
+
+def test_modules_are_short():
+    """A module is read in one sitting, but for those that are listed with their reason."""
+    lengths = {str(path.relative_to(PROJECT)): len(path.read_text().splitlines()) for path in SOURCES}
+    assert {name for name, length in lengths.items() if length > MAX_LINES} - set(LONGER) == set()
+
+
+def test_every_exception_to_a_lint_rule_has_its_reason():
+    """`# noqa: CODE - reason`: who reads it must not guess; a block of imports shares the first one's."""
+    without = []
+    for path in SOURCES:
+        shared = False
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            found = re.search(r"#\s*noqa(: [A-Z]+\d+(, [A-Z]+\d+)*( - \S.*)?)?$", line)
+            if found and not found[3] and not shared:
+                without.append(f"{path.relative_to(PROJECT)}:{number}")
+            shared = bool(found) and "E402" in line
+    assert without == []
+
+
+def banned_words(text: str) -> list[str]:
+    """The words of a module that do not read as English, across the breaks of lines and strings."""
+    joined = re.sub(r'"\s+f?"', "", " ".join(text.split()))
+    return [match[0] for match in BANNED.finditer(joined)]
+
+
+def test_words_that_were_swept_stay_out():
+    """Docstrings, comments and messages read as a maintainer of the field would say them."""
+    swept = [path for path in SOURCES if not str(path.relative_to(PROJECT)).startswith(NOT_SWEPT)]
+    assert {str(path.relative_to(PROJECT)): words for path in swept if (words := banned_words(path.read_text()))} == {}
+
+
+def test_banned_words_are_found():
+    """Also where a string goes on in the next line; "is no longer" is English."""
+    assert banned_words('raise Error(\n    "the file is "\n    f"no model"\n)') == ["is no model"]
+    assert banned_words('"""It is written anew,\n    told by nobody."""') == ["anew", "told by", "nobody"]
+    assert banned_words('"it is no longer there"') == []

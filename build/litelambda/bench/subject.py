@@ -98,7 +98,7 @@ def make_rows(inputs: tuple[TensorSpec, ...], count: int) -> list[Any]:
     Floats look like normalised pixels, n/255 to the seven digits that a float32 holds. The rows of a model with one
     input are bare, those of several are objects.
     """
-    chooser = random.Random(_SEED)  # noqa: S311 only has to be repeatable
+    chooser = random.Random(_SEED)  # noqa: S311 - only has to be repeatable
     rows = []
     for _row in range(count):
         values = {spec.name: _nest(list(spec.shape[1:]), spec, chooser) for spec in inputs}

@@ -112,7 +112,7 @@ class KeptProcess:
 
     def _ask(self, child: subprocess.Popen[str], jobs: Path) -> int:
         assert child.stdin is not None  # noqa: S101 - for the type checker: both are pipes
-        assert child.stdout is not None  # noqa: S101
+        assert child.stdout is not None  # noqa: S101 - as above
         try:
             child.stdin.write(f"{jobs}\n")
             child.stdin.flush()

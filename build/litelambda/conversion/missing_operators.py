@@ -1,4 +1,4 @@
-"""What Keras computes with operators that TFLite lacks, written with those that it has."""
+"""Layers that Keras computes with operators that TFLite lacks, written with operators that it has."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _EXTREMES = ("argmax", "argmin")
 
 
 def without_missing_operators(model: Any) -> Iterator[Rewrite]:
-    """How the parts of a model that TFLite has no operators for compute with others."""
+    """The rewrites of the parts of a model that TFLite has no operators for."""
     keras = load_keras()
     layers = model._flatten_layers()
     for layer in layers:
@@ -35,8 +35,8 @@ def _is_kerass(layer: Any) -> bool:
     return type(layer).__module__.partition(".")[0] == "keras"
 
 
-def _extreme(name: str, original: Any, x: Any, axis: int | None = None, keepdims: bool = False) -> Any:  # noqa: ARG001
-    """The place of an extreme; Keras's own looks at the bits of a float, to put -0 before 0."""
+def _extreme(name: str, original: Any, x: Any, axis: int | None = None, keepdims: bool = False) -> Any:  # noqa: ARG001 - see `standing_in`
+    """The index of an extreme; Keras's own compares the bits of floats, to order -0 before 0, which TFLite cannot."""
     tf = load_tensorflow()
     x = tf.convert_to_tensor(x)
     if axis is None:
@@ -47,7 +47,7 @@ def _extreme(name: str, original: Any, x: Any, axis: int | None = None, keepdims
 
 
 def _lookup(layer: Any, original: Any, inputs: Any) -> Any:
-    """A table from integers to integers, which TFLite has only for strings, as a comparison with every key."""
+    """An integer table as a comparison with every key: TFLite has tables of strings only."""
     tf = load_tensorflow()
     with tf.init_scope():
         keys, values = (each.numpy() for each in layer.lookup_table.export())
@@ -62,7 +62,7 @@ def _lookup(layer: Any, original: Any, inputs: Any) -> Any:
 
 
 def _shaped(original: Any, inputs: Any) -> Any:
-    """What a table gives has no shape in a flatbuffer, so that an output of it would pass for a single number."""
+    """Restore the shape of looked-up values, which a flatbuffer loses: an output would pass for a single number."""
     sizes = inputs.shape[1:]
     return original(inputs) if None in sizes else load_tensorflow().reshape(original(inputs), [-1, *sizes])
 
@@ -70,7 +70,7 @@ def _shaped(original: Any, inputs: Any) -> Any:
 def _encode(
     original: Any, inputs: Any, output_mode: str, depth: int, dtype: Any, sparse: bool = False, **settings: Any
 ) -> Any:
-    """Categories as vectors, without counting in bins and without a shape that is computed at run time."""
+    """Categories as vectors, without Bincount and without shapes that are computed at run time."""
     rank = len(inputs.shape)
     if sparse or settings.get("count_weights") is not None or rank < 2 or None in inputs.shape[1:]:
         return original(inputs, output_mode, depth, dtype, sparse=sparse, **settings)

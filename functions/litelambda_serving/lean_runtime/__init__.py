@@ -262,7 +262,7 @@ def main() -> None:
     """Load the handler that `_HANDLER` names, then serve; a handler that cannot be loaded fails INIT."""
     gc.disable()  # INIT makes no garbage worth a collector's time
     # Line by line for as long as the environment lives, and able to write any text.
-    sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115 - see above
     client = RuntimeClient(os.environ["AWS_LAMBDA_RUNTIME_API"])
     try:
         handler = _load_handler(os.environ["_HANDLER"])

@@ -137,7 +137,7 @@ def _make_files(folder: Path, subject: Subject, rows: int) -> dict[str, Path]:
         count = rows // _TEN * factor
         files[f"npy{suffix}"] = _write_npy(folder / f"npy{suffix}.npy", values, count)
         path = files[f"jsonl{suffix}"] = folder / f"jsonl{suffix}.jsonl"
-        order = random.Random(_SEED)  # noqa: S311 only has to be repeatable
+        order = random.Random(_SEED)  # noqa: S311 - only has to be repeatable
         with path.open("wb") as file:
             file.writelines(order.choice(lines) for _row in range(count // _JSONL_SHARE))
     return files

@@ -123,7 +123,7 @@ class Environment:
             variables = {**environ, "AWS_LAMBDA_RUNTIME_API": self.api.address}
             with log.open("wb") as output, _interrupts_held_back():
                 started = time.perf_counter()
-                self._process = subprocess.Popen(  # noqa: S603 a command of ours
+                self._process = subprocess.Popen(  # noqa: S603 - a command of ours
                     command, cwd=tree, env=variables, stdin=subprocess.DEVNULL,
                     stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
                 )  # fmt: skip

@@ -66,7 +66,7 @@ class LoopbackS3:
     def add(self, name: str, data: bytes) -> None:
         """Hold one more object, `bucket/key`."""
         self._objects[name] = data
-        self._etags[name] = f'"{hashlib.md5(data).hexdigest()}"'  # noqa: S324 as S3 does
+        self._etags[name] = f'"{hashlib.md5(data).hexdigest()}"'  # noqa: S324 - as S3 does
 
     def _accept(self) -> None:
         while True:

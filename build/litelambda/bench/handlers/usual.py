@@ -38,7 +38,7 @@ interpreter.invoke()
 
 def run(tensors: dict[str, Any]) -> dict[str, Any]:
     """Run the model on one batch; tensors and results by their names in the signature."""
-    global batch_size  # noqa: PLW0603 the interpreter is one per process, so is its shape
+    global batch_size  # noqa: PLW0603 - the interpreter is one per process, so is its shape
     size = len(next(iter(tensors.values())))
     if size != batch_size:
         for name, tensor in tensors.items():
