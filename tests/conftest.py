@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ import numpy as np
 import pytest
 
 from litelambda.commands.build import build
+from litelambda.common.paths import RECIPES
 from litelambda.common.progress import Reporter
 from litelambda.conversion.quantize import quantize
 from litelambda.keras_tools.backend import load_keras
@@ -138,3 +142,14 @@ def built_artifact(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) 
     recipe = load_recipe(tiny_recipe, ['publish.aliases=["latest", "stable"]'])
     result = build(recipe, root.as_uri(), Reporter())
     return BuiltArtifact(root.as_uri(), "tiny", 1, root / "tiny" / "1", result)
+
+
+@pytest.fixture(scope="session")
+def mnist_build(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    """What `litelambda build --json` printed for the ready MNIST recipe, and the store. Read it; do not write to it."""
+    store = tmp_path_factory.mktemp("mnist")
+    command = [sys.executable, "-m", "litelambda", "build", str(RECIPES / "mnist_mlp.toml")]
+    command += ["--store", store.as_uri(), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    assert (done.returncode, done.stderr) == (0, "")
+    return json.loads(done.stdout), store

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from litelambda.cli.main import main
-from litelambda.common.paths import PROJECT, RECIPES
+from litelambda.common.paths import PROJECT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,19 +19,9 @@ _ROWS = 1_000_000
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with the ready recipe's model, after one epoch."""
-    root = tmp_path_factory.mktemp("store")
-    command = [
-        "build",
-        str(RECIPES / "mnist_mlp.toml"),
-        "--set",
-        "train.epochs=1",
-        "--set",
-        "gate.max_accuracy_drop=0.02",
-    ]
-    assert main([*command, "--store", root.as_uri(), "--json"]) == 0
-    return root
+def store(mnist_build: tuple[dict[str, Any], Path]) -> Path:
+    """A store with the ready recipe's model."""
+    return mnist_build[1]
 
 
 @pytest.fixture(scope="module")

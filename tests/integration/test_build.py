@@ -19,7 +19,6 @@ import pytest
 
 from litelambda.commands.build import build
 from litelambda.common.errors import GateError, PublishError, UsageError
-from litelambda.common.paths import RECIPES
 from litelambda.common.progress import PlainReporter, Reporter
 from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.load import load_recipe
@@ -188,17 +187,15 @@ def test_mistakes_end_the_command(tiny_recipe: Path, tmp_path: Path, override: s
 
 
 @pytest.mark.slow
-def test_the_mnist_recipe_keeps_its_promises(tmp_path: Path) -> None:
+def test_the_mnist_recipe_keeps_its_promises(mnist_build: tuple[dict[str, Any], Path]) -> None:
     """Float and int8 reach 0.97 on all test images, within 0.005 of each other, in 30 % of the float model's size."""
-    done = command_line(str(RECIPES / "mnist_mlp.toml"), "--store", tmp_path.as_uri(), "--json")
-    assert (done.returncode, done.stderr) == (0, "")
-    result = json.loads(done.stdout)
+    result, store = mnist_build
     before, after = (result["metrics"][model]["accuracy"] for model in ("float", "quantized"))
     assert result["metrics"]["num_examples"] == 10_000
     assert min(before, after) >= 0.97
     assert before - after <= 0.005
     assert result["size_bytes"]["quantized"] <= 0.3 * result["size_bytes"]["float"]
-    manifest = json.loads((tmp_path / "mnist_mlp" / "1" / "manifest.json").read_bytes())
+    manifest = json.loads((store / "mnist_mlp" / "1" / "manifest.json").read_bytes())
     assert manifest["signatures"]["predict"]["inputs"][0]["name"] == "image"
     assert manifest["labels"] == list("0123456789")
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from litelambda.common.kept_process import KeptProcess
-from litelambda.conversion.converter import PROCESS, Conversion
+from litelambda.conversion.converter import PROCESS
 
 PARENT = """
 import sys
@@ -36,9 +34,9 @@ def converter() -> Iterator[KeptProcess]:
 
 @pytest.fixture
 def jobs(tmp_path: Path) -> Path:
-    """A job whose model is missing: it fails in a moment, whatever TensorFlow says."""
+    """A file that lists no conversion: it is done without importing TensorFlow."""
     path = tmp_path / "jobs.json"
-    path.write_text(json.dumps([asdict(Conversion("nothing", str(tmp_path / "none"), str(tmp_path / "out.tflite")))]))
+    path.write_text("[]")
     return path
 
 
@@ -66,14 +64,12 @@ def wait_until_gone(pid: int) -> bool:
 
 def test_one_process_serves_many_and_another_one_after_it_died(converter: KeptProcess, jobs: Path) -> None:
     """The same child answers again; killed while it waits, it is replaced unnoticed; closed, it is gone."""
-    assert converter.run(jobs).returncode == 1
-    assert "nothing" in (jobs.parent / "progress").read_text()
-    assert (jobs.parent / "failure").read_text()
+    assert converter.run(jobs).returncode == 0
     first = child_of(converter)
-    assert converter.run(jobs).returncode == 1
+    assert converter.run(jobs).returncode == 0
     assert child_of(converter) == first
     os.kill(first, signal.SIGKILL)  # it may still be dying when it is asked again
-    assert converter.run(jobs).returncode == 1
+    assert converter.run(jobs).returncode == 0
     second = child_of(converter)
     assert second != first
     converter.close()
@@ -95,7 +91,6 @@ def test_a_process_that_has_grown_is_not_kept(
     converter: KeptProcess, jobs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Memory goes back to the build."""
-    jobs.write_text("[]")
     assert converter.run(jobs).returncode == 0
     assert is_alive(child_of(converter))
     grown = "from litelambda.common import kept_process; from litelambda.conversion import converter_process; "
