@@ -1,1 +1,1 @@
-"""The artifact: a flatbuffer read, run by the reference Interpreter and by what ships, and stored. Knows no Keras."""
+"""The artifact: a flatbuffer read, run by the reference Interpreter and the shipped runtime, and stored; no Keras."""

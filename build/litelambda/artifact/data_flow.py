@@ -10,7 +10,7 @@ import numpy as np
 _SAME_VALUES = frozenset({"CAST", "RESHAPE", "EXPAND_DIMS", "SQUEEZE", "TRANSPOSE"})
 _NOT_REPEATED = ("RANDOM", "MULTINOMIAL", "VAR_HANDLE", "READ_VARIABLE")
 _LOOKUPS = {"GATHER": (0, 1), "EMBEDDING_LOOKUP": (1, 0)}
-"""By operator, which of its inputs are the table and the numbers of rows."""
+"""By operator, which of its inputs are the table and the row numbers."""
 
 Limits = tuple[int, int]
 
@@ -44,7 +44,7 @@ class DataFlow:
         return True
 
     def limits(self) -> Mapping[int, Limits]:
-        """By input tensor, the values that are row numbers of every table that the graph looks up with them."""
+        """By input tensor, the range of indices that are valid in every table that the graph looks up with it."""
         found: dict[int, Limits] = {}
         for operator in self._operators:
             for index, (low, high) in self._needed(operator):
@@ -53,23 +53,23 @@ class DataFlow:
         return found
 
     def _needed(self, operator: Any) -> list[tuple[int, Limits]]:
-        """What one operator needs of which input tensors."""
+        """The range that one operator needs, by input tensor."""
         name = self._name(operator)
         if name in _LOOKUPS:
             table, numbers = (int(operator.inputs[place]) for place in _LOOKUPS[name])
             axis = operator.builtinOptions.axis if name == "GATHER" else 0
             size = self._size(table, axis)
             source, added = self._origin(numbers)
-            # What is added to negative numbers counts rows from the end, as Keras' layers do.
+            # Negative numbers count rows from the end, as in Keras: the size is added to them.
             return [(source, (-added, size - 1))] if source >= 0 and size > 0 and added in (0, size) else []
         if name == "FLOOR_MOD" and self._data(int(operator.inputs[1])) is None:
-            # The smallest integer modulo -1 is a fault of the processor, which ends the process.
+            # The smallest integer modulo -1 overflows, which x86 answers with a fault that ends the process.
             sources = (self._origin(int(index))[0] for index in operator.inputs[:1])
             return [(source, self._but_smallest(source)) for source in sources if source >= 0 and self._bits(source)]
         return []
 
     def _origin(self, tensor: int) -> tuple[int, int]:
-        """The graph's input whose values a tensor has, and what is added to those below zero; (-1, 0) for any other."""
+        """The graph input that a tensor is a copy of, what is added to negative values; (-1, 0) for others."""
         maker = self._makers.get(tensor)
         if maker is None:
             return (tensor, 0) if tensor in {int(index) for index in self._graph.inputs} else (-1, 0)

@@ -30,9 +30,9 @@ class FlatbufferTensor:
         dtype: numpy's name of the element type.
         shape: sizes, -1 for a batch dimension.
         quantization: (scale, zero_point) where the tensor is quantized as a whole.
-        limits: of an input, the smallest and the largest value that the graph can look up, where it tells.
+        limits: of an input, the smallest and the largest index, where the graph looks rows up with it.
         same_as: of an output, the name of an earlier one that is the same tensor.
-        constant: of an output, whether it is the same whatever comes in.
+        constant: of an output, whether it is the same for every input.
     """
 
     name: str
@@ -74,7 +74,13 @@ class FlatbufferSignature:
 
 
 def read_signatures(artifact: bytes | Path) -> tuple[FlatbufferSignature, ...]:
-    """List the entry points of a flatbuffer; one without any has its first graph, under the runtime's name for that."""
+    """List the entry points of a flatbuffer; without any, its first graph under the name that the runtime gives it.
+
+    >>> from litelambda.common.paths import PROJECT
+    >>> (signature,) = read_signatures(PROJECT / "tests/golden/tiny_int8.tflite")
+    >>> signature.key, [(tensor.name, tensor.dtype, tensor.shape) for tensor in signature.inputs]
+    ('predict', [('x', 'float32', (-1, 4))])
+    """
     model = parse(artifact)
     names = operator_names(model)
     signatures = []
@@ -93,15 +99,15 @@ def read_signatures(artifact: bytes | Path) -> tuple[FlatbufferSignature, ...]:
 
 
 def takes_sizes_at_run_time(artifact: bytes | Path) -> bool:
-    """Whether a flatbuffer computes with its tensors' sizes, which LiteRT does not keep up with after a resize.
+    """Whether a flatbuffer computes with its tensors' sizes, which are stale in LiteRT after a resize.
 
-    TOPK_V2 makes its outputs while it runs as long as the batch of its input is open, and LiteRT takes none of these.
+    With an open batch TOPK_V2 allocates its outputs while it runs, which LiteRT refuses.
     """
     return not {"SHAPE", "TOPK_V2"}.isdisjoint(operator_names(parse(artifact)))
 
 
 def with_open_batch(signature: FlatbufferSignature) -> FlatbufferSignature:
-    """A model built for exactly one row takes any number, one by one: declare its batch dimension open."""
+    """Declare the batch of a model for exactly one row open: any number of rows can be run, one by one."""
     tensors = (*signature.inputs, *signature.outputs)
     if not all(tensor.shape and tensor.shape[0] == 1 for tensor in tensors):
         return signature
@@ -121,6 +127,10 @@ def count_float_operators(artifact: bytes | Path) -> dict[str, int]:
     """Count, by name, the operators that compute in float: float activations in or out, and no integer weights.
 
     The QUANTIZE and DEQUANTIZE at a quantized model's edges do not count.
+
+    >>> from litelambda.common.paths import PROJECT
+    >>> count_float_operators(PROJECT / "tests/golden/tiny_int8.tflite")
+    {}
     """
     model = parse(artifact)
     names = operator_names(model)
@@ -151,7 +161,7 @@ def scheme_of(artifact: bytes | Path) -> str:
 
 
 def count_half_read_float_splits(artifact: bytes | Path) -> int:
-    """Count the operators that split a float tensor into several, of which nothing reads some."""
+    """Count the operators that split a float tensor into several, some of which are never read."""
     model = parse(artifact)
     names = operator_names(model)
     found = 0
@@ -185,7 +195,7 @@ def fully_connected(artifact: bytes | Path, weights: Mapping[str, NDArray[Any]])
         weights: by any name, as (outputs, inputs).
 
     Returns:
-        By the same names, those of the FULLY_CONNECTED operators' output tensors; none for weights that none has.
+        By the same names, the output tensors of the FULLY_CONNECTED operators with these weights; only those found.
     """
     model = parse(artifact)
     names = operator_names(model)
@@ -209,7 +219,7 @@ def weight_sparsity(artifact: bytes | Path) -> float:
 
 
 def _unpack(packed: NDArray[np.int8], shape: Sequence[int]) -> NDArray[np.int8]:
-    """Int4 codes, two a byte, the first in the low half."""
+    """Unpack int4 codes, two per byte, the first in the low half."""
     codes: NDArray[np.int8] = np.stack([np.left_shift(packed, 4) >> 4, packed >> 4], axis=1).ravel()
     return codes[: int(np.prod(shape))]
 
@@ -273,11 +283,11 @@ def enum_names(enum: str) -> dict[int, str]:
 
 
 def parse(artifact: bytes | Path) -> Any:
-    """The flatbuffer's objects; weights are views of it, and of a file only those pages are read that are asked for."""
+    """Parse a flatbuffer; weights are views, and of a file only the pages that are used are read."""
     content = np.memmap(artifact, np.uint8, "r") if isinstance(artifact, Path) else artifact
     model = _schema().ModelT.InitFromObj(_schema().Model.GetRootAs(content, 0))
     for buffer in model.buffers:
-        if buffer.offset > 1:  # large models may keep their weights behind the flatbuffer proper
+        if buffer.offset > 1:  # large models may keep their weights after the flatbuffer proper
             buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
     return model
 

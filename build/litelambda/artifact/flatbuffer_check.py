@@ -1,6 +1,6 @@
-"""Looks into a flatbuffer from elsewhere before anything of it runs: state, weights that are not finite, metadata.
+"""Checks an imported flatbuffer before it runs: no state, no random numbers, finite weights; and reads its metadata.
 
-Runs in a child, see `interpreter_process`: what it reads may be made to crash its reader.
+It runs in a child, see `reference_process`: a malicious file may crash its reader.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _METADATA, _NORMALIZATION = b"TFLITE_METADATA", 1
 
 @dataclass(frozen=True)
 class Inspected:
-    """What was found in a flatbuffer.
+    """Findings in a flatbuffer.
 
     Attributes:
         float_operators: names of those that compute in float.
-        refusals: why it must not be published, one sentence each.
-        normalization: per input what TFLite's metadata says that turns raw values into the model's, (raw - mean) / std.
+        refusals: reasons not to publish it, one sentence each.
+        normalization: per input, from TFLite's metadata: a model's value is (raw - mean) / std.
     """
 
     float_operators: list[str]
@@ -66,7 +66,7 @@ def inspect(path: Path) -> Inspected:
 
 
 def _state(model: Any) -> Iterator[str]:
-    """What makes an answer depend on the requests before it."""
+    """Reasons why an answer would depend on earlier requests, or on chance."""
     names = operator_names(model)
     used = {names[operator.opcodeIndex] for graph in model.subgraphs for operator in graph.operators or []}
     if found := sorted(used & _STATE_OPERATORS):

@@ -22,10 +22,10 @@ from litelambda_serving.errors import LiteRtError
 from litelambda_serving.litert import CompiledModel
 from litelambda_serving.tensor import TensorSpec
 
-_PROCESSES = 3  # the same model takes half as long again in some processes: where its memory came to lie decides
-_WARM_UP_S = 0.05
+_PROCESSES = 3  # the same model takes up to 1.5 times as long in some processes, by where its memory lies
+_WARM_UP_S = 0.05  # the first runs allocate, and fill the caches
 _MEASURED_S = 0.1
-_MIN_RUNS = 20
+_MIN_RUNS = 20  # for models that take longer than 5 ms: two of them are in the fastest tenth
 
 
 def measure_latency_us(artifact: bytes) -> float:
@@ -55,7 +55,7 @@ def _main(path: Path) -> None:
         taken: list[float] = []
         started = time.perf_counter()
         while len(taken) < _MIN_RUNS or time.perf_counter() - started < _WARM_UP_S + _MEASURED_S:
-            before = time.thread_time()  # of this thread alone: what other processes take from it does not count
+            before = time.thread_time()  # CPU time of this thread: preemption does not count
             model.run(key, rows)
             taken.append(time.thread_time() - before)
             if time.perf_counter() - started < _WARM_UP_S:

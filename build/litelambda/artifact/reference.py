@@ -1,6 +1,6 @@
 """Runs an artifact through `ai_edge_litert`'s own Interpreter: the reference that the shipped runtime must match.
 
-The Interpreter itself is in a child, see `interpreter_process`: no flatbuffer can end the command.
+The Interpreter runs in a child, see `reference_process`: a flatbuffer that crashes it does not end the command.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ class Reference:
         self.inputs, self.outputs = found.inputs, found.outputs
 
     def run(self, inputs: Mapping[str, NDArray[Any]], batch: int | None) -> Arrays:
-        """Run all rows, `batch` at a time, tensors as the artifact itself takes and gives them.
+        """Run all rows, `batch` at a time, in the dtypes of the artifact itself.
 
         Args:
             inputs: rows per input, in the input's own dtype.
-            batch: rows per run; the Interpreter is resized to it. None where each entry is the whole input of a run:
-                then each entry of the result is the whole output of one.
+            batch: rows per run; the Interpreter is resized to it. None where each entry is the whole input of a run,
+                and each entry of the result the whole output of one.
 
         Raises:
             VerificationError: the Interpreter cannot run the model, or not so many rows at once.
@@ -64,7 +64,7 @@ class Reference:
         return run_in_child(self._model, self._signature, self._num_threads, inputs, names, batch, self._folder)
 
     def run_each(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
-        """Run real values, of which each entry is the whole input of a run: its batch is part of its shape.
+        """Run real values, each entry the whole input of a run, with a batch dimension of its own.
 
         Returns:
             Real values, an entry per run.
@@ -79,23 +79,28 @@ class Reference:
         return {tensor.name: to_reals(outputs[tensor.name], tensor) for tensor in self.outputs}
 
     def safe_batch(self, inputs: Mapping[str, NDArray[Any]], batch: int) -> int:
-        """`batch` where running so many rows at once gives the bits that one at a time gives, else 1."""
+        """`batch` if rows run together give the same bits as rows run one by one, else 1."""
         some = {name: rows[:batch] for name, rows in inputs.items()}
         single = self.run_real(some, 1)
         try:
             together = self.run_real(some, batch)
-        except VerificationError:  # a shape in the graph is fixed to one row
+        except VerificationError:  # a shape in the graph is static, for one row
             return 1
         return batch if all(np.array_equal(single[name], together[name]) for name in single) else 1
 
 
 def tensor_bytes(values: NDArray[Any]) -> bytes:
-    """The values as the shipped runtime gives them: raw bytes, and V2's binary form of strings."""
+    """Values as the shipped runtime returns them: raw bytes, and the binary form of V2 for strings."""
     return to_wire(values.ravel().tolist()) if values.dtype.kind == "O" else values.tobytes()
 
 
 def to_codes(values: NDArray[Any], tensor: FlatbufferTensor) -> NDArray[Any]:
-    """Quantize real values for an integer tensor; for a float one only the dtype is changed."""
+    """Quantize real values for an integer tensor; for a float tensor only the dtype changes.
+
+    >>> pixels = FlatbufferTensor("image", "uint8", (-1, 3), quantization=(1 / 255, 0))
+    >>> to_codes(np.array([0.0, 0.6, 2.0]), pixels)
+    array([  0, 153, 255], dtype=uint8)
+    """
     if tensor.dtype == "string":
         return values
     dtype = np.dtype(tensor.dtype)
@@ -107,7 +112,12 @@ def to_codes(values: NDArray[Any], tensor: FlatbufferTensor) -> NDArray[Any]:
 
 
 def to_reals(codes: NDArray[Any], tensor: FlatbufferTensor) -> NDArray[Any]:
-    """Turn an integer tensor's codes into real values; others come back as they are."""
+    """Dequantize the codes of an integer tensor; values of other tensors are returned as they are.
+
+    >>> scores = FlatbufferTensor("scores", "int8", (-1, 2), quantization=(0.5, -3))
+    >>> to_reals(np.array([-3, 1], np.int8), scores).tolist()
+    [0.0, 2.0]
+    """
     if tensor.quantization is None or codes.dtype.kind == "f":
         return codes
     scale, zero_point = tensor.quantization

@@ -1,8 +1,8 @@
-"""The reference Interpreter in a process of its own: a flatbuffer that crashes it ends this process, not the command.
+"""The reference Interpreter in a process of its own: a flatbuffer that crashes it ends that process, not the command.
 
     python -m litelambda.artifact.reference_process
 
-is the child, kept for the next job. The model that it opened last stays open until another one comes.
+is the child, kept for the next job. The model that it opened last stays open until the next one.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _PROCESS = KeptProcess("litelambda.artifact.reference_process")
 
 
 @dataclass(frozen=True)
-class _Job:
-    """What to do with a flatbuffer: look into it, open it, or run rows, each of them a run where `batch` is None."""
+class _ReferenceJob:
+    """Inspect a flatbuffer, open it, or run rows; each row is the whole input of a run where `batch` is None."""
 
     model: str
     inspect: bool = False
@@ -47,10 +47,10 @@ def inspect_in_child(model: Path, folder: Path) -> Inspected:
         folder: a scratch folder.
 
     Raises:
-        ConversionError: it is damaged, or so made that reading it ends the process.
+        ConversionError: it is damaged, or crashes its reader.
     """
     try:
-        _ask(_Job(str(model), inspect=True), folder)
+        _ask(_ReferenceJob(str(model), inspect=True), folder)
     except VerificationError as error:
         raise ConversionError(f"{model} is damaged or cut short: {error}") from error
     return Inspected.from_json(json.loads((folder / _FOUND).read_text()))
@@ -62,7 +62,7 @@ def open_in_child(model: Path, signature: str, num_threads: int, folder: Path) -
     Raises:
         VerificationError: the Interpreter refuses it, or crashed.
     """
-    _ask(_Job(str(model), signature=signature, num_threads=num_threads), folder)
+    _ask(_ReferenceJob(str(model), signature=signature, num_threads=num_threads), folder)
 
 
 def run_in_child(
@@ -80,11 +80,11 @@ def run_in_child(
         VerificationError: the Interpreter cannot run the model, or not so many rows at once, or crashed.
     """
     write_arrays(folder / _RUNS, rows)
-    _ask(_Job(str(model), False, signature, num_threads, outputs, batch), folder)
+    _ask(_ReferenceJob(str(model), False, signature, num_threads, outputs, batch), folder)
     return read_arrays(folder / _OUTPUTS)
 
 
-def _ask(job: _Job, folder: Path) -> None:
+def _ask(job: _ReferenceJob, folder: Path) -> None:
     path, failure = folder / "job.json", folder / _FAILURE
     failure.unlink(missing_ok=True)
     path.write_text(json.dumps(asdict(job)))
@@ -106,9 +106,9 @@ class _Opened:
 
 
 def run_job(path: Path) -> int:
-    """In the child: do one job; 0, or 1 where it failed: the file "failure" says why."""
+    """In the child: do one job; 0, or 1 and the reason in the file "failure"."""
     fields = json.loads(path.read_text())
-    job, folder = _Job(**{**fields, "outputs": tuple(fields["outputs"])}), path.parent
+    job, folder = _ReferenceJob(**{**fields, "outputs": tuple(fields["outputs"])}), path.parent
     try:
         if job.inspect:
             (folder / _FOUND).write_text(json.dumps(inspect(Path(job.model)).to_json()))
@@ -124,7 +124,7 @@ def run_job(path: Path) -> int:
     return 0
 
 
-def _runner(job: _Job) -> Callable[..., Mapping[str, NDArray[Any]]]:
+def _runner(job: _ReferenceJob) -> Callable[..., Mapping[str, NDArray[Any]]]:
     key = (job.model, Path(job.model).stat().st_mtime_ns, job.signature, job.num_threads)
     if _Opened.runner is None or _Opened.key != key:
         from ai_edge_litert.interpreter import Interpreter
@@ -137,7 +137,7 @@ def _runner(job: _Job) -> Callable[..., Mapping[str, NDArray[Any]]]:
     return _Opened.runner
 
 
-def _run(runner: Callable[..., Mapping[str, NDArray[Any]]], job: _Job, rows: Arrays) -> Arrays:
+def _run(runner: Callable[..., Mapping[str, NDArray[Any]]], job: _ReferenceJob, rows: Arrays) -> Arrays:
     num_rows, step = len(next(iter(rows.values()))), job.batch or 1
     parts = []
     for start in range(0, num_rows, step):
@@ -153,7 +153,7 @@ def _open_signature(interpreter: Any, signature: str) -> Callable[..., Mapping[s
         sides = (interpreter.get_input_details(), interpreter.get_output_details())
         return _ByIndex(interpreter, *({each["name"]: each["index"] for each in side} for side in sides))
     indices = interpreter.get_signature_list()[signature]
-    if "self" in indices["inputs"]:  # which a signature runner takes for itself
+    if "self" in indices["inputs"]:  # a name that a signature runner cannot be called with
         found = interpreter._get_full_signature_list()[signature]
         return _ByIndex(interpreter, found["inputs"], found["outputs"])
     runner: Callable[..., Mapping[str, NDArray[Any]]] = interpreter.get_signature_runner(signature)

@@ -1,9 +1,9 @@
-"""Serves an artifact in a process of its own, with the code that ships, and writes down what came out.
+"""Serves an artifact in a process of its own with the code that ships, and collects its outputs.
 
     python -m litelambda.artifact.serving_process JOB.json
 
-is the child: if the runtime corrupts its memory, this process dies and not the build. It does what serving does first,
-in the same order: the signature of the manifest is matched with the flatbuffer's, the warm-up is run, then rows.
+is the child: if the runtime corrupts its memory, that process dies and not the build. It does what a function does
+first, in the same order: match the manifest's signature with the flatbuffer's, run the warm-up, then rows.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ _INPUTS, _OUTPUTS = "inputs.npz", "outputs.npz"
 
 
 class WarmUpError(VerificationError):
-    """The model cannot compute with the values that it is to be run with first."""
+    """The model cannot compute with the values of its warm-up."""
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What is served.
+class ServedArtifact:
+    """An artifact and the parts of its manifest that matter to the runtime.
 
     Attributes:
         artifact: the flatbuffer.
-        signature: as the manifest will have it.
-        warm_up: the same.
+        signature: as in the manifest.
+        warm_up: as in the manifest.
     """
 
     artifact: bytes
@@ -70,22 +70,22 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class _Job:
+class _ServingJob:
     folder: str
     sizes: list[int]
     strings: dict[str, list[int]]
     input_names: list[str]
 
 
-def probe(
-    subject: Subject, runs: Mapping[str, NDArray[Any]], sizes: Sequence[int], folder: Path
+def serve_in_child(
+    served: ServedArtifact, runs: Mapping[str, NDArray[Any]], sizes: Sequence[int], folder: Path
 ) -> dict[str, list[bytes]]:
     """Serve an artifact in a child process.
 
     Args:
-        subject: what is served.
-        runs: per input, in its own dtype, what it is in each run of one row; taken from the top, over and over where
-            `sizes` need more.
+        served: the artifact.
+        runs: per input, in its own dtype, one entry per run of one row; repeated from the start where `sizes` need
+            more rows.
         sizes: the number of rows of each run.
         folder: for the child's files.
 
@@ -95,24 +95,24 @@ def probe(
     Raises:
         WarmUpError: the first run fails.
         VerificationError: the model or a run was refused, or the process crashed.
-        MemoryError: there was too little memory for it, which says nothing of the model.
+        MemoryError: the process ran out of memory, which says nothing about the model.
     """
-    (folder / ARTIFACT_NAME).write_bytes(subject.artifact)
-    (folder / MANIFEST_NAME).write_text(subject.manifest(sizes))
+    (folder / ARTIFACT_NAME).write_bytes(served.artifact)
+    (folder / MANIFEST_NAME).write_text(served.manifest(sizes))
     # Arrays of objects would have to be pickled: strings travel as the bytes of a V2 tensor.
     strings = {name: list(values.shape) for name, values in runs.items() if values.dtype.kind == "O"}
     arrays = [
         np.frombuffer(tensor_bytes(values), np.uint8) if name in strings else values for name, values in runs.items()
     ]
     np.savez(folder / _INPUTS, *arrays)
-    (folder / "job.json").write_text(json.dumps(asdict(_Job(str(folder), list(sizes), strings, list(runs)))))
+    (folder / "job.json").write_text(json.dumps(asdict(_ServingJob(str(folder), list(sizes), strings, list(runs)))))
     child = run_child([sys.executable, "-m", "litelambda.artifact.serving_process", str(folder / "job.json")])
     if child.returncode in (_REFUSED, _NOT_WARM):
         raise (WarmUpError if child.returncode == _NOT_WARM else VerificationError)(child.stdout.strip())
     if child.returncode:
         ended = f"({describe_exit(child.returncode)}) at runs of {list(sizes)} rows"
         if lacked_memory(child.returncode, child.stderr):
-            raise MemoryError(f"the process of the runtime that ships was ended {ended}")
+            raise MemoryError(f"the shipped runtime ran out of memory {ended}")
         raise VerificationError(f"the runtime crashed {ended}")
     with np.load(folder / _OUTPUTS) as outputs:
         return {
@@ -126,7 +126,7 @@ def _split(data: bytes, lengths: Sequence[int]) -> list[bytes]:
     return [data[end - length : end] for end, length in zip(ends, lengths, strict=True)]
 
 
-def _main(job: _Job) -> None:
+def _main(job: _ServingJob) -> None:
     folder = Path(job.folder)
     with np.load(folder / _INPUTS) as arrays:
         runs = {name: arrays[f"arr_{index}"] for index, name in enumerate(job.input_names)}
@@ -166,7 +166,7 @@ def _serve(servable: Servable, runs: Mapping[str, NDArray[Any]], sizes: Sequence
 
 
 def _tensor(values: NDArray[Any], spec: TensorSpec) -> Tensor:
-    """Several runs' values of an input at once: rows of a batch, or the first run's where it has no batch."""
+    """Values of several runs as one tensor: the rows of a batch, or the first run's where the input has no batch."""
     values = values if spec.batched else values[:1]
     data = values.ravel().tolist() if values.dtype.kind == "O" else values.tobytes()
     return Tensor(spec.dtype, (len(values), *spec.shape[1:]) if spec.batched else spec.shape, data)
@@ -174,4 +174,4 @@ def _tensor(values: NDArray[Any], spec: TensorSpec) -> Tensor:
 
 if __name__ == "__main__":
     exit_with_parent()
-    _main(_Job(**json.loads(Path(sys.argv[1]).read_text())))
+    _main(_ServingJob(**json.loads(Path(sys.argv[1]).read_text())))

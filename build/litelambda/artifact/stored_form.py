@@ -1,8 +1,8 @@
-"""Storing: an artifact as it lies in the store, uncompressed, zlib or xz, whichever a function has in memory soonest.
+"""The stored form of an artifact: uncompressed, zlib or xz, whichever a function has in memory soonest.
 
 The choice is arithmetic on sizes, not a measurement, so that the same artifact is always stored the same way. Its
-constants were measured with CPython on int8 weights of 0 to 95 % zeros: zlib's time goes with what comes
-out, xz's with what goes in.
+constants were measured with CPython on int8 weights of 0 to 95 % zeros: the time of zlib is proportional to the
+unpacked size, that of xz to the packed size.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ZLIB_OUT_BYTES_PER_S = 250e6
 _XZ_IN_BYTES_PER_S = 12e6
 _IMPORT_S = {"none": 0.0, "zlib": 0.0005, "xz": 0.0006}
 _SUFFIXES = {"none": "", "zlib": ".z", "xz": ".xz"}
-_LITERAL_CONTEXTS = (0, 1, 3)  # int8 weights have no alignment and hardly a context: text's defaults do not suit them
+_LITERAL_CONTEXTS = (0, 1, 3)  # 3 is xz's default, for text; int8 weights are often smaller without a context
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Stored:
         content: its bytes.
         encoding: none, zlib or xz.
         ready_ms: fetch and unpack, as computed, by encoding.
-        pin: what the manifest says of it beside its digest and size.
+        pin: its entry in the manifest, besides digest and size.
     """
 
     name: str
@@ -43,11 +43,16 @@ class Stored:
 
 
 def store_form(artifact: bytes, settings: Publish) -> Stored:
-    """Compress an artifact as the recipe says, or as is quickest at its bandwidth.
+    """Compress an artifact as the recipe says, or in the form that is ready soonest at its bandwidth.
 
     Args:
         artifact: the flatbuffer.
         settings: the recipe's `publish` section.
+
+    >>> store_form(bytes(100_000), Publish(name="zeros")).encoding
+    'xz'
+    >>> store_form(bytes(100_000), Publish(name="zeros", stored="none")).name
+    'model.tflite'
     """
     forms = {"none": artifact, "zlib": _zlib(artifact), "xz": _xz(artifact)}
     bandwidth = settings.bandwidth_mb_per_s * 1e6

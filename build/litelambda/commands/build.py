@@ -26,7 +26,7 @@ from litelambda.compression.layer_table import describe_layers
 from litelambda.conversion.quantize import quantize
 from litelambda.data.dataset import load_data
 from litelambda.evaluation.build_comparison import check_build
-from litelambda.evaluation.evaluate import Evaluated, ask, evaluate
+from litelambda.evaluation.evaluate import Evaluated, evaluate, evaluate_float
 from litelambda.evaluation.gate import check_floor, check_gate, hints
 from litelambda.evaluation.verify import verify
 from litelambda.keras_tools.backend import choose_backend
@@ -85,6 +85,7 @@ class _Build:
     def __init__(self, recipe: Recipe, reporter: Reporter) -> None:
         backend = choose_backend(recipe.train.backend)  # spelt out: a manifest does not leave it to the environment
         self.recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"backend": backend})})
+        self.from_logits = recipe.train.from_logits
         self.seconds: dict[str, float] = {}
         self._reporter = reporter
 
@@ -126,8 +127,8 @@ class _Build:
             recipe = self.recipe
             self.trained = train(recipe.model, recipe.train, self.data, recipe.folder, current.progress)
             if is_chief:
-                self.answers = ask(self.trained.model, self.recipe, self.data)
-                check_floor(self.recipe, self.answers, self.data)
+                self.answers = evaluate_float(self.trained.model, self.data, self.from_logits)
+                check_floor(self.recipe.gate, self.answers, self.data)
             parameters = counted(self.trained.model.count_params(), "parameter")
             current.summary = f"{parameters}, {counted(self.trained.num_epochs, 'epoch')}"
 
@@ -136,7 +137,9 @@ class _Build:
             self.compressed = self.compress_or_search(current.progress)
             self.input_name = self.compressed.model.inputs[0].name
             is_same = self.compressed.model is self.trained.model
-            self.changed = self.answers if is_same else ask(self.compressed.model, self.recipe, self.data)
+            self.changed = (
+                self.answers if is_same else evaluate_float(self.compressed.model, self.data, self.from_logits)
+            )
             if self.data.target_scaling is not None:
                 in_own_units(self.compressed.model, self.data.target_scaling)
             current.summary = ", ".join(self.compressed.figures) or "nothing to do"
@@ -165,11 +168,15 @@ class _Build:
         with self.stage("evaluate") as current:
             rows = {self.input_name: data.test.x[:_COMPARED_ROWS]}
             self.compared = check_build(self.compressed.model, self.quantized.in_float, rows)
-            self.evaluated = evaluate(recipe, data, self.answers, self.changed, self.quantized, current.progress)
+            answers = (self.answers, self.changed)
+            self.evaluated = evaluate(data, *answers, self.quantized, self.from_logits, current.progress)
             check_gate(recipe.gate, self.evaluated)
-            self.served = (
-                [] if accept_worse else check_served(self.store, recipe, data, self.evaluated, current.progress)
-            )
+            self.served = []
+            if not accept_worse:
+                sections = (recipe.publish, recipe.gate)
+                self.served = check_served(
+                    self.store, *sections, data, self.evaluated, self.from_logits, current.progress
+                )
             current.summary = _compare(self.evaluated)
 
     def verify(self) -> None:

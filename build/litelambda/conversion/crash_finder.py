@@ -1,4 +1,4 @@
-"""Blame: which layer crashes the converter, found by converting each kind of layer of the model alone."""
+"""Finds the layer that crashes the converter, by converting each kind of layer of the model alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CALIBRATION_ROWS = 8
 _OTHERWISE = 'replace it, or do not use int8: set quantize.scheme = "dynamic", or import without representative rows'
 
 
-def blame(model: Any, settings: Quantize, folder: Path) -> str:
+def find_crashing_layer(model: Any, settings: Quantize, folder: Path) -> str:
     """Say which layer of a model crashes the converter, or is refused by it, on its own.
 
     Args:
@@ -55,7 +55,7 @@ def blame(model: Any, settings: Quantize, folder: Path) -> str:
 
 
 def _kinds_of_layers(model: Any) -> Iterator[tuple[Any, Any]]:
-    """Each layer with a model of it alone, but only the first of those that differ by nothing but their weights."""
+    """Each layer with a model of it alone; of layers that differ only in their weights the first."""
     keras = load_keras()
     seen = set()
     for layer in model.layers:

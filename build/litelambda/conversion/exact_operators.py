@@ -1,7 +1,7 @@
-"""Layers that TFLite's own lowering gets wrong for some values, written so that it gets them right.
+"""Layers whose lowering in TFLite is wrong for some values, written so that it is right.
 
-TFLite computes softplus as log(1 + exp(x)), which ends at 88.4; and a row of zeros that is scaled to unit length
-becomes NaN, since the smallest norm that Keras divides by is lost on the way.
+TFLite computes softplus as log(1 + exp(x)), which overflows above 88.4; and it drops the smallest norm that Keras
+divides by, so that a row of zeros scaled to unit length becomes NaN.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _SMALLEST_NORM = 1e-12  # that of Keras' UnitNormalization
 
 
 def with_exact_operators(layer: Any) -> Rewrite | None:
-    """What stands in for a layer's method that TFLite would get wrong for some values; None where it has none."""
+    """The rewrite of a layer that TFLite would get wrong for some values; None for other layers."""
     keras = load_keras()
     if getattr(layer, "activation", None) is keras.activations.softplus:
         return Rewrite("softplus beyond 88", layer, "activation", _softplus)

@@ -1,4 +1,4 @@
-"""Export: a Keras model becomes what the converter's process reads.
+"""Export: writes a Keras model in the form that the converter's process reads.
 
 On the TensorFlow backend that is a SavedModel. A model that was trained on JAX is written as a .keras file, and becomes
 a SavedModel in the converter's process, whose Keras runs on TensorFlow: a process can have only one backend.
@@ -32,11 +32,11 @@ def export(model: Any, folder: Path, batch: int | None = None) -> Path:
 
     Args:
         model: a Functional or Sequential Keras model.
-        folder: where a SavedModel goes; a .keras file lies beside it, with the same name.
+        folder: where a SavedModel goes; a .keras file goes next to it, with the same name.
         batch: the only number of rows that the SavedModel takes; None for any, or what the model's inputs say.
 
     Returns:
-        What was written, for `Conversion.saved_model`.
+        The path that was written, for `Conversion.saved_model`.
 
     Raises:
         ConversionError: the model is neither Functional nor Sequential, so its inputs have no names.
@@ -104,22 +104,22 @@ def _write_saved_model(model: Any, folder: Path, batch: int | None = None) -> No
 
 
 def _check_names(model: Any) -> None:
-    """Refuse layers with names that TensorFlow refuses, on which Keras's own `predict` would fail.
+    """Refuse names of layers that TensorFlow refuses, with which Keras's own `predict` would fail.
 
     Raises:
-        ConversionError: there is such a layer.
+        ConversionError: a layer has such a name.
     """
     inputs = load_keras().layers.InputLayer
     for layer in model._flatten_layers(include_self=False):
         if not isinstance(layer, inputs) and not _SCOPE.fullmatch(layer.name):
             raise ConversionError(
-                f"layer {layer.name!r} ({type(layer).__name__}) has a name that TensorFlow does not take: "
+                f"layer {layer.name!r} ({type(layer).__name__}) has a name that TensorFlow does not accept: "
                 "use letters, digits, '_', '.' and '-'"
             )
 
 
 def _resources(model: Any, function: Any) -> list[Any]:
-    """What a SavedModel must hold for a function: the variables and tables that it uses, and no other."""
+    """The variables and tables that a function uses, which its SavedModel has to hold, and no others."""
     used = {id(outer) for outer, _ in function.graph.captures}
     parts = [part for layer in model._flatten_layers() for part in vars(layer).values()]
     tables = [part for part in parts if id(getattr(part, "resource_handle", None)) in used]
@@ -127,7 +127,7 @@ def _resources(model: Any, function: Any) -> list[Any]:
 
 
 def rewrites_for(model: Any) -> list[Rewrite]:
-    """How the layers of a model are to compute so that it converts.
+    """The rewrites with which a model converts.
 
     Raises:
         ConversionError: a layer keeps its state from one request to the next.

@@ -2,8 +2,8 @@
 
     python -m litelambda.conversion.int4 JOB.json
 
-is the child that does it, in a process of its own. Half the size of int8, and faster where weights are what a run waits
-for; convolutions stay int8, whose int4 kernels are slow.
+is the child that does it. Half the size of int8, and faster where memory bandwidth limits a run; convolutions stay
+int8, since their int4 kernels are slow.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from litelambda.keras_tools.backend import load_keras
 from litelambda.keras_tools.layers import layers_with_kernel, read
 
 _FLOOR = 1e-4
-"""The least largest weight of an output channel, as a share of the tensor's: an empty one has no usable scale."""
-_CALIBRATION_BYTES = 512 * 1024 * 1024  # for the activations of all calibration rows, which are kept at once
+"""The smallest allowed maximum of an output channel's weights, relative to the tensor's: see `lift_empty_channels`."""
+_CALIBRATION_BYTES = 512 * 1024 * 1024  # for the activations of all calibration rows, which are in memory at once
 _MIN_CALIBRATION_ROWS = 16
-_ROUNDS = 3  # of measuring both in turn; the best of each counts, as other processes can only add to it
-_SAME = 1.02  # times int8's latency: what cannot be told from no difference at all
+_ROUNDS = 3  # of measuring both in turn; the minimum of each counts, as other processes can only add to it
+_SAME = 1.02  # times int8's latency: a smaller difference is within the noise of `measure_latency_us`
 
 
 @dataclass(frozen=True)
-class _Job:
+class _Int4Job:
     model: str
     output: str
     representative: str
@@ -67,11 +67,11 @@ def layers_for_int4(model: Any, in_float: bytes, wanted: Sequence[str] | Literal
         return found
     for name in wanted:
         if name not in dense:
-            raise ConversionError(f"quantize.int4: no Dense layer {name!r}; there are {', '.join(dense) or 'none'}")
+            raise ConversionError(f"quantize.int4: no Dense layer {name!r}; the model has {', '.join(dense) or 'none'}")
         if name not in found:
             raise ConversionError(
                 f"quantize.int4: the converter merged the layer {name!r} with others; "
-                "where a batch normalisation follows it, set compress.fold_batch_norm = true"
+                "where a batch normalization follows it, set compress.fold_batch_norm = true"
             )
     return {name: found[name] for name in wanted}
 
@@ -94,15 +94,15 @@ def to_int4(
         folder: for the child's files.
 
     Raises:
-        ConversionError: ai-edge-quantizer refused the model or crashed, or its batch is fixed.
+        ConversionError: ai-edge-quantizer refused the model or crashed, or its batch size is static.
     """
     (signature,) = (each for each in read_signatures(in_float) if each.key == SIGNATURE)
     if any(tensor.shape[0] != -1 for tensor in signature.inputs):
         raise ConversionError(
-            "quantize.int4: the model's batch is fixed, and ai-edge-quantizer is calibrated with one large batch: "
-            "leave the batch open, or leave quantize.int4 out"
+            "quantize.int4: the batch size is static, and ai-edge-quantizer is calibrated with one large batch: "
+            "use an open batch size, or remove quantize.int4"
         )
-    job = _Job(
+    job = _Int4Job(
         str(folder / "int4_from.tflite"),
         str(folder / "int4.tflite"),
         str(folder / "int4_rows.npz"),
@@ -124,12 +124,12 @@ def to_int4(
 
 
 def is_slower(candidate: bytes, than: bytes) -> bool:
-    """Whether the shipped runtime takes longer for one artifact's row than for another's."""
+    """Whether the shipped runtime takes longer for one row of an artifact than for one row of another."""
     taken = [(measure_latency_us(candidate), measure_latency_us(than)) for _ in range(_ROUNDS)]
     return min(first for first, _ in taken) > _SAME * min(second for _, second in taken)
 
 
-def _main(job: _Job) -> None:
+def _main(job: _Int4Job) -> None:
     from ai_edge_litert.tools import flatbuffer_utils
 
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(Path(job.model).read_bytes()))
@@ -144,12 +144,12 @@ def _main(job: _Job) -> None:
     Path(job.output).write_bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
-def quantize_static(in_float: bytes, batches: Sequence[Mapping[str, NDArray[Any]]], job: _Job) -> bytes:
-    """Static int8 with int4 weights where the job says so.
+def quantize_static(in_float: bytes, batches: Sequence[Mapping[str, NDArray[Any]]], job: _Int4Job) -> bytes:
+    """Quantize to static int8, with int4 weights where the job says so.
 
     Args:
         in_float: the flatbuffer.
-        batches: what to calibrate with; ai-edge-quantizer smooths ranges over them, so one large batch is best.
+        batches: calibration rows; ai-edge-quantizer smooths ranges over batches, so one large batch is best.
         job: operators and edges.
     """
     from ai_edge_quantizer import quantizer
@@ -170,7 +170,7 @@ def quantize_static(in_float: bytes, batches: Sequence[Mapping[str, NDArray[Any]
 
 
 def calibration_rows(model: Any, available: int) -> int:
-    """How many rows fit into one batch: calibration keeps every activation of all of them."""
+    """The number of rows that fit into one batch: calibration keeps every activation of all of them."""
     row_values: int = sum(
         math.prod(tensor.shape)
         for graph in model.subgraphs
@@ -182,9 +182,9 @@ def calibration_rows(model: Any, available: int) -> int:
 
 
 def lift_empty_channels(model: Any) -> None:
-    """Give every output channel of a weight tensor without any weight to speak of one that is tiny.
+    """Give every output channel of a weight tensor whose weights are all about zero one tiny weight.
 
-    ai-edge-quantizer gives an empty channel a scale so small that its bias no longer fits into int32.
+    ai-edge-quantizer gives such a channel a scale so small that its bias does not fit into int32.
     """
     from ai_edge_litert.schema_py_generated import BuiltinOperator, TensorType
 
@@ -205,7 +205,7 @@ def lift_empty_channels(model: Any) -> None:
 
 
 def open_batch(model: Any) -> None:
-    """Mark the batch as open again at edges where ai-edge-quantizer put a conversion and forgot it."""
+    """Mark the batch as open again where ai-edge-quantizer inserted a conversion with a static batch."""
     for graph in model.subgraphs:
         for operator in graph.operators:
             if len(operator.inputs) == len(operator.outputs) == 1:
@@ -216,4 +216,4 @@ def open_batch(model: Any) -> None:
 
 if __name__ == "__main__":
     exit_with_parent()
-    _main(_Job(**json.loads(Path(sys.argv[1]).read_text())))
+    _main(_Int4Job(**json.loads(Path(sys.argv[1]).read_text())))

@@ -21,7 +21,7 @@ from litelambda.artifact.flatbuffer import (
 )
 from litelambda.common.errors import ConversionError
 from litelambda.conversion.converter import Conversion, ConverterCrashError, convert
-from litelambda.conversion.crash_finder import blame
+from litelambda.conversion.crash_finder import find_crashing_layer
 from litelambda.conversion.export import export
 from litelambda.conversion.int4 import is_slower, layers_for_int4, to_int4, weight_bits
 from litelambda.conversion.remedies import on_float
@@ -38,7 +38,7 @@ _NOTES = {
 
 @dataclass(frozen=True)
 class Quantized:
-    """What the converter made.
+    """A quantized model.
 
     Attributes:
         artifact: the flatbuffer to publish.
@@ -78,7 +78,7 @@ def quantize(
         model: a Functional or Sequential Keras model.
         representative: rows of the training split per input name, to calibrate activations with.
         settings: the recipe's `quantize` section.
-        original: the model before it was compressed, whose size the artifact's is compared with.
+        original: the model before compression; its float size is what the artifact's is compared with.
 
     Raises:
         ConversionError: the model cannot be converted; the message names operators, or the layer that crashes.
@@ -98,9 +98,9 @@ def quantize(
         except ConverterCrashError as error:
             if error.for_memory:
                 raise
-            raise ConversionError(f"{error}: {blame(model, settings, folder)}") from error
+            raise ConversionError(f"{error}: {find_crashing_layer(model, settings, folder)}") from error
         if backend() == "tensorflow" and (needs_one_row(artifact, folder) or needs_one_row(in_float, folder)):
-            with suppress(ConversionError):  # the flatbuffers with an open batch will do
+            with suppress(ConversionError):  # then the flatbuffers with an open batch are used
                 in_float, artifact, *originals = _flatbuffers(models, representative, settings, folder, batch=1)
         bits = None
         if settings.int4 and settings.scheme == "int8":
@@ -149,7 +149,7 @@ def _flatbuffers(
 def _with_int4(
     model: Any, artifact: bytes, in_float: bytes, rows: Mapping[str, NDArray[Any]], settings: Quantize, folder: Path
 ) -> tuple[bytes, dict[str, int] | None]:
-    """The artifact with int4 weights and each layer's bits; the one in int8 alone where int4 is not worth it."""
+    """The artifact with int4 weights, and each layer's bits; the int8 artifact where "auto" finds int4 slower."""
     layers = layers_for_int4(model, in_float, settings.int4)
     if not layers:
         return artifact, None

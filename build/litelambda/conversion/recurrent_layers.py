@@ -1,7 +1,8 @@
-"""Recurrent layers without their loops, which the TFLite converter refuses or crashes on.
+"""Recurrent layers, exported unrolled: the TFLite converter refuses their loops, or crashes on them.
 
-Unrolled, the steps become operators one after the other, which convert to int8. The operators grow with the number of
-steps, and the time to convert with its square, so long sequences keep their loop.
+Unrolled, each step is a few operators, which convert to int8. Masks keep their meaning: see `_without_masked`. The
+number of operators grows with the number of steps, and the time to convert with its square, so long sequences keep
+their loop.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from litelambda.conversion.rewrites import Rewrite
 from litelambda.keras_tools.backend import load_keras
 
 MAX_STEPS = 256
+"""Of a sequence that is unrolled: the time to convert grows with the square of the steps."""
 
 
 def unrolled(layer: Any) -> Rewrite | None:
-    """How a recurrent layer computes without its loop, over at most `MAX_STEPS` steps; None for other layers.
+    """The rewrite of a recurrent layer without its loop, over at most `MAX_STEPS` steps; None for other layers.
 
     Raises:
         ConversionError: the layer keeps its state from one request to the next.
@@ -26,7 +28,7 @@ def unrolled(layer: Any) -> Rewrite | None:
         return None
     if layer.stateful:
         raise ConversionError(
-            f"layer {layer.name!r} is stateful: what a request gets would depend on those before it; "
+            f"layer {layer.name!r} is stateful, so an answer would depend on earlier requests: "
             "make it with stateful=False"
         )
     return Rewrite("unrolled", layer, "inner_loop", partial(_unroll, layer), needed=True)
@@ -48,7 +50,7 @@ def _unroll(layer: Any, original: Any, sequences: Any, initial_state: Any, mask:
 
 
 def _without_masked(layer: Any, flags: Any, last: Any, outputs: Any) -> tuple[Any, Any]:
-    """Zeros at masked steps. Keras's own, unrolled, are at the wrong ones where a layer goes backwards."""
+    """Outputs with zeros at masked steps; unrolled and backwards, Keras puts its zeros at the wrong steps."""
     ops = load_keras().ops
     if layer.go_backwards:
         flags = ops.flip(flags, 1)

@@ -1,6 +1,6 @@
-"""What to change in a model where TFLite has no int8 kernel for an operator, or no operator at all.
+"""Remedies: what to change in a model where TFLite has no int8 kernel for an operator, or no such operator.
 
-Knows the names that the converter and the flatbuffer use, and what in Keras they come from.
+It maps the names that the converter and the flatbuffer use to the parts of Keras that they come from.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterable, Sequence
 
 _RELU = "use relu, relu6, silu or hard_silu"
-_VOLUME = "only two-dimensional ones have integer kernels: slice the volume with TimeDistributed"
+_VOLUME = "only two-dimensional convolutions have integer kernels: slice the volume with TimeDistributed"
 _POWER = "write x * x"
 _SPECTRUM = "compute spectrograms before the model: around them int8 loses most of their range"
-_LOOKUP = "look words up before the model and give it their numbers"
+_LOOKUP = "look words up before the model and pass it their indices"
 
 FLOAT_ADVICE: dict[str, str] = {
     "ELU": f"activation elu: {_RELU}",
@@ -27,15 +27,15 @@ FLOAT_ADVICE: dict[str, str] = {
     "RFFT2D": _SPECTRUM,
     "REAL": _SPECTRUM,
     "IMAG": _SPECTRUM,
-    "COS": "use a table of constants",
-    "SIN": "use a table of constants",
+    "COS": "use a precomputed table",
+    "SIN": "use a precomputed table",
     "EXP": "use softmax or sigmoid instead of an exponential",
     "LOG": "move the logarithm after the model",
     "POW": _POWER,
     "FLOOR": "round before the model",
     "ROUND": "round before the model",
 }
-"""By operator of a flatbuffer that computes in float: where it comes from, and what to do."""
+"""By operator of a flatbuffer that computes in float: its origin in Keras, and the remedy."""
 
 _MISSING_ADVICE: tuple[tuple[str, str], ...] = (
     (r"Erf$", "use gelu with approximate=True, or silu"),
@@ -46,18 +46,26 @@ _MISSING_ADVICE: tuple[tuple[str, str], ...] = (
     (r"R?FFT", "compute spectrograms before the model"),
     (r"TensorList", "a loop over a sequence: use a static sequence length"),
     (r"Assign|ReadVariable|VarHandle", "the model changes its own variables: make it stateless"),
-    (r"Random|Stateless", "the model draws random numbers: call it with training=False when it is exported"),
+    (r"Random|Stateless", "the model draws random numbers: export it with training=False"),
 )
 
 
 def on_float(operators: Iterable[str]) -> str | None:
-    """Advice on operators that stayed float, one clause each; None where there is none."""
+    """Remedies for operators that stayed float, one clause each; None where none is known.
+
+    >>> on_float(["ELU", "CONV_2D"])
+    'ELU: activation elu: use relu, relu6, silu or hard_silu'
+    """
     clauses = [f"{name}: {FLOAT_ADVICE[name]}" for name in operators if name in FLOAT_ADVICE]
     return "; ".join(clauses) or None
 
 
 def on_missing(operators: Iterable[str]) -> str:
-    """Advice on TensorFlow operators that TFLite lacks."""
+    """Remedies for TensorFlow operators that TFLite lacks.
+
+    >>> on_missing(["Erf"])
+    'use gelu with approximate=True, or silu'
+    """
     found = [advice for pattern, advice in _MISSING_ADVICE if any(re.search(pattern, name) for name in operators)]
     return "; ".join(found) or "replace them in the model, or move them before or after it"
 

@@ -1,4 +1,4 @@
-"""Rewrites: layers that compute otherwise while a model is exported, so that it converts, and give the same answers.
+"""Rewrites: other implementations of layers' methods while a model is exported, which convert and answer the same.
 
 Nothing is copied: a rewrite stands in for one method of one layer while the graph is recorded, and so whatever state
 the layer keeps stays its own. Each is tried before on made rows, inside the model: what the layer is given there goes

@@ -1,7 +1,7 @@
-"""Reads the graphs of a SavedModel before TensorFlow loads it, which would already run its initializers.
+"""Checks the graphs of a SavedModel before TensorFlow loads it, which would already run its initializers.
 
-A SavedModel is a program. Two kinds of operators are refused: those that reach outside (files, Python, the network),
-anywhere in it; and those that keep state or draw random numbers, where the signature or an initializer reaches them.
+A SavedModel is a program. Two kinds of operators are refused: those that touch files, Python or the network, anywhere
+in it; and those that keep state or draw random numbers, where the signature or an initializer depends on them.
 """
 
 from __future__ import annotations
@@ -105,14 +105,14 @@ def _signature_outputs(graph: Any) -> list[str]:
 
 
 def _initializers(graph: Any, functions: dict[str, Any]) -> Iterator[Any]:
-    """What loading runs: the functions that make and fill resources, and what TensorFlow 1 calls the main operator."""
+    """The nodes that loading runs: functions that create and fill resources, and the main operator of TensorFlow 1."""
     names: list[str] = []
     for key in ("saved_model_main_op", "legacy_init_op", "table_initializer", "asset_filepaths"):
         names += graph.collection_def[key].node_list.value if key in graph.collection_def else []
     if _INIT in graph.signature_def:
         names += [tensor.name for tensor in graph.signature_def[_INIT].outputs.values()]
     yield from _reached(graph, functions, names)
-    # Loading runs an object's initializer whatever its function is called.
+    # Loading runs the initializers of objects; their functions may have any name.
     for name, each in functions.items():
         if name in graph.object_graph_def.concrete_functions or re.search(r"initializ|create_resource|creator", name):
             yield from _with_functions(each.node_def, functions, {name})

@@ -1,8 +1,8 @@
-"""The edges of a flatbuffer: its inputs under their own names, and every output in a tensor of its own.
+"""The tensors of a signature: inputs under their own names, and every output in a tensor of its own.
 
-TensorFlow takes only some names for the inputs of a SavedModel, so others are converted under a name that it takes. And
-its converter lets outputs share a tensor, with an input too: what is an input is never computed, and who reads it back
-gets whatever lies there.
+TensorFlow accepts only some names for the inputs of a SavedModel, so others are converted under a name that it accepts.
+And its converter lets outputs share a tensor, even with an input, which the runtime does not write: reading such an
+output returns undefined values.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ _TAKEN = {"self"}  # by the function that a signature is called through
 
 
 def safe_names(names: Sequence[str]) -> list[str]:
-    """The names that inputs have in a SavedModel: their own where TensorFlow takes these, else `input_0`, …."""
+    """Names for inputs in a SavedModel: their own where TensorFlow accepts them, else `input_0`, ….
+
+    >>> safe_names(["image", "class", "2nd"])
+    ['image', 'input_1', 'input_2']
+    """
     taken = {name.lower() for name in names}
     given: dict[str, None] = {}
     for index, name in enumerate(names):
@@ -41,11 +45,11 @@ def _is_safe(name: str) -> bool:
 
 @dataclass(frozen=True)
 class Names:
-    """What a SavedModel does not say.
+    """Names that a SavedModel does not keep.
 
     Attributes:
-        inputs: the inputs' own names, by those that it has for them.
-        layers: of the model that it was made of.
+        inputs: the inputs' own names, by those in the SavedModel.
+        layers: of the Keras model that it was made from.
     """
 
     inputs: Mapping[str, str] = field(default_factory=dict)
@@ -53,21 +57,21 @@ class Names:
 
 
 def write_names(saved_model: Path, names: Names) -> None:
-    """Note them beside the SavedModel's own files."""
+    """Write them into the SavedModel's folder."""
     (saved_model / _NAMES_FILE).write_text(json.dumps(asdict(names)))
 
 
 def read_names(saved_model: Path) -> Names:
-    """Those that were noted; none for a SavedModel from elsewhere."""
+    """Read what `write_names` wrote; empty for a SavedModel from elsewhere."""
     noted = saved_model / _NAMES_FILE
     return Names(**json.loads(noted.read_text())) if noted.exists() else Names()
 
 
 def with_own_edges(artifact: bytes, names: Mapping[str, str]) -> bytes:
-    """Give a flatbuffer's inputs their own names, and outputs that share a tensor one each, a copy.
+    """Give a flatbuffer's inputs their own names, and outputs that share a tensor a copy each.
 
     Args:
-        artifact: the flatbuffer; it is returned as it is where there is nothing to do.
+        artifact: the flatbuffer; returned unchanged where that is so already.
         names: inputs' own names by those in the flatbuffer.
     """
     renamed = any(names.get(tensor.name, tensor.name) != tensor.name for tensor in _inputs(artifact))
@@ -88,9 +92,10 @@ def _inputs(artifact: bytes) -> list[Any]:
 
 
 def _copy_shared(model: Any, definition: Any) -> bool:
-    """Append a copy for every output of a signature whose tensor is an input or another output; whether there was any.
+    """Append a copy for every output whose tensor is an input or an earlier output.
 
-    An output that is computed once keeps its tensor.
+    Returns:
+        Whether there was one.
     """
     graph = model.subgraphs[definition.subgraphIndex]
     taken = {int(index) for index in graph.inputs}
@@ -106,7 +111,11 @@ def _copy_shared(model: Any, definition: Any) -> bool:
 
 
 def _append_copy(model: Any, graph: Any, source: int) -> int:
-    """Append a RESHAPE to the same shape; the index of the tensor that it makes."""
+    """Append a RESHAPE to the same shape.
+
+    Returns:
+        The index of the tensor that it makes.
+    """
     import copy
 
     import numpy as np

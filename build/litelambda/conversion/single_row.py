@@ -1,7 +1,7 @@
-"""One row: whether a flatbuffer can run batches at all. One that cannot is better made for exactly one row.
+"""Tells whether a flatbuffer can run batches; one that cannot is converted for exactly one row.
 
-With the batch open, such a graph computes sizes at run time, the runtime refuses some operators of it, and fewer run in
-XNNPACK; with a batch of one all sizes are constants. Rows then run one by one, as they would have anyway.
+With an open batch such a graph computes sizes at run time, the runtime refuses some of its operators, and XNNPACK runs
+fewer of them; with a batch of one all sizes are constants. Rows run one by one, as they would have anyway.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from litelambda.artifact.flatbuffer import SIGNATURE, read_signatures, takes_sizes_at_run_time
-from litelambda.artifact.serving_process import Subject, probe
+from litelambda.artifact.serving_process import ServedArtifact, serve_in_child
 from litelambda.common.errors import VerificationError
 
 
@@ -29,7 +29,7 @@ def needs_one_row(artifact: bytes, folder: Path) -> bool:
         return False
     runs = {tensor.name: np.zeros((1, 1, *tensor.shape[1:]), tensor.dtype) for tensor in signature.inputs}
     try:
-        probe(Subject(artifact, signature), runs, [1, 2], folder)
+        serve_in_child(ServedArtifact(artifact, signature), runs, [1, 2], folder)
     except VerificationError:
         return True
     return False

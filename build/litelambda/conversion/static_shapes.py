@@ -1,6 +1,6 @@
-"""Layers that compute their shapes from the input's at run time, written so that only the batch is open.
+"""Layers that compute shapes at run time, written with static shapes in which only the batch is open.
 
-After a resize LiteRT keeps a stale size of what is computed from a SHAPE operator, and writes past its end.
+After a resize LiteRT keeps stale sizes of tensors whose shape comes from a SHAPE operator, and writes past their end.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from litelambda.keras_tools.backend import load_keras
 
 
 def with_constant_shapes(layer: Any) -> Rewrite | None:
-    """How a layer computes with constant sizes; None for layers that do so already."""
+    """The rewrite of a layer with static sizes; None for layers that have them already."""
     layers = load_keras().layers
     functions = (
         ("with constant sizes", layers.Flatten, _reshape, getattr(layer, "data_format", "") != "channels_first"),

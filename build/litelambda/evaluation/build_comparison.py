@@ -1,4 +1,4 @@
-"""A build's comparison at the root: its trained Keras model against the float flatbuffer that was made of it."""
+"""The source comparison of a build: its Keras model against the float flatbuffer that was made from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The comparison at the root: a flatbuffer against the answers of the source that it was made of.
+"""The source comparison: a float flatbuffer against the answers of the model that it was made from.
 
 Both run the same rows: representative ones where there are any, and always rows that are made here, at the edges of
 what the inputs can hold. What is compared are real values, output by output, by name.
@@ -157,7 +157,11 @@ def _differences(
 
 
 def value_range(values: NDArray[Any]) -> float:
-    """From the smallest to the largest finite value, zero included; 1 where all are zero."""
+    """From the smallest to the largest finite value, zero included; 1 where all are zero.
+
+    >>> value_range(np.array([2.0, 5.0, np.nan])), value_range(np.array([-1.0, 3.0]))
+    (5.0, 4.0)
+    """
     finite = values[np.isfinite(values)]
     size = float(max(finite.max(initial=0.0), 0.0) - min(finite.min(initial=0.0), 0.0))
     return size or 1.0

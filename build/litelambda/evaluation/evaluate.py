@@ -16,7 +16,6 @@ from litelambda.conversion.quantize import Quantized
 from litelambda.data.dataset import Dataset
 from litelambda.data.stored_rows import Rows
 from litelambda.keras_tools.finite_checks import check_outputs, count_not_finite
-from litelambda.recipe.sections import Recipe
 from litelambda.training.input_pipeline import predict
 
 _BATCH = 64
@@ -27,16 +26,18 @@ Metrics = dict[str, float]
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a float model makes of the test split.
+class FloatAnswers:
+    """A float model's answers to the test split.
 
     Attributes:
         outputs: (rows, outputs).
-        metrics: how right they are.
+        metrics: accuracy for classes, mse and mae for values.
+        confusion: see `confusion_matrix`.
     """
 
     outputs: NDArray[Any]
     metrics: Metrics
+    confusion: list[list[int]] | None
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,12 @@ class Evaluated:
         float_metrics: of the trained model, before anything was compressed.
         compressed_metrics: of the float model after compression; None where nothing was compressed.
         quantized_metrics: of the artifact.
-        trivial_metrics: of the best answer that looks at no row: see `trivial_metrics`.
+        trivial_metrics: of the best constant answer: see `trivial_metrics`.
         agreement: share of rows on which trained model and artifact name the same class; None for regression.
         max_abs_difference: largest difference between their outputs.
         difference: between the artifact and the model that it was converted from; see `relative_difference`.
         num_examples: rows of the test split.
-        confusion: how often each class (a row) was taken for each (a column) by the artifact; None for regression.
+        confusion: the artifact's, see `confusion_matrix`.
     """
 
     float_metrics: Metrics
@@ -80,8 +81,13 @@ class Evaluated:
         }
 
 
-def ask(model: Any, recipe: Recipe, data: Dataset) -> Answers:
+def evaluate_float(model: Any, data: Dataset, from_logits: bool) -> FloatAnswers:
     """Run a float model over the whole test split, before its outputs are in the targets' own units.
+
+    Args:
+        model: its outputs are in the units that it was trained on.
+        data: from the data stage.
+        from_logits: whether its outputs are logits.
 
     Raises:
         TrainError: it answers with NaN or infinity.
@@ -90,31 +96,36 @@ def ask(model: Any, recipe: Recipe, data: Dataset) -> Answers:
     check_outputs(outputs, "test")
     if data.target_scaling is not None:
         outputs = data.target_scaling.undo(outputs)
-    return Answers(outputs, measure(outputs, data, recipe.train.from_logits))
+    metrics = measure(outputs, data, from_logits)
+    return FloatAnswers(outputs, metrics, confusion_matrix(outputs, data, from_logits))
 
 
 def evaluate(
-    recipe: Recipe, data: Dataset, trained: Answers, compressed: Answers, quantized: Quantized, progress: ReportProgress
+    data: Dataset,
+    trained: FloatAnswers,
+    compressed: FloatAnswers,
+    quantized: Quantized,
+    from_logits: bool,
+    progress: ReportProgress,
 ) -> Evaluated:
     """Run the artifact over the whole test split and compare it with the models that it comes from.
 
     Args:
-        recipe: the whole recipe.
         data: from the data stage.
-        trained: what the trained model answered.
-        compressed: what the model answered that the artifact was made of; the very same where nothing was compressed.
+        trained: the trained model's answers.
+        compressed: those of the model that the artifact was made from; the same object where nothing was compressed.
         quantized: the artifact.
-        progress: told the share that is done and what is being done.
+        from_logits: whether the outputs are logits.
+        progress: called with the share that is done and a text.
 
     Raises:
         GateError: the artifact answers with NaN or infinity.
     """
-    from_logits = recipe.train.from_logits
     outputs = run_artifact(quantized, data, progress)
     if bad := count_not_finite(outputs):
         raise GateError(
             f"the artifact answers {bad:,} of {len(outputs):,} test rows with NaN or infinity, where the float model "
-            'answers with numbers; try quantize.scheme = "float32". Nothing was published'
+            'answers with numbers: set quantize.scheme = "float32". Nothing was published'
         )
     agreement = None
     if data.labels is not None:
@@ -134,7 +145,7 @@ def evaluate(
 
 
 def confusion_matrix(outputs: NDArray[Any], data: Dataset, from_logits: bool) -> list[list[int]] | None:
-    """How often each class of the test split (a row) was taken for each (a column); None for regression."""
+    """Counts of test rows by their class (first index) and by the predicted one (second); None for regression."""
     if data.labels is None:
         return None
     found = predicted_classes(outputs, from_logits)
@@ -162,17 +173,14 @@ def run_rows(reference: Reference, rows: Rows, progress: ReportProgress = lambda
 
 
 def measure(outputs: NDArray[Any], data: Dataset, from_logits: bool) -> Metrics:
-    """Acceptance outputs against the test split: accuracy for classes, mse and mae for values."""
+    """Compare outputs with the test split: accuracy for classes, mse and mae for values."""
     if data.labels is not None:
         return {"accuracy": float(np.mean(predicted_classes(outputs, from_logits) == data.test.y))}
     return _errors(outputs, data)
 
 
 def trivial_metrics(data: Dataset) -> Metrics:
-    """What the best answer that looks at no row is worth on the test split.
-
-    That is the most frequent class of the training rows, or the mean of their targets.
-    """
+    """The figures of the best constant answer: the most frequent class of the training rows, or their mean target."""
     if data.labels is not None:
         return {"accuracy": float(np.mean(data.test.y == np.bincount(data.train.y).argmax()))}
     mean = data.train.y.mean(axis=0, dtype=np.float64)
@@ -185,9 +193,9 @@ def _errors(outputs: NDArray[Any], data: Dataset) -> Metrics:
 
 
 def relative_difference(before: NDArray[Any], after: NDArray[Any], *, per_output: bool) -> float:
-    """How far answers are apart: what 99 of 100 rows stay within, as a share of the range of `before`.
+    """The difference that 99 of 100 rows stay within, as a share of the range of `before`.
 
-    A row's difference is that of its output that differs most. The largest of all rows would be that of the one row
+    A row's difference is that of its output that differs most. The maximum over all rows would only describe the row
     nearest to a class boundary.
 
     Args:
@@ -203,7 +211,13 @@ def relative_difference(before: NDArray[Any], after: NDArray[Any], *, per_output
 
 
 def predicted_classes(outputs: NDArray[Any], from_logits: bool) -> NDArray[Any]:
-    """The class each row of outputs stands for; a single output is the probability, or logit, of class 1."""
+    """The class of each row of outputs; a single output is the probability, or logit, of class 1.
+
+    >>> predicted_classes(np.array([[0.1, 0.9], [0.8, 0.2]]), from_logits=False).tolist()
+    [1, 0]
+    >>> predicted_classes(np.array([[0.4], [-0.4]]), from_logits=True).tolist()
+    [1, 0]
+    """
     if outputs.shape[1] == 1:
         return (outputs[:, 0] > (0.0 if from_logits else 0.5)).astype(np.int64)
     classes: NDArray[Any] = outputs.argmax(axis=1)

@@ -1,6 +1,6 @@
-"""The gate between a model and publishing: it must be worth something, and its artifact must still be that model.
+"""The gate: only a model that is better than a constant, and an artifact that is close to it, are published.
 
-Every comparison asks whether a figure is good enough, not whether it is too bad: NaN passes none.
+Every comparison is written so that NaN fails it.
 """
 
 from __future__ import annotations
@@ -11,24 +11,23 @@ import numpy as np
 
 from litelambda.common.errors import GateError
 from litelambda.data.dataset import Dataset
-from litelambda.evaluation.evaluate import Answers, Evaluated, Metrics, confusion_matrix, trivial_metrics
-from litelambda.recipe.sections import Gate, Recipe
+from litelambda.evaluation.evaluate import Evaluated, FloatAnswers, Metrics, trivial_metrics
+from litelambda.recipe.sections import Gate
 
 _NOTHING = "Nothing was published"
-_MANY_CLASSES = 0.5  # classes for each training row: from here on they look like numbers that were taken for names
+_MANY_CLASSES = 0.5  # classes per training row: with two rows per class and fewer, the labels are probably numbers
 
 
-def check_floor(recipe: Recipe, answers: Answers, data: Dataset) -> None:
-    """Refuse a trained model that is no better than one that looks at no row, unless the recipe allows it.
+def check_floor(gate: Gate, answers: FloatAnswers, data: Dataset) -> None:
+    """Refuse a trained model that is no better than a constant answer, unless the recipe allows it.
 
     Raises:
-        GateError: it is not; the message has the numbers, and what may be the reason.
+        GateError: it is not better; the message has the numbers, and a likely reason.
     """
     trivial = trivial_metrics(data)
-    if recipe.gate.allow_trivial or is_better(answers.metrics, trivial):
+    if gate.allow_trivial or is_better(answers.metrics, trivial):
         return
-    found = hints(data, confusion_matrix(answers.outputs, data, recipe.train.from_logits))
-    hinted = "".join(f". {hint}" for hint in found)
+    hinted = "".join(f". {hint}" for hint in hints(data, answers.confusion))
     raise GateError(f"{_describe_trivial('trained model', answers.metrics, trivial)}{hinted}. {_NOTHING}")
 
 
@@ -36,15 +35,15 @@ def check_gate(gate: Gate, evaluated: Evaluated) -> None:
     """Let the artifact pass, or not.
 
     Raises:
-        GateError: it lost more against the float model than the gate allows, differs more from the model that it was
-            converted from, or is no better than one that looks at no row; the message has the numbers.
+        GateError: it lost more than the gate allows, differs too much from the model that it was converted from, or is
+            no better than a constant answer; the message has the numbers.
     """
     check_loss(gate, evaluated.float_metrics, evaluated.quantized_metrics, ("float", "quantized"))
     if not evaluated.difference <= gate.max_difference:
         raise GateError(
             f"one in a hundred test rows is answered with a difference of {evaluated.difference:.3g} of the range of "
-            f"the float model's outputs, or more; gate.max_difference allows {gate.max_difference:g}. Try another "
-            f"quantize.scheme, or more quantize.representative_samples. {_NOTHING}"
+            f"the float model's outputs, or more; gate.max_difference allows {gate.max_difference:g}. Set another "
+            f"quantize.scheme, or raise quantize.representative_samples. {_NOTHING}"
         )
     if not gate.allow_trivial and not is_better(evaluated.quantized_metrics, evaluated.trivial_metrics):
         figures = _describe_trivial("artifact", evaluated.quantized_metrics, evaluated.trivial_metrics)
@@ -56,10 +55,10 @@ def check_loss(gate: Gate, before: Metrics, after: Metrics, names: tuple[str, st
 
     Args:
         gate: the recipe's `gate` section.
-        before: the figures to keep up with.
-        after: the figures to judge.
-        names: whose they are.
-        remedy: what else can be done, for the message.
+        before: the figures to compare with.
+        after: the figures to check.
+        names: of the two models, for the message.
+        remedy: another way out, for the message.
 
     Raises:
         GateError: they are worse; the message has the numbers.
@@ -81,18 +80,22 @@ def check_loss(gate: Gate, before: Metrics, after: Metrics, names: tuple[str, st
 
 
 def is_better(metrics: Metrics, than: Metrics) -> bool:
-    """Whether accuracy is higher, or the mean squared error lower."""
+    """Whether accuracy is higher, or the mean squared error lower.
+
+    >>> is_better({"accuracy": 0.9}, than={"accuracy": 0.1}), is_better({"mse": 2.0}, than={"mse": 1.0})
+    (True, False)
+    """
     if "accuracy" in metrics:
         return metrics["accuracy"] > than["accuracy"]
     return metrics["mse"] < than["mse"]
 
 
 def hints(data: Dataset, confusion: Sequence[Sequence[int]] | None) -> list[str]:
-    """What looks odd about classes, and may not be meant.
+    """Likely mistakes in the classes of a data set.
 
     Args:
         data: from the data stage.
-        confusion: how often each class was taken for each; None for regression.
+        confusion: see `confusion_matrix`.
     """
     if data.labels is None or confusion is None:
         return []

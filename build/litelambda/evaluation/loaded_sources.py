@@ -1,4 +1,4 @@
-"""Sources in the child of `source_answers`: a Keras model and a SavedModel's signature, as they were handed in."""
+"""Sources in the child of `source_model`: a Keras model and a SavedModel's signature, as they were handed in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What quantization costs: an int8 artifact against its source's answers, on rows that it was not calibrated with."""
+"""The loss by quantization: an int8 artifact against its source's answers, on rows that it was not calibrated with."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from litelambda.common.errors import GateError
 from litelambda.evaluation.comparison import value_range
 
 MAX_DIFFERENCE = 0.1
-"""Of an output's range: what 99 % of the values may differ by, unless the user says otherwise."""
-_LARGEST = 5  # the largest difference may be so many times that: a few rows at the edge of two classes jump
+"""Of an output's range: what 99 % of the values may differ by, unless the user says otherwise; 25 steps of int8."""
+_LARGEST = 5  # times `max_difference`, for the largest: a few rows at a class boundary jump
 _MIN_AGREEMENT = 0.9
-_MAX_UNITS = 16  # values of a vector that may each have a unit of its own; longer ones are embeddings or classes
-_OTHER_UNIT = 10  # how many times as large one value's range is as another's where their units differ
+_MAX_UNITS = 16  # values in a vector of unlike units; longer vectors are embeddings or classes
+_OTHER_UNIT = 10  # ratio of two values' ranges from which on their units differ
 
 
 @dataclass(frozen=True)
@@ -96,12 +96,12 @@ def _equal_rows(right: NDArray[Any], found: NDArray[Any]) -> float:
 
 
 def _looks_like_classes(values: NDArray[Any]) -> bool:
-    """(runs, batch, classes): one vector a row, of more than one value."""
+    """(runs, batch, classes): one vector per row, of more than one value."""
     return values.ndim == 3 and values.shape[-1] > 1
 
 
 def _ranges(values: NDArray[Any], pooled: float) -> float | NDArray[Any]:
-    """The range of an output, or of each value of a short vector that mixes units: a price beside a probability."""
+    """The range of an output, or of each value of a short vector that mixes units: a price next to a probability."""
     if not _looks_like_classes(values) or values.shape[-1] > _MAX_UNITS:
         return pooled
     sizes = np.array([value_range(values[..., index]) for index in range(values.shape[-1])])
@@ -109,7 +109,7 @@ def _ranges(values: NDArray[Any], pooled: float) -> float | NDArray[Any]:
 
 
 def _classes(right: NDArray[Any], found: NDArray[Any], size: float) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Which rows name the same class, and which name one that the source has within two steps of int8 of its first."""
+    """Rows with the same class, and rows with a class that the source scores within two steps of int8 of its first."""
     theirs = np.argmax(np.nan_to_num(found, nan=-np.inf), axis=1)
     ours = np.argmax(np.nan_to_num(right, nan=-np.inf), axis=1)
     rows = np.arange(len(right))

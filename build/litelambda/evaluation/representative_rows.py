@@ -1,6 +1,6 @@
-"""Representative rows of an import: read, checked against the model's inputs, and refused where they say nothing.
+"""Representative rows of an import: read, checked against the model's inputs, refused if int8 cannot be calibrated.
 
-int8 is calibrated on one half of them and judged on the other.
+int8 is calibrated on one half of them and compared with the source on the other.
 """
 
 from __future__ import annotations
@@ -65,7 +65,11 @@ def _check_shape(path: Path, spec: ModelInput, rows: NDArray[Any]) -> None:
 
 
 def halves(rows: Mapping[str, NDArray[Any]], step: int = 1) -> tuple[list[int], list[int]]:
-    """Numbers of the rows to calibrate with and of those to compare on: every other one, or all where there are few.
+    """Split rows into those to calibrate with and those to compare on, by number; with few rows both are all of them.
+
+    >>> halves({"x": np.zeros((9, 4))})
+    ([0, 2, 4, 6, 8], [1, 3, 5, 7])
+
 
     Args:
         rows: by input name.
@@ -90,7 +94,7 @@ def check_rows(rows: Mapping[str, NDArray[Any]], *, accept_loss: bool) -> list[s
         accept_loss: refuse only what is not finite.
 
     Returns:
-        What is wrong with rows that are accepted all the same.
+        Warnings about rows that are accepted all the same.
 
     Raises:
         DataError: values are not finite, all alike, or so far apart that int8 has one step for nearly all of them.
@@ -108,7 +112,7 @@ def check_rows(rows: Mapping[str, NDArray[Any]], *, accept_loss: bool) -> list[s
     refused = all(is_alike) or any("outlier" in each for each in complaints)
     if refused and not accept_loss:
         raise DataError(
-            f"{'; '.join(complaints)}. int8 calibrated with them would answer much the same for every request: give "
+            f"{'; '.join(complaints)}. int8 calibrated with them would answer nearly the same to every request: give "
             "rows as the model will see them, or --accept-loss to import it all the same"
         )
     return complaints

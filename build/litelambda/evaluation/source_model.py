@@ -1,4 +1,4 @@
-"""The source's own answers: what Keras or TensorFlow say for a model as it was handed in, in a process of its own.
+"""The source: a model as it was handed in, whose answers Keras or TensorFlow compute in a process of its own.
 
 The process, see `source_process`, loads the file or folder itself and changes nothing: no copy, no rewrite, no
 converter.
@@ -28,7 +28,7 @@ RUNS, ANSWERS, DESCRIBED, REFUSED, FAILURE = "runs.npz", "answers.npz", "describ
 
 @dataclass(frozen=True)
 class Described:
-    """A source that was loaded.
+    """What a loaded source says about itself.
 
     Attributes:
         inputs: in the order in which it takes them.
@@ -41,12 +41,12 @@ class Described:
 
 @dataclass(frozen=True)
 class Answers:
-    """What a source says.
+    """Answers of a source.
 
     Attributes:
         outputs: by name, an entry per run that it answered.
         answered: the numbers of those runs.
-        refused: the others by number, and why it refuses them.
+        refused: the others by number, with the reason.
     """
 
     outputs: Arrays
@@ -55,7 +55,7 @@ class Answers:
 
 
 class SourceLoadError(ConversionError):
-    """A source cannot be loaded in a process of its own, which says nothing of what it answers."""
+    """A source cannot be loaded in a process of its own; in this one it may answer all the same."""
 
 
 class Source:
@@ -74,7 +74,7 @@ class Source:
         self._process = _PROCESSES.setdefault(backend, KeptProcess("litelambda.evaluation.source_process"))
 
     def describe(self) -> Described:
-        """Load the model and say what it takes.
+        """Load the model and describe its inputs.
 
         Raises:
             SourceLoadError: it cannot be loaded.
@@ -115,7 +115,7 @@ class Source:
             raise (SourceLoadError if found["loading"] else ConversionError)(found["message"])
         if lacked_memory(child.returncode, child.stderr):
             raise MemoryShortageError(
-                f"{self._job['source']} needs more memory than there is to be loaded: use a machine with more memory"
+                f"out of memory while loading {self._job['source']}: use a machine with more memory"
             )
         raise ConversionError(
             f"loading and running {self._job['source']} ended its process ({describe_exit(child.returncode)}): the "

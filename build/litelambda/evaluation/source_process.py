@@ -1,8 +1,8 @@
-"""The child of `source_answers`: it loads a model as it was handed in and lets it answer.
+"""The child of `source_model`: it loads a model as it was handed in and runs it.
 
     python -m litelambda.evaluation.source_process
 
-is kept for the next model. On the way it refuses what has no right answer: state, random numbers.
+is kept for the next model. It refuses models without one right answer: those with state or random numbers.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _Loaded:
 
 
 def run_job(path: Path) -> int:
-    """In the child: describe a source or let it answer; 0, or 1 where it is refused: the file "failure" says why."""
+    """In the child: describe a source or run it; 0, or 1 and the reason in the file "failure"."""
     job, folder = json.loads(path.read_text()), path.parent
     try:
         if job["backend"] != backend():  # TensorFlow, unless this process was asked for JAX
@@ -72,10 +72,10 @@ def _load(path: Path, *, own: bool) -> Any:
 
 
 def answer(source: Any, runs: Arrays) -> tuple[Arrays, dict[int, str]]:
-    """Let a loaded source answer each run, some of them twice.
+    """Run a loaded source, on some inputs twice.
 
     Returns:
-        Its answers, and by number why it refuses the other runs.
+        Its answers, and by number the reasons why it refuses other runs.
 
     Raises:
         ConversionError: it changes its own variables, or equal runs get different answers, or it refuses all.
@@ -86,15 +86,15 @@ def answer(source: Any, runs: Arrays) -> tuple[Arrays, dict[int, str]]:
     for index in range(len(next(iter(runs.values())))):
         try:
             found[index] = source.run({name: values[index] for name, values in runs.items()})
-        except Exception as error:  # noqa: BLE001 - whatever a model raises for a row that it does not take
+        except Exception as error:  # noqa: BLE001 - a model may raise anything for a row that it does not take
             refused[index] = f"{type(error).__name__}: {first_line(error)}"
     if not found:
-        raise ConversionError(f"{source.name} answers no row at all: {refused[0]}")
+        raise ConversionError(f"{source.name} refuses every row: {refused[0]}")
     after = source.checksums()
     if changed := [name for name in before if before[name] != after[name]]:
         raise ConversionError(
-            f"{source.name} changes its own variables when it predicts ({', '.join(changed[:3])}): what a request gets "
-            f"would depend on those before it. {source.advice()}"
+            f"{source.name} changes its own variables when it predicts ({', '.join(changed[:3])}): an answer "
+            f"would depend on earlier requests. {source.advice()}"
         )
     for index in list(found)[:_REPEATED_RUNS]:
         again = source.run({name: values[index] for name, values in runs.items()})

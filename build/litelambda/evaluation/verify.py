@@ -1,8 +1,8 @@
-"""Verify: the artifact as it will be served, bit for bit what the reference Interpreter gives.
+"""Verify: the artifact as it will be served gives bit for bit what the reference Interpreter gives.
 
-It does what serving does first: the warm-up, one row, each size of a batch. Whether there may be batches is decided
-here too. A resized model can keep a stale output size and write past its end, so the manifest allows only what was
-proven: runs of many rows, growing and shrinking, equal bit for bit to one row at a time.
+It does what a function does first: the warm-up, one row, each size of a batch. It also decides on batches: a resized
+model can keep a stale output size and write past its end, so the manifest allows only sizes that were proven, growing
+and shrinking, to be equal bit for bit to one row at a time.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from litelambda.artifact.flatbuffer import (
     with_open_batch,
 )
 from litelambda.artifact.reference import Reference, tensor_bytes
-from litelambda.artifact.serving_process import Subject, WarmUpError, probe
+from litelambda.artifact.serving_process import ServedArtifact, WarmUpError, serve_in_child
 from litelambda.common.errors import VerificationError
 
 BATCH_SIZES = (1, 2, 3, 8, 32)
 LARGE_BATCH_SIZES = (64, 128, 256)
-"""Proven as well where rows are small: there they score a file up to a fifth faster than 32."""
+"""Proven as well where rows are small: batch jobs then run up to a fifth faster than with 32."""
 _MAX_LARGE_BATCH_BYTES = 4 * 1024 * 1024
 _MAX_WARM_UP_VALUES = 4096
 _WARM_UP_ROWS = 8
@@ -39,13 +39,13 @@ Runs = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Verified:
-    """What was proven of an artifact.
+    """Proven properties of an artifact.
 
     Attributes:
         num_rows: rows on which it gave the reference's bits.
         batching: the manifest's `batching`.
-        signature: what was served: the manifest's.
-        warm_up: the manifest's: what the first run is on, where zeros will not do.
+        signature: the manifest's.
+        warm_up: the manifest's: values for the first run, where zeros do not work.
     """
 
     num_rows: int
@@ -55,7 +55,7 @@ class Verified:
 
 
 def verify(artifact: bytes, rows: Mapping[str, NDArray[Any]], key: str = SIGNATURE) -> Verified:
-    """Hold what will be served against the reference Interpreter.
+    """Compare the shipped runtime with the reference Interpreter.
 
     Args:
         artifact: the flatbuffer.
@@ -70,23 +70,23 @@ def verify(artifact: bytes, rows: Mapping[str, NDArray[Any]], key: str = SIGNATU
     reference = Reference(artifact, key)
     try:
         runs, expected = answered(reference, runs_of(own, rows))
-    except ValueError as error:  # what cannot be joined
+    except ValueError as error:  # arrays of different shapes cannot be joined
         raise VerificationError(
-            f"an output has another shape in each run: fix its sizes in the model ({error})"
+            f"an output has another shape in each run: use static sizes in the model ({error})"
         ) from error
     num_runs = len(next(iter(runs.values())))
     with tempfile.TemporaryDirectory(prefix="litelambda-") as scratch:
         folder = Path(scratch)
-        subject, single = _first_runs(Subject(artifact, with_open_batch(own)), runs, num_runs, folder)
+        served, single = _first_runs(ServedArtifact(artifact, with_open_batch(own)), runs, num_runs, folder)
         for name, values in expected.items():
             _compare(name, values, b"".join(single[name]))
         num_rows = num_runs * max(_rows_of_a_run(own), 1)
-        batching = _why_not(own) or _prove_batching(subject, reference, runs, folder)
-    return Verified(num_rows, batching, subject.signature, dict(subject.warm_up))
+        batching = _why_not(own) or _prove_batching(served, reference, runs, folder)
+    return Verified(num_rows, batching, served.signature, dict(served.warm_up))
 
 
 def runs_of(signature: FlatbufferSignature, rows: Mapping[str, NDArray[Any]]) -> Runs:
-    """Rows, as many to a run as an input takes: one where that is open."""
+    """Rows grouped into runs: as many per run as the inputs take, one where the batch is open."""
     steps = {tensor.name: _step(tensor) for tensor in signature.inputs}
     count = min(len(rows[name]) // step for name, step in steps.items())
     runs = {}
@@ -102,13 +102,13 @@ def _step(tensor: FlatbufferTensor) -> int:
 
 
 def _rows_of_a_run(signature: FlatbufferSignature) -> int:
-    """Rows that each run has; 0 where its tensors do not agree on any."""
+    """Rows per run; 0 where its tensors do not agree."""
     sizes = {_step(tensor) if tensor.shape else 0 for tensor in (*signature.inputs, *signature.outputs)}
     return sizes.pop() if len(sizes) == 1 else 0
 
 
 def answered(reference: Reference, runs: Runs) -> tuple[Runs, Runs]:
-    """The runs that the reference can compute, and what it gives: made rows may divide by zero."""
+    """The runs that the reference can compute, and its outputs: random rows may divide by zero."""
     try:
         return runs, reference.run(runs, None)
     except VerificationError as error:
@@ -126,18 +126,20 @@ def answered(reference: Reference, runs: Runs) -> tuple[Runs, Runs]:
     return {name: values[answered] for name, values in runs.items()}, joined
 
 
-def _first_runs(subject: Subject, runs: Runs, num_runs: int, folder: Path) -> tuple[Subject, dict[str, list[bytes]]]:
-    """Serve each run alone, after a warm-up on zeros; where the model cannot compute with those, on what it can."""
+def _first_runs(
+    served: ServedArtifact, runs: Runs, num_runs: int, folder: Path
+) -> tuple[ServedArtifact, dict[str, list[bytes]]]:
+    """Serve each run alone, after a warm-up on zeros, or on the first values that the model can compute with."""
     refusal: WarmUpError | None = None
-    for warm_up in _warm_ups(subject.signature, runs):
-        candidate = Subject(subject.artifact, subject.signature, warm_up)
+    for warm_up in _warm_ups(served.signature, runs):
+        candidate = ServedArtifact(served.artifact, served.signature, warm_up)
         try:
-            return candidate, probe(candidate, runs, [1] * num_runs, folder)
+            return candidate, serve_in_child(candidate, runs, [1] * num_runs, folder)
         except WarmUpError as error:
             refusal = refusal or error
     raise VerificationError(
-        f"the model cannot compute with zeros, nor with ones, nor with its own rows of up to {_MAX_WARM_UP_VALUES} "
-        f"values: a function could not start with it ({refusal})"
+        f"the model fails on zeros, on ones and on its own rows of up to {_MAX_WARM_UP_VALUES} values, so a function "
+        f"could not start with it ({refusal})"
     )
 
 
@@ -155,9 +157,11 @@ def _compare(name: str, expected: NDArray[Any], found: bytes) -> None:
     if found == tensor_bytes(expected):
         return
     if expected.dtype.kind == "O":
-        raise VerificationError(f"output {name!r}: the shipped runtime gave other strings than the reference")
+        raise VerificationError(f"output {name!r}: the shipped runtime returned other strings than the reference")
     if len(found) != expected.nbytes:
-        raise VerificationError(f"output {name!r}: the shipped runtime gave {len(found)} bytes, not {expected.nbytes}")
+        raise VerificationError(
+            f"output {name!r}: the shipped runtime returned {len(found)} bytes, not {expected.nbytes}"
+        )
     values = np.frombuffer(found, expected.dtype).reshape(expected.shape)
     rows = np.flatnonzero((values != expected).reshape(len(expected), -1).any(axis=1))
     largest = np.abs(values.astype(np.float64) - expected.astype(np.float64)).max()
@@ -178,15 +182,15 @@ def _why_not(signature: FlatbufferSignature) -> dict[str, Any] | None:
     return {"dynamic": False, "reason": reason}
 
 
-def _prove_batching(subject: Subject, reference: Reference, runs: Runs, folder: Path) -> dict[str, Any]:
-    # What has no batch is the same for all rows of a batch.
-    open_inputs = {tensor.name for tensor in subject.signature.inputs if tensor.shape[:1] == (-1,)}
+def _prove_batching(served: ServedArtifact, reference: Reference, runs: Runs, folder: Path) -> dict[str, Any]:
+    # Inputs without a batch are the same for all rows of a batch.
+    open_inputs = {tensor.name for tensor in served.signature.inputs if tensor.shape[:1] == (-1,)}
     runs = {name: values if name in open_inputs else values[[0] * len(values)] for name, values in runs.items()}
-    sizes = _sizes(subject.signature, sum(runs[name][:1].nbytes for name in open_inputs))
+    sizes = _sizes(served.signature, sum(runs[name][:1].nbytes for name in open_inputs))
     order = [*sizes, *sizes[-2::-1], sizes[-1], 1]  # growing, shrinking, and from one end to the other
     try:
-        together = probe(subject, runs, order, folder)
-        for tensor in subject.signature.outputs:
+        together = serve_in_child(served, runs, order, folder)
+        for tensor in served.signature.outputs:
             expected = _batches(tensor, reference, runs, order)
             if not all(mine == right for mine, right in zip(together[tensor.name], expected, strict=True)):
                 reason = f"output {tensor.name!r}: rows in a batch differ from rows one by one"
@@ -197,7 +201,7 @@ def _prove_batching(subject: Subject, reference: Reference, runs: Runs, folder: 
 
 
 def _sizes(signature: FlatbufferSignature, row_bytes: int) -> list[int]:
-    """Sizes to prove: more of them where a request can have no other, for an output is made of all its rows."""
+    """Sizes to prove: every small one where an output depends on all rows, as requests cannot be split then."""
     small: Sequence[int] = BATCH_SIZES
     if any(tensor.shape[:1] != (-1,) and not tensor.constant for tensor in signature.outputs):
         small = range(1, BATCH_SIZES[-1] + 1)
@@ -205,7 +209,7 @@ def _sizes(signature: FlatbufferSignature, row_bytes: int) -> list[int]:
 
 
 def _batches(tensor: FlatbufferTensor, reference: Reference, runs: Runs, sizes: Sequence[int]) -> Iterator[bytes]:
-    """What an output is to be in runs of these sizes: the rows' own, or what the reference makes of all of them."""
+    """An output in runs of these sizes: one row per row, or the reference's output for all rows together."""
     single = reference.run(runs, None)[tensor.name] if tensor.constant or tensor.shape[:1] == (-1,) else None
     start = 0
     for size in sizes:

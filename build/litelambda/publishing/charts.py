@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _WIDTH, _HEIGHT = 7.0, 3.0
-_WORTH_SEEING = 0.03  # of accuracy below the best: candidates that are no good would hide what sets the good apart
-_MOST_LABELS = 20  # that can be read beside one another
+_WORTH_SEEING = 0.03  # of accuracy below the best: bad candidates would compress the scale of the good ones
+_MOST_LABELS = 20  # that fit on an axis
 
 
 def curves(history: Mapping[str, Sequence[float]]) -> Any:
@@ -27,7 +27,7 @@ def curves(history: Mapping[str, Sequence[float]]) -> Any:
 
 
 def bars(values: Mapping[str, float], unit: str) -> Any:
-    """A waterfall of sizes."""
+    """Bars of sizes, each with its number."""
     figure, (axis,) = _axes(1)
     drawn = axis.bar(list(values), list(values.values()), color="#4878a8")
     axis.bar_label(drawn, labels=[f"{value:,.0f}" for value in values.values()])
@@ -53,7 +53,7 @@ def intervals(values: Mapping[str, tuple[float, float, float]]) -> Any:
 
 
 def pareto(auto: Mapping[str, Any]) -> Any:
-    """Every candidate that was tried: stored bytes against accuracy; triangles stand for what lies further below."""
+    """Every candidate: stored bytes against accuracy; a triangle marks one that is below the chart."""
     figure, (axis,) = _axes(1)
     ran = [each for each in auto["tried"] if not each["problem"]]
     floor = max(each["accuracy"] for each in ran) - _WORTH_SEEING

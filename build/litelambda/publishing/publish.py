@@ -31,7 +31,7 @@ _TOOLS = ("keras", "tensorflow", "ai-edge-litert", "ai-edge-quantizer", "numpy")
 
 @dataclass(frozen=True)
 class Description:
-    """What the manifest says beside names, numbers and digests.
+    """The manifest's fields, besides names, numbers and digests.
 
     Attributes:
         signature: of the artifact.
@@ -41,8 +41,8 @@ class Description:
         preprocessing: per input what turns raw values into the model's.
         metrics: figures of both models.
         size_bytes: of the float flatbuffer and of the artifact.
-        recipe: what was built from.
-        warm_up: what the first run is on, where zeros will not do.
+        recipe: that it was built from.
+        warm_up: values for the first run, where zeros do not work.
     """
 
     signature: FlatbufferSignature
@@ -147,14 +147,14 @@ def make_manifest(
 
 
 def tool_versions() -> dict[str, str]:
-    """Versions of what makes an artifact."""
+    """Versions of the tools that make an artifact."""
     used = (*_TOOLS, "jax") if backend() == "jax" else _TOOLS
     tools = {tool.replace("-", "_"): importlib.metadata.version(tool) for tool in used}
     return {"litelambda": __version__, **tools, "python": platform.python_version()}
 
 
 def save_keras(model: Any) -> dict[str, bytes]:
-    """The model as .keras and .h5 files; custom layers that HDF5 cannot hold leave the .h5 out."""
+    """The model as .keras and .h5 files; without .h5 where HDF5 cannot hold a custom layer."""
     load_keras()
     saved = {}
     with tempfile.TemporaryDirectory(prefix="litelambda-") as scratch:

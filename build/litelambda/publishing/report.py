@@ -1,6 +1,6 @@
-"""Report: what was measured on the way as one self-contained HTML page, made from the version's report.json alone.
+"""Report: a build's measurements as one self-contained HTML page, made from the version's report.json alone.
 
-Figures are SVG inside the page; nothing is fetched from anywhere.
+Figures are inline SVG; the page loads nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from litelambda.publishing import charts
 
 HTML_NAME = "report.html"
-_GAP = 0.02  # of accuracy, training above validation, beyond which a model is called over-fitted
+_GAP = 0.02  # of training accuracy above validation accuracy, beyond which the page says over-fitted
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}"
     "table{border-collapse:collapse;margin:1em 0}td,th{padding:.2em .6em;border-bottom:1px solid #ddd;text-align:right}"
@@ -47,7 +47,10 @@ def make_html(report: Mapping[str, Any]) -> bytes:
 
 
 def confidence_interval(share: float, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share that was seen in `count` rows.
+    """The 95 % interval of a share that was observed on `count` rows.
+
+    >>> confidence_interval(0.9, 100)
+    (0.8256..., 0.9447...)
 
     Source: Wilson 1927, "Probable inference".
     """
@@ -58,7 +61,7 @@ def confidence_interval(share: float, count: int) -> tuple[float, float]:
 
 
 def overfitting(history: Mapping[str, Sequence[float]]) -> str:
-    """What the curves say: the gap between training and validation at the end, in a sentence."""
+    """The gap between training and validation at the end, in a sentence."""
     if "val_accuracy" not in history or "accuracy" not in history:
         return "There were no validation rows to compare with."
     gap = history["accuracy"][-1] - history["val_accuracy"][-1]
@@ -113,7 +116,7 @@ def _training(report: Mapping[str, Any]) -> str:
 
 
 def _layers(layers: Sequence[Mapping[str, Any]]) -> str:
-    """What became of each layer, and which steps left some alone; columns that no layer has are left out."""
+    """Each layer after compression, and the steps that skipped it; without columns that are empty for all layers."""
     columns = ("type", "shape", "bits", "grid", "codes", "zeros", "rank", "units")
     with_kernel = [layer for layer in layers if "shape" in layer]
     shown = [column for column in columns if any(column in layer for layer in with_kernel)]
@@ -128,7 +131,7 @@ def _layers(layers: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _reasons(by_step: Mapping[str, str]) -> str:
-    """The steps that left a layer alone, those with the same reason together."""
+    """The steps that skipped a layer, grouped by their reason."""
     steps: dict[str, list[str]] = {}
     for step, reason in by_step.items():
         steps.setdefault(reason, []).append(step.replace("_", " "))

@@ -1,6 +1,6 @@
-"""What the aliases that a build would move answer now, on the build's own test rows.
+"""The versions that a build would replace, evaluated on the build's own test rows.
 
-A new version that is worse than the one it would replace is refused, with the numbers of both.
+A build that is worse than the version that an alias points at now is refused, with the numbers of both.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from litelambda.data.stored_rows import Rows, StoredRows
 from litelambda.evaluation.evaluate import Evaluated, Metrics, measure, run_rows
 from litelambda.evaluation.gate import check_loss
 from litelambda.keras_tools.finite_checks import count_not_finite
-from litelambda.recipe.sections import Recipe
+from litelambda.recipe.sections import Gate, Publish
 from litelambda.store.artifact_store import ArtifactStore
 from litelambda_serving.artifact import Artifact, fetch_artifact
 from litelambda_serving.store import open_store
@@ -34,8 +34,8 @@ class Served:
     Attributes:
         version: its number.
         aliases: the aliases that point at it, of those that the build would move.
-        metrics: of that version on the build's test rows; None where they are not the rows that it takes.
-        reason: why there are no metrics; "" where there are.
+        metrics: of that version on the build's test rows; None where it does not take such rows.
+        reason: why metrics are missing; "" where they are not.
     """
 
     version: int
@@ -48,7 +48,7 @@ class Served:
         return asdict(self)
 
     def describe(self) -> str:
-        """The same in a sentence."""
+        """The comparison in a sentence."""
         subject = f"version {self.version} ({', '.join(self.aliases)})"
         if self.metrics is None:
             return f"not compared with {subject}: {self.reason}"
@@ -56,46 +56,56 @@ class Served:
 
 
 def check_served(
-    store: ArtifactStore, recipe: Recipe, data: Dataset, evaluated: Evaluated, progress: ReportProgress
+    store: ArtifactStore,
+    publish: Publish,
+    gate: Gate,
+    data: Dataset,
+    evaluated: Evaluated,
+    from_logits: bool,
+    progress: ReportProgress,
 ) -> list[Served]:
-    """Compare a build with what the aliases that it would move serve now.
+    """Compare a build with the versions that its aliases point at now.
 
     Args:
         store: where the build is to be published.
-        recipe: the whole recipe.
+        publish: the recipe's section: name and aliases.
+        gate: the recipe's section: how much worse it may be.
         data: from the data stage.
         evaluated: the build's own figures.
-        progress: told the share that is done and what is being done.
+        from_logits: whether outputs are logits, of a version that does not say: an imported one.
+        progress: called with the share that is done and a text.
 
     Returns:
-        Each version that is served, with its figures, or why it has none; empty where no alias has a version yet.
+        Each version that is served, with its figures, or the reason that it has none; empty for the first version.
 
     Raises:
         GateError: the build is worse than one of them by more than the gate allows, or one cannot be run.
         ServingError: the store cannot be read, or what it holds is damaged.
     """
     found = []
-    for version, aliases in _targets(store, recipe).items():
-        artifact = fetch_artifact(open_store(store.url), recipe.publish.name, str(version))
-        served = _compare(artifact, aliases, recipe, data, progress)
+    for version, aliases in _targets(store, publish).items():
+        artifact = fetch_artifact(open_store(store.url), publish.name, str(version))
+        served = _compare(artifact, aliases, data, from_logits, progress)
         found.append(served)
         if served.metrics is not None:
             names = (f"version {version}, which {' and '.join(aliases)} now serves", "this build")
-            check_loss(recipe.gate, served.metrics, evaluated.quantized_metrics, names, _OVERRIDE)
+            check_loss(gate, served.metrics, evaluated.quantized_metrics, names, _OVERRIDE)
     return found
 
 
-def _targets(store: ArtifactStore, recipe: Recipe) -> dict[int, list[str]]:
-    """The versions that the recipe's aliases point at."""
-    targets = store.read_aliases(recipe.publish.name)
+def _targets(store: ArtifactStore, publish: Publish) -> dict[int, list[str]]:
+    """The versions that the recipe's aliases point at, each with its aliases."""
+    targets = store.read_aliases(publish.name)
     found: dict[int, list[str]] = {}
-    for alias in recipe.publish.aliases:
+    for alias in publish.aliases:
         if alias in targets:
             found.setdefault(targets[alias], []).append(alias)
     return found
 
 
-def _compare(artifact: Artifact, aliases: list[str], recipe: Recipe, data: Dataset, progress: ReportProgress) -> Served:
+def _compare(
+    artifact: Artifact, aliases: list[str], data: Dataset, from_logits: bool, progress: ReportProgress
+) -> Served:
     version, fields = artifact.manifest.version, artifact.manifest.fields
     reason = _misfit(artifact, data)
     if reason:
@@ -110,7 +120,7 @@ def _compare(artifact: Artifact, aliases: list[str], recipe: Recipe, data: Datas
         ) from error
     if bad := count_not_finite(outputs):
         return Served(version, aliases, None, f"it answers {bad:,} of the test rows with NaN or infinity")
-    from_logits = fields["recipe"].get("train", {}).get("from_logits", recipe.train.from_logits)
+    from_logits = fields["recipe"].get("train", {}).get("from_logits", from_logits)
     return Served(version, aliases, measure(outputs, data, from_logits))
 
 
@@ -126,12 +136,12 @@ def _misfit(artifact: Artifact, data: Dataset) -> str:
     if manifest.labels != data.labels:
         return f"its labels are {_short(manifest.labels)}, those of the data are {_short(data.labels)}"
     if list(given.shape[1:]) not in ([data.num_outputs], [1] if data.num_outputs == 2 and data.labels else []):
-        return f"it answers with {list(given.shape[1:])} values a row, the data has {data.num_outputs}"
+        return f"it answers with {list(given.shape[1:])} values per row, the data has {data.num_outputs}"
     return ""
 
 
 def _rows_for(fields: Mapping[str, Any], name: str, data: Dataset) -> Rows:
-    """The test rows, prepared as that version has its own."""
+    """The test rows, preprocessed as that version expects."""
     theirs = (fields.get("preprocessing") or {}).get(name)
     if theirs == (data.preprocessing and data.preprocessing.to_json()):
         return data.test.x

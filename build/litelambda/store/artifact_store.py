@@ -4,8 +4,8 @@
     <model>/<version>/model.tflite     … and what else the manifest lists
     <model>/aliases.json               replaced whole, last
 
-Versions are positive numbers and immutable. The next one is the highest that was ever begun plus one: what a killed
-publisher left behind uses its number up, and no reader sees it.
+Versions are positive numbers and immutable. The next one is the highest that was ever begun plus one: files that a
+killed publisher left use its number up, and readers do not see them.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def open_publishing_store(url: str) -> ArtifactStore:
 
 
 def check_store_exists(url: str) -> None:
-    """Refuse to read a store on this machine that is not there; only publishing makes one.
+    """Refuse to read a store on this machine that does not exist; only publishing creates one.
 
     Raises:
         UsageError: its folder does not exist, or is a file.
@@ -61,7 +61,7 @@ def check_store_exists(url: str) -> None:
     scheme, _, path = split_store_url(url)
     if scheme == "file" and not (folder := Path(unquote(path))).is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
-        raise UsageError(f"there is no store at {url}: {folder} {what}; `litelambda build` and `import` make one")
+        raise UsageError(f"there is no store at {url}: {folder} {what}; `litelambda build` and `import` create one")
 
 
 @contextmanager
@@ -113,7 +113,7 @@ class ArtifactStore:
         return max(begun, default=0) + 1
 
     def publish(self, model: str, version: int, files: Mapping[str, bytes | Path], manifest: bytes) -> None:
-        """Write a version: its files, then the manifest that makes it readable; before that, Ctrl-C has its last say.
+        """Write a version: its files, then the manifest that makes it readable; Ctrl-C has no effect from then on.
 
         Raises:
             PublishError: the number is taken; nothing of the other publisher's is touched.
@@ -128,14 +128,14 @@ class ArtifactStore:
         except StoreConflictError as error:
             raise PublishError(
                 f"version {version} of {model} was taken by another publisher ({error}); "
-                "nothing of this one can be read; publish again to get the next number"
+                "this one cannot be read; publish again to get the next number"
             ) from error
 
     def read_manifest(self, model: str, version: int) -> bytes:
         """The manifest of a version, byte by byte.
 
         Raises:
-            PublishError: no such version.
+            PublishError: the version does not exist.
         """
         try:
             return self._get(f"{model}/{version}/{MANIFEST_NAME}")[0]
@@ -143,7 +143,7 @@ class ArtifactStore:
             raise PublishError(f"{model} has no version {version} in {self.url}; {self.describe(model)}") from None
 
     def describe(self, model: str) -> str:
-        """What can be asked for instead of something that is not there: of the model, or, without it, of the store."""
+        """The versions and aliases of a model, or the models of the store if it has none of that name, for messages."""
         versions = self.list_versions(model) if is_valid_name(model) else []
         if not versions:
             return f"the store has the models {', '.join(self.list_models()) or '(none)'}"
@@ -154,7 +154,7 @@ class ArtifactStore:
         """A file of a version.
 
         Raises:
-            ObjectNotFoundError: there is none of that name.
+            ObjectNotFoundError: it has no file of that name.
         """
         return self._get(f"{model}/{version}/{name}")[0]
 
@@ -181,13 +181,13 @@ class ArtifactStore:
         Args:
             model: the model.
             alias: its alias.
-            version: what answers the alias' requests.
-            canary: percentages of those requests that other versions answer instead; what was set before goes.
-            shadow: a version that runs beside the one that answers, to be compared; what was set before goes.
+            version: the version that answers the alias' requests.
+            canary: percentages of those requests that other versions answer instead; replaces those set before.
+            shadow: a version that runs on the same requests, to be compared; replaces the one set before.
 
         Raises:
-            PublishError: no such version, a name or percentage that is not allowed, or other writers never let this
-                one through.
+            PublishError: the version does not exist, a name or percentage is not allowed, or other writers always
+                came first.
         """
         shares = dict(canary or {})
         if any(not 0 < percent <= 100 for percent in shares.values()) or sum(shares.values()) > 100:
@@ -208,7 +208,7 @@ class ArtifactStore:
         self._change_aliases(model, alias, [version, *shares, *([shadow] if shadow else [])], change)
 
     def advance_alias(self, model: str, alias: str, version: int) -> None:
-        """Point an alias at a version unless it points at a later one: a slow publisher does not turn it back.
+        """Point an alias at a version unless it points at a later one: a slow publisher does not move it back.
 
         Raises:
             PublishError: as `set_alias`.
@@ -226,10 +226,10 @@ class ArtifactStore:
     ) -> None:
         """Let `change` edit the document, with pins for `versions`, until no other writer interferes.
 
-        It says whether there is anything to write.
+        It returns whether there is anything to write.
         """
         if not is_valid_name(alias) or alias.isdecimal() or alias in RESERVED_NAMES:
-            raise PublishError(f"{alias!r} cannot be an alias: letters, digits, _ . and - make one, a number does not")
+            raise PublishError(f"invalid alias {alias!r}: use letters, digits, '_', '.' and '-', and not only digits")
         pins = {str(version): self._pin(model, version) for version in versions}
         for _ in range(_ATTEMPTS):
             document, tag = self._read_aliases(model)
@@ -244,7 +244,8 @@ class ArtifactStore:
             else:
                 return
         raise PublishError(
-            f"{model}/{ALIASES_NAME} in {self.url} changes all the time: {alias} was not moved; try again"
+            f"{model}/{ALIASES_NAME} in {self.url} was changed by others {_ATTEMPTS} times: {alias} was not moved; "
+            "try again"
         )
 
     def _pin(self, model: str, version: int) -> dict[str, str]:
@@ -289,7 +290,7 @@ class ArtifactStore:
 
 
 def _set_pins(document: Document, new: Mapping[str, Mapping[str, str]]) -> None:
-    """Add what a side-by-side fetch of these versions needs; drop the pins that nothing points at any more."""
+    """Add the pins of these versions, with which a server fetches their files at once; drop pins without an alias."""
     pins = {**document.get("versions", {}), **new}
     targets = {str(target) for name, target in document.items() if name not in RESERVED_NAMES}
     targets |= {number for shares in document.get("canary", {}).values() for number in shares}

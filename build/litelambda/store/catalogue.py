@@ -1,4 +1,4 @@
-"""What a store holds: every model, its versions and its aliases, as data and as a table."""
+"""The models of a store, their versions and their aliases, as data and as a table."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def list_models(store_url: str) -> list[Model]:
     """List a store's models.
 
     Args:
-        store_url: `file:///…` or `s3://bucket/prefix`; one that was never published to is empty.
+        store_url: `file:///…` or `s3://bucket/prefix`; a store that does not exist is empty.
 
     Returns:
         `{"model", "versions": [{"version", "digest", "created", "metrics"}], "aliases": {alias: version},
@@ -61,7 +61,7 @@ def describe_models(models: Sequence[Model], store_url: str) -> str:
 
 
 def _roles(model: Model, version: int) -> list[str]:
-    """What a version is to the aliases: their target, a canary for so many percent, or a shadow."""
+    """The roles of a version: the target of aliases, a canary with a percentage, or a shadow."""
     targets = sorted(alias for alias, target in model["aliases"].items() if target == version)
     shares = {alias: shares[str(version)] for alias, shares in model["canary"].items() if str(version) in shares}
     canaries = [f"{alias}:canary={percent:g}%" for alias, percent in sorted(shares.items())]

@@ -1,4 +1,4 @@
-"""Opens the report that a build left beside an artifact."""
+"""Opens the report of a published version."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def open_report(store_url: str, reference: str, *, show: bool = True) -> Path:
         Where the page lies on this machine.
 
     Raises:
-        UsageError: there is no such model, alias or version, or it has no report.
+        UsageError: the model, alias or version does not exist, or it has no report.
     """
     store = open_publishing_store(store_url)
     name, colon, number = reference.partition(":")

@@ -173,7 +173,7 @@ def test_a_fixed_batch_is_refused(rows: dict[str, Any], tmp_path: Path) -> None:
     model = make_model(shape=None, batch_shape=(1, 5, 5, 1))
     in_float = convert_to_float(model, tmp_path)
     layers = layers_for_int4(model, in_float, "auto")
-    with pytest.raises(ConversionError, match=r"quantize\.int4: the model's batch is fixed"):
+    with pytest.raises(ConversionError, match=r"quantize\.int4: the batch size is static"):
         to_int4(in_float, layers, rows, "float32", tmp_path)
 
 

@@ -286,7 +286,10 @@ def test_a_model_saved_in_16_bits_converts_as_float32(policy: str, tmp_path: Pat
     [
         (lambda: on((1,), layers.TextVectorization(vocabulary=["a"], name="words"), "string"), "StringLower.*'words'"),
         (lambda: on((1,), layers.Hashing(4, name="bins"), "string"), "StringToHashBucketFast .layer 'bins'"),
-        (lambda: on((4,), layers.Dense(2, name="a b")), "layer 'a b' .Dense. has a name that TensorFlow does not take"),
+        (
+            lambda: on((4,), layers.Dense(2, name="a b")),
+            "layer 'a b' .Dense. has a name that TensorFlow does not accept",
+        ),
     ],
     ids=["TextVectorization", "Hashing", "name"],
 )

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from litelambda.artifact.flatbuffer import read_signatures
-from litelambda.artifact.serving_process import Subject, probe
+from litelambda.artifact.serving_process import ServedArtifact, serve_in_child
 from litelambda.commands.import_sources import random_rows
 from litelambda.common.errors import MemoryShortageError, VerificationError
 from litelambda.common.memory_errors import shortages_explained
@@ -77,10 +77,10 @@ Served = dict[str, list[bytes]]
 
 
 def altered(change: Callable[[Served], Served], when: Callable[[Sequence[int]], bool]) -> Any:
-    """The real probe, whose answers are changed in some runs."""
+    """The real serve_in_child, whose answers are changed in some runs."""
 
-    def fake(subject: Subject, runs: Mapping[str, Any], sizes: Sequence[int], folder: Path) -> Served:
-        outputs = probe(subject, runs, sizes, folder)
+    def fake(served: ServedArtifact, runs: Mapping[str, Any], sizes: Sequence[int], folder: Path) -> Served:
+        outputs = serve_in_child(served, runs, sizes, folder)
         return change(outputs) if when(sizes) else outputs
 
     return fake
@@ -115,7 +115,7 @@ def swapped(outputs: Served) -> Served:
     ("change", "message"),
     [
         (with_one_bit_flipped, r"'probabilities' differs .* on 1 of 30 rows, first row 3, by"),
-        (each(lambda data: data[:-4]), "'probabilities': the shipped runtime gave 240 bytes, not 360"),
+        (each(lambda data: data[:-4]), "'probabilities': the shipped runtime returned 240 bytes, not 360"),
         (each(lambda data: bytes(len(data))), "'probabilities' differs .* on 30 of 30 rows"),
     ],
     ids=["a bit", "too few bytes", "zeros"],
@@ -124,7 +124,7 @@ def test_other_answers_are_refused(
     tiny_tflite: bytes, monkeypatch: pytest.MonkeyPatch, change: Callable[[Served], Served], message: str
 ) -> None:
     """A flipped bit, missing bytes or a runtime that returns zeros: the message names the output and says how much."""
-    monkeypatch.setattr(verify_module, "probe", altered(change, always))
+    monkeypatch.setattr(verify_module, "serve_in_child", altered(change, always))
     with pytest.raises(VerificationError, match=message):
         verify(tiny_tflite, features(30))
 
@@ -135,7 +135,7 @@ def test_swapped_outputs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = {name: noise.random((8, 2), dtype=np.float32) for name in ("left", "right")}
     artifact = golden("two_doubles")
     assert verify(artifact, rows).num_rows == 8
-    monkeypatch.setattr(verify_module, "probe", altered(swapped, always))
+    monkeypatch.setattr(verify_module, "serve_in_child", altered(swapped, always))
     with pytest.raises(VerificationError, match="output 'left' differs"):
         verify(artifact, rows)
 
@@ -165,7 +165,7 @@ def test_a_serving_side_that_swaps_inputs_is_refused(monkeypatch: pytest.MonkeyP
 
 def test_batches_with_other_bits_are_forbidden(tiny_tflite: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that change in company do not fail the build: the manifest says that they run one by one."""
-    monkeypatch.setattr(verify_module, "probe", altered(each(lambda data: data[::-1]), in_batches))
+    monkeypatch.setattr(verify_module, "serve_in_child", altered(each(lambda data: data[::-1]), in_batches))
     batching = verify(tiny_tflite, features(30)).batching
     assert batching == {
         "dynamic": False,
@@ -178,7 +178,7 @@ def test_an_output_of_all_rows_is_held_against_the_reference_at_every_size(monke
     rows = {"x": np.random.default_rng(2).random((40, 3), dtype=np.float32)}
     assert verify(golden("totals"), rows).batching["verified_sizes"][:32] == list(range(1, 33))
     first_rows = altered(each(lambda data: bytes(12), "total"), in_batches)
-    monkeypatch.setattr(verify_module, "probe", first_rows)
+    monkeypatch.setattr(verify_module, "serve_in_child", first_rows)
     batching = verify(golden("totals"), rows).batching
     assert (batching["dynamic"], "output 'total'" in batching["reason"]) == (False, True)
 
@@ -189,7 +189,7 @@ def test_a_crash_in_batches_is_survived_and_forbidden(tiny_tflite: bytes, monkey
     def crash(outputs: Served) -> Served:
         raise VerificationError(f"the runtime crashed ({describe_exit(-11)})")
 
-    monkeypatch.setattr(verify_module, "probe", altered(crash, in_batches))
+    monkeypatch.setattr(verify_module, "serve_in_child", altered(crash, in_batches))
     assert verify(tiny_tflite, features(30)).batching == {"dynamic": False, "reason": "the runtime crashed (SIGSEGV)"}
 
 
@@ -211,7 +211,7 @@ def test_the_first_run_is_on_a_row_of_the_models_own_where_ones_fail(monkeypatch
     rows = {"a": np.array([9, 8], np.int32), "b": np.array([4, 5], np.int32)}
     assert verify(golden("division"), rows).warm_up == {"a": [9], "b": [4]}
     monkeypatch.setattr(verify_module, "_MAX_WARM_UP_VALUES", 1)
-    with pytest.raises(VerificationError, match=r"cannot compute with zeros.* could not start"):
+    with pytest.raises(VerificationError, match=r"fails on zeros.* could not start"):
         verify(golden("division"), rows)
 
 
@@ -277,7 +277,7 @@ def test_the_runtimes_refusal_is_passed_on(tmp_path: Path) -> None:
     """A file that is no model is refused by the runtime in its own words."""
     (signature,) = read_signatures(golden("tiny_int8"))
     with pytest.raises(VerificationError, match="not a TFLite model"):
-        probe(Subject(b"no model", signature), {"x": np.zeros((1, 1, 4), np.float32)}, [1], tmp_path)
+        serve_in_child(ServedArtifact(b"no model", signature), {"x": np.zeros((1, 1, 4), np.float32)}, [1], tmp_path)
 
 
 def test_strings_are_compared_with_the_references() -> None:
@@ -285,13 +285,13 @@ def test_strings_are_compared_with_the_references() -> None:
     rows = {"text": np.array([[b"a", b"\xff\x00"], [b"", b"b" * 300]], object)}
     artifact = golden("strings")
     assert verify(artifact, rows).num_rows == 2
-    with pytest.raises(VerificationError, match="output 'echo': the shipped runtime gave other strings"):
+    with pytest.raises(VerificationError, match="output 'echo': the shipped runtime returned other strings"):
         verify_module._compare("echo", rows["text"], b"")
 
 
-def test_strings_travel_to_the_probe_and_back(tmp_path: Path) -> None:
+def test_strings_travel_to_the_child_and_back(tmp_path: Path) -> None:
     """The child gets the strings that it is given, row after row, and gives the outputs in V2's binary form."""
     (signature,) = read_signatures(golden("growing"))
     runs = {"text": np.array([[[b"a"]], [[b"\xff\x00"]]], object)}
-    outputs = probe(Subject(golden("growing"), signature), runs, [2, 1], tmp_path)
+    outputs = serve_in_child(ServedArtifact(golden("growing"), signature), runs, [2, 1], tmp_path)
     assert outputs == {"y": [to_wire([b"a"] * 1000 + [b"\xff\x00"] * 1000), to_wire([b"a"] * 1000)]}

@@ -218,7 +218,7 @@ def test_names_that_cannot_be_aliases_are_refused(tmp_path: Path, alias: str) ->
     """Numbers are versions, some words are reserved, and a name never leaves its folder."""
     store = open_publishing_store(tmp_path.as_uri())
     publish(store, 1)
-    with pytest.raises(PublishError, match="cannot be an alias"):
+    with pytest.raises(PublishError, match="invalid alias"):
         store.set_alias("digits", alias, 1)
 
 
