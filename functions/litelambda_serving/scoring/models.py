@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from litelambda_serving.aliases import fetch_aliases
-from litelambda_serving.artifact import MANIFEST_NAME, fetch_artifact
-from litelambda_serving.errors import ArtifactError, DigestError, ModelNotFoundError, ObjectNotFoundError
+from litelambda_serving.artifact import fetch_artifact, fetch_manifest
+from litelambda_serving.errors import ArtifactError, ModelNotFoundError
 from litelambda_serving.manifest import is_valid_name
 from litelambda_serving.scoring.errors import JobError
 from litelambda_serving.store import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from litelambda_serving.manifest import Manifest
     from litelambda_serving.store import Store
 
 __all__ = ["LoadedModel", "ModelSource", "Pin", "parse_reference"]
-
-_MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -46,18 +44,19 @@ class LoadedModel:
     Attributes:
         pin: which one it is.
         manifest: its manifest.
-        document: the manifest's bytes.
         artifact: the flatbuffer.
     """
 
     pin: Pin
     manifest: Manifest
-    document: bytes
     artifact: bytes
 
 
 def parse_reference(reference: str) -> tuple[str, str]:
     """Split NAME, NAME@alias or NAME:version into the name and the version number or alias.
+
+    >>> parse_reference("mnist"), parse_reference("mnist@stable"), parse_reference("mnist:7")
+    (('mnist', 'latest'), ('mnist', 'stable'), ('mnist', '7'))
 
     Raises:
         JobError: it is none of these.
@@ -120,7 +119,10 @@ class ModelSource:
         loaded = self._loaded
         if not digest and loaded is not None and (loaded.pin.name, loaded.pin.version) == (name, number):
             return loaded.pin  # versions are immutable
-        return Pin(name, number, digest or hashlib.sha256(self._manifest(name, number)).hexdigest())
+        if not digest:
+            with self._missing(name, number):
+                digest = fetch_manifest(self._store, name, number).sha256
+        return Pin(name, number, digest)
 
     def _digest(self, name: str, version: str) -> str:
         """What the manifest of a version or alias must hash to; "" where nothing is pinned.
@@ -145,18 +147,15 @@ class ModelSource:
             raise ArtifactError(f"{pin.name} version {pin.version} has another digest than MODEL_MANIFEST_SHA256 pins")
         with self._lock:
             if self._loaded is None or self._loaded.pin != pin:
-                document = self._manifest(pin.name, pin.version)
-                digest = hashlib.sha256(document).hexdigest()
-                if digest != pin.digest:
-                    raise DigestError(
-                        f"{pin.name}/{pin.version}/{MANIFEST_NAME} has SHA-256 {digest}, pinned was {pin.digest}"
-                    )
-                artifact = fetch_artifact(self._store, pin.name, str(pin.version), pin.digest)
-                self._loaded = LoadedModel(pin, artifact.manifest, document, bytes(artifact.model))
+                with self._missing(pin.name, pin.version):
+                    artifact = fetch_artifact(self._store, pin.name, str(pin.version), pin.digest)
+                self._loaded = LoadedModel(pin, artifact.manifest, bytes(artifact.model))
             return self._loaded
 
-    def _manifest(self, name: str, version: int) -> bytes:
+    @contextmanager
+    def _missing(self, name: str, version: int) -> Iterator[None]:
+        """A version that is not there, in other words than those of TensorFlow Serving's clients."""
         try:
-            return bytes(self._store.fetch(f"{name}/{version}/{MANIFEST_NAME}", _MAX_MANIFEST_BYTES))
-        except ObjectNotFoundError as error:
+            yield
+        except ModelNotFoundError as error:
             raise ModelNotFoundError(f"model {name} has no version {version} in {self.url}") from error

@@ -48,13 +48,13 @@ class RowSchema:
     batch_rows: int
 
     @classmethod
-    def of(cls, manifest: Manifest, signature: str = "") -> RowSchema:
-        """From a manifest, and the key of one of its signatures or "" for the default one.
+    def of(cls, manifest: Manifest) -> RowSchema:
+        """From a manifest's default signature.
 
         Raises:
             SchemaError: a tensor of the model holds strings.
         """
-        spec = manifest.signatures[signature or manifest.default_signature]
+        spec = manifest.signatures[manifest.default_signature]
         strings = [tensor.name for tensor in (*spec.inputs, *spec.outputs) if tensor.dtype.kind == "string"]
         if strings:
             raise SchemaError(
@@ -176,17 +176,18 @@ class Reader(Protocol):
 
     def close(self) -> None:
         """Release what is held open."""
+        return
 
 
 class Writer(Protocol):
     """Turns predictions into bytes."""
 
-    ending: str
-    holds_head: bool
+    holds_head: bool = False
     """Whether the head of the output is only known at its end."""
 
-    def begin(self, decoder: Decoder) -> bytes:
+    def begin(self, decoder: Decoder) -> bytes:  # noqa: ARG002 - most formats start with the first row
         """What the output starts with."""
+        return b""
 
     def encode(self, rows: DecodedRows, outputs: Sequence[Array], id_name: str) -> bytes | memoryview:
         """The bytes of a chunk's predictions.
@@ -197,8 +198,9 @@ class Writer(Protocol):
             id_name: see `Decoder.id_name`.
         """
 
-    def head(self, num_rows: int) -> bytes | None:
+    def head(self, num_rows: int) -> bytes | None:  # noqa: ARG002 - most starts stay as they are
         """What replaces the start of the output, once its number of rows is known."""
+        return None
 
 
 def output_array(data: bytes | bytearray, spec: TensorSpec) -> Array:

@@ -19,7 +19,7 @@ import orjson
 from litelambda_serving.errors import TensorError
 from litelambda_serving.scoring.columns import column_of, row_shape
 from litelambda_serving.scoring.errors import SchemaError, UnreadableInputError
-from litelambda_serving.scoring.formats.base import BadRow, DecodedRows, RowSchema
+from litelambda_serving.scoring.formats.base import BadRow, DecodedRows, Reader, RowSchema, Writer
 from litelambda_serving.scoring.formats.csv_records import first_record, whole_records, with_line_feeds
 from litelambda_serving.scoring.formats.json_tokens import dump_fields
 from litelambda_serving.scoring.formats.jsonl import labels_of, row_texts
@@ -39,7 +39,7 @@ __all__ = ["CsvDecoder", "CsvReader", "CsvWriter"]
 _MAX_HEADER_BYTES = 4 * 1024 * 1024
 
 
-class CsvReader:
+class CsvReader(Reader):
     """See `base.Reader`."""
 
     def __init__(self, job: Job, info: ObjectInfo, schema: RowSchema) -> None:
@@ -55,9 +55,6 @@ class CsvReader:
         if position is None and self._source.whole:
             position = {"offset": self._header_bytes, "line": self._header_lines + 1}
         return self._source.chunks(position, whole_records)
-
-    def close(self) -> None:
-        """See `Reader.close`."""
 
     def _read_header(self) -> tuple[bytes, bytes]:
         """What is before the first record (a byte order mark, blank lines), and it."""
@@ -251,11 +248,8 @@ def _nested(values: list[Any], shape: tuple[int, ...]) -> Any:
     return values
 
 
-class CsvWriter:
+class CsvWriter(Writer):
     """See `base.Writer`."""
-
-    ending = ".csv"
-    holds_head = False
 
     def __init__(self, schema: RowSchema) -> None:
         self._outputs = schema.outputs
@@ -275,10 +269,6 @@ class CsvWriter:
             count = int(np.prod(row_shape(spec)))
             names += [spec.name] if count == 1 else [f"{spec.name}_{index}" for index in range(count)]
         return _cells([*names, "label"] if self._label_output is not None else names) + b"\n"
-
-    def head(self, num_rows: int) -> bytes | None:  # noqa: ARG002 - the header is known from the start
-        """See `Writer.head`."""
-        return None
 
     def encode(self, rows: DecodedRows, outputs: Sequence[Array], id_name: str) -> bytes:
         """See `Writer.encode`."""

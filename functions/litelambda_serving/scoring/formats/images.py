@@ -22,7 +22,7 @@ from litelambda_serving.objects import objects_for
 from litelambda_serving.objects.errors import ObjectReplacedError
 from litelambda_serving.scoring.columns import column_of, row_bytes
 from litelambda_serving.scoring.errors import SchemaError
-from litelambda_serving.scoring.formats.base import BadRow, Chunk, DecodedRows, RowSchema
+from litelambda_serving.scoring.formats.base import BadRow, Chunk, DecodedRows, Reader, RowSchema
 from litelambda_serving.scoring.formats.values import bytes_of
 from litelambda_serving.scoring.inputs import list_images
 
@@ -41,7 +41,7 @@ _MAX_IMAGE_BYTES = 64 * 1024 * 1024
 _FETCHES = 8
 
 
-class ImagesReader:
+class ImagesReader(Reader):
     """See `base.Reader`."""
 
     def __init__(self, job: Job, info: ObjectInfo, schema: RowSchema) -> None:
@@ -65,9 +65,6 @@ class ImagesReader:
                 payload = list(zip([each.url for each in batch], executor.map(_fetch, batch), strict=True))
                 first, count, done = count, count + len(batch), done + sum(each.size for each in batch)
                 yield Chunk(payload, first, {"count": count, "bytes": done, "after": batch[-1].url}, done)
-
-    def close(self) -> None:
-        """See `Reader.close`."""
 
     def _list(self, after: str) -> Iterator[ObjectInfo]:
         if not self._prefix:

@@ -16,7 +16,7 @@ import orjson
 
 from litelambda_serving.errors import TensorError
 from litelambda_serving.scoring.columns import column_of, row_shape
-from litelambda_serving.scoring.formats.base import BadRow, DecodedRows, RowId, RowSchema
+from litelambda_serving.scoring.formats.base import BadRow, DecodedRows, Reader, RowId, RowSchema, Writer
 from litelambda_serving.scoring.formats.json_numbers import JsonNumbers
 from litelambda_serving.scoring.formats.json_tokens import Tokens, dump_fields
 from litelambda_serving.scoring.formats.text import BYTE_ORDER_MARK, LineSource, line_spans
@@ -41,7 +41,7 @@ _LONG_LINE_BYTES = 1500  # of an object, below which making Python objects is fa
 _TOGETHER_BYTES = 64 * 1024  # of text that is parsed at once: it stays in a core's cache
 
 
-class JsonlReader:
+class JsonlReader(Reader):
     """See `base.Reader`."""
 
     def __init__(self, job: Job, info: ObjectInfo, schema: RowSchema) -> None:
@@ -52,9 +52,6 @@ class JsonlReader:
     def chunks(self, position: dict[str, Any] | None) -> Iterator[Chunk]:
         """See `Reader.chunks`."""
         return self._source.chunks(position)
-
-    def close(self) -> None:
-        """See `Reader.close`."""
 
 
 class JsonlDecoder:
@@ -200,25 +197,14 @@ class _DecodedLines:
         self.bad.append(BadRow(number, reason, len(self.ids) + len(self.bad)))
 
 
-class JsonlWriter:
+class JsonlWriter(Writer):
     """See `base.Writer`."""
-
-    ending = ".jsonl"
-    holds_head = False
 
     def __init__(self, schema: RowSchema) -> None:
         self._names = [spec.name for spec in schema.outputs]
         self._ranks = [len(row_shape(spec)) for spec in schema.outputs]
         self._labels = [orjson.dumps(label) for label in schema.labels] if schema.labels else []
         self._label_output = schema.label_output
-
-    def begin(self, decoder: Decoder) -> bytes:  # noqa: ARG002 - JSON Lines have no head
-        """See `Writer.begin`."""
-        return b""
-
-    def head(self, num_rows: int) -> bytes | None:  # noqa: ARG002 - see begin
-        """See `Writer.head`."""
-        return None
 
     def encode(self, rows: DecodedRows, outputs: Sequence[Array], id_name: str) -> bytes:
         """See `Writer.encode`."""

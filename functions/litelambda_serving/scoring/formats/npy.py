@@ -18,7 +18,7 @@ from litelambda_serving.objects.files import OpenFile
 from litelambda_serving.scoring.byte_stream import blocks, inflate, skip
 from litelambda_serving.scoring.columns import column_of, row_shape
 from litelambda_serving.scoring.errors import JobError, SchemaError
-from litelambda_serving.scoring.formats.base import BadRow, Chunk, DecodedRows, RowSchema
+from litelambda_serving.scoring.formats.base import BadRow, Chunk, DecodedRows, Reader, RowSchema, Writer
 from litelambda_serving.scoring.formats.npy_header import MAX_HEADER_BYTES, check_end, parse_header
 from litelambda_serving.scoring.formats.values import (
     NOT_FINITE,
@@ -54,7 +54,7 @@ def rows_per_chunk(bytes_per_row: int, batch_rows: int, chunk_bytes: int) -> int
     return max(chunk_bytes // max(bytes_per_row, 1) // batch_rows, 1) * batch_rows
 
 
-class NpyReader:
+class NpyReader(Reader):
     """See `base.Reader`."""
 
     def __init__(self, job: Job, info: ObjectInfo, schema: RowSchema) -> None:
@@ -265,10 +265,9 @@ class ArrayDecoder:
         return reasons
 
 
-class NpyWriter:
+class NpyWriter(Writer):
     """See `base.Writer`."""
 
-    ending = ".npy"
     holds_head = True
 
     def __init__(self, schema: RowSchema) -> None:

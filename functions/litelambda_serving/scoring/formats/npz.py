@@ -19,7 +19,7 @@ from litelambda_serving.errors import ServingError
 from litelambda_serving.objects import objects_for
 from litelambda_serving.scoring.byte_stream import blocks, inflate
 from litelambda_serving.scoring.errors import JobError, SchemaError, UnreadableInputError
-from litelambda_serving.scoring.formats.base import Chunk, RowSchema
+from litelambda_serving.scoring.formats.base import Chunk, Reader, RowSchema
 from litelambda_serving.scoring.formats.npy import CHUNK_BYTES, ArrayDecoder, rows_per_chunk
 from litelambda_serving.scoring.formats.npy_header import MAX_HEADER_BYTES, check_end, parse_header
 from litelambda_serving.scoring.formats.values import check_row_shape
@@ -67,7 +67,7 @@ class _Member:
         return data
 
 
-class NpzReader:
+class NpzReader(Reader):
     """See `base.Reader`."""
 
     def __init__(self, job: Job, info: ObjectInfo, schema: RowSchema) -> None:

@@ -218,9 +218,7 @@ class _Run:
         return self._objects.upload(self._outputs.errors, self._part_bytes, state, replace=True)
 
     def _make_workers(self, reader: Reader, writer: Writer) -> Workers:
-        spec = WorkerSpec(
-            self._model.artifact, self._model.pin.digest, self._model.document, "", reader.decoder, writer
-        )
+        spec = WorkerSpec(self._model.artifact, self._model.manifest, reader.decoder, writer)
         # Parsing text holds the interpreter's lock; arrays and images are worked on without it.
         return Workers(spec, self._options.workers, processes=reader.decoder.id_name == "line")
 

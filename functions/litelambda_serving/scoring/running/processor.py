@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
-from litelambda_serving.manifest import Manifest
 from litelambda_serving.scoring.errors import reading_input
 from litelambda_serving.scoring.formats.base import RowSchema, output_array
 from litelambda_serving.scoring.formats.values import NotFiniteError
@@ -18,6 +17,7 @@ from litelambda_serving.scoring.running.row_runner import RowRunner
 from litelambda_serving.scoring.running.tally import PredictionHistogram
 
 if TYPE_CHECKING:
+    from litelambda_serving.manifest import Manifest
     from litelambda_serving.scoring.formats.base import Chunk, DecodedRows, Decoder, Writer
 
 __all__ = ["Processor", "Scored", "WorkerSpec"]
@@ -29,17 +29,13 @@ class WorkerSpec:
 
     Attributes:
         artifact: the flatbuffer.
-        digest: of the manifest.
-        manifest: the manifest's document.
-        signature: key of the signature, "" for the default one.
+        manifest: its manifest.
         decoder: of the input's format.
         writer: of the output's format, `begin` called.
     """
 
     artifact: bytes
-    digest: str
-    manifest: bytes
-    signature: str
+    manifest: Manifest
     decoder: Decoder
     writer: Writer
 
@@ -95,12 +91,12 @@ class Processor:
     """Scores chunks with a model of its own."""
 
     def __init__(self, spec: WorkerSpec) -> None:
-        manifest = Manifest.from_json(spec.manifest)
-        key = spec.signature or manifest.default_signature
-        self._model = RowSchema.of(manifest, key)
+        manifest = spec.manifest
+        key = manifest.default_signature
+        self._model = RowSchema.of(manifest)
         self._histogram = PredictionHistogram(self._model)
         self._decoder, self._writer = spec.decoder, spec.writer
-        self._key = (spec.digest, key)
+        self._key = (manifest.sha256, key)
         self._runner = _take(self._key) or RowRunner(spec.artifact, manifest, key)
 
     def score(self, chunk: Chunk) -> Scored:
