@@ -218,7 +218,7 @@ def _convert_source(path: Path, representative: Path | None, folder: Path, allow
         "float": {},
         "quantized": {},
         "source": "the SavedModel's signature" if path.is_dir() else "Keras' predict",
-        "float_difference": _compare_float(in_float, answers, runs, described),
+        "float_difference": _compare_float(in_float, answers, runs, described, source),
         "rows_compared": len(runs.names),
     }
     signature = with_open_batch(next(each for each in read_signatures(made) if each.key == SIGNATURE))
@@ -258,9 +258,9 @@ def _ask(source: Source, described: Described, calibration: _Calibration | None)
     return runs.take(answers.answered), answers
 
 
-def _compare_float(in_float: Path, answers: Answers, runs: Runs, described: Described) -> float:
+def _compare_float(in_float: Path, answers: Answers, runs: Runs, described: Described, source: Source) -> float:
     found = Reference(in_float).run_each(runs.inputs)
-    return check_against_source(answers, found, runs, described.precision)
+    return check_against_source(answers, found, runs, described.precision, lambda: source.answer_exactly(runs.inputs))
 
 
 def _judge(artifact: Path, answers: Answers, runs: Runs, allowed: Allowed) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,36 @@ def check_build(model: Any, in_float: bytes, rows: Mapping[str, NDArray[Any]]) -
         ConversionError: the model keeps state, draws random numbers, or has weights that are not finite.
     """
     with tempfile.TemporaryDirectory(prefix="litelambda-") as scratch:
-        described, runs, answers, where = ask_source(model, rows, Path(scratch))
-    share = check_against_source(answers, Reference(in_float).run_each(runs.inputs), runs, described.precision)
-    return {"source": f"Keras' predict, {where}", "float_difference": share, "rows_compared": len(runs.names)}
+        asked = ask_source(model, rows, Path(scratch))
+        share = asked.check(Reference(in_float).run_each(asked.runs.inputs))
+    where = asked.where
+    return {"source": f"Keras' predict, {where}", "float_difference": share, "rows_compared": len(asked.runs.names)}
 
 
-def ask_source(model: Any, rows: Mapping[str, NDArray[Any]], folder: Path) -> tuple[Described, Runs, Answers, str]:
+@dataclass(frozen=True)
+class Asked:
+    """What a Keras model itself answers.
+
+    Attributes:
+        runs: those that it answered.
+        answers: to them.
+        precision: the least precise type that it computes in.
+        where: in which process they were made.
+        ask_exactly: the answers in float64; None where it does not compute so.
+    """
+
+    runs: Runs
+    answers: Answers
+    precision: str
+    where: str
+    ask_exactly: Callable[[], Answers | None]
+
+    def check(self, found: Mapping[str, NDArray[Any]]) -> float:
+        """Refuse a float flatbuffer whose answers are others, see `check_against_source`."""
+        return check_against_source(self.answers, found, self.runs, self.precision, self.ask_exactly)
+
+
+def ask_source(model: Any, rows: Mapping[str, NDArray[Any]], folder: Path) -> Asked:
     """What a Keras model itself answers to made rows and given ones, but for those that it refuses.
 
     From a process of its own; in this one where the model's file cannot be loaded without what only this one has.
@@ -47,10 +71,7 @@ def ask_source(model: Any, rows: Mapping[str, NDArray[Any]], folder: Path) -> tu
     Args:
         model: the Keras model.
         rows: by input name.
-        folder: a scratch folder.
-
-    Returns:
-        The model as its source describes it, the runs that it answered, its answers, and where they were made.
+        folder: a scratch folder, still needed by `Asked.check`.
 
     Raises:
         ConversionError: the model keeps state, draws random numbers, or has weights that are not finite.
@@ -64,7 +85,12 @@ def ask_source(model: Any, rows: Mapping[str, NDArray[Any]], folder: Path) -> tu
         described = replace(described, inputs=tuple(inputs))
         runs = _runs(described, rows)
         answers = source.answer(dict(zip(theirs, runs.inputs.values(), strict=True)))
-        return described, runs.take(answers.answered), answers, "in a process of its own"
+        runs = runs.take(answers.answered)
+
+        def ask_exactly() -> Answers | None:
+            return source.answer_exactly(dict(zip(theirs, runs.inputs.values(), strict=True)))
+
+        return Asked(runs, answers, described.precision, "in a process of its own", ask_exactly)
     except (SourceLoadError, NotImplementedError):
         from litelambda.evaluation.loaded_sources import KerasSource
         from litelambda.evaluation.source_process import answer
@@ -75,7 +101,8 @@ def ask_source(model: Any, rows: Mapping[str, NDArray[Any]], folder: Path) -> tu
         outputs, refused = answer(held, runs.inputs)
         answered = [index for index in range(len(runs.names)) if index not in refused]
         where = "the model in memory, since its file cannot be loaded"
-        return described, runs.take(answered), Answers(outputs, answered, refused), where
+        found = Answers(outputs, answered, refused)
+        return Asked(runs.take(answered), found, described.precision, where, lambda: None)
 
 
 def _runs(described: Described, rows: Mapping[str, NDArray[Any]]) -> Runs:

@@ -16,6 +16,7 @@ from litelambda.conversion.saved_model_check import check_saved_model
 from litelambda.conversion.saved_model_signature import load_signature
 from litelambda.evaluation.source_model import Described, SourceLoadError
 from litelambda.keras_tools.backend import load_keras, load_tensorflow
+from litelambda.keras_tools.dtype_policies import set_policies
 from litelambda.keras_tools.model_files import import_own_modules
 from litelambda.keras_tools.model_inputs import ModelInput, describe_inputs
 from litelambda.keras_tools.output_names import output_names
@@ -73,6 +74,11 @@ class KerasSource:
         outputs = tree.flatten(self._model.predict_on_batch(given))
         return {name: _plain(np.asarray(each)) for name, each in zip(output_names(self._model), outputs, strict=True)}
 
+    def compute_in_float64(self) -> None:
+        """Let every layer compute in float64 from now on, with the weights that it has."""
+        set_policies(self._model, lambda _: "float64")
+        self._model.predict_function = None  # compiled for what it was
+
     def checksums(self) -> dict[str, int]:
         """Of every variable."""
         return {variable.path: _checksum(_numbers(variable)) for variable in self._model.variables}
@@ -126,6 +132,10 @@ class SavedModelSource:
         given = {name: tf.constant(values.tolist() if values.dtype.kind == "O" else values, specs[name].dtype)
                  for name, values in inputs.items()}  # fmt: skip
         return {name: _plain(np.asarray(each.numpy())) for name, each in self._function(**given).items()}
+
+    def compute_in_float64(self) -> None:
+        """A graph cannot: its types are written into it."""
+        raise ConversionError(f"{self.name} computes in the types of its graph")
 
     def checksums(self) -> dict[str, int]:
         """Of every variable that it reads."""

@@ -69,7 +69,7 @@ class Source:
     """
 
     def __init__(self, path: Path, folder: Path, backend: Backend = "tensorflow", *, own: bool = False) -> None:
-        self._job = {"source": str(path), "backend": backend, "own": own}
+        self._job: dict[str, Any] = {"source": str(path), "backend": backend, "own": own, "exact": False}
         self._folder = folder
         self._process = _PROCESSES.setdefault(backend, KeptProcess("litelambda.evaluation.source_process"))
 
@@ -102,6 +102,21 @@ class Source:
         refused = {int(index): reason for index, reason in json.loads((self._folder / REFUSED).read_text()).items()}
         answered = [index for index in range(len(next(iter(runs.values())))) if index not in refused]
         return Answers(read_arrays(self._folder / ANSWERS), answered, refused)
+
+    def answer_exactly(self, runs: Mapping[str, NDArray[Any]]) -> Answers | None:
+        """Run the model in float64, to tell rounding from a fault; None where it does not run so, as a SavedModel.
+
+        Args:
+            runs: per input, each entry the whole input of a run.
+        """
+        self._job["exact"] = True
+        try:
+            answers = self.answer(runs)
+        except ConversionError:
+            return None
+        finally:
+            self._job["exact"] = False
+        return None if answers.refused else answers
 
     def _ask(self, *, runs: bool) -> None:
         path, failure = self._folder / "source.json", self._folder / FAILURE

@@ -57,6 +57,8 @@ def run_job(path: Path) -> int:
             (folder / DESCRIBED).write_text(json.dumps(asdict(source.describe())))
             return 0
         _Loaded.source, _Loaded.path = None, ""
+        if job["exact"]:
+            source.compute_in_float64()
         outputs, refused = answer(source, read_arrays(folder / RUNS))
         write_arrays(folder / ANSWERS, outputs)
         (folder / REFUSED).write_text(json.dumps(refused))

@@ -25,7 +25,6 @@ from litelambda.common.errors import ConversionError, VerificationError
 from litelambda.common.kept_process import serve
 from litelambda.conversion.quantize import Quantized, quantize
 from litelambda.evaluation.build_comparison import ask_source
-from litelambda.evaluation.comparison import check_against_source
 from litelambda.evaluation.quantization_loss import measure_loss
 from litelambda.evaluation.representative_rows import halves
 from litelambda.evaluation.verify import verify
@@ -91,15 +90,12 @@ def _compare(model: Any, quantized: Quantized, rows: _Rows) -> dict[str, float]:
     The float flatbuffer's on made rows and the given ones; the int8 one's on those given, which did not calibrate it.
     """
     with tempfile.TemporaryDirectory(prefix="litelambda-") as scratch:
-        described, runs, answers, _where = ask_source(model, rows, Path(scratch))
-    given = [index for index, kind in enumerate(runs.kinds) if kind == "representative"]
-    in_float = Reference(quantized.in_float).run_each(runs.inputs)
-    in_int8 = Reference(quantized.artifact).run_each(runs.take(given).inputs)
-    loss = measure_loss({name: values[given] for name, values in answers.outputs.items()}, in_int8)
-    return {
-        "float": check_against_source(answers, in_float, runs, described.precision),
-        "int8": loss.max_difference,
-    }
+        asked = ask_source(model, rows, Path(scratch))
+        in_float = asked.check(Reference(quantized.in_float).run_each(asked.runs.inputs))
+    given = [index for index, kind in enumerate(asked.runs.kinds) if kind == "representative"]
+    found = Reference(quantized.artifact).run_each(asked.runs.take(given).inputs)
+    loss = measure_loss({name: values[given] for name, values in asked.answers.outputs.items()}, found)
+    return {"float": in_float, "int8": loss.max_difference}
 
 
 def _instead(model: Any, rows: _Rows) -> str | None:
