@@ -10,19 +10,11 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Protocol
+    import _hashlib
 
     from typing_extensions import Buffer
 
-    class Hasher(Protocol):
-        """What hashlib's objects do."""
-
-        def update(self, data: Buffer, /) -> None:
-            """Take more bytes."""
-
-        def hexdigest(self) -> str:
-            """The digest of all bytes so far, in lower-case hex."""
-
+    Hasher = _hashlib.HASH
 
 __all__ = ["Hasher", "hexdigest", "new_hasher"]
 

@@ -18,21 +18,10 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 __all__ = [
-    "MAX_BODY_BYTES",
-    "MAX_RESPONSE_BYTES",
-    "RAW_TYPES",
-    "ROUTING_KEY_HEADER",
-    "VERSION_HEADER",
-    "Request",
-    "Response",
-    "add_headers",
-    "check_response_bytes",
-    "finish",
-    "request_from_event",
-    "response_to_event",
-    "segments",
-    "status_of",
-]
+    "MAX_BODY_BYTES", "MAX_RESPONSE_BYTES", "RAW_TYPES", "ROUTING_KEY_HEADER", "VERSION_HEADER", "Request",
+    "Response", "add_headers", "check_response_bytes", "finish", "request_from_event", "response_to_event",
+    "segments", "status_of",
+]  # fmt: skip
 
 MAX_BODY_BYTES = 6 * 1024 * 1024
 """Lambda's limit on a synchronous request; the decoded body is checked against it too, so that gzip cannot widen it."""
@@ -41,7 +30,7 @@ MAX_RESPONSE_BYTES = 6 * 1024 * 1024 - 1024
 """Lambda's limit on a synchronous response, less room for the envelope."""
 
 _LARGE_BASE64 = 16 * 1024  # from here on the native decoder earns its import
-_MIN_COMPRESSED_BYTES = 2048  # what fits a packet or two gains nothing
+_MIN_COMPRESSED_BYTES = 2048  # compressing what fits a packet or two gains no time
 
 RAW_TYPES = ("application/octet-stream", "application/x-npy", "image/")
 """Content types whose body is not JSON: its first bytes do not say what it is."""

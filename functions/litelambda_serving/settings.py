@@ -45,7 +45,7 @@ SETTINGS = (
         "MODEL_MANIFEST_SHA256",
         "",
         "Digest of that version's manifest, with MODEL_VERSION its number: the function serves this version of this "
-        "model alone, whatever the store holds, and INIT saves a round trip.",
+        "model alone, even if the store has others, and INIT saves a round trip.",
     ),
     Setting(
         "MODEL_MEMORY_MB",

@@ -453,7 +453,7 @@ class CompiledModel:
         return signatures
 
     def _read_specs(self, signature: Any, side: str) -> tuple[tuple[TensorSpec, ...], list[int]]:
-        """The tensors of one side of a signature, and the handle of each, by which one is told from another."""
+        """The tensors of one side of a signature, and the handle of each, which says whether two are the same."""
         library = self._library
         specs, tensors = [], []
         for index in range(library.get(f"GetNumSignature{side}s", _N(), signature).value):

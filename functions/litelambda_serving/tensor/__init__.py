@@ -20,19 +20,9 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 __all__ = [
-    "DTYPES",
-    "DYNAMIC",
-    "Dtype",
-    "Quantization",
-    "Tensor",
-    "TensorSpec",
-    "check_finite",
-    "check_limits",
-    "pack",
-    "row_count",
-    "type_error",
-    "unpack_flat",
-]
+    "DTYPES", "DYNAMIC", "Dtype", "Quantization", "Tensor", "TensorSpec", "check_finite", "check_limits", "pack",
+    "row_count", "type_error", "unpack_flat",
+]  # fmt: skip
 
 DYNAMIC = -1
 """The size of a dimension that the client chooses; only ever the first one, the batch."""
