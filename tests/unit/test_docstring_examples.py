@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2] / "build"
+PROJECT = Path(__file__).parents[2]
 MODULES = sorted(
-    ".".join(file.relative_to(ROOT).with_suffix("").parts)
-    for file in (ROOT / "litelambda").rglob("*.py")
+    ".".join(file.relative_to(PROJECT / root).with_suffix("").parts).removesuffix(".__init__")
+    for root in ("build", "functions")
+    for file in (PROJECT / root).rglob("*.py")
     if ">>> " in file.read_text(encoding="utf-8")
 )
 
@@ -19,7 +20,7 @@ MODULES = sorted(
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_run(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the root of a checkout, as a contributor would type them."""
-    monkeypatch.chdir(ROOT.parent)
+    monkeypatch.chdir(PROJECT)
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     found = doctest.testmod(importlib.import_module(name), optionflags=flags)
     assert found.attempted
