@@ -1,12 +1,12 @@
-"""The batch handler, `score.handler`: files in, predictions beside them, each exactly once.
+"""The batch handler, `score.handler`: files in, predictions next to them, each exactly once.
 
     from a queue        S3's notifications, their EventBridge form, jobs: partial batch responses
     directly            the same events, a job, one item of a Distributed Map
     "action": "plan"    cuts a run into shards for a Distributed Map
     "action": "merge"   puts the shards of a run together
 
-An input that cannot be scored is reported beside its output and acknowledged; whatever another try may mend is raised,
-and ends in the dead-letter queue when it never does.
+An input that cannot be scored is reported next to its output and acknowledged. Everything else is raised and tried
+again; what keeps failing ends in the dead-letter queue.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def handler(event: dict[str, Any], context: Any) -> Any:
 
     Raises:
         InputError: a job that was invoked directly cannot be done; its report is written.
-        ServingError: another try may mend it.
+        ServingError: anything else, which another try may not meet.
     """
     invocation = Invocation(context)
     try:
@@ -111,7 +111,7 @@ def _handle_messages(event: dict[str, Any], context: Any, invocation: Invocation
     def handle(record: SQSRecord) -> None:
         for job in jobs_of_message(record.body, _scoring, _own_model):
             if not invocation.has_time():
-                _hand_back(job)
+                _hand_back(job.to_dict())
             else:
                 _acknowledged(job, invocation)
 
@@ -126,13 +126,13 @@ def _handle_messages(event: dict[str, Any], context: Any, invocation: Invocation
 
 
 def _acknowledged(job: Job, invocation: Invocation) -> dict[str, Any]:
-    """Do a job that came as an event: nobody waits for its failure but the report."""
+    """Do a job that came as an event: its failure is reported, not raised."""
     try:
         result = _score(job, invocation)
     except InputError as error:
         return {"status": "failed", "input": job.input, "error": type(error).__name__, "message": str(error)}
     if result["status"] == "continues":
-        _hand_back_fields(result["job"])
+        _hand_back(result["job"])
     return result
 
 
@@ -148,7 +148,7 @@ def _score(job: Job, invocation: Invocation) -> dict[str, Any]:
 
 
 def _reported(job: Job, outcome: Outcome) -> dict[str, Any]:
-    """Log and count what became of a job, and say it in JSON."""
+    """Log and count how a job ended, and say it in JSON."""
     result: dict[str, Any] = {"status": outcome.status, "input": job.input, "output": outcome.outputs.predictions}
     if outcome.summary is not None:
         result["summary"] = {
@@ -164,11 +164,7 @@ def _reported(job: Job, outcome: Outcome) -> dict[str, Any]:
     return result
 
 
-def _hand_back(job: Job) -> None:
-    _hand_back_fields(job.to_dict())
-
-
-def _hand_back_fields(fields: dict[str, Any]) -> None:
+def _hand_back(fields: dict[str, Any]) -> None:
     """Queue a job's rest as a message of its own: a retry of the first would count towards the dead-letter queue."""
     global _queue  # noqa: PLW0603 - made once, on first use
     if not _scoring.queue_url:

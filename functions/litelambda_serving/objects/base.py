@@ -125,7 +125,7 @@ class Objects(Protocol):
         """
 
     def delete(self, url: str) -> None:
-        """Delete an object; one that is not there is no error."""
+        """Delete an object; a missing one is not an error."""
 
     def upload(
         self,

@@ -107,7 +107,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _create_part(path: Path) -> tuple[Path, int]:
-    """Make an empty file beside a path, hidden, for this process alone.
+    """Make an empty hidden file next to a path, for this process alone.
 
     Returns:
         Its path and its descriptor, which holds the lock.

@@ -1,4 +1,4 @@
-"""A multipart upload that can be put aside, and becomes visible only if there is no such object yet."""
+"""A multipart upload that can be suspended, and becomes visible only if the object does not exist yet."""
 
 from __future__ import annotations
 

@@ -1,16 +1,16 @@
 """Batch scoring: rows streamed out of files, run in batches, predictions written once.
 
-Loaded by the batch handler and by `litelambda score`, never on the way of a single prediction: here numpy, orjson and
-boto3 are at home, which cost a cold start more than it has.
+Loaded by the batch handler and by `litelambda score`, never on the way of a single prediction: numpy, orjson and
+boto3, which a cold start has no time for, are used here.
 
     events       what an event asks for: jobs
-    engine       one job from its input to its committed output
-    inputs       which version of which input is meant, and the report on one that cannot be scored
-    storage      files and S3 behind one interface: ranged reads, conditional writes, resumable uploads
-    formats      a module each: input rows in, predictions out
-    workers      decode, run and encode, on every core
-    checkpoint   where a job stopped before its deadline
-    shards       one job spread over many functions, and put together again
+    job          one input, one model, one output
+    models       which version of which model is meant
+    inputs       which version of which input is meant
+    formats/     a module each: input rows in, predictions out
+    running/     one job from its input to its committed output, on every core, or spread over many functions
+
+Inputs are read and outputs are written through `litelambda_serving.objects`.
 """
 
 import ctypes

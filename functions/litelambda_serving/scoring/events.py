@@ -1,4 +1,4 @@
-"""What an event asks for: S3's own notifications, EventBridge's form of them, and jobs spelt out.
+"""What an event asks for: S3's own notifications, EventBridge's form of them, and jobs spelled out.
 
 {"Records": [{"eventSource": "aws:s3", …}]}               from S3, keys URL-encoded
 {"detail-type": "Object Created", "detail": {…}}          from S3 through EventBridge, keys as they are
@@ -34,7 +34,7 @@ def jobs_of_message(body: str, settings: ScoringSettings, model: str) -> list[Jo
     """The jobs of a queue's message.
 
     Raises:
-        JobError: the message is none of those that are known.
+        JobError: the message is not one of those above.
     """
     try:
         event = orjson.loads(body)
@@ -52,7 +52,7 @@ def jobs_of_event(event: Any, settings: ScoringSettings, model: str) -> list[Job
         model: the function's own model, for jobs that name none.
 
     Raises:
-        JobError: the event is none of those that are known.
+        JobError: the event is not one of those above.
     """
     if not isinstance(event, dict):
         raise JobError(f"expected an event, got {type(event).__name__}")
@@ -69,11 +69,12 @@ def jobs_of_event(event: Any, settings: ScoringSettings, model: str) -> list[Job
         raise JobError(f"the event lacks {error}: expected a notification of S3") from error
     if "input" in event:
         return [job_of_fields(event, settings, model)]
-    raise JobError(f"an event with the fields {', '.join(map(str, event))[:200]} is none that this function knows")
+    fields = ", ".join(map(str, event))[:200]
+    raise JobError(f"unknown event with the fields {fields}: expected a notification of S3, or a job with an input")
 
 
 def job_of_fields(fields: Mapping[str, Any], settings: ScoringSettings, model: str) -> Job:
-    """A job that is spelt out, the function's own settings where it says nothing.
+    """A job that is spelled out, the function's own settings where it says nothing.
 
     Raises:
         JobError: a field is missing, unknown or impossible, or names a place that jobs may not use.

@@ -51,7 +51,7 @@ class Job:
         model: NAME, NAME@alias or NAME:version; "" for the function's own.
         input_format: one of `formats.INPUT_FORMATS`, "" to go by the input's ending.
         output_format: one of `formats.OUTPUT_FORMATS`.
-        passthrough: names of the fields that the output repeats; None for all that are no inputs.
+        passthrough: names of the fields that the output repeats; None for all that are not inputs.
         tolerated_bad: share of bad rows, above which the job fails.
         span: the part of the input that is meant: bytes of text, rows of an array; None for all.
         start_after: of a prefix, the URL after which this job begins.

@@ -1,4 +1,4 @@
-"""The batch function's own environment variables, beside those of `litelambda_serving.settings`."""
+"""The batch function's own environment variables, besides those of `litelambda_serving.settings`."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ class Chunk:
     Attributes:
         payload: the format's own.
         first: number of its first row (or line), where rows have numbers.
-        position: where to go on after it; JSON.
+        position: where to resume after it; JSON.
         progress_bytes: how much of the input lies before its end.
     """
 

@@ -1,4 +1,4 @@
-"""PNG and JPEG images: one object is a row of one, all objects of a prefix are its rows, in the order of their keys.
+"""PNG and JPEG images: one object is one row, the objects of a prefix are its rows, in the order of their keys.
 
 Pixels become the model's values by the manifest's preprocessing. An image of another size than the model's is a bad
 row, unless the job asks for resizing.

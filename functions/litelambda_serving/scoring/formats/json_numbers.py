@@ -91,7 +91,7 @@ class JsonNumbers:
             return None
         try:
             rows: Any = self._parser.parse(self._as_array(data, spans))
-            # What has a length and is no array of numbers fails at `_values`, what has none here.
+            # What has a length and is not an array of numbers fails at `_values`, what has none here.
             if list(map(len, rows)) != [self._shape[0]] * len(spans):
                 return None
             return self._values(rows, len(spans))
@@ -118,7 +118,7 @@ class JsonNumbers:
     def narrow(self, rows: bytes) -> memoryview | None:
         """Rows as `read` gives them in the model's type; None where it cannot hold one of the values."""
         wide = np.frombuffer(rows, self._wide)
-        with np.errstate(all="ignore"):  # what does not fit is told by what became of it
+        with np.errstate(all="ignore"):  # what does not fit shows in the result
             values = wide.astype(self._dtype)
             if self._wide_name == "d":
                 fits = is_surely_finite(values) or bool(np.isfinite(values).all())

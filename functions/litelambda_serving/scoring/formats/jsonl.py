@@ -1,7 +1,7 @@
 """JSON Lines: one instance a line, in TensorFlow Serving's forms.
 
     [0.1, 0.2, …]                            the only input's value
-    {"image": [0.1, 0.2, …], "id": "a"}      every input by name; what is no input passes through to the output
+    {"image": [0.1, 0.2, …], "id": "a"}      every input by name; other fields pass through to the output
 
 Out: {"line": 1, "id": "a", "prediction": [0.9, 0.1], "label": "cat"}, with "prediction" an object where the model has
 several outputs. Numbers are written with the digits that tell a float32 from its neighbours.

@@ -35,7 +35,7 @@ __all__ = ["NpzReader"]
 
 _WINDOW_BYTES = 1024 * 1024
 _NUM_WINDOWS = 8
-_MAX_SHOWN = 200  # characters of what is told of the file
+_MAX_SHOWN = 200  # characters of what is shown of the file
 
 
 class _Member:

@@ -39,7 +39,7 @@ class NotFiniteError(Exception):
 
 
 class RowPacker:
-    """Packs the JSON value of one input of one row; what is wrong with it is told in the words of `tensor.pack`."""
+    """Packs the JSON value of one input of one row; `tensor.pack` says what is wrong with it."""
 
     def __init__(self, spec: TensorSpec) -> None:
         self._shape = row_shape(spec)
@@ -98,7 +98,7 @@ def check_row_shape(name: str, shape: tuple[int, ...], spec: TensorSpec) -> None
 
 
 def to_model(array: Array, spec: TensorSpec, preprocessing: dict[str, float] | None) -> Array:
-    """Rows of any dtype as the model reads them; for what becomes of values that it cannot take, see `unusable_rows`.
+    """Rows of any dtype as the model reads them; for values that it cannot take, see `unusable_rows`.
 
     Integers that stand for a float input are raw values: the manifest's preprocessing makes them the model's. Floats
     are the model's values already; a quantized input gets their codes.

@@ -1,7 +1,7 @@
-"""Where a job stopped before its deadline, so that another invocation goes on without losing or repeating a row.
+"""Where a job stopped before its deadline, so that another invocation resumes without losing or repeating a row.
 
-One object: a line of JSON, and behind it the bytes of the outputs that did not fill a part yet. It is replaced by
-compare and swap, so that of two invocations that go on from the same place only one sets the next.
+One object: a line of JSON, and then the bytes of the outputs that did not fill a part yet. It is replaced by
+compare and swap, so that of two invocations that resume from the same place only one sets the next.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Checkpoint:
         sequence: how many invocations worked on it.
         job: the job, its input's version filled in.
         model: name, version and digest that it began with, whatever the alias means now.
-        input_tag: the input's ETag; reading goes on only while it is the same.
+        input_tag: the input's ETag; reading resumes only while it is the same.
         position: where in the input.
         counts: the summary's counters so far.
         predictions: the upload of the predictions.
@@ -53,7 +53,7 @@ class Checkpoint:
 
 
 def write_checkpoint(objects: Objects, url: str, checkpoint: Checkpoint) -> bool:
-    """Write a checkpoint over its predecessor; return whether no other invocation was faster."""
+    """Write a checkpoint over its predecessor; return whether it is this one that counts."""
     uploads = [checkpoint.predictions, checkpoint.errors or UploadState({})]
     header = {
         "format_version": FORMAT_VERSION,
@@ -92,7 +92,7 @@ def read_checkpoint(objects: Objects, url: str) -> Checkpoint | None:
     """The checkpoint at a URL; None when there is none.
 
     Raises:
-        StoreError: what is there is no checkpoint of this version.
+        StoreError: what is there is not a checkpoint of this version.
     """
     found = objects.get(url)
     if found is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from concurrent.futures import Future
 
-    from litelambda_serving.objects.base import Upload
+    from litelambda_serving.objects.base import Upload, UploadState
     from litelambda_serving.scoring.formats.base import Chunk, Reader, Writer
     from litelambda_serving.scoring.models import LoadedModel, ModelSource
     from litelambda_serving.scoring.running.processor import Scored
@@ -47,13 +48,13 @@ _SURELY_TOO_MANY = 10_000
 
 @dataclass
 class Outcome:
-    """What became of a job.
+    """How a job ended.
 
     Attributes:
         status: "done", "already_done" (another run, or an earlier try of this one, committed it) or "continues" (from
             its checkpoint).
         outputs: where everything is.
-        job: the job, pinned to one version of its input and one of its model: what to go on with.
+        job: the job, pinned to one version of its input and one of its model: what to continue with.
         summary: the run summary, None unless done by this run.
     """
 
@@ -72,15 +73,15 @@ def run_job(
     progress: Progress | None = None,
     replace: bool = False,
 ) -> Outcome:
-    """Do a job, or go on with one that was stopped.
+    """Do a job, or resume one that was stopped.
 
     Args:
         job: which.
         models: where its model comes from.
         workers: cores to use.
         time_left: seconds until this process will be stopped; None when it will not be.
-        progress: told the bytes done, all bytes and the rows, before the output is begun and after each chunk; what it
-            raises ends the job.
+        progress: called with the bytes done, all bytes and the rows, before the output is begun and after each chunk;
+            what it raises ends the job.
         replace: write over an output that is there.
 
     Raises:
@@ -142,14 +143,7 @@ class _RunOptions:
 class _Run:
     """One invocation's part of a job."""
 
-    def __init__(
-        self,
-        job: Job,
-        info: ObjectInfo,
-        model: LoadedModel,
-        outputs: Outputs,
-        options: _RunOptions,
-    ) -> None:
+    def __init__(self, job: Job, info: ObjectInfo, model: LoadedModel, outputs: Outputs, options: _RunOptions) -> None:
         self._job, self._info, self._model, self._outputs = job, info, model, outputs
         self._options = options
         self._objects = objects_for(outputs.predictions)
@@ -167,10 +161,8 @@ class _Run:
         writer = open_writer(self._job, schema)
         with reading_input():
             reader = open_reader(self._job, self._info, schema)
-        try:
+        with closing(reader):
             return self._read(reader, writer, checkpoint, started)
-        finally:
-            reader.close()
 
     def _read(self, reader: Reader, writer: Writer, checkpoint: Checkpoint | None, started: float) -> Outcome:
         if self._options.progress:
@@ -198,11 +190,10 @@ class _Run:
             workers.close()
 
     def _restore(self, checkpoint: Checkpoint | None, writer: Writer) -> None:
-        state = checkpoint.predictions if checkpoint else None
         self._predictions: Upload = self._objects.upload(
             self._outputs.predictions,
             self._part_bytes,
-            state,
+            checkpoint.predictions if checkpoint else None,
             hold_head=writer.holds_head,
             replace=self._options.replace,
             owner=self._outputs.identity,
@@ -211,10 +202,9 @@ class _Run:
             self._counts = Counts(**checkpoint.counts)
             self._position = checkpoint.position
             if checkpoint.errors is not None:
-                self._errors = self._open_errors(checkpoint)
+                self._errors = self._open_errors(checkpoint.errors)
 
-    def _open_errors(self, checkpoint: Checkpoint | None = None) -> Upload:
-        state = checkpoint.errors if checkpoint else None
+    def _open_errors(self, state: UploadState | None = None) -> Upload:
         return self._objects.upload(self._outputs.errors, self._part_bytes, state, replace=True)
 
     def _make_workers(self, reader: Reader, writer: Writer) -> Workers:
@@ -225,9 +215,8 @@ class _Run:
     def _score(self, reader: Reader, workers: Workers) -> bool:
         """Chunks to the workers, what comes back in order to the outputs; false when time ran out before the input."""
         in_flight: deque[Future[Scored]] = deque()
-        chunks = _chunks(reader, self._position)
         finished = True
-        try:
+        with closing(_chunks(reader, self._position)) as chunks:
             for number, chunk in enumerate(chunks):
                 limit = 2 * workers.count
                 if number and self._must_stop(limit):
@@ -235,23 +224,17 @@ class _Run:
                     break
                 in_flight.append(workers.submit(chunk))
                 while len(in_flight) > limit or (in_flight and in_flight[0].done()):
-                    self._take(in_flight.popleft(), reader, workers)
+                    self._take(in_flight.popleft().result(), reader, workers)
             while in_flight:
-                self._take(in_flight.popleft(), reader, workers)
-            return finished
-        finally:
-            for future in in_flight:
-                future.cancel()
-            chunks.close()
+                self._take(in_flight.popleft().result(), reader, workers)
+        return finished
 
     def _must_stop(self, limit: int) -> bool:
         """Whether what is in flight may just be finished, and no more."""
-        if self._options.time_left is None:
-            return False
-        return self._options.time_left() < self._margin + self._slowest * (limit + 1)
+        time_left = self._options.time_left
+        return time_left is not None and time_left() < self._margin + self._slowest * (limit + 1)
 
-    def _take(self, future: Future[Scored], reader: Reader, workers: Workers) -> None:
-        scored = future.result()
+    def _take(self, scored: Scored, reader: Reader, workers: Workers) -> None:
         self._predictions.write(scored.output)
         if scored.errors:
             if self._errors is None:
@@ -292,7 +275,7 @@ class _Run:
         return Outcome("done", self._outputs, self._job, summary)
 
     def _suspend(self, checkpoint: Checkpoint | None) -> Outcome:
-        """Leave a checkpoint; if another invocation left one meanwhile, its way is gone on with."""
+        """Leave a checkpoint; if another invocation left one meanwhile, that one counts."""
         mine = Checkpoint(
             sequence=checkpoint.sequence + 1 if checkpoint else 1,
             job=self._job.to_dict(),

@@ -42,7 +42,7 @@ class WorkerSpec:
 
 @dataclass(slots=True)
 class Scored:
-    """What became of a chunk.
+    """The result of a chunk.
 
     Attributes:
         output: encoded predictions.

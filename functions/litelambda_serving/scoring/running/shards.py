@@ -1,7 +1,7 @@
 """One run spread over many invocations: planned as a list of jobs, and put together again.
 
     <output>/<run>/shards.json            the plan: a job for each shard, one item each of a Distributed Map
-    <output>/<run>/part-00000.jsonl, …    what each shard writes, with its summary beside it
+    <output>/<run>/part-00000.jsonl, …    what each shard writes, with its summary next to it
     <output>/<run>/summary.json           the whole run
 
 The run's name tells input, version and model: whoever starts it again finds the shards that are done.
@@ -160,7 +160,7 @@ def merge(planned: dict[str, Any]) -> dict[str, Any]:
     objects = objects_for(folder)
     document = objects.get(f"{folder}shards.json")
     if document is None:
-        raise InputNotFoundError(f"there is no plan {folder}shards.json")
+        raise InputNotFoundError(f"there is no plan at {folder}shards.json")
     shards = [Job.from_dict(fields) for fields in orjson.loads(document[0])]
     total: dict[str, Any] = {"rows_in": 0, "rows_out": 0, "rows_bad": 0, "worker_seconds": 0.0, "cost_usd": 0.0}
     parts, failed = [], []

@@ -25,7 +25,7 @@ _FEW_CLASSES = 32
 class PredictionHistogram:
     """Makes the tallies of one worker's chunks.
 
-    An output with one vector a row is one of classes: counted is the index (or label) of the largest score. Any other
+    An output with one vector per row is one of classes: counted is the index (or label) of the largest score. Any other
     is one of values: counted are powers of two, and the sum, smallest and largest value.
     """
 

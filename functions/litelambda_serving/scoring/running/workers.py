@@ -48,7 +48,7 @@ class Workers:
     """Scores chunks side by side.
 
     Processes are started only once the rest of the input would take one worker long, and that one, in this process,
-    goes on until they are ready: no input is done later for having them. A single worker scores at once what it is
+    continues until they are ready: no input is done later for having them. A single worker scores at once what it is
     handed, while others read ahead and write behind it.
 
     Args:
