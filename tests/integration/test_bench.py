@@ -152,8 +152,8 @@ def test_warm_measures_every_form(store, tmp_path, capfd):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["cold", "--model", "absent"], 1, "litelambda build build/recipes/absent.toml"),
-        (["warm", "--model", "absent"], 1, "litelambda build build/recipes/absent.toml"),
+        (["cold", "--model", "absent"], 1, "litelambda build absent`"),
+        (["warm", "--model", "absent"], 1, "litelambda build absent`"),
         (["cold", "--model", "tiny", "--handlers", "helo"], 2, "choose from hello"),
         (["cold", "--model", "tiny", "--runs", "0"], 2, "--runs >= 1"),
         (["warm", "--model", "tiny", "--invokes", "0"], 2, "--invokes >= 1"),

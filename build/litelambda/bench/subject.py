@@ -78,7 +78,7 @@ def load_subject(store_url: str, name: str) -> Subject:
         except ObjectNotFoundError as error:
             raise BenchError(
                 f"no model {name!r} in the store {store_url} ({error}). Build it with "
-                f"`litelambda build build/recipes/{name}.toml`, or name another with --model and --store."
+                f"`litelambda build {name}`, or name another with --model and --store."
             ) from error
 
     aliases_key = f"{name}/aliases.json"

@@ -12,7 +12,9 @@ from litelambda.common.progress import open_reporter
 
 
 @click.command()
-@click.argument("recipe", type=PATH, metavar="RECIPE.toml", help="See build/recipes/.")
+@click.argument(
+    "recipe", type=PATH, metavar="RECIPE.toml", help="A recipe, or the name of one that ships, such as mnist_mlp."
+)
 @store_option()
 @click.option(
     "--set",

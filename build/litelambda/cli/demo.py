@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from litelambda.common.errors import LitelambdaError
-from litelambda.common.paths import DEFAULT_STORE, RECIPES, store_url
+from litelambda.common.paths import DEFAULT_STORE, store_url
 from litelambda.recipe.load import load_recipe
 from litelambda_serving.artifact import fetch_artifact
 from litelambda_serving.errors import ModelNotFoundError
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_RECIPE = RECIPES / "mnist_mlp.toml"
-_MODEL = "mnist_mlp"
+_MODEL = "mnist_mlp"  # and the name of the recipe, which ships
 _IMAGE = 7  # of the test set
 _SHADES = " .:-=+*#%@"
 _START_TIMEOUT_S = 60
@@ -38,7 +37,7 @@ _START_TIMEOUT_S = 60
 def main() -> int:
     """Run the demo; 0 when the prediction is right."""
     started = time.perf_counter()
-    recipe = load_recipe(_RECIPE)
+    recipe = load_recipe(_MODEL)
     with np.load(recipe.resolve(recipe.data.path)) as data:
         image, label = data["x_test"][_IMAGE], int(data["y_test"][_IMAGE])
     request = _write_request(image)
@@ -65,15 +64,15 @@ def _published() -> Manifest | None:
         manifest = fetch_artifact(open_store(store_url(DEFAULT_STORE)), _MODEL).manifest
     except ModelNotFoundError:
         return None
-    if manifest.fields["recipe"] != load_recipe(_RECIPE).to_json():
+    if manifest.fields["recipe"] != load_recipe(_MODEL).to_json():
         return None
     print(f"demo: {_MODEL} version {manifest.version} is built from this recipe already")
     return manifest
 
 
 def _build() -> Manifest:
-    print(f"demo: litelambda build {_RECIPE} (half a minute on two cores)", flush=True)
-    command = [sys.executable, "-m", "litelambda", "build", str(_RECIPE), "--json"]
+    print(f"demo: litelambda build {_MODEL} (half a minute on two cores)", flush=True)
+    command = [sys.executable, "-m", "litelambda", "build", _MODEL, "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)  # noqa: S603 - our own command
     if done.returncode:
         raise LitelambdaError(f"the build failed with exit code {done.returncode}; what it said is above")
