@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from litelambda.bench.conversion.cases import ARCHITECTURES
+from litelambda.bench.conversion.cases import ARCHITECTURES, all_cases
 from litelambda.conversion.recurrent_layers import MAX_STEPS
 from litelambda.conversion.remedies import FLOAT_ADVICE
 from litelambda.evaluation.comparison import TOLERANCE
@@ -93,13 +93,19 @@ def _advice(rows: Mapping[str, Any]) -> str:
 def _family(title: str, rows: Mapping[str, Any]) -> str:
     lines = [f"## {title}" if title == ARCHITECTURES else f"## {title.capitalize()}", ""]
     failures = [(name, row) for name, row in rows.items() if "error" in row]
-    lines += [f"{len(rows) - len(failures)} of {len(rows)} convert.", "", *table(rows)]
+    lines += [f"{len(rows) - len(failures)} of {len(rows)} convert.{_not_run(title, rows)}", "", *table(rows)]
     if failures:
         lines += ["", *(f"- **{name}**: {row['error']}" for name, row in failures)]
     reasons = [(name, row) for name, row in rows.items() if "error" not in row and not row["batching"]["dynamic"]]
     lines += [""] if reasons and not failures else []
     lines += [f"- **{name}**, rows one by one: {row['batching']['reason']}" for name, row in reasons]
     return "\n".join([*lines, ""])
+
+
+def _not_run(family: str, rows: Mapping[str, Any]) -> str:
+    """The models of a family that a run left out."""
+    missing = [name for name, case in all_cases().items() if case.family == family and name not in rows]
+    return f" Not run: {', '.join(missing)}." if missing else ""
 
 
 def table(rows: Mapping[str, Any]) -> list[str]:
