@@ -24,10 +24,10 @@ OVERRIDES = [
 
 # The command itself, which tells of every epoch although nobody watches a terminal.
 SCRIPT = """
-import sys
-from litelambda import cli, progress
+import runpy
+from litelambda.common import progress
 progress.PlainReporter.show_progress = lambda self, stage, fraction, text: print(text, flush=True)
-sys.exit(cli.main(sys.argv[1:]))
+runpy.run_module("litelambda", run_name="__main__")
 """
 
 

@@ -100,9 +100,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def on_jax(command: list[str], **environment: str) -> dict[str, Any]:
-    """The one JSON document that a command prints."""
-    variables = os.environ | {"KERAS_BACKEND": "jax", "XLA_FLAGS": FLAGS} | environment
+def on_jax(command: list[str], folder: Path, **environment: str) -> dict[str, Any]:
+    """The one JSON document that a command prints; what JAX compiled once, no command compiles again."""
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    variables = os.environ | {"KERAS_BACKEND": "jax", "XLA_FLAGS": FLAGS} | cache | environment
     done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     document: dict[str, Any] = json.loads(done.stdout)
@@ -113,7 +118,7 @@ def on_jax(command: list[str], **environment: str) -> dict[str, Any]:
 def found(folder: Path) -> dict[str, Any]:
     """All steps in one process, which sees two devices: JAX takes seconds to start and to compile."""
     command = [sys.executable, str(WORKER), str(folder), str(folder / "library")]
-    return on_jax(command, XLA_FLAGS=f"{FLAGS} --xla_force_host_platform_device_count=2")
+    return on_jax(command, folder, XLA_FLAGS=f"{FLAGS} --xla_force_host_platform_device_count=2")
 
 
 @pytest.mark.slow
@@ -199,7 +204,7 @@ def test_a_build_is_one_command(folder: Path, found: dict[str, Any]) -> None:
     """
     store = folder / "command"
     command = [sys.executable, "-m", "litelambda", "build", str(folder / "small.toml"), "--store", store.as_uri()]
-    result = on_jax([*command, "--json", "--set", "train.devices=['CPU:0']"])
+    result = on_jax([*command, "--json", "--set", "train.devices=['CPU:0']"], folder)
     assert result["metrics"]["quantized"]["accuracy"] > 0.85
     artifact = fetch_artifact(open_store(store.as_uri()), "small", "latest")
     assert artifact.manifest.fields["recipe"]["train"]["backend"] == "jax"

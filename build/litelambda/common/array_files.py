@@ -1,4 +1,4 @@
-"""Arrays by any name in one file, between this process and its children: strings too, and nothing is unpickled."""
+"""Files of named arrays, strings included, to exchange with child processes; nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write arrays of numbers, or of bytes objects, as an .npz file.
 
     Args:
-        path: of the file; it must end with .npz.
-        arrays: by name.
+        path: the file; it must end with .npz.
+        arrays: by name, which may be any text.
     """
     strings = {name: list(values.shape) for name, values in arrays.items() if values.dtype.kind == "O"}
     header = json.dumps({"names": list(arrays), "strings": strings}).encode()

@@ -1,6 +1,6 @@
-"""Finding a CPython of a given minor version on this machine, without trusting that what has its name will run.
+"""Finds a CPython of a given minor version on this machine by running each candidate.
 
-A pyenv shim exists for every version that is installed and runs only those that are selected.
+Running them is needed: pyenv has a shim for every installed version, but a shim runs only if its version is selected.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _candidates(version: str) -> Iterator[Path]:
 
 
 def _probe(executable: Path) -> str | None:
-    """Ask an executable for its version; None when it is no CPython or does not run."""
+    """Ask an executable for its version; None when it is not CPython or does not run."""
     try:
         command = [str(executable), "-I", "-S", "-c", _PROBE]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_PROBE_TIMEOUT_S)  # noqa: S603 - found above

@@ -1,4 +1,4 @@
-"""A child process that is kept for the next file of jobs: importing TensorFlow takes it 5 s, a small model 1 s.
+"""A child process that is kept for later jobs: importing TensorFlow takes 5 s, converting a small model 1 s.
 
 The child reads the path of a file of jobs from each line of its standard input, and answers each with a line on its
 standard output. It dies with its parent: when its standard input ends, at once.
@@ -21,17 +21,17 @@ from pathlib import Path
 from typing import IO
 
 _LARGE_BYTES = 1024**3
-"""What a child may hold after its jobs to be kept for others: the rest of the build needs memory too."""
+"""The most memory that a child may hold after its jobs to be kept: the rest of the build needs memory too."""
 _KEPT, _ENDED = "kept", "ended"
 
 
 class KeptProcess:
-    """Runs files of jobs in a child process, which is started when it is needed, and again after it died.
+    """Runs files of jobs in a child process, which is started when needed, and again after it died.
 
-    An exception that passes through, Ctrl-C above all, kills the child and waits until it is gone.
+    An exception in the parent, such as Ctrl-C, kills the child and waits until it has ended.
 
     Args:
-        module: what the child runs: `python -m MODULE` has to call `serve`.
+        module: the child runs `python -m MODULE`, which must call `serve`.
         environ: variables that only the child has.
     """
 
@@ -43,10 +43,10 @@ class KeptProcess:
         atexit.register(self._close_all)
 
     def run(self, jobs: Path, timeout_s: float | None = None) -> subprocess.CompletedProcess[str]:
-        """Run the jobs of a file; where a child dies that ran others before, again in a fresh one.
+        """Run the jobs of a file; if a child that ran others before dies, run them again in a new one.
 
         Args:
-            jobs: an absolute path; what the file says is the module's affair.
+            jobs: an absolute path; only the module reads the file.
             timeout_s: how long they may take, or None.
 
         Returns:
@@ -58,7 +58,7 @@ class KeptProcess:
         was_kept = self._child is not None
         done = self._run(jobs, timeout_s)
         if done.returncode not in (0, 1) and was_kept:
-            done = self._run(jobs, timeout_s)  # it may have died of what it ran before: a fresh one tells
+            done = self._run(jobs, timeout_s)  # earlier jobs may have caused it: a new child tells
         return done
 
     def _run(self, jobs: Path, timeout_s: float | None) -> subprocess.CompletedProcess[str]:
@@ -93,7 +93,7 @@ class KeptProcess:
             self._stderr.close()
 
     def _running(self) -> tuple[subprocess.Popen[str], IO[bytes]]:
-        """The child, and what it writes to stderr."""
+        """The running child, and the file that its stderr goes to."""
         if self._stderr is None:
             self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - serves every child
         if self._child is None or self._child.poll() is not None:
@@ -117,7 +117,7 @@ class KeptProcess:
             child.stdin.write(f"{jobs}\n")
             child.stdin.flush()
         except BrokenPipeError:
-            pass  # it died: there will be no answer either
+            pass  # it died, and will not answer either
         answer = child.stdout.readline().split()
         if not answer:
             returncode = child.wait()
@@ -134,9 +134,9 @@ def serve(run_jobs: Callable[[Path], int]) -> None:
     Args:
         run_jobs: runs one; its result is 0 or 1.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C, and ends this process
     with os.fdopen(os.dup(1), "w", buffering=1) as answers:
-        os.dup2(2, 1)  # native code writes where it likes
+        os.dup2(2, 1)  # so that native code cannot write into the answers
         asked: queue.SimpleQueue[str] = queue.SimpleQueue()
         threading.Thread(target=_read_jobs, args=(asked,), daemon=True).start()
         while True:
@@ -148,7 +148,7 @@ def serve(run_jobs: Callable[[Path], int]) -> None:
 
 
 def _read_jobs(asked: queue.SimpleQueue[str]) -> None:
-    """Hand lines of standard input on, and end the process with it: its result is not wanted any more."""
+    """Queue the lines of standard input, and end the process at its end: its result is not needed any more."""
     rest = b""
     while data := os.read(0, 65536):  # unbuffered: a lock held on sys.stdin would abort the interpreter's shutdown
         *lines, rest = (rest + data).split(b"\n")
@@ -158,7 +158,7 @@ def _read_jobs(asked: queue.SimpleQueue[str]) -> None:
 
 
 def _held_bytes() -> int:
-    """Memory that this process holds; the most that it ever held where the system does not say."""
+    """The memory that this process holds; the most that it ever held where the system does not report it."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     except FileNotFoundError:

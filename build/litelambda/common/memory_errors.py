@@ -1,4 +1,4 @@
-"""Words for a build that ran out of memory: where, and what may help."""
+"""Error messages for a build that ran out of memory: which stage, and what may help."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _OTHERWISE = "build a smaller model, or on a machine with more memory"
 
 @contextmanager
 def shortages_explained(stage: str) -> Iterator[None]:
-    """Turn a lack of memory, of the machine's or of a GPU's, into an error that names the stage.
+    """Turn a lack of memory, of the machine or of a GPU, into an error that names the stage.
 
     Raises:
-        MemoryShortageError: in place of whatever Python, NumPy, TensorFlow or JAX raised.
+        MemoryShortageError: in place of the error of Python, NumPy, TensorFlow or JAX.
     """
     try:
         yield
@@ -35,7 +35,7 @@ def shortages_explained(stage: str) -> Iterator[None]:
 
 
 def _shortage(error: BaseException | None) -> str | None:
-    """The first line of what lacked memory among an error and its causes."""
+    """The first line of the error that lacked memory, among an error and its causes."""
     while error is not None:
         name, text = type(error).__name__, str(error)
         if isinstance(error, MemoryError) or name == "ResourceExhaustedError" or text.startswith("RESOURCE_EXHAUSTED"):

@@ -1,4 +1,4 @@
-"""Child processes that never outlive what started them, and words for how they ended."""
+"""Child processes that never outlive their parent, and descriptions of how they ended."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 
 def run_child(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end, its output captured.
+    """Run a command to its end and capture its output.
 
-    An exception that passes through, Ctrl-C above all, kills the child and waits until it is gone, which
-    `subprocess.run` does not. The child's standard input ends when this process does: see `exit_with_parent`.
+    An exception, such as Ctrl-C, kills the child and waits until it has ended, which `subprocess.run` does not. The
+    child's standard input ends when this process does: see `exit_with_parent`.
     """
     reader, writer = os.pipe()
     try:
@@ -33,7 +33,7 @@ def run_child(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
 
 
 def exit_with_parent() -> None:
-    """In a child of `run_child`: die with the parent, even where it was killed or interrupted while starting this."""
+    """In a child of `run_child`: exit when the parent does, even if that was killed while starting this."""
 
     def watch() -> None:
         os.read(0, 1)  # unbuffered: a lock held on sys.stdin would abort the interpreter's shutdown
@@ -43,10 +43,15 @@ def exit_with_parent() -> None:
 
 
 def describe_exit(returncode: int) -> str:
-    """Name the signal that ended a process, or its exit code."""
+    """Name the signal that ended a process, or its exit code.
+
+    Example:
+        >>> describe_exit(-9), describe_exit(3)
+        ('SIGKILL', 'exit code 3')
+    """
     return signal.Signals(-returncode).name if returncode < 0 else f"exit code {returncode}"
 
 
-def lacked_memory(returncode: int, said: str) -> bool:
-    """Whether a process most likely ended for want of memory: the kernel killed it, or it said so on stderr."""
-    return returncode == -signal.SIGKILL or "bad_alloc" in said or "MemoryError" in said
+def lacked_memory(returncode: int, stderr: str) -> bool:
+    """Whether a process most likely ran out of memory: the kernel killed it, or its stderr says so."""
+    return returncode == -signal.SIGKILL or "bad_alloc" in stderr or "MemoryError" in stderr

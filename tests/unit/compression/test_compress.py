@@ -338,7 +338,7 @@ def test_factors_compute_what_the_whole_kernel_did(pictures: Trial) -> None:
     assert factorized.figures["low_rank"]["ranks"] == {"conv_2": 5, "dense_1": 5}
     rows = pictures.data.test.x
     assert np.allclose(factorized.model.predict(rows, verbose=0), model.predict(rows, verbose=0), atol=1e-4)
-    with pytest.raises(TrainError, match="no Dense or convolution would get smaller"):
+    with pytest.raises(TrainError, match="no Dense layer or convolution would get smaller"):
         pictures.compress(low_rank={"energy": 1.0, "min_weights": 1, "epochs": 0})
 
 
