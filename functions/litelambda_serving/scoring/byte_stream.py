@@ -17,6 +17,7 @@ from litelambda_serving.scoring.errors import UnreadableInputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from concurrent.futures import Future
 
     from litelambda_serving.objects.base import ObjectInfo
 
@@ -37,21 +38,19 @@ def blocks(info: ObjectInfo, start: int, stop: int, block_bytes: int = BLOCK_BYT
     if info.url.startswith("file:"):
         yield from _file_blocks(info, start, min(stop, info.size), block_bytes)
         return
-    objects = objects_for(info.url)
-    ranges = iter(range(start, min(stop, info.size), block_bytes))
-    stop = min(stop, info.size)
+    objects, stop = objects_for(info.url), min(stop, info.size)
+    ranges = iter(range(start, stop, block_bytes))
     with ThreadPoolExecutor(_AHEAD, thread_name_prefix="read") as executor:
-        pending = deque(
-            executor.submit(objects.read, info, first, min(first + block_bytes, stop))
-            for first in islice(ranges, _AHEAD)
-        )
+
+        def submit(count: int) -> Iterator[Future[bytes]]:
+            for first in islice(ranges, count):
+                yield executor.submit(objects.read, info, first, min(first + block_bytes, stop))
+
+        pending = deque(submit(_AHEAD))
         try:
             while pending:
                 data = pending.popleft().result()
-                pending.extend(
-                    executor.submit(objects.read, info, first, min(first + block_bytes, stop))
-                    for first in islice(ranges, 1)
-                )
+                pending.extend(submit(1))
                 yield data
         finally:
             for future in pending:

@@ -108,10 +108,8 @@ class NpyReader(Reader):
         """Chunks from a row on: their number of rows, and their pieces; see `ArrayDecoder.decode`."""
         if self._info.url.startswith("file:") and not self._gzip:
             self._file = OpenFile(self._info)
-            sizer = _ChunkSizer(
-                rows_per_chunk(self._row_bytes, self._batch_rows, _FIRST_CHUNK_BYTES),
-                rows_per_chunk(self._row_bytes, self._batch_rows, _MAX_CHUNK_BYTES),
-            )
+            sizes = (_FIRST_CHUNK_BYTES, _MAX_CHUNK_BYTES)
+            sizer = _ChunkSizer(*(rows_per_chunk(self._row_bytes, self._batch_rows, size) for size in sizes))
             while row < self._last:
                 count = min(sizer.rows, self._last - row)
                 start = self._header_bytes + row * self._row_bytes
@@ -228,12 +226,8 @@ class ArrayDecoder:
         return rows
 
     def _pieces(self, chunk: Chunk, rows: DecodedRows) -> Iterator[tuple[int, Sequence[Column]]]:
-        payload = chunk.payload
-        if (
-            isinstance(payload, _FileRows)
-            and payload.straight
-            and payload.dtype == self._inputs[0].dtype.name != "bool"
-        ):
+        payload, dtype = chunk.payload, self._inputs[0].dtype.name
+        if isinstance(payload, _FileRows) and payload.straight and payload.dtype == dtype != "bool":
             yield from payload.straight_column(is_checked=self._inputs[0].finite and payload.dtype.kind == "f")
             rows.ids = range(chunk.first, chunk.first + payload.shape[0])
             return
