@@ -24,7 +24,7 @@ Made by `{command}`; do not edit. {versions}.
 Each model has random weights and goes through the stages of `litelambda build` and `litelambda import`: it is quantized
 to int8 with float32 inputs and outputs, compared with Keras, and verified in the runtime that ships. Recurrent layers
 are unrolled if their sequence has a static length of at most {max_steps} steps. Trained weights change the differences,
-not what converts.{image_size}
+most of all those of deep networks, but not what converts.{image_size}
 
 - **int8**: *yes*; *partly* if some operators stayed float; *no*, with a scheme that works if there is one. The reason
   is below the table.
