@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +38,6 @@ class Inspected:
     float_operators: list[str]
     refusals: list[str]
     normalization: dict[str, dict[str, list[float]]]
-
-    def to_json(self) -> dict[str, Any]:
-        """For the process that asked."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> Inspected:
-        """What `to_json` wrote."""
-        return cls(**fields)
 
 
 def inspect(path: Path) -> Inspected:

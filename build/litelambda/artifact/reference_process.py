@@ -53,7 +53,7 @@ def inspect_in_child(model: Path, folder: Path) -> Inspected:
         _ask(_ReferenceJob(str(model), inspect=True), folder)
     except VerificationError as error:
         raise ConversionError(f"{model} is damaged or cut short: {error}") from error
-    return Inspected.from_json(json.loads((folder / _FOUND).read_text()))
+    return Inspected(**json.loads((folder / _FOUND).read_text()))
 
 
 def open_in_child(model: Path, signature: str, num_threads: int, folder: Path) -> None:
@@ -111,7 +111,7 @@ def run_job(path: Path) -> int:
     job, folder = _ReferenceJob(**{**fields, "outputs": tuple(fields["outputs"])}), path.parent
     try:
         if job.inspect:
-            (folder / _FOUND).write_text(json.dumps(inspect(Path(job.model)).to_json()))
+            (folder / _FOUND).write_text(json.dumps(asdict(inspect(Path(job.model)))))
             return 0
         runner = _runner(job)
         if job.outputs:

@@ -1,6 +1,6 @@
 """Serves an artifact in a process of its own with the code that ships, and collects its outputs.
 
-    python -m litelambda.artifact.serving_process JOB.json
+    python -m litelambda.artifact.serving_process FOLDER SIZE…
 
 is the child: if the runtime corrupts its memory, that process dies and not the build. It does what a function does
 first, in the same order: match the manifest's signature with the flatbuffer's, run the warm-up, then rows.
@@ -9,10 +9,9 @@ first, in the same order: match the manifest's signature with the flatbuffer's, 
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.artifact.flatbuffer import FlatbufferSignature
-from litelambda.artifact.reference import tensor_bytes
+from litelambda.common.array_files import read_arrays, write_arrays
 from litelambda.common.errors import VerificationError
 from litelambda.common.processes import describe_exit, exit_with_parent, lacked_memory, run_child
 from litelambda_serving.artifact import ARTIFACT_NAME, MANIFEST_NAME, Artifact
@@ -28,7 +27,7 @@ from litelambda_serving.errors import ServingError
 from litelambda_serving.manifest import FORMAT_VERSION, Manifest
 from litelambda_serving.servable import Servable
 from litelambda_serving.tensor import Tensor, TensorSpec
-from litelambda_serving.tensor.strings import from_wire, to_wire
+from litelambda_serving.tensor.strings import to_wire
 
 _REFUSED, _NOT_WARM = 3, 4
 _INPUTS, _OUTPUTS = "inputs.npz", "outputs.npz"
@@ -69,14 +68,6 @@ class ServedArtifact:
         )
 
 
-@dataclass(frozen=True)
-class _ServingJob:
-    folder: str
-    sizes: list[int]
-    strings: dict[str, list[int]]
-    input_names: list[str]
-
-
 def serve_in_child(
     served: ServedArtifact, runs: Mapping[str, NDArray[Any]], sizes: Sequence[int], folder: Path
 ) -> dict[str, list[bytes]]:
@@ -90,7 +81,7 @@ def serve_in_child(
         folder: for the child's files.
 
     Returns:
-        Per output the bytes of each run; see `tensor_bytes`.
+        Per output the bytes of each run; see `reference.tensor_bytes`.
 
     Raises:
         WarmUpError: the first run fails.
@@ -99,14 +90,9 @@ def serve_in_child(
     """
     (folder / ARTIFACT_NAME).write_bytes(served.artifact)
     (folder / MANIFEST_NAME).write_text(served.manifest(sizes))
-    # Arrays of objects would have to be pickled: strings travel as the bytes of a V2 tensor.
-    strings = {name: list(values.shape) for name, values in runs.items() if values.dtype.kind == "O"}
-    arrays = [
-        np.frombuffer(tensor_bytes(values), np.uint8) if name in strings else values for name, values in runs.items()
-    ]
-    np.savez(folder / _INPUTS, *arrays)
-    (folder / "job.json").write_text(json.dumps(asdict(_ServingJob(str(folder), list(sizes), strings, list(runs)))))
-    child = run_child([sys.executable, "-m", "litelambda.artifact.serving_process", str(folder / "job.json")])
+    write_arrays(folder / _INPUTS, runs)
+    command = [sys.executable, "-m", "litelambda.artifact.serving_process", str(folder), *map(str, sizes)]
+    child = run_child(command)
     if child.returncode in (_REFUSED, _NOT_WARM):
         raise (WarmUpError if child.returncode == _NOT_WARM else VerificationError)(child.stdout.strip())
     if child.returncode:
@@ -114,25 +100,16 @@ def serve_in_child(
         if lacked_memory(child.returncode, child.stderr):
             raise MemoryError(f"the shipped runtime ran out of memory {ended}")
         raise VerificationError(f"the runtime crashed {ended}")
-    with np.load(folder / _OUTPUTS) as outputs:
-        return {
-            name: _split(outputs[f"arr_{index}"].tobytes(), lengths)
-            for index, (name, lengths) in enumerate(json.loads(child.stdout).items())
-        }
+    outputs = read_arrays(folder / _OUTPUTS)
+    lengths = json.loads(child.stdout)
+    return {
+        name: [part.tobytes() for part in np.split(data, np.cumsum(lengths[name])[:-1])]
+        for name, data in outputs.items()
+    }
 
 
-def _split(data: bytes, lengths: Sequence[int]) -> list[bytes]:
-    ends = np.cumsum(lengths).tolist()
-    return [data[end - length : end] for end, length in zip(ends, lengths, strict=True)]
-
-
-def _main(job: _ServingJob) -> None:
-    folder = Path(job.folder)
-    with np.load(folder / _INPUTS) as arrays:
-        runs = {name: arrays[f"arr_{index}"] for index, name in enumerate(job.input_names)}
-    for name, shape in job.strings.items():
-        flat = from_wire(memoryview(runs[name].tobytes()), name, math.prod(shape))
-        runs[name] = np.array(flat, object).reshape(shape)
+def _main(folder: Path, sizes: Sequence[int]) -> None:
+    runs = read_arrays(folder / _INPUTS)
     try:
         manifest = Manifest.from_json((folder / MANIFEST_NAME).read_bytes())
         servable = Servable(Artifact(manifest, (folder / ARTIFACT_NAME).read_bytes()), 1, min_batch=1)
@@ -141,11 +118,12 @@ def _main(job: _ServingJob) -> None:
         except ServingError as error:
             print(error)
             sys.exit(_NOT_WARM)
-        collected = _serve(servable, runs, job.sizes)
+        collected = _serve(servable, runs, sizes)
     except ServingError as error:
         print(error)
         sys.exit(_REFUSED)
-    np.savez(folder / _OUTPUTS, *(np.frombuffer(b"".join(parts), np.uint8) for parts in collected.values()))
+    joined = {name: np.frombuffer(b"".join(parts), np.uint8) for name, parts in collected.items()}
+    write_arrays(folder / _OUTPUTS, joined)
     print(json.dumps({name: [len(part) for part in parts] for name, parts in collected.items()}))
 
 
@@ -174,4 +152,4 @@ def _tensor(values: NDArray[Any], spec: TensorSpec) -> Tensor:
 
 if __name__ == "__main__":
     exit_with_parent()
-    _main(_ServingJob(**json.loads(Path(sys.argv[1]).read_text())))
+    _main(Path(sys.argv[1]), [int(size) for size in sys.argv[2:]])

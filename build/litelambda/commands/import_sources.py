@@ -25,6 +25,7 @@ from litelambda.artifact.flatbuffer import (
 from litelambda.artifact.reference import Reference, to_codes
 from litelambda.artifact.reference_process import inspect_in_child
 from litelambda.commands.import_preprocessing import from_metadata
+from litelambda.common.array_files import write_arrays
 from litelambda.common.errors import ConversionError, DataError, UsageError
 from litelambda.conversion.converter import Conversion, ConverterCrashError, convert
 from litelambda.conversion.quantize import explain_float
@@ -283,11 +284,11 @@ def _flatbuffers(path: Path, rows: Rows | None, folder: Path) -> tuple[Path, Pat
     plain = Conversion(subject, str(source), str(folder / "float.tflite"), is_signature=path.is_dir())
     jobs = [plain]
     if rows is not None:
-        np.savez(folder / "representative.npz", *rows.values())
+        write_arrays(folder / "representative.npz", rows)
         jobs.append(
             replace(
                 plain, output=str(folder / "int8.tflite"), scheme="int8",
-                representative=str(folder / "representative.npz"), input_names=tuple(rows),
+                representative=str(folder / "representative.npz"),
             )
         )  # fmt: skip
     try:

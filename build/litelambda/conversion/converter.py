@@ -32,8 +32,7 @@ class Conversion:
         output: where the flatbuffer goes.
         scheme: int8, dynamic, float16 or float32.
         io: dtype at the edges of an int8 model.
-        representative: .npz with calibration rows, an array per input; needed by int8.
-        input_names: the inputs that those arrays are for, in their order.
+        representative: calibration rows by input name, from `write_arrays`; needed by int8.
         batch: the only number of rows that a source from elsewhere is converted for; None for any.
         is_signature: the SavedModel is from elsewhere, and its default signature is to be called "predict" first.
     """
@@ -44,7 +43,6 @@ class Conversion:
     scheme: str = "float32"
     io: str = "float32"
     representative: str | None = None
-    input_names: tuple[str, ...] = ()
     batch: int | None = None
     is_signature: bool = False
 

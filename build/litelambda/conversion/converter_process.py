@@ -14,10 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.artifact.flatbuffer import SIGNATURE, count_half_read_float_splits
+from litelambda.common.array_files import read_arrays
 from litelambda.common.errors import ConversionError
 from litelambda.common.kept_process import serve
 from litelambda.conversion.converter import Conversion
@@ -121,9 +121,8 @@ def _convert_once(conversion: Conversion, in_float: str | None) -> bytes:
         converter.target_spec.supported_types = [tf.float16]
     if conversion.scheme == "int8" and conversion.representative:
         theirs = {own: name for name, own in names.inputs.items()}
-        with np.load(conversion.representative) as arrays:
-            given = [theirs.get(name, name) for name in conversion.input_names]
-            rows = dict(zip(given, arrays.values(), strict=True))
+        arrays = read_arrays(Path(conversion.representative))
+        rows = {theirs.get(name, name): values for name, values in arrays.items()}
         converter.representative_dataset = lambda: _representative_rows(rows)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = converter.inference_output_type = tf.as_dtype(conversion.io)

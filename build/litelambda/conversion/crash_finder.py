@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from litelambda.common.array_files import write_arrays
 from litelambda.common.errors import ConversionError
 from litelambda.conversion.converter import Conversion, ConverterCrashError, convert
 from litelambda.conversion.export import export
@@ -32,7 +33,8 @@ def find_crashing_layer(model: Any, settings: Quantize, folder: Path) -> str:
         rows = folder / f"layer{index}.npz"
         noise = np.random.default_rng(0)
         shapes = [(_CALIBRATION_ROWS, *(size or 1 for size in tensor.shape[1:])) for tensor in alone.inputs]
-        np.savez(rows, *((noise.random(s) * 2).astype(t.dtype) for s, t in zip(shapes, alone.inputs, strict=True)))
+        tensors = zip(shapes, alone.inputs, strict=True)
+        write_arrays(rows, {each.name: (noise.random(shape) * 2).astype(each.dtype) for shape, each in tensors})
         conversions.append(
             Conversion(
                 subject=f"layer {layer.name!r} ({type(layer).__name__})",
@@ -41,7 +43,6 @@ def find_crashing_layer(model: Any, settings: Quantize, folder: Path) -> str:
                 scheme=settings.scheme,
                 io=settings.io,
                 representative=str(rows),
-                input_names=tuple(tensor.name for tensor in alone.inputs),
             )
         )
     try:

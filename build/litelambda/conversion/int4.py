@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from litelambda.artifact.flatbuffer import SIGNATURE, fully_connected, read_signatures
 from litelambda.artifact.latency import measure_latency_us
+from litelambda.common.array_files import read_arrays, write_arrays
 from litelambda.common.errors import ConversionError
 from litelambda.common.processes import describe_exit, exit_with_parent, run_child
 from litelambda.keras_tools.backend import load_keras
@@ -41,7 +42,6 @@ class _Int4Job:
     model: str
     output: str
     representative: str
-    input_names: list[str]
     operators: list[str]
     raw_edges: bool
 
@@ -106,12 +106,11 @@ def to_int4(
         str(folder / "int4_from.tflite"),
         str(folder / "int4.tflite"),
         str(folder / "int4_rows.npz"),
-        list(rows),
         [name for names in operators.values() for name in names],
         raw_edges=io != "float32",
     )
     Path(job.model).write_bytes(in_float)
-    np.savez(job.representative, *rows.values())
+    write_arrays(Path(job.representative), rows)
     (folder / "int4.json").write_text(json.dumps(asdict(job)))
     child = run_child([sys.executable, "-m", "litelambda.conversion.int4", str(folder / "int4.json")])
     if child.returncode:
@@ -134,8 +133,7 @@ def _main(job: _Int4Job) -> None:
 
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(Path(job.model).read_bytes()))
     lift_empty_channels(model)
-    with np.load(job.representative) as arrays:
-        rows = dict(zip(job.input_names, arrays.values(), strict=True))
+    rows = read_arrays(Path(job.representative))
     count = calibration_rows(model, len(next(iter(rows.values()))))
     batch = {name: values[:count] for name, values in rows.items()}
     quantized = quantize_static(bytes(flatbuffer_utils.convert_object_to_bytearray(model)), [batch], job)

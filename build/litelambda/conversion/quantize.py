@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.artifact.flatbuffer import (
@@ -19,6 +18,7 @@ from litelambda.artifact.flatbuffer import (
     read_signatures,
     with_open_batch,
 )
+from litelambda.common.array_files import write_arrays
 from litelambda.common.errors import ConversionError
 from litelambda.conversion.converter import Conversion, ConverterCrashError, convert
 from litelambda.conversion.crash_finder import find_crashing_layer
@@ -130,7 +130,7 @@ def _flatbuffers(
     sources = [str(export(each, folder / f"model{index}-{batch}", batch)) for index, each in enumerate(models)]
     subject = f"the model {models[0].name!r}"
     rows = folder / "representative.npz"
-    np.savez(rows, *representative.values())
+    write_arrays(rows, representative)
     plain = [Conversion(subject, source, f"{source}.tflite") for source in sources]
     quantized = Conversion(
         subject,
@@ -139,7 +139,6 @@ def _flatbuffers(
         scheme=settings.scheme,
         io=settings.io,
         representative=str(rows),
-        input_names=tuple(representative),
     )
     conversions = [plain[0], quantized, *plain[1:]]
     convert(conversions, folder)

@@ -19,7 +19,7 @@ from litelambda.conversion import quantize as quantize_module
 from litelambda.conversion.converter import Conversion, convert
 from litelambda.conversion.export import export
 from litelambda.conversion.int4 import (
-    _Job,
+    _Int4Job,
     calibration_rows,
     is_slower,
     layers_for_int4,
@@ -73,8 +73,8 @@ def parse(artifact: bytes) -> Any:
     return flatbuffer_utils.read_model_from_bytearray(bytearray(artifact))
 
 
-def static_job(**operators: str) -> _Job:
-    return _Job("", "", "", ["image"], list(operators.values()), raw_edges=False)
+def static_job(**operators: str) -> _Int4Job:
+    return _Int4Job("", "", "", list(operators.values()), raw_edges=False)
 
 
 def test_int4_weights_are_exact_and_verified(model: Any, in_float: bytes, rows: dict[str, Any], tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_which_layers_get_int4(model: Any, in_float: bytes) -> None:
     found = layers_for_int4(model, in_float, "auto")
     assert list(found) == ["hidden", "scores"]
     assert layers_for_int4(model, in_float, ["scores"]) == {"scores": found["scores"]}
-    with pytest.raises(ConversionError, match=r"quantize\.int4: no Dense layer 'conv'; there are hidden, scores"):
+    with pytest.raises(ConversionError, match=r"quantize\.int4: no Dense layer 'conv'; the model has hidden, scores"):
         layers_for_int4(model, in_float, ["conv"])
     with pytest.raises(ConversionError, match=r"merged the layer 'hidden' .* compress\.fold_batch_norm = true"):
         layers_for_int4(make_model(name="other"), parse_and_change(in_float), ["hidden"])
