@@ -24,7 +24,7 @@ def convert_to_onnx(flatbuffer: bytes) -> bytes:
     """Convert a flatbuffer with one input and one output.
 
     Raises:
-        BenchError: tf2onnx cannot be had, or does not know an operator.
+        BenchError: tf2onnx is not available, or does not know an operator.
     """
     kept = CACHE / "onnx" / f"{hashlib.sha256(flatbuffer).hexdigest()}.onnx"
     if not kept.is_file():
@@ -38,7 +38,7 @@ def _convert(flatbuffer: bytes, folder: Path) -> Path:
     source, target = folder / "model.tflite", folder / "model.onnx"
     source.write_bytes(flatbuffer)
     environment = make_peer_environment("tf2onnx")
-    # tf2onnx imports TensorFlow: the toolchain's own, behind it on the path.
+    # tf2onnx imports TensorFlow: the toolchain's own, later on the path.
     path = os.pathsep.join([str(environment.packages), library_path()])
     command = [sys.executable, "-m", "tf2onnx.convert", "--tflite", str(source), "--output", str(target)]
     done = subprocess.run(  # noqa: S603 - fixed

@@ -1,7 +1,7 @@
 """Environments of their own for peers that cannot live beside the toolchain, made on first use from hashed locks.
 
-Each is a virtual environment `.venv-bench-NAME` in the current directory, from `requirements/bench-NAME.txt`, made anew
-when the lock has changed.
+Each is a virtual environment `.venv-bench-NAME` in the current directory, from `requirements/bench-NAME.txt`, made
+again when the lock has changed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def make_peer_environment(name: str, version: str = HERE) -> PeerEnvironment:
         version: Of Python, such as "3.11".
 
     Raises:
-        BenchError: There is no such interpreter here, or the packages cannot be had for it.
+        BenchError: There is no such interpreter here, or the packages are not available for it.
     """
     lock = REQUIREMENTS / f"bench-{name}.txt"
     folder = Path.cwd() / f".venv-bench-{name}"

@@ -160,7 +160,7 @@ def read_predictions(answer: Any, count: int, who: str) -> list[Any]:
     """Take the predictions out of a handler's answer.
 
     Raises:
-        BenchError: The answer is no success, or has another number of rows.
+        BenchError: The answer is not a success, or has another number of rows.
     """
     if not isinstance(answer, dict) or answer.get("statusCode") != 200:
         raise BenchError(f"{who} answered a predict with {str(answer)[:500]}")

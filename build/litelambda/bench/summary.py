@@ -28,5 +28,5 @@ def spread(name: str, values: Sequence[float], digits: int = 2) -> dict[str, flo
 
 
 def ratio(numerator: float, denominator: float) -> float | None:
-    """A quotient for a report, or None where the denominator is no positive time and so no ratio holds."""
+    """A quotient for a report, or None where the denominator is not a positive time and so no ratio holds."""
     return round(numerator / denominator, 3) if denominator > 0 else None

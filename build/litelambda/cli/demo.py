@@ -84,7 +84,7 @@ def _build() -> Manifest:
 
 @contextmanager
 def _serving() -> Iterator[tuple[str, int]]:
-    """Run `litelambda serve` on a free port; its log goes where nobody minds it."""
+    """Run `litelambda serve` on a free port; its log is hidden."""
     print(f"demo: litelambda serve --model {_MODEL} --port 0", flush=True)
     command = [sys.executable, "-m", "litelambda", "serve", "--model", _MODEL, "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as server:  # noqa: S603 - our own command

@@ -31,7 +31,7 @@ def trim(data: bytes) -> bytes:
         The same library for the dynamic loader, which reads segments alone.
 
     Raises:
-        ElfError: it is no such file.
+        ElfError: it is not an ELF file.
 
     Source: System V ABI, chapters 4 and 5 (object files; program loading and dynamic linking).
     """

@@ -278,7 +278,7 @@ def _flatbuffers(path: Path, rows: Rows | None, folder: Path) -> tuple[Path, Pat
     """The float flatbuffer, and the one to publish: the same without rows."""
     subject = f"the SavedModel {path}" if path.is_dir() else f"the model {path.name}"
     source = path
-    if not path.is_dir():  # its SavedModel lies beside it
+    if not path.is_dir():  # its SavedModel is written next to it
         source = folder / f"source{path.suffix}"
         source.symlink_to(path.resolve())
     plain = Conversion(subject, str(source), str(folder / "float.tflite"), is_signature=path.is_dir())

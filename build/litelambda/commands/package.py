@@ -1,7 +1,7 @@
 """The deployment package: what the handlers import, for one architecture, and the same bytes every time.
 
     <output>/function/              the bundle, as Lambda unpacks it into /var/task
-        predict.py, litelambda_serving/   the handler and what it imports, with bytecode beside them
+        predict.py, litelambda_serving/   the handler and what it imports, with bytecode next to them
         lean-bootstrap              starts them without the stock runtime client, where AWS_LAMBDA_EXEC_WRAPPER names it
         obstore/_obstore.abi3.so    the S3 client, alone: the Python package around it is not imported
         lib/libLiteRt.so            alone out of the runtime's wheel, a seventh of its size
@@ -109,7 +109,7 @@ def package(arch: Architecture, output: Path, function: Function = "predict") ->
         function: the batch function ("score") has numpy, orjson, Pillow and Powertools on top of what predicts.
 
     Raises:
-        PackageError: the wheels cannot be had, or the zip is beyond its size budget.
+        PackageError: the wheels are not available, or the zip is beyond its size budget.
         UsageError: no such architecture, or `<output>/function` is something else than a bundle.
     """
     if arch not in ARCHITECTURES:
@@ -198,7 +198,9 @@ def _unpack_wheels(target: _Target, folder: Path, lock_name: str) -> None:
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - a fixed command
     if done.returncode:
-        raise PackageError(f"the wheels locked in {lock} cannot be had for {target.platform}:\n{done.stderr.strip()}")
+        raise PackageError(
+            f"the wheels locked in {lock} are not available for {target.platform}:\n{done.stderr.strip()}"
+        )
 
 
 def _add_licenses(folder: Path, wheels: Path) -> None:

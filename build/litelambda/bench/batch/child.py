@@ -36,7 +36,7 @@ _PREPARED: list[Work] = []  # the one that this process is for
 
 
 def _take_turn(job: Path) -> int:
-    """Do the work that a file names, and write what it took beside it."""
+    """Do the work that a file names, and write the time it took next to it."""
     asked = json.loads(job.read_text())
     path = Path(asked["file"])
     if not _PREPARED:
@@ -192,7 +192,7 @@ def _usual_array(subject: Subject, path: Path, store: str, model: str) -> Work: 
         if size not in interpreters:
             interpreters[size] = _interpreter(subject, size)
         predict, rows = interpreters[size], limit // size * size
-        array = np.load(path, mmap_mode="r")  # anew: mapping its pages is part of the work
+        array = np.load(path, mmap_mode="r")  # again: mapping its pages is part of the work
         np.save(output, np.concatenate([predict(array[start : start + size]) for start in range(0, rows, size)]))
         return rows
 

@@ -112,7 +112,7 @@ def _instead(model: Any, rows: _Rows) -> str | None:
 
 
 def _run_job(path: Path) -> int:
-    """Convert the case that a file names, and write the result beside it."""
+    """Convert the case that a file names, and write the result next to it."""
     job = json.loads(path.read_text())
     limit = int(job["memory_gb"] * 2**30)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))  # of this process, and of each that it starts

@@ -75,7 +75,7 @@ def lambda_environ(handler: str, tree: Path, extra: Mapping[str, str]) -> dict[s
 
 @contextmanager
 def _interrupts_held_back() -> Iterator[None]:
-    """Take a Ctrl-C only at the end of the block: one inside Popen would leave a process that nobody knows of."""
+    """Take a Ctrl-C only at the end of the block: one inside Popen would leak the process."""
     if threading.current_thread() is not threading.main_thread():
         yield  # where Python never raises KeyboardInterrupt
         return

@@ -93,7 +93,7 @@ def read_v2(answer: Any, who: str) -> Any:
     """Take the outputs out of an answer with binary tensors.
 
     Raises:
-        BenchError: The answer is no success, or not of that form.
+        BenchError: The answer is not a success, or not of that form.
     """
     if not isinstance(answer, dict) or answer.get("statusCode") != 200 or not answer.get("isBase64Encoded"):
         raise BenchError(f"{who} answered a binary request with {str(answer)[:500]}")

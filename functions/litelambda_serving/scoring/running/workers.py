@@ -49,7 +49,7 @@ class Workers:
 
     Processes are started only once the rest of the input would take one worker long, and that one, in this process,
     continues until they are ready: no input is done later for having them. A single worker scores at once what it is
-    handed, while others read ahead and write behind it.
+    handed, while others read ahead and write the results.
 
     Args:
         recipe: what a worker needs to know.
