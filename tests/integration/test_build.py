@@ -22,7 +22,7 @@ from litelambda.common.errors import GateError, PublishError, UsageError
 from litelambda.common.progress import PlainReporter, Reporter
 from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.load import load_recipe
-from litelambda.store.artifact_store import open_publishing_store
+from litelambda.store.artifact_store import Store
 from litelambda.store.open_report import open_report
 from litelambda_serving.artifact import fetch_artifact
 from litelambda_serving.litert import CompiledModel
@@ -163,7 +163,7 @@ def test_regression_from_a_table_with_raw_edges(tmp_path: Path) -> None:
     (tensor,) = manifest["signatures"]["predict"]["inputs"]
     assert tensor["dtype"] == "int8"
     assert tensor["quantization"]["scale"] > 0
-    assert open_publishing_store((tmp_path / "store").as_uri()).read_aliases("houses") == {}
+    assert Store((tmp_path / "store").as_uri()).read_aliases("houses") == {}
 
 
 def command_line(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -254,7 +254,7 @@ def test_a_build_into_s3(tiny_recipe: Path, s3_endpoint: Any) -> None:
     """The same pipeline publishes into a bucket, is read back through the server's client and listed."""
     result = build(load_recipe(tiny_recipe), "s3://models/team", Reporter())
     assert result.published.url == "s3://models/team/tiny/1"
-    store = open_publishing_store("s3://models/team")
+    store = Store("s3://models/team")
     assert store.list_versions("tiny") == [1]
     assert store.read_aliases("tiny") == {"latest": 1}
     artifact = fetch_artifact(open_store("s3://models/team"), "tiny")
@@ -266,9 +266,9 @@ def test_a_publisher_that_loses_the_race_says_so(
     tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When another publisher takes the number between choosing and writing, the build ends in a clear error."""
-    store = open_publishing_store(tmp_path.as_uri())
+    store = Store(tmp_path.as_uri())
     store.publish("tiny", 1, {"model.tflite": b"the winner's"}, b"{}")
-    monkeypatch.setattr("litelambda.store.artifact_store.ArtifactStore.next_version", lambda *_: 1)
+    monkeypatch.setattr("litelambda.store.artifact_store.Store.next_version", lambda *_: 1)
     with pytest.raises(PublishError, match="version 1 of tiny was taken by another publisher"):
         build(
             load_recipe(tiny_recipe, ["train.epochs=1", "gate.max_accuracy_drop=1", "gate.allow_trivial=true"]),

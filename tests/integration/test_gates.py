@@ -24,7 +24,7 @@ from litelambda.keras_tools.copies import copy_model
 from litelambda.recipe.load import load_recipe
 from litelambda.recipe.sections import Quantize
 from litelambda.store import artifact_store as store_module
-from litelambda.store.artifact_store import open_publishing_store
+from litelambda.store.artifact_store import Store
 from litelambda.training.train import Trained
 from litelambda_serving.errors import ServingError
 from litelambda_serving.objects.files import FileObjects
@@ -169,13 +169,13 @@ def refused(
     with pytest.raises(error, match=message):
         pieces.build(patches, *overrides, **broken)
     assert pieces.files() == before
-    assert open_publishing_store(pieces.store.as_uri()).read_aliases("tiny") == {"latest": 1}
+    assert Store(pieces.store.as_uri()).read_aliases("tiny") == {"latest": 1}
 
 
 def test_what_is_not_broken_passes(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same pieces become version 2, and the result says how version 1 does on the same rows."""
     result = pieces.build(monkeypatch)
-    assert open_publishing_store(pieces.store.as_uri()).read_aliases("tiny") == {"latest": 2}
+    assert Store(pieces.store.as_uri()).read_aliases("tiny") == {"latest": 2}
     (served,) = result.to_json()["served"]
     assert served == {"version": 1, "aliases": ["latest"], "metrics": result.metrics["quantized"], "reason": ""}
     assert f"version 1 (latest): accuracy {served['metrics']['accuracy']:.4g}" in result.describe()
@@ -241,7 +241,7 @@ def test_a_build_that_is_worse_than_what_is_served_is_refused(pieces: Pieces, mo
     refused(pieces, monkeypatch, GateError, message, **broken)
     result = pieces.build(monkeypatch, **broken, accept_worse=True)
     assert (result.published.version, result.served) == (2, [])
-    assert open_publishing_store(pieces.store.as_uri()).read_aliases("tiny") == {"latest": 2}
+    assert Store(pieces.store.as_uri()).read_aliases("tiny") == {"latest": 2}
 
 
 def test_a_build_that_moves_other_aliases_is_not_compared(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,7 +249,7 @@ def test_a_build_that_moves_other_aliases_is_not_compared(pieces: Pieces, monkey
     broken: dict[str, Break] = {"train": with_weights(worse), "quantize": made_of(worse, of_changed=True)(pieces)}
     result = pieces.build(monkeypatch, 'publish.aliases=["trial"]', **broken)
     assert result.served == []
-    assert open_publishing_store(pieces.store.as_uri()).read_aliases("tiny") == {"latest": 1, "trial": 2}
+    assert Store(pieces.store.as_uri()).read_aliases("tiny") == {"latest": 1, "trial": 2}
 
 
 def test_raw_values_reach_the_served_version_as_it_takes_them(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -376,7 +376,7 @@ def test_a_ctrl_c_that_python_drops_never_ends_in_a_publish(
     with pytest.raises(KeyboardInterrupt), interrupts_noted():
         pieces.build(monkeypatch, **broken)
     assert set(dropped) == {KeyboardInterrupt}
-    store = open_publishing_store(pieces.store.as_uri())
+    store = Store(pieces.store.as_uri())
     assert (store.list_versions("tiny"), store.read_aliases("tiny")) == ([1], {"latest": 1})
 
 
@@ -384,22 +384,22 @@ def test_a_ctrl_c_that_comes_too_late_leaves_a_whole_version(
     pieces: Pieces, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Once a version can be read its aliases move too, and the user is told; a second Ctrl-C stops at once."""
-    advance, times = store_module.ArtifactStore.advance_alias, [1, 2]
+    advance, times = store_module.Store.advance_alias, [1, 2]
 
     def interrupted(*arguments: Any) -> None:
         for _ in range(times[0]):
             signal.raise_signal(signal.SIGINT)
         advance(*arguments)
 
-    monkeypatch.setattr(store_module.ArtifactStore, "advance_alias", interrupted)
+    monkeypatch.setattr(store_module.Store, "advance_alias", interrupted)
     with interrupts_noted():
         assert pieces.build(monkeypatch).published.version == 2
     assert "is being published already; again to stop at once" in capfd.readouterr().err
-    assert open_publishing_store(pieces.store.as_uri()).read_aliases("tiny") == {"latest": 2}
+    assert Store(pieces.store.as_uri()).read_aliases("tiny") == {"latest": 2}
     times.pop(0)
     with pytest.raises(KeyboardInterrupt), interrupts_noted():
         pieces.build(monkeypatch)
-    assert open_publishing_store(pieces.store.as_uri()).read_aliases("tiny") == {"latest": 2}
+    assert Store(pieces.store.as_uri()).read_aliases("tiny") == {"latest": 2}
 
 
 def test_what_ignores_ctrl_c_goes_on_ignoring_it() -> None:

@@ -39,11 +39,12 @@ def command(
     model: str, alias: str, version: int, store: str, canary: tuple[tuple[int, float], ...], shadow: int | None
 ) -> None:
     """Point an alias of a model at one of its versions."""
-    from litelambda.store.artifact_store import check_store_exists, open_publishing_store
+    from litelambda.store.artifact_store import Store
+    from litelambda.store.checks import check_store_exists
 
     check_store_exists(store)
     shares = dict(canary)
-    open_publishing_store(store).set_alias(model, alias, version, shares, shadow)
+    Store(store).set_alias(model, alias, version, shares, shadow)
     others = [f"version {other} for {percent:g} % of requests" for other, percent in shares.items()]
     others += [f"version {shadow} as its shadow"] if shadow else []
     print(f"{model}: {alias} is now {', '.join([f'version {version}', *others])}", file=sys.stderr)

@@ -15,16 +15,14 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from litelambda.common.errors import LitelambdaError
-from litelambda.common.paths import DEFAULT_STORE, store_url
+from litelambda.common.paths import DEFAULT_STORE
 from litelambda.recipe.load import load_recipe
-from litelambda_serving.artifact import fetch_artifact
-from litelambda_serving.errors import ModelNotFoundError
-from litelambda_serving.store import open_store
+from litelambda.store.artifact_store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from litelambda_serving.manifest import Manifest
+    from litelambda.store.artifact_store import FetchedModel
 
 __all__ = ["main"]
 
@@ -41,14 +39,14 @@ def main() -> int:
     with np.load(recipe.resolve(recipe.data.path)) as data:
         image, label = data["x_test"][_IMAGE], int(data["y_test"][_IMAGE])
     request = _write_request(image)
-    manifest = _published() or _build()
+    model = _published() or _build()
     built = time.perf_counter()
     with _serving() as (host, port):
         up = time.perf_counter()
         answer = _predict(host, port, request)
         answered = time.perf_counter()
     digit = int(np.argmax(answer["predictions"][0]))
-    _show_model(manifest)
+    _show_model(model)
     _show_request(image, request, f"http://{host}:{port}", answer)
     print(f"\npredicted {digit}, labelled {label}: {'right' if digit == label else 'WRONG'}")
     print(
@@ -58,19 +56,19 @@ def main() -> int:
     return 0 if digit == label else 1
 
 
-def _published() -> Manifest | None:
+def _published() -> FetchedModel | None:
     """The model that an earlier run built from the very same recipe, if it is there."""
-    try:
-        manifest = fetch_artifact(open_store(store_url(DEFAULT_STORE)), _MODEL).manifest
-    except ModelNotFoundError:
+    store = Store(DEFAULT_STORE)
+    if "latest" not in store.read_aliases(_MODEL):
         return None
-    if manifest.fields["recipe"] != load_recipe(_MODEL).to_json():
+    model = store.fetch(_MODEL)
+    if model.manifest["recipe"] != load_recipe(_MODEL).to_json():
         return None
-    print(f"demo: {_MODEL} version {manifest.version} is built from this recipe already")
-    return manifest
+    print(f"demo: {_MODEL} version {model.version} is built from this recipe already")
+    return model
 
 
-def _build() -> Manifest:
+def _build() -> FetchedModel:
     print(f"demo: litelambda build {_MODEL} (half a minute on two cores)", flush=True)
     command = [sys.executable, "-m", "litelambda", "build", _MODEL, "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)  # noqa: S603 - our own command
@@ -79,7 +77,7 @@ def _build() -> Manifest:
     result = json.loads(done.stdout)
     for stage, seconds in result["seconds"].items():
         print(f"  {stage:<10}{seconds:6.1f} s")
-    return fetch_artifact(open_store(store_url(DEFAULT_STORE)), _MODEL, str(result["version"])).manifest
+    return Store(DEFAULT_STORE).fetch(f"{_MODEL}:{result['version']}")
 
 
 @contextmanager
@@ -125,9 +123,9 @@ def _predict(host: str, port: int, request: Path) -> dict[str, Any]:
     return answer
 
 
-def _show_model(manifest: Manifest) -> None:
-    metrics, sizes = manifest.fields["metrics"], manifest.fields["size_bytes"]
-    print(f"\n{_MODEL} version {manifest.version}, on {metrics['num_examples']:,} test images")
+def _show_model(model: FetchedModel) -> None:
+    metrics, sizes = model.manifest["metrics"], model.manifest["size_bytes"]
+    print(f"\n{_MODEL} version {model.version}, on {metrics['num_examples']:,} test images")
     for kind in ("float", "quantized"):
         print(f"  {kind:<10} accuracy {metrics[kind]['accuracy']:.4f}   {sizes[kind]:>9,} bytes")
     print(f"  {'both agree on':<19} {metrics['agreement']:.4f}")

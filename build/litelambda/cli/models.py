@@ -13,8 +13,8 @@ from litelambda.cli.options import json_option, print_json, store_option
 @json_option
 def command(store: str, report: str | None, as_json: bool) -> None:
     """List the models of a store."""
-    from litelambda.store.artifact_store import check_store_exists
     from litelambda.store.catalogue import describe_models, list_models
+    from litelambda.store.checks import check_store_exists
 
     check_store_exists(store)
     if report:

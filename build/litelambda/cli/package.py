@@ -30,7 +30,7 @@ def command(arch: Architecture, function: Function, output: Path, as_json: bool)
 
     result = package(arch, output, function)
     if as_json:
-        print_json(result.summary())
+        print_json(result.to_json())
         return
     print(f"{result.archive}: {result.size_bytes / 1e6:.2f} MB, SHA-256 {result.sha256}")
     for note in result.notes:

@@ -35,7 +35,7 @@ from litelambda.publishing.report import HTML_NAME, make_html
 from litelambda.publishing.served_comparison import check_served
 from litelambda.recipe.load import Recipe
 from litelambda.search.search import search
-from litelambda.store.artifact_store import open_publishing_store
+from litelambda.store.artifact_store import Store
 from litelambda.training.target_units import in_own_units
 from litelambda.training.train import train
 from litelambda_serving.artifact import ARTIFACT_NAME
@@ -61,9 +61,19 @@ def build(
         reporter: told about every stage.
         accept_worse: do not compare with the versions that the recipe's aliases point at now.
 
+    Returns:
+        The version that was published, its figures and what was measured on the way.
+
     Raises:
         LitelambdaError: a stage failed; nothing was published unless the message says so.
         ServingError: the store's URL is wrong, or the store refused.
+
+    Example::
+
+        from litelambda import build, load_recipe
+
+        result = build(load_recipe("recipe.toml"), "models")
+        print(result.published.url, result.metrics["quantized"])
     """
     with interrupts_noted():
         return _Build(recipe, reporter or Reporter()).run(store_url(store), accept_worse=accept_worse)
@@ -96,7 +106,7 @@ class _Build:
         self.seconds[name] = current.seconds
 
     def run(self, url: str, *, accept_worse: bool) -> BuildResult:
-        self.store = open_publishing_store(url)
+        self.store = Store(url)
         self.train()
         self.compress()
         self.quantize()

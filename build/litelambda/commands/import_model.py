@@ -26,7 +26,7 @@ from litelambda.evaluation.quantization_loss import MAX_DIFFERENCE
 from litelambda.evaluation.verify import Verified, verify
 from litelambda.keras_tools.model_files import KERAS_SUFFIXES
 from litelambda.publishing.publish import REPORT_NAME, Description, publish
-from litelambda.store.artifact_store import open_publishing_store
+from litelambda.store.artifact_store import Store
 from litelambda_serving.artifact import ARTIFACT_NAME
 from litelambda_serving.manifest import is_valid_name
 
@@ -58,6 +58,9 @@ def import_model(  # noqa: PLR0913 - all but the first three are named by the ca
         accept_loss: publish the int8 model however far it is off.
         reporter: told about every stage.
 
+    Returns:
+        The version that was published, and how far it is from its source's own answers.
+
     Raises:
         UsageError: an argument is impossible.
         DataError: rows or labels do not fit the model.
@@ -66,10 +69,17 @@ def import_model(  # noqa: PLR0913 - all but the first three are named by the ca
         GateError: the quantized model is too far from its source.
         MemoryShortageError: a stage needs more memory than there is.
         PublishError, StoreError: the store refused.
+
+    Example::
+
+        from litelambda import import_model
+
+        result = import_model("model.keras", "fruit", "models", representative="rows.npy")
+        print(result.published.url, result.metrics["p99_difference"])
     """
     if not is_valid_name(name):
         raise UsageError(f"invalid model name {name!r}: use letters, digits, '_', '.' and '-'")
-    target, reporter = open_publishing_store(store_url(store)), reporter or Reporter()
+    target, reporter = Store(store_url(store)), reporter or Reporter()
     path, allowed = Path(path), Allowed(max_difference, accept_loss)
     with interrupts_noted():
         with _stage(reporter, "convert") as stage:

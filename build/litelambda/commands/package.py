@@ -93,14 +93,14 @@ class PackageResult:
     bytecode: str | None
     notes: tuple[str, ...]
 
-    def summary(self) -> dict[str, object]:
-        """The same as a JSON object."""
+    def to_json(self) -> dict[str, object]:
+        """The document that `litelambda package --json` prints."""
         return {
             key: str(value) if isinstance(value, Path) else value for key, value in dataclasses.asdict(self).items()
         }
 
 
-def package(arch: Architecture, output: Path, function: Function = "predict") -> PackageResult:
+def package(arch: Architecture, output: str | Path, function: Function = "predict") -> PackageResult:
     """Make the deployment package of a function.
 
     Args:
@@ -108,12 +108,21 @@ def package(arch: Architecture, output: Path, function: Function = "predict") ->
         output: folder for `function/` (replaced if it is a bundle) and `function-<arch>.zip`.
         function: the batch function ("score") has numpy, orjson, Pillow and Powertools on top of what predicts.
 
+    Returns:
+        Where the bundle and its zip lie, their sizes and the zip's digest.
+
     Raises:
         PackageError: the wheels are not available, or the zip is beyond its size budget.
         UsageError: no such architecture, or `<output>/function` is something else than a bundle.
+
+    Example:
+        >>> package("mips", Path("dist"))
+        Traceback (most recent call last):
+        litelambda.common.errors.UsageError: architecture 'mips': expected one of x86_64, arm64
     """
     if arch not in ARCHITECTURES:
         raise UsageError(f"architecture {arch!r}: expected one of {', '.join(ARCHITECTURES)}")
+    output = Path(output)
     directory, archive = output / "function", output / f"function-{arch}.zip"
     if directory.exists() and not (directory / LIBRARY).exists():
         raise UsageError(f"{directory} is in the way: it is not a bundle made by this command. Choose another --output")

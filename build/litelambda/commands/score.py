@@ -14,7 +14,7 @@ from litelambda.common.interrupts import hold, interrupts_noted
 from litelambda.common.paths import DEFAULT_STORE, store_url
 from litelambda.common.progress import Reporter, Stage
 from litelambda.common.wording import counted
-from litelambda.store.artifact_store import check_store_exists, choices_named
+from litelambda.store.checks import check_store_exists, choices_named
 from litelambda_serving.objects import to_url
 from litelambda_serving.scoring.errors import JobError
 from litelambda_serving.scoring.format_names import OUTPUT_FORMATS
@@ -116,10 +116,20 @@ def score(  # noqa: PLR0913 - all but the first two are named by the caller
         resize: resize images that do not have the model's size.
         reporter: told how far the job is.
 
+    Returns:
+        How many rows were scored, and where the predictions lie.
+
     Raises:
         UsageError: the arguments make no sense.
         ScoreError: the output exists.
         ServingError: the input or the model cannot be used.
+
+    Example::
+
+        from litelambda import score
+
+        result = score("rows.npy", "predictions.jsonl", model="fruit@latest", store="models")
+        print(f"{result.rows_out} rows by version {result.version} in {result.output}")
     """
     job = make_job(
         source,

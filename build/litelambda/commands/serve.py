@@ -14,7 +14,7 @@ import uvicorn
 from litelambda.commands.gateway import Gateway, routes_of_template
 from litelambda.common.errors import UsageError
 from litelambda.common.paths import DEFAULT_STORE, FUNCTIONS, TEMPLATE, store_url
-from litelambda.store.artifact_store import check_store_exists, choices_named
+from litelambda.store.checks import check_store_exists, choices_named
 from litelambda_serving.settings import Settings
 
 if TYPE_CHECKING:
@@ -46,6 +46,12 @@ def serve(
     Raises:
         UsageError: there is no such store, or the port is taken.
         ServingError: the model cannot be loaded.
+
+    Example::
+
+        from litelambda import serve
+
+        serve("models", port=8080, model="fruit")
     """
     url = store_url(store)
     check_store_exists(url)

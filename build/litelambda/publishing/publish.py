@@ -19,7 +19,7 @@ from litelambda.artifact.stored_form import Stored
 from litelambda.common.errors import VerificationError
 from litelambda.keras_tools.backend import backend, load_keras
 from litelambda.publishing.manifest_format import ManifestDocument
-from litelambda.store.artifact_store import ArtifactStore
+from litelambda.store.artifact_store import Store
 from litelambda_serving.artifact import ARTIFACT_NAME, fetch_artifact
 from litelambda_serving.errors import ServingError
 from litelambda_serving.manifest import FORMAT_VERSION
@@ -76,7 +76,7 @@ class Published:
 
 
 def publish(
-    store: ArtifactStore,
+    store: Store,
     name: str,
     aliases: list[str],
     files: Mapping[str, bytes],
@@ -168,7 +168,7 @@ def save_keras(model: Any) -> dict[str, bytes]:
     return saved
 
 
-def _read_back(store: ArtifactStore, path: str, digest: str, artifact: bytes, files: Mapping[str, bytes]) -> None:
+def _read_back(store: Store, path: str, digest: str, artifact: bytes, files: Mapping[str, bytes]) -> None:
     """Fetch what was published through the reader that serves it."""
     name, _, version = path.partition("/")
     try:

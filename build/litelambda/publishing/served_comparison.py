@@ -20,7 +20,7 @@ from litelambda.evaluation.evaluate import Evaluated, Metrics, measure, run_rows
 from litelambda.evaluation.gate import check_loss
 from litelambda.keras_tools.finite_checks import count_not_finite
 from litelambda.recipe.sections import Gate, Publish
-from litelambda.store.artifact_store import ArtifactStore
+from litelambda.store.artifact_store import Store
 from litelambda_serving.artifact import Artifact, fetch_artifact
 from litelambda_serving.store import open_store
 
@@ -56,7 +56,7 @@ class Served:
 
 
 def check_served(
-    store: ArtifactStore,
+    store: Store,
     publish: Publish,
     gate: Gate,
     data: Dataset,
@@ -93,7 +93,7 @@ def check_served(
     return found
 
 
-def _targets(store: ArtifactStore, publish: Publish) -> dict[int, list[str]]:
+def _targets(store: Store, publish: Publish) -> dict[int, list[str]]:
     """The versions that the recipe's aliases point at, each with its aliases."""
     targets = store.read_aliases(publish.name)
     found: dict[int, list[str]] = {}

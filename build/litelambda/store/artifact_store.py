@@ -15,26 +15,27 @@ import json
 import random
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 from litelambda.common.errors import PublishError, UsageError
 from litelambda.common.interrupts import commit
+from litelambda.common.paths import store_url
 from litelambda_serving.aliases import ALIASES_NAME, RESERVED_NAMES
-from litelambda_serving.artifact import MANIFEST_NAME
+from litelambda_serving.artifact import MANIFEST_NAME, fetch_artifact
 from litelambda_serving.errors import (
     ModelNotFoundError,
     ObjectNotFoundError,
-    ServingError,
     StoreConflictError,
     StoreError,
 )
 from litelambda_serving.manifest import is_valid_name
 from litelambda_serving.objects import objects_for
-from litelambda_serving.store import split_store_url
+from litelambda_serving.scoring.errors import JobError
+from litelambda_serving.scoring.models import parse_reference
+from litelambda_serving.store import open_store, split_store_url
 
 _ATTEMPTS = 20
 _PAUSE_S = 0.05
@@ -42,56 +43,51 @@ _PAUSE_S = 0.05
 Document = dict[str, Any]
 
 
-def open_publishing_store(url: str) -> ArtifactStore:
-    """Open a `file:///…` or `s3://bucket/prefix` store for publishing.
+@dataclass(frozen=True)
+class FetchedModel:
+    """A version of a model, its bytes checked against what its manifest pins.
 
-    Raises:
-        SettingsError: not a store URL.
+    Attributes:
+        model: its name.
+        version: its number.
+        manifest: the fields of its manifest.
+        artifact: the flatbuffer.
     """
-    return ArtifactStore(url)
+
+    model: str
+    version: int
+    manifest: Mapping[str, Any]
+    artifact: bytes
 
 
-def check_store_exists(url: str) -> None:
-    """Refuse to read a store on this machine that does not exist; only publishing creates one.
-
-    Raises:
-        UsageError: its folder does not exist, or is a file.
-        SettingsError: not a store URL.
-    """
-    scheme, _, path = split_store_url(url)
-    if scheme == "file" and not (folder := Path(unquote(path))).is_dir():
-        what = "is not a folder" if folder.exists() else "does not exist"
-        raise UsageError(f"there is no store at {url}: {folder} {what}; `litelambda build` and `import` create one")
-
-
-@contextmanager
-def choices_named(url: str, reference: str) -> Iterator[None]:
-    """Have an error about a model that is not in a store name those that are.
-
-    Raises:
-        ModelNotFoundError: in place of the block's own.
-    """
-    try:
-        yield
-    except ModelNotFoundError as error:
-        name = reference.partition("@")[0].partition(":")[0]
-        try:
-            choices = open_publishing_store(url).describe(name)
-        except ServingError:
-            raise error from None  # what could not be found has been said
-        raise ModelNotFoundError(f"{error}; {choices}") from error
-
-
-class ArtifactStore:
-    """Models, their versions and their aliases.
+class Store:
+    """Models, their versions and their aliases, in a folder or on S3.
 
     Attributes:
         url: the store's URL.
+
+    Example:
+        >>> import tempfile
+        >>> store = Store(tempfile.mkdtemp())
+        >>> store.publish("digits", 1, {"model.tflite": b"..."}, b'{"artifact": "model.tflite"}')
+        >>> store.set_alias("digits", "stable", 1)
+        >>> store.list_models(), store.list_versions("digits"), store.read_aliases("digits")
+        (['digits'], [1], {'stable': 1})
+        >>> store.resolve("digits@stable")
+        ('digits', 1)
     """
 
-    def __init__(self, url: str) -> None:
-        scheme, bucket, path = split_store_url(url)
-        self.url = url
+    def __init__(self, store: str | Path) -> None:
+        """Open a store; no connection is made yet.
+
+        Args:
+            store: a folder, `file:///…`, or `s3://bucket/prefix`.
+
+        Raises:
+            UsageError, SettingsError: it is none of these.
+        """
+        self.url = store_url(store)
+        scheme, bucket, path = split_store_url(self.url)
         self._root = f"{scheme}://{bucket}/{path.strip('/')}".rstrip("/")
         self._objects = objects_for(f"{self._root}/")
 
@@ -149,6 +145,38 @@ class ArtifactStore:
             return f"the store has the models {', '.join(self.list_models()) or '(none)'}"
         aliases = ", ".join(f"{alias} ({target})" for alias, target in sorted(self.read_aliases(model).items()))
         return f"it has {', '.join(map(str, versions))}, aliases: {aliases or 'none'}"
+
+    def resolve(self, reference: str) -> tuple[str, int]:
+        """The model and the version that `NAME`, `NAME@ALIAS` or `NAME:VERSION` means now.
+
+        Raises:
+            UsageError: it is none of these, or there is no such alias.
+        """
+        try:
+            name, version = parse_reference(reference)
+        except JobError as error:
+            raise UsageError(str(error)) from error
+        if version.isdecimal():
+            return name, int(version)
+        aliases = self.read_aliases(name)
+        if version not in aliases:
+            raise UsageError(f"{name!r} has no alias {version!r} in {self.url}; {self.describe(name)}")
+        return name, aliases[version]
+
+    def fetch(self, reference: str) -> FetchedModel:
+        """Fetch what `NAME`, `NAME@ALIAS` or `NAME:VERSION` means now, as the service does.
+
+        Raises:
+            UsageError: see `resolve`.
+            ModelNotFoundError: there is no such version.
+            DigestError, ArtifactError: it is not what was published.
+        """
+        name, version = self.resolve(reference)
+        try:
+            fetched = fetch_artifact(open_store(self.url), name, str(version))
+        except ModelNotFoundError as error:
+            raise ModelNotFoundError(f"{error}; {self.describe(name)}") from error
+        return FetchedModel(name, version, fetched.manifest.fields, bytes(fetched.model))
 
     def read_file(self, model: str, version: int, name: str) -> bytes:
         """A file of a version.

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from litelambda.store.artifact_store import ArtifactStore, open_publishing_store
+from litelambda.store.artifact_store import Store
 
 Model = dict[str, Any]
 
@@ -25,7 +25,7 @@ def list_models(store_url: str) -> list[Model]:
     Raises:
         StoreError: the store refused.
     """
-    store = open_publishing_store(store_url)
+    store = Store(store_url)
     return [
         {
             "model": model,
@@ -68,7 +68,7 @@ def _roles(model: Model, version: int) -> list[str]:
     return targets + canaries + [f"{alias}:shadow" for alias, number in model["shadow"].items() if number == version]
 
 
-def _version(store: ArtifactStore, model: str, version: int) -> dict[str, Any]:
+def _version(store: Store, model: str, version: int) -> dict[str, Any]:
     manifest = store.read_manifest(model, version)
     fields = json.loads(manifest)
     return {

@@ -8,7 +8,7 @@ import pytest
 
 from litelambda.cli.main import main
 from litelambda.common.errors import PublishError
-from litelambda.store.artifact_store import open_publishing_store
+from litelambda.store.artifact_store import Store
 from litelambda.store.catalogue import describe_models, list_models
 from support.golden_store import golden, publish
 from support.handler_client import load_module, send
@@ -56,7 +56,7 @@ def test_aliases_do_not_share_their_canaries(store):
 def test_publishing_leaves_canaries_alone(store):
     """A new version moves its alias; an operator's canary stays as it was set."""
     run(store, "latest", "1", "--canary", "2=10")
-    open_publishing_store(store.as_uri()).advance_alias("m", "latest", 3)
+    Store(store.as_uri()).advance_alias("m", "latest", 3)
     assert (read(store)["latest"], read(store)["canary"]) == (3, {"latest": {"2": 10.0}})
 
 
@@ -78,7 +78,7 @@ def test_impossible_shares_change_nothing(store, canary, shadow, message):
     """Shares that do not add up, and versions that are not there, are refused before anything is written."""
     before = read(store)
     with pytest.raises(PublishError, match=message):
-        open_publishing_store(store.as_uri()).set_alias("m", "latest", 1, canary, shadow)
+        Store(store.as_uri()).set_alias("m", "latest", 1, canary, shadow)
     assert read(store) == before
 
 

@@ -17,11 +17,12 @@ import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
-from litelambda.common.errors import PublishError
-from litelambda.store.artifact_store import ArtifactStore, open_publishing_store
+from litelambda.common.errors import PublishError, UsageError
+from litelambda.store.artifact_store import Store
 from litelambda.store.catalogue import describe_models, list_models
 from litelambda_serving import objects
 from litelambda_serving.errors import (
+    ModelNotFoundError,
     ObjectNotFoundError,
     SettingsError,
     StoreAccessError,
@@ -31,6 +32,7 @@ from litelambda_serving.errors import (
 from litelambda_serving.objects import objects_for
 from litelambda_serving.objects.files import FileObjects
 from litelambda_serving.store import open_store
+from support import golden_store
 from support.faulty_aws import CONFLICT, LOST_ANSWER, SLOW_DOWN, Fault, FaultyAws
 from support.moto_server import MotoServer
 
@@ -59,12 +61,12 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 @pytest.fixture(params=["file", "s3", "s3 without prefix"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> ArtifactStore:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """An empty store of each kind."""
     if request.param == "file":
-        return open_publishing_store((tmp_path / "store").as_uri())
+        return Store((tmp_path / "store").as_uri())
     request.getfixturevalue("bucket")
-    return open_publishing_store("s3://models/team/a" if request.param == "s3" else "s3://models")
+    return Store("s3://models/team/a" if request.param == "s3" else "s3://models")
 
 
 def manifest_of(version: int, note: str = "") -> bytes:
@@ -73,13 +75,13 @@ def manifest_of(version: int, note: str = "") -> bytes:
     return json.dumps({**fields, "metrics": {"quantized": {"accuracy": 0.9}}}).encode()
 
 
-def publish(store: ArtifactStore, *versions: int, model: str = "digits") -> None:
+def publish(store: Store, *versions: int, model: str = "digits") -> None:
     """Publish these versions of a model."""
     for version in versions:
         store.publish(model, version, FILES, manifest_of(version))
 
 
-def test_an_empty_store_has_nothing(store: ArtifactStore) -> None:
+def test_an_empty_store_has_nothing(store: Store) -> None:
     """A store that nobody has written to can be listed, and the first version is 1."""
     assert store.list_models() == []
     assert store.list_versions("digits") == []
@@ -87,7 +89,7 @@ def test_an_empty_store_has_nothing(store: ArtifactStore) -> None:
     assert store.next_version("digits") == 1
 
 
-def test_what_is_published_can_be_read(store: ArtifactStore) -> None:
+def test_what_is_published_can_be_read(store: Store) -> None:
     """Manifest and files come back byte by byte, versions in numeric order."""
     publish(store, 1, 2, 10)
     publish(store, 1, model="letters")
@@ -100,13 +102,13 @@ def test_what_is_published_can_be_read(store: ArtifactStore) -> None:
 
 def test_a_folder_with_a_space_is_the_same_for_writer_and_reader(tmp_path: Path) -> None:
     """A file URL escapes what a path may hold; both sides of a store undo that."""
-    store = open_publishing_store((tmp_path / "my models").as_uri())
+    store = Store((tmp_path / "my models").as_uri())
     publish(store, 1)
     assert (tmp_path / "my models" / "digits" / "1" / "manifest.json").is_file()
     assert bytes(open_store(store.url).fetch("digits/1/model.tflite", 100)) == b"flatbuffer"
 
 
-def test_files_may_come_from_disk(store: ArtifactStore, tmp_path: Path) -> None:
+def test_files_may_come_from_disk(store: Store, tmp_path: Path) -> None:
     """Large files are published from a path, without reading them into memory."""
     large = tmp_path / "large.bin"
     large.write_bytes(bytes(3_000_000))
@@ -114,7 +116,7 @@ def test_files_may_come_from_disk(store: ArtifactStore, tmp_path: Path) -> None:
     assert store.read_file("digits", 1, "model.tflite") == bytes(3_000_000)
 
 
-def test_a_version_is_immutable(store: ArtifactStore) -> None:
+def test_a_version_is_immutable(store: Store) -> None:
     """A second publisher of the same number is refused and changes nothing."""
     publish(store, 1)
     with pytest.raises(PublishError, match=r"version 1 of digits was taken by another publisher"):
@@ -123,7 +125,7 @@ def test_a_version_is_immutable(store: ArtifactStore) -> None:
     assert store.read_manifest("digits", 1) == manifest_of(1)
 
 
-def test_a_half_published_version_is_invisible_and_its_number_burnt(store: ArtifactStore) -> None:
+def test_a_half_published_version_is_invisible_and_its_number_burnt(store: Store) -> None:
     """Files without a manifest are no version; the next publisher takes the next number."""
     publish(store, 1)
     objects_for(store.url).put(f"{store.url}/digits/2/model.tflite", b"flatb", tag="")
@@ -153,9 +155,9 @@ def race(work: Callable[[int], None], num_threads: int = 8) -> list[BaseExceptio
     return errors
 
 
-def test_of_racing_publishers_one_wins(store: ArtifactStore) -> None:
+def test_of_racing_publishers_one_wins(store: Store) -> None:
     """All publish version 1 at once: one succeeds whole, the others lose with a clear error."""
-    stores = [open_publishing_store(store.url) for _ in range(8)]
+    stores = [Store(store.url) for _ in range(8)]
     store.list_models()  # makes the client: boto3's default session is not thread-safe
 
     def work(index: int) -> None:
@@ -169,7 +171,7 @@ def test_of_racing_publishers_one_wins(store: ArtifactStore) -> None:
     assert json.loads(store.read_manifest("digits", 1))["note"] == winner
 
 
-def test_racing_aliases_all_arrive(store: ArtifactStore) -> None:
+def test_racing_aliases_all_arrive(store: Store) -> None:
     """Writers of different aliases of one model do not undo each other."""
     publish(store, 1, 2)
 
@@ -180,7 +182,7 @@ def test_racing_aliases_all_arrive(store: ArtifactStore) -> None:
     assert store.read_aliases("digits") == {f"stage-{index}": 1 + index % 2 for index in range(6)}
 
 
-def test_an_alias_moves_forward_and_back(store: ArtifactStore) -> None:
+def test_an_alias_moves_forward_and_back(store: Store) -> None:
     """A person may roll an alias back; a publisher only ever moves it forward."""
     publish(store, 1, 2, 3)
     store.advance_alias("digits", "latest", 2)
@@ -192,7 +194,7 @@ def test_an_alias_moves_forward_and_back(store: ArtifactStore) -> None:
     assert store.read_aliases("digits") == {"latest": 3, "stable": 1}
 
 
-def test_aliases_carry_what_a_side_by_side_fetch_needs(store: ArtifactStore) -> None:
+def test_aliases_carry_what_a_side_by_side_fetch_needs(store: Store) -> None:
     """The document pins each version that something points at, and keeps what it does not know."""
     publish(store, 1, 2, 3)
     store.set_alias("digits", "latest", 1)
@@ -216,13 +218,13 @@ def test_aliases_carry_what_a_side_by_side_fetch_needs(store: ArtifactStore) -> 
 @pytest.mark.parametrize("alias", ["7", "versions", "canary", "a/b", "", ".hidden"])
 def test_names_that_cannot_be_aliases_are_refused(tmp_path: Path, alias: str) -> None:
     """Numbers are versions, some words are reserved, and a name never leaves its folder."""
-    store = open_publishing_store(tmp_path.as_uri())
+    store = Store(tmp_path.as_uri())
     publish(store, 1)
     with pytest.raises(PublishError, match="invalid alias"):
         store.set_alias("digits", alias, 1)
 
 
-def test_replace_needs_the_tag_that_was_read(store: ArtifactStore) -> None:
+def test_replace_needs_the_tag_that_was_read(store: Store) -> None:
     """A write is refused when another one came in between, and when the object appeared or vanished."""
     place, url = objects_for(store.url), f"{store.url}/a/doc"
     assert place.put(url, b"1", tag="")
@@ -239,7 +241,7 @@ def test_replace_needs_the_tag_that_was_read(store: ArtifactStore) -> None:
 
 def test_an_alias_that_never_gets_through_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Endless conflicts end in a clear error, not in an endless loop."""
-    store = open_publishing_store(tmp_path.as_uri())
+    store = Store(tmp_path.as_uri())
     publish(store, 1)
 
     monkeypatch.setattr(FileObjects, "put", lambda *_, **__: False)
@@ -285,7 +287,7 @@ def test_a_folder_without_rights_is_an_access_error(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr("litelambda_serving.objects.file_upload._create_part", refused)
     with pytest.raises(StoreAccessError, match=r"no right to write .*digits/1/model\.tflite"):
-        publish(open_publishing_store(tmp_path.as_uri()), 1)
+        publish(Store(tmp_path.as_uri()), 1)
 
 
 @pytest.mark.parametrize(
@@ -308,7 +310,7 @@ def test_answers_of_s3_become_clear_errors(
 
     monkeypatch.setattr("botocore.client.BaseClient._make_api_call", refuse)
     with pytest.raises(error, match=r"s3://models/digits/1/model\.tflite"):
-        publish(open_publishing_store("s3://models"), 1)
+        publish(Store("s3://models"), 1)
 
 
 @pytest.fixture
@@ -336,7 +338,7 @@ def test_no_number_is_lost_on_a_bad_wire(bad_wire: FaultyAws, tmp_path: Path, fa
         next(faults, None) if (operation, path) == ("PutObject", f"models/{name}") else None
     )
     (tmp_path / "model").write_bytes(b"flatbuffer" * 100_000)
-    store = open_publishing_store("s3://models")
+    store = Store("s3://models")
     store.publish("digits", 1, {"model.tflite": tmp_path / "model"}, manifest_of(1))
     store.advance_alias("digits", "latest", 1)
     assert next(faults, None) is None
@@ -347,19 +349,19 @@ def test_no_number_is_lost_on_a_bad_wire(bad_wire: FaultyAws, tmp_path: Path, fa
 
 def test_a_lost_answer_is_no_licence_to_take_anothers_number(bad_wire: FaultyAws) -> None:
     """A number that is another publisher's stays so, even where this one's first try was answered with a 500."""
-    publish(open_publishing_store("s3://models"), 1)
+    publish(Store("s3://models"), 1)
     faults = iter([SLOW_DOWN])
     bad_wire.fault = lambda operation, path: next(faults, None) if operation == "PutObject" else None
     with pytest.raises(PublishError, match="was taken by another publisher"):
-        open_publishing_store("s3://models").publish("digits", 1, {"model.tflite": b"other"}, manifest_of(1, "other"))
-    assert open_publishing_store("s3://models").read_file("digits", 1, "model.tflite") == b"flatbuffer"
+        Store("s3://models").publish("digits", 1, {"model.tflite": b"other"}, manifest_of(1, "other"))
+    assert Store("s3://models").read_file("digits", 1, "model.tflite") == b"flatbuffer"
 
 
 def test_conflicts_that_never_end_are_told_as_such(bad_wire: FaultyAws) -> None:
     """Where S3 decides nothing again and again, it is asked to be tried later: no number is said to be taken."""
     bad_wire.fault = lambda operation, path: CONFLICT if operation == "PutObject" else None
     with pytest.raises(StoreUnavailableError, match="other writes kept S3 from deciding"):
-        publish(open_publishing_store("s3://models"), 1)
+        publish(Store("s3://models"), 1)
 
 
 def test_a_missing_bucket_and_missing_credentials_are_named(
@@ -367,23 +369,23 @@ def test_a_missing_bucket_and_missing_credentials_are_named(
 ) -> None:
     """A bucket that does not exist, and no credentials at all, are said as such."""
     with pytest.raises(StoreError, match=r"the bucket of s3://elsewhere/.* does not exist"):
-        publish(open_publishing_store("s3://elsewhere"), 1)
+        publish(Store("s3://elsewhere"), 1)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setattr(objects, "_s3", None)
     with pytest.raises(StoreAccessError, match="no AWS credentials were found"):
-        publish(open_publishing_store("s3://models"), 1)
+        publish(Store("s3://models"), 1)
 
 
 def test_other_urls_are_refused() -> None:
     """Only folders and S3 can be published to."""
     with pytest.raises(SettingsError, match="neither"):
-        open_publishing_store("https://example.com/models")
+        Store("https://example.com/models")
 
 
-def test_the_catalogue_lists_models_versions_and_aliases(store: ArtifactStore) -> None:
+def test_the_catalogue_lists_models_versions_and_aliases(store: Store) -> None:
     """`litelambda models` shows every version with its digest, metrics and aliases."""
     assert describe_models(list_models(store.url), store.url) == f"no models in {store.url}"
     publish(store, 1, 2)
@@ -399,3 +401,19 @@ def test_the_catalogue_lists_models_versions_and_aliases(store: ArtifactStore) -
     }
     table = describe_models([model], store.url).splitlines()
     assert table[1].split()[:5] == ["digits", "2", "2026-11-23T12:00:00Z", "latest", "accuracy"]
+
+
+def test_a_version_is_fetched_by_what_it_is_called(tmp_path: Path) -> None:
+    """By name, alias or number: the artifact's bytes and its manifest; what is not there is told with what is."""
+    golden_store.publish(tmp_path, "tiny_int8")
+    store = Store(tmp_path)
+    for reference in ("tiny_int8", "tiny_int8@latest", "tiny_int8:1"):
+        fetched = store.fetch(reference)
+        assert (fetched.model, fetched.version, fetched.artifact) == ("tiny_int8", 1, golden_store.golden("tiny_int8"))
+        assert fetched.manifest["model"] == "tiny_int8"
+    with pytest.raises(UsageError, match=r"'tiny_int8' has no alias 'best' in .*; it has 1, aliases: latest \(1\)"):
+        store.fetch("tiny_int8@best")
+    with pytest.raises(ModelNotFoundError, match=r"; it has 1, aliases: latest \(1\)"):
+        store.fetch("tiny_int8:7")
+    with pytest.raises(UsageError, match="expected NAME, NAME@alias or NAME:version"):
+        store.fetch("tiny int8")

@@ -36,7 +36,7 @@ def _publish(store_url: str) -> None:
     from litelambda.evaluation.verify import verify
     from litelambda.publishing.publish import Description, publish
     from litelambda.recipe.sections import Quantize
-    from litelambda.store.artifact_store import open_publishing_store
+    from litelambda.store.artifact_store import Store
     from litelambda_serving.artifact import ARTIFACT_NAME
 
     model = _model()
@@ -56,7 +56,7 @@ def _publish(store_url: str) -> None:
         size_bytes={"float": len(quantized.float_artifact), "quantized": len(quantized.artifact)},
         recipe={},
     )
-    store = open_publishing_store(store_url)
+    store = Store(store_url)
     publish(store, NAME, ["latest"], {ARTIFACT_NAME: quantized.artifact}, description)
 
 
