@@ -76,7 +76,9 @@ class KerasSource:
 
     def compute_in_float64(self) -> None:
         """Let every layer compute in float64 from now on, with the weights that it has."""
-        set_policies(self._model, lambda _: "float64")
+        policy = load_keras().dtype_policies.DTypePolicy("float64")
+        policy._variable_dtype = "float32"  # what they are: only then a layer casts them when it reads them
+        set_policies(self._model, lambda _: policy)
         self._model.predict_function = None  # compiled for what it was
 
     def checksums(self) -> dict[str, int]:

@@ -14,8 +14,8 @@ from litelambda.keras_tools.backend import load_keras
 _SIXTEEN_BITS = ("float16", "bfloat16")
 
 
-def set_policies(model: Any, policy_of: Callable[[Any], str]) -> None:
-    """Set the precision that every layer computes in; `policy_of` names it.
+def set_policies(model: Any, policy_of: Callable[[Any], Any]) -> None:
+    """Set the precision that every layer computes in; `policy_of` gives it, or names it.
 
     Layers that compute with integers or quantized numbers are not changed.
     """

@@ -54,9 +54,9 @@ def test_exact_answers_are_those_of_float64(tmp_path: Path) -> None:
     """A sum that float32 loses: 2**24 + 1 - 2**24; the source's usual answers stay those of float32."""
     keras = load_keras()
     given = keras.Input((3,), name="x")
-    total = keras.layers.Dense(1, use_bias=False, name="y", kernel_initializer="ones")(
-        keras.layers.Rescaling(1.0)(given)
-    )
+    filters = keras.layers.Conv1D(1, 1, kernel_initializer="ones")  # whose kernel TensorFlow itself does not cast
+    filtered = keras.layers.Flatten()(filters(keras.layers.Reshape((3, 1))(given)))
+    total = keras.layers.Dense(1, use_bias=False, name="y", kernel_initializer="ones")(filtered)
     keras.Model(given, total).save(tmp_path / "model.keras")
     source = Source(tmp_path / "model.keras", tmp_path)
     runs = {"x": np.array([[[2.0**24, 1.0, -(2.0**24)]]], np.float32)}
