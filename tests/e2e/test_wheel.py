@@ -149,6 +149,23 @@ def test_a_missing_extra_is_named(base: Installed, command: list[str], extra: st
     assert line.endswith(f"Run `pip install 'litelambda[{extra}]'`")
 
 
+def test_the_python_interface_names_a_missing_extra(base: Installed) -> None:
+    """Without the extra what serves and scores is imported, and what builds says what to install."""
+    code = """
+import litelambda
+from litelambda import Store, package, score, serve
+try:
+    litelambda.build
+except litelambda.LitelambdaError as error:
+    print(error)
+"""
+    python = base.environment / "bin" / "python"
+    done = subprocess.run(
+        [python, "-c", code], cwd=base.folder, env=base.variables, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.endswith("Run `pip install 'litelambda[build]'`\n"), done.stderr
+
+
 def test_models_and_aliases(base: Installed) -> None:
     """A store is listed, and its aliases move."""
     publish(base.folder / "models", MODEL)
