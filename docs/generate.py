@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 import click
 import yaml
 
+import api_tables
+import litelambda
 import recipe_tables
 from litelambda.cli import main as command_line
 from litelambda.common import errors as build_errors
@@ -202,6 +204,7 @@ REGIONS: dict[str, Callable[[], str]] = {
     "scoring-errors": scoring_failures,
     "exit-codes": exit_codes,
     "commands": commands,
+    "python-api": lambda: api_tables.public_api(litelambda),
     "recipe": lambda: recipe_tables.sections(table),
 }
 
