@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from litelambda.artifact.reference import Reference
-from litelambda.commands.import_sources import Allowed, read_model
+from litelambda.commands.import_model import read_model
+from litelambda.commands.import_source import Allowed
 from litelambda.common.errors import ConversionError
 from litelambda.conversion.export import export
 from litelambda.keras_tools.backend import load_keras, load_tensorflow

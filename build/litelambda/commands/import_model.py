@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from litelambda.commands.import_preprocessing import read_preprocessing
-from litelambda.commands.import_sources import Allowed, Imported, read_model
+from litelambda.commands.import_source import Allowed, convert_source
+from litelambda.commands.import_tflite import read_tflite
+from litelambda.commands.imported import Imported
 from litelambda.commands.results import ImportResult
 from litelambda.common.errors import DataError, UsageError
 from litelambda.common.interrupts import interrupts_noted
@@ -106,6 +108,36 @@ def import_model(  # noqa: PLR0913 - all but the first three are named by the ca
         batching=verified.batching,
         warnings=model.warnings,
     )
+
+
+def read_model(path: Path, representative: Path | None, folder: Path, allowed: Allowed) -> Imported:
+    """Read a model, make a flatbuffer of it, and compare that with the model's own answers.
+
+    Args:
+        path: a .tflite, .keras or .h5 file, or the folder of a SavedModel.
+        representative: rows of data as the model will see it; with them the model is quantized to int8.
+        folder: a scratch folder.
+        allowed: what quantization may cost.
+
+    Raises:
+        UsageError: no such file, or of another kind.
+        DataError: the representative rows do not fit the model's inputs, or say nothing.
+        ConversionError: the model cannot be read or converted, or must not be published as it is.
+        VerificationError: the float flatbuffer does not answer as the model itself does.
+        GateError: the quantized one is too far off.
+    """
+    if not path.exists():
+        raise UsageError(f"{path} does not exist")
+    if path.is_dir() or path.suffix in KERAS_SUFFIXES:
+        return convert_source(path, representative, folder, allowed)
+    if path.suffix != ".tflite":
+        raise UsageError(f"{path}: expected a .tflite, .keras or .h5 file, or the folder of a SavedModel")
+    if representative is not None:
+        raise UsageError(
+            f"{path} is converted already and cannot be quantized any more: import the .keras file or SavedModel "
+            "it was made from, or leave --representative out"
+        )
+    return read_tflite(path, folder)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import pytest
 
 from litelambda.artifact.flatbuffer import read_signatures
 from litelambda.artifact.serving_process import ServedArtifact, serve_in_child
-from litelambda.commands.import_sources import random_rows
+from litelambda.commands.imported import random_rows
 from litelambda.common.errors import MemoryShortageError, VerificationError
 from litelambda.common.memory_errors import shortages_explained
 from litelambda.common.processes import describe_exit, run_child

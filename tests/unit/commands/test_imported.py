@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from litelambda.commands.import_sources import _check_tensors
+from litelambda.commands.imported import check_tensors
 from litelambda.common.array_files import read_arrays, write_arrays
 from litelambda.common.errors import ConversionError, DataError
 from litelambda.evaluation.comparison import representative_runs
@@ -38,7 +38,7 @@ def test_answers_in_bfloat16_reach_the_other_process(tmp_path: Path) -> None:
 def test_an_input_of_a_type_without_a_place_in_a_request() -> None:
     """A bfloat16 input is refused by name, before rows are made of it."""
     with pytest.raises(ConversionError, match=r"'x' is of the type bfloat16.*use float32"):
-        _check_tensors(Described((ModelInput("x", "bfloat16", (None, 4)),), "bfloat16"))
+        check_tensors(Described((ModelInput("x", "bfloat16", (None, 4)),), "bfloat16"))
 
 
 def _compressed(path: Path) -> bytes:
