@@ -40,7 +40,7 @@ def score(source: Path, output: Path, store: Path, capsys: pytest.CaptureFixture
 
 
 def test_accuracy_is_the_builds(store: Path, images: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Raw pixels as an array and normalised ones as text give exactly the accuracy of the build's int8 model."""
+    """Raw pixels as an array and normalized ones as text give exactly the accuracy of the build's int8 model."""
     manifest = json.loads((store / "mnist_mlp" / "1" / "manifest.json").read_bytes())
     pixels, labels = images["x_test"], images["y_test"]
     np.save(tmp_path / "pixels.npy", pixels)

@@ -180,10 +180,10 @@ def main():
         )
     # Pictures of 2 by 3 RGB pixels, as floats and as codes.
     image = tf.TensorSpec([None, 2, 3, 3], tf.float32, name="image")
-    colours = lambda image: {"mean": tf.reduce_mean(image, axis=[1, 2])}  # noqa: E731
-    convert("image_2x3", colours, [image])
+    colors = lambda image: {"mean": tf.reduce_mean(image, axis=[1, 2])}  # noqa: E731
+    convert("image_2x3", colors, [image])
     pictures = random.uniform(0, 1, size=(64, 2, 3, 3)).astype("float32")
-    convert("image_2x3_uint8", colours, [image], calibration=pictures, io=tf.uint8)
+    convert("image_2x3_uint8", colors, [image], calibration=pictures, io=tf.uint8)
     # Strings as they came, also as values that TensorFlow Serving answers in base64, and compared.
     text = tf.TensorSpec([None, 2], tf.string, name="text")
     convert(

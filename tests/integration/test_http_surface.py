@@ -312,17 +312,17 @@ def test_the_configuration_names_images(handler, model, dims, format):  # noqa: 
 
 
 def test_a_picture_is_resized_and_converted(handler):
-    """A larger grey picture serves an RGB model of another size."""
-    grey = np.full((20, 30), 77, "uint8")
-    answer = send(handler, "POST", "/v2/models/image/infer", picture(grey), {"Content-Type": "image/png"})
+    """A larger gray picture serves an RGB model of another size."""
+    gray = np.full((20, 30), 77, "uint8")
+    answer = send(handler, "POST", "/v2/models/image/infer", picture(gray), {"Content-Type": "image/png"})
     expected = predictions(handler, "image", [np.full((2, 3, 3), 77 / 255 - 0.5).tolist()])
     assert answer.json()["outputs"][0]["data"] == pytest.approx(expected[0], abs=1e-6)
 
 
 def test_a_flat_input_with_known_pixels_takes_a_square_picture(handler):
-    """Four values are two by two grey pixels where the manifest says what pixels mean."""
-    grey = np.array([[0, 51], [102, 255]], "uint8")
-    answer = send(handler, "POST", "/v1/models/pixels:predict", picture(grey), {"Content-Type": "image/png"})
+    """Four values are two by two gray pixels where the manifest says what pixels mean."""
+    gray = np.array([[0, 51], [102, 255]], "uint8")
+    answer = send(handler, "POST", "/v1/models/pixels:predict", picture(gray), {"Content-Type": "image/png"})
     assert answer.json()["predictions"] == predictions(handler, "pixels", [[0.0, 0.2, 0.4, 1.0]])
 
 

@@ -1,4 +1,4 @@
-"""The stock runtime client and the lean bootstrap, held to the same behaviour against a Runtime API on loopback."""
+"""The stock runtime client and the lean bootstrap, held to the same behavior against a Runtime API on loopback."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def fail(event, context):
 def leave(event, context):
     sys.exit(event["code"])
 
-def unserialisable(event, context):
+def unserializable(event, context):
     return {"socket": object()} if event else "well"
 
 def talk(event, context):
@@ -354,7 +354,7 @@ def test_errors_can_be_logged_as_json(start: Start) -> None:
 
 def test_what_is_no_json_cannot_be_answered(start: Start) -> None:
     """A result that JSON does not know is an error of that invocation, named as the runtime names it."""
-    with start("app.unserialisable") as environment:
+    with start("app.unserializable") as environment:
         error = environment.invoke({"bad": True}).error
         assert environment.invoke({}).json() == "well"
     assert error is not None

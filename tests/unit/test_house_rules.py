@@ -18,7 +18,7 @@ TEST_FILES = sorted((PROJECT / "tests").rglob("test_*.py"))
 
 
 @pytest.mark.parametrize("path", TEST_FILES, ids=lambda path: path.stem)
-def test_every_test_says_what_behaviour_it_holds(path):
+def test_every_test_says_what_behavior_it_holds(path):
     """A test's docstring is its specification, so every test has one."""
     functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
     tests = [node for node in functions if node.name.startswith("test_")]

@@ -95,7 +95,7 @@ def load_subject(store_url: str, name: str) -> Subject:
 def make_rows(inputs: tuple[TensorSpec, ...], count: int) -> list[Any]:
     """Make `count` instances in TensorFlow Serving's row format, the same on every call.
 
-    Floats look like normalised pixels, n/255 to the seven digits that a float32 holds. The rows of a model with one
+    Floats look like normalized pixels, n/255 to the seven digits that a float32 holds. The rows of a model with one
     input are bare, those of several are objects.
     """
     chooser = random.Random(_SEED)  # noqa: S311 - only has to be repeatable

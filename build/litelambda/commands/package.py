@@ -213,9 +213,9 @@ def _unpack_wheels(target: _Target, folder: Path, lock_name: str) -> None:
 
 
 def _add_licenses(folder: Path, wheels: Path) -> None:
-    """Copy the licences; of what is linked into obstore, list the crates, from the wheel's bill of materials."""
+    """Copy the licenses; of what is linked into obstore, list the crates, from the wheel's bill of materials."""
     _copy(PROJECT / "LICENSE", folder / "litelambda.txt")
-    _copy(REQUIREMENTS / "licenses" / "obstore.txt", folder / "obstore.txt")  # the wheel has no licence file
+    _copy(REQUIREMENTS / "licenses" / "obstore.txt", folder / "obstore.txt")  # the wheel has no license file
     _copy(_only(wheels, "ai_edge_litert-*.dist-info/licenses/LICENSE"), folder / "ai-edge-litert.txt")
     materials = json.loads(_only(wheels, "obstore-*.dist-info/sboms/*.cyclonedx.json").read_bytes())
     crates = sorted(

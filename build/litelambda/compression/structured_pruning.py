@@ -52,7 +52,7 @@ class _Path:
 
     Attributes:
         consumer: the Dense layer or convolution at the end.
-        norms: batch normalisations on the way.
+        norms: batch normalizations on the way.
         repeats: inputs of the consumer per unit, more than one after flattening.
     """
 

@@ -276,16 +276,16 @@ def _preprocessing(rule: str | Scaling, x: Rows, *, per_column: bool) -> Preproc
         return None
     axis = 0 if per_column else None
     if rule == "standardize":
-        centre = _mean(x, lambda part: part, axis)
-        width = np.sqrt(_mean(x, lambda part: np.square(part - centre), axis))
+        center = _mean(x, lambda part: part, axis)
+        width = np.sqrt(_mean(x, lambda part: np.square(part - center), axis))
     elif x.dtype in (np.uint8, np.uint16):  # pixels: 255 is white, even if no training row has it
-        centre, width = np.float64(0), np.float64(np.iinfo(x.dtype).max)
+        center, width = np.float64(0), np.float64(np.iinfo(x.dtype).max)
     else:
         ends = [(part.min(axis=axis), part.max(axis=axis)) for part in chunks(x)]
-        centre = np.min([low for low, _ in ends], axis=0).astype(np.float64)
-        width = np.max([high for _, high in ends], axis=0) - centre
+        center = np.min([low for low, _ in ends], axis=0).astype(np.float64)
+        width = np.max([high for _, high in ends], axis=0) - center
     scale = 1.0 / np.where(width == 0, 1.0, width)  # a constant column stays constant
-    return Preprocessing(scale.tolist(), (-centre * scale + 0.0).tolist())
+    return Preprocessing(scale.tolist(), (-center * scale + 0.0).tolist())
 
 
 def _mean(x: Rows, function: Callable[[NDArray[Any]], NDArray[Any]], axis: int | None) -> Any:

@@ -57,7 +57,7 @@ def pareto(auto: Mapping[str, Any]) -> Any:
     figure, (axis,) = _axes(1)
     ran = [each for each in auto["tried"] if not each["problem"]]
     floor = max(each["accuracy"] for each in ran) - _WORTH_SEEING
-    for label, names, colour in (
+    for label, names, color in (
         ("beaten", {each["name"] for each in ran} - set(auto["pareto"]), "#bbbbbb"),
         ("Pareto set", set(auto["pareto"]) - {auto["chosen"]}, "#4878a8"),
         ("chosen", {auto["chosen"]}, "#c04040"),
@@ -66,7 +66,7 @@ def pareto(auto: Mapping[str, Any]) -> Any:
         shown = [(stored, accuracy) for stored, accuracy in here if accuracy >= floor]
         below = [(stored, floor) for stored, accuracy in here if accuracy < floor]
         for points, marker, name in ((shown, "o", label), (below, "v", None)):
-            axis.scatter(*zip(*points, strict=True) if points else ((), ()), label=name, color=colour, marker=marker)
+            axis.scatter(*zip(*points, strict=True) if points else ((), ()), label=name, color=color, marker=marker)
     axis.set(xlabel="bytes stored", ylabel="accuracy on validation rows", xscale="log")
     stored = [each["stored"] for each in ran]
     axis.set_xticks(_round_sizes(min(stored), max(stored)), minor=False)
@@ -88,9 +88,9 @@ def confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> Any:
     if len(labels) <= _MOST_LABELS:
         for row, column in itertools.product(ticks, ticks):
             if matrix[row][column]:
-                colour = "white" if image.norm(matrix[row][column]) > 0.6 else "black"
+                color = "white" if image.norm(matrix[row][column]) > 0.6 else "black"
                 number = str(matrix[row][column])
-                axis.text(column, row, number, ha="center", va="center", fontsize=7, color=colour)
+                axis.text(column, row, number, ha="center", va="center", fontsize=7, color=color)
     return figure
 
 

@@ -55,9 +55,9 @@ def confidence_interval(share: float, count: int) -> tuple[float, float]:
     Source: Wilson 1927, "Probable inference".
     """
     z = 1.96
-    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    center = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return max(0.0, center - half), min(1.0, center + half)
 
 
 def overfitting(history: Mapping[str, Sequence[float]]) -> str:

@@ -84,7 +84,7 @@ def check_image_size(spec: TensorSpec, preprocessing: Mapping[str, Any] | None) 
 def image_size(spec: TensorSpec, preprocessing: Mapping[str, Any] | None) -> tuple[int, int, int] | None:
     """Height, width and channels of an image input; None for an input that is not an image.
 
-    A flat row is a grey or RGB square where the manifest has one scale for all of its values. Without any, or with one
+    A flat row is a gray or RGB square where the manifest has one scale for all of its values. Without any, or with one
     for each, it is a table's row. A scale for each channel goes with shapes that have channels.
 
     Args:

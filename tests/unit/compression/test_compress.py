@@ -96,7 +96,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Trial:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Trial:
-    """A CNN with batch normalisation on some of MNIST at 14 x 14."""
+    """A CNN with batch normalization on some of MNIST at 14 x 14."""
     settings = "filters = [8, 16]\ndense = [32]\nbatch_norm = true"
     return make_trial(tmp_path_factory.mktemp("pictures"), "cnn", settings, [14, 14, 1], 2)
 
@@ -343,7 +343,7 @@ def test_factors_compute_what_the_whole_kernel_did(pictures: Trial) -> None:
 
 
 def test_structured_pruning_removes_units(pictures: Trial) -> None:
-    """Filters and units are gone from the layers, their normalisation and their consumers; training goes on."""
+    """Filters and units are gone from the layers, their normalization and their consumers; training goes on."""
     smaller = pictures.compress(structured={"sparsity": 0.5, "epochs": 2}, distillation={})
     figures = smaller.figures["structured"]
     assert figures["units"] == {"conv_1": (8, 4), "conv_2": (16, 8), "dense_1": (32, 16)}
@@ -368,7 +368,7 @@ def test_removing_units_that_never_fire_changes_nothing(digits: Trial) -> None:
 
 
 def test_folding_changes_nothing_but_the_layers(pictures: Trial) -> None:
-    """Batch normalisation becomes part of the kernels: fewer layers, the same answers."""
+    """Batch normalization becomes part of the kernels: fewer layers, the same answers."""
     folded = pictures.compress(fold_batch_norm=True)
     assert folded.figures["fold_batch_norm"]["folded"] == ["norm_1", "norm_2"]
     assert not any("norm" in layer.name for layer in folded.model.layers)

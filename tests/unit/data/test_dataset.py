@@ -47,7 +47,7 @@ def csv(tmp_path: Path) -> str:
 
 @pytest.fixture
 def images(tmp_path: Path) -> str:
-    """Ten grey 5 x 3 pictures in two class-named folders, and a file that is none."""
+    """Ten gray 5 x 3 pictures in two class-named folders, and a file that is none."""
     for name, ink in (("cat", 200), ("dog", 50)):
         (tmp_path / "set" / name).mkdir(parents=True)
         for index in range(5):
@@ -94,7 +94,7 @@ def test_rows_are_reshaped(tmp_path: Path, npz: str) -> None:
     ("rule", "scale", "offset"),
     [("0-1", 1 / 255, 0.0), ("{scale=2, offset=-1}", 2.0, -1.0)],
 )
-def test_normalisation_is_what_the_preprocessing_says(
+def test_normalization_is_what_the_preprocessing_says(
     tmp_path: Path, npz: str, rule: str, scale: float, offset: float
 ) -> None:
     """Rows are raw x scale + offset with the numbers that go into the manifest."""
@@ -107,7 +107,7 @@ def test_normalisation_is_what_the_preprocessing_says(
 
 
 def test_standardize_works_per_column_of_a_table(tmp_path: Path, csv: str) -> None:
-    """Columns of a CSV are centred one by one, from the training rows alone; pictures as a whole."""
+    """Columns of a CSV are centered one by one, from the training rows alone; pictures as a whole."""
     data = load(tmp_path, csv, "data.normalize=standardize")
     assert data.train.x.mean(axis=0) == pytest.approx([0, 0], abs=1e-5)
     assert data.train.x.std(axis=0) == pytest.approx([1, 1], abs=1e-5)
@@ -116,7 +116,7 @@ def test_standardize_works_per_column_of_a_table(tmp_path: Path, csv: str) -> No
 
 
 def test_a_constant_column_survives_standardize(tmp_path: Path) -> None:
-    """A column without spread is centred, not divided by zero."""
+    """A column without spread is centered, not divided by zero."""
     (tmp_path / "set.csv").write_text("a,b,y\n" + "\n".join(f"{i},7,{i % 2}" for i in range(20)))
     data = load(tmp_path, 'format = "csv"\npath = "set.csv"\nlabel = "y"', "data.normalize=standardize")
     assert np.array_equal(data.train.x[:, 1], np.zeros(len(data.train)))

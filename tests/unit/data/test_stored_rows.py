@@ -51,7 +51,7 @@ def section(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.mark.parametrize("rule", ["none", "0-1", "standardize"])
 def test_streamed_rows_are_the_rows_in_memory(tmp_path: Path, section: str, rule: str) -> None:
-    """Every split, label and figure of the normalisation is the same, to the last bit."""
+    """Every split, label and figure of the normalization is the same, to the last bit."""
     overrides = [f"data.normalize={rule}"]
     held, streamed = (load(tmp_path, section, *overrides, f"data.streaming={each}") for each in ("false", "true"))
     assert (held.streamed, streamed.streamed) == (False, True)

@@ -347,7 +347,7 @@ def test_no_number_is_lost_on_a_bad_wire(bad_wire: FaultyAws, tmp_path: Path, fa
     assert store.read_file("digits", 1, "model.tflite") == b"flatbuffer" * 100_000
 
 
-def test_a_lost_answer_is_no_licence_to_take_anothers_number(bad_wire: FaultyAws) -> None:
+def test_a_lost_answer_is_no_license_to_take_anothers_number(bad_wire: FaultyAws) -> None:
     """A number that is another publisher's stays so, even where this one's first try was answered with a 500."""
     publish(Store("s3://models"), 1)
     faults = iter([SLOW_DOWN])

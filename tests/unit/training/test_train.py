@@ -107,7 +107,7 @@ def test_two_classes_and_binary_crossentropy_make_one_output(images: Path) -> No
 
 
 def test_a_cnn_learns(images: Path) -> None:
-    """The built-in CNN with batch normalisation and dropout trains on pictures."""
+    """The built-in CNN with batch normalization and dropout trains on pictures."""
     trained = run(images, "train.epochs=3")
     assert trained.history["accuracy"][-1] > 0.9
 

@@ -4,7 +4,7 @@
     {"image": [0.1, 0.2, …], "id": "a"}      every input by name; other fields pass through to the output
 
 Out: {"line": 1, "id": "a", "prediction": [0.9, 0.1], "label": "cat"}, with "prediction" an object where the model has
-several outputs. Numbers are written with the digits that tell a float32 from its neighbours.
+several outputs. Numbers are written with the digits that tell a float32 from its neighbors.
 """
 
 from __future__ import annotations
