@@ -82,7 +82,8 @@ def import_model(  # noqa: PLR0913 - all but the first three are named by the ca
     if not is_valid_name(name):
         raise UsageError(f"invalid model name {name!r}: use letters, digits, '_', '.' and '-'")
     target, reporter = Store(store_url(store)), reporter or Reporter()
-    path, allowed = Path(path), Allowed(max_difference, accept_loss)
+    path = Path(path).absolute()  # the processes that read it keep the directory they were started in
+    allowed = Allowed(max_difference, accept_loss)
     with interrupts_noted():
         with _stage(reporter, "convert") as stage:
             with tempfile.TemporaryDirectory(prefix="litelambda-") as scratch:
