@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import textwrap
@@ -15,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import uvicorn
 
 import litelambda
 
@@ -43,12 +40,17 @@ def test_importing_it_costs_nothing() -> None:
     assert not {"tensorflow", "keras", "boto3", "numpy", "pydantic", "click", "yaml", "uvicorn"} & set(loaded)
 
 
-def run_example(name: str) -> None:
-    """Run the code of a function's example, as a user would paste it."""
+def example_of(name: str) -> str:
+    """The code of a function's example."""
     documentation = inspect.getdoc(getattr(litelambda, name)) or ""
     example = re.search(r"^Example::\n\n((?:    .*\n?|\n)+)", documentation, re.MULTILINE)
     assert example, name
-    exec(compile(textwrap.dedent(example[1]), f"the example of {name}", "exec"), {})
+    return textwrap.dedent(example[1])
+
+
+def run_example(name: str) -> None:
+    """Run it, as a user would paste it."""
+    exec(compile(example_of(name), f"the example of {name}", "exec"), {})
 
 
 @pytest.mark.slow
@@ -71,23 +73,11 @@ def test_the_examples_run(
     assert capsys.readouterr().out.startswith(f"64 rows by version 1 in {tmp_path.as_uri()}/predictions.jsonl")
     assert len(Path("predictions.jsonl").read_text().splitlines()) == 64
 
-    served = []
-
-    def run(_server: uvicorn.Server, sockets: list[socket.socket]) -> None:
-        served.append(sockets[0].getsockname()[0])
-        sockets[0].close()
-
-    monkeypatch.setattr(uvicorn.Server, "run", run)
-    monkeypatch.setattr(uvicorn.Config, "bind_socket", bind_any_port)
-    monkeypatch.setattr(os, "environ", {**os.environ})
-    run_example("serve")
-    assert served == ["127.0.0.1"]
-
-
-def bind_any_port(config: uvicorn.Config) -> object:
-    """The example's port may be taken here."""
-    config.port = 0
-    return _bind_socket(config)
-
-
-_bind_socket = uvicorn.Config.bind_socket
+    served = example_of("serve").replace("8080", "0")
+    with subprocess.Popen([sys.executable, "-c", served], stderr=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stderr is not None
+            served_at = re.compile(r"litelambda: serving file:///.*/models on http://127\.0\.0\.1:\d+")
+            assert any(served_at.match(line) for line in server.stderr)
+        finally:
+            server.terminate()
