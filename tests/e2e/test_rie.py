@@ -287,9 +287,9 @@ def test_a_store_that_never_answers(start: Any, objects: Objects, expected: list
     def hang(_key: str) -> None:
         released.wait(30)
 
-    with faulty_s3(objects, hang) as (endpoint, _asked), start(endpoint, AWS_LAMBDA_FUNCTION_TIMEOUT="1") as emulator:
+    with faulty_s3(objects, hang) as (endpoint, _asked), start(endpoint, AWS_LAMBDA_FUNCTION_TIMEOUT="5") as emulator:
         answer = emulator.invoke(predict_event())
-        assert "Task timed out after 1.00 seconds" in str(answer)
+        assert "Task timed out after 5.00 seconds" in str(answer)
         released.set()
         assert predictions(emulator.invoke(predict_event())) == expected
 
