@@ -21,6 +21,7 @@ from litelambda.conversion.quantize import quantize
 from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.load import load_recipe
 from litelambda.recipe.sections import Quantize
+from litelambda_serving import objects
 from support.built import BuiltArtifact
 
 # A deadline for an example is a timed test, which fails on a busy machine.
@@ -38,6 +39,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "filterwarnings", "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"
     )
+
+
+@pytest.fixture(autouse=True)
+def _own_s3_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test's client is its own: a process keeps one, which would ask the server of an earlier test."""
+    monkeypatch.setattr(objects, "_s3", None)
 
 
 def representative_rows(model: Any, num_rows: int = 32) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:

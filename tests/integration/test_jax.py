@@ -107,7 +107,12 @@ def on_jax(command: list[str], folder: Path, **environment: str) -> dict[str, An
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
-    variables = os.environ | {"KERAS_BACKEND": "jax", "XLA_FLAGS": FLAGS} | cache | environment
+    variables = (
+        os.environ
+        | {"KERAS_BACKEND": "jax", "XLA_FLAGS": FLAGS, "PYTHONPATH": str(WORKER.parents[1])}
+        | cache
+        | environment
+    )
     done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     document: dict[str, Any] = json.loads(done.stdout)

@@ -5,7 +5,6 @@ Two servers share moto's state: the test's own clients use one that behaves, the
 
 from __future__ import annotations
 
-import importlib
 import socket
 import sys
 import threading
@@ -22,7 +21,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from litelambda_serving import objects
 from support.moto_server import MotoServer
-from support.score_stack import BUCKET, Stack
+from support.score_stack import BUCKET, Stack, import_score
 from support.scoring_files import make_store
 from support.sqs_poller import REGION, Queues
 
@@ -150,10 +149,9 @@ def faulty_stack(folder: Path, monkeypatch: Any, **environment: str) -> Iterator
         s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
         queues = Queues(boto3.client("sqs", endpoint_url=moto.url), "score")
         monkeypatch.setenv("SCORE_QUEUE_URL", queues.url)
-        sys.modules.pop("score", None)
         try:
             with patch.object(objects, "_s3", None):
-                yield Stack(s3, queues, importlib.import_module("score")), aws
+                yield Stack(s3, queues, import_score()), aws
                 client = objects.objects_for(f"s3://{BUCKET}/").client  # type: ignore[attr-defined] # the S3 one
                 client.close()
         finally:

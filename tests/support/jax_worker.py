@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tests.support.training import compress_trained, load_rows, train_recipe
 
 from litelambda.commands.build import build
 from litelambda.common.errors import TrainError
@@ -31,6 +30,7 @@ from litelambda.search.candidates import SearchSpace
 from litelambda.search.search import search
 from litelambda.training.fit import seed_everything
 from litelambda.training.train import Trained
+from support.training import compress_trained, load_rows, train_recipe
 
 ONE_DEVICE = "train.devices=['CPU:0']"
 

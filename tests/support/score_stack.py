@@ -14,6 +14,7 @@ from unittest.mock import patch
 from urllib.parse import unquote
 
 import boto3
+from aws_lambda_powertools import Metrics
 from botocore.awsrequest import AWSResponse
 from moto import mock_aws
 from moto.s3.exceptions import NoSuchUpload
@@ -26,6 +27,7 @@ from support.sqs_poller import REGION, Queues
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+    from types import ModuleType
 
     Fault = Callable[[str, str], int | None]
 
@@ -139,6 +141,15 @@ def _answer_gone_uploads_as_s3_does(monkeypatch: Any) -> None:
         monkeypatch.setattr(S3Backend, name, answering(getattr(S3Backend, name)))
 
 
+def import_score() -> ModuleType:
+    """The batch handler, imported as INIT does: the environment is read again, and Powertools has no dimensions yet."""
+    sys.modules.pop("score", None)
+    metrics = Metrics(namespace="litelambda", service="score")
+    metrics.clear_default_dimensions()
+    metrics.clear_metrics()
+    return importlib.import_module("score")
+
+
 @contextmanager
 def score_stack(folder: Path, monkeypatch: Any, *, versioned: bool = False, **environment: str) -> Iterator[Stack]:
     """A stack whose model is `tiny_int8`."""
@@ -164,8 +175,7 @@ def score_stack(folder: Path, monkeypatch: Any, *, versioned: bool = False, **en
             s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
         queues = Queues(boto3.client("sqs"), "score")
         monkeypatch.setenv("SCORE_QUEUE_URL", queues.url)
-        sys.modules.pop("score", None)
-        stack = Stack(s3, queues, importlib.import_module("score"))
+        stack = Stack(s3, queues, import_score())
         stack.watch(objects.objects_for("s3://data/").client)  # type: ignore[attr-defined] # the S3 one
         yield stack
         sys.modules.pop("score", None)
