@@ -43,7 +43,7 @@ def make_peer_environment(name: str, version: str = HERE) -> PeerEnvironment:
         version: Of Python, such as "3.11".
 
     Raises:
-        BenchError: There is no such interpreter here, or the packages are not available for it.
+        BenchError: this machine has no such interpreter, or the packages cannot be installed for it.
     """
     lock = REQUIREMENTS / f"bench-{name}.txt"
     folder = Path.cwd() / f".venv-bench-{name}"

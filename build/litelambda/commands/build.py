@@ -225,7 +225,7 @@ class _Build:
         return publish(self.store, settings.name, settings.aliases, files, description, stored)
 
     def report(self, description: Description, stored: Stored) -> dict[str, Any]:
-        """Everything measured on the way, for who wants to know how a version came about."""
+        """The version's report: everything that was measured during the build."""
         compressed, quantized = self.compressed, self.quantized
         return {
             "recipe": description.recipe,

@@ -44,7 +44,7 @@ def serve(
         log_level: the function's LOG_LEVEL.
 
     Raises:
-        UsageError: there is no such store, or the port is taken.
+        UsageError: the store does not exist, or the port is taken.
         ServingError: the model cannot be loaded.
 
     Example::

@@ -146,7 +146,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RecipeError(
-            f"{path}: there is no such recipe; expected a TOML file, or one that ships: {', '.join(_shipped())}"
+            f"{path}: no such recipe: use a TOML file, or the name of one that ships: {', '.join(_shipped())}"
         ) from None
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error

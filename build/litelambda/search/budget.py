@@ -10,7 +10,7 @@ from litelambda.recipe.compression import Auto
 
 
 class OutOfBudgetError(Exception):
-    """There is no budget left for another candidate; it ends a search and never leaves it."""
+    """The budget is spent. Raised and caught inside the search, which ends with what it has found."""
 
 
 class Budget:

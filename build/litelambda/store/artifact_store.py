@@ -150,7 +150,7 @@ class Store:
         """The model and the version that `NAME`, `NAME@ALIAS` or `NAME:VERSION` means now.
 
         Raises:
-            UsageError: it is none of these, or there is no such alias.
+            UsageError: the reference cannot be parsed, or the model has no such alias.
         """
         try:
             name, version = parse_reference(reference)
@@ -168,7 +168,7 @@ class Store:
 
         Raises:
             UsageError: see `resolve`.
-            ModelNotFoundError: there is no such version.
+            ModelNotFoundError: the store has no such version.
             DigestError, ArtifactError: it is not what was published.
         """
         name, version = self.resolve(reference)

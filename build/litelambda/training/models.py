@@ -144,7 +144,7 @@ def _importable(folder: Path) -> Iterator[None]:
 
 def _from_file(path: Path) -> Any:
     if not path.is_file():
-        raise TrainError(f"model.path: there is no file {path}")
+        raise TrainError(f"model.path: the file {path} does not exist")
     try:
         return load_keras().models.load_model(path, compile=False)
     except Exception as error:

@@ -263,7 +263,7 @@ def test_files_that_are_no_model_are_refused(tiny_recipe: Path) -> None:
     text = tiny_recipe.read_text()
     path = tiny_recipe.with_name("missing.toml")
     path.write_text('[model]\npath = "none.keras"\n' + text[text.index("[data]") :])
-    with pytest.raises(TrainError, match=r"there is no file .*none\.keras"):
+    with pytest.raises(TrainError, match=r"the file .*none\.keras does not exist"):
         fit(load_recipe(path))
     tiny_recipe.with_name("none.keras").write_bytes(b"no model")
     with pytest.raises(TrainError, match=r"none\.keras cannot be loaded by Keras"):
