@@ -69,7 +69,7 @@ def _published() -> FetchedModel | None:
 
 
 def _build() -> FetchedModel:
-    print(f"demo: litelambda build {_MODEL} (half a minute on two cores)", flush=True)
+    print(f"demo: litelambda build {_MODEL} (about a minute on two cores)", flush=True)
     command = [sys.executable, "-m", "litelambda", "build", _MODEL, "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)  # noqa: S603 - our own command
     if done.returncode:
