@@ -1,7 +1,7 @@
 """The manifest: what a server and a client need to know of an artifact without opening its flatbuffer.
 
-Reads format version 1, field by field as docs/reference/manifest.md documents it. Unknown fields are ignored, unknown
-format versions refused. Writing manifests is the toolchain's part.
+Reads format versions 1 and 2, field by field as docs/reference/manifest.md documents it. Unknown fields are ignored,
+unknown format versions refused. Writing manifests is the toolchain's part.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
     from litelambda_serving.tensor import Tensor
 
-__all__ = ["DEFAULT_SIGNATURE", "FORMAT_VERSION", "FileEntry", "Manifest", "SignatureSpec", "is_valid_name"]
+__all__ = ["DEFAULT_SIGNATURE", "FORMAT_VERSIONS", "FileEntry", "Manifest", "SignatureSpec", "is_valid_name"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSIONS = (1, 2)
+"""In version 2, `preprocessing` says what raw values are, and requests have those; in version 1, the model's values."""
+
 DEFAULT_SIGNATURE = "serving_default"
 """TensorFlow's name for the signature that answers when a request names none."""
 
@@ -99,6 +101,10 @@ class Manifest:
         warm_up: for the default signature's first run, by input: a value for all of a row, or each of its values.
             Inputs that are not named are zeros, or empty strings.
         labels: names of the classes by index, or None.
+        preprocessing: by input, how raw values become the model's: see `litelambda_serving.preprocessing`. Empty where
+            requests have the model's values.
+        scaling: by input, the `scale` and `offset` of pixels and integers, where requests have the model's values.
+        assets: names of the files that preprocessing reads.
         sha256: digest of the document it was read from; set by whoever fetched it, "" until then.
         fields: the whole document, for those who want the recipe, the metrics or the tools.
     """
@@ -112,6 +118,9 @@ class Manifest:
     batch_sizes: tuple[int, ...]
     warm_up: dict[str, Any]
     labels: list[str] | None
+    preprocessing: dict[str, dict[str, Any]]
+    scaling: dict[str, dict[str, Any]]
+    assets: tuple[str, ...]
     sha256: str
     fields: dict[str, Any]
 
@@ -145,11 +154,25 @@ class Manifest:
         self.labels = fields.get("labels")
         if self.labels is not None and set(map(type, _field(fields, "labels", list))) - {str}:
             raise ManifestError("manifest field labels: expected a list of str, or null")
-        for scheme in _optional(fields, "preprocessing", dict).values():
-            if scheme is not None:
-                _check_numbers(scheme, "scale")
-                _check_numbers(scheme, "offset")
+        self._read_preprocessing()
         return self
+
+    def _read_preprocessing(self) -> None:
+        documents = {name: each for name, each in _optional(self.fields, "preprocessing", dict).items() if each}
+        self.preprocessing, self.scaling, self.assets = {}, {}, ()
+        if self.fields["format_version"] == 1:
+            self.scaling = documents
+            for document in documents.values():
+                _check_numbers(document, "scale")
+                _check_numbers(document, "offset")
+            return
+        self.preprocessing = documents
+        for document in documents.values():
+            _field(document, "kind", str)
+        assets = _optional(self.fields, "assets", list)
+        if unknown := [name for name in assets if name not in self.files]:
+            raise ManifestError(f"manifest field assets names {str(unknown[0])[:40]!r}, which files does not list")
+        self.assets = tuple(assets)
 
 
 def _document(data: bytes) -> dict[str, Any]:
@@ -158,9 +181,9 @@ def _document(data: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ManifestError(f"the manifest is not JSON: {error}") from error
     format_version = _field(fields, "format_version", int)
-    if format_version != FORMAT_VERSION:
+    if format_version not in FORMAT_VERSIONS:
         raise ManifestError(
-            f"the manifest has format version {format_version}, this reader knows {FORMAT_VERSION}: "
+            f"the manifest has format version {format_version}, this reader knows {FORMAT_VERSIONS[-1]}: "
             "deploy a newer litelambda"
         )
     return fields

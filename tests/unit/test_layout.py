@@ -19,7 +19,19 @@ UNIT_TESTS = PROJECT / "tests" / "unit"
 # Each folder, or module at the root, imports only what stands to its left.
 FUNCTIONS_ORDER = [
     *("errors", "json_codec", "digest", "background", "settings", "lean_runtime", "tensor", "manifest", "store"),
-    *("objects", "aliases", "artifact", "litert", "servable", "models", "bodies", "http", "observability", "tfserving"),
+    *(
+        "objects",
+        "aliases",
+        "artifact",
+        "litert",
+        "preprocessing",
+        "servable",
+        "models",
+        "bodies",
+        "http",
+        "observability",
+        "tfserving",
+    ),
     *("inference_protocol", "openapi", "router", "scoring", "predict", "score"),
 ]
 TOOLCHAIN_ORDER = [

@@ -24,7 +24,7 @@ from litelambda.common.errors import VerificationError
 from litelambda.common.processes import describe_exit, exit_with_parent, lacked_memory, run_child
 from litelambda_serving.artifact import ARTIFACT_NAME, MANIFEST_NAME, Artifact
 from litelambda_serving.errors import ServingError
-from litelambda_serving.manifest import FORMAT_VERSION, Manifest
+from litelambda_serving.manifest import Manifest
 from litelambda_serving.servable import Servable
 from litelambda_serving.tensor import Tensor, TensorSpec
 from litelambda_serving.tensor.strings import to_wire
@@ -55,7 +55,7 @@ class ServedArtifact:
         """A manifest that allows batches of these sizes."""
         return json.dumps(
             {
-                "format_version": FORMAT_VERSION,
+                "format_version": 1,  # runs are of the model's own values
                 "model": "model",
                 "version": 1,
                 "artifact": ARTIFACT_NAME,

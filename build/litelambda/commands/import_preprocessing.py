@@ -108,4 +108,4 @@ def _checked(tensor: FlatbufferTensor, fields: Any, origin: str = "--preprocessi
             )
         if key == "scale" and 0 in numbers:
             raise UsageError(f"{origin} of input {tensor.name!r}: a scale of 0 would make all values equal")
-    return found
+    return {"kind": "numbers", **found}

@@ -50,7 +50,7 @@ class Preprocessing:
 
     def to_json(self) -> dict[str, Any]:
         """The manifest's `preprocessing` of one input."""
-        return {"scale": self.scale, "offset": self.offset}
+        return {"kind": "numbers", "scale": self.scale, "offset": self.offset}
 
 
 @dataclass(frozen=True)

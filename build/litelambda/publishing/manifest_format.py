@@ -1,4 +1,4 @@
-"""The manifest of format version 1, field by field: what the toolchain writes.
+"""The manifest of format versions 1 and 2, field by field: what the toolchain writes.
 
 `litelambda_serving.manifest` reads it; docs/reference/manifest.md is generated from here.
 """
@@ -13,7 +13,8 @@ class ManifestDocument(TypedDict):
     """`manifest.json`."""
 
     format_version: int
-    """1. Readers refuse other versions."""
+    """2 where `preprocessing` says how raw values become the model's, which requests then have; else 1. Readers refuse
+    versions that they do not know."""
     model: str
     """Name of the model."""
     version: int
@@ -43,7 +44,9 @@ class ManifestDocument(TypedDict):
     labels: list[str] | None
     """Names of the classes by index, or null."""
     preprocessing: Mapping[str, Any]
-    """By input: model value = raw value * `scale` + `offset`."""
+    """By input, how raw values become the model's: their `kind` (numbers, table, image, text) and what it needs."""
+    assets: NotRequired[list[str]]
+    """Only where preprocessing reads files: their names among `files`, which the function fetches with the model."""
     metrics: Mapping[str, Any]
     """Figures of the `float` and the `quantized` model on the same test rows, their `agreement`, `max_abs_difference`
     and `num_examples`; of an import, how far it is from its source."""

@@ -22,7 +22,6 @@ from litelambda.publishing.manifest_format import ManifestDocument
 from litelambda.store.artifact_store import Store
 from litelambda_serving.artifact import ARTIFACT_NAME, fetch_artifact
 from litelambda_serving.errors import ServingError
-from litelambda_serving.manifest import FORMAT_VERSION
 from litelambda_serving.store import open_store
 
 REPORT_NAME = "report.json"
@@ -38,7 +37,8 @@ class Description:
         batching: what was proven of running several rows at once.
         quantization: scheme, io, which operators stayed float, and why.
         labels: class names by number, or None.
-        preprocessing: per input what turns raw values into the model's.
+        preprocessing: by input, how raw values become the model's, with their `kind`.
+        assets: contents of the files that it names.
         metrics: figures of both models.
         size_bytes: of the float flatbuffer and of the artifact.
         recipe: that it was built from.
@@ -54,6 +54,7 @@ class Description:
     size_bytes: Mapping[str, int]
     recipe: Mapping[str, Any]
     warm_up: Mapping[str, Any] = field(default_factory=dict)
+    assets: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ def publish(
     """
     version = store.next_version(name)
     artifact = files[ARTIFACT_NAME]
+    files = {**files, **description.assets}
     if stored is not None:
         files = {stored.name: stored.content, **{file: files[file] for file in files if file != ARTIFACT_NAME}}
     manifest = make_manifest(name, version, files, description, stored)
@@ -123,7 +125,7 @@ def make_manifest(
     if stored:
         pins[artifact] |= stored.pin
     document: ManifestDocument = {
-        "format_version": FORMAT_VERSION,
+        "format_version": 2 if description.preprocessing else 1,
         "model": name,
         "version": version,
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -140,6 +142,8 @@ def make_manifest(
         "recipe": description.recipe,
         "tools": tool_versions(),
     }
+    if description.assets:
+        document["assets"] = sorted(description.assets)
     if description.warm_up:
         document["warm_up"] = dict(description.warm_up)
     # Compact: a cold start parses it.

@@ -5,8 +5,10 @@ The layout of a store, as docs/reference/manifest.md documents it:
     <model>/aliases.json               {"latest": 7, "versions": {"7": {"manifest_sha256": …, "artifact": …}}}
     <model>/<version>/manifest.json    pins every file by size and SHA-256
     <model>/<version>/model.tflite     or model.tflite.z (zlib), model.tflite.xz: the manifest's `artifact` says which
+    <model>/<version>/…                its assets: what preprocessing reads, such as a tokenizer
 
-Round trips are INIT time: one when the version and its manifest's digest are pinned, two through an alias.
+Round trips are INIT time: one when the version and its manifest's digest are pinned, two through an alias. Assets take
+one more, at the same time as what is left of the model.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from litelambda_serving.aliases import Aliases
     from litelambda_serving.artifact.unpack import Unpacker
+    from litelambda_serving.manifest import FileEntry
     from litelambda_serving.store import Store
 
 __all__ = ["ARTIFACT_NAME", "MANIFEST_NAME", "Artifact", "fetch_artifact", "fetch_manifest"]
@@ -34,6 +37,7 @@ _PACKED_SUFFIXES = (".z", ".xz")
 
 _MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
 _MAX_ARTIFACT_BYTES = 8 * 1024**3
+_MAX_ASSET_BYTES = 256 * 1024**2
 
 
 class Artifact:
@@ -43,14 +47,22 @@ class Artifact:
         manifest: its manifest.
         model: the flatbuffer's bytes.
         aliases: the aliases it was found through, None when it was asked for by number.
+        assets: contents of the manifest's `assets`, by name.
     """
 
-    __slots__ = ("aliases", "manifest", "model")
+    __slots__ = ("aliases", "assets", "manifest", "model")
 
-    def __init__(self, manifest: Manifest, model: Buffer, aliases: Aliases | None = None) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        model: Buffer,
+        aliases: Aliases | None = None,
+        assets: dict[str, bytes] | None = None,
+    ) -> None:
         self.manifest = manifest
         self.model = model
         self.aliases = aliases
+        self.assets = assets or {}
 
 
 def fetch_artifact(
@@ -94,7 +106,18 @@ def fetch_artifact(
     if manifest.artifact != artifact_name:
         fetch.abandon()
         fetch = _Fetch(store, f"{folder}/{manifest.artifact}")
-    return Artifact(manifest, fetch.result(manifest, f"{store.url}/{folder}"), aliases)
+    where = f"{store.url}/{folder}"
+    assets = {
+        name: Background(store.fetch_digested, f"{folder}/{name}", _MAX_ASSET_BYTES, None) for name in manifest.assets
+    }
+    buffer = fetch.result(manifest, where)
+    return Artifact(manifest, buffer, aliases, {name: _asset(assets[name], name, manifest, where) for name in assets})
+
+
+def _asset(arriving: Background, name: str, manifest: Manifest, where: str) -> bytes:
+    data, digest = arriving.result()
+    _check_pin(data, digest, manifest.files[name], f"{where}/{name}")
+    return bytes(data)
 
 
 class _Fetch:
@@ -126,7 +149,7 @@ class _Fetch:
             self._unpacker.begin(entry)
         arrived: tuple[Buffer, str] = self._data.result()
         data, digest = arrived
-        _check_pin(data, digest, manifest, where)
+        _check_pin(data, digest, entry, f"{where}/{manifest.artifact}")
         if not entry.encoding:
             return data
         if self._unpacker is not None:
@@ -164,10 +187,9 @@ def _checked_manifest(document: bytes, model: str, version: int, manifest_sha256
     return manifest
 
 
-def _check_pin(data: Buffer, digest: str, manifest: Manifest, where: str) -> None:
-    entry = manifest.files[manifest.artifact]
+def _check_pin(data: Buffer, digest: str, entry: FileEntry, where: str) -> None:
     size = len(memoryview(data))
     if size != entry.size_bytes:
-        raise DigestError(f"{where}/{manifest.artifact} has {size} bytes, the manifest pins {entry.size_bytes}")
+        raise DigestError(f"{where} has {size} bytes, the manifest pins {entry.size_bytes}")
     if digest != entry.sha256:
-        raise DigestError(f"{where}/{manifest.artifact} has SHA-256 {digest}, the manifest pins {entry.sha256}")
+        raise DigestError(f"{where} has SHA-256 {digest}, the manifest pins {entry.sha256}")

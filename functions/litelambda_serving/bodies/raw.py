@@ -1,17 +1,17 @@
 """Bodies that are a tensor or an image themselves, not JSON about one. Imported with the first of them.
 
 application/octet-stream   row-major little-endian bytes of the only input; as many rows as there are bytes for
-application/x-npy          a .npy file; other number types are converted where nothing is lost, integers for a float
-                           input are raw values, as in batch: the manifest's preprocessing applies
+application/x-npy          a .npy file of raw values, or with the parameter `prepared=true` of the model's own; number
+                           types are converted where nothing is lost
 image/png, image/jpeg      one picture for an image input (`litelambda_serving.bodies.images`)
+
+Where the manifest is of format version 1, floats are the model's own values and integers for a float input raw ones.
 """
 
 from __future__ import annotations
 
 import struct
-from itertools import cycle
 from math import prod
-from operator import add, mul
 
 from litelambda_serving.errors import MalformedRequestError, RequestError, TensorError
 from litelambda_serving.json_codec import loads
@@ -19,12 +19,14 @@ from litelambda_serving.tensor import DTYPES, Tensor, check_finite, pack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from typing_extensions import Buffer
 
     from litelambda_serving.manifest import Manifest, SignatureSpec
+    from litelambda_serving.preprocessing import RawInputs
+    from litelambda_serving.preprocessing.base import Preprocessor
     from litelambda_serving.tensor import Dtype, TensorSpec
 
 __all__ = ["decode_raw", "holds_json", "tensor_of_bytes"]
@@ -39,14 +41,17 @@ _NPY_DTYPES = {
 } | {f"u{dtype.itemsize}": dtype for dtype in DTYPES.values() if dtype.name.startswith("uint")}
 
 
-def decode_raw(body: Buffer, content_type: str, signature: SignatureSpec, manifest: Manifest) -> dict[str, Tensor]:
+def decode_raw(
+    body: Buffer, content_type: str, signature: SignatureSpec, manifest: Manifest, raw_inputs: RawInputs | None
+) -> dict[str, Tensor]:
     """Decode a body into the only input of a signature.
 
     Args:
         body: the request's body.
-        content_type: its type; parameters after a semicolon are ignored.
+        content_type: its type; of its parameters, `prepared=true` says that the values are the model's own.
         signature: the entry point it is for.
         manifest: of the model; says how pixels become inputs.
+        raw_inputs: what prepares the model's inputs; None where requests have the model's own values.
 
     Raises:
         RequestError: the model has several inputs, or the body is not what its type says, or does not fit.
@@ -58,12 +63,14 @@ def decode_raw(body: Buffer, content_type: str, signature: SignatureSpec, manife
     spec = signature.inputs[0]
     if spec.dtype.kind == "string":
         raise RequestError(f"input {spec.name!r} holds strings, which a raw body cannot express: send them as JSON")
-    kind = content_type.partition(";")[0].strip().lower()
+    kind, _, parameters = content_type.partition(";")
+    kind = kind.strip().lower()
     if kind == "application/octet-stream":
         return {spec.name: _decode_bytes(memoryview(body), spec)}
     if kind == "application/x-npy":
-        preprocessing = (manifest.fields.get("preprocessing") or {}).get(spec.name)
-        return {spec.name: _decode_npy(memoryview(body), spec, preprocessing)}
+        if raw_inputs is not None and "prepared=true" not in parameters.lower():
+            return {spec.name: _decode_raw_npy(memoryview(body), raw_inputs.preprocessors[spec.name])}
+        return {spec.name: _decode_npy(memoryview(body), spec, manifest.scaling.get(spec.name))}
     from litelambda_serving.bodies.images import decode_image
 
     return {spec.name: decode_image(body, kind, spec, manifest)}
@@ -112,7 +119,15 @@ def _decode_bytes(data: memoryview, spec: TensorSpec) -> Tensor:
     return tensor_of_bytes(data, spec, spec.shape_of(rows))
 
 
-def _decode_npy(body: memoryview, spec: TensorSpec, preprocessing: Mapping[str, Any] | None) -> Tensor:
+def _decode_raw_npy(body: memoryview, preprocessor: Preprocessor) -> Tensor:
+    """An array of raw values."""
+    if preprocessor.raw_spec is None:
+        return preprocessor.prepare_array((), ())  # which says why there is no array for it
+    raw = _decode_npy(body, preprocessor.raw_spec, None)
+    return preprocessor.prepare_array(memoryview(raw.data).cast("B").cast("f"), raw.shape)
+
+
+def _decode_npy(body: memoryview, spec: TensorSpec, scaling: Mapping[str, Any] | None) -> Tensor:
     dtype, order, shape, data = _read_npy(body)
     if dtype.itemsize * prod(shape) != len(data):
         raise TensorError(f"the .npy file says shape {shape} of {dtype}, but holds {len(data)} bytes")
@@ -124,24 +139,13 @@ def _decode_npy(body: memoryview, spec: TensorSpec, preprocessing: Mapping[str, 
     if dtype is spec.dtype and (order == "<" or dtype.itemsize == 1):
         return tensor_of_bytes(data, spec, shape)
     values: Sequence[float] = struct.unpack(f"{order}{prod(shape)}{dtype.format}", data)
-    if preprocessing and dtype.kind == "int" and spec.dtype.kind == "float":
-        values = _scaled(values, preprocessing)
+    if scaling and dtype.kind == "int" and spec.dtype.kind == "float":
+        from litelambda_serving.preprocessing.numbers import Numbers
+
+        return Numbers(spec, scaling).prepare_array(values, shape)
     flat = pack(list(values), spec, (len(values),))
     flat.shape = shape
     return flat
-
-
-def _scaled(raw: Sequence[float], preprocessing: Mapping[str, Any]) -> Sequence[float]:
-    """Raw values as training scaled them: in float32, each step rounded to it; by one number, or one for a column."""
-    scale, offset = preprocessing["scale"], preprocessing["offset"]
-    scales, offsets = (_float32(value if type(value) is list else [value]) for value in (scale, offset))
-    return _float32(map(add, _float32(map(mul, _float32(raw), cycle(scales))), cycle(offsets)))
-
-
-def _float32(values: Iterable[float]) -> Sequence[float]:
-    numbers = tuple(values)
-    rounded: tuple[float, ...] = struct.unpack(f"{len(numbers)}f", struct.pack(f"{len(numbers)}f", *numbers))
-    return rounded
 
 
 def _read_npy(body: memoryview) -> tuple[Dtype, str, tuple[int, ...], memoryview]:

@@ -41,12 +41,12 @@ def infer(request: Request, servable: Servable | Shadowed) -> Response:
     if document is None:
         fields: dict[str, Any] = {"parameters": {"binary_data_output": _LENGTH_HEADER in request.headers}}
         signature = manifest.signatures[key]
-        tensors = decode_raw(binary, _raw_type(request), signature, manifest)
+        tensors = decode_raw(binary, _raw_type(request), signature, manifest, servable.raw_inputs)
     else:
         fields = parse_request(document)
         key = _signature_key(fields, manifest)
         signature = manifest.signatures[key]
-        tensors = decode_inputs(fields, binary, signature)
+        tensors = _decode(fields, binary, key, servable)
     wanted = wanted_outputs(fields, signature)
     _check_answer(tensors, signature, wanted)
     outputs = servable.predict(key, tensors, request.deadline)
@@ -54,6 +54,17 @@ def infer(request: Request, servable: Servable | Shadowed) -> Response:
     servable.statistics.add_request(began)
     response.notes = servable.notes
     return finish(response, request.headers)
+
+
+def _decode(fields: dict[str, Any], binary: memoryview, key: str, servable: Servable | Shadowed) -> dict[str, Tensor]:
+    """The model's inputs, prepared where the request has raw values for them."""
+    signature = servable.manifest.signatures[key]
+    if servable.raw_inputs is not None and key == servable.manifest.default_signature:
+        from litelambda_serving.inference_protocol.raw_inputs import are_prepared, decode_raw_inputs
+
+        if not are_prepared(fields, servable.raw_inputs):
+            return decode_raw_inputs(fields, binary, servable.raw_inputs)
+    return decode_inputs(fields, binary, signature)
 
 
 def _split(request: Request) -> tuple[bytes | None, memoryview]:

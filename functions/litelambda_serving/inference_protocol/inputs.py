@@ -15,7 +15,7 @@ from litelambda_serving.tensor import DTYPES, pack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
     from litelambda_serving.manifest import SignatureSpec
@@ -89,13 +89,13 @@ def _check_depth(fields: Mapping[str, Any]) -> None:
     raise MalformedRequestError(f"the request's JSON is nested more than {_MAX_DEPTH} levels deep")
 
 
-def entries_by_name(fields: Mapping[str, Any], side: str, signature: SignatureSpec) -> dict[str, dict[str, Any]]:
+def entries_by_name(fields: Mapping[str, Any], side: str, names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """The objects of `inputs` or `outputs` by name, each with its `parameters`.
 
     Args:
         fields: the request's.
         side: "inputs" or "outputs".
-        signature: says which names there are.
+        names: that there are.
 
     Raises:
         RequestError: unknown or repeated names, or entries of the wrong kind.
@@ -103,13 +103,12 @@ def entries_by_name(fields: Mapping[str, Any], side: str, signature: SignatureSp
     entries = fields.get(side, [])
     if type(entries) is not list or not all(type(entry) is dict for entry in entries):
         raise MalformedRequestError(f"'{side}' must be a list of objects with 'name'")
-    specs = signature.inputs if side == "inputs" else signature.outputs
-    known = {spec.name for spec in specs}
+    known = dict.fromkeys(names)
     by_name: dict[str, dict[str, Any]] = {}
     for entry in map(without_nulls, entries):
         name = entry.get("name")
         if type(name) is not str or name not in known:
-            raise RequestError(f"unexpected name in '{side}': the model has {', '.join(spec.name for spec in specs)}")
+            raise RequestError(f"unexpected name in '{side}': the model has {', '.join(known)}")
         if name in by_name:
             raise RequestError(f"'{side}' names {name!r} more than once")
         parameters = entry.setdefault("parameters", {})
@@ -133,8 +132,8 @@ def decode_inputs(fields: Mapping[str, Any], binary: memoryview, signature: Sign
     Raises:
         RequestError: names, shapes, datatypes, sizes or values that do not fit; the message names the input.
     """
-    entries = entries_by_name(fields, "inputs", signature)
     specs = {spec.name: spec for spec in signature.inputs}
+    entries = entries_by_name(fields, "inputs", specs)
     if len(entries) != len(specs):
         missing = ", ".join(name for name in specs if name not in entries)
         raise RequestError(f"expected {len(specs)} inputs but got {len(entries)}: {missing} missing from 'inputs'")

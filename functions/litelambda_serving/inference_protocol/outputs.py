@@ -30,7 +30,7 @@ def wanted_outputs(fields: Mapping[str, Any], signature: SignatureSpec) -> dict[
     Raises:
         RequestError: unknown or repeated names.
     """
-    entries = entries_by_name(fields, "outputs", signature)
+    entries = entries_by_name(fields, "outputs", [spec.name for spec in signature.outputs])
     if not entries:
         return {spec.name: _ANY_OUTPUT for spec in signature.outputs}
     return {name: entry["parameters"] for name, entry in entries.items()}

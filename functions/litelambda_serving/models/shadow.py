@@ -24,15 +24,17 @@ class Shadowed:
     Attributes:
         manifest: of the version that answers.
         statistics: what it has done.
+        raw_inputs: what prepares the inputs of the version that answers.
         notes: fields for the request's log line: `ShadowRows`, `ShadowDisagreements`, `shadow_version` and
             `shadow_max_abs_difference`, or `shadow_error`; None before a prediction.
     """
 
-    __slots__ = ("_servable", "_shadow", "_warn", "manifest", "notes", "statistics")
+    __slots__ = ("_servable", "_shadow", "_warn", "manifest", "notes", "raw_inputs", "statistics")
 
     def __init__(self, servable: Servable, shadow: Servable, warn: Callable[[str], None]) -> None:
         self.manifest = servable.manifest
         self.statistics = servable.statistics
+        self.raw_inputs = servable.raw_inputs
         self.notes: Mapping[str, Any] | None = None
         self._servable = servable
         self._shadow = shadow
@@ -45,6 +47,9 @@ class Shadowed:
         ours, theirs = self.manifest.signatures[signature_key], self._shadow.manifest.signatures.get(signature_key)
         if theirs is None or repr((ours.inputs, ours.outputs)) != repr((theirs.inputs, theirs.outputs)):
             self.notes = {"shadow_version": version, "shadow_error": "another signature"}
+            return outputs
+        if self.manifest.preprocessing != self._shadow.manifest.preprocessing:
+            self.notes = {"shadow_version": version, "shadow_error": "another preprocessing"}
             return outputs
         try:
             others = self._shadow.predict(signature_key, inputs, deadline)

@@ -32,6 +32,7 @@ _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "limit": (lambda value: type(value) is int and value > 0, "a positive number"),
     "resize": (lambda value: type(value) is bool, "true or false"),
+    "prepared": (lambda value: type(value) is bool, "true or false"),
     "shard": (lambda value: type(value) is int and value >= 0, "a number from 0"),
 }
 """Every field of a job: whether a value of JSON is one, and what should have been there."""
@@ -57,6 +58,7 @@ class Job:
         start_after: of a prefix, the URL after which this job begins.
         limit: of a prefix, the number of objects from there.
         resize: whether images of another size than the model's are resized.
+        prepared: whether the rows are the model's own values, where its manifest says how raw ones are prepared.
         shard: number of this part of a larger run, None for a job of its own.
     """
 
@@ -73,6 +75,7 @@ class Job:
     start_after: str = ""
     limit: int | None = None
     resize: bool = False
+    prepared: bool = False
     shard: int | None = None
 
     def __post_init__(self) -> None:

@@ -45,11 +45,13 @@ class LoadedModel:
         pin: which one it is.
         manifest: its manifest.
         artifact: the flatbuffer.
+        assets: contents of the manifest's `assets`, by name.
     """
 
     pin: Pin
     manifest: Manifest
     artifact: bytes
+    assets: dict[str, bytes]
 
 
 def parse_reference(reference: str) -> tuple[str, str]:
@@ -149,7 +151,7 @@ class ModelSource:
             if self._loaded is None or self._loaded.pin != pin:
                 with self._missing(pin.name, pin.version):
                     artifact = fetch_artifact(self._store, pin.name, str(pin.version), pin.digest)
-                self._loaded = LoadedModel(pin, artifact.manifest, bytes(artifact.model))
+                self._loaded = LoadedModel(pin, artifact.manifest, bytes(artifact.model), artifact.assets)
             return self._loaded
 
     @contextmanager

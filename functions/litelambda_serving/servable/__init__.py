@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from litelambda_serving.artifact import Artifact
     from litelambda_serving.litert import Signature
     from litelambda_serving.manifest import Manifest, SignatureSpec
+    from litelambda_serving.preprocessing import RawInputs
     from litelambda_serving.tensor import TensorSpec
 
 __all__ = ["Binding", "Servable", "Statistics", "size_in_memory", "warm_up_inputs"]
@@ -169,6 +170,7 @@ class Servable:
         manifest: what is known of it.
         statistics: what it has done.
         memory_bytes: estimate of what it holds.
+        raw_inputs: what prepares its inputs; None where requests have the model's values.
         used: when it last answered, in the repository's count of requests.
         notes: fields for the log line of a request it answered.
     """
@@ -186,6 +188,7 @@ class Servable:
         Raises:
             LiteRtError: the runtime refuses the flatbuffer.
             ArtifactError: a signature of the manifest is not in the flatbuffer, or has other tensors.
+            ManifestError: its preprocessing cannot be read.
         """
         self.manifest: Manifest = artifact.manifest
         self.statistics = Statistics()
@@ -194,6 +197,11 @@ class Servable:
         self._model = CompiledModel(artifact.model, num_threads=num_threads)
         self._batch_sizes = [size for size in reversed(self.manifest.batch_sizes) if size >= min_batch]
         self._bindings = {key: self._bound(key, spec) for key, spec in self.manifest.signatures.items()}
+        self.raw_inputs: RawInputs | None = None
+        if self.manifest.preprocessing:
+            from litelambda_serving.preprocessing import open_raw_inputs
+
+            self.raw_inputs = open_raw_inputs(self.manifest, artifact.assets)
 
     def warm_up(self) -> None:
         """Run the default signature once, on values that it can compute with: no request pays for first allocations.

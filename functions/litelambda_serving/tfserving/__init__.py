@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from litelambda_serving.manifest import Manifest, SignatureSpec
     from litelambda_serving.models import ModelRepository
     from litelambda_serving.models.shadow import Shadowed
+    from litelambda_serving.preprocessing import RawInputs
     from litelambda_serving.servable import Servable
     from litelambda_serving.tensor import Tensor, TensorSpec
 
@@ -127,15 +128,26 @@ def _predict(request: Request, servable: Servable | Shadowed) -> str:
         raise MalformedRequestError(
             "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist, got both"
         )
+    raw_inputs = _raw_inputs(fields, key, servable)
     if row_format:
-        tensors = _decode_rows(fields["instances"], signature)
-        _check_outputs(signature, len(fields["instances"]))
+        instances = _instances(fields)
+        tensors = raw_inputs.from_rows(instances) if raw_inputs else _decode_rows(instances, signature)
+        _check_outputs(signature, len(instances))
     elif "inputs" in fields:
-        tensors = _decode_columns(fields["inputs"], signature)
+        columns = fields["inputs"]
+        tensors = raw_inputs.from_columns(columns) if raw_inputs else _decode_columns(columns, signature)
     else:
         raise MalformedRequestError("Missing 'inputs' or 'instances' key")
     outputs = servable.predict(key, _checked(tensors, signature), request.deadline)
     return _encode_rows(outputs) if row_format else _encode_columns(outputs)
+
+
+def _raw_inputs(fields: Mapping[str, Any], key: str, servable: Servable | Shadowed) -> RawInputs | None:
+    """What prepares the values of a request; None where they are the model's own."""
+    prepared = fields.get("prepared", False)
+    if type(prepared) is not bool:
+        raise MalformedRequestError("'prepared' must be true, for the model's own values, or false, for raw ones")
+    return None if prepared or key != servable.manifest.default_signature else servable.raw_inputs
 
 
 def _score(verb: str, request: Request, servable: Servable | Shadowed) -> str:
@@ -147,7 +159,8 @@ def _score(verb: str, request: Request, servable: Servable | Shadowed) -> str:
     key = _signature_key(fields, manifest)
     signature = manifest.signatures[key]
     output = examples.scores_of(verb, signature)
-    tensors = _checked(examples.decode(verb, fields, signature), signature)
+    raw_inputs = _raw_inputs(fields, key, servable)
+    tensors = _checked(examples.decode(verb, fields, signature, raw_inputs), signature)
     return examples.encode(verb, servable.predict(key, tensors, request.deadline)[output], manifest)
 
 
@@ -157,7 +170,8 @@ def _predict_raw(request: Request, servable: Servable | Shadowed) -> str:
 
     key = servable.manifest.default_signature
     signature = servable.manifest.signatures[key]
-    tensors = decode_raw(request.body, request.headers["content-type"], signature, servable.manifest)
+    content_type = request.headers["content-type"]
+    tensors = decode_raw(request.body, content_type, signature, servable.manifest, servable.raw_inputs)
     outputs = servable.predict(key, _checked(tensors, signature), request.deadline)
     return _encode_rows(outputs) if signature.rows == DYNAMIC else _encode_columns(outputs)
 
@@ -212,10 +226,15 @@ def _signature_key(fields: Mapping[str, Any], manifest: Manifest) -> str:
     )
 
 
-def _decode_rows(instances: Any, signature: SignatureSpec) -> dict[str, Tensor]:
-    """Row format: a list with one entry per row, a bare value for the only input or an object with all of them."""
+def _instances(fields: Mapping[str, Any]) -> list[Any]:
+    instances: list[Any] = fields["instances"]
     if type(instances) is not list or not instances:
         raise TensorError("No values in 'instances' array: it must be a non-empty list, one entry per row")
+    return instances
+
+
+def _decode_rows(instances: list[Any], signature: SignatureSpec) -> dict[str, Tensor]:
+    """Row format: a list with one entry per row, a bare value for the only input or an object with all of them."""
     names = [spec.name for spec in signature.inputs]
     if type(instances[0]) is dict and not _is_binary(instances[0], signature):
         for row in instances:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from litelambda_serving.manifest import Manifest, SignatureSpec
+    from litelambda_serving.preprocessing import RawInputs
+    from litelambda_serving.preprocessing.base import Field
     from litelambda_serving.tensor import Tensor, TensorSpec
 
 __all__ = ["decode", "encode", "scores_of"]
@@ -61,8 +63,16 @@ def _labels(manifest: Manifest, count: int) -> list[str]:
     return labels if labels is not None and len(labels) == count else [str(index) for index in range(count)]
 
 
-def decode(verb: str, fields: Mapping[str, Any], signature: SignatureSpec) -> dict[str, Tensor]:
+def decode(
+    verb: str, fields: Mapping[str, Any], signature: SignatureSpec, raw_inputs: RawInputs | None
+) -> dict[str, Tensor]:
     """Turn the examples of a request's JSON into the inputs of a signature.
+
+    Args:
+        verb: "classify" or "regress".
+        fields: the request's JSON.
+        signature: that it asks for.
+        raw_inputs: what prepares the features; None where they are the model's own values.
 
     Raises:
         RequestError: they are missing, malformed, or do not fit the inputs.
@@ -76,13 +86,23 @@ def decode(verb: str, fields: Mapping[str, Any], signature: SignatureSpec) -> di
         raise TensorError("'examples' value is an empty array")
     if type(context) is not dict or not all(type(example) is dict for example in examples):
         raise TensorError("Example must be JSON object: expected one with the features by name")
-    columns: dict[str, list[Any]] = {spec.name: [] for spec in signature.inputs}
+    names = [spec.name for spec in signature.inputs] if raw_inputs is None else list(raw_inputs.fields)
+    columns: dict[str, list[Any]] = {name: [] for name in names}
     for index, example in enumerate(examples):
         for name, column in columns.items():
             if name not in example and name not in context:
                 raise TensorError(f"Missing feature: {name} in example {index}, and in 'context'")
             column.append(example[name] if name in example else context[name])
+    if raw_inputs is not None:
+        return raw_inputs.prepare({name: _feature_values(columns[name], raw_inputs.fields[name]) for name in names})
     return {spec.name: _pack_feature(columns[spec.name], spec) for spec in signature.inputs}
+
+
+def _feature_values(column: list[Any], field: Field) -> list[Any]:
+    """A feature of one value is it, or a list of it alone, as in a tf.Example."""
+    if field.type == "tensor" and field.shape:
+        return column
+    return [row[0] if type(row) is list and len(row) == 1 else row for row in column]
 
 
 def _pack_feature(column: list[Any], spec: TensorSpec) -> Tensor:

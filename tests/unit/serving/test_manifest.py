@@ -84,7 +84,7 @@ def test_null_is_absence():
         (tensor(quantization={"scale": 1, "zero_point": 0.5}), "zero_point: expected int, got float"),
         (tensor(shape=[1e400]), "is not a list of sizes"),
         (tensor(shape="4"), "shape: expected list"),
-        ({"format_version": 2}, "format version 2, this reader knows 1"),
+        ({"format_version": 3}, "format version 3, this reader knows 2"),
         ({"format_version": "1"}, "format_version: expected int, got str"),
         ({"model": None}, "field model: expected str"),
         ({"artifact": "other"}, "which files does not list"),

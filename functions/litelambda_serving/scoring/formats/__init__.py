@@ -27,6 +27,16 @@ def open_reader(job: Job, info: ObjectInfo, schema: RowSchema) -> Reader:
         UnreadableInputError: of no known format.
         SchemaError: the input is not made for the model.
     """
+    reader = _open(job, info, schema)
+    if schema.raw_inputs is not None and schema.records is None:
+        from litelambda_serving.scoring.formats.scaled import ScaledDecoder
+
+        preprocessors = [*schema.raw_inputs.preprocessors.values()]
+        reader.decoder = ScaledDecoder(reader.decoder, schema.prepared_inputs, preprocessors)
+    return reader
+
+
+def _open(job: Job, info: ObjectInfo, schema: RowSchema) -> Reader:
     name = job.input_format or input_format_of(job.input)
     if name == "jsonl":
         from litelambda_serving.scoring.formats.jsonl import JsonlReader

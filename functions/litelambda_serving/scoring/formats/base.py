@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from litelambda_serving.preprocessing import open_raw_inputs
+from litelambda_serving.preprocessing.numbers import Numbers
 from litelambda_serving.scoring.columns import row_bytes, row_shape
 from litelambda_serving.scoring.errors import SchemaError
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from litelambda_serving.manifest import Manifest
+    from litelambda_serving.preprocessing import RawInputs
     from litelambda_serving.scoring.columns import Column
     from litelambda_serving.tensor import TensorSpec
 
@@ -34,25 +37,36 @@ class RowSchema:
     """What formats need to know of a model.
 
     Attributes:
-        inputs: its inputs, in the order of the signature.
+        inputs: what is read for each of its inputs, in the order of the signature.
         outputs: its outputs, in the order of the signature.
-        preprocessing: by input, `scale` and `offset` that make a raw value (a pixel) the model's.
+        scaling: by input, `scale` and `offset` that make an integer or a pixel the model's value, where rows have the
+            model's own values.
         labels: names of the classes, or None.
         batch_rows: the largest proven batch: chunks of arrays are multiples of it.
+        raw_inputs: what prepares the rows' values for the model; None where they are the model's own.
+        prepared_inputs: its inputs, as the model reads them.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    preprocessing: dict[str, dict[str, float]]
+    scaling: dict[str, dict[str, Any]]
     labels: list[str] | None
     batch_rows: int
+    raw_inputs: RawInputs | None = None
+    prepared_inputs: tuple[TensorSpec, ...] = ()
 
     @classmethod
-    def of(cls, manifest: Manifest) -> RowSchema:
+    def of(cls, manifest: Manifest, assets: Mapping[str, bytes] | None = None, *, prepared: bool = False) -> RowSchema:
         """From a manifest's default signature.
+
+        Args:
+            manifest: of the model.
+            assets: contents of its files that preprocessing reads.
+            prepared: whether rows have the model's own values although the manifest prepares raw ones.
 
         Raises:
             SchemaError: a tensor of the model holds strings.
+            ManifestError: its preprocessing cannot be read.
         """
         spec = manifest.signatures[manifest.default_signature]
         strings = [tensor.name for tensor in (*spec.inputs, *spec.outputs) if tensor.dtype.kind == "string"]
@@ -68,8 +82,20 @@ class RowSchema:
                         f"output {tensor.name!r} of {manifest.model} has no row for each input row, but is made of all "
                         "of a run together: ask the predict function"
                     )
-        preprocessing = manifest.fields.get("preprocessing") or {}
-        return cls(spec.inputs, spec.outputs, preprocessing, manifest.labels, manifest.batch_sizes[-1])
+        raw_inputs = None if prepared else open_raw_inputs(manifest, assets or {})
+        inputs = spec.inputs
+        if raw_inputs is not None:
+            every = zip(inputs, raw_inputs.preprocessors.values(), strict=True)
+            inputs = tuple(each.raw_spec if isinstance(each, Numbers) else tensor for tensor, each in every)
+        scaling, largest = manifest.scaling, manifest.batch_sizes[-1]
+        return cls(inputs, spec.outputs, scaling, manifest.labels, largest, raw_inputs, spec.inputs)
+
+    @property
+    def records(self) -> RawInputs | None:
+        """What prepares rows of fields by name; None where numbers are at most scaled."""
+        if self.raw_inputs is None or all(field.type == "tensor" for field in self.raw_inputs.fields.values()):
+            return None
+        return self.raw_inputs
 
     @property
     def label_output(self) -> int | None:

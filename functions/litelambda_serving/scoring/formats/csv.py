@@ -20,7 +20,14 @@ from litelambda_serving.errors import TensorError
 from litelambda_serving.scoring.columns import column_of, row_shape
 from litelambda_serving.scoring.errors import SchemaError, UnreadableInputError
 from litelambda_serving.scoring.formats.base import BadRow, DecodedRows, Reader, RowSchema, Writer
-from litelambda_serving.scoring.formats.csv_records import first_record, whole_records, with_line_feeds
+from litelambda_serving.scoring.formats.csv_fields import CsvFieldsDecoder
+from litelambda_serving.scoring.formats.csv_records import (
+    first_record,
+    is_utf8,
+    records,
+    whole_records,
+    with_line_feeds,
+)
 from litelambda_serving.scoring.formats.json_tokens import dump_fields
 from litelambda_serving.scoring.formats.jsonl import labels_of, row_texts
 from litelambda_serving.scoring.formats.text import BYTE_ORDER_MARK, LineSource, lines_of
@@ -48,7 +55,12 @@ class CsvReader(Reader):
         lead, header = self._read_header()
         self._header_lines = (lead + header).count(b"\n") if self._source.whole else 0
         self._header_bytes = len(lead + header) if self._source.whole else 0
-        self.decoder: Decoder = CsvDecoder(_names(header), schema, job.passthrough)
+        names, fields = _names(header), schema.records
+        self.decoder: Decoder = (
+            CsvDecoder(names, schema, job.passthrough)
+            if fields is None
+            else CsvFieldsDecoder(names, fields, job.passthrough)
+        )
 
     def chunks(self, position: dict[str, Any] | None) -> Iterator[Chunk]:
         """See `Reader.chunks`."""
@@ -128,27 +140,12 @@ class CsvDecoder:
         """Line number and cells of each record; packed already where the fast way could take it."""
         data: bytes = chunk.payload
         if b'"' in data:
-            yield from self._quoted_records(data, chunk.first)
+            yield from records(data, chunk.first)
             return
         for number, raw in enumerate(lines_of(data), chunk.first):
             line = raw.rstrip(b"\r")
             if line:
                 yield number, self._fast(line) or line.decode("utf-8", "surrogateescape").split(",")
-
-    @staticmethod
-    def _quoted_records(data: bytes, first: int) -> Iterator[tuple[int, list[str]]]:
-        reader = csv.reader(line.decode("utf-8", "surrogateescape") for line in io.BytesIO(data))
-        number = first
-        while True:
-            try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                cells = [f"not CSV: {error}"]
-            if cells:
-                yield number, cells
-            number = first + reader.line_num
 
     def _fast(self, line: bytes) -> tuple[list[bytes], dict[str, str]] | None:
         """The record by way of the JSON parser, which reads numbers four times as fast as `float`."""
@@ -174,7 +171,7 @@ class CsvDecoder:
         if len(cells) != self._width:
             detail = f": {cells[0]}" if len(cells) == 1 and cells[0].startswith("not CSV") else ""
             raise TensorError(f"{len(cells)} columns, the header has {self._width}{detail}")
-        if not _is_text("".join(cells)):
+        if not is_utf8(cells):
             raise TensorError("the line is not UTF-8")
         packed = []
         for places, packer, shape in zip(self._places, self._packers, self._shapes, strict=True):
@@ -214,11 +211,6 @@ def _places(names: Sequence[str], inputs: Sequence[TensorSpec], passthrough: Seq
         f"the CSV header has {len(names)} columns, but not those of the inputs ({wanted_names})"
         + (f", nor {count} besides those that pass through ({len(rest)})" if len(inputs) == 1 else "")
     )
-
-
-def _is_text(text: str) -> bool:
-    """Whether a text's bytes were UTF-8: others are decoded as halves of surrogate pairs."""
-    return text.isascii() or not any("\udc80" <= character <= "\udcff" for character in text)
 
 
 def _number(cell: str, place: int) -> Any:

@@ -1,10 +1,44 @@
-"""Where the records of a CSV text end: at newlines outside quotes."""
+"""The records of a CSV text, and where they end: at newlines outside quotes."""
 
 from __future__ import annotations
 
+import csv
+import io
+from typing import TYPE_CHECKING
+
 from litelambda_serving.scoring.formats import text
 
-__all__ = ["first_record", "whole_records", "with_line_feeds"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["first_record", "is_utf8", "records", "whole_records", "with_line_feeds"]
+
+
+def records(data: bytes, first: int) -> Iterator[tuple[int, list[str]]]:
+    """The line number and the cells of each record; one cell that says why, where it is not CSV.
+
+    Args:
+        data: whole records.
+        first: number of the first line.
+    """
+    reader = csv.reader(line.decode("utf-8", "surrogateescape") for line in io.BytesIO(data))
+    number = first
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            cells = [f"not CSV: {error}"]
+        if cells:
+            yield number, cells
+        number = first + reader.line_num
+
+
+def is_utf8(cells: list[str]) -> bool:
+    """Whether the bytes of cells were UTF-8: others are decoded as halves of surrogate pairs."""
+    joined = "".join(cells)
+    return joined.isascii() or not any("\udc80" <= character <= "\udcff" for character in joined)
 
 
 def first_record(data: bytes, begin: int) -> int:

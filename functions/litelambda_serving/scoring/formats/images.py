@@ -90,7 +90,7 @@ class ImagesDecoder:
 
     def __init__(self, schema: RowSchema, prefix: str, *, resize: bool) -> None:
         spec = schema.inputs[0]
-        preprocessing = schema.preprocessing.get(spec.name)
+        preprocessing = schema.scaling.get(spec.name)
         try:
             self._size = check_image_size(spec, preprocessing)
         except RequestError as error:

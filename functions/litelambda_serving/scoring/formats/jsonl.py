@@ -19,6 +19,7 @@ from litelambda_serving.scoring.columns import column_of, row_shape
 from litelambda_serving.scoring.formats.base import BadRow, DecodedRows, Reader, RowId, RowSchema, Writer
 from litelambda_serving.scoring.formats.json_numbers import JsonNumbers
 from litelambda_serving.scoring.formats.json_tokens import Tokens, dump_fields
+from litelambda_serving.scoring.formats.jsonl_fields import JsonlFieldsDecoder
 from litelambda_serving.scoring.formats.text import BYTE_ORDER_MARK, LineSource, line_spans
 from litelambda_serving.scoring.formats.values import RowPacker
 
@@ -47,7 +48,10 @@ class JsonlReader(Reader):
     def __init__(self, job: Job, info: ObjectInfo, schema: RowSchema) -> None:
         self._source = LineSource(job, info)
         self.total_bytes = self._source.total_bytes
-        self.decoder: Decoder = JsonlDecoder(schema, job.passthrough)
+        fields = schema.records
+        self.decoder: Decoder = (
+            JsonlDecoder(schema, job.passthrough) if fields is None else JsonlFieldsDecoder(fields, job.passthrough)
+        )
 
     def chunks(self, position: dict[str, Any] | None) -> Iterator[Chunk]:
         """See `Reader.chunks`."""

@@ -217,7 +217,7 @@ class ArrayDecoder:
 
     def __init__(self, schema: RowSchema) -> None:
         self._inputs = schema.inputs
-        self._preprocessing = schema.preprocessing
+        self._scaling = schema.scaling
 
     def decode(self, chunk: Chunk) -> DecodedRows:
         """See `Decoder.decode`. A chunk's payload is an iterable of its pieces: an array for each input."""
@@ -234,7 +234,7 @@ class ArrayDecoder:
         total = 0
         for arrays in payload:
             made = [
-                to_model(array, spec, self._preprocessing.get(spec.name))
+                to_model(array, spec, self._scaling.get(spec.name))
                 for array, spec in zip(arrays, self._inputs, strict=True)
             ]
             reasons = self._reasons(arrays, made)

@@ -97,10 +97,10 @@ def check_row_shape(name: str, shape: tuple[int, ...], spec: TensorSpec) -> None
         )
 
 
-def to_model(array: Array, spec: TensorSpec, preprocessing: dict[str, float] | None) -> Array:
+def to_model(array: Array, spec: TensorSpec, scaling: dict[str, Any] | None) -> Array:
     """Rows of any dtype as the model reads them; for values that it cannot take, see `unusable_rows`.
 
-    Integers that stand for a float input are raw values: the manifest's preprocessing makes them the model's. Floats
+    Integers that stand for a float input are raw values: the manifest's scaling makes them the model's. Floats
     are the model's values already; a quantized input gets their codes.
 
     Raises:
@@ -112,11 +112,10 @@ def to_model(array: Array, spec: TensorSpec, preprocessing: dict[str, float] | N
     kind = array.dtype.kind
     array = array.reshape(len(array), *row_shape(spec))
     if dtype.kind == "f" and kind in "iufb":
-        if kind in "iu" and preprocessing:
+        if kind in "iu" and scaling:
             scaled = array.astype(np.float32)
-            scaled *= np.float32(preprocessing["scale"])
-            if preprocessing.get("offset"):
-                scaled += np.float32(preprocessing["offset"])
+            scaled *= np.asarray(scaling["scale"], np.float32)
+            scaled += np.asarray(scaling.get("offset", 0.0), np.float32)
             return scaled.astype(dtype, copy=False)
         return array.astype(dtype)
     if kind == "f" and spec.quantization is not None and dtype.kind in "iu":

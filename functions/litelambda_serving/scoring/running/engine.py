@@ -157,7 +157,7 @@ class _Run:
     def run(self, checkpoint: Checkpoint | None) -> Outcome:
         """Score until the end of the input or of the time."""
         started = time.monotonic()
-        schema = RowSchema.of(self._model.manifest)
+        schema = RowSchema.of(self._model.manifest, self._model.assets, prepared=self._job.prepared)
         writer = open_writer(self._job, schema)
         with reading_input():
             reader = open_reader(self._job, self._info, schema)

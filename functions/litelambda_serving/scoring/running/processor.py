@@ -93,7 +93,7 @@ class Processor:
     def __init__(self, spec: WorkerSpec) -> None:
         manifest = spec.manifest
         key = manifest.default_signature
-        self._model = RowSchema.of(manifest)
+        self._model = RowSchema.of(manifest, prepared=True)  # its outputs alone
         self._histogram = PredictionHistogram(self._model)
         self._decoder, self._writer = spec.decoder, spec.writer
         self._key = (manifest.sha256, key)
