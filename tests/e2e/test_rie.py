@@ -53,10 +53,10 @@ def function(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def interpreter() -> tuple[str, str]:
     """The package's Python with the stock client; the running one where the package's is not to be had."""
     try:
-        environment = make_peer_environment("runtime-client", PYTHON_VERSION)
+        python = make_peer_environment("runtime-client", PYTHON_VERSION)
     except BenchError:
         return sys.executable, library_path()
-    return str(environment.python), ""
+    return str(python), ""
 
 
 @pytest.fixture(scope="module")

@@ -53,11 +53,11 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def function(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, str]:
     """Interpreter, code and packages: the deployment package on its own Python, else the sources on this one."""
     try:
-        environment = make_peer_environment("runtime-client", PYTHON_VERSION)
+        python = make_peer_environment("runtime-client", PYTHON_VERSION)
     except BenchError:
         return sys.executable, FUNCTIONS, library_path()
     tree = package(ARCH, tmp_path_factory.mktemp("package"), "score").directory
-    return str(environment.python), tree, library_path()  # boto3, which the real runtime has
+    return str(python), tree, library_path()  # boto3, which the real runtime has
 
 
 def test_files_through_the_queue(endpoint: str, function: tuple[str, Path, str], tmp_path: Path) -> None:

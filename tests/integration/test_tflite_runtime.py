@@ -38,7 +38,7 @@ np.savez(results, **{name: np.concatenate([output[name] for output in outputs]) 
 def python() -> str:
     """A Python 3.11 with tflite-runtime and nothing of the toolchain."""
     try:
-        return str(make_peer_environment("tflite-runtime", "3.11").python)
+        return str(make_peer_environment("tflite-runtime", "3.11"))
     except BenchError as error:
         pytest.skip(f"no tflite-runtime here: {error}")
 

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from litelambda.bench.emulator.environment import library_path
-from litelambda.bench.peers import make_peer_environment
+from litelambda.bench.peers import HERE, make_peer_environment
 from litelambda.common.errors import BenchError
 
 CACHE = Path.cwd() / ".bench"
@@ -37,9 +37,9 @@ def convert_to_onnx(flatbuffer: bytes) -> bytes:
 def _convert(flatbuffer: bytes, folder: Path) -> Path:
     source, target = folder / "model.tflite", folder / "model.onnx"
     source.write_bytes(flatbuffer)
-    environment = make_peer_environment("tf2onnx")
+    packages = make_peer_environment("tf2onnx").parents[1] / "lib" / f"python{HERE}" / "site-packages"
     # tf2onnx imports TensorFlow: the toolchain's own, later on the path.
-    path = os.pathsep.join([str(environment.packages), library_path()])
+    path = os.pathsep.join([str(packages), library_path()])
     command = [sys.executable, "-m", "tf2onnx.convert", "--tflite", str(source), "--output", str(target)]
     done = subprocess.run(  # noqa: S603 - fixed
         [*command, "--opset", _OPSET],

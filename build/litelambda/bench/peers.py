@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import uv
@@ -22,36 +21,26 @@ HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 """The running interpreter's version."""
 
 
-@dataclass(frozen=True)
-class PeerEnvironment:
-    """An interpreter with packages of its own.
-
-    Attributes:
-        python: Its executable.
-        packages: The folder of its packages.
-    """
-
-    python: Path
-    packages: Path
-
-
-def make_peer_environment(name: str, version: str = HERE) -> PeerEnvironment:
+def make_peer_environment(name: str, version: str = HERE) -> Path:
     """Make the environment of a peer, or find it made.
 
     Args:
         name: Which lock: `requirements/bench-NAME.txt`.
         version: Of Python, such as "3.11".
 
+    Returns:
+        Its interpreter, `FOLDER/bin/python`.
+
     Raises:
         BenchError: this machine has no such interpreter, or the packages cannot be installed for it.
     """
     lock = REQUIREMENTS / f"bench-{name}.txt"
     folder = Path.cwd() / f".venv-bench-{name}"
-    environment = PeerEnvironment(folder / "bin" / "python", folder / "lib" / f"python{version}" / "site-packages")
+    python = folder / "bin" / "python"
     stamp = folder / "made-from"
     made_from = f"{version} {hashlib.sha256(lock.read_bytes()).hexdigest()}"
     if stamp.is_file() and stamp.read_text(encoding="utf-8") == made_from:
-        return environment
+        return python
     interpreter = find_interpreter(version)
     if interpreter is None:
         raise BenchError(f"{name} needs CPython {version}, which is not on this machine")
@@ -60,10 +49,10 @@ def make_peer_environment(name: str, version: str = HERE) -> PeerEnvironment:
     _uv(name, "venv", "--clear", "--python", str(interpreter.path), str(folder))
     _uv(
         name, "pip", "sync", "--compile-bytecode", "--require-hashes", "--only-binary", ":all:",
-        "--python", str(environment.python), str(lock),
+        "--python", str(python), str(lock),
     )  # fmt: skip
     stamp.write_text(made_from, encoding="utf-8")
-    return environment
+    return python
 
 
 def _uv(name: str, *arguments: str) -> None:

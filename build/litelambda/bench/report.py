@@ -1,43 +1,51 @@
-"""How a benchmark shows itself to a person: a line of progress while it runs, a table when it is done."""
+"""What all benchmarks report: ratios, the machine they were measured on, and a table for a person."""
 
 from __future__ import annotations
 
-import sys
+import os
+import platform
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Any, Self
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
 
+_PACKAGES = ("awslambdaric", "obstore", "ai-edge-litert", "boto3", "numpy", "aws-lambda-powertools")
 _MIN_WIDTH = 100  # where there is no terminal, rich would take 80 columns and cut figures off
-_CLEAR_LINE = "\r\x1b[2K"
 
 
-class Progress:
-    """One line on stderr that tells how far a benchmark is; silent unless stderr is a terminal."""
+def ratio(numerator: float, denominator: float) -> float | None:
+    """A quotient for a report, or None where the denominator is not a positive time and so no ratio holds."""
+    return round(numerator / denominator, 3) if denominator > 0 else None
 
-    def __init__(self, what: str, total: int) -> None:
-        self._what = what
-        self._total = total
-        self._done = 0
-        self._shown = sys.stderr.isatty()
 
-    def step(self, name: str) -> None:
-        """Say that the next piece of work, `name`, begins."""
-        self._done += 1
-        self.say(name)
+def describe_machine() -> dict[str, Any]:
+    """The processor, the system, the interpreter and the versions of the packages that handlers import.
 
-    def say(self, name: str) -> None:
-        """Say what the piece of work is at now."""
-        if self._shown:
-            print(f"{_CLEAR_LINE}{self._what}: {self._done}/{self._total} {name}", end="", file=sys.stderr, flush=True)
+    Without them a figure means nothing; with them two reports can be told apart.
+    """
+    return {
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "system": platform.platform(aliased=True),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+    }
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._shown:
-            print(_CLEAR_LINE, end="", file=sys.stderr, flush=True)
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def show_table(

@@ -8,11 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from litelambda.commands.gateway import Route, make_event
 from litelambda.common.errors import BenchError
 from litelambda_serving.artifact.unpack import unpack
 from litelambda_serving.errors import ObjectNotFoundError
@@ -22,7 +25,7 @@ from litelambda_serving.tensor import TensorSpec
 
 _ALIAS = "latest"
 _SEED = 20261123
-_PIXELS = 255
+_HOST = "a1b2c3d4e5.execute-api.eu-west-1.amazonaws.com"
 _MAX_BYTES = 8 * 1024**3
 
 
@@ -92,68 +95,40 @@ def load_subject(store_url: str, name: str) -> Subject:
     return Subject(manifest, hashlib.sha256(manifest_bytes).hexdigest(), artifact_key, objects)
 
 
-def make_rows(inputs: tuple[TensorSpec, ...], count: int) -> list[Any]:
-    """Make `count` instances in TensorFlow Serving's row format, the same on every call.
+def make_columns(inputs: Sequence[TensorSpec], count: int) -> dict[str, NDArray[Any]]:
+    """Make values for `count` rows by input, the same on every call.
 
-    Floats look like normalized pixels, n/255 to the seven digits that a float32 holds. The rows of a model with one
-    input are bare, those of several are objects.
+    Floats look like normalized pixels, n/255 to the seven digits that a float32 holds.
     """
-    chooser = random.Random(_SEED)  # noqa: S311 - only has to be repeatable
-    rows = []
-    for _row in range(count):
-        values = {spec.name: _nest(list(spec.shape[1:]), spec, chooser) for spec in inputs}
-        rows.append(values if len(inputs) > 1 else values[inputs[0].name])
-    return rows
+    chooser = np.random.default_rng(_SEED)
+    columns: dict[str, NDArray[Any]] = {}
+    for spec in inputs:
+        pixels = chooser.integers(0, 256, (count, *spec.shape[1:]))
+        kinds = {"bool": pixels < 128, "float": np.round(pixels / 255, 7)}
+        columns[spec.name] = kinds.get(spec.dtype.kind, pixels // 2)  # which fits every integer dtype
+    return columns
 
 
-def _nest(shape: list[int], spec: TensorSpec, chooser: random.Random) -> Any:
-    if shape:
-        return [_nest(shape[1:], spec, chooser) for _index in range(shape[0])]
-    if spec.dtype.kind == "bool":
-        return chooser.random() < 0.5
-    pixel = chooser.randint(0, _PIXELS)
-    if spec.dtype.kind == "float":
-        return round(pixel / _PIXELS, 7)
-    return pixel // 2  # fits every integer dtype
+def make_rows(inputs: Sequence[TensorSpec], count: int) -> list[Any]:
+    """The same values as instances in TensorFlow Serving's row format: bare for one input, objects for several."""
+    columns = {name: values.tolist() for name, values in make_columns(inputs, count).items()}
+    if len(columns) == 1:
+        return next(iter(columns.values()))
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def predict_event(model: str, rows: list[Any]) -> bytes:
     """The event of a JSON predict."""
-    body = json.dumps({"instances": rows})
+    body = json.dumps({"instances": rows}).encode()
     return http_event(f"/v1/models/{model}:predict", {"content-type": "application/json"}, body)
 
 
-def http_event(path: str, headers: Mapping[str, str], body: str, *, is_base64: bool = False) -> bytes:
-    """An API Gateway HTTP API event (payload format 2.0) of a POST, as the Runtime API hands it over."""
-    host = "a1b2c3d4e5.execute-api.eu-west-1.amazonaws.com"
-    event = {
-        "version": "2.0",
-        "routeKey": "ANY /{proxy+}",
-        "rawPath": path,
-        "rawQueryString": "",
-        "headers": {"accept": "*/*", "host": host, "user-agent": "bench", **headers},
-        "requestContext": {
-            "accountId": "123456789012",
-            "apiId": "a1b2c3d4e5",
-            "domainName": host,
-            "domainPrefix": "a1b2c3d4e5",
-            "http": {
-                "method": "POST",
-                "path": path,
-                "protocol": "HTTP/1.1",
-                "sourceIp": "192.0.2.1",
-                "userAgent": "bench",
-            },
-            "requestId": "JKJaXmPLvHcESHA=",
-            "routeKey": "ANY /{proxy+}",
-            "stage": "$default",
-            "time": "01/Jan/2026:00:00:00 +0000",
-            "timeEpoch": 1767225600000,
-        },
-        "body": body,
-        "isBase64Encoded": is_base64,
-    }
-    return json.dumps(event).encode()
+def http_event(path: str, headers: Mapping[str, str], body: bytes) -> bytes:
+    """The event of a POST from API Gateway, as the Runtime API hands it over."""
+    sent = {"accept": "*/*", "host": _HOST, "user-agent": "bench", **headers}
+    raw = [(name.encode(), value.encode()) for name, value in sent.items()]
+    scope = {"method": "POST", "headers": raw, "query_string": b"", "http_version": "1.1"}
+    return json.dumps(make_event(scope, path, Route("ANY /{proxy+}"), {}, body)).encode()
 
 
 def read_predictions(answer: Any, count: int, who: str) -> list[Any]:

@@ -9,7 +9,6 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import obstore
@@ -22,9 +21,24 @@ from litelambda.bench.peers import make_peer_environment
 from litelambda.bench.subject import Subject
 from litelambda.commands.package import copy_sources
 from litelambda.common.errors import BenchError
+from litelambda.common.extras import require_extra
 from litelambda_serving.litert import find_library
 
 _HANDLERS = Path(__file__).parent / "handlers"
+
+
+def require_runtime() -> None:
+    """Check that the real runtime client and what the peer handlers import can run here.
+
+    Raises:
+        BenchError: This is not Linux.
+        UsageError: A package is missing; the message says what to install.
+    """
+    if not sys.platform.startswith("linux"):
+        raise BenchError(
+            f"the benchmarks start Lambda's own runtime client, which runs on Linux only, not {sys.platform}"
+        )
+    require_extra("bench")
 
 
 class Workplace:
@@ -92,8 +106,7 @@ class Workplace:
             extra["PYTHONDONTWRITEBYTECODE"] = "1"
         python = self._python
         if contender.environment:
-            peer = make_peer_environment(*contender.environment)
-            python, extra["PYTHONPATH"] = peer.python, ""
+            python, extra["PYTHONPATH"] = make_peer_environment(*contender.environment), ""
         command = [str(python), "-m", "awslambdaric", contender.handler]
         if contender.wrapper:
             extra["AWS_LAMBDA_EXEC_WRAPPER"] = str(tree / contender.wrapper)
@@ -137,10 +150,8 @@ class Workplace:
         self._s3.__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._s3.__exit__(kind, error, traceback)
+    def __exit__(self, *error: object) -> None:
+        self._s3.__exit__(*error)
         self._folder.cleanup()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from litelambda.cli.options import PATH, json_option, print_json, store_option
+from litelambda.common.interrupts import interrupts_noted
 
 _CHART = click.option("--chart", type=PATH, metavar="FILE", help="Also draw the result, as .svg or .png.")
 _PACKAGE = click.option("--package", type=PATH, metavar="DIR", help="Unpacked deployment package to measure as it is.")
@@ -118,8 +119,9 @@ def conversion(names: tuple[str, ...], models: tuple[str, ...], as_json: bool, *
 
 def _measure(benchmark: str, options: dict[str, Any], *, as_json: bool) -> None:
     module = importlib.import_module(f"litelambda.bench.{benchmark}.benchmark")
-    result = module.run(module.Options(**options))
+    with interrupts_noted():
+        result = module.run(module.Options(**options))
     if as_json:
         print_json(result)
     else:
-        importlib.import_module(f"litelambda.bench.{benchmark}.table").show(result)
+        module.show(result)

@@ -38,7 +38,7 @@ def command(recipe: Path, store: str, overrides: tuple[str, ...], accept_worse: 
         from litelambda.commands.build import build, train_with_others
         from litelambda.training.cluster import read_cluster
 
-        reporter, cluster = open_reporter(json_output=as_json), read_cluster()
+        reporter, cluster = open_reporter(terminal_only=as_json), read_cluster()
         if cluster is None or cluster.is_chief:
             print_result(build(loaded, store, reporter, accept_worse=accept_worse), as_json=as_json)
             return

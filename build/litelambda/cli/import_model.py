@@ -77,6 +77,6 @@ def command(
             preprocessing=preprocessing,
             max_difference=max_difference,
             accept_loss=accept_loss,
-            reporter=open_reporter(json_output=as_json),
+            reporter=open_reporter(terminal_only=as_json),
         )
     print_result(result, as_json=as_json)

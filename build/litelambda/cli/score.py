@@ -70,7 +70,7 @@ def command(
             raise UsageError(f"--on aws needs --state-machine ARN (an output of the stack), or {_STATE_MACHINE}")
         result = submit(make_job(source, output, **described), machine)
     else:
-        reporter = open_reporter(json_output=as_json)
+        reporter = open_reporter(terminal_only=as_json)
         result = score(
             source,
             output,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Handler = Callable[[dict[str, Any], "LambdaContext"], dict[str, Any]]
     Message = MutableMapping[str, Any]
 
-__all__ = ["Gateway", "LambdaContext", "Route", "routes_of_template"]
+__all__ = ["Gateway", "LambdaContext", "Route", "make_event", "routes_of_template"]
 
 MAX_PAYLOAD_BYTES = 10 * 1024 * 1024
 """Of an HTTP API, request and response."""
@@ -141,7 +141,7 @@ class Gateway:
             return _gateway_error(404, "Not Found")
         if body is None:
             return _gateway_error(413, "Request Entity Too Large")
-        event = _event(scope, path, *match, body)
+        event = make_event(scope, path, *match, body)
         if len(json.dumps(event)) > MAX_INVOCATION_BYTES:
             return _gateway_error(413, "Request Entity Too Large")
         async with self._one_at_a_time:
@@ -178,7 +178,16 @@ async def _read(receive: Callable[[], Awaitable[Message]]) -> bytes | None:
             return b"".join(chunks) if length <= MAX_PAYLOAD_BYTES else None
 
 
-def _event(scope: Message, path: str, route: Route, parameters: dict[str, str], body: bytes) -> dict[str, Any]:
+def make_event(scope: Message, path: str, route: Route, parameters: dict[str, str], body: bytes) -> dict[str, Any]:
+    """A request as an event in payload format 2.0.
+
+    Args:
+        scope: of the ASGI request.
+        path: decoded.
+        route: that takes the request.
+        parameters: of its path.
+        body: in base64 unless its content type is one of text.
+    """
     headers: dict[str, str] = {}
     for name, value in scope["headers"]:
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")

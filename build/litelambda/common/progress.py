@@ -100,13 +100,18 @@ class PlainReporter(Reporter):
 
 
 class TerminalReporter(Reporter):
-    """A bar while a stage runs, a line with a tick when it has ended."""
+    """A bar while a stage runs, a line with a tick when it has ended.
 
-    def __init__(self, stream: TextIO) -> None:
+    Args:
+        stream: the terminal.
+        animated: whether the bar moves by itself, which takes a thread; else with each report alone.
+    """
+
+    def __init__(self, stream: TextIO, *, animated: bool = True) -> None:
         from rich.console import Console
         from rich.markup import escape
 
-        self._escape = escape
+        self._escape, self._animated = escape, animated
         # A descriptor of its own, to the end: the build holds native libraries' writes to standard error back.
         own = os.fdopen(os.dup(stream.fileno()), "w", buffering=1, closefd=False)
         self._console = Console(file=own, highlight=False)
@@ -123,13 +128,14 @@ class TerminalReporter(Reporter):
             TextColumn("{task.fields[doing]}", markup=False),
             console=self._console,
             transient=True,
+            auto_refresh=self._animated,
         )
         self._task = self._bar.add_task(stage.name, total=None, doing="")
         self._bar.start()
 
     def show_progress(self, stage: Stage, fraction: float, text: str) -> None:  # noqa: ARG002 - the base's
         """Move the bar."""
-        self._bar.update(self._task, total=1.0, completed=fraction, doing=text)
+        self._bar.update(self._task, total=1.0, completed=fraction, doing=text, refresh=not self._animated)
 
     def show_end(self, stage: Stage) -> None:
         """Replace the bar with the stage's result."""
@@ -144,12 +150,13 @@ class TerminalReporter(Reporter):
         self._console.print(f"[red]✗[/] [bold]{stage.name:<10}[/]{stage.seconds:7.1f} s")
 
 
-def open_reporter(*, json_output: bool = False) -> Reporter:
+def open_reporter(*, terminal_only: bool = False, animated: bool = True) -> Reporter:
     """Choose how to report on standard error.
 
     Args:
-        json_output: a script reads standard output: nothing is reported unless a person watches a terminal.
+        terminal_only: report nothing unless a person watches a terminal.
+        animated: see `TerminalReporter`; a benchmark must not be disturbed.
     """
     if sys.stderr.isatty():
-        return TerminalReporter(sys.stderr)
-    return Reporter() if json_output else PlainReporter(sys.stderr)
+        return TerminalReporter(sys.stderr, animated=animated)
+    return Reporter() if terminal_only else PlainReporter(sys.stderr)

@@ -80,6 +80,6 @@ def test_a_terminal_gets_a_bar(terminal: tuple[int, TextIO]) -> None:
 def test_who_watches_decides(monkeypatch: pytest.MonkeyPatch, terminal: tuple[int, TextIO]) -> None:
     """Lines without a terminal, silence for scripts, the live line wherever a person watches."""
     assert type(open_reporter()) is PlainReporter
-    assert type(open_reporter(json_output=True)) is Reporter
+    assert type(open_reporter(terminal_only=True)) is Reporter
     monkeypatch.setattr("sys.stderr", terminal[1])
-    assert type(open_reporter(json_output=True)) is TerminalReporter
+    assert type(open_reporter(terminal_only=True)) is TerminalReporter

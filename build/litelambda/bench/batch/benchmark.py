@@ -27,12 +27,11 @@ from typing import Any
 
 import numpy as np
 
-from litelambda.bench.machine import describe_machine
-from litelambda.bench.report import Progress
+from litelambda.bench.report import describe_machine, ratio, show_table
 from litelambda.bench.subject import Subject, load_subject
-from litelambda.bench.summary import ratio
 from litelambda.common.errors import BenchError, UsageError
 from litelambda.common.kept_process import KeptProcess
+from litelambda.common.progress import open_reporter
 
 _SEED = 20261123
 _JSONL_SHARE = 16  # a JSON row takes so much longer that fewer do
@@ -106,18 +105,17 @@ _ALL: list[_Kind] = [
 
 def _take_turns(files: dict[str, Path], options: Options) -> _Turns:
     turns: _Turns = {kind: {} for kind in _ALL}
-    with Progress("batch runs", options.runs) as progress:
+    with open_reporter(terminal_only=True, animated=False).stage("batch runs") as stage:
         for run_index in range(options.runs):
-            progress.step("turn 1")
-            with ExitStack() as stack:
+            with ExitStack() as at_end:
                 children = {kind: _Child(kind[0], files[kind[1]], options) for kind in _ALL}
                 for child in children.values():
-                    stack.callback(child.close)
+                    at_end.callback(child.close)
                 ends = time.monotonic() + options.seconds
                 turn = 0
                 while turn < _MIN_TURNS or time.monotonic() < ends:
                     for kind in _OFTEN if turn % _SELDOM else _ALL:
-                        progress.say(f"turn {turn + 1}: {' '.join(kind)}")
+                        stage.progress(run_index / options.runs, f"turn {turn + 1}: {' '.join(kind)}")
                         turns[kind][run_index, turn] = children[kind].take_turn()
                     turn += 1
     return turns
@@ -238,3 +236,32 @@ def _scaling(name: str, turns: _Turns) -> dict[str, Any]:
         "time_ratio": ratio(cpu[1], cpu[0]),
         "rss_ratio": ratio(memory[1], memory[0]),
     }
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print the table of `bench batch`."""
+    rows = [
+        (
+            name,
+            f"{case['rows_per_s']:,}",
+            f"{case['ratio_to_raw']:.2f}",
+            f"{case['ratio_to_usual']:.2f}",
+            f"{case['batch_size']}",
+            f"{case['peak_rss_mb']:.0f}",
+            f"{result['scaling'][name]['time_ratio']:.1f}",
+            f"{result['scaling'][name]['rss_ratio']:.2f}",
+        )
+        for name, case in result["cases"].items()
+    ]
+    headings = (
+        "case",
+        "rows/s",
+        "x raw",
+        "x usual",
+        "batch",
+        "peak MB",
+        "10 x rows: time",
+        "memory",
+    )
+    notes = ["rows per second of CPU time, the median of all turns; raw keeps nothing, usual is what people write"]
+    show_table(headings, rows, result, notes)

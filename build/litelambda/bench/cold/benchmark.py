@@ -9,8 +9,9 @@ counted. Times are medians of the same run; only their ratios carry over to anot
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,11 @@ from litelambda.bench.contenders import (
     choose,
     contenders_for,
 )
-from litelambda.bench.machine import describe_machine
-from litelambda.bench.report import Progress
-from litelambda.bench.requirements import require_runtime
+from litelambda.bench.report import describe_machine, ratio, show_table
 from litelambda.bench.subject import Subject, load_subject, make_rows, predict_event, read_predictions
-from litelambda.bench.summary import ratio, spread
-from litelambda.bench.workplace import Workplace
+from litelambda.bench.workplace import Workplace, require_runtime
 from litelambda.common.errors import UsageError
+from litelambda.common.progress import open_reporter
 
 _ROWS = 1
 _BUSY = 1.5
@@ -87,7 +86,7 @@ def run(options: Options) -> dict[str, Any]:
     ) as workplace:
         contenders = workplace.prepare(contenders)
         timings = _measure(workplace, contenders, subject, options.runs)
-    handlers = {contender.name: _summarise(contender, timings[contender.name]) for contender in contenders}
+    handlers = {contender.name: _summarize(contender, timings[contender.name]) for contender in contenders}
     result = {
         "handlers": handlers,
         "ratios": _ratios(handlers, "init_ms"),
@@ -107,10 +106,10 @@ def run(options: Options) -> dict[str, Any]:
 def _measure(workplace: Workplace, contenders: Sequence[Contender], subject: Subject, runs: int) -> dict[str, _Timings]:
     event = predict_event(subject.manifest.model, make_rows(subject.inputs, _ROWS))
     timings = {contender.name: _Timings() for contender in contenders}
-    with Progress("cold starts", (runs + 1) * len(contenders)) as progress:
+    with open_reporter(terminal_only=True, animated=False).stage("cold starts") as stage:
         for round_number in range(runs + 1):
-            for contender in contenders:
-                progress.step(contender.name)
+            for index, contender in enumerate(contenders):
+                stage.progress((round_number + index / len(contenders)) / (runs + 1), contender.name)
                 warm_up = round_number == 0
                 with workplace.start(contender, cache_bytecode=warm_up) as environment:
                     answer = environment.invoke(event)
@@ -125,13 +124,13 @@ def _measure(workplace: Workplace, contenders: Sequence[Contender], subject: Sub
     return timings
 
 
-def _summarise(contender: Contender, timings: _Timings) -> dict[str, Any]:
-    return {
-        **spread("init_ms", timings.init_ms),
-        **spread("first_ms", timings.first_ms),
-        **spread("rss_mb", timings.rss_mb),
-        "title": contender.title,
-    }
+def _summarize(contender: Contender, timings: _Timings) -> dict[str, Any]:
+    """The median of each, and its smallest and largest value."""
+    summary: dict[str, Any] = {}
+    for name, values in asdict(timings).items():
+        for suffix, function in (("", statistics.median), ("_min", min), ("_max", max)):
+            summary[name + suffix] = round(function(values), 2)
+    return {**summary, "title": contender.title}
 
 
 def _noise(handlers: dict[str, dict[str, Any]]) -> list[str]:
@@ -158,3 +157,32 @@ def _ratios(handlers: dict[str, dict[str, Any]], key: str) -> dict[str, float | 
     if OURS in init and USUAL in init:
         ratios["added_vs_usual"] = ratio(init[USUAL] - init[FLOOR], init[OURS] - init[FLOOR])
     return ratios
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print the table of `bench cold`."""
+    floor = result["handlers"].get("hello", {}).get("init_ms")
+    rows = []
+    for name, numbers in result["handlers"].items():
+        rows.append(
+            (
+                name,
+                f"{numbers['init_ms']:.1f}",
+                f"{numbers['init_ms_min']:.0f}-{numbers['init_ms_max']:.0f}",
+                f"{numbers['init_ms'] - floor:+.1f}" if floor and name != "hello" else "",
+                f"{numbers['init_ms'] / floor:.2f}" if floor else "",
+                f"{numbers['first_ms']:.2f}",
+                f"{numbers['rss_mb']:.1f}",
+            )
+        )
+    headings = ("handler", "INIT ms", "min-max", "added", "÷ floor", "first ms", "peak MB")
+    ratios = result["ratios"]
+    titles = [f"{name}: {numbers['title']}" for name, numbers in result["handlers"].items()]
+    notes = [f"median of {result['runs']} starts each, in turn; S3 on loopback, {result['store']['latency_ms']:g} ms"]
+    if ratios.get("added_vs_usual"):
+        fastest = result["ratios_of_fastest"]["added_vs_usual"]
+        of_fastest = f" ({fastest:.1f} x by the fastest starts)" if fastest else ""
+        notes.append(
+            f"the usual handler adds {ratios['added_vs_usual']:.1f} x what litelambda adds to hello world{of_fastest}"
+        )
+    show_table(headings, rows, result, [*titles, *notes])

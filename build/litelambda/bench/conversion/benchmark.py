@@ -19,13 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from litelambda.bench.conversion.cases import Case, choose
-from litelambda.bench.conversion.table import markdown
-from litelambda.bench.machine import describe_machine
-from litelambda.bench.report import Progress
+from litelambda.bench.conversion.table import markdown, show
+from litelambda.bench.report import describe_machine
 from litelambda.common.errors import UsageError
 from litelambda.common.extras import require_extra
 from litelambda.common.kept_process import KeptProcess
 from litelambda.common.processes import describe_exit
+from litelambda.common.progress import open_reporter
+
+__all__ = ["Options", "run", "show"]
 
 _TOOLS = ("litelambda", "keras", "tensorflow", "ai-edge-litert")
 
@@ -63,9 +65,9 @@ def run(options: Options) -> dict[str, Any]:
     rows = {} if options.fresh else _read_state(options.state, settings)
     missing = [case for case in cases if case.name not in rows]
     process = KeptProcess("litelambda.bench.conversion.child")
-    with Progress("conversions", len(missing)) as progress:
-        for case in missing:
-            progress.step(case.name)
+    with open_reporter(terminal_only=True).stage("conversions") as stage:
+        for index, case in enumerate(missing):
+            stage.progress(index / len(missing), case.name)
             rows[case.name] = {"family": case.family, **_convert(case, options, process)}
             _write_state(options.state, settings, rows)
     process.close()

@@ -11,17 +11,15 @@ import signal
 import subprocess
 import sys
 import sysconfig
-import threading
 import time
 import venv
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from litelambda.bench.emulator.runtime_api import Invocation, RuntimeApi
 from litelambda.common.errors import BenchError
+from litelambda.common.interrupts import hold, let_go
 
 MEMORY_MB = 512
 REGION = "eu-west-1"
@@ -73,22 +71,6 @@ def lambda_environ(handler: str, tree: Path, extra: Mapping[str, str]) -> dict[s
     }
 
 
-@contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Take a Ctrl-C only at the end of the block: one inside Popen would leak the process."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # where Python never raises KeyboardInterrupt
-        return
-    caught: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _frame: caught.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if caught:
-        signal.raise_signal(signal.SIGINT)
-
-
 class Environment:
     """Starts a function's process and waits until it is ready; on leaving the context, kills it.
 
@@ -121,12 +103,16 @@ class Environment:
         )
         try:
             variables = {**environ, "AWS_LAMBDA_RUNTIME_API": self.api.address}
-            with log.open("wb") as output, _interrupts_held_back():
-                started = time.perf_counter()
-                self._process = subprocess.Popen(  # noqa: S603 - a command of ours
-                    command, cwd=tree, env=variables, stdin=subprocess.DEVNULL,
-                    stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
-                )  # fmt: skip
+            hold()  # a Ctrl-C inside Popen would leak the process
+            try:
+                with log.open("wb") as output:
+                    started = time.perf_counter()
+                    self._process = subprocess.Popen(  # noqa: S603 - a command of ours
+                        command, cwd=tree, env=variables, stdin=subprocess.DEVNULL,
+                        stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+                    )  # fmt: skip
+            finally:
+                let_go()
             self.init_ms = (self.api.wait_ready(timeout_s) - started) * 1000
         except BenchError as error:
             self.close()
@@ -189,7 +175,5 @@ class Environment:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-import socket
+import socketserver
 import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from email.utils import formatdate
-from types import TracebackType
-from typing import Self
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from litelambda.bench.emulator.http1 import Connection, ProtocolError, Request
@@ -24,10 +23,12 @@ from litelambda.bench.emulator.http1 import Connection, ProtocolError, Request
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _PIECE_BYTES = 64 * 1024
 _IDLE_S = 60.0
-_MISSING = b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>NoSuchKey</Code><Message>%s</Message></Error>'
+_LOOK_EVERY_S = 0.1  # whether to stop
+_MISSING = b"""<?xml version="1.0" encoding="UTF-8"?>
+<Error><Code>NoSuchKey</Code><Message>The specified key does not exist.</Message></Error>"""
 
 
-class LoopbackS3:
+class LoopbackS3(socketserver.ThreadingTCPServer):
     """Serves `objects` at path-style URLs on 127.0.0.1; a context manager.
 
     Args:
@@ -37,6 +38,9 @@ class LoopbackS3:
         port: Where to listen; 0 for a free one.
     """
 
+    daemon_threads = allow_reuse_address = True
+    request_queue_size = 64
+
     def __init__(
         self,
         objects: Mapping[str, bytes],
@@ -45,63 +49,41 @@ class LoopbackS3:
         bytes_per_second: float | None = None,
         port: int = 0,
     ) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
         self.requests: list[str] = []
-        self._objects: dict[str, bytes] = {}
-        self._etags: dict[str, str] = {}
+        self._objects: dict[str, tuple[bytes, str]] = {}
         for name, data in objects.items():
             self.add(name, data)
         self._latency_s = latency_ms / 1000
         self._bytes_per_second = bytes_per_second
         self._modified = formatdate(usegmt=True)
-        self._listener = socket.create_server(("127.0.0.1", port), backlog=64)
-        self._connections: set[Connection] = set()
-        self._thread = threading.Thread(target=self._accept, name="loopback-s3", daemon=True)
+        self._thread = threading.Thread(target=self.serve_forever, args=(_LOOK_EVERY_S,), daemon=True)
 
     @property
     def url(self) -> str:
         """The endpoint, for `AWS_ENDPOINT_URL_S3`."""
-        host, port = self._listener.getsockname()
-        return f"http://{host}:{port}"
+        host, port = self.server_address[:2]
+        return f"http://{host!s}:{port}"
 
     def add(self, name: str, data: bytes) -> None:
         """Hold one more object, `bucket/key`."""
-        self._objects[name] = data
-        self._etags[name] = f'"{hashlib.md5(data).hexdigest()}"'  # noqa: S324 - as S3 does
+        self._objects[name] = data, f'"{hashlib.md5(data).hexdigest()}"'  # noqa: S324 - as S3 does
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                sock, _address = self._listener.accept()
-            except OSError:  # closed: the end of this server
-                return
-            sock.settimeout(_IDLE_S)
-            connection = Connection(sock)
-            self._connections.add(connection)
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection: Connection) -> None:
-        try:
-            while (request := connection.read_request()) is not None:
-                self.requests.append(f"{request.method} {request.target}")
-                time.sleep(self._latency_s)
-                self._answer(connection, request)
-        except (OSError, ProtocolError):  # the client went away, as a killed function does
-            pass
-        finally:
-            self._connections.discard(connection)
-            connection.close()
-
-    def _answer(self, connection: Connection, request: Request) -> None:
-        name = unquote(urlsplit(request.target).path).lstrip("/")
+    def answer(self, connection: Connection, request: Request) -> None:
+        """Answer one request, as late as S3 would."""
+        self.requests.append(f"{request.method} {request.target}")
+        time.sleep(self._latency_s)
         headers = {"x-amz-request-id": "0123456789ABCDEF", "accept-ranges": "bytes"}
+        found = self._objects.get(unquote(urlsplit(request.target).path).lstrip("/"))
         if request.method not in ("GET", "HEAD"):
             connection.respond(405, headers)
-        elif (data := self._objects.get(name)) is None:
-            message = b"" if request.method == "HEAD" else _MISSING % b"The specified key does not exist."
+        elif found is None:
+            message = b"" if request.method == "HEAD" else _MISSING
             connection.respond(404, {**headers, "content-type": "application/xml"}, message)
         else:
-            headers |= {"etag": self._etags[name], "last-modified": self._modified}
-            if request.headers.get("if-none-match") == self._etags[name]:
+            data, etag = found
+            headers |= {"etag": etag, "last-modified": self._modified}
+            if request.headers.get("if-none-match") == etag:
                 connection.respond(304, headers)
             else:
                 self._send(connection, request, headers, data)
@@ -130,16 +112,25 @@ class LoopbackS3:
             connection.sock.sendall(piece)
             time.sleep(max(due - time.monotonic(), 0))
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> LoopbackS3:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        with suppress(OSError):  # where a listening socket cannot be shut down, closing it ends the wait
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join(timeout=5)
-        for connection in list(self._connections):
-            connection.close()
+    def __exit__(self, *_error: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class _Handler(socketserver.BaseRequestHandler):
+    """Answers the requests of one connection."""
+
+    server: Any
+
+    def handle(self) -> None:
+        """Answer until the client goes away, as a killed function does."""
+        self.request.settimeout(_IDLE_S)
+        connection = Connection(self.request)
+        with suppress(OSError, ProtocolError):
+            while (request := connection.read_request()) is not None:
+                self.server.answer(connection, request)
+        connection.close()

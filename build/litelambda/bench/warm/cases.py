@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from litelambda.bench.subject import Subject, http_event, make_rows, predict_event, read_predictions
+from litelambda.bench.subject import Subject, http_event, make_columns, make_rows, predict_event, read_predictions
 from litelambda.common.errors import BenchError
+from litelambda_serving.inference_protocol.inputs import DATATYPES
 
 _LENGTH = "inference-header-content-length"
-_V2_NAMES = {"bool": "BOOL", "float16": "FP16", "float32": "FP32", "float64": "FP64"}
-_DTYPES = {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8", "BOOL": "?"}
+_NUMPY = {datatype: name for name, datatype in DATATYPES.items()}
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,18 @@ def make_cases(subject: Subject, row_counts: Sequence[int], prefix: str = "") ->
     """The cases of a model: each form with each number of rows; the raw tensor only where there is but one input."""
     cases = []
     for count in row_counts:
-        rows = make_rows(subject.inputs, count)
         name = f"{count}_row{'s' if count > 1 else ''}"
         model = subject.manifest.model
-        cases.append(Case(f"{prefix}json_{name}", count, predict_event(model, rows), _json_reader(count)))
-        tensors = _pack(subject, rows)
+        cases.append(
+            Case(
+                f"{prefix}json_{name}",
+                count,
+                predict_event(model, make_rows(subject.inputs, count)),
+                _json_reader(count),
+            )
+        )
+        columns = make_columns(subject.inputs, count)
+        tensors = [columns[spec.name].astype(spec.dtype.name) for spec in subject.inputs]
         cases.append(Case(f"{prefix}binary_{name}", count, _v2_event(model, subject, tensors), read_v2))
         if len(tensors) == 1:
             cases.append(Case(f"{prefix}raw_{name}", count, _raw_event(model, tensors[0]), read_v2))
@@ -58,19 +65,12 @@ def _json_reader(count: int) -> Callable[[Any, str], Any]:
     return lambda answer, who: read_predictions(answer, count, who)
 
 
-def _pack(subject: Subject, rows: list[Any]) -> list[NDArray[Any]]:
-    """The rows as one array for each input, in the signature's order."""
-    specs = subject.inputs
-    columns = [rows] if len(specs) == 1 else [[row[spec.name] for row in rows] for spec in specs]
-    return [np.array(column, spec.dtype.name) for spec, column in zip(specs, columns, strict=True)]
-
-
 def _v2_event(model: str, subject: Subject, tensors: list[NDArray[Any]]) -> bytes:
     inputs = [
         {
             "name": spec.name,
             "shape": list(tensor.shape),
-            "datatype": _V2_NAMES.get(spec.dtype.name, spec.dtype.name.upper()),
+            "datatype": DATATYPES[spec.dtype.name],
             "parameters": {"binary_data_size": tensor.nbytes},
         }
         for spec, tensor in zip(subject.inputs, tensors, strict=True)
@@ -86,7 +86,7 @@ def _raw_event(model: str, tensor: NDArray[Any]) -> bytes:
 
 def _binary_event(model: str, length: int, body: bytes) -> bytes:
     headers = {"content-type": "application/octet-stream", _LENGTH: str(length)}
-    return http_event(f"/v2/models/{model}/infer", headers, base64.b64encode(body).decode(), is_base64=True)
+    return http_event(f"/v2/models/{model}/infer", headers, body)
 
 
 def read_v2(answer: Any, who: str) -> Any:
@@ -104,7 +104,7 @@ def read_v2(answer: Any, who: str) -> Any:
     outputs, offset = {}, length
     for output in json.loads(body[:length])["outputs"]:
         size, datatype = output["parameters"]["binary_data_size"], output["datatype"]
-        values = np.frombuffer(body[offset : offset + size], _DTYPES.get(datatype, datatype.lower()))
+        values = np.frombuffer(body[offset : offset + size], _NUMPY[datatype])
         outputs[output["name"]] = values.reshape(output["shape"]).tolist()
         offset += size
     return outputs
