@@ -29,6 +29,15 @@ __all__ = ["deploy"]
 
 _TEMPLATES: dict[Function, str] = {"predict": "template.yaml", "score": "infra/scoring.yaml"}
 _STACKS: dict[Function, str] = {"predict": "litelambda", "score": "litelambda-scoring"}
+_MAX_DESCRIPTION = 256
+"""Characters that Lambda allows in a version's description, which holds the parameters that a version is made of."""
+_TEXTS = ("ModelStore", "ModelName", "ModelVersion", "CorsAllowOrigin", "BasePath", "MetricsNamespace")
+_DESCRIBED = (
+    *_TEXTS,
+    *("ModelManifestSha256", "KmsKeyArn", "ModelMemoryMb", "AliasRefreshSeconds"),
+    *("NumThreads", "MemorySize", "Timeout", "LogLevel"),
+)
+"""Each with a space after it in the description; three letters follow."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -59,6 +68,8 @@ def deploy(function: Function, assignments: Sequence[str] = (), stack: str | Non
     deployed = _deployed(stack)
     architecture = given.get("Architecture") or deployed.get("Architecture") or declared["Architecture"]
     given["Architecture"] = architecture  # of what is packaged
+    if function == "predict":
+        _check_description(stack, {**declared, **deployed, **given})
     _show(stack, given, deployed, declared)
     with tempfile.TemporaryDirectory(prefix="litelambda-deploy-") as folder:
         _lay_out(Path(folder), function, cast("Architecture", architecture))
@@ -97,6 +108,21 @@ def _deployed(stack: str) -> dict[str, str]:
     if found["StackStatus"] == "REVIEW_IN_PROGRESS":  # its first change set was declined: nothing was deployed
         return {}
     return {each["ParameterKey"]: each["ParameterValue"] for each in found.get("Parameters", [])}
+
+
+def _check_description(stack: str, values: Mapping[str, str]) -> None:
+    """Refuse values that are too long together for a version's description: Lambda would, minutes later."""
+    own_bucket = f"{stack}-artifactbucket-".ljust(len(stack) + 29, "?")[:63]  # as CloudFormation names it
+    lengths = {name: len(values[name]) for name in _DESCRIBED}
+    lengths["ModelStore"] = len(values["ModelStore"].partition("://")[2] or f"{own_bucket}/models")
+    lengths["KmsKeyArn"] = len(values["KmsKeyArn"].partition(":key/")[2])
+    total = sum(length + 1 for length in lengths.values()) + 3
+    if total > _MAX_DESCRIPTION:
+        longest = sorted(_TEXTS, key=lengths.__getitem__, reverse=True)[:3]
+        raise UsageError(
+            f"the parameters take {total} characters together, expected at most {_MAX_DESCRIPTION}, since Lambda keeps "
+            f"them in a version's description: shorten {', '.join(f'{name} ({lengths[name]})' for name in longest)}"
+        )
 
 
 def _show(stack: str, given: Mapping[str, str], deployed: Mapping[str, str], declared: Mapping[str, str]) -> None:

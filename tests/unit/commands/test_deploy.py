@@ -15,6 +15,8 @@ from moto import mock_aws
 
 from litelambda.cli.main import main
 from litelambda.commands import deploy
+from litelambda.common.paths import TEMPLATE
+from support.cloudformation import Evaluator, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,6 +111,28 @@ def test_unknown_parameters_are_refused(sam: Path, capfd: pytest.CaptureFixture[
     error = capfd.readouterr().err
     assert repr(assignment) in error
     assert "ModelName, ModelVersion" in error
+    assert not (sam.parent / "call").exists()
+
+
+@pytest.mark.parametrize("store", ["s3://example-models/models", ""])
+def test_values_that_lambda_has_no_room_for_are_refused(
+    sam: Path, capfd: pytest.CaptureFixture[str], store: str
+) -> None:
+    """The 256 characters of a version's description are counted as the template makes it, before anything is built."""
+    key = "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+    values = {"ModelStore": store, "ModelVersion": "7", "ModelManifestSha256": "0" * 64, "KmsKeyArn": key}
+    made = Evaluator(load(TEMPLATE), {**values, "ModelName": "m"}).resolve(
+        load(TEMPLATE)["Resources"]["PredictFunction"]["Properties"]["VersionDescription"]
+    )
+    made = made.replace("<ArtifactBucket>", "litelambda-artifactbucket-1a2b3c4d5e6f7")
+    _deployed(**values)
+    room = 256 - len(made) + 1
+    assert main(["deploy", f"ModelName={'m' * room}"]) == 0
+    (sam.parent / "call").unlink()
+    assert main(["deploy", f"ModelName={'m' * (room + 1)}"]) == 2
+    error = capfd.readouterr().err
+    assert "take 257 characters together, expected at most 256" in error
+    assert f"ModelName ({room + 1})" in error
     assert not (sam.parent / "call").exists()
 
 

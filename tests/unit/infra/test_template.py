@@ -347,16 +347,32 @@ def test_the_own_store_spelt_out_is_no_change(template: Template) -> None:
     assert _version(template, {}) == _version(template, {"ModelStore": "s3://<ArtifactBucket>/models"})
 
 
-def test_a_description_is_what_lambda_takes(template: Template) -> None:
-    """A pinned model in a store of its own, a key, CORS and long names fit into Lambda's 256 characters."""
-    _, description = _version(
-        template,
-        {
-            **OTHER_VALUES,
-            "ModelStore": "s3://example-company-models-eu-west-1/models",
-            "ModelName": "customer-churn-2026",
-            "CorsAllowOrigin": "https://app.example.com",
-        },
+TEXTS = ("ModelStore", "ModelName", "ModelVersion", "CorsAllowOrigin", "BasePath", "MetricsNamespace")
+
+
+def _longest(parameter: Template) -> str:
+    """The longest value that a parameter's own limits allow."""
+    limits = [*parameter.get("AllowedValues", ()), parameter.get("MaxValue", parameter["Default"])]
+    candidates = [*map(str, limits), "f" * 64, "99999", "1"]
+    pattern = parameter.get("AllowedPattern", "|".join(map(str, limits)))
+    return max((value for value in candidates if re.fullmatch(pattern, value)), key=len)
+
+
+def test_texts_have_their_share_of_a_description(template: Template) -> None:
+    """Of Lambda's 256 characters 114 are left for the texts with everything else at its longest."""
+    values = {name: _longest(each) for name, each in template["Parameters"].items() if name not in TEXTS}
+    values |= {"KmsKeyArn": OTHER_VALUES["KmsKeyArn"], "SnapStart": "on"}
+    assert (len(values["ModelManifestSha256"]), values["ModelMemoryMb"], values["MemorySize"]) == (64, "99999", "10240")
+    texts = {**dict.fromkeys(TEXTS, ""), "ModelStore": "s3://" + "m" * 114}
+    _, description = _version(template, {**values, **texts})
+    assert len(description) == 256
+    assert "m" * 114 in description
+
+
+def test_a_description_is_readable(template: Template) -> None:
+    """The values stand in it with a space between them."""
+    _, description = _version(template, OTHER_VALUES)
+    assert description == (
+        "other/models fruit 7 https://example.com /ml other "
+        f"{'0' * 64} 1234abcd-12ab-34cd-56ef-1234567890ab 300 5 2 1024 20 DEBUG xcz"
     )
-    assert len(description) <= 256
-    assert description == " ".join(description.split())
