@@ -16,6 +16,8 @@ from litelambda.common.interrupts import raise_if_interrupted
 
 ReportProgress = Callable[[float, str], None]
 """Called with the share that is done, from 0 to 1, and what is being done."""
+_SECONDS_BETWEEN = 60.0
+"""The least time between two lines of a stage under way, where no terminal shows a bar."""
 
 
 class Stage:
@@ -75,9 +77,8 @@ class Reporter:
 class PlainReporter(Reporter):
     """A line per finished stage, and one a minute for a stage that takes longer: a log shows that it is alive."""
 
-    def __init__(self, stream: TextIO, seconds_between: float = 60.0) -> None:
+    def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._seconds_between = seconds_between
         self._written = 0.0
 
     def show_start(self, stage: Stage) -> None:  # noqa: ARG002 - the base's
@@ -86,7 +87,7 @@ class PlainReporter(Reporter):
 
     def show_progress(self, stage: Stage, fraction: float, text: str) -> None:
         """Write a line if the last one is too long ago."""
-        if time.monotonic() - self._written >= self._seconds_between:
+        if time.monotonic() - self._written >= _SECONDS_BETWEEN:
             self._write(f"{stage.name:<10}{fraction:7.0%}    {text}")
 
     def show_end(self, stage: Stage) -> None:

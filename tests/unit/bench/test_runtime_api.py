@@ -204,6 +204,7 @@ def test_client_context_reaches_the_runtime():
     """A mobile SDK's client context is handed over as its header."""
     with RuntimeApi() as api:
         thread, answers = talk(api.address, NEXT)
+        api.wait_ready(60)
         with pytest.raises(BenchError, match="did not answer in time"):
             api.invoke({}, timeout_s=0.3, headers={"lambda-runtime-client-context": json.dumps({"a": 1})})
         thread.join(10)

@@ -8,6 +8,7 @@ import re
 import select
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import TextIO
 
 import pytest
@@ -34,13 +35,16 @@ def test_a_finished_stage_is_a_line() -> None:
     assert stream.getvalue().split() == ["train", f"{stage.seconds:.1f}", "s", "55,050", "parameters"]
 
 
-def test_a_long_stage_says_now_and_then_that_it_is_alive() -> None:
+def test_a_long_stage_says_now_and_then_that_it_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     """A line with its share and what it does, once the last line is long enough ago."""
+    now = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: now[0], perf_counter=time.perf_counter)
+    monkeypatch.setattr("litelambda.common.progress.time", clock)
     stream = io.StringIO()
-    reporter = PlainReporter(stream, seconds_between=0.05)
-    with reporter.stage("compress") as stage:
+    with PlainReporter(stream).stage("compress") as stage:
+        now[0] += 59
         stage.progress(0.1, "int8: measuring")
-        time.sleep(0.06)
+        now[0] += 1
         stage.progress(0.25, "rank 1/4: epoch 1/4")
         stage.progress(0.26, "rank 1/4: epoch 2/4")
     [alive, _ended] = stream.getvalue().splitlines()
@@ -62,19 +66,25 @@ def test_a_terminal_gets_a_bar(terminal: tuple[int, TextIO]) -> None:
     reporter = TerminalReporter(stream)
     with reporter.stage("data") as stage:
         stage.progress(0.25, "reading [this]")
-        time.sleep(0.3)  # the bar is drawn ten times a second
+        shown = read_until(reader, "reading [this]")
         stage.summary = "600 rows [of 4]"
     with pytest.raises(ValueError, match="no"), reporter.stage("train"):
         raise ValueError("no")
-    shown = ""
-    while "✗" not in shown and select.select([reader], [], [], 5)[0]:
-        shown += os.read(reader, 65536).decode()
+    shown += read_until(reader, "✗")
     shown = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", shown)
     assert " 25% reading [this]" in shown
     assert "━" in shown
     assert "✓" in shown
     assert "600 rows [of 4]" in shown
     assert "✗" in shown
+
+
+def read_until(reader: int, text: str) -> str:
+    """What a terminal shows up to a text; all there is where the text does not come."""
+    shown = b""
+    while text.encode() not in shown and select.select([reader], [], [], 60)[0]:
+        shown += os.read(reader, 65536)
+    return shown.decode(errors="replace")
 
 
 def test_who_watches_decides(monkeypatch: pytest.MonkeyPatch, terminal: tuple[int, TextIO]) -> None:

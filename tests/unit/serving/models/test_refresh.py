@@ -119,7 +119,7 @@ def test_a_repository_follows_its_store_and_outlives_it(place, tmp_path, monkeyp
 
 
 def _wait_for(condition):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.01)
