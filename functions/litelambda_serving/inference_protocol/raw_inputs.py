@@ -67,7 +67,8 @@ def decode_raw_inputs(fields: Mapping[str, Any], binary: memoryview, raw_inputs:
     for name, preprocessor in raw_inputs.preprocessors.items():
         of_its_fields = [tensors[field.name] for field in preprocessor.fields]
         (first, *_others) = of_its_fields
-        if preprocessor.raw_spec is not None and first.dtype.itemsize:
+        whole = preprocessor.fields[0].type in ("tensor", "image")
+        if whole and preprocessor.raw_spec is not None and first.dtype.itemsize:
             found[name] = preprocessor.prepare_array(_floats(first, name), first.shape)
             continue
         for field, tensor in zip(preprocessor.fields, of_its_fields, strict=True):

@@ -65,12 +65,16 @@ def _open(
     kind: str,
     spec: TensorSpec,
     document: Mapping[str, Any],
-    assets: Mapping[str, bytes],  # noqa: ARG001 - of the kinds that read files
+    assets: Mapping[str, bytes],
 ) -> Preprocessor:
     if kind == "numbers":
         from litelambda_serving.preprocessing.numbers import Numbers
 
         return Numbers(spec, document)
+    if kind == "table":
+        from litelambda_serving.preprocessing.table import Table
+
+        return Table(spec, document, assets)
     raise ManifestError(f"kind {kind[:40]!r} is not one of {', '.join(KINDS)}: deploy a newer litelambda")
 
 
@@ -159,7 +163,7 @@ class RawInputs:
                     self.check_names(row.keys(), f"instance {number}")
             return {name: [row[name] for row in rows] for name in names}
         if len(names) == 1:
-            return {names[0]: list(rows)}
+            return {names[0]: self._single(rows)}
         for number, row in enumerate(rows):
             if type(row) is not list or len(row) != len(names):
                 got = f"a list of {len(row)}" if type(row) is list else type(row).__name__
@@ -169,16 +173,22 @@ class RawInputs:
                 )
         return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
 
+    def _single(self, rows: Sequence[Any]) -> list[Any]:
+        """The values of the only field; of a table's only column also as lists of one."""
+        (field,) = self.fields.values()
+        if field.type in ("number", "category"):
+            return [row[0] if type(row) is list and len(row) == 1 else row for row in rows]
+        return list(rows)
+
     def from_columns(self, columns: Any) -> dict[str, Tensor]:
-        """The inputs of whole columns: an object with a list for each field, or the list of the only field.
+        """The inputs of whole columns: an object with a list for each field; or a list of rows, see `from_rows`.
 
         Raises:
             TensorError: see `from_rows`; or columns of different lengths.
         """
         if type(columns) is not dict:
-            if len(self.fields) > 1:
-                raise TensorError(f"'inputs' must be an object with {self._listed()}")
-            columns = {next(iter(self.fields)): columns}
+            row_count(columns)
+            return self.from_rows(columns)
         self.check_names(columns.keys(), "'inputs'")
         lengths = {name: row_count(columns[name]) for name in self.fields}
         if len(set(lengths.values())) > 1:
