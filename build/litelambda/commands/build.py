@@ -208,6 +208,7 @@ class _Build:
             quantization=self.quantized.to_json(),
             labels=self.data.labels,
             preprocessing=preprocessing or {},
+            assets=self.data.preprocessing.assets if self.data.preprocessing else {},
             metrics=self.evaluated.to_json() | self.compared,
             size_bytes=sizes,
             recipe=self.recipe.to_json(),

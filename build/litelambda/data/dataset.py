@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from litelambda.common.errors import DataError
 from litelambda.common.wording import counted
+from litelambda.data.raw_form import Columns, RawForm, prepared
 from litelambda.data.readers import read_source
-from litelambda.data.stored_rows import RawDataset, Rows, Split, StoredRows, chunks
+from litelambda.data.stored_rows import Indices, RawDataset, Rows, Split, StoredRows, chunks
+from litelambda.data.targets import check_classes, check_widths, encode_labels, regression_targets
 from litelambda.recipe.sections import Data, Scaling, resolve_path
 
 
@@ -48,6 +50,11 @@ class Preprocessing:
         raw: NDArray[np.float64] = (x - np.asarray(self.offset)) / np.asarray(self.scale)
         return raw
 
+    @property
+    def assets(self) -> dict[str, bytes]:
+        """Contents of the files that `to_json` names: none."""
+        return {}
+
     def to_json(self) -> dict[str, Any]:
         """The manifest's `preprocessing` of one input."""
         return {"kind": "numbers", "scale": self.scale, "offset": self.offset}
@@ -58,12 +65,14 @@ class Dataset:
     """The data of a build.
 
     Attributes:
-        train: rows to train on, float32, and their targets: int32 class numbers or float32 values (rows, outputs).
+        train: rows to train on, as the model reads them, and their targets: int32 class numbers or float32 values
+            (rows, outputs).
         validation: rows to validate on; None where the recipe has `validation_split = 0`.
         test: rows for evaluation only.
         labels: names of the classes by number; None for regression.
         num_outputs: classes, or values to predict.
-        preprocessing: how the rows were normalized; None where they were not.
+        preprocessing: how the rows were prepared; None where they were not.
+        raw_test: the raw values of the test rows by field, for those indices; None where they follow from the rows.
         target_scaling: how the targets of training and validation rows were standardized; None where they were not. The
             targets of the test rows are always in their original units.
 
@@ -75,8 +84,9 @@ class Dataset:
     test: Split
     labels: list[str] | None
     num_outputs: int
-    preprocessing: Preprocessing | None
+    preprocessing: Preprocessing | RawForm | None
     target_scaling: Preprocessing | None = None
+    raw_test: Callable[[Indices], Columns] | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -90,10 +100,10 @@ class Dataset:
             f"{len(self.train):,} training and {counted(len(self.test), 'test row')} of {list(self.input_shape)}{place}"
         )
 
-    def representative(self, num_samples: int, seed: int) -> NDArray[np.float32]:
+    def representative(self, num_samples: int, seed: int) -> NDArray[Any]:
         """Seeded sample of the training rows."""
         order = np.random.default_rng(seed).permutation(len(self.train))
-        rows: NDArray[np.float32] = self.train.x[np.sort(order[:num_samples])]
+        rows: NDArray[Any] = self.train.x[np.sort(order[:num_samples])]
         return rows
 
     @property
@@ -117,15 +127,17 @@ def load_data(settings: Data, folder: Path) -> Dataset:
     if settings.task == "classification":
         source, labels = encode_labels(source, settings.labels)
     else:
-        source = source.map(_regression_targets)
-        _check_widths(source, settings.path)
+        source = source.map(regression_targets)
+        check_widths(source, settings.path)
     train, validation, test = _cut(source, settings.test_split, settings.validation_split, settings.seed)
     if labels is not None:
-        _check_classes(train, source.test, labels, settings.path)
+        check_classes(train, source.test, labels, settings.path)
     scaling = _standardization(train.y) if settings.targets == "standardize" else None
     if scaling is not None:
         train = Split(train.x, scaling.apply(train.y))
         validation = Split(validation.x, scaling.apply(validation.y)) if validation else None
+    if source.raw is not None:
+        return _prepared(source, (train, validation, test), labels, scaling)
     shape = settings.reshape
     train, test = _reshape(train, shape), _reshape(test, shape)
     validation = _reshape(validation, shape) if validation else None
@@ -143,17 +155,30 @@ def load_data(settings: Data, folder: Path) -> Dataset:
     )
 
 
-def _check_classes(train: Split, test: Split | None, labels: list[str], path: str) -> None:
-    """Refuse training rows of a single class, and test rows of classes that no training row has."""
-    known = np.unique(train.y)
-    if len(known) < 2:
-        raise DataError(f"{path}: all training rows are of class {labels[int(train.y[0])]!r}")
-    unseen = [] if test is None else [labels[number] for number in np.setdiff1d(test.y, known)]
-    if unseen:
-        raise DataError(
-            f"{path}: the test split has rows of class {', '.join(map(repr, unseen[:5]))}"
-            f"{', …' if len(unseen) > 5 else ''}, which no training row has: split the data again"
-        )
+def _prepared(
+    source: RawDataset,
+    splits: tuple[Split, Split | None, Split],
+    labels: list[str] | None,
+    scaling: Preprocessing | None,
+) -> Dataset:
+    """A data set whose rows are row numbers so far: what they become is fitted on the training rows."""
+    train, validation, test = splits
+    form = source.raw.fit(train.x[:])
+
+    def rows(split: Split) -> Split:
+        found = prepared(_stored(split.x), source.raw, form)
+        return Split(found if source.streamed else found[:], split.y)
+
+    return Dataset(
+        rows(train),
+        rows(validation) if validation else None,
+        rows(test),
+        labels,
+        len(labels) if labels is not None else train.y.shape[1],
+        form,
+        scaling,
+        lambda wanted: source.raw.read(test.x[wanted]),
+    )
 
 
 def _standardization(y: NDArray[Any]) -> Preprocessing:
@@ -161,74 +186,6 @@ def _standardization(y: NDArray[Any]) -> Preprocessing:
     width = y.std(axis=0, dtype=np.float64)
     scale = 1.0 / np.where(width == 0, 1.0, width)
     return Preprocessing(scale.tolist(), (-y.mean(axis=0, dtype=np.float64) * scale).tolist())
-
-
-def encode_labels(source: RawDataset, names: list[str] | None) -> tuple[RawDataset, list[str]]:
-    """Turn labels into class numbers.
-
-    Args:
-        source: labels as integers, strings, or one-hot rows.
-        names: the classes in order, where the recipe lists them; integer labels are then indices into them.
-
-    Raises:
-        DataError: a label is not among the classes, or the labels are real numbers.
-    """
-    source = source.map(lambda split: Split(split.x, _plain_labels(split.y)))
-    values = np.unique(source.train.y)
-    if values.dtype.kind == "U" and np.char.isdecimal(values).all():
-        values = values[np.argsort(values.astype(np.int64))]  # class "10" comes after class "9"
-    if names is not None and values.dtype.kind == "i":
-        values = np.arange(len(names))
-    elif names is not None:
-        values = np.array(names)
-
-    def encode(split: Split) -> Split:
-        order = np.argsort(values)
-        found = order[np.minimum(np.searchsorted(values, split.y, sorter=order), len(values) - 1)]
-        unknown = np.unique(split.y[values[found] != split.y])
-        if len(unknown):
-            listed = ", ".join(map(str, unknown[:5]))
-            classes = ", ".join(map(str, names or values[:20]))
-            raise DataError(f"labels {listed} are not among the classes {classes}")
-        return Split(split.x, found.astype(np.int32))
-
-    return source.map(encode), names or [str(value) for value in values]
-
-
-def _plain_labels(y: NDArray[Any]) -> NDArray[Any]:
-    """Labels as a vector of integers or strings."""
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
-    elif y.ndim == 2 and np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all():
-        y = y.argmax(axis=1)
-    if y.ndim != 1:
-        raise DataError(f"labels have shape {list(y.shape)}; expected one class per row, or one-hot rows")
-    if y.dtype.kind == "f" and not (whole := np.isfinite(y) & (y == np.round(y))).all():
-        raise DataError(
-            f"labels such as {y[~whole][0]} are not classes: use integers or strings, or data.task = 'regression'"
-        )
-    if y.dtype.kind in "US":
-        return y.astype(str)
-    if y.dtype.kind not in "buif":
-        raise DataError(f"labels are of type {y.dtype}; expected integers or strings")
-    return y.astype(np.int64)
-
-
-def _regression_targets(split: Split) -> Split:
-    y = split.y
-    if y.dtype.kind not in "buif" or y.ndim not in (1, 2):
-        raise DataError(f"targets are {y.dtype} of shape {list(y.shape)}; expected one or more numbers per row")
-    if not np.isfinite(y).all():
-        raise DataError(f"target {int(np.argwhere(~np.isfinite(y))[0][0])} is NaN or infinite")
-    return Split(split.x, y.astype(np.float32).reshape(len(y), -1))
-
-
-def _check_widths(source: RawDataset, path: str) -> None:
-    """Refuse splits whose number of targets differs from that of the training rows."""
-    expected = source.train.y.shape[1]
-    for name, split in (("validation", source.validation), ("test", source.test)):
-        if split is not None and split.y.shape[1] != expected:
-            raise DataError(f"{path}: the {name} rows have {split.y.shape[1]} targets, training rows have {expected}")
 
 
 def _cut(

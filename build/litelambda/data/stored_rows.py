@@ -198,12 +198,14 @@ class RawDataset:
         validation: rows to validate on during training.
         test: rows for evaluation only.
         streamed: whether rows stay on disk.
+        raw: the raw values of the rows, where a row is only its number there until it is prepared.
     """
 
     train: Split
     validation: Split | None
     test: Split | None
     streamed: bool = False
+    raw: Any = None
 
     def map(self, change: Callable[[Split], Split]) -> RawDataset:
         """Apply a function to every split."""
@@ -212,4 +214,5 @@ class RawDataset:
             change(self.validation) if self.validation is not None else None,
             change(self.test) if self.test is not None else None,
             self.streamed,
+            self.raw,
         )

@@ -5,7 +5,7 @@ A build that is worse than the version that an alias points at now is refused, w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,14 +15,17 @@ from litelambda.artifact.reference import Reference
 from litelambda.common.errors import GateError, VerificationError
 from litelambda.common.progress import ReportProgress
 from litelambda.data.dataset import Dataset, Preprocessing
-from litelambda.data.stored_rows import Rows, StoredRows
+from litelambda.data.raw_form import Columns, prepared_rows
+from litelambda.data.stored_rows import Indices, Rows, StoredRows
 from litelambda.evaluation.evaluate import Evaluated, Metrics, measure, run_rows
 from litelambda.evaluation.gate import check_loss
 from litelambda.keras_tools.finite_checks import count_not_finite
 from litelambda.recipe.sections import Gate, Publish
 from litelambda.store.artifact_store import Store
 from litelambda_serving.artifact import Artifact, fetch_artifact
+from litelambda_serving.preprocessing import open_preprocessor
 from litelambda_serving.store import open_store
+from litelambda_serving.tensor import TensorSpec
 
 _OVERRIDE = "--accept-worse publishes it all the same. "
 
@@ -112,7 +115,7 @@ def _compare(
         return Served(version, aliases, None, reason)
     try:
         reference = Reference(bytes(artifact.model), artifact.manifest.default_signature)
-        outputs = run_rows(reference, _rows_for(fields, reference.inputs[0].name, data), progress)
+        outputs = run_rows(reference, _rows_for(artifact, reference.inputs[0].name, data), progress)
     except VerificationError as error:
         raise GateError(
             f"version {version}, which {' and '.join(aliases)} now serves, cannot be compared with: {error}. "
@@ -131,8 +134,8 @@ def _misfit(artifact: Artifact, data: Dataset) -> str:
     if len(signature.inputs) != 1 or len(signature.outputs) != 1:
         return f"it has {len(signature.inputs)} inputs and {len(signature.outputs)} outputs"
     (taken,), (given,) = signature.inputs, signature.outputs
-    if taken.dtype.kind not in ("int", "float") or list(taken.shape[1:]) != list(data.input_shape):
-        return f"it takes rows of {list(taken.shape[1:])} {taken.dtype}, the test rows have {list(data.input_shape)}"
+    if reason := _rows_misfit(artifact, taken, data):
+        return reason
     if manifest.labels != data.labels:
         return f"its labels are {_short(manifest.labels)}, those of the data are {_short(data.labels)}"
     if list(given.shape[1:]) not in ([data.num_outputs], [1] if data.num_outputs == 2 and data.labels else []):
@@ -140,15 +143,49 @@ def _misfit(artifact: Artifact, data: Dataset) -> str:
     return ""
 
 
-def _rows_for(fields: Mapping[str, Any], name: str, data: Dataset) -> Rows:
-    """The test rows, preprocessed as that version expects."""
-    theirs = (fields.get("preprocessing") or {}).get(name)
-    if theirs == (data.preprocessing and data.preprocessing.to_json()):
+def _rows_misfit(artifact: Artifact, taken: TensorSpec, data: Dataset) -> str:
+    """Why the test rows cannot be prepared for a version's input; "" where they can."""
+    document = artifact.manifest.preprocessing.get(taken.name)
+    if data.raw_test is not None and document is not None:
+        preprocessor = open_preprocessor(taken, document, artifact.assets)
+        known = data.raw_test(np.arange(1)).keys()
+        missing = ", ".join(repr(field.name) for field in preprocessor.fields if field.name not in known)
+        return f"it is asked with {missing}, which the data does not have" if missing else ""
+    if document is not None and document["kind"] != "numbers" and not _is_prepared_alike(artifact, taken.name, data):
+        return f"its rows are prepared in another way ({document['kind']})"
+    if taken.dtype.kind not in ("int", "float") or list(taken.shape[1:]) != list(data.input_shape):
+        return f"it takes rows of {list(taken.shape[1:])} {taken.dtype}, the test rows have {list(data.input_shape)}"
+    return ""
+
+
+def _rows_for(artifact: Artifact, name: str, data: Dataset) -> Rows:
+    """The test rows, prepared as that version expects."""
+    manifest, ours = artifact.manifest, data.preprocessing
+    theirs = manifest.preprocessing.get(name) or manifest.scaling.get(name)
+    if _is_prepared_alike(artifact, name, data):
         return data.test.x
-    undo = data.preprocessing.undo if data.preprocessing else np.asarray
+    if data.raw_test is not None and name in manifest.preprocessing:
+        return _prepared_again(artifact, name, data.raw_test, len(data.test))
+    undo = ours.undo if isinstance(ours, Preprocessing) else np.asarray
     apply = Preprocessing(theirs["scale"], theirs["offset"]).apply if theirs else np.asarray
     rows = data.test.x if isinstance(data.test.x, StoredRows) else StoredRows.of(data.test.x[:])
     return rows.map(lambda part: apply(undo(part)).astype(np.float32), np.float32)
+
+
+def _is_prepared_alike(artifact: Artifact, name: str, data: Dataset) -> bool:
+    theirs, ours = artifact.manifest.preprocessing.get(name), data.preprocessing
+    if ours is None:
+        return theirs is None and name not in artifact.manifest.scaling
+    return theirs == ours.to_json() and artifact.assets == ours.assets
+
+
+def _prepared_again(artifact: Artifact, name: str, raw_test: Callable[[Indices], Columns], num_rows: int) -> Rows:
+    """The raw test rows through the preprocessing of that version."""
+    manifest = artifact.manifest
+    spec = next(each for each in manifest.signatures[manifest.default_signature].inputs if each.name == name)
+    preprocessor = open_preprocessor(spec, manifest.preprocessing[name], artifact.assets)
+    shape = (num_rows, *spec.shape[1:])
+    return StoredRows(shape, spec.dtype.name, lambda wanted: prepared_rows(preprocessor, raw_test(wanted)))
 
 
 def _short(labels: list[str] | None) -> str:
