@@ -101,6 +101,8 @@ class Manifest:
         warm_up: for the default signature's first run, by input: a value for all of a row, or each of its values.
             Inputs that are not named are zeros, or empty strings.
         labels: names of the classes by index, or None.
+        task: "classification", "multi_label" (any number of classes at once) or "regression"; "" where the model's
+            maker did not say.
         preprocessing: by input, how raw values become the model's: see `litelambda_serving.preprocessing`. Empty where
             requests have the model's values.
         scaling: by input, the `scale` and `offset` of pixels and integers, where requests have the model's values.
@@ -118,6 +120,7 @@ class Manifest:
     batch_sizes: tuple[int, ...]
     warm_up: dict[str, Any]
     labels: list[str] | None
+    task: str
     preprocessing: dict[str, dict[str, Any]]
     scaling: dict[str, dict[str, Any]]
     assets: tuple[str, ...]
@@ -154,6 +157,7 @@ class Manifest:
         self.labels = fields.get("labels")
         if self.labels is not None and set(map(type, _field(fields, "labels", list))) - {str}:
             raise ManifestError("manifest field labels: expected a list of str, or null")
+        self.task = _optional(fields, "task", str)
         self._read_preprocessing()
         return self
 

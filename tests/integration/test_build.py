@@ -63,6 +63,7 @@ def test_the_manifest_describes_the_model(built_artifact: BuiltArtifact) -> None
     assert signature["inputs"] == [{"name": "features", "dtype": "float32", "shape": [-1, 4], "quantization": None}]
     assert signature["outputs"][0]["name"] == "probabilities"
     assert manifest["labels"] == ["0", "1", "2"]
+    assert manifest["task"] == "classification"
     assert manifest["preprocessing"] == {"features": {"scale": 1 / 255, "offset": 0.0}}
     assert manifest["batching"] == {"dynamic": True, "verified_sizes": [1, 2, 3, 8, 32, 64, 128, 256]}
     assert manifest["quantization"] == {"scheme": "int8", "io": "float32", "float_ops": [], "note": None}
@@ -158,7 +159,7 @@ def test_regression_from_a_table_with_raw_edges(tmp_path: Path) -> None:
     assert output["scale"] * 255 == pytest.approx(target.max(), rel=0.2)  # int8 spans from zero on
     assert result.metrics["trivial"]["mse"] == pytest.approx(target.var(), rel=0.3)
     assert result.metrics["agreement"] is None
-    assert manifest["labels"] is None
+    assert (manifest["labels"], manifest["task"]) == (None, "regression")
     assert manifest["preprocessing"]["input"]["scale"] == pytest.approx((1 / rows.std(axis=0)).tolist(), rel=0.1)
     (tensor,) = manifest["signatures"]["predict"]["inputs"]
     assert tensor["dtype"] == "int8"

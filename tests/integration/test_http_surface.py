@@ -34,6 +34,7 @@ def store(tmp_path_factory):
     publish(root, "half", data=golden("dtype_float16"), quantization={"scheme": "int8"})
     publish(root, "double", data=golden("dtype_float64"), quantization={"scheme": "int8"})
     publish(root, "image", data=golden("image_2x3"), preprocessing={"image": {"scale": 1 / 255, "offset": -0.5}})
+    publish(root, "raw", data=golden("tiny_int8_raw"))
     publish(root, "codes", data=golden("image_2x3_uint8"))
     for name in ("half_plus_two", "two_by_two", "scalar"):
         publish(root, name)
@@ -99,6 +100,55 @@ def test_a_number_beyond_float32_is_refused(handler):
         answer = send(handler, "POST", "/v1/models/half_plus_two:predict", {"instances": [value]})
         assert answer.status == status
     assert "outside the range of float32" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(("model", "names"), [("tiny", LABELS), ("raw", ["0", "1", "2"])])
+def test_the_best_classes_by_name(handler, model, names):
+    """`top_k` names the best classes of each row, the best first, with the scores of a plain answer."""
+    rows = ROWS if model == "tiny" else [[-128, 0, 5, 127], [3, 2, 1, 0]]
+    body = {"instances": rows, "top_k": 2}
+    url = f"/v1/models/{model}:predict"
+    scores = np.array(send(handler, "POST", url, {"instances": rows}).json()["predictions"])
+    expected = [
+        [{"label": names[index], "score": row[index]} for index in np.argsort(-row, kind="stable")[:2]]
+        for row in scores
+    ]
+    assert send(handler, "POST", url, body).json() == {"predictions": expected}
+    columns = {"inputs": rows, "top_k": 2}
+    assert send(handler, "POST", url, columns).json() == {"outputs": expected}
+
+
+def test_classes_that_reach_a_threshold(handler):
+    """`threshold` names the classes with at least that score, all or the k best: none, one or several for a row."""
+    url = "/v1/models/tiny:predict"
+    scores = send(handler, "POST", url, {"instances": ROWS}).json()["predictions"]
+    least = sorted(np.ravel(scores))[-3]
+    for more, most in (({}, 3), ({"top_k": 1}, 1), ({"top_k": 100}, 3)):
+        answer = send(handler, "POST", url, {"instances": ROWS, "threshold": least, **more}).json()["predictions"]
+        for row, named in zip(scores, answer, strict=True):
+            assert [each["score"] for each in named] == sorted((s for s in row if s >= least), reverse=True)[:most]
+    assert send(handler, "POST", url, {"instances": ROWS, "threshold": 2}).json() == {"predictions": [[], []]}
+    plain = send(handler, "POST", url, {"instances": ROWS, "threshold": None, "top_k": None})
+    assert plain.json() == {"predictions": scores}
+
+
+@pytest.mark.parametrize(
+    ("model", "more", "message"),
+    [
+        ("tiny", {"top_k": 0}, "'top_k' is 0: expected a number of classes from 1"),
+        ("tiny", {"top_k": True}, "'top_k' is true: expected a number of classes from 1"),
+        ("tiny", {"top_k": "2"}, "expected a number of classes from 1"),
+        ("tiny", {"threshold": "0.5"}, "expected a finite number"),
+        ("tiny", {"threshold": float("nan")}, "'threshold' is NaN: expected a finite number"),
+        ("half_plus_two", {"top_k": 2}, "no output of this model has a score for each class: y: float32[-1]"),
+        ("two_by_two", {"threshold": 0.5}, "no output of this model has a score for each class"),
+    ],
+)
+def test_what_cannot_be_named(handler, model, more, message):
+    """A number of classes or a threshold that is not one, and a model without classes, are refused before it runs."""
+    body = {"instances": [{"a": [1, 2, 3], "b": 1}] if model == "two_by_two" else ROWS[:1], **more}
+    answer = send(handler, "POST", f"/v1/models/{model}:predict", body)
+    assert (answer.status, message in answer.json()["error"]) == (400, True), answer.body
 
 
 @pytest.mark.parametrize(

@@ -207,6 +207,7 @@ class _Build:
             warm_up=self.verified.warm_up,
             quantization=self.quantized.to_json(),
             labels=self.data.labels,
+            task=self.recipe.data.task,
             preprocessing=preprocessing or {},
             assets=self.data.preprocessing.assets if self.data.preprocessing else {},
             metrics=self.evaluated.to_json() | self.compared,

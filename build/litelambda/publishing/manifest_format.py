@@ -43,6 +43,8 @@ class ManifestDocument(TypedDict):
     and what to change), and `weight_bits` by layer where some are int4."""
     labels: list[str] | None
     """Names of the classes by index, or null."""
+    task: NotRequired[str]
+    """Only of a recipe's model: `classification`, `multi_label` (any number of classes at once) or `regression`."""
     preprocessing: Mapping[str, Any]
     """By input, how raw values become the model's: their `kind` (numbers, table, image, text) and what it needs."""
     assets: NotRequired[list[str]]

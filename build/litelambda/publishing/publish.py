@@ -43,6 +43,7 @@ class Description:
         size_bytes: of the float flatbuffer and of the artifact.
         recipe: that it was built from.
         warm_up: values for the first run, where zeros do not work.
+        task: "classification", "multi_label" or "regression"; "" where it is not known.
     """
 
     signature: FlatbufferSignature
@@ -55,6 +56,7 @@ class Description:
     recipe: Mapping[str, Any]
     warm_up: Mapping[str, Any] = field(default_factory=dict)
     assets: Mapping[str, bytes] = field(default_factory=dict)
+    task: str = ""
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,8 @@ def make_manifest(
         "recipe": description.recipe,
         "tools": tool_versions(),
     }
+    if description.task:
+        document["task"] = description.task
     if description.assets:
         document["assets"] = sorted(description.assets)
     if description.warm_up:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from litelambda_serving.inference_protocol.inputs import DATATYPES
 from litelambda_serving.manifest import DEFAULT_SIGNATURE
 from litelambda_serving.tensor import DYNAMIC
+from litelambda_serving.tfserving.best_classes import scores_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +37,13 @@ _BASE64 = _object(
     {"b64": {"type": "string", "pattern": "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"}},
     additionalProperties=False,
 )
+
+_BEST_CLASSES = {
+    "top_k": {"type": ["integer", "null"], "minimum": 1},
+    "threshold": {"type": ["number", "null"], "minimum": -3.4e38, "maximum": 3.4e38},
+}
+_BEST = {"type": "array", "items": _object({"label": _STRING, "score": {"type": "number"}})}
+"""What a request may ask for where the model has a score for each class, and what a row's scores are then."""
 
 _METADATA_TENSOR = _object(
     {"name": _STRING, "datatype": {"enum": list(DATATYPES.values())},
@@ -82,22 +90,23 @@ def model_schemas(manifest: Manifest) -> dict[str, Any]:
 
 
 def _predict_request(manifest: Manifest) -> dict[str, Any]:
-    inputs = manifest.signatures[manifest.default_signature].inputs
-    signature_name = {"enum": ["", DEFAULT_SIGNATURE, manifest.default_signature]}
+    signature = manifest.signatures[manifest.default_signature]
+    inputs = signature.inputs
+    common: dict[str, Any] = {"signature_name": {"enum": ["", DEFAULT_SIGNATURE, manifest.default_signature]}}
+    if scores_of(signature, manifest) is not None:
+        common |= _BEST_CLASSES
     named = _object({spec.name: _row(spec) for spec in inputs}, additionalProperties=False)
     columns = _object({spec.name: _whole(spec) for spec in inputs})
     forms = []
-    rows = manifest.signatures[manifest.default_signature].rows
+    rows = signature.rows
     if rows:
         # All rows in one of the two forms, never in both.
         row_forms = [named, _row(inputs[0])] if len(inputs) == 1 else [named]
         count = {"minItems": 1} if rows == DYNAMIC else {"minItems": rows, "maxItems": rows}
         instances = {"anyOf": [{"type": "array", **count, "items": form} for form in row_forms]}
-        forms.append(
-            _object({"instances": instances, "inputs": False, "signature_name": signature_name}, ["instances"])
-        )
+        forms.append(_object({"instances": instances, "inputs": False, **common}, ["instances"]))
     whole = {"anyOf": [columns, _whole(inputs[0])]} if len(inputs) == 1 else columns
-    forms.append(_object({"inputs": whole, "instances": False, "signature_name": signature_name}, ["inputs"]))
+    forms.append(_object({"inputs": whole, "instances": False, **common}, ["inputs"]))
     return forms[0] if len(forms) == 1 else {"oneOf": forms}
 
 
@@ -105,10 +114,16 @@ def _predict_response(manifest: Manifest) -> dict[str, Any]:
     signature = manifest.signatures[manifest.default_signature]
     outputs = signature.outputs
     single = len(outputs) == 1
+    scores = scores_of(signature, manifest)
+
+    def answer(spec: TensorSpec, form: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+        if spec is not scores:
+            return form(spec, _answer_value)
+        best = _BEST if form is _row else {"type": "array", "items": _BEST}
+        return {"anyOf": [form(spec, _answer_value), best]}
+
     rows, whole = (
-        form(outputs[0], _answer_value)
-        if single
-        else _object({spec.name: form(spec, _answer_value) for spec in outputs})
+        answer(outputs[0], form) if single else _object({spec.name: answer(spec, form) for spec in outputs})
         for form in (_row, _whole)
     )
     forms = [_object({"outputs": whole})]

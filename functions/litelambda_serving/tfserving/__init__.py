@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from litelambda_serving.preprocessing import RawInputs
     from litelambda_serving.servable import Servable
     from litelambda_serving.tensor import Tensor, TensorSpec
+    from litelambda_serving.tfserving.best_classes import BestClasses
 
 __all__ = ["answer"]
 
@@ -128,6 +129,11 @@ def _predict(request: Request, servable: Servable | Shadowed) -> str:
         raise MalformedRequestError(
             "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist, got both"
         )
+    best = None
+    if fields.get("top_k") is not None or fields.get("threshold") is not None:
+        from litelambda_serving.tfserving.best_classes import BestClasses
+
+        best = BestClasses(fields, signature, servable.manifest)
     raw_inputs = _raw_inputs(fields, key, servable)
     if row_format:
         instances = _instances(fields)
@@ -138,8 +144,8 @@ def _predict(request: Request, servable: Servable | Shadowed) -> str:
         tensors = raw_inputs.from_columns(columns) if raw_inputs else _decode_columns(columns, signature)
     else:
         raise MalformedRequestError("Missing 'inputs' or 'instances' key")
-    outputs = servable.predict(key, _checked(tensors, signature), request.deadline)
-    return _encode_rows(outputs) if row_format else _encode_columns(outputs)
+    outputs = servable.predict(key, _checked(tensors, signature, best), request.deadline)
+    return _encode_rows(outputs, best) if row_format else _encode_columns(outputs, best)
 
 
 def _raw_inputs(fields: Mapping[str, Any], key: str, servable: Servable | Shadowed) -> RawInputs | None:
@@ -176,13 +182,15 @@ def _predict_raw(request: Request, servable: Servable | Shadowed) -> str:
     return _encode_rows(outputs) if signature.rows == DYNAMIC else _encode_columns(outputs)
 
 
-def _checked(tensors: dict[str, Tensor], signature: SignatureSpec) -> dict[str, Tensor]:
+def _checked(
+    tensors: dict[str, Tensor], signature: SignatureSpec, best: BestClasses | None = None
+) -> dict[str, Tensor]:
     """Refuse, before anything runs, a request whose answer cannot fit a response: two characters per value at least.
 
     Raises:
         PayloadTooLargeError: it cannot.
     """
-    values = sum(spec.row_values for spec in signature.outputs)
+    values = sum(spec.row_values for spec in signature.outputs if best is None or spec.name != best.output)
     check_response_bytes(2 * values * signature.count_rows(tensors))
     return tensors
 
@@ -291,8 +299,8 @@ def _check_outputs(signature: SignatureSpec, rows: int) -> None:
             raise RequestError(f"output {spec.name!r} has no row for each instance: use the columnar format 'inputs'")
 
 
-def _encode_rows(outputs: Mapping[str, Tensor]) -> str:
-    columns = [_row_texts(name, tensor) for name, tensor in outputs.items()]
+def _encode_rows(outputs: Mapping[str, Tensor], best: BestClasses | None = None) -> str:
+    columns = [_row_texts(name, tensor, best) for name, tensor in outputs.items()]
     if len(columns) == 1:
         return f'{{"predictions":[{",".join(columns[0])}]}}'
     names = [dumps(name) + ":" for name in outputs]
@@ -300,9 +308,9 @@ def _encode_rows(outputs: Mapping[str, Tensor]) -> str:
     return f'{{"predictions":[{{{"},{".join(rows)}}}]}}'
 
 
-def _encode_columns(outputs: Mapping[str, Tensor]) -> str:
+def _encode_columns(outputs: Mapping[str, Tensor], best: BestClasses | None = None) -> str:
     texts = {
-        name: f"[{','.join(_row_texts(name, tensor))}]" if tensor.shape else _row_texts(name, tensor)[0]
+        name: f"[{','.join(_row_texts(name, tensor, best))}]" if tensor.shape else _row_texts(name, tensor)[0]
         for name, tensor in outputs.items()
     }
     if len(texts) == 1:
@@ -311,8 +319,10 @@ def _encode_columns(outputs: Mapping[str, Tensor]) -> str:
     return f'{{"outputs":{{{named}}}}}'
 
 
-def _row_texts(name: str, tensor: Tensor) -> list[str]:
+def _row_texts(name: str, tensor: Tensor, best: BestClasses | None = None) -> list[str]:
     """What a tensor holds along its first dimension, each as JSON; of a scalar, its value."""
+    if best is not None and name == best.output:
+        return best.row_texts(tensor)
     if tensor.dtype.itemsize:
         return nest_texts(number_texts(tensor.data, tensor.dtype.format), tensor.shape)
     from litelambda_serving.tensor.strings import to_json
