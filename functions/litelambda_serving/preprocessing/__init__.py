@@ -75,6 +75,10 @@ def _open(
         from litelambda_serving.preprocessing.table import Table
 
         return Table(spec, document, assets)
+    if kind == "text":
+        from litelambda_serving.preprocessing.text import Text
+
+        return Text(spec, document, assets)
     raise ManifestError(f"kind {kind[:40]!r} is not one of {', '.join(KINDS)}: deploy a newer litelambda")
 
 

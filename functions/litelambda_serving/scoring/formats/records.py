@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from litelambda_serving.errors import TensorError
+from litelambda_serving.errors import PayloadTooLargeError, TensorError
 from litelambda_serving.preprocessing.base import FieldError
 from litelambda_serving.scoring.columns import column_of
 from litelambda_serving.scoring.formats.base import BadRow, DecodedRows, RowId
@@ -42,7 +42,7 @@ class Records:
         """The rows; those whose values a field does not take are bad ones."""
         try:
             pieces = [self._prepare(self._columns)] if self._ids else []
-        except TensorError:
+        except (TensorError, PayloadTooLargeError):
             pieces = self._prepare_each()
         columns = [column_of(b"".join(parts)) for parts in zip(*pieces, strict=True)]
         extras = self._extras if any(self._extras) else None
