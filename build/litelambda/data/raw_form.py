@@ -20,6 +20,8 @@ from litelambda_serving.preprocessing import open_preprocessor
 from litelambda_serving.preprocessing.base import FieldError, Preprocessor
 from litelambda_serving.tensor import DTYPES, DYNAMIC, TensorSpec
 
+_ROWS_AT_ONCE = 4096  # preprocessors prepare no more than a request may have
+
 Columns = Mapping[str, Sequence[Any]]
 """By field, the raw value of each row, as JSON would have it; None for a missing one."""
 
@@ -103,6 +105,10 @@ def prepared(numbers: StoredRows, source: RawSource, form: RawForm) -> StoredRow
     """
 
     def read(wanted: Indices) -> NDArray[Any]:
+        parts = [part(wanted[start : start + _ROWS_AT_ONCE]) for start in range(0, len(wanted), _ROWS_AT_ONCE)]
+        return np.concatenate(parts) if parts else np.empty((0, *form.row_shape), form.dtype)
+
+    def part(wanted: Indices) -> NDArray[Any]:
         chosen = numbers[wanted]
         try:
             return form.prepare(source.read(chosen))
