@@ -79,6 +79,7 @@ lock: $(VENV)/.bootstrapped  ## renew the locks in requirements/ from pyproject.
 	$(LOCK) pyproject.toml -c requirements/dev.txt -o requirements/base.txt
 	$(LOCK) pyproject.toml --extra build -c requirements/dev.txt -o requirements/build.txt
 	$(LOCK) --group pyproject.toml:functions --no-deps -o requirements/functions.txt
+	$(LOCK) --group pyproject.toml:images -c requirements/dev.txt -o requirements/images.txt
 	$(LOCK) --group pyproject.toml:scoring -c requirements/dev.txt -o requirements/scoring.txt
 	$(LOCK) --group pyproject.toml:text -c requirements/dev.txt --no-deps -o requirements/text.txt
 	$(LOCK) --group pyproject.toml:docs -o requirements/docs.txt
@@ -119,16 +120,17 @@ test-contract: setup $(CONTRACT_VENVS)  ## tritonclient, perf_analyzer, KServe, 
 
 # ---- deployment: what ships, and the SAM command line, which has an environment of its own
 ARCH ?= arm64
+WITH ?=
 ARTIFACTS_DIR ?= $(error ARTIFACTS_DIR is set by sam build: say `sam build`, or `make package` for the zip alone)
 
 .PHONY: build-PredictFunction build-ScoreFunction deploy deploy-scoring test-sam
 
-package: setup  ## make the deployment package of ARCH=arm64|x86_64 in dist/
-	@$(BIN)/litelambda package --arch $(ARCH) --output dist/$(ARCH)
+package: setup  ## make the deployment package of ARCH=arm64|x86_64 in dist/, WITH=images for models of pictures
+	@$(BIN)/litelambda package --arch $(ARCH) $(WITH:%=--with %) --output dist/$(ARCH)
 
 # Called by `sam build` (BuildMethod: makefile): a copy of the bundle that `litelambda package` makes, no more and no less.
 # In a folder of its own each time: `sam build --parallel` runs several of these at once.
-build-PredictFunction: FUNCTION := predict
+build-PredictFunction: FUNCTION := predict $(WITH:%=--with %)
 build-ScoreFunction: FUNCTION := score
 build-PredictFunction build-ScoreFunction: setup
 	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \

@@ -11,7 +11,7 @@ import click
 from litelambda.cli.options import PATH, json_option, print_json
 
 if TYPE_CHECKING:
-    from litelambda.commands.package import Architecture, Function
+    from litelambda.commands.package import Architecture, Function, PartName
 
 
 @click.command()
@@ -22,13 +22,20 @@ if TYPE_CHECKING:
     default="predict",
     help="Predictions over HTTP, or batches.",
 )
+@click.option(
+    "--with",
+    "parts",
+    type=click.Choice(["images"]),
+    multiple=True,
+    help="What models need on top of numbers: images, the decoder of pictures. Can be repeated.",
+)
 @click.option("--output", type=PATH, required=True, metavar="DIR", help="Folder for the bundle and its zip.")
 @json_option
-def command(arch: Architecture, function: Function, output: Path, as_json: bool) -> None:
+def command(arch: Architecture, function: Function, parts: tuple[PartName, ...], output: Path, as_json: bool) -> None:
     """Make the deployment package, exactly what `sam build` ships."""
     from litelambda.commands.package import package
 
-    result = package(arch, output, function)
+    result = package(arch, output, function, parts)
     if as_json:
         print_json(result.to_json())
         return

@@ -23,7 +23,7 @@ from litelambda.common.paths import PROJECT
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from litelambda.commands.package import Architecture, Function
+    from litelambda.commands.package import Architecture, Function, PartName
 
 __all__ = ["deploy"]
 
@@ -38,6 +38,8 @@ _DESCRIBED = (
     *("NumThreads", "MemorySize", "Timeout", "LogLevel"),
 )
 """Each with a space after it in the description; three letters follow."""
+
+_NOTHING = "nothing"  # the parameter PackageWith, where the package has no optional part
 
 
 class _Loader(yaml.SafeLoader):
@@ -70,9 +72,11 @@ def deploy(function: Function, assignments: Sequence[str] = (), stack: str | Non
     given["Architecture"] = architecture  # of what is packaged
     if function == "predict":
         _check_description(stack, {**declared, **deployed, **given})
+    with_ = given.get("PackageWith") or deployed.get("PackageWith") or declared.get("PackageWith", _NOTHING)
+    parts = [cast("PartName", name) for name in with_.split(",") if name != _NOTHING]
     _show(stack, given, deployed, declared)
     with tempfile.TemporaryDirectory(prefix="litelambda-deploy-") as folder:
-        _lay_out(Path(folder), function, cast("Architecture", architecture))
+        _lay_out(Path(folder), function, cast("Architecture", architecture), parts)
         _run_sam(sam, Path(folder, _TEMPLATES[function]), stack, given)
 
 
@@ -137,9 +141,9 @@ def _show(stack: str, given: Mapping[str, str], deployed: Mapping[str, str], dec
             print(f"deploy: keeps {name}={value}", flush=True)
 
 
-def _lay_out(folder: Path, function: Function, architecture: Architecture) -> None:
+def _lay_out(folder: Path, function: Function, architecture: Architecture, parts: Sequence[PartName]) -> None:
     """The templates and what they name, with the package in the place of its sources."""
-    made = package(architecture, folder, function)
+    made = package(architecture, folder, function, parts)
     for note in made.notes:
         print(f"deploy: note: {note}", file=sys.stderr)
     made.directory.rename(folder / "functions")

@@ -5,6 +5,7 @@
         lean-bootstrap              starts them without the stock runtime client, where AWS_LAMBDA_EXEC_WRAPPER names it
         obstore/_obstore.abi3.so    the S3 client, alone: the Python package around it is not imported
         lib/libLiteRt.so            alone out of the runtime's wheel, a seventh of its size
+        PIL/, pillow.libs/          the decoder of pictures, with the part "images" alone
         licenses/                   whose work this is
     <output>/function-<arch>.zip    the same, zipped
 
@@ -22,28 +23,35 @@ import os
 import shutil
 import stat
 import subprocess
-import sys
 import tempfile
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import uv
-
-from litelambda.commands.elf import ElfError, trim
+from litelambda.commands.package_parts import PARTS, Part, PartName
+from litelambda.commands.wheels import PYTHON_VERSION, add_licenses, copy, copy_library, files, unpack
 from litelambda.common.errors import PackageError, UsageError
 from litelambda.common.interpreters import find_interpreter
 from litelambda.common.paths import FUNCTIONS, PROJECT, REQUIREMENTS, SERVING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
-__all__ = ["ARCHITECTURES", "PYTHON_VERSION", "Architecture", "Function", "PackageResult", "copy_sources", "package"]
+__all__ = [
+    "ARCHITECTURES",
+    "PARTS",
+    "PYTHON_VERSION",
+    "Architecture",
+    "Function",
+    "PackageResult",
+    "PartName",
+    "copy_sources",
+    "package",
+]
 
 Architecture = Literal["x86_64", "arm64"]
 Function = Literal["predict", "score"]
 
-PYTHON_VERSION = "3.13"  # the template's Runtime
 LIBRARY = "lib/libLiteRt.so"
 WRAPPER = "lean-bootstrap"
 TASK_ROOT = "/var/task"  # where Lambda puts the bundle: the path that tracebacks show
@@ -100,20 +108,23 @@ class PackageResult:
         }
 
 
-def package(arch: Architecture, output: str | Path, function: Function = "predict") -> PackageResult:
+def package(
+    arch: Architecture, output: str | Path, function: Function = "predict", parts: Sequence[PartName] = ()
+) -> PackageResult:
     """Make the deployment package of a function.
 
     Args:
         arch: the function's architecture; any machine can make either.
         output: folder for `function/` (replaced if it is a bundle) and `function-<arch>.zip`.
         function: the batch function ("score") has numpy, orjson, Pillow and Powertools on top of what predicts.
+        parts: what the predict function has on top, for models that need it: "images", the decoder of pictures.
 
     Returns:
         Where the bundle and its zip lie, their sizes and the zip's digest.
 
     Raises:
         PackageError: the wheels are not available, or the zip is beyond its size budget.
-        UsageError: no such architecture, or `<output>/function` is something else than a bundle.
+        UsageError: no such architecture or part, or `<output>/function` is something else than a bundle.
 
     Example:
         >>> package("mips", Path("dist"))
@@ -122,6 +133,7 @@ def package(arch: Architecture, output: str | Path, function: Function = "predic
     """
     if arch not in ARCHITECTURES:
         raise UsageError(f"architecture {arch!r}: expected one of {', '.join(ARCHITECTURES)}")
+    _check_parts(parts, function)
     output = Path(output)
     directory, archive = output / "function", output / f"function-{arch}.zip"
     if directory.exists() and not (directory / LIBRARY).exists():
@@ -129,10 +141,10 @@ def package(arch: Architecture, output: str | Path, function: Function = "predic
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output, prefix=".package-") as scratch:
         bundle = Path(scratch, "function")
-        bytecode = _assemble(arch, bundle, Path(scratch, "wheels"), function)
+        bytecode = _assemble(arch, bundle, Path(scratch, "wheels"), function, parts)
         zipped = Path(scratch, "function.zip")
         _zip(bundle, zipped)
-        _check_budget(arch, bundle, zipped, function)
+        _check_budget(arch, bundle, zipped, function, parts)
         if directory.exists():
             shutil.rmtree(directory)
         bundle.rename(directory)
@@ -145,22 +157,33 @@ def package(arch: Architecture, output: str | Path, function: Function = "predic
         directory=directory,
         archive=archive,
         size_bytes=archive.stat().st_size,
-        unpacked_bytes=sum(path.stat().st_size for path in _files(directory)),
+        unpacked_bytes=sum(path.stat().st_size for path in files(directory)),
         sha256=hashlib.sha256(archive.read_bytes()).hexdigest(),
         bytecode=bytecode,
         notes=notes,
     )
 
 
-def _assemble(arch: Architecture, bundle: Path, wheels: Path, function: Function) -> str | None:
+def _check_parts(parts: Sequence[PartName], function: Function) -> None:
+    if unknown := [part for part in parts if part not in PARTS]:
+        raise UsageError(f"part {unknown[0]!r}: expected one of {', '.join(PARTS)}")
+    if parts and function == "score":
+        raise UsageError("the batch function has every part already: leave out --with")
+
+
+def _assemble(
+    arch: Architecture, bundle: Path, wheels: Path, function: Function, parts: Sequence[PartName]
+) -> str | None:
     """Lay out the bundle; return the version of the interpreter that compiled it, if there is one."""
-    _unpack_wheels(ARCHITECTURES[arch], wheels, "functions.txt")
+    unpack("functions.txt", ARCHITECTURES[arch].platform, wheels)
     copy_sources(function, bundle)
-    _copy_library(wheels / _OBSTORE, bundle / _OBSTORE)
-    _copy_library(wheels / "ai_edge_litert" / "libLiteRt.so", bundle / LIBRARY)
+    copy_library(wheels / _OBSTORE, bundle / _OBSTORE)
+    copy_library(wheels / "ai_edge_litert" / "libLiteRt.so", bundle / LIBRARY)
     _add_licenses(bundle / "licenses", wheels)
     if function == "score":
         _add_scoring_wheels(arch, bundle, wheels.with_name("scoring-wheels"))
+    for name in parts:
+        _add_part(arch, bundle, wheels.with_name(f"{name}-wheels"), PARTS[name])
     version = _compile(bundle)
     for path in (bundle, *bundle.rglob("*")):
         path.chmod(0o755 if path.is_dir() else _file_mode(path))
@@ -175,48 +198,45 @@ def copy_sources(function: Function, bundle: Path) -> None:
         function: the batch function alone has `litelambda_serving.scoring`, and no bootstrap of its own.
         bundle: folder for them.
     """
-    _copy(FUNCTIONS / f"{function}.py", bundle / f"{function}.py")
+    copy(FUNCTIONS / f"{function}.py", bundle / f"{function}.py")
     for source in (path for kind in ("*.py", "*.pem") for path in SERVING.rglob(kind)):
         if function == "score" or SERVING / "scoring" not in source.parents:
-            _copy(source, bundle / source.relative_to(SERVING.parent))
+            copy(source, bundle / source.relative_to(SERVING.parent))
     if function == "predict":
-        _copy(FUNCTIONS / WRAPPER, bundle / WRAPPER)
+        copy(FUNCTIONS / WRAPPER, bundle / WRAPPER)
         (bundle / WRAPPER).chmod(0o755)
 
 
 def _add_scoring_wheels(arch: Architecture, bundle: Path, wheels: Path) -> None:
     """Copy what the batch handler imports from PyPI, without tests, type stubs and sources of compiled modules."""
-    _unpack_wheels(ARCHITECTURES[arch], wheels, "scoring.txt")
-    for source in _files(wheels):
+    unpack("scoring.txt", ARCHITECTURES[arch].platform, wheels)
+    add_licenses(wheels, bundle)
+    for source in files(wheels):
         place = source.relative_to(wheels)
-        if place.parts[0].endswith(".dist-info"):
-            if "licenses" in place.parts:
-                name = place.parts[0].partition("-")[0]
-                _copy(source, bundle / "licenses" / name / "-".join(place.parts[place.parts.index("licenses") + 1 :]))
-        elif place.parts[0] != "bin" and source.suffix not in _NOT_RUN and not {*place.parts} & {*_NOT_SHIPPED}:
-            _copy(source, bundle / place)
+        if (
+            not place.parts[0].endswith(".dist-info")
+            and place.parts[0] != "bin"
+            and source.suffix not in _NOT_RUN
+            and not {*place.parts} & {*_NOT_SHIPPED}
+        ):
+            copy(source, bundle / place)
 
 
-def _unpack_wheels(target: _Target, folder: Path, lock_name: str) -> None:
-    """Fetch the locked wheels of another platform, if need be, and unpack them; uv caches them."""
-    lock = REQUIREMENTS / lock_name
-    command = [
-        *(uv.find_uv_bin(), "pip", "install", "--quiet", "--no-config", "--require-hashes", "--no-deps"),
-        *("--python", sys.executable, "--python-version", PYTHON_VERSION, "--python-platform", target.platform),
-        *("--only-binary", ":all:", "--target", str(folder), "--requirement", str(lock)),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - a fixed command
-    if done.returncode:
-        raise PackageError(
-            f"the wheels locked in {lock} are not available for {target.platform}:\n{done.stderr.strip()}"
-        )
+def _add_part(arch: Architecture, bundle: Path, wheels: Path, part: Part) -> None:
+    """Copy the files of a part's wheels that it names."""
+    unpack(part.lock, ARCHITECTURES[arch].platform, wheels)
+    add_licenses(wheels, bundle)
+    for source in files(wheels):
+        place = source.relative_to(wheels)
+        if part.has(place):
+            (copy_library if ".so" in place.suffixes else copy)(source, bundle / place)
 
 
 def _add_licenses(folder: Path, wheels: Path) -> None:
     """Copy the licenses; of what is linked into obstore, list the crates, from the wheel's bill of materials."""
-    _copy(PROJECT / "LICENSE", folder / "litelambda.txt")
-    _copy(REQUIREMENTS / "licenses" / "obstore.txt", folder / "obstore.txt")  # the wheel has no license file
-    _copy(_only(wheels, "ai_edge_litert-*.dist-info/licenses/LICENSE"), folder / "ai-edge-litert.txt")
+    copy(PROJECT / "LICENSE", folder / "litelambda.txt")
+    copy(REQUIREMENTS / "licenses" / "obstore.txt", folder / "obstore.txt")  # the wheel has no license file
+    copy(_only(wheels, "ai_edge_litert-*.dist-info/licenses/LICENSE"), folder / "ai-edge-litert.txt")
     materials = json.loads(_only(wheels, "obstore-*.dist-info/sboms/*.cyclonedx.json").read_bytes())
     crates = sorted(
         f"{crate['name']} {crate['version']}: {' '.join(entry.get('expression', '?') for entry in crate['licenses'])}\n"
@@ -224,6 +244,13 @@ def _add_licenses(folder: Path, wheels: Path) -> None:
         if crate.get("licenses")
     )
     (folder / "obstore-crates.txt").write_text("".join(crates), encoding="utf-8")
+
+
+def _only(folder: Path, pattern: str) -> Path:
+    found = list(folder.glob(pattern))
+    if len(found) != 1:
+        raise PackageError(f"the wheels have {len(found)} files {pattern}, expected one: was a lock renewed?")
+    return found[0]
 
 
 def _compile(bundle: Path) -> str | None:
@@ -246,7 +273,7 @@ def _compile(bundle: Path) -> str | None:
 def _zip(bundle: Path, archive: Path) -> None:
     """Zip the bundle with nothing in it that differs from run to run."""
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=_COMPRESSION_LEVEL) as target:
-        for path in _files(bundle):
+        for path in files(bundle):
             entry = zipfile.ZipInfo(path.relative_to(bundle).as_posix(), _EPOCH)
             entry.create_system = 3  # Unix, whatever this is
             entry.external_attr = (stat.S_IFREG | _file_mode(path)) << 16
@@ -254,41 +281,17 @@ def _zip(bundle: Path, archive: Path) -> None:
             target.writestr(entry, path.read_bytes(), compresslevel=_COMPRESSION_LEVEL)
 
 
-def _check_budget(arch: Architecture, bundle: Path, archive: Path, function: Function) -> None:
+def _check_budget(
+    arch: Architecture, bundle: Path, archive: Path, function: Function, parts: Sequence[PartName]
+) -> None:
     size = archive.stat().st_size
     budget = ARCHITECTURES[arch].budget_bytes if function == "predict" else _SCORE_BUDGET_BYTES
+    budget += sum(PARTS[name].budget_bytes for name in parts)
     if size > budget:
-        largest = sorted(_files(bundle), key=lambda path: -path.stat().st_size)[:5]
+        largest = sorted(files(bundle), key=lambda path: -path.stat().st_size)[:5]
         names = ", ".join(f"{path.relative_to(bundle)} {path.stat().st_size:,}" for path in largest)
         raise PackageError(f"the {arch} zip has {size:,} bytes, the budget is {budget:,}. Largest unpacked: {names}")
 
 
 def _file_mode(path: Path) -> int:
     return 0o755 if path.name == WRAPPER else 0o644
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return iter(sorted(path for path in folder.rglob("*") if path.is_file()))
-
-
-def _only(folder: Path, pattern: str) -> Path:
-    found = list(folder.glob(pattern))
-    if len(found) != 1:
-        raise PackageError(f"the wheels have {len(found)} files {pattern}, expected one: was a lock renewed?")
-    return found[0]
-
-
-def _copy(source: Path, target: Path) -> None:
-    if not source.is_file():
-        raise PackageError(f"{source} does not exist: was a lock renewed, or a file moved?")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
-
-
-def _copy_library(source: Path, target: Path) -> None:
-    """Copy a shared library without what only debuggers read: a wheel's may be a fifth larger for it."""
-    _copy(source, target)
-    try:
-        target.write_bytes(trim(target.read_bytes()))
-    except ElfError as error:
-        raise PackageError(f"{source}: {error}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from litelambda.common.paths import TEMPLATE
 from support.cloudformation import Evaluator, load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 SAM = """#!/bin/sh
 here=$(dirname "$0")
@@ -35,9 +36,9 @@ cp -R "${folder%/infra/scoring.yaml}" "$here/seen"
 def sam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A script in SAM's place, on an account without stacks; a file in the package's place: others test that."""
 
-    def package(architecture: str, output: Path, function: str) -> SimpleNamespace:
+    def package(architecture: str, output: Path, function: str, parts: Sequence[str]) -> SimpleNamespace:
         (output / "function").mkdir()
-        (output / "function" / f"{function}.py").write_text(architecture)
+        (output / "function" / f"{function}.py").write_text(" ".join([architecture, *parts]))
         return SimpleNamespace(directory=output / "function", notes=("no bytecode",))
 
     monkeypatch.setattr(deploy, "package", package)
@@ -96,6 +97,21 @@ def test_what_is_not_named_is_kept_and_said(sam: Path, capfd: pytest.CaptureFixt
         "deploy: keeps ModelName=fruit",
         "deploy: keeps Architecture=x86_64",
     ]
+
+
+def test_the_parts_of_the_package_are_kept(sam: Path) -> None:
+    """PackageWith is what is packaged, at the first deployment and at every later one that does not name it."""
+    packaged = sam.parent / "seen" / "functions" / "predict.py"
+    assert main(["deploy", "PackageWith=images"]) == 0
+    assert packaged.read_text() == "arm64 images"
+    assert _overrides(sam) == ["PackageWith=images", "Architecture=arm64"]
+    _deployed(PackageWith="images", Architecture="x86_64")
+    shutil.rmtree(sam.parent / "seen")
+    assert main(["deploy", "ModelVersion=4"]) == 0
+    assert packaged.read_text() == "x86_64 images"
+    shutil.rmtree(sam.parent / "seen")
+    assert main(["deploy", "PackageWith=nothing"]) == 0
+    assert packaged.read_text() == "x86_64"
 
 
 def test_values_reach_sam_whole(sam: Path) -> None:

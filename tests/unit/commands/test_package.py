@@ -1,5 +1,7 @@
 """The deployment package: what is in it, that it is the same every time, and that it works where Lambda puts it."""
 
+import base64
+import io
 import json
 import platform
 import re
@@ -9,8 +11,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from litelambda.commands import package as package_module
+from litelambda.commands import wheels
 from litelambda.commands.package import ARCHITECTURES, PYTHON_VERSION, PackageResult, package
 from litelambda.common.errors import PackageError, UsageError
 from litelambda.common.interpreters import find_interpreter
@@ -147,7 +151,7 @@ def test_without_the_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_wheels_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hash that no wheel has is an error that names the lock."""
     (tmp_path / "functions.txt").write_text(f"obstore==0.12.1 --hash=sha256:{'0' * 64}\n", encoding="utf-8")
-    monkeypatch.setattr(package_module, "REQUIREMENTS", tmp_path)
+    monkeypatch.setattr(wheels, "REQUIREMENTS", tmp_path)
     with pytest.raises(PackageError, match=r"functions\.txt"):
         package("arm64", tmp_path / "out")
 
@@ -225,3 +229,52 @@ def test_the_handler_predicts(packages: dict[str, PackageResult], interpreter: s
     assert answer["statusCode"] == 200
     (row,) = json.loads(answer["body"])["predictions"]
     assert sum(row) == pytest.approx(1, abs=0.01)
+
+
+@pytest.fixture(scope="module")
+def with_images(tmp_path_factory: pytest.TempPathFactory) -> PackageResult:
+    """The package of this machine's architecture with the decoder of pictures."""
+    return package(HERE or "x86_64", tmp_path_factory.mktemp("images"), parts=["images"])
+
+
+def test_a_part_is_added_to_what_was_there(packages: dict[str, PackageResult], with_images: PackageResult) -> None:
+    """With pictures the package has Pillow and its license on top, in less than 3.6 MB, without fonts and AVIF."""
+    plain = packages[with_images.arch]
+    added = _names(with_images) - _names(plain)
+    assert _names(plain) <= _names(with_images)
+    assert {name.split("/")[0] for name in added} == {"PIL", "pillow.libs", "licenses"}
+    assert "licenses/pillow/LICENSE" in added
+    assert not [name for name in added if re.search("avif|freetype|harfbuzz|lcms|_imagingft", name)]
+    assert with_images.size_bytes < plain.size_bytes + 3_600_000
+
+
+def test_parts_are_the_predict_functions(tmp_path: Path) -> None:
+    """The batch function has every part; a part that does not exist is wrong usage."""
+    with pytest.raises(UsageError, match="has every part already"):
+        package("x86_64", tmp_path, "score", ["images"])
+    with pytest.raises(UsageError, match="part 'sounds': expected one of images"):
+        package("x86_64", tmp_path, parts=["sounds"])  # type: ignore[list-item]  # the point of the test
+
+
+PICTURES = """
+import base64, io
+from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+pictures = {name: io.BytesIO(base64.b64decode(text)) for name, text in json.load(sys.stdin).items()}
+pixels = {name: Image.open(file).convert("RGB").resize((1, 1)).getpixel((0, 0)) for name, file in pictures.items()}
+print(json.dumps(pixels))
+"""
+
+
+@on_linux
+def test_the_decoder_reads_every_format(with_images: PackageResult) -> None:
+    """On Lambda's own Python, with nothing but the bundle, pictures of all five formats are decoded."""
+    interpreter = find_interpreter(PYTHON_VERSION)
+    if interpreter is None:
+        pytest.skip(f"there is no CPython {PYTHON_VERSION} here")
+    files = {}
+    for name in ("PNG", "JPEG", "WEBP", "GIF", "BMP"):
+        stream = io.BytesIO()
+        Image.new("RGB", (16, 16), (200, 200, 200)).save(stream, name)
+        files[name] = base64.b64encode(stream.getvalue()).decode()
+    found = _run(str(interpreter.path), with_images.directory, PICTURES, json.dumps(files))
+    assert found == {name: [200, 200, 200] for name in files}

@@ -3,14 +3,16 @@
 import json
 import os
 import re
+import subprocess
 import tomllib
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from litelambda.commands.package import ARCHITECTURES, PYTHON_VERSION
+from litelambda.commands.package import ARCHITECTURES, PARTS, PYTHON_VERSION
 from litelambda.common.paths import FUNCTIONS, PROJECT, TEMPLATE
 from litelambda_serving.settings import SETTINGS
 from support.cloudformation import Evaluator, Template, alternatives, load, statements
@@ -172,16 +174,27 @@ def test_handlers_exist(template: Template) -> None:
 
 
 def test_build_targets_exist(template: Template) -> None:
-    """Each function has its makefile target, found through a makefile for each architecture."""
+    """Each function has its makefile target, found through a makefile for each architecture and optional part."""
     architectures = template["Parameters"]["Architecture"]["AllowedValues"]
     assert set(architectures) == set(ARCHITECTURES)
     targets = re.findall(r"^build-(\w+):", (PROJECT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     for name, function in _of_type(template, "AWS::Serverless::Function").items():
         assert name in targets
         assert function["Metadata"]["BuildMethod"] == "makefile", name
-        for architecture in architectures:
-            folder = function["Metadata"]["ContextPath"]["Fn::Sub"].replace("${Architecture}", architecture)
-            assert f"ARCH := {architecture}\n" in (PROJECT / folder / "Makefile").read_text(encoding="utf-8"), name
+        assert function["Metadata"]["ContextPath"] == {"Fn::Sub": "infra/make/${Architecture}/${PackageWith}"}
+    for architecture, parts in product(architectures, template["Parameters"]["PackageWith"]["AllowedValues"]):
+        command = ["make", "--makefile", f"infra/make/{architecture}/{parts}/Makefile", "--dry-run", "package"]
+        commands = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+        wanted = "".join(f"--with {part} " for part in parts.split(",") if part != "nothing")
+        assert f"package --arch {architecture} {wanted.strip()}".strip() in " ".join(commands.split())
+        assert commands.count("--with") == wanted.count("--with")
+
+
+def test_the_template_offers_every_part(template: Template) -> None:
+    """PackageWith takes what `litelambda package --with` does, and adds nothing by default."""
+    parameter = template["Parameters"]["PackageWith"]
+    assert parameter["Default"] == "nothing"
+    assert {part for value in parameter["AllowedValues"] for part in value.split(",")} == {"nothing", *PARTS}
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
@@ -278,6 +291,7 @@ OTHER_VALUES = {
     "AliasRefreshSeconds": "5",
     "ModelControl": "explicit",
     "Architecture": "x86_64",
+    "PackageWith": "images",
     "MemorySize": "1024",
     "Timeout": "20",
     "NumThreads": "2",
