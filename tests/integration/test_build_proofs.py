@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from litelambda.common.progress import Reporter
 from litelambda.conversion import converter
 from litelambda.conversion.quantize import quantize
 from litelambda.evaluation.build_comparison import check_build
-from litelambda.evaluation.source_model import Source, SourceLoadError
+from litelambda.evaluation.loaded_sources import SourceLoadError
+from litelambda.evaluation.source_model import SourceModel
 from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.load import load_recipe
 from litelambda.recipe.sections import Quantize
@@ -28,15 +29,14 @@ def test_a_conversion_that_changes_the_model_fails_the_build(
     tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A kernel off by a hundredth passes every gate on accuracy; Keras' own predictions tell."""
-    real = converter.launch
+    real = converter._PROCESS.call
 
-    def launch(jobs: Path) -> subprocess.CompletedProcess[str]:
-        done = real(jobs)
-        in_float = jobs.parent / "model0-None.tflite"
+    def call(function: Callable[..., None], conversions: Sequence[converter.Conversion]) -> None:
+        real(function, conversions)
+        in_float = Path(conversions[0].output)
         in_float.write_bytes(with_scaled_kernel(in_float.read_bytes()))
-        return done
 
-    monkeypatch.setattr(converter, "launch", launch)
+    monkeypatch.setattr(converter._PROCESS, "call", call)
     with pytest.raises(VerificationError, match="output 'probabilities' of the float flatbuffer differs"):
         build(load_recipe(tiny_recipe, []), tmp_path.as_uri(), Reporter())
     assert list(tmp_path.iterdir()) == []
@@ -58,10 +58,10 @@ def test_a_model_that_only_this_process_can_load_is_compared_in_it(
     rows = {"features": np.random.default_rng(0).random((8, 4), dtype=np.float32)}
     in_float = quantize(tiny_model, rows, Quantize(scheme="float32")).in_float
 
-    def fail(_: Source) -> Any:
+    def fail(_: SourceModel) -> Any:
         raise SourceLoadError("a layer of this process")
 
-    monkeypatch.setattr(Source, "describe", fail)
+    monkeypatch.setattr(SourceModel, "describe", fail)
     assert check_build(tiny_model, in_float, rows)["source"].startswith("Keras' predict, the model in memory")
     with pytest.raises(VerificationError, match="rewrite of the model or the converter has changed it"):
         check_build(tiny_model, with_scaled_kernel(in_float), rows)

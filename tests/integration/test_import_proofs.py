@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,16 +55,15 @@ def assert_refused(store: Path, capsys: pytest.CaptureFixture[str], message: str
 @pytest.fixture
 def tampered(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[[bytes], bytes]], None]:
     """Let the converter's flatbuffers of a name be changed before anyone sees them."""
-    real = converter.launch
+    real = converter._PROCESS.call
 
     def use(name: str, change: Callable[[bytes], bytes]) -> None:
-        def launch(jobs: Path) -> Any:
-            done = real(jobs)
-            for path in jobs.parent.glob(name):
+        def call(function: Callable[..., None], conversions: Sequence[converter.Conversion]) -> None:
+            real(function, conversions)
+            for path in Path(conversions[0].output).parent.glob(name):
                 path.write_bytes(change(path.read_bytes()))
-            return done
 
-        monkeypatch.setattr(converter, "launch", launch)
+        monkeypatch.setattr(converter._PROCESS, "call", call)
 
     return use
 

@@ -1,23 +1,17 @@
 """Latency: how long the shipped runtime takes for one row of an artifact, measured in a process of its own.
 
-    python -m litelambda.artifact.latency MODEL.tflite
-
-is the child. It knows the runtime's binding alone: what is timed is what a request waits for in the runtime, on one
-thread.
+It knows the runtime's binding alone: what is timed is what a request waits for in the runtime, on one thread.
 """
 
 from __future__ import annotations
 
-import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from litelambda.common.child_process import ChildCrashError, call_in_child
 from litelambda.common.errors import VerificationError
-from litelambda.common.processes import describe_exit, exit_with_parent, run_child
 from litelambda_serving.errors import LiteRtError
 from litelambda_serving.litert import CompiledModel
 from litelambda_serving.tensor import TensorSpec
@@ -34,23 +28,14 @@ def measure_latency_us(artifact: bytes) -> float:
     Raises:
         VerificationError: the runtime refused the artifact, or crashed.
     """
-    with tempfile.TemporaryDirectory(prefix="litelambda-") as scratch:
-        path = Path(scratch) / "model.tflite"
-        path.write_bytes(artifact)
-        return min(_measure(path) for _process in range(_PROCESSES))
+    try:
+        return min(call_in_child(_measure, artifact) for _process in range(_PROCESSES))
+    except (ChildCrashError, LiteRtError) as error:
+        raise VerificationError(f"the shipped runtime cannot run the artifact: {error}") from error
 
 
-def _measure(path: Path) -> float:
-    child = run_child([sys.executable, "-m", "litelambda.artifact.latency", str(path)])
-    if child.returncode:
-        reason = child.stderr.strip().splitlines()[-1:] or [describe_exit(child.returncode)]
-        raise VerificationError(f"the shipped runtime cannot run the artifact: {reason[0]}")
-    return float(child.stdout)
-
-
-def _main(path: Path) -> None:
-    exit_with_parent()
-    with CompiledModel(path.read_bytes()) as model:
+def _measure(artifact: bytes) -> float:
+    with CompiledModel(artifact) as model:
         key, rows = _row_that_runs(model)
         taken: list[float] = []
         started = time.perf_counter()
@@ -60,7 +45,7 @@ def _main(path: Path) -> None:
             taken.append(time.thread_time() - before)
             if time.perf_counter() - started < _WARM_UP_S:
                 taken.clear()
-    print(1e6 * sorted(taken)[len(taken) // 10])
+    return 1e6 * sorted(taken)[len(taken) // 10]
 
 
 def _row_that_runs(model: CompiledModel) -> tuple[str, list[Any]]:
@@ -80,7 +65,3 @@ def _row_of(spec: TensorSpec, value: int) -> bytes | list[bytes]:
     if not value:
         return bytes(spec.row_bytes)
     return np.full(spec.row_bytes // spec.dtype.itemsize, value, spec.dtype.name).tobytes()
-
-
-if __name__ == "__main__":
-    _main(Path(sys.argv[1]))

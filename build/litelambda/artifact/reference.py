@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.artifact.flatbuffer import FlatbufferTensor, read_signatures
-from litelambda.artifact.reference_process import open_in_child, run_in_child
-from litelambda.common.array_files import Arrays
+from litelambda.artifact.reference_process import ReferenceModel, open_in_child, run_in_child
+from litelambda.common.arrays import Arrays
 from litelambda.common.errors import VerificationError
 from litelambda_serving.tensor.strings import to_wire
 
@@ -41,11 +41,11 @@ class Reference:
     def __init__(self, artifact: bytes | Path, signature: str = "predict", num_threads: int = 1) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="litelambda-"))
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        self._model = artifact if isinstance(artifact, Path) else self._folder / "model.tflite"
+        path = artifact if isinstance(artifact, Path) else self._folder / "model.tflite"
         if not isinstance(artifact, Path):
-            self._model.write_bytes(artifact)
-        self._signature, self._num_threads = signature, num_threads
-        open_in_child(self._model, signature, num_threads, self._folder)
+            path.write_bytes(artifact)
+        self._model = ReferenceModel(path.absolute(), signature, num_threads)
+        open_in_child(self._model)
         found = {each.key: each for each in read_signatures(artifact)}[signature]
         self.inputs, self.outputs = found.inputs, found.outputs
 
@@ -61,7 +61,7 @@ class Reference:
             VerificationError: the Interpreter cannot run the model, or not so many rows at once.
         """
         names = tuple(tensor.name for tensor in self.outputs)
-        return run_in_child(self._model, self._signature, self._num_threads, inputs, names, batch, self._folder)
+        return run_in_child(self._model, inputs, names, batch)
 
     def run_each(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         """Run real values, each entry the whole input of a run, with a batch dimension of its own.

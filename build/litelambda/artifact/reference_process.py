@@ -1,151 +1,134 @@
 """The reference Interpreter in a process of its own: a flatbuffer that crashes it ends that process, not the command.
 
-    python -m litelambda.artifact.reference_process
-
-is the child, kept for the next job. The model that it opened last stays open until the next one.
+The process is kept for the next call, and the model that it opened last stays open until it is asked for another one.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.artifact.flatbuffer import UNNAMED_SIGNATURE
 from litelambda.artifact.flatbuffer_check import Inspected, inspect
-from litelambda.common.array_files import Arrays, read_arrays, write_arrays
+from litelambda.common.arrays import Arrays
+from litelambda.common.child_process import ChildCrashError, ChildProcess
 from litelambda.common.errors import ConversionError, MemoryShortageError, VerificationError, first_line
-from litelambda.common.kept_process import KeptProcess, serve
-from litelambda.common.processes import describe_exit, lacked_memory
 
-_RUNS, _OUTPUTS, _FAILURE, _FOUND = "rows.npz", "outputs.npz", "failure", "found.json"
-_PROCESS = KeptProcess("litelambda.artifact.reference_process")
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_PROCESS = ChildProcess()
 
 
 @dataclass(frozen=True)
-class _ReferenceJob:
-    """Inspect a flatbuffer, open it, or run rows; each row is the whole input of a run where `batch` is None."""
+class ReferenceModel:
+    """A flatbuffer to open in the Interpreter.
 
-    model: str
-    inspect: bool = False
-    signature: str = ""
-    num_threads: int = 1
-    outputs: tuple[str, ...] = ()
-    batch: int | None = None
+    Attributes:
+        path: its file.
+        signature: its entry point.
+        num_threads: of the Interpreter.
+    """
+
+    path: Path
+    signature: str
+    num_threads: int
 
 
-def inspect_in_child(model: Path, folder: Path) -> Inspected:
+def inspect_in_child(model: Path) -> Inspected:
     """Read a flatbuffer from elsewhere without running it.
-
-    Args:
-        model: the flatbuffer.
-        folder: a scratch folder.
 
     Raises:
         ConversionError: it is damaged, or crashes its reader.
     """
     try:
-        _ask(_ReferenceJob(str(model), inspect=True), folder)
-    except VerificationError as error:
+        return _ask(inspect, model)
+    except (ConversionError, VerificationError) as error:
         raise ConversionError(f"{model} is damaged or cut short: {error}") from error
-    return Inspected(**json.loads((folder / _FOUND).read_text()))
 
 
-def open_in_child(model: Path, signature: str, num_threads: int, folder: Path) -> None:
+def open_in_child(model: ReferenceModel) -> None:
     """Open a flatbuffer in the Interpreter and allocate its tensors.
 
     Raises:
         VerificationError: the Interpreter refuses it, or crashed.
     """
-    _ask(_ReferenceJob(str(model), signature=signature, num_threads=num_threads), folder)
+    _ask(_open, model)
 
 
 def run_in_child(
-    model: Path,
-    signature: str,
-    num_threads: int,
-    rows: Mapping[str, NDArray[Any]],
-    outputs: tuple[str, ...],
-    batch: int | None,
-    folder: Path,
+    model: ReferenceModel, rows: Mapping[str, NDArray[Any]], outputs: tuple[str, ...], batch: int | None
 ) -> Arrays:
     """Run rows, `batch` at a time; where it is None, each entry of the arrays is the whole input of a run.
 
     Raises:
         VerificationError: the Interpreter cannot run the model, or not so many rows at once, or crashed.
     """
-    write_arrays(folder / _RUNS, rows)
-    _ask(_ReferenceJob(str(model), False, signature, num_threads, outputs, batch), folder)
-    return read_arrays(folder / _OUTPUTS)
+    return _ask(_run, model, rows, outputs, batch)
 
 
-def _ask(job: _ReferenceJob, folder: Path) -> None:
-    path, failure = folder / "job.json", folder / _FAILURE
-    failure.unlink(missing_ok=True)
-    path.write_text(json.dumps(asdict(job)))
-    child = _PROCESS.run(path.absolute())
-    if child.returncode == 0:
-        return
-    if failure.exists():
-        raise VerificationError(failure.read_text())
-    if lacked_memory(child.returncode, child.stderr):
-        raise MemoryShortageError("the reference Interpreter ran out of memory: use a machine with more memory")
-    raise VerificationError(f"the reference Interpreter crashed ({describe_exit(child.returncode)}) on the model")
+def _ask(function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
+    try:
+        return _PROCESS.call(function, *arguments, **keywords)
+    except ChildCrashError as error:
+        if error.for_memory:
+            raise MemoryShortageError(
+                "the reference Interpreter ran out of memory: use a machine with more memory"
+            ) from error
+        raise VerificationError(f"the reference Interpreter crashed ({error.ended}) on the model") from error
 
 
 class _Opened:
     """The model that the child has open."""
 
-    key: tuple[str, int, str, int] | None = None
+    key: tuple[ReferenceModel, int] | None = None
     runner: Callable[..., Mapping[str, NDArray[Any]]] | None = None
 
 
-def run_job(path: Path) -> int:
-    """In the child: do one job; 0, or 1 and the reason in the file "failure"."""
-    fields = json.loads(path.read_text())
-    job, folder = _ReferenceJob(**{**fields, "outputs": tuple(fields["outputs"])}), path.parent
+def _open(model: ReferenceModel) -> None:
+    with _refusals_explained():
+        _runner(model)
+
+
+def _run(
+    model: ReferenceModel, rows: Mapping[str, NDArray[Any]], outputs: tuple[str, ...], batch: int | None
+) -> Arrays:
+    num_rows, step = len(next(iter(rows.values()))), batch or 1
+    parts = []
+    with _refusals_explained():
+        runner = _runner(model)
+        for start in range(0, num_rows, step):
+            given = {name: all_[start : start + step] if batch else all_[start] for name, all_ in rows.items()}
+            parts.append({name: np.array(values) for name, values in runner(**given).items()})
+        join = np.concatenate if batch else np.stack
+        return {name: join([part[name] for part in parts]) for name in outputs}
+
+
+@contextmanager
+def _refusals_explained() -> Iterator[None]:
     try:
-        if job.inspect:
-            (folder / _FOUND).write_text(json.dumps(asdict(inspect(Path(job.model)))))
-            return 0
-        runner = _runner(job)
-        if job.outputs:
-            write_arrays(folder / _OUTPUTS, _run(runner, job, read_arrays(folder / _RUNS)))
-    except (RuntimeError, ValueError, ConversionError) as error:
-        (folder / _FAILURE).write_text(
-            first_line(error) if job.inspect else f"the reference Interpreter cannot run the model: {first_line(error)}"
-        )
-        return 1
-    return 0
+        yield
+    except (RuntimeError, ValueError) as error:
+        raise VerificationError(f"the reference Interpreter cannot run the model: {first_line(error)}") from error
 
 
-def _runner(job: _ReferenceJob) -> Callable[..., Mapping[str, NDArray[Any]]]:
-    key = (job.model, Path(job.model).stat().st_mtime_ns, job.signature, job.num_threads)
+def _runner(model: ReferenceModel) -> Callable[..., Mapping[str, NDArray[Any]]]:
+    key = (model, model.path.stat().st_mtime_ns)
     if _Opened.runner is None or _Opened.key != key:
         from ai_edge_litert.interpreter import Interpreter
 
         _Opened.key = _Opened.runner = None  # two models at once need not fit into memory
-        interpreter = Interpreter(model_path=job.model, num_threads=job.num_threads)
+        interpreter = Interpreter(model_path=str(model.path), num_threads=model.num_threads)
         interpreter.allocate_tensors()
-        _Opened.runner = _open_signature(interpreter, job.signature)
+        _Opened.runner = _open_signature(interpreter, model.signature)
         _Opened.key = key
     return _Opened.runner
-
-
-def _run(runner: Callable[..., Mapping[str, NDArray[Any]]], job: _ReferenceJob, rows: Arrays) -> Arrays:
-    num_rows, step = len(next(iter(rows.values()))), job.batch or 1
-    parts = []
-    for start in range(0, num_rows, step):
-        given = {name: all_[start : start + step] if job.batch else all_[start] for name, all_ in rows.items()}
-        parts.append({name: np.array(values) for name, values in runner(**given).items()})
-    if job.batch:
-        return {name: np.concatenate([part[name] for part in parts]) for name in job.outputs}
-    return {name: np.stack([part[name] for part in parts]) for name in job.outputs}
 
 
 def _open_signature(interpreter: Any, signature: str) -> Callable[..., Mapping[str, NDArray[Any]]]:
@@ -184,7 +167,3 @@ class _ByIndex:
             interpreter.set_tensor(self._inputs[name], values)
         interpreter.invoke()
         return {name: interpreter.get_tensor(index) for name, index in self._outputs.items()}
-
-
-if __name__ == "__main__":
-    serve(run_job)

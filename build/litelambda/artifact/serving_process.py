@@ -1,36 +1,28 @@
 """Serves an artifact in a process of its own with the code that ships, and collects its outputs.
 
-    python -m litelambda.artifact.serving_process FOLDER SIZE…
-
-is the child: if the runtime corrupts its memory, that process dies and not the build. It does what a function does
-first, in the same order: match the manifest's signature with the flatbuffer's, run the warm-up, then rows.
+If the runtime corrupts its memory, that process dies and not the build. It does what a function does first, in the same
+order: match the manifest's signature with the flatbuffer's, run the warm-up, then rows.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.artifact.flatbuffer import FlatbufferSignature
-from litelambda.common.array_files import read_arrays, write_arrays
+from litelambda.common.child_process import ChildCrashError, call_in_child
 from litelambda.common.errors import VerificationError
-from litelambda.common.processes import describe_exit, exit_with_parent, lacked_memory, run_child
-from litelambda_serving.artifact import ARTIFACT_NAME, MANIFEST_NAME, Artifact
+from litelambda_serving.artifact import ARTIFACT_NAME, Artifact
 from litelambda_serving.errors import ServingError
 from litelambda_serving.manifest import Manifest
 from litelambda_serving.servable import Servable
 from litelambda_serving.tensor import Tensor, TensorSpec
 from litelambda_serving.tensor.strings import to_wire
-
-_REFUSED, _NOT_WARM = 3, 4
-_INPUTS, _OUTPUTS = "inputs.npz", "outputs.npz"
 
 
 class WarmUpError(VerificationError):
@@ -51,9 +43,9 @@ class ServedArtifact:
     signature: FlatbufferSignature
     warm_up: Mapping[str, Any] = field(default_factory=dict)
 
-    def manifest(self, sizes: Sequence[int]) -> str:
+    def manifest(self, sizes: Sequence[int]) -> Manifest:
         """A manifest that allows batches of these sizes."""
-        return json.dumps(
+        document = json.dumps(
             {
                 "format_version": 1,  # runs are of the model's own values
                 "model": "model",
@@ -66,10 +58,11 @@ class ServedArtifact:
                 "warm_up": dict(self.warm_up),
             }
         )
+        return Manifest.from_json(document.encode())
 
 
 def serve_in_child(
-    served: ServedArtifact, runs: Mapping[str, NDArray[Any]], sizes: Sequence[int], folder: Path
+    served: ServedArtifact, runs: Mapping[str, NDArray[Any]], sizes: Sequence[int]
 ) -> dict[str, list[bytes]]:
     """Serve an artifact in a child process.
 
@@ -78,7 +71,6 @@ def serve_in_child(
         runs: per input, in its own dtype, one entry per run of one row; repeated from the start where `sizes` need
             more rows.
         sizes: the number of rows of each run.
-        folder: for the child's files.
 
     Returns:
         Per output the bytes of each run; see `reference.tensor_bytes`.
@@ -88,46 +80,24 @@ def serve_in_child(
         VerificationError: the model or a run was refused, or the process crashed.
         MemoryError: the process ran out of memory, which says nothing about the model.
     """
-    (folder / ARTIFACT_NAME).write_bytes(served.artifact)
-    (folder / MANIFEST_NAME).write_text(served.manifest(sizes))
-    write_arrays(folder / _INPUTS, runs)
-    command = [sys.executable, "-m", "litelambda.artifact.serving_process", str(folder), *map(str, sizes)]
-    child = run_child(command)
-    if child.returncode in (_REFUSED, _NOT_WARM):
-        raise (WarmUpError if child.returncode == _NOT_WARM else VerificationError)(child.stdout.strip())
-    if child.returncode:
-        ended = f"({describe_exit(child.returncode)}) at runs of {list(sizes)} rows"
-        if lacked_memory(child.returncode, child.stderr):
-            raise MemoryError(f"the shipped runtime ran out of memory {ended}")
-        raise VerificationError(f"the runtime crashed {ended}")
-    outputs = read_arrays(folder / _OUTPUTS)
-    lengths = json.loads(child.stdout)
-    return {
-        name: [part.tobytes() for part in np.split(data, np.cumsum(lengths[name])[:-1])]
-        for name, data in outputs.items()
-    }
-
-
-def _main(folder: Path, sizes: Sequence[int]) -> None:
-    runs = read_arrays(folder / _INPUTS)
     try:
-        manifest = Manifest.from_json((folder / MANIFEST_NAME).read_bytes())
-        servable = Servable(Artifact(manifest, (folder / ARTIFACT_NAME).read_bytes()), 1, min_batch=1)
-        try:
-            servable.warm_up()
-        except ServingError as error:
-            print(error)
-            sys.exit(_NOT_WARM)
-        collected = _serve(servable, runs, sizes)
+        return call_in_child(serve, served, runs, sizes)
     except ServingError as error:
-        print(error)
-        sys.exit(_REFUSED)
-    joined = {name: np.frombuffer(b"".join(parts), np.uint8) for name, parts in collected.items()}
-    write_arrays(folder / _OUTPUTS, joined)
-    print(json.dumps({name: [len(part) for part in parts] for name, parts in collected.items()}))
+        raise VerificationError(str(error)) from error
+    except ChildCrashError as error:
+        ended = f"({error.ended}) at runs of {list(sizes)} rows"
+        if error.for_memory:
+            raise MemoryError(f"the shipped runtime ran out of memory {ended}") from error
+        raise VerificationError(f"the runtime crashed {ended}") from error
 
 
-def _serve(servable: Servable, runs: Mapping[str, NDArray[Any]], sizes: Sequence[int]) -> dict[str, list[bytes]]:
+def serve(served: ServedArtifact, runs: Mapping[str, NDArray[Any]], sizes: Sequence[int]) -> dict[str, list[bytes]]:
+    """What `serve_in_child` calls in the child."""
+    servable = Servable(Artifact(served.manifest(sizes), served.artifact), 1, min_batch=1)
+    try:
+        servable.warm_up()
+    except ServingError as error:
+        raise WarmUpError(str(error)) from error
     key = servable.manifest.default_signature
     signature = servable.manifest.signatures[key]
     collected: dict[str, list[bytes]] = {spec.name: [] for spec in signature.outputs}
@@ -148,8 +118,3 @@ def _tensor(values: NDArray[Any], spec: TensorSpec) -> Tensor:
     values = values if spec.batched else values[:1]
     data = values.ravel().tolist() if values.dtype.kind == "O" else values.tobytes()
     return Tensor(spec.dtype, (len(values), *spec.shape[1:]) if spec.batched else spec.shape, data)
-
-
-if __name__ == "__main__":
-    exit_with_parent()
-    _main(Path(sys.argv[1]), [int(size) for size in sys.argv[2:]])

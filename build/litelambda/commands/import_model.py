@@ -138,7 +138,7 @@ def read_model(path: Path, representative: Path | None, folder: Path, allowed: A
             f"{path} is converted already and cannot be quantized any more: import the .keras file or SavedModel "
             "it was made from, or leave --representative out"
         )
-    return read_tflite(path, folder)
+    return read_tflite(path)
 
 
 @contextmanager

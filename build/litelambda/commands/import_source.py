@@ -20,15 +20,16 @@ from litelambda.artifact.flatbuffer import (
 )
 from litelambda.artifact.reference import Reference, to_codes
 from litelambda.commands.imported import VERIFIED_ROWS, Imported, check_tensors, random_rows
-from litelambda.common.array_files import write_arrays
 from litelambda.common.errors import ConversionError, DataError
 from litelambda.conversion.converter import Conversion, ConverterCrashError, convert
 from litelambda.conversion.quantize import explain_float
 from litelambda.conversion.single_row import needs_one_row
 from litelambda.evaluation.comparison import check_against_source, representative_runs, rows_of_a_run
+from litelambda.evaluation.loaded_sources import Described
 from litelambda.evaluation.quantization_loss import MAX_DIFFERENCE, check_loss, measure_loss
 from litelambda.evaluation.representative_rows import Rows, check_rows, halves, read_rows
-from litelambda.evaluation.source_model import Answers, Described, Source
+from litelambda.evaluation.source_model import SourceModel
+from litelambda.evaluation.source_process import Answers
 from litelambda.keras_tools.made_rows import Runs, made_runs
 
 _COMPARED_ROWS = 128
@@ -80,7 +81,7 @@ class _Calibration:
 
 def convert_source(path: Path, representative: Path | None, folder: Path, allowed: Allowed) -> Imported:
     """Convert a model to a flatbuffer that answers as the model does; see `read_model`, which says what is raised."""
-    source = Source(path, folder)
+    source = SourceModel(path)
     described = source.describe()
     check_tensors(described)
     calibration = None
@@ -115,7 +116,7 @@ def convert_source(path: Path, representative: Path | None, folder: Path, allowe
     )
 
 
-def _ask(source: Source, described: Described, calibration: _Calibration | None) -> tuple[Runs, Answers]:
+def _ask(source: SourceModel, described: Described, calibration: _Calibration | None) -> tuple[Runs, Answers]:
     """What the source answers to made rows and to those held out; runs that it refuses are left out.
 
     Raises:
@@ -132,7 +133,7 @@ def _ask(source: Source, described: Described, calibration: _Calibration | None)
     return runs.take(answers.answered), answers
 
 
-def _compare_float(in_float: Path, answers: Answers, runs: Runs, described: Described, source: Source) -> float:
+def _compare_float(in_float: Path, answers: Answers, runs: Runs, described: Described, source: SourceModel) -> float:
     found = Reference(in_float).run_each(runs.inputs)
     return check_against_source(answers, found, runs, described.precision, lambda: source.answer_exactly(runs.inputs))
 
@@ -157,29 +158,23 @@ def _flatbuffers(path: Path, rows: Rows | None, folder: Path) -> tuple[Path, Pat
     plain = Conversion(subject, str(source), str(folder / "float.tflite"), is_signature=path.is_dir())
     jobs = [plain]
     if rows is not None:
-        write_arrays(folder / "representative.npz", rows)
-        jobs.append(
-            replace(
-                plain, output=str(folder / "int8.tflite"), scheme="int8",
-                representative=str(folder / "representative.npz"),
-            )
-        )  # fmt: skip
+        jobs.append(replace(plain, output=str(folder / "int8.tflite"), scheme="int8", representative=rows))
     try:
-        convert(jobs, folder)
+        convert(jobs)
     except ConverterCrashError as error:
         if error.for_memory or rows is None:
             raise
         raise ConversionError(f"{error}. Import it without --representative, as float32") from error
-    if any(_needs_one_row(Path(job.output), folder) for job in jobs):
+    if any(_needs_one_row(Path(job.output)) for job in jobs):
         with suppress(ConversionError):  # the flatbuffers with an open batch will do
             one_row = [replace(job, output=f"{job.output}.one", batch=1) for job in jobs]
-            convert(one_row, folder)
+            convert(one_row)
             jobs = one_row
     return Path(jobs[0].output), Path(jobs[-1].output)
 
 
-def _needs_one_row(artifact: Path, folder: Path) -> bool:
-    return takes_sizes_at_run_time(artifact) and needs_one_row(artifact.read_bytes(), folder)
+def _needs_one_row(artifact: Path) -> bool:
+    return takes_sizes_at_run_time(artifact) and needs_one_row(artifact.read_bytes())
 
 
 def _rows_to_verify(signature: FlatbufferSignature, rows: Rows | None) -> Rows:

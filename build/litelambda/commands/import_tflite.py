@@ -24,12 +24,11 @@ from litelambda.evaluation.verify import answered, runs_of
 _DEFAULT_SIGNATURES = (SIGNATURE, "serving_default")
 
 
-def read_tflite(path: Path, folder: Path) -> Imported:
+def read_tflite(path: Path) -> Imported:
     """Check a file that is converted already.
 
     Args:
         path: the .tflite file.
-        folder: a scratch folder.
 
     Raises:
         ConversionError: it cannot be read, or must not be published as it is.
@@ -37,7 +36,7 @@ def read_tflite(path: Path, folder: Path) -> Imported:
     with path.open("rb") as file:
         if file.read(8)[4:] != b"TFL3":
             raise ConversionError(f"{path} is not a TFLite model: it lacks the identifier TFL3 at offset 4")
-    found = inspect_in_child(path, folder)
+    found = inspect_in_child(path.absolute())
     if found.refusals:
         raise ConversionError(f"{path} is refused: {'; '.join(found.refusals)}")
     signatures = {signature.key: signature for signature in read_signatures(path)}

@@ -12,8 +12,8 @@ from litelambda.artifact.flatbuffer import (
     FlatbufferTensor,
 )
 from litelambda.common.errors import ConversionError
+from litelambda.evaluation.loaded_sources import Described
 from litelambda.evaluation.representative_rows import Rows
-from litelambda.evaluation.source_model import Described
 from litelambda_serving.tensor import DTYPES
 
 _STRINGS = (b"", b"a", b"text", "gr\u00fc\u00df".encode(), b"\xff\x00", b"longer " * 40)

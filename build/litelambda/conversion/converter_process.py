@@ -1,26 +1,19 @@
-"""The converter's process: makes the flatbuffers that a file of jobs lists, and is kept for the next list.
-
-    python -m litelambda.conversion.converter_process
-
-is the child of `converter.convert`.
-"""
+"""What `converter.convert` calls in the converter's process: makes a list of flatbuffers."""
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from litelambda.artifact.flatbuffer import SIGNATURE, count_half_read_float_splits
-from litelambda.common.array_files import read_arrays
 from litelambda.common.errors import ConversionError
-from litelambda.common.kept_process import serve
-from litelambda.conversion.converter import Conversion
 from litelambda.conversion.export import export_again
 from litelambda.conversion.recurrent_layers import MAX_STEPS
 from litelambda.conversion.remedies import layers_with, on_missing
@@ -30,26 +23,50 @@ from litelambda.keras_tools.backend import load_tensorflow
 from litelambda.keras_tools.model_files import KERAS_SUFFIXES
 
 _MISSING = re.compile(r"^(?:TF Select|Custom) ops: (.+)$", re.MULTILINE)
+STARTED = "converting "
+"""Before the name of what is converted next."""
+
 _TRIES = 8
 """Of an int8 conversion, see `_convert`: one in four leaves a split in float, so all eight do in 1 of 65,536 builds."""
 
 
-def run_jobs(jobs: Path) -> int:
-    """Make every flatbuffer of a list of jobs, up to the first that fails.
+@dataclass(frozen=True)
+class Conversion:
+    """One flatbuffer to make.
 
-    Args:
-        jobs: the file that `convert` wrote.
-
-    Returns:
-        0, or 1 where one failed; the file "failure" says why.
+    Attributes:
+        subject: what is converted, for messages.
+        saved_model: folder of the SavedModel, with the signature "predict"; or a .keras file from `export`.
+        output: where the flatbuffer goes.
+        scheme: int8, dynamic, float16 or float32.
+        io: dtype at the edges of an int8 model.
+        representative: calibration rows by input name; needed by int8.
+        batch: the only number of rows that a source from elsewhere is converted for; None for any.
+        is_signature: the SavedModel is from elsewhere, and its default signature is to be called "predict" first.
     """
-    conversions = [Conversion(**fields) for fields in json.loads(jobs.read_text())]
+
+    subject: str
+    saved_model: str
+    output: str
+    scheme: str = "float32"
+    io: str = "float32"
+    representative: Mapping[str, NDArray[Any]] | None = None
+    batch: int | None = None
+    is_signature: bool = False
+
+
+def make_flatbuffers(conversions: Sequence[Conversion]) -> None:
+    """Make flatbuffers, up to the first that fails, and note on stderr which one is next.
+
+    Raises:
+        ConversionError: one failed.
+    """
     # int8 is made of the float flatbuffer: where both are wanted, one run of the converter makes the two.
     with_int8 = {_kind(each, "float32") for each in conversions if each.representative and each.scheme == "int8"}
     in_float = {_kind(each, "float32"): each.output for each in conversions if each.scheme == "float32"}
     made: dict[tuple[str, str], str] = {}
     for conversion in conversions:
-        (jobs.parent / "progress").write_text(conversion.subject)
+        print(f"{STARTED}{conversion.subject}", file=sys.stderr, flush=True)
         kind = _kind(conversion, conversion.scheme)
         if kind in with_int8:
             continue
@@ -58,12 +75,10 @@ def run_jobs(jobs: Path) -> int:
             continue
         try:
             artifact = _convert(conversion, in_float.get(_kind(conversion, "float32")))
-        except Exception as error:  # noqa: BLE001 - whatever the converter raises is the parent's to report
-            (jobs.parent / "failure").write_text(_explain(error))
-            return 1
+        except Exception as error:  # whatever the converter raises
+            raise ConversionError(f"{conversion.subject} cannot be converted: {_explain(error)}") from error
         Path(conversion.output).write_bytes(artifact)
         made[kind] = conversion.output
-    return 0
 
 
 def _kind(conversion: Conversion, scheme: str) -> tuple[str, str]:
@@ -121,8 +136,7 @@ def _convert_once(conversion: Conversion, in_float: str | None) -> bytes:
         converter.target_spec.supported_types = [tf.float16]
     if conversion.scheme == "int8" and conversion.representative:
         theirs = {own: name for name, own in names.inputs.items()}
-        arrays = read_arrays(Path(conversion.representative))
-        rows = {theirs.get(name, name): values for name, values in arrays.items()}
+        rows = {theirs.get(name, name): values for name, values in conversion.representative.items()}
         converter.representative_dataset = lambda: _representative_rows(rows)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = converter.inference_output_type = tf.as_dtype(conversion.io)
@@ -157,7 +171,3 @@ def _saved_model(conversion: Conversion) -> Path:
 def _representative_rows(arrays: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, Mapping[str, NDArray[Any]]]]:
     for index in range(len(next(iter(arrays.values())))):
         yield SIGNATURE, {name: rows[index : index + 1] for name, rows in arrays.items()}
-
-
-if __name__ == "__main__":
-    serve(run_jobs)

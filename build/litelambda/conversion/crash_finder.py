@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from litelambda.common.array_files import write_arrays
 from litelambda.common.errors import ConversionError
 from litelambda.conversion.converter import Conversion, ConverterCrashError, convert
 from litelambda.conversion.export import export
@@ -30,11 +29,9 @@ def find_crashing_layer(model: Any, settings: Quantize, folder: Path) -> str:
     """
     conversions = []
     for index, (layer, alone) in enumerate(_kinds_of_layers(model)):
-        rows = folder / f"layer{index}.npz"
         noise = np.random.default_rng(0)
         shapes = [(_CALIBRATION_ROWS, *(size or 1 for size in tensor.shape[1:])) for tensor in alone.inputs]
         tensors = zip(shapes, alone.inputs, strict=True)
-        write_arrays(rows, {each.name: (noise.random(shape) * 2).astype(each.dtype) for shape, each in tensors})
         conversions.append(
             Conversion(
                 subject=f"layer {layer.name!r} ({type(layer).__name__})",
@@ -42,12 +39,12 @@ def find_crashing_layer(model: Any, settings: Quantize, folder: Path) -> str:
                 output=str(folder / "alone.tflite"),
                 scheme=settings.scheme,
                 io=settings.io,
-                representative=str(rows),
+                representative={each.name: (noise.random(shape) * 2).astype(each.dtype) for shape, each in tensors},
             )
         )
     try:
         if conversions:
-            convert(conversions, folder)
+            convert(conversions)
     except ConverterCrashError as error:
         return f"{error.subject} crashes it on its own; {_OTHERWISE}"
     except ConversionError as error:

@@ -1,21 +1,15 @@
 """Native int4: fully connected layers with weights of four bits, all else in int8, by ai-edge-quantizer.
 
-    python -m litelambda.conversion.int4 JOB.json
-
-is the child that does it. Half the size of int8, and faster where memory bandwidth limits a run; convolutions stay
+It runs in a child. Half the size of int8, and faster where memory bandwidth limits a run; convolutions stay
 int8, since their int4 kernels are slow.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import re
-import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -23,9 +17,8 @@ from numpy.typing import NDArray
 
 from litelambda.artifact.flatbuffer import SIGNATURE, fully_connected, read_signatures
 from litelambda.artifact.latency import measure_latency_us
-from litelambda.common.array_files import read_arrays, write_arrays
+from litelambda.common.child_process import ChildCrashError, call_in_child
 from litelambda.common.errors import ConversionError
-from litelambda.common.processes import describe_exit, exit_with_parent, run_child
 from litelambda.keras_tools.backend import load_keras
 from litelambda.keras_tools.layers import layers_with_kernel, read
 
@@ -35,15 +28,6 @@ _CALIBRATION_BYTES = 512 * 1024 * 1024  # for the activations of all calibration
 _MIN_CALIBRATION_ROWS = 16
 _ROUNDS = 3  # of measuring both in turn; the minimum of each counts, as other processes can only add to it
 _SAME = 1.02  # times int8's latency: a smaller difference is within the noise of `measure_latency_us`
-
-
-@dataclass(frozen=True)
-class _Int4Job:
-    model: str
-    output: str
-    representative: str
-    operators: list[str]
-    raw_edges: bool
 
 
 def layers_for_int4(model: Any, in_float: bytes, wanted: Sequence[str] | Literal["auto"]) -> dict[str, list[str]]:
@@ -81,9 +65,7 @@ def weight_bits(model: Any, in_int4: Mapping[str, Any]) -> dict[str, int]:
     return {name: 4 if name in in_int4 else 8 for name in layers_with_kernel(model)}
 
 
-def to_int4(
-    in_float: bytes, operators: Mapping[str, list[str]], rows: Mapping[str, NDArray[Any]], io: str, folder: Path
-) -> bytes:
+def to_int4(in_float: bytes, operators: Mapping[str, list[str]], rows: Mapping[str, NDArray[Any]], io: str) -> bytes:
     """Quantize a float flatbuffer to int8, some of its fully connected operators with int4 weights.
 
     Args:
@@ -91,7 +73,6 @@ def to_int4(
         operators: by layer, from `layers_for_int4`.
         rows: representative rows per input.
         io: dtype at the edges: float32 or int8.
-        folder: for the child's files.
 
     Raises:
         ConversionError: ai-edge-quantizer refused the model or crashed, or its batch size is static.
@@ -102,24 +83,13 @@ def to_int4(
             "quantize.int4: the batch size is static, and ai-edge-quantizer is calibrated with one large batch: "
             "use an open batch size, or remove quantize.int4"
         )
-    job = _Int4Job(
-        str(folder / "int4_from.tflite"),
-        str(folder / "int4.tflite"),
-        str(folder / "int4_rows.npz"),
-        [name for names in operators.values() for name in names],
-        raw_edges=io != "float32",
-    )
-    Path(job.model).write_bytes(in_float)
-    write_arrays(Path(job.representative), rows)
-    (folder / "int4.json").write_text(json.dumps(asdict(job)))
-    child = run_child([sys.executable, "-m", "litelambda.conversion.int4", str(folder / "int4.json")])
-    if child.returncode:
-        reason = child.stderr.strip().splitlines()[-1:] if child.returncode > 0 else []
+    names = [name for names in operators.values() for name in names]
+    try:
+        return call_in_child(_quantize, in_float, rows, names, raw_edges=io != "float32")
+    except ChildCrashError as error:
         raise ConversionError(
-            f"ai-edge-quantizer cannot make int4 weights of the layers {', '.join(operators)}: "
-            f"{reason[0] if reason else describe_exit(child.returncode)}"
-        )
-    return Path(job.output).read_bytes()
+            f"ai-edge-quantizer cannot make int4 weights of the layers {', '.join(operators)}: {error}"
+        ) from error
 
 
 def is_slower(candidate: bytes, than: bytes) -> bool:
@@ -128,27 +98,30 @@ def is_slower(candidate: bytes, than: bytes) -> bool:
     return min(first for first, _ in taken) > _SAME * min(second for _, second in taken)
 
 
-def _main(job: _Int4Job) -> None:
+def _quantize(in_float: bytes, rows: Mapping[str, NDArray[Any]], operators: Sequence[str], *, raw_edges: bool) -> bytes:
     from ai_edge_litert.tools import flatbuffer_utils
 
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(Path(job.model).read_bytes()))
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(in_float))
     lift_empty_channels(model)
-    rows = read_arrays(Path(job.representative))
     count = calibration_rows(model, len(next(iter(rows.values()))))
     batch = {name: values[:count] for name, values in rows.items()}
-    quantized = quantize_static(bytes(flatbuffer_utils.convert_object_to_bytearray(model)), [batch], job)
+    lifted = bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    quantized = quantize_static(lifted, [batch], operators, raw_edges=raw_edges)
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(quantized))
     open_batch(model)
-    Path(job.output).write_bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
-def quantize_static(in_float: bytes, batches: Sequence[Mapping[str, NDArray[Any]]], job: _Int4Job) -> bytes:
-    """Quantize to static int8, with int4 weights where the job says so.
+def quantize_static(
+    in_float: bytes, batches: Sequence[Mapping[str, NDArray[Any]]], operators: Sequence[str], *, raw_edges: bool
+) -> bytes:
+    """Quantize to static int8, with int4 weights in some operators.
 
     Args:
         in_float: the flatbuffer.
         batches: calibration rows; ai-edge-quantizer smooths ranges over batches, so one large batch is best.
-        job: operators and edges.
+        operators: names of their output tensors.
+        raw_edges: the model takes and gives int8, not float32.
     """
     from ai_edge_quantizer import quantizer
     from ai_edge_quantizer.algorithm_manager import AlgorithmName
@@ -156,9 +129,9 @@ def quantize_static(in_float: bytes, batches: Sequence[Mapping[str, NDArray[Any]
 
     subject = quantizer.Quantizer(in_float)
     subject.add_static_config(".*", Name.ALL_SUPPORTED, 8, 8)
-    for operator in job.operators:
+    for operator in operators:
         subject.add_static_config(re.escape(operator), Name.FULLY_CONNECTED, 8, 4)
-    if not job.raw_edges:
+    if not raw_edges:
         for edge in (Name.INPUT, Name.OUTPUT):
             subject.update_quantization_recipe(".*", edge, algorithm_key=AlgorithmName.NO_QUANTIZE)
     with warnings.catch_warnings():
@@ -210,8 +183,3 @@ def open_batch(model: Any) -> None:
                 source, target = graph.tensors[operator.inputs[0]], graph.tensors[operator.outputs[0]]
                 if target.shapeSignature is None and list(source.shape) == list(target.shape):
                     target.shapeSignature, target.hasRank = source.shapeSignature, source.hasRank
-
-
-if __name__ == "__main__":
-    exit_with_parent()
-    _main(_Int4Job(**json.loads(Path(sys.argv[1]).read_text())))

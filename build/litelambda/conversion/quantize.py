@@ -18,7 +18,6 @@ from litelambda.artifact.flatbuffer import (
     read_signatures,
     with_open_batch,
 )
-from litelambda.common.array_files import write_arrays
 from litelambda.common.errors import ConversionError
 from litelambda.conversion.converter import Conversion, ConverterCrashError, convert
 from litelambda.conversion.crash_finder import find_crashing_layer
@@ -99,12 +98,12 @@ def quantize(
             if error.for_memory:
                 raise
             raise ConversionError(f"{error}: {find_crashing_layer(model, settings, folder)}") from error
-        if backend() == "tensorflow" and (needs_one_row(artifact, folder) or needs_one_row(in_float, folder)):
+        if backend() == "tensorflow" and (needs_one_row(artifact) or needs_one_row(in_float)):
             with suppress(ConversionError):  # then the flatbuffers with an open batch are used
                 in_float, artifact, *originals = _flatbuffers(models, representative, settings, folder, batch=1)
         bits = None
         if settings.int4 and settings.scheme == "int8":
-            artifact, bits = _with_int4(model, artifact, in_float, representative, settings, folder)
+            artifact, bits = _with_int4(model, artifact, in_float, representative, settings)
     operators = float_operators(artifact)
     return Quantized(
         artifact=artifact,
@@ -129,8 +128,6 @@ def _flatbuffers(
     """Convert a model to float and as the settings say, and the one it was compressed from, if any, to float."""
     sources = [str(export(each, folder / f"model{index}-{batch}", batch)) for index, each in enumerate(models)]
     subject = f"the model {models[0].name!r}"
-    rows = folder / "representative.npz"
-    write_arrays(rows, representative)
     plain = [Conversion(subject, source, f"{source}.tflite") for source in sources]
     quantized = Conversion(
         subject,
@@ -138,21 +135,21 @@ def _flatbuffers(
         str(folder / "quantized.tflite"),
         scheme=settings.scheme,
         io=settings.io,
-        representative=str(rows),
+        representative=representative,
     )
     conversions = [plain[0], quantized, *plain[1:]]
-    convert(conversions, folder)
+    convert(conversions)
     return [Path(conversion.output).read_bytes() for conversion in conversions]
 
 
 def _with_int4(
-    model: Any, artifact: bytes, in_float: bytes, rows: Mapping[str, NDArray[Any]], settings: Quantize, folder: Path
+    model: Any, artifact: bytes, in_float: bytes, rows: Mapping[str, NDArray[Any]], settings: Quantize
 ) -> tuple[bytes, dict[str, int] | None]:
     """The artifact with int4 weights, and each layer's bits; the int8 artifact where "auto" finds int4 slower."""
     layers = layers_for_int4(model, in_float, settings.int4)
     if not layers:
         return artifact, None
-    with_int4 = to_int4(in_float, layers, rows, settings.io, folder)
+    with_int4 = to_int4(in_float, layers, rows, settings.io)
     if settings.int4 == "auto" and is_slower(with_int4, artifact):
         return artifact, None
     return with_int4, weight_bits(model, layers)

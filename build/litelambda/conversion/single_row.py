@@ -6,8 +6,6 @@ fewer of them; with a batch of one all sizes are constants. Rows run one by one,
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from litelambda.artifact.flatbuffer import SIGNATURE, read_signatures, takes_sizes_at_run_time
@@ -15,12 +13,11 @@ from litelambda.artifact.serving_process import ServedArtifact, serve_in_child
 from litelambda.common.errors import VerificationError
 
 
-def needs_one_row(artifact: bytes, folder: Path) -> bool:
+def needs_one_row(artifact: bytes) -> bool:
     """Whether a flatbuffer with an open batch computes with sizes and fails when it is given two rows, or one.
 
     Args:
         artifact: the flatbuffer, with the signature "predict".
-        folder: a scratch folder.
     """
     (signature,) = (each for each in read_signatures(artifact) if each.key == SIGNATURE)
     if not takes_sizes_at_run_time(artifact) or any(tensor.shape[:1] != (-1,) for tensor in signature.inputs):
@@ -29,7 +26,7 @@ def needs_one_row(artifact: bytes, folder: Path) -> bool:
         return False
     runs = {tensor.name: np.zeros((1, 1, *tensor.shape[1:]), tensor.dtype) for tensor in signature.inputs}
     try:
-        serve_in_child(ServedArtifact(artifact, signature), runs, [1, 2], folder)
+        serve_in_child(ServedArtifact(artifact, signature), runs, [1, 2])
     except VerificationError:
         return True
     return False

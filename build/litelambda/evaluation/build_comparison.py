@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from litelambda.artifact.reference import Reference
 from litelambda.evaluation.comparison import check_against_source, representative_runs
-from litelambda.evaluation.source_model import Answers, Described, Source, SourceLoadError
+from litelambda.evaluation.loaded_sources import Described, KerasSource, SourceLoadError
+from litelambda.evaluation.source_model import SourceModel
+from litelambda.evaluation.source_process import Answers, answer
 from litelambda.keras_tools.backend import backend
 from litelambda.keras_tools.made_rows import Runs, made_runs
 from litelambda.keras_tools.model_files import save_with_modules
@@ -78,7 +80,7 @@ def ask_source(model: Any, rows: Mapping[str, NDArray[Any]], folder: Path) -> As
     """
     names = [tensor.name for tensor in model.inputs]
     try:
-        source = Source(save_with_modules(model, folder / "model.keras"), folder, backend(), own=True)
+        source = SourceModel(save_with_modules(model, folder / "model.keras"), backend(), own=True)
         described = source.describe()
         theirs = [each.name for each in described.inputs]  # loading names inputs that have none of their own
         inputs = (replace(each, name=name) for each, name in zip(described.inputs, names, strict=True))
@@ -92,17 +94,12 @@ def ask_source(model: Any, rows: Mapping[str, NDArray[Any]], folder: Path) -> As
 
         return Asked(runs, answers, described.precision, "in a process of its own", ask_exactly)
     except (SourceLoadError, NotImplementedError):
-        from litelambda.evaluation.loaded_sources import KerasSource
-        from litelambda.evaluation.source_process import answer
-
         held = KerasSource(model, repr(model.name))
         described = held.describe()
         runs = _runs(described, rows)
-        outputs, refused = answer(held, runs.inputs)
-        answered = [index for index in range(len(runs.names)) if index not in refused]
+        found = answer(held, runs.inputs)
         where = "the model in memory, since its file cannot be loaded"
-        found = Answers(outputs, answered, refused)
-        return Asked(runs.take(answered), found, described.precision, where, lambda: None)
+        return Asked(runs.take(found.answered), found, described.precision, where, lambda: None)
 
 
 def _runs(described: Described, rows: Mapping[str, NDArray[Any]]) -> Runs:

@@ -31,9 +31,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from litelambda.common.array_files import Arrays
+from litelambda.common.arrays import Arrays
 from litelambda.common.errors import VerificationError
-from litelambda.evaluation.source_model import Answers
+from litelambda.evaluation.source_process import Answers
 from litelambda.keras_tools.made_rows import Runs
 from litelambda.keras_tools.model_inputs import ModelInput
 

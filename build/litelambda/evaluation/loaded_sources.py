@@ -4,22 +4,39 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from litelambda.common.array_files import Arrays
+from litelambda.common.arrays import Arrays
 from litelambda.common.errors import ConversionError, first_line
 from litelambda.conversion.saved_model_check import check_saved_model
 from litelambda.conversion.saved_model_signature import load_signature
-from litelambda.evaluation.source_model import Described, SourceLoadError
 from litelambda.keras_tools.backend import load_keras, load_tensorflow
 from litelambda.keras_tools.dtype_policies import set_policies
 from litelambda.keras_tools.model_files import import_own_modules
 from litelambda.keras_tools.model_inputs import ModelInput, describe_inputs
 from litelambda.keras_tools.output_names import output_names
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a loaded source says about itself.
+
+    Attributes:
+        inputs: in the order in which it takes them.
+        precision: the least precise type that it computes in.
+    """
+
+    inputs: tuple[ModelInput, ...]
+    precision: str
+
+
+class SourceLoadError(ConversionError):
+    """A source cannot be loaded in a process of its own; in this one it may answer all the same."""
 
 
 class KerasSource:

@@ -1,33 +1,22 @@
-"""The child of `source_model`: it loads a model as it was handed in and runs it.
+"""What `source_model` calls in the source's process: it loads a model as it was handed in and runs it.
 
-    python -m litelambda.evaluation.source_process
-
-is kept for the next model. It refuses models without one right answer: those with state or random numbers.
+It refuses models without one right answer: those with state or random numbers.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from litelambda.common.array_files import Arrays, read_arrays, write_arrays
+from litelambda.common.arrays import Arrays
 from litelambda.common.errors import ConversionError, first_line
-from litelambda.common.kept_process import serve
-from litelambda.evaluation.loaded_sources import KerasSource, SavedModelSource
-from litelambda.evaluation.source_model import (
-    ANSWERS,
-    DESCRIBED,
-    FAILURE,
-    REFUSED,
-    RUNS,
-    SourceLoadError,
-)
-from litelambda.keras_tools.backend import backend, choose_backend
+from litelambda.evaluation.loaded_sources import Described, KerasSource, SavedModelSource
+from litelambda.keras_tools.backend import Backend, backend, choose_backend
 from litelambda.keras_tools.model_files import KERAS_SUFFIXES
 
 _REPEATED_RUNS = 4
@@ -35,49 +24,81 @@ _REPEATED_TOLERANCE = 2.0**-12
 """Of an answer's size: how far two answers to the same row may be apart, since threads may add in another order."""
 
 
+@dataclass(frozen=True)
+class SourceFile:
+    """A model as it was handed in.
+
+    Attributes:
+        path: a .keras or .h5 file, or the folder of a SavedModel.
+        backend: what Keras runs on.
+        own: a file that this build wrote, whose custom layers may be imported.
+    """
+
+    path: Path
+    backend: Backend
+    own: bool
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers of a source.
+
+    Attributes:
+        outputs: by name, an entry per run that it answered.
+        answered: the numbers of those runs.
+        refused: the others by number, with the reason.
+    """
+
+    outputs: Arrays
+    answered: list[int]
+    refused: dict[int, str]
+
+
 class _Loaded:
     """The source that the child holds, from its description to its answers."""
 
-    path: str = ""
+    file: SourceFile | None = None
     source: Any = None
 
 
-def run_job(path: Path) -> int:
-    """In the child: describe a source or run it; 0, or 1 and the reason in the file "failure"."""
-    job, folder = json.loads(path.read_text()), path.parent
-    try:
-        if job["backend"] != backend():  # TensorFlow, unless this process was asked for JAX
-            choose_backend(job["backend"])
-        if _Loaded.path != job["source"]:
-            _Loaded.source, _Loaded.path = None, ""
-            _Loaded.source = _load(Path(job["source"]), own=job["own"])
-            _Loaded.path = job["source"]
-        source = _Loaded.source
-        if not job["runs"]:
-            (folder / DESCRIBED).write_text(json.dumps(asdict(source.describe())))
-            return 0
-        _Loaded.source, _Loaded.path = None, ""
-        if job["exact"]:
-            source.compute_in_float64()
-        outputs, refused = answer(source, read_arrays(folder / RUNS))
-        write_arrays(folder / ANSWERS, outputs)
-        (folder / REFUSED).write_text(json.dumps(refused))
-    except ConversionError as error:
-        failure = {"loading": isinstance(error, SourceLoadError), "message": str(error)}
-        (folder / FAILURE).write_text(json.dumps(failure))
-        return 1
-    return 0
+def describe(file: SourceFile) -> Described:
+    """Load a source and describe it.
+
+    Raises:
+        ConversionError: it cannot be loaded, or must not be published.
+    """
+    described: Described = _load(file).describe()
+    return described
 
 
-def _load(path: Path, *, own: bool) -> Any:
-    return KerasSource.load(path, own=own) if path.suffix in KERAS_SUFFIXES else SavedModelSource(path)
+def answer_once(file: SourceFile, runs: Mapping[str, NDArray[Any]], *, exact: bool) -> Answers:
+    """Run a source and let go of it: see `answer`.
+
+    Args:
+        file: the source.
+        runs: per input, each entry the whole input of a run.
+        exact: compute in float64.
+    """
+    source = _load(file)
+    _Loaded.file = _Loaded.source = None
+    if exact:
+        source.compute_in_float64()
+    return answer(source, runs)
 
 
-def answer(source: Any, runs: Arrays) -> tuple[Arrays, dict[int, str]]:
+def _load(file: SourceFile) -> Any:
+    if file.backend != backend():  # TensorFlow, unless this process was asked for JAX
+        choose_backend(file.backend)
+    if _Loaded.file != file:
+        _Loaded.file = _Loaded.source = None
+        is_keras = file.path.suffix in KERAS_SUFFIXES
+        _Loaded.source = KerasSource.load(file.path, own=file.own) if is_keras else SavedModelSource(file.path)
+        _Loaded.file = file
+    return _Loaded.source
+
+
+def answer(source: Any, runs: Mapping[str, NDArray[Any]]) -> Answers:
     """Run a loaded source, on some inputs twice.
-
-    Returns:
-        Its answers, and by number the reasons why it refuses other runs.
 
     Raises:
         ConversionError: it changes its own variables, or equal runs get different answers, or it refuses all.
@@ -106,7 +127,7 @@ def answer(source: Any, runs: Arrays) -> tuple[Arrays, dict[int, str]]:
                 f"random numbers. {source.advice()}"
             )
     stacked = {name: np.stack([each[name] for each in found.values()]) for name in next(iter(found.values()))}
-    return stacked, refused
+    return Answers(stacked, list(found), refused)
 
 
 def _differ(first: NDArray[Any], second: NDArray[Any]) -> bool:
@@ -114,7 +135,3 @@ def _differ(first: NDArray[Any], second: NDArray[Any]) -> bool:
         return not np.array_equal(first, second)
     size = np.max(np.abs(first[np.isfinite(first)]), initial=0.0)
     return not np.allclose(first, second, rtol=0, atol=_REPEATED_TOLERANCE * float(size), equal_nan=True)
-
-
-if __name__ == "__main__":
-    serve(run_job)

@@ -7,10 +7,8 @@ and shrinking, to be equal bit for bit to one row at a time.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -75,13 +73,11 @@ def verify(artifact: bytes, rows: Mapping[str, NDArray[Any]], key: str = SIGNATU
             f"an output has another shape in each run: use static sizes in the model ({error})"
         ) from error
     num_runs = len(next(iter(runs.values())))
-    with tempfile.TemporaryDirectory(prefix="litelambda-") as scratch:
-        folder = Path(scratch)
-        served, single = _first_runs(ServedArtifact(artifact, with_open_batch(own)), runs, num_runs, folder)
-        for name, values in expected.items():
-            _compare(name, values, b"".join(single[name]))
-        num_rows = num_runs * max(_rows_of_a_run(own), 1)
-        batching = _why_not(own) or _prove_batching(served, reference, runs, folder)
+    served, single = _first_runs(ServedArtifact(artifact, with_open_batch(own)), runs, num_runs)
+    for name, values in expected.items():
+        _compare(name, values, b"".join(single[name]))
+    num_rows = num_runs * max(_rows_of_a_run(own), 1)
+    batching = _why_not(own) or _prove_batching(served, reference, runs)
     return Verified(num_rows, batching, served.signature, dict(served.warm_up))
 
 
@@ -126,15 +122,13 @@ def answered(reference: Reference, runs: Runs) -> tuple[Runs, Runs]:
     return {name: values[answered] for name, values in runs.items()}, joined
 
 
-def _first_runs(
-    served: ServedArtifact, runs: Runs, num_runs: int, folder: Path
-) -> tuple[ServedArtifact, dict[str, list[bytes]]]:
+def _first_runs(served: ServedArtifact, runs: Runs, num_runs: int) -> tuple[ServedArtifact, dict[str, list[bytes]]]:
     """Serve each run alone, after a warm-up on zeros, or on the first values that the model can compute with."""
     refusal: WarmUpError | None = None
     for warm_up in _warm_ups(served.signature, runs):
         candidate = ServedArtifact(served.artifact, served.signature, warm_up)
         try:
-            return candidate, serve_in_child(candidate, runs, [1] * num_runs, folder)
+            return candidate, serve_in_child(candidate, runs, [1] * num_runs)
         except WarmUpError as error:
             refusal = refusal or error
     raise VerificationError(
@@ -182,14 +176,14 @@ def _why_not(signature: FlatbufferSignature) -> dict[str, Any] | None:
     return {"dynamic": False, "reason": reason}
 
 
-def _prove_batching(served: ServedArtifact, reference: Reference, runs: Runs, folder: Path) -> dict[str, Any]:
+def _prove_batching(served: ServedArtifact, reference: Reference, runs: Runs) -> dict[str, Any]:
     # Inputs without a batch are the same for all rows of a batch.
     open_inputs = {tensor.name for tensor in served.signature.inputs if tensor.shape[:1] == (-1,)}
     runs = {name: values if name in open_inputs else values[[0] * len(values)] for name, values in runs.items()}
     sizes = _sizes(served.signature, sum(runs[name][:1].nbytes for name in open_inputs))
     order = [*sizes, *sizes[-2::-1], sizes[-1], 1]  # growing, shrinking, and from one end to the other
     try:
-        together = serve_in_child(served, runs, order, folder)
+        together = serve_in_child(served, runs, order)
         for tensor in served.signature.outputs:
             expected = _batches(tensor, reference, runs, order)
             if not all(mine == right for mine, right in zip(together[tensor.name], expected, strict=True)):

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Any
 
-from litelambda.common.array_files import Arrays
+from litelambda.common.arrays import Arrays
 from litelambda.common.errors import TrainError
 from litelambda.keras_tools.backend import load_keras
 from litelambda.keras_tools.graph import call, layers_of, overridden

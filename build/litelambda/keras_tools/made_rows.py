@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from litelambda.common.array_files import Arrays
+from litelambda.common.arrays import Arrays
 from litelambda.keras_tools.backend import backend_errors, load_keras
 from litelambda.keras_tools.graph import call
 from litelambda.keras_tools.model_inputs import ModelInput, describe_inputs

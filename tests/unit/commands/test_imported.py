@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 
 from litelambda.commands.imported import check_tensors
-from litelambda.common.array_files import read_arrays, write_arrays
+from litelambda.common.child_process import call_in_child
 from litelambda.common.errors import ConversionError, DataError
 from litelambda.evaluation.comparison import representative_runs
-from litelambda.evaluation.loaded_sources import KerasSource
+from litelambda.evaluation.loaded_sources import Described, KerasSource
 from litelambda.evaluation.quantization_loss import measure_loss
 from litelambda.evaluation.representative_rows import halves, read_rows
-from litelambda.evaluation.source_model import Described
 from litelambda.keras_tools.backend import load_keras
 from litelambda.keras_tools.model_inputs import ModelInput
 
@@ -23,13 +22,12 @@ X = ModelInput("x", "float32", (None, 4))
 ROWS = np.arange(48, dtype=np.float32).reshape(12, 4)
 
 
-def test_answers_in_bfloat16_reach_the_other_process(tmp_path: Path) -> None:
-    """A last layer in bfloat16 answers in numbers that survive the file, equal to the layer's own bit for bit."""
+def test_answers_in_bfloat16_reach_the_other_process() -> None:
+    """A last layer in bfloat16 answers in numbers that survive the way, equal to the layer's own bit for bit."""
     keras = load_keras()
     model = keras.Sequential([keras.Input((4,), name="x"), keras.layers.Dense(3, dtype="bfloat16", name="y")])
     answers = KerasSource(model, "half.keras").run({"x": ROWS})
-    write_arrays(tmp_path / "answers.npz", answers)
-    (found,) = read_arrays(tmp_path / "answers.npz").values()
+    (found,) = call_in_child(dict, answers).values()
     kernel, right = (keras.ops.cast(each, "bfloat16") for each in (model.layers[0].kernel, ROWS))
     assert found.dtype == np.float32
     assert np.array_equal(found, keras.ops.convert_to_numpy(keras.ops.cast(right @ kernel, "float32")))

@@ -11,6 +11,7 @@ import pytest
 from litelambda.artifact.flatbuffer import takes_sizes_at_run_time
 from litelambda.artifact.reference import Reference
 from litelambda.bench.conversion.cases import all_cases
+from litelambda.common.child_process import ChildCrashError
 from litelambda.common.errors import ConversionError
 from litelambda.conversion import converter_process
 from litelambda.conversion.converter import Conversion, ConverterCrashError
@@ -150,9 +151,9 @@ def test_advice_on_operators() -> None:
 
 def test_a_converter_that_was_killed_blames_memory() -> None:
     """The kernel's SIGKILL and an exhausted limit are told from a crash, so that no layer is looked for."""
-    killed = ConverterCrashError("the model 'm'", -signal.SIGKILL)
-    limited = ConverterCrashError("the model 'm'", -signal.SIGABRT, "std::bad_alloc")
-    crashed = ConverterCrashError("the model 'm'", -signal.SIGSEGV)
+    killed = ConverterCrashError("the model 'm'", ChildCrashError(-signal.SIGKILL, ""))
+    limited = ConverterCrashError("the model 'm'", ChildCrashError(-signal.SIGABRT, "  what():  std::bad_alloc"))
+    crashed = ConverterCrashError("the model 'm'", ChildCrashError(-signal.SIGSEGV, ""))
     assert [error.for_memory for error in (killed, limited, crashed)] == [True, True, False]
     assert "SIGKILL) on the model 'm', out of memory: use a machine with more memory" in str(killed)
     assert str(crashed) == "TensorFlow's converter crashed (SIGSEGV) on the model 'm'"

@@ -19,7 +19,6 @@ from litelambda.conversion import quantize as quantize_module
 from litelambda.conversion.converter import Conversion, convert
 from litelambda.conversion.export import export
 from litelambda.conversion.int4 import (
-    _Int4Job,
     calibration_rows,
     is_slower,
     layers_for_int4,
@@ -58,7 +57,7 @@ def rows() -> dict[str, Any]:
 
 
 def convert_to_float(model: Any, folder: Path) -> bytes:
-    convert([Conversion("model", str(export(model, folder / "model")), str(folder / "float.tflite"))], folder)
+    convert([Conversion("model", str(export(model, folder / "model")), str(folder / "float.tflite"))])
     return (folder / "float.tflite").read_bytes()
 
 
@@ -73,14 +72,10 @@ def parse(artifact: bytes) -> Any:
     return flatbuffer_utils.read_model_from_bytearray(bytearray(artifact))
 
 
-def static_job(**operators: str) -> _Int4Job:
-    return _Int4Job("", "", "", list(operators.values()), raw_edges=False)
-
-
-def test_int4_weights_are_exact_and_verified(model: Any, in_float: bytes, rows: dict[str, Any], tmp_path: Path) -> None:
+def test_int4_weights_are_exact_and_verified(model: Any, in_float: bytes, rows: dict[str, Any]) -> None:
     """Weights on the grid become those int4 codes; the runtime gives the Interpreter's bits, in batches too."""
     layers = layers_for_int4(model, in_float, ["hidden"])
-    artifact = to_int4(in_float, layers, rows, "float32", tmp_path)
+    artifact = to_int4(in_float, layers, rows, "float32")
     graph = parse(artifact).subgraphs[0]
     (weights,) = (tensor for tensor in graph.tensors if tensor.type == schema.TensorType.INT4)
     assert list(weights.shape) == [12, 36]
@@ -90,7 +85,7 @@ def test_int4_weights_are_exact_and_verified(model: Any, in_float: bytes, rows: 
     assert verify(artifact, rows).batching["dynamic"] is True
     answers = [Reference(each).run_real(rows, 1)["scores"] for each in (artifact, in_float)]
     assert np.abs(answers[0] - answers[1]).max() < 0.02
-    assert to_int4(in_float, layers, rows, "float32", tmp_path) == artifact
+    assert to_int4(in_float, layers, rows, "float32") == artifact
 
 
 def test_which_layers_get_int4(model: Any, in_float: bytes) -> None:
@@ -125,16 +120,16 @@ def test_empty_channels_keep_a_tiny_weight(rows: dict[str, Any], tmp_path: Path)
     expected = Reference(in_float).run_real(rows, 1)["scores"]
     (operator,) = layers_for_int4(model, in_float, ["hidden"])["hidden"]
     with pytest.warns(RuntimeWarning, match="invalid value encountered in cast"):
-        quantize_static(in_float, [rows], static_job(hidden=operator))
+        quantize_static(in_float, [rows], [operator], raw_edges=False)
     lifted = parse(in_float)
     lift_empty_channels(lifted)
     lifted_float = bytes(flatbuffer_utils.convert_object_to_bytearray(lifted))
     assert np.abs(Reference(lifted_float).run_real(rows, 1)["scores"] - expected).max() < 1e-3
-    artifact = quantize_static(lifted_float, [rows], static_job(hidden=operator))
+    artifact = quantize_static(lifted_float, [rows], [operator], raw_edges=False)
     assert np.abs(Reference(artifact).run_real(rows, 1)["scores"] - expected).max() < 0.02
 
 
-def test_calibration_is_one_large_batch(model: Any, in_float: bytes, rows: dict[str, Any], tmp_path: Path) -> None:
+def test_calibration_is_one_large_batch(model: Any, in_float: bytes, rows: dict[str, Any]) -> None:
     """Over many calls ai-edge-quantizer smooths the ranges until they are too narrow; one batch has them exactly."""
     (operator,) = layers_for_int4(model, in_float, ["hidden"])["hidden"]
     one_by_one = [{"image": rows["image"][at : at + 1]} for at in range(64)]
@@ -143,8 +138,8 @@ def test_calibration_is_one_large_batch(model: Any, in_float: bytes, rows: dict[
     spans = [
         hidden_span(artifact)
         for artifact in (
-            to_int4(in_float, {"hidden": [operator]}, rows, "float32", tmp_path),
-            quantize_static(in_float, one_by_one, static_job(hidden=operator)),
+            to_int4(in_float, {"hidden": [operator]}, rows, "float32"),
+            quantize_static(in_float, one_by_one, [operator], raw_edges=False),
         )
     ]
     assert spans[0] == pytest.approx(hidden.max(), rel=1e-4)
@@ -174,14 +169,14 @@ def test_a_fixed_batch_is_refused(rows: dict[str, Any], tmp_path: Path) -> None:
     in_float = convert_to_float(model, tmp_path)
     layers = layers_for_int4(model, in_float, "auto")
     with pytest.raises(ConversionError, match=r"quantize\.int4: the batch size is static"):
-        to_int4(in_float, layers, rows, "float32", tmp_path)
+        to_int4(in_float, layers, rows, "float32")
 
 
-def test_what_ai_edge_quantizer_refuses_is_passed_on(in_float: bytes, tmp_path: Path) -> None:
+def test_what_ai_edge_quantizer_refuses_is_passed_on(in_float: bytes) -> None:
     """Its own words for rows that do not fit, with the layers that were asked for."""
     bad = {"picture": np.zeros((4, 5, 5, 1), np.float32)}
     with pytest.raises(ConversionError, match=r"cannot make int4 weights of the layers hidden: KeyError: 'image'"):
-        to_int4(in_float, {"hidden": ["x"]}, bad, "float32", tmp_path)
+        to_int4(in_float, {"hidden": ["x"]}, bad, "float32")
 
 
 @pytest.mark.parametrize(("slower", "bits"), [(False, {"conv": 8, "hidden": 4, "scores": 4}), (True, None)])

@@ -9,10 +9,9 @@ import pytest
 
 from litelambda.artifact.flatbuffer import FlatbufferTensor, float_operators, read_signatures
 from litelambda.artifact.reference import Reference, to_codes, to_reals
+from litelambda.common.child_process import ChildProcess
 from litelambda.common.errors import ConversionError
-from litelambda.common.kept_process import KeptProcess
 from litelambda.conversion import converter, recurrent_layers
-from litelambda.conversion.converter import PROCESS
 from litelambda.conversion.quantize import quantize
 from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.sections import Quantize
@@ -45,11 +44,10 @@ def test_bytes_do_not_depend_on_what_was_converted_before(
     tiny_model: Any, two_way_model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that converted other models gives the bytes that a fresh one gives."""
-    process = KeptProcess(PROCESS)
-    monkeypatch.setattr(converter, "launch", process.run)
     models = (tiny_model, two_way_model, tiny_model)
-    artifacts = [quantize(model, rows_for(model), Quantize()).artifact for model in models]
-    process.close()
+    with ChildProcess() as process:
+        monkeypatch.setattr(converter, "_PROCESS", process)
+        artifacts = [quantize(model, rows_for(model), Quantize()).artifact for model in models]
     assert artifacts[0] == artifacts[2]
     assert artifacts[0] != artifacts[1]
 

@@ -10,7 +10,8 @@ import pytest
 
 from litelambda.common.errors import VerificationError
 from litelambda.evaluation.comparison import check_against_source
-from litelambda.evaluation.source_model import Answers, Source
+from litelambda.evaluation.source_model import SourceModel
+from litelambda.evaluation.source_process import Answers
 from litelambda.keras_tools.backend import load_keras
 from litelambda.keras_tools.made_rows import Runs
 
@@ -58,7 +59,7 @@ def test_exact_answers_are_those_of_float64(tmp_path: Path) -> None:
     filtered = keras.layers.Flatten()(filters(keras.layers.Reshape((3, 1))(given)))
     total = keras.layers.Dense(1, use_bias=False, name="y", kernel_initializer="ones")(filtered)
     keras.Model(given, total).save(tmp_path / "model.keras")
-    source = Source(tmp_path / "model.keras", tmp_path)
+    source = SourceModel(tmp_path / "model.keras")
     runs = {"x": np.array([[[2.0**24, 1.0, -(2.0**24)]]], np.float32)}
     source.describe()
     assert source.answer(runs).outputs["y"].dtype == np.float32

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from subprocess import CompletedProcess
 from typing import Any
 
 import numpy as np
 import pytest
 
+from litelambda.artifact import serving_process
 from litelambda.artifact.flatbuffer import read_signatures
 from litelambda.artifact.serving_process import ServedArtifact, serve_in_child
 from litelambda.commands.imported import random_rows
+from litelambda.common.child_process import call_in_child
 from litelambda.common.errors import MemoryShortageError, VerificationError
 from litelambda.common.memory_errors import shortages_explained
-from litelambda.common.processes import describe_exit, run_child
 from litelambda.conversion.quantize import quantize
 from litelambda.evaluation import verify as verify_module
 from litelambda.evaluation.verify import verify
 from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.sections import Quantize
+from litelambda_serving.servable import Binding
 from litelambda_serving.tensor.strings import to_wire
 from support.golden_store import golden
 
@@ -78,8 +77,8 @@ Served = dict[str, list[bytes]]
 def altered(change: Callable[[Served], Served], when: Callable[[Sequence[int]], bool]) -> Any:
     """The real serve_in_child, whose answers are changed in some runs."""
 
-    def fake(served: ServedArtifact, runs: Mapping[str, Any], sizes: Sequence[int], folder: Path) -> Served:
-        outputs = serve_in_child(served, runs, sizes, folder)
+    def fake(served: ServedArtifact, runs: Mapping[str, Any], sizes: Sequence[int]) -> Served:
+        outputs = serve_in_child(served, runs, sizes)
         return change(outputs) if when(sizes) else outputs
 
     return fake
@@ -139,25 +138,17 @@ def test_swapped_outputs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         verify(artifact, rows)
 
 
-_SWAPPING = """
-import runpy, sys
-from litelambda_serving.servable import Binding
-real = Binding.__init__
-def swapping(self, *arguments, **options):
-    real(self, *arguments, **options)
-    self.inputs.reverse()
-Binding.__init__ = swapping
-runpy.run_module("litelambda.artifact.serving_process", run_name="__main__", alter_sys=True)
-"""
-
-
 def test_a_serving_side_that_swaps_inputs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is verified is the code that ships: a mistake of it is found, however right the runtime is."""
     rows = {"a": np.arange(1, 9, dtype=np.int32), "b": np.arange(9, 1, -1, dtype=np.int32)}
-    monkeypatch.setattr(
-        "litelambda.artifact.serving_process.run_child",
-        lambda command: run_child([sys.executable, "-c", _SWAPPING, *command[3:]]),
-    )
+    real = Binding.__init__
+
+    def swapping(self: Binding, *arguments: Any, **options: Any) -> None:
+        real(self, *arguments, **options)
+        self.inputs.reverse()
+
+    monkeypatch.setattr(Binding, "__init__", swapping)
+    monkeypatch.setattr(serving_process, "call_in_child", lambda function, *arguments: function(*arguments))
     with pytest.raises(VerificationError, match="output 'y' differs"):
         verify(golden("division"), rows)
 
@@ -186,7 +177,7 @@ def test_a_crash_in_batches_is_survived_and_forbidden(tiny_tflite: bytes, monkey
     """Where the runtime dies on a resize, only its own process dies, and batches are forbidden."""
 
     def crash(outputs: Served) -> Served:
-        raise VerificationError(f"the runtime crashed ({describe_exit(-11)})")
+        raise VerificationError("the runtime crashed (SIGSEGV)")
 
     monkeypatch.setattr(verify_module, "serve_in_child", altered(crash, in_batches))
     assert verify(tiny_tflite, features(30)).batching == {"dynamic": False, "reason": "the runtime crashed (SIGSEGV)"}
@@ -250,20 +241,15 @@ def test_what_the_graph_tells_is_in_the_signature() -> None:
     assert [tensor.limits for tensor in found["remainder"].inputs] == [(1 - 2**31, 2**31 - 1), None]
 
 
-@pytest.mark.parametrize(
-    "death", ["os.kill(os.getpid(), 9)", "raise MemoryError", "print('std::bad_alloc', file=sys.stderr); os.abort()"]
-)
-def test_too_little_memory_says_nothing_of_the_model(
-    tiny_tflite: bytes, monkeypatch: pytest.MonkeyPatch, death: str
-) -> None:
+def test_too_little_memory_says_nothing_of_the_model(tiny_tflite: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the kernel ended the runtime, the build fails for want of memory: batches are not forbidden for that."""
 
-    def dying(command: list[str]) -> CompletedProcess[str]:
-        if len(set(command[4:])) > 1:  # runs of several sizes
-            command = [sys.executable, "-c", f"import os, sys; {death}"]
-        return run_child(command)
+    def dying(function: Callable[..., Any], served: ServedArtifact, runs: Any, sizes: Sequence[int]) -> Any:
+        if len(set(sizes)) > 1:
+            return call_in_child(exec, "import os; os.kill(os.getpid(), 9)")
+        return call_in_child(function, served, runs, sizes)
 
-    monkeypatch.setattr("litelambda.artifact.serving_process.run_child", dying)
+    monkeypatch.setattr(serving_process, "call_in_child", dying)
     with (
         pytest.raises(MemoryShortageError, match=r"stage 'verify' ran out of memory .*Nothing was published"),
         shortages_explained("verify"),
@@ -271,11 +257,11 @@ def test_too_little_memory_says_nothing_of_the_model(
         verify(tiny_tflite, features())
 
 
-def test_the_runtimes_refusal_is_passed_on(tmp_path: Path) -> None:
+def test_the_runtimes_refusal_is_passed_on() -> None:
     """A file that is no model is refused by the runtime in its own words."""
     (signature,) = read_signatures(golden("tiny_int8"))
     with pytest.raises(VerificationError, match="not a TFLite model"):
-        serve_in_child(ServedArtifact(b"no model", signature), {"x": np.zeros((1, 1, 4), np.float32)}, [1], tmp_path)
+        serve_in_child(ServedArtifact(b"no model", signature), {"x": np.zeros((1, 1, 4), np.float32)}, [1])
 
 
 def test_strings_are_compared_with_the_references() -> None:
@@ -287,9 +273,9 @@ def test_strings_are_compared_with_the_references() -> None:
         verify_module._compare("echo", rows["text"], b"")
 
 
-def test_strings_travel_to_the_child_and_back(tmp_path: Path) -> None:
+def test_strings_travel_to_the_child_and_back() -> None:
     """The child gets the strings that it is given, row after row, and gives the outputs in V2's binary form."""
     (signature,) = read_signatures(golden("growing"))
     runs = {"text": np.array([[[b"a"]], [[b"\xff\x00"]]], object)}
-    outputs = serve_in_child(ServedArtifact(golden("growing"), signature), runs, [2, 1], tmp_path)
+    outputs = serve_in_child(ServedArtifact(golden("growing"), signature), runs, [2, 1])
     assert outputs == {"y": [to_wire([b"a"] * 1000 + [b"\xff\x00"] * 1000), to_wire([b"a"] * 1000)]}

@@ -27,10 +27,11 @@ from typing import Any
 
 import numpy as np
 
+from litelambda.bench.batch.child import take_turn
 from litelambda.bench.report import describe_machine, ratio, show_table
 from litelambda.bench.subject import Subject, load_subject
+from litelambda.common.child_process import ChildCrashError, ChildProcess
 from litelambda.common.errors import BenchError, UsageError
-from litelambda.common.kept_process import KeptProcess
 from litelambda.common.progress import open_reporter
 
 _SEED = 20261123
@@ -39,6 +40,7 @@ _TEN = 10
 _MIN_TURNS = 3  # of each process
 _SELDOM = 3  # of so many turns, one is that of all kinds
 _TIMEOUT_S = 900
+_ENVIRON = {"OPENBLAS_NUM_THREADS": "1"}
 
 _Kind = tuple[str, str]
 """What is done, and with which file."""
@@ -108,15 +110,14 @@ def _take_turns(files: dict[str, Path], options: Options) -> _Turns:
     with open_reporter(terminal_only=True, animated=False).stage("batch runs") as stage:
         for run_index in range(options.runs):
             with ExitStack() as at_end:
-                children = {kind: _Child(kind[0], files[kind[1]], options) for kind in _ALL}
-                for child in children.values():
-                    at_end.callback(child.close)
+                children = {kind: at_end.enter_context(ChildProcess(_ENVIRON, _TIMEOUT_S)) for kind in _ALL}
                 ends = time.monotonic() + options.seconds
                 turn = 0
                 while turn < _MIN_TURNS or time.monotonic() < ends:
                     for kind in _OFTEN if turn % _SELDOM else _ALL:
                         stage.progress(run_index / options.runs, f"turn {turn + 1}: {' '.join(kind)}")
-                        turns[kind][run_index, turn] = children[kind].take_turn()
+                        taken = _turn(children[kind], kind[0], files[kind[1]], options)
+                        turns[kind][run_index, turn] = taken
                     turn += 1
     return turns
 
@@ -155,36 +156,16 @@ def _write_npy(path: Path, values: np.ndarray[Any, np.dtype[Any]], count: int) -
     return path
 
 
-class _Child:
-    """A process that does one kind of work whenever it has a turn, and is idle between."""
+def _turn(child: ChildProcess, kind: str, path: Path, options: Options) -> dict[str, Any]:
+    """The figures of one turn.
 
-    def __init__(self, kind: str, path: Path, options: Options) -> None:
-        self._name = f"{kind} of {path.name}"
-        self._job = path.with_name(f"{kind}-{path.name}.folder") / "job.json"
-        self._job.parent.mkdir(exist_ok=True)
-        self._job.write_text(
-            json.dumps({"kind": kind, "file": str(path), "store": options.store, "model": options.model})
-        )
-        self._process = KeptProcess("litelambda.bench.batch.child", {"OPENBLAS_NUM_THREADS": "1"})
-
-    def take_turn(self) -> dict[str, Any]:
-        """What one turn took.
-
-        Raises:
-            BenchError: it failed.
-        """
-        try:
-            done = self._process.run(self._job, _TIMEOUT_S)
-        except TimeoutError as error:
-            raise BenchError(f"{self._name}: {error}") from error
-        if done.returncode:
-            raise BenchError(f"{self._name} failed:\n{done.stderr[-2000:]}")
-        taken: dict[str, Any] = json.loads(self._job.with_name("taken.json").read_text())
-        return taken
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.close()
+    Raises:
+        BenchError: it failed.
+    """
+    try:
+        return child.call(take_turn, kind, path, options.store, options.model)
+    except (TimeoutError, ChildCrashError) as error:
+        raise BenchError(f"{kind} of {path.name} failed: {error}") from error
 
 
 def _rate(result: dict[str, Any]) -> float:

@@ -1,8 +1,6 @@
-"""One kind of work of `litelambda bench batch`, in a process of its own.
+"""One kind of work of `litelambda bench batch`, in a process of its own that is kept for every turn of its kind.
 
-    python -m litelambda.bench.batch.child
-
-is kept for every turn of its kind. Before the first one, a short run pays for imports and compilation.
+Before the first one, a short run pays for imports and compilation.
 """
 
 from __future__ import annotations
@@ -20,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from litelambda.bench.subject import Subject, load_subject
-from litelambda.common.kept_process import serve
 from litelambda_serving.litert import CompiledModel
 from litelambda_serving.scoring.columns import row_bytes
 
@@ -35,24 +32,20 @@ _TRIAL_ROUNDS = 3
 _PREPARED: list[Work] = []  # the one that this process is for
 
 
-def _take_turn(job: Path) -> int:
-    """Do the work that a file names, and write the time it took next to it."""
-    asked = json.loads(job.read_text())
-    path = Path(asked["file"])
+def take_turn(kind: str, path: Path, store: str, model: str) -> dict[str, Any]:
+    """Do the work of a kind with a file; its figures."""
     if not _PREPARED:
-        subject = load_subject(asked["store"], asked["model"])
+        subject = load_subject(store, model)
         usual = _usual_lines if path.suffix == ".jsonl" else _usual_array
-        prepare = {"score": _score, "raw": _raw, "memory": _memory, "usual": usual}[asked["kind"]]
-        _PREPARED.append(prepare(subject, path, asked["store"], asked["model"]))
+        prepare = {"score": _score, "raw": _raw, "memory": _memory, "usual": usual}[kind]
+        _PREPARED.append(prepare(subject, path, store, model))
         _empty(_outputs(path))
         _PREPARED[0](_WARM_UP_ROWS)
     _empty(_outputs(path))
     wall, cpu = time.perf_counter(), time.process_time()
     rows, batch_size = _PREPARED[0](None)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    taken = {"rows": rows, "cpu_s": cpu, "wall_s": wall, "batch_size": batch_size, "peak_rss_mb": _peak_rss_mb()}
-    job.with_name("taken.json").write_text(json.dumps(taken))
-    return 0
+    return {"rows": rows, "cpu_s": cpu, "wall_s": wall, "batch_size": batch_size, "peak_rss_mb": _peak_rss_mb()}
 
 
 def _outputs(path: Path) -> Path:
@@ -215,7 +208,3 @@ def _interpreter(subject: Subject, size: int) -> Callable[[Any], Any]:
         return interpreter.get_tensor(made["index"])
 
     return run
-
-
-if __name__ == "__main__":
-    serve(_take_turn)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -21,10 +20,9 @@ from typing import Any
 from litelambda.bench.conversion.cases import Case, choose
 from litelambda.bench.conversion.table import markdown, show
 from litelambda.bench.report import describe_machine
+from litelambda.common.child_process import ChildCrashError, ChildProcess
 from litelambda.common.errors import UsageError
 from litelambda.common.extras import require_extra
-from litelambda.common.kept_process import KeptProcess
-from litelambda.common.processes import describe_exit
 from litelambda.common.progress import open_reporter
 
 __all__ = ["Options", "run", "show"]
@@ -64,13 +62,12 @@ def run(options: Options) -> dict[str, Any]:
     settings = {"tools": {name: version(name) for name in _TOOLS}, "image_size": options.image_size}
     rows = {} if options.fresh else _read_state(options.state, settings)
     missing = [case for case in cases if case.name not in rows]
-    process = KeptProcess("litelambda.bench.conversion.child")
-    with open_reporter(terminal_only=True).stage("conversions") as stage:
+    reporter = open_reporter(terminal_only=True)
+    with ChildProcess(timeout_s=options.timeout_s) as process, reporter.stage("conversions") as stage:
         for index, case in enumerate(missing):
             stage.progress(index / len(missing), case.name)
             rows[case.name] = {"family": case.family, **_convert(case, options, process)}
             _write_state(options.state, settings, rows)
-    process.close()
     result = {
         "cases": {case.name: rows[case.name] for case in cases},
         "command": _command(options),
@@ -89,22 +86,17 @@ def _command(options: Options) -> str:
     return f"litelambda bench conversion{' --all' if options.every else ''}{image_size} --markdown build/CONVERSION.md"
 
 
-def _convert(case: Case, options: Options, process: KeptProcess) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="litelambda-") as scratch:
-        job, result = Path(scratch) / "job.json", Path(scratch) / "result.json"
-        job.write_text(
-            json.dumps({"case": case.name, "image_size": options.image_size, "memory_gb": options.memory_gb})
-        )
-        try:
-            done = process.run(job, options.timeout_s)
-        except TimeoutError as error:
-            return {"error": str(error), "instead": None}
-        if done.returncode == 0:
-            row: dict[str, Any] = json.loads(result.read_text())
-            return row
-    said = done.stderr.strip().splitlines() or ["nothing on stderr"]
-    ended = f"its process ended ({describe_exit(done.returncode)}, {options.memory_gb:g} GB allowed)"
-    return {"error": f"{ended}: {said[-1][:300]}", "instead": None}
+def _convert(case: Case, options: Options, process: ChildProcess) -> dict[str, Any]:
+    from litelambda.bench.conversion.child import convert_case  # needs the extra that `run` asked for
+
+    try:
+        return process.call(convert_case, case.name, options.image_size, int(options.memory_gb * 2**30))
+    except TimeoutError as error:
+        return {"error": str(error), "instead": None}
+    except ChildCrashError as error:
+        said = error.last_line or "nothing on stderr"
+        ended = f"its process ended ({error.ended}, {options.memory_gb:g} GB allowed): {said}"
+        return {"error": ended, "instead": None}
 
 
 def _int8_instructions() -> list[str]:

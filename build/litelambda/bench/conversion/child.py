@@ -1,13 +1,7 @@
-"""Converts models of `litelambda bench conversion` through the build's own stages, in a process with a limit of memory.
-
-    python -m litelambda.bench.conversion.child
-
-is the child: a model that exhausts the memory or crashes TensorFlow ends that process and not the benchmark.
-"""
+"""Converts a model of `litelambda bench conversion` through the build's own stages, and measures it."""
 
 from __future__ import annotations
 
-import json
 import resource
 import tempfile
 import time
@@ -20,9 +14,8 @@ from numpy.typing import NDArray
 from litelambda.artifact.flatbuffer import count_float_operators
 from litelambda.artifact.latency import measure_latency_us
 from litelambda.artifact.reference import Reference, to_codes
-from litelambda.bench.conversion.cases import Case, all_cases
+from litelambda.bench.conversion.cases import all_cases
 from litelambda.common.errors import ConversionError, VerificationError
-from litelambda.common.kept_process import serve
 from litelambda.conversion.quantize import Quantized, quantize
 from litelambda.evaluation.build_comparison import ask_source
 from litelambda.evaluation.quantization_loss import measure_loss
@@ -35,13 +28,20 @@ _OTHER_SCHEMES = ("dynamic", "float32")
 _Rows = Mapping[str, NDArray[Any]]
 
 
-def convert_case(case: Case) -> dict[str, Any]:
+def convert_case(name: str, image_size: int | None, memory_bytes: int) -> dict[str, Any]:
     """Convert a case to int8 and measure it.
+
+    Args:
+        name: of the case.
+        image_size: the most pixels per side of an architecture's images, or None.
+        memory_bytes: for this process, and for each that it starts.
 
     Returns:
         `parameters` and `seconds`; `error` where it fails, with `instead`, the scheme that works; else `float_ops` (a
         count by name), `size_bytes`, `difference`, `latency_us` and `batching`.
     """
+    resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
+    case = all_cases(image_size)[name]
     keras = load_keras()
     keras.backend.clear_session()  # layers are named as in a process of their own
     keras.utils.set_random_seed(0)
@@ -109,17 +109,3 @@ def _instead(model: Any, rows: _Rows) -> str | None:
             continue
         return scheme
     return None
-
-
-def _run_job(path: Path) -> int:
-    """Convert the case that a file names, and write the result next to it."""
-    job = json.loads(path.read_text())
-    limit = int(job["memory_gb"] * 2**30)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))  # of this process, and of each that it starts
-    result = convert_case(all_cases(job["image_size"])[job["case"]])
-    path.with_name("result.json").write_text(json.dumps(result))
-    return 0
-
-
-if __name__ == "__main__":
-    serve(_run_job)
