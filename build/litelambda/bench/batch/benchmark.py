@@ -4,7 +4,7 @@
 
 Each kind has a process of its own, on one core's worth of work. They take turns, a fraction of a second each (A B C A B
 C …), so that a machine that is slow for a while is slow for all. A rate is rows by CPU time of the whole process, the
-median of all turns; a ratio is the median of those of one turn each.
+median of all turns; a ratio is the median of those of each turn.
 
 "raw" is the least that scoring a .npy takes with a copy of each row: read from the file straight to where the runtime
 reads them, at its best batch size, and nothing kept; "memory" the same with rows that are in memory already; "usual"
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import math
-import random
 import statistics
 import tempfile
 import time
@@ -38,15 +37,14 @@ _SEED = 20261123
 _JSONL_SHARE = 16  # a JSON row takes so much longer that fewer do
 _TEN = 10
 _MIN_TURNS = 3  # of each process
-_SELDOM = 3  # of so many turns, one is that of all kinds
 _TIMEOUT_S = 900
 _ENVIRON = {"OPENBLAS_NUM_THREADS": "1"}
 
 _Kind = tuple[str, str]
 """What is done, and with which file."""
 
-_Turns = dict[_Kind, dict[tuple[int, int], dict[str, Any]]]
-"""What each turn took, by run and turn."""
+_Turns = dict[_Kind, list[dict[str, Any]]]
+"""What each turn took."""
 
 
 @dataclass(frozen=True)
@@ -85,39 +83,37 @@ def run(options: Options) -> dict[str, Any]:
         "scaling": {name: _scaling(name, turns) for name in ("npy", "jsonl")},
         "rows": options.rows,
         "runs": options.runs,
-        "turns": len(turns[_OFTEN[0]]),
+        "turns": len(turns[_KINDS[0]]),
         "notes": [],
         "model": subject.describe(),
         "machine": describe_machine(),
     }
 
 
-_OFTEN: list[_Kind] = [("score", "npy_10x"), ("raw", "npy_10x")]  # what differs least: more turns tell it apart
-_ALL: list[_Kind] = [
-    *_OFTEN,
+_KINDS: list[_Kind] = [
+    ("score", "npy_10x"),
+    ("raw", "npy_10x"),
     ("memory", "npy_10x"),
     ("usual", "npy_10x"),
     ("score", "npy"),
     ("score", "jsonl_10x"),
     ("score", "jsonl"),
-    ("raw", "jsonl_10x"),
     ("usual", "jsonl"),  # as slow a row in a small file as in a large one
 ]
 
 
 def _take_turns(files: dict[str, Path], options: Options) -> _Turns:
-    turns: _Turns = {kind: {} for kind in _ALL}
+    turns: _Turns = {kind: [] for kind in _KINDS}
     with open_reporter(terminal_only=True, animated=False).stage("batch runs") as stage:
         for run_index in range(options.runs):
             with ExitStack() as at_end:
-                children = {kind: at_end.enter_context(ChildProcess(_ENVIRON, _TIMEOUT_S)) for kind in _ALL}
+                children = {kind: at_end.enter_context(ChildProcess(_ENVIRON, _TIMEOUT_S)) for kind in _KINDS}
                 ends = time.monotonic() + options.seconds
                 turn = 0
                 while turn < _MIN_TURNS or time.monotonic() < ends:
-                    for kind in _OFTEN if turn % _SELDOM else _ALL:
+                    for kind in _KINDS:
                         stage.progress(run_index / options.runs, f"turn {turn + 1}: {' '.join(kind)}")
-                        taken = _turn(children[kind], kind[0], files[kind[1]], options)
-                        turns[kind][run_index, turn] = taken
+                        turns[kind].append(_turn(children[kind], kind[0], files[kind[1]], options))
                     turn += 1
     return turns
 
@@ -127,25 +123,16 @@ def _make_files(folder: Path, subject: Subject, rows: int) -> dict[str, Path]:
     spec = subject.inputs[0]
     shape = spec.shape[1:]
     chooser = np.random.default_rng(_SEED)
-    pixels = chooser.integers(0, 256, (min(rows, 4096), *shape), np.uint8)
-    values = pixels.astype(np.float32) / np.float32(255) if spec.dtype.kind == "float" else pixels
-    values = values.astype(spec.dtype.name)
-    lines = [json.dumps(_rounded(row)).encode() + b"\n" for row in values.tolist()]
+    pixels = chooser.integers(0, 256, (min(rows, 4096), *shape))
+    values = np.round(pixels / 255, 7) if spec.dtype.kind == "float" else pixels
+    lines = [json.dumps(row).encode() + b"\n" for row in values.tolist()]
     files = {}
     for factor, suffix in ((1, ""), (_TEN, "_10x")):
         count = rows // _TEN * factor
-        files[f"npy{suffix}"] = _write_npy(folder / f"npy{suffix}.npy", values, count)
+        files[f"npy{suffix}"] = _write_npy(folder / f"npy{suffix}.npy", values.astype(spec.dtype.name), count)
         path = files[f"jsonl{suffix}"] = folder / f"jsonl{suffix}.jsonl"
-        order = random.Random(_SEED)  # noqa: S311 - only has to be repeatable
-        with path.open("wb") as file:
-            file.writelines(order.choice(lines) for _row in range(count // _JSONL_SHARE))
+        path.write_bytes(b"".join(lines[index] for index in chooser.integers(0, len(lines), count // _JSONL_SHARE)))
     return files
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_rounded(each) for each in value]
-    return round(value, 7) if isinstance(value, float) else value
 
 
 def _write_npy(path: Path, values: np.ndarray[Any, np.dtype[Any]], count: int) -> Path:
@@ -173,37 +160,36 @@ def _rate(result: dict[str, Any]) -> float:
 
 
 def _median(turns: _Turns, kind: _Kind, key: str) -> float:
-    return float(statistics.median(result[key] for result in turns[kind].values()))
+    return float(statistics.median(result[key] for result in turns[kind]))
 
 
 def _median_rate(turns: _Turns, kind: _Kind) -> int:
-    return round(statistics.median(map(_rate, turns[kind].values())))
+    return round(statistics.median(map(_rate, turns[kind])))
 
 
 def _ratio(turns: _Turns, ours: _Kind, theirs: _Kind) -> float:
-    """How many times as fast ours is, in the turns that both had."""
-    both = turns[ours].keys() & turns[theirs].keys()
-    return round(statistics.median(_rate(turns[ours][turn]) / _rate(turns[theirs][turn]) for turn in both), 3)
+    """How many times as fast ours is, turn by turn."""
+    pairs = zip(turns[ours], turns[theirs], strict=True)
+    return round(statistics.median(_rate(our) / _rate(their) for our, their in pairs), 3)
 
 
 def _case(name: str, turns: _Turns) -> dict[str, Any]:
-    ours, raw, memory = ((kind, f"{name}_10x") for kind in ("score", "raw", "memory"))
+    ours, raw, memory = ("score", f"{name}_10x"), ("raw", "npy_10x"), ("memory", "npy_10x")
     usual = ("usual", "npy_10x") if name == "npy" else ("usual", "jsonl")
-    case = {
+    return {
         "rows_per_s": _median_rate(turns, ours),
         "raw_rows_per_s": _median_rate(turns, raw),
+        "memory_rows_per_s": _median_rate(turns, memory),
         "usual_rows_per_s": _median_rate(turns, usual),
         "ratio": _ratio(turns, ours, usual if name == "jsonl" else raw),
         "ratio_to_raw": _ratio(turns, ours, raw),
+        "ratio_to_memory": _ratio(turns, ours, memory),
         "ratio_to_usual": _ratio(turns, ours, usual),
         "peak_rss_mb": round(_median(turns, ours, "peak_rss_mb"), 1),
-        "batch_size": statistics.mode(result["batch_size"] for result in turns[ours].values()),
-        "rows": next(iter(turns[ours].values()))["rows"],
+        "batch_size": statistics.mode(result["batch_size"] for result in turns[ours]),
+        "rows": turns[ours][0]["rows"],
         "wall_s": round(_median(turns, ours, "wall_s"), 3),
     }
-    if memory in turns:
-        case["memory_rows_per_s"], case["ratio_to_memory"] = _median_rate(turns, memory), _ratio(turns, ours, memory)
-    return case
 
 
 def _scaling(name: str, turns: _Turns) -> dict[str, Any]:
@@ -211,7 +197,7 @@ def _scaling(name: str, turns: _Turns) -> dict[str, Any]:
     cpu = [_median(turns, kind, "cpu_s") for kind in kinds]
     memory = [_median(turns, kind, "peak_rss_mb") for kind in kinds]
     return {
-        "rows": [next(iter(turns[kind].values()))["rows"] for kind in kinds],
+        "rows": [turns[kind][0]["rows"] for kind in kinds],
         "cpu_s": [round(each, 4) for each in cpu],
         "peak_rss_mb": [round(each, 1) for each in memory],
         "time_ratio": ratio(cpu[1], cpu[0]),

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import resource
 import shutil
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from litelambda.bench.report import peak_rss_mb
 from litelambda.bench.subject import Subject, load_subject
 from litelambda_serving.litert import CompiledModel
 from litelambda_serving.scoring.columns import row_bytes
@@ -45,7 +45,7 @@ def take_turn(kind: str, path: Path, store: str, model: str) -> dict[str, Any]:
     wall, cpu = time.perf_counter(), time.process_time()
     rows, batch_size = _PREPARED[0](None)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    return {"rows": rows, "cpu_s": cpu, "wall_s": wall, "batch_size": batch_size, "peak_rss_mb": _peak_rss_mb()}
+    return {"rows": rows, "cpu_s": cpu, "wall_s": wall, "batch_size": batch_size, "peak_rss_mb": peak_rss_mb()}
 
 
 def _outputs(path: Path) -> Path:
@@ -56,15 +56,6 @@ def _empty(folder: Path) -> None:
     """Make a folder without anything in it: writing over a file would cost the time to free the old one."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-
-
-def _peak_rss_mb() -> float:
-    status = Path("/proc/self/status")
-    if status.exists():
-        # getrusage would answer the parent's peak, where that was higher: it is inherited through fork.
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 / 1024
 
 
 def _score(subject: Subject, path: Path, store: str, model: str) -> Work:
@@ -93,21 +84,18 @@ def _score(subject: Subject, path: Path, store: str, model: str) -> Work:
 
 
 def _raw(subject: Subject, path: Path, store: str, model: str) -> Work:  # noqa: ARG001 - one signature for all
-    """The runtime alone; the rows of an array go from the file straight to it."""
+    """The runtime alone, to which rows go straight from the file."""
     width, key = row_bytes(subject.inputs[0]), subject.manifest.default_signature
     compiled = CompiledModel(subject.artifact)
     descriptor = os.open(path, os.O_RDONLY)
-    is_array = path.suffix == ".npy"
-    header = path.stat().st_size % width if is_array else 0
-    total = (path.stat().st_size - header) // width
+    total, header = divmod(path.stat().st_size, width)
 
     def run(size: int, limit: int) -> int:
         rows = limit // size * size
         runner = compiled.runner(key, size)
         targets = runner.ins.views
         for start in range(0, rows, size):
-            if is_array:
-                os.preadv(descriptor, targets, header + start * width)
+            os.preadv(descriptor, targets, header + start * width)
             runner.run()
         return rows
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Self
 
 from litelambda.bench.emulator.runtime_api import Invocation, RuntimeApi
+from litelambda.bench.report import peak_rss_mb
 from litelambda.common.errors import BenchError
 from litelambda.common.interrupts import hold, let_go
 
@@ -143,9 +144,7 @@ class Environment:
         """The largest resident set of the process so far, in Lambda's MB (2^20 bytes)."""
         if self._process is None:
             raise BenchError("the function's process was never started")
-        status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="ascii")
-        peak = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
-        return int(peak.split()[1]) / 1024
+        return peak_rss_mb(self._process.pid)
 
     def exit_code(self) -> int:
         """How the process ended; waits for its end.

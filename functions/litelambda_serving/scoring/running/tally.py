@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,8 +18,6 @@ __all__ = ["PredictionHistogram", "add_tallies"]
 
 Tally = dict[str, dict[str, Any]]
 
-_FEW_CLASSES = 32
-
 
 class PredictionHistogram:
     """Makes the tallies of one worker's chunks.
@@ -32,20 +29,17 @@ class PredictionHistogram:
     def __init__(self, schema: RowSchema) -> None:
         self._specs = schema.outputs
         self._labels = schema.labels
-        self._counters = {spec.name: _ClassCounter(row_shape(spec)[0]) for spec in schema.outputs if _has_classes(spec)}
 
     def tally(self, outputs: Sequence[Array]) -> Tally:
         """The tally of one chunk's outputs, (rows, …) each."""
         return {
-            spec.name: self._classes(array, self._counters[spec.name])
-            if spec.name in self._counters
-            else _values(array)
+            spec.name: self._classes(array) if _has_classes(spec) else _values(array)
             for spec, array in zip(self._specs, outputs, strict=True)
             if len(array)
         }
 
-    def _classes(self, array: Array, counter: _ClassCounter) -> dict[str, Any]:
-        counts = counter.count(array)
+    def _classes(self, array: Array) -> dict[str, Any]:
+        counts = np.bincount(array.argmax(axis=1), minlength=array.shape[1]).tolist()
         names = self._labels if self._labels and len(self._labels) == len(counts) else range(len(counts))
         return {"classes": {str(name): count for name, count in zip(names, counts, strict=True) if count}}
 
@@ -53,40 +47,6 @@ class PredictionHistogram:
 def _has_classes(spec: TensorSpec) -> bool:
     shape = row_shape(spec)
     return len(shape) == 1 and shape[0] > 1
-
-
-class _ClassCounter:
-    """Counts how often each column of an array holds its row's largest value, the first of equals.
-
-    numpy's argmax goes row by row, which for a few values costs twice what whole columns do, unless the columns' memory
-    is new every time.
-    """
-
-    def __init__(self, width: int) -> None:
-        self._width = width
-        self._columns: Array = np.empty((width, 0))
-
-    def count(self, array: Array) -> list[int]:
-        """The counts of an array (rows, width)."""
-        counts = self._count_by_column(array) if self._width <= _FEW_CLASSES else None
-        if counts is None or sum(counts) != len(array):  # NaN equals nothing; to argmax it is the largest
-            counts = np.bincount(array.argmax(axis=1), minlength=self._width).tolist()
-        return counts
-
-    def _count_by_column(self, array: Array) -> list[int]:
-        if self._columns.shape[1] < len(array) or self._columns.dtype != array.dtype:
-            self._columns = np.empty((self._width, len(array)), array.dtype)
-            self._found = np.empty(len(array), bool)
-        columns, found = self._columns[:, : len(array)], self._found[: len(array)]
-        np.copyto(columns, array.T)
-        for previous, column in pairwise(columns):
-            np.maximum(previous, column, out=column)  # now the largest up to here
-        counts, so_far = [], 0
-        for column in columns:
-            np.equal(column, columns[-1], out=found)
-            before, so_far = so_far, int(np.count_nonzero(found))  # rows whose largest value is in a column up to here
-            counts.append(so_far - before)
-        return counts
 
 
 def _values(array: Array) -> dict[str, Any]:
