@@ -64,7 +64,7 @@ def test_the_manifest_describes_the_model(built_artifact: BuiltArtifact) -> None
     assert signature["outputs"][0]["name"] == "probabilities"
     assert manifest["labels"] == ["0", "1", "2"]
     assert manifest["task"] == "classification"
-    assert manifest["preprocessing"] == {"features": {"scale": 1 / 255, "offset": 0.0}}
+    assert manifest["preprocessing"] == {"features": {"kind": "numbers", "scale": 1 / 255, "offset": 0.0}}
     assert manifest["batching"] == {"dynamic": True, "verified_sizes": [1, 2, 3, 8, 32, 64, 128, 256]}
     assert manifest["quantization"] == {"scheme": "int8", "io": "float32", "float_ops": [], "note": None}
     assert manifest["recipe"]["data"]["path"] == "tiny.npz"

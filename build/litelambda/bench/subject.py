@@ -118,8 +118,8 @@ def make_rows(inputs: Sequence[TensorSpec], count: int) -> list[Any]:
 
 
 def predict_event(model: str, rows: list[Any]) -> bytes:
-    """The event of a JSON predict."""
-    body = json.dumps({"instances": rows}).encode()
+    """The event of a JSON predict; with the model's own values, since the peers prepare none."""
+    body = json.dumps({"prepared": True, "instances": rows}).encode()
     return http_event(f"/v1/models/{model}:predict", {"content-type": "application/json"}, body)
 
 

@@ -103,10 +103,10 @@ def _address(server: subprocess.Popen[str]) -> tuple[str, int]:
 
 
 def _write_request(image: np.ndarray) -> Path:
-    """A TensorFlow Serving request with one image, its pixels scaled to 0-1 as the manifest's preprocessing says."""
+    """A TensorFlow Serving request with the pixels of one image: the model's preprocessing scales them."""
     path = Path(".demo", "request.json")
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"instances": [(image.reshape(-1) / 255).round(4).tolist()]}))
+    path.write_text(json.dumps({"instances": [image.reshape(-1).tolist()]}))
     return path
 
 

@@ -32,6 +32,7 @@ _STATE_MACHINE = "LITELAMBDA_STATE_MACHINE"
 )
 @click.option("--tolerate", type=float, default=0.01, metavar="SHARE", help="Share of bad rows to accept.")
 @click.option("--resize", is_flag=True, help="Resize images that do not have the model's size.")
+@click.option("--prepared", is_flag=True, help="Take the rows as the model's own values, not as raw ones.")
 @click.option("--force", is_flag=True, help="Write over an output that exists.")
 @json_option
 def command(
@@ -47,6 +48,7 @@ def command(
     passthrough: str | None,
     tolerate: float,
     resize: bool,
+    prepared: bool,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -61,6 +63,7 @@ def command(
         "passthrough": None if passthrough is None else [*filter(None, passthrough.split(","))],
         "tolerate": tolerate,
         "resize": resize,
+        "prepared": prepared,
     }
     if on == "aws":
         from litelambda.commands.score_on_aws import submit

@@ -98,6 +98,7 @@ def score(  # noqa: PLR0913 - all but the first two are named by the caller
     passthrough: Sequence[str] | None = None,
     tolerate: float = DEFAULT_TOLERATED_BAD,
     resize: bool = False,
+    prepared: bool = False,
     reporter: Reporter | None = None,
 ) -> ScoreResult:
     """Score a file, or all files below a prefix, on this machine.
@@ -114,6 +115,7 @@ def score(  # noqa: PLR0913 - all but the first two are named by the caller
         passthrough: fields that the output repeats; None for all except the inputs.
         tolerate: share of bad rows to accept.
         resize: resize images that do not have the model's size.
+        prepared: the rows are the model's own values, not raw ones that its preprocessing takes.
         reporter: told how far the job is.
 
     Returns:
@@ -140,6 +142,7 @@ def score(  # noqa: PLR0913 - all but the first two are named by the caller
         passthrough=passthrough,
         tolerate=tolerate,
         resize=resize,
+        prepared=prepared,
     )
     url = store_url(store)
     check_store_exists(url)
@@ -166,6 +169,7 @@ def make_job(  # noqa: PLR0913 - as `score`
     passthrough: Sequence[str] | None = None,
     tolerate: float = DEFAULT_TOLERATED_BAD,
     resize: bool = False,
+    prepared: bool = False,
 ) -> Job:
     """Turn what a caller asks for into a job of the batch function; see `score`.
 
@@ -183,6 +187,7 @@ def make_job(  # noqa: PLR0913 - as `score`
             passthrough=None if passthrough is None else tuple(passthrough),
             tolerated_bad=tolerate,
             resize=resize,
+            prepared=prepared,
         )
     except JobError as error:
         raise UsageError(str(error)) from error

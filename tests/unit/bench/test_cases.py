@@ -39,7 +39,7 @@ def test_all_forms_carry_the_same_numbers(subject: Subject) -> None:
     (row,) = make_rows(subject.inputs, 1)
     expected = np.array([row], "<f4").tobytes()
     json_event, v2_event, raw_event = (json.loads(case.event) for case in make_cases(subject, (1,)))
-    assert json.loads(json_event["body"]) == {"instances": [row]}
+    assert json.loads(json_event["body"]) == {"prepared": True, "instances": [row]}
     body = base64.b64decode(v2_event["body"])
     length = int(v2_event["headers"]["inference-header-content-length"])
     (described,) = json.loads(body[:length])["inputs"]

@@ -83,7 +83,7 @@ def test_the_event_is_an_api_gateway_predict():
     """Path and body are TensorFlow Serving's, in payload format 2.0."""
     event = json.loads(predict_event("m", [[1.0]]))
     assert (event["version"], event["rawPath"]) == ("2.0", "/v1/models/m:predict")
-    assert json.loads(event["body"]) == {"instances": [[1.0]]}
+    assert json.loads(event["body"]) == {"prepared": True, "instances": [[1.0]]}
 
 
 @pytest.mark.parametrize(

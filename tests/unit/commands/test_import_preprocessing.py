@@ -80,9 +80,13 @@ def test_damaged_metadata_is_not_a_traceback(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "inputs", "expected"),
     [
-        ('{"scale": 0.5, "offset": -1}', [IMAGE], {"image": {"scale": 0.5, "offset": -1}}),
-        ('{"scale": [1, 2, 3]}', [IMAGE], {"image": {"scale": [1, 2, 3], "offset": 0.0}}),
-        ('{"table": {"offset": [1, 2]}}', [IMAGE, TABLE], {"table": {"scale": 1.0, "offset": [1, 2]}}),
+        ('{"scale": 0.5, "offset": -1}', [IMAGE], {"image": {"kind": "numbers", "scale": 0.5, "offset": -1}}),
+        ('{"scale": [1, 2, 3]}', [IMAGE], {"image": {"kind": "numbers", "scale": [1, 2, 3], "offset": 0.0}}),
+        (
+            '{"table": {"offset": [1, 2]}}',
+            [IMAGE, TABLE],
+            {"table": {"kind": "numbers", "scale": 1.0, "offset": [1, 2]}},
+        ),
         (None, [IMAGE], {"image": {"scale": 2.0, "offset": 0.0}}),
     ],
 )
@@ -94,7 +98,9 @@ def test_what_is_given_or_else_what_the_metadata_says(given: Any, inputs: Any, e
 def test_a_file_of_json(tmp_path: Path) -> None:
     """The same from a file."""
     (tmp_path / "scaling.json").write_text('{"scale": 2}')
-    assert read_preprocessing(str(tmp_path / "scaling.json"), [TABLE], {}) == {"table": {"scale": 2, "offset": 0.0}}
+    assert read_preprocessing(str(tmp_path / "scaling.json"), [TABLE], {}) == {
+        "table": {"kind": "numbers", "scale": 2, "offset": 0.0}
+    }
 
 
 @pytest.mark.parametrize(
@@ -121,7 +127,7 @@ def test_what_does_not_fit_is_named(given: str, inputs: Any, message: str) -> No
 def test_metadata_with_one_mean_for_all_channels() -> None:
     """(raw - 4) / std by hand: one mean goes with three widths."""
     found, warnings = from_metadata({"image": {"mean": [4.0], "std": [1.0, 2.0, 4.0]}}, [IMAGE])
-    assert found == {"image": {"scale": [1.0, 0.5, 0.25], "offset": [-4.0, -2.0, -1.0]}}
+    assert found == {"image": {"kind": "numbers", "scale": [1.0, 0.5, 0.25], "offset": [-4.0, -2.0, -1.0]}}
     assert warnings == ()
 
 

@@ -74,7 +74,14 @@ def _score(subject: Subject, path: Path, store: str, model: str) -> Work:
         if limit is not None:
             span = (0, limit) if output_format == "npy" else (0, limit * 512)
         output = _outputs(path) / path.name
-        job = Job(to_url(str(path)), to_url(str(output)), model=reference, output_format=output_format, span=span)
+        job = Job(
+            to_url(str(path)),
+            to_url(str(output)),
+            model=reference,
+            output_format=output_format,
+            span=span,
+            prepared=True,
+        )
         summary = run_job(job, models).summary or {}
         if summary["rows_bad"]:
             raise SystemExit(f"{summary['rows_bad']} rows of the benchmark's own file are bad")

@@ -75,7 +75,7 @@ def _v2_event(model: str, subject: Subject, tensors: list[NDArray[Any]]) -> byte
         }
         for spec, tensor in zip(subject.inputs, tensors, strict=True)
     ]
-    document = json.dumps({"inputs": inputs, "parameters": {"binary_data_output": True}}).encode()
+    document = json.dumps({"inputs": inputs, "parameters": {"binary_data_output": True, "prepared": True}}).encode()
     return _binary_event(model, len(document), document + b"".join(tensor.tobytes() for tensor in tensors))
 
 
