@@ -43,9 +43,16 @@ if TYPE_CHECKING:
     from typing import Any
 
 litert.load_library()
-_loaded = time.perf_counter()
+_runtime_loaded = _loaded = time.perf_counter()
 
 _log = Log(_settings.log_level, _settings.metrics_namespace, os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "local"))
+_custom_code = None
+if _settings.custom_code:
+    from litelambda_serving.custom_code import CustomCode
+
+    _custom_code = CustomCode(_settings.custom_code)
+    _loaded = time.perf_counter()
+    _log.write("DEBUG", "init of custom code", custom_code_ms=round((_loaded - _runtime_loaded) * 1000, 3))
 _repository = ModelRepository(
     _store,
     _settings.num_threads,
@@ -55,6 +62,7 @@ _repository = ModelRepository(
     controllable=_settings.model_control,
     warn=lambda message: _log.write("WARNING", message),
 )
+_repository.custom_code = _custom_code
 if _fetch is not None:
     _artifact = _fetch.result()
     _fetched = time.perf_counter()
@@ -64,7 +72,7 @@ if _fetch is not None:
         "DEBUG",
         "init",
         settings_and_store_ms=round((_fetch_started - _started) * 1000, 3),
-        runtime_ms=round((_loaded - _fetch_started) * 1000, 3),
+        runtime_ms=round((_runtime_loaded - _fetch_started) * 1000, 3),
         waited_for_store_ms=round((_fetched - _loaded) * 1000, 3),
         model_ms=round((_ready - _fetched) * 1000, 3),
         total_ms=round((_ready - _started) * 1000, 3),

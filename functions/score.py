@@ -20,6 +20,7 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
 
+from litelambda_serving.custom_code import CustomCode
 from litelambda_serving.scoring.errors import InputError, JobError
 from litelambda_serving.scoring.events import job_of_fields, jobs_of_event, jobs_of_message
 from litelambda_serving.scoring.models import ModelSource
@@ -44,6 +45,7 @@ _own_model = ""
 if _settings.model_name:
     _separator = ":" if _settings.model_version.isdecimal() else "@"
     _own_model = f"{_settings.model_name}{_separator}{_settings.model_version}"
+_custom_code = CustomCode(_settings.custom_code) if _settings.custom_code else None
 _models = ModelSource(_settings.model_store, _ALIAS_MAX_AGE_S, {_own_model: _settings.manifest_sha256})
 _logger = Logger(service="score", level=_settings.log_level)
 _metrics = Metrics(namespace=_settings.metrics_namespace or "litelambda", service="score")
@@ -138,7 +140,9 @@ def _acknowledged(job: Job, invocation: Invocation) -> dict[str, Any]:
 
 def _score(job: Job, invocation: Invocation) -> dict[str, Any]:
     try:
-        outcome = run_job(job, _models, workers=_settings.num_threads, time_left=invocation.time_left)
+        outcome = run_job(
+            job, _models, workers=_settings.num_threads, time_left=invocation.time_left, custom_code=_custom_code
+        )
     except InputError as error:
         report = report_failure(job, _models, error)
         _metrics.add_metric("FilesFailed", MetricUnit.Count, 1)

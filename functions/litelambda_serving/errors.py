@@ -20,6 +20,7 @@
     │   ├── ManifestError            not a manifest this reader understands
     │   ├── DigestError              size or SHA-256 differs from the pinned one
     │   └── ModelTooLargeError       beyond the function's memory; the message says what to set
+    ├── CustomCodeError              the function's own code failed; the message has its traceback
     └── LiteRtError                  the runtime refused a model or a run
         └── RuntimeLibraryError      libLiteRt.so is missing or is not for this machine
 
@@ -117,6 +118,10 @@ class DigestError(ArtifactError):
 
 class ModelTooLargeError(ArtifactError):
     """The model is beyond the function's memory."""
+
+
+class CustomCodeError(ServingError):
+    """The function's own code cannot be imported, failed, or returned something else than it should."""
 
 
 class LiteRtError(ServingError):

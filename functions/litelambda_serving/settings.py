@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from os.path import abspath, dirname, exists, join
+
 from litelambda_serving.errors import SettingsError
 
 TYPE_CHECKING = False
@@ -67,6 +69,12 @@ SETTINGS = (
     Setting(
         "BASE_PATH", "", "Path of a custom domain's mapping, /ml or /ml/v1, under which the API is called; empty: none."
     ),
+    Setting(
+        "CUSTOM_CODE",
+        "",
+        "File with the function's own preprocess and postprocess, absolute or in the package; empty: custom_code.py in "
+        "the package, where `litelambda package --code` puts it, if it is there.",
+    ),
     Setting("NUM_THREADS", "", "Inference threads; empty: one per vCPU that the function's memory buys."),
     Setting(
         "LOG_LEVEL",
@@ -93,6 +101,7 @@ class Settings:
         model_control: whether callers may load and unload models.
         cors_allow_origin: an origin, "*" or "".
         base_path: "/ml", or "".
+        custom_code: path of the file with the function's own code, or "".
         num_threads: >= 1.
         log_level: one of DEBUG, INFO, WARNING, ERROR.
         metrics_namespace: CloudWatch namespace, or "".
@@ -107,6 +116,7 @@ class Settings:
     model_control: bool
     cors_allow_origin: str
     base_path: str
+    custom_code: str
     num_threads: int
     log_level: str
     metrics_namespace: str
@@ -137,6 +147,7 @@ class Settings:
         self.model_control = _choice("MODEL_CONTROL", values["MODEL_CONTROL"] or "", ("none", "explicit")) == "explicit"
         self.cors_allow_origin = _origin(values["CORS_ALLOW_ORIGIN"] or "")
         self.base_path = _base_path(values["BASE_PATH"] or "")
+        self.custom_code = _custom_code(values["CUSTOM_CODE"] or "")
         self.num_threads = _num_threads(values["NUM_THREADS"] or "", environment)
         self.log_level = _choice("LOG_LEVEL", (values["LOG_LEVEL"] or "").upper(), _LOG_LEVELS)
         self.metrics_namespace = values["METRICS_NAMESPACE"] or ""
@@ -194,6 +205,18 @@ def _base_path(value: str) -> str:
     if path and (not path.startswith("/") or "//" in path or not _PATH_CHARACTERS.issuperset(path)):
         raise SettingsError(f"BASE_PATH is {value!r}, expected a path of letters, digits, '_', '.', '-' and '/': /ml")
     return path
+
+
+def _custom_code(value: str) -> str:
+    path = join(dirname(dirname(abspath(__file__))), value or "custom_code.py")
+    if exists(path):
+        return path
+    if value:
+        raise SettingsError(
+            f"CUSTOM_CODE is {value!r}, but there is no file {path}: package the function with --code, or set an "
+            "absolute path"
+        )
+    return ""
 
 
 def _num_threads(value: str, environment: Mapping[str, str]) -> int:

@@ -6,7 +6,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from litelambda.cli.options import code_option
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from litelambda.commands.package import Function
 
 
@@ -18,9 +22,10 @@ if TYPE_CHECKING:
     default="predict",
     help="The stack with the HTTP API, or the one that scores files.",
 )
+@code_option
 @click.option("--stack", metavar="NAME", show_default="litelambda, or litelambda-scoring", help="The stack's name.")
-def command(assignments: tuple[str, ...], function: Function, stack: str | None) -> None:
+def command(assignments: tuple[str, ...], function: Function, code: Path | None, stack: str | None) -> None:
     """Package a function and deploy its stack to AWS; parameters that are not named keep their values."""
     from litelambda.commands.deploy import deploy
 
-    deploy(function, assignments, stack)
+    deploy(function, assignments, stack, code=code)

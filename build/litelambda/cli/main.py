@@ -27,7 +27,7 @@ COMPLETION_VARIABLE = "_LITELAMBDA_COMPLETE"
 
 _SECTIONS = {
     "Make a model": {"build": "build", "import": "import_model"},
-    "Use it": {"serve": "serve", "score": "score"},
+    "Use it": {"serve": "serve", "predict": "predict", "score": "score"},
     "Look after a store": {"models": "models", "alias": "alias"},
     "Deploy and measure": {"package": "package", "deploy": "deploy", "bench": "bench"},
     "Set up": {"completion": "completion"},

@@ -14,7 +14,7 @@ from litelambda.common.paths import DEFAULT_STORE, store_url
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["PATH", "json_option", "print_json", "print_result", "store_option"]
+__all__ = ["PATH", "code_option", "json_option", "print_json", "print_result", "store_option"]
 
 PATH = click.Path(path_type=Path)
 
@@ -44,6 +44,12 @@ def store_option(*, default: str | None = DEFAULT_STORE) -> Callable[[Any], Any]
     )
 
 
+code_option = click.option(
+    "--code",
+    type=PATH,
+    metavar="FILE.py",
+    help="The function's own code: preprocess(rows), postprocess(outputs) or both.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout, nothing else.")
 
 

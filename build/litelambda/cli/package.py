@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from litelambda.cli.options import PATH, json_option, print_json
+from litelambda.cli.options import PATH, code_option, json_option, print_json
 
 if TYPE_CHECKING:
     from litelambda.commands.package import Architecture, Function, PartName
@@ -29,13 +29,21 @@ if TYPE_CHECKING:
     multiple=True,
     help="What models need on top of numbers: images, the decoder of pictures. Can be repeated.",
 )
+@code_option
 @click.option("--output", type=PATH, required=True, metavar="DIR", help="Folder for the bundle and its zip.")
 @json_option
-def command(arch: Architecture, function: Function, parts: tuple[PartName, ...], output: Path, as_json: bool) -> None:
+def command(
+    arch: Architecture,
+    function: Function,
+    parts: tuple[PartName, ...],
+    code: Path | None,
+    output: Path,
+    as_json: bool,
+) -> None:
     """Make the deployment package, exactly what `sam build` ships."""
     from litelambda.commands.package import package
 
-    result = package(arch, output, function, parts)
+    result = package(arch, output, function, parts, code=code)
     if as_json:
         print_json(result.to_json())
         return

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from litelambda.cli.options import json_option, print_result, store_option
+from litelambda.cli.options import code_option, json_option, print_result, store_option
 from litelambda.common.errors import UsageError
 from litelambda.common.paths import DEFAULT_STORE
 from litelambda.common.progress import open_reporter
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _STATE_MACHINE = "LITELAMBDA_STATE_MACHINE"
 
@@ -33,6 +36,7 @@ _STATE_MACHINE = "LITELAMBDA_STATE_MACHINE"
 @click.option("--tolerate", type=float, default=0.01, metavar="SHARE", help="Share of bad rows to accept.")
 @click.option("--resize", is_flag=True, help="Resize images that do not have the model's size.")
 @click.option("--prepared", is_flag=True, help="Take the rows as the model's own values, not as raw ones.")
+@code_option
 @click.option("--force", is_flag=True, help="Write over an output that exists.")
 @json_option
 def command(
@@ -49,13 +53,15 @@ def command(
     tolerate: float,
     resize: bool,
     prepared: bool,
+    code: Path | None,
     force: bool,
     as_json: bool,
 ) -> None:
     """Score a file, or all images of a prefix."""
     from litelambda.commands.score import make_job, score
 
-    _refuse_ignored(on, {"--force": force, "--workers": workers, "--store": store}, {"--state-machine": state_machine})
+    of_local = {"--force": force, "--workers": workers, "--store": store, "--code": code}
+    _refuse_ignored(on, of_local, {"--state-machine": state_machine})
     described: dict[str, Any] = {
         "model": model,
         "input_format": input_format or "",
@@ -80,6 +86,7 @@ def command(
             store=store or DEFAULT_STORE,
             workers=workers,
             force=force,
+            code=code,
             reporter=reporter,
             **described,
         )
@@ -90,6 +97,6 @@ def _refuse_ignored(on: str, of_local: dict[str, Any], of_aws: dict[str, Any]) -
     """Refuse options that would be ignored where the job runs."""
     given, why = (of_aws, "nothing is submitted")
     if on == "aws":
-        given, why = of_local, "the deployed function has a store and cores of its own, and writes over no output"
+        given, why = of_local, "the deployed function has a store, code and cores of its own, and writes over no output"
     if ignored := ", ".join(option for option, value in given.items() if value):
         raise UsageError(f"--on {on} does not take {ignored}: {why}")

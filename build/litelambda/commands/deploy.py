@@ -49,13 +49,16 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_multi_constructor("!", lambda _loader, _suffix, _node: None)
 
 
-def deploy(function: Function, assignments: Sequence[str] = (), stack: str | None = None) -> None:
+def deploy(
+    function: Function, assignments: Sequence[str] = (), stack: str | None = None, *, code: str | Path | None = None
+) -> None:
     """Package a function and deploy its stack.
 
     Args:
         function: whose stack: "predict", the HTTP API, or "score", the batch stack.
         assignments: the parameters to set, each as `Name=value`.
         stack: its name; None is "litelambda", or "litelambda-scoring" for the batch stack.
+        code: a file with `preprocess`, `postprocess` or both, which the function runs before and after the model.
 
     Raises:
         UsageError: an assignment sets no parameter of the template, or SAM is not installed.
@@ -76,7 +79,7 @@ def deploy(function: Function, assignments: Sequence[str] = (), stack: str | Non
     parts = [cast("PartName", name) for name in with_.split(",") if name != _NOTHING]
     _show(stack, given, deployed, declared)
     with tempfile.TemporaryDirectory(prefix="litelambda-deploy-") as folder:
-        _lay_out(Path(folder), function, cast("Architecture", architecture), parts)
+        _lay_out(Path(folder), function, cast("Architecture", architecture), parts, code)
         _run_sam(sam, Path(folder, _TEMPLATES[function]), stack, given)
 
 
@@ -141,9 +144,15 @@ def _show(stack: str, given: Mapping[str, str], deployed: Mapping[str, str], dec
             print(f"deploy: keeps {name}={value}", flush=True)
 
 
-def _lay_out(folder: Path, function: Function, architecture: Architecture, parts: Sequence[PartName]) -> None:
+def _lay_out(
+    folder: Path,
+    function: Function,
+    architecture: Architecture,
+    parts: Sequence[PartName],
+    code: str | Path | None,
+) -> None:
     """The templates and what they name, with the package in the place of its sources."""
-    made = package(architecture, folder, function, parts)
+    made = package(architecture, folder, function, parts, code=code)
     for note in made.notes:
         print(f"deploy: note: {note}", file=sys.stderr)
     made.directory.rename(folder / "functions")

@@ -6,6 +6,7 @@
         obstore/_obstore.abi3.so    the S3 client, alone: the Python package around it is not imported
         lib/libLiteRt.so            alone out of the runtime's wheel, a seventh of its size
         PIL/, pillow.libs/          the decoder of pictures, with the part "images" alone
+        custom_code.py              the function's own code, where there is some
         licenses/                   whose work this is
     <output>/function-<arch>.zip    the same, zipped
 
@@ -28,11 +29,13 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from litelambda.commands.local_function import custom_code_path
 from litelambda.commands.package_parts import PARTS, Part, PartName
 from litelambda.commands.wheels import PYTHON_VERSION, add_licenses, copy, copy_library, files, unpack
 from litelambda.common.errors import PackageError, UsageError
 from litelambda.common.interpreters import find_interpreter
 from litelambda.common.paths import FUNCTIONS, PROJECT, REQUIREMENTS, SERVING
+from litelambda_serving.custom_code import MODULE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,7 +112,12 @@ class PackageResult:
 
 
 def package(
-    arch: Architecture, output: str | Path, function: Function = "predict", parts: Sequence[PartName] = ()
+    arch: Architecture,
+    output: str | Path,
+    function: Function = "predict",
+    parts: Sequence[PartName] = (),
+    *,
+    code: str | Path | None = None,
 ) -> PackageResult:
     """Make the deployment package of a function.
 
@@ -118,6 +126,7 @@ def package(
         output: folder for `function/` (replaced if it is a bundle) and `function-<arch>.zip`.
         function: the batch function ("score") has numpy, orjson, Pillow and Powertools on top of what predicts.
         parts: what the predict function has on top, for models that need it: "images", the decoder of pictures.
+        code: a file with `preprocess`, `postprocess` or both, which the function runs before and after the model.
 
     Returns:
         Where the bundle and its zip lie, their sizes and the zip's digest.
@@ -134,6 +143,7 @@ def package(
     if arch not in ARCHITECTURES:
         raise UsageError(f"architecture {arch!r}: expected one of {', '.join(ARCHITECTURES)}")
     _check_parts(parts, function)
+    custom_code = None if code is None else custom_code_path(code)
     output = Path(output)
     directory, archive = output / "function", output / f"function-{arch}.zip"
     if directory.exists() and not (directory / LIBRARY).exists():
@@ -141,7 +151,7 @@ def package(
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output, prefix=".package-") as scratch:
         bundle = Path(scratch, "function")
-        bytecode = _assemble(arch, bundle, Path(scratch, "wheels"), function, parts)
+        bytecode = _assemble(arch, bundle, Path(scratch, "wheels"), function, parts, custom_code)
         zipped = Path(scratch, "function.zip")
         _zip(bundle, zipped)
         _check_budget(arch, bundle, zipped, function, parts)
@@ -172,7 +182,12 @@ def _check_parts(parts: Sequence[PartName], function: Function) -> None:
 
 
 def _assemble(
-    arch: Architecture, bundle: Path, wheels: Path, function: Function, parts: Sequence[PartName]
+    arch: Architecture,
+    bundle: Path,
+    wheels: Path,
+    function: Function,
+    parts: Sequence[PartName],
+    code: Path | None,
 ) -> str | None:
     """Lay out the bundle; return the version of the interpreter that compiled it, if there is one."""
     unpack("functions.txt", ARCHITECTURES[arch].platform, wheels)
@@ -184,6 +199,8 @@ def _assemble(
         _add_scoring_wheels(arch, bundle, wheels.with_name("scoring-wheels"))
     for name in parts:
         _add_part(arch, bundle, wheels.with_name(f"{name}-wheels"), PARTS[name])
+    if code is not None:
+        copy(code, bundle / f"{MODULE}.py")
     version = _compile(bundle)
     for path in (bundle, *bundle.rglob("*")):
         path.chmod(0o755 if path.is_dir() else _file_mode(path))

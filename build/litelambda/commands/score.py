@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from litelambda.commands.local_function import custom_code_path
 from litelambda.common.errors import LitelambdaError, UsageError
 from litelambda.common.interrupts import hold, interrupts_noted
 from litelambda.common.paths import DEFAULT_STORE, store_url
 from litelambda.common.progress import Reporter, Stage
 from litelambda.common.wording import counted
 from litelambda.store.checks import check_store_exists, choices_named
+from litelambda_serving.custom_code import CustomCode
 from litelambda_serving.objects import to_url
 from litelambda_serving.scoring.errors import JobError
 from litelambda_serving.scoring.format_names import OUTPUT_FORMATS
@@ -99,6 +103,7 @@ def score(  # noqa: PLR0913 - all but the first two are named by the caller
     tolerate: float = DEFAULT_TOLERATED_BAD,
     resize: bool = False,
     prepared: bool = False,
+    code: str | Path | None = None,
     reporter: Reporter | None = None,
 ) -> ScoreResult:
     """Score a file, or all files below a prefix, on this machine.
@@ -116,6 +121,7 @@ def score(  # noqa: PLR0913 - all but the first two are named by the caller
         tolerate: share of bad rows to accept.
         resize: resize images that do not have the model's size.
         prepared: the rows are the model's own values, not raw ones that its preprocessing takes.
+        code: a file with `preprocess`, `postprocess` or both, which run before and after the model.
         reporter: told how far the job is.
 
     Returns:
@@ -146,13 +152,22 @@ def score(  # noqa: PLR0913 - all but the first two are named by the caller
     )
     url = store_url(store)
     check_store_exists(url)
+    custom_code = None if code is None else CustomCode(str(custom_code_path(code)))
     cores = workers or available_cores()
     with (
         interrupts_noted(signal.SIGTERM),
         (reporter or Reporter()).stage("score") as stage,
         choices_named(url, model),
+        contextlib.redirect_stdout(sys.stderr),  # what the function's own code prints
     ):
-        outcome = run_job(job, ModelSource(url), workers=cores, progress=_progress(stage), replace=force)
+        outcome = run_job(
+            job,
+            ModelSource(url),
+            workers=cores,
+            progress=_progress(stage),
+            replace=force,
+            custom_code=custom_code,
+        )
         if outcome.summary is None:
             raise ScoreError(f"{outcome.outputs.predictions} exists already: give another name, or --force")
         stage.summary = counted(outcome.summary["rows_out"], "row")

@@ -5,23 +5,18 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from importlib.machinery import SourceFileLoader
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 import uvicorn
 
 from litelambda.commands.gateway import Gateway, routes_of_template
+from litelambda.commands.local_function import load_handler
 from litelambda.common.errors import UsageError
-from litelambda.common.paths import DEFAULT_STORE, FUNCTIONS, TEMPLATE, store_url
-from litelambda.store.checks import check_store_exists, choices_named
+from litelambda.common.paths import DEFAULT_STORE, TEMPLATE, store_url
 from litelambda_serving.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
-
-    from litelambda.commands.gateway import Handler
 
 __all__ = ["serve"]
 
@@ -32,6 +27,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8080,
     model: str = "",
+    code: str | Path | None = None,
     log_level: str = "INFO",
 ) -> None:
     """Serve the models of a store over HTTP until interrupted.
@@ -41,11 +37,12 @@ def serve(
         host: address to bind.
         port: port to bind, 0 for any free one; the one taken is printed on stderr.
         model: a model to load before the first request; "" loads each on its first request.
+        code: a file with `preprocess`, `postprocess` or both, which run before and after the model.
         log_level: the function's LOG_LEVEL.
 
     Raises:
-        UsageError: the store does not exist, or the port is taken.
-        ServingError: the model cannot be loaded.
+        UsageError: the store or the file does not exist, or the port is taken.
+        ServingError: the model or the code cannot be loaded.
 
     Example::
 
@@ -54,10 +51,7 @@ def serve(
         serve("models", port=8080, model="fruit")
     """
     url = store_url(store)
-    check_store_exists(url)
-    os.environ.update(_environment(url, model, log_level))
-    with choices_named(url, model):
-        handler = _load_handler()
+    handler = load_handler(url, model, code=code, log_level=log_level)
     settings = Settings.from_environment(os.environ)
     routes = routes_of_template(TEMPLATE, with_cors=bool(settings.cors_allow_origin))
     config = uvicorn.Config(
@@ -81,36 +75,3 @@ def serve(
     address, bound_port = listener.getsockname()[:2]
     print(f"litelambda: serving {url} on http://{address}:{bound_port} (Ctrl-C stops)", file=sys.stderr, flush=True)
     uvicorn.Server(config).run(sockets=[listener])
-
-
-def _load_handler() -> Handler:
-    """The deployed handler, from its file: a wheel has no top-level module `predict`."""
-    module = ModuleType("predict")
-    SourceFileLoader(module.__name__, str(FUNCTIONS / "predict.py")).exec_module(module)
-    handler: Handler = module.handler
-    return handler
-
-
-def _environment(store: str, model: str, log_level: str) -> Mapping[str, str]:
-    environment = {"MODEL_STORE": store, "MODEL_NAME": model, "LOG_LEVEL": log_level, "METRICS_NAMESPACE": ""}
-    if store.startswith("s3://"):
-        environment |= _aws_environment()
-    return environment
-
-
-def _aws_environment() -> dict[str, str]:
-    """Credentials and region of this machine's AWS profile, in the variables that a function gets them in."""
-    import boto3
-
-    session = boto3.Session()
-    credentials = session.get_credentials()
-    if credentials is None:
-        raise UsageError("no AWS credentials found: run `aws configure`, or set AWS_PROFILE")
-    frozen = credentials.get_frozen_credentials()
-    values = {
-        "AWS_ACCESS_KEY_ID": frozen.access_key,
-        "AWS_SECRET_ACCESS_KEY": frozen.secret_key,
-        "AWS_SESSION_TOKEN": frozen.token,
-        "AWS_REGION": session.region_name,
-    }
-    return {name: value for name, value in values.items() if value}

@@ -68,6 +68,8 @@ def answer(request: Request, repository: ModelRepository) -> Response:
 def _answer_model(request: Request, repository: ModelRepository, target: tuple[str, str], verb: str) -> Response:
     if verb == "infer":
         _allow(request, "POST")
+        if repository.custom_code is not None:
+            raise repository.custom_code.rows_alone()
         from litelambda_serving.inference_protocol.infer import infer
 
         return infer(request, _find(request, repository, target))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from litelambda_serving.artifact import Artifact
+    from litelambda_serving.custom_code import CustomCode
     from litelambda_serving.manifest import Manifest
     from litelambda_serving.models.refresh import Refresh
     from litelambda_serving.models.shadow import Shadowed
@@ -33,7 +34,13 @@ _NO_PIN = ("", "")
 
 
 class ModelRepository:
-    """The models of a store, each loaded on its first use and kept while memory allows."""
+    """The models of a store, each loaded on its first use and kept while memory allows.
+
+    Attributes:
+        custom_code: the function's own, which runs before and after every model.
+    """
+
+    custom_code: CustomCode | None = None
 
     def __init__(
         self,

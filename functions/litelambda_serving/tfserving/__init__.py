@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from litelambda_serving.custom_code import CustomCode
     from litelambda_serving.http import Request
     from litelambda_serving.manifest import Manifest, SignatureSpec
     from litelambda_serving.models import ModelRepository
@@ -70,7 +71,13 @@ def answer(request: Request, repository: ModelRepository) -> Response:
 
         return metadata.answer(verb, manifest)
     began = perf_counter_ns()
-    body = _predict(request, servable) if verb == "predict" else _score(verb, request, servable)
+    custom_code = repository.custom_code
+    if verb == "predict":
+        body = _predict(request, servable, custom_code)
+    elif custom_code is not None:
+        raise custom_code.rows_alone()
+    else:
+        body = _score(verb, request, servable)
     servable.statistics.add_request(began)
     response = Response(
         200,
@@ -114,14 +121,19 @@ def _parse_path(request: Request) -> tuple[str, int | None, str, str]:
     return parts[0], version, label, verb
 
 
-def _predict(request: Request, servable: Servable | Shadowed) -> str:
+def _predict(request: Request, servable: Servable | Shadowed, code: CustomCode | None) -> str:
     content_type = request.headers.get("content-type", "")
     if content_type.startswith(RAW_TYPES):
         from litelambda_serving.bodies.raw import holds_json
 
         if not holds_json(request.body, content_type):
-            return _predict_raw(request, servable)
-    fields = _parse_json(request.body)
+            return _predict_raw(request, servable, code)
+    return _predict_json(_parse_json(request.body), request.deadline, servable, code)
+
+
+def _predict_json(
+    fields: Mapping[str, Any], deadline: float, servable: Servable | Shadowed, code: CustomCode | None
+) -> str:
     key = _signature_key(fields, servable.manifest)
     signature = servable.manifest.signatures[key]
     row_format = "instances" in fields
@@ -129,14 +141,16 @@ def _predict(request: Request, servable: Servable | Shadowed) -> str:
         raise MalformedRequestError(
             "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist, got both"
         )
-    best = None
-    if fields.get("top_k") is not None or fields.get("threshold") is not None:
-        from litelambda_serving.tfserving.best_classes import BestClasses
-
-        best = BestClasses(fields, signature, servable.manifest)
+    if key != servable.manifest.default_signature:
+        code = None  # as preprocessing, it is for the default signature
+    if code is not None and not row_format:
+        raise code.rows_alone()
+    best = _best_classes(fields, signature, servable.manifest)
     raw_inputs = _raw_inputs(fields, key, servable)
     if row_format:
         instances = _instances(fields)
+        if code is not None and fields.get("prepared") is not True:
+            instances = code.prepare(instances)
         tensors = raw_inputs.from_rows(instances) if raw_inputs else _decode_rows(instances, signature)
         _check_outputs(signature, len(instances))
     elif "inputs" in fields:
@@ -144,8 +158,19 @@ def _predict(request: Request, servable: Servable | Shadowed) -> str:
         tensors = raw_inputs.from_columns(columns) if raw_inputs else _decode_columns(columns, signature)
     else:
         raise MalformedRequestError("Missing 'inputs' or 'instances' key")
-    outputs = servable.predict(key, _checked(tensors, signature, best), request.deadline)
+    outputs = servable.predict(key, _checked(tensors, signature, best), deadline)
+    if code is not None and code.has_postprocess:
+        return code.predictions({name: _row_texts(name, tensor, best) for name, tensor in outputs.items()})
     return _encode_rows(outputs, best) if row_format else _encode_columns(outputs, best)
+
+
+def _best_classes(fields: Mapping[str, Any], signature: SignatureSpec, manifest: Manifest) -> BestClasses | None:
+    """Which classes the answer names; None where it has all values, as it does unless the request asks."""
+    if fields.get("top_k") is None and fields.get("threshold") is None:
+        return None
+    from litelambda_serving.tfserving.best_classes import BestClasses
+
+    return BestClasses(fields, signature, manifest)
 
 
 def _raw_inputs(fields: Mapping[str, Any], key: str, servable: Servable | Shadowed) -> RawInputs | None:
@@ -170,8 +195,10 @@ def _score(verb: str, request: Request, servable: Servable | Shadowed) -> str:
     return examples.encode(verb, servable.predict(key, tensors, request.deadline)[output], manifest)
 
 
-def _predict_raw(request: Request, servable: Servable | Shadowed) -> str:
+def _predict_raw(request: Request, servable: Servable | Shadowed, code: CustomCode | None) -> str:
     """An image or the bytes of a tensor instead of JSON; answered in the row format where the model has rows."""
+    if code is not None:
+        raise code.rows_alone()
     from litelambda_serving.bodies.raw import decode_raw
 
     key = servable.manifest.default_signature

@@ -29,14 +29,19 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "alias": {
         "NAME": REQUIRED, "ALIAS": REQUIRED, "VERSION": REQUIRED, "--store": STORE, "--canary": (), "--shadow": None,
     },
-    "serve": {"--store": STORE, "--host": "127.0.0.1", "--port": 8080, "--model": "", "--log-level": "INFO"},
+    "serve": {
+        "--store": STORE, "--host": "127.0.0.1", "--port": 8080, "--model": "", "--code": None, "--log-level": "INFO",
+    },
+    "predict": {
+        "MODEL": REQUIRED, "--input": REQUIRED, "--store": STORE, "--code": None, "--top-k": None, "--threshold": None,
+    },
     "score": {
         "INPUT": REQUIRED, "OUTPUT": REQUIRED, "--store": None, "--model": REQUIRED, "--on": "local",
         "--state-machine": None, "--workers": 0, "--input-format": None, "--output-format": None,
-        "--passthrough": None, "--tolerate": 0.01, "--resize": False, "--force": False, "--json": False,
+        "--passthrough": None, "--tolerate": 0.01, "--resize": False, "--code": None, "--force": False, "--json": False,
     },
-    "package": {"--arch": "arm64", "--function": "predict", "--output": REQUIRED, "--json": False},
-    "deploy": {"[NAME=VALUE]…": (), "--function": "predict", "--stack": None},
+    "package": {"--arch": "arm64", "--function": "predict", "--code": None, "--output": REQUIRED, "--json": False},
+    "deploy": {"[NAME=VALUE]…": (), "--function": "predict", "--code": None, "--stack": None},
     "bench cold": {
         "--model": "mnist_mlp", "--store": STORE, "--package": None, "--runs": 11, "--store-latency-ms": 0.0,
         "--store-mb-per-s": None, "--handlers": None, "--peers": False, "--chart": None, "--json": False,

@@ -36,9 +36,11 @@ cp -R "${folder%/infra/scoring.yaml}" "$here/seen"
 def sam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A script in SAM's place, on an account without stacks; a file in the package's place: others test that."""
 
-    def package(architecture: str, output: Path, function: str, parts: Sequence[str]) -> SimpleNamespace:
+    def package(
+        architecture: str, output: Path, function: str, parts: Sequence[str], *, code: Path | None
+    ) -> SimpleNamespace:
         (output / "function").mkdir()
-        (output / "function" / f"{function}.py").write_text(" ".join([architecture, *parts]))
+        (output / "function" / f"{function}.py").write_text(" ".join([architecture, *parts, *([f"{code}"] if code else [])]))
         return SimpleNamespace(directory=output / "function", notes=("no bytecode",))
 
     monkeypatch.setattr(deploy, "package", package)

@@ -148,6 +148,18 @@ def test_without_the_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert not list(result.directory.rglob("*.pyc"))
 
 
+def test_code_of_its_own(packages: dict[str, PackageResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The function's own code is `custom_code.py` at the root, where INIT looks for it, and all else is as without."""
+    monkeypatch.setattr(package_module, "find_interpreter", lambda _version: None)
+    (tmp_path / "shop.py").write_text("def preprocess(rows):\n    return rows\n")
+    result = package("arm64", tmp_path / "out", code=tmp_path / "shop.py")
+    without = {name for name in _names(packages["arm64"]) if not name.endswith(".pyc")}
+    assert _names(result) - without == {"custom_code.py"}
+    assert (result.directory / "custom_code.py").read_text() == (tmp_path / "shop.py").read_text()
+    with pytest.raises(UsageError, match=r"expected a Python file \(\.py\)"):
+        package("arm64", tmp_path / "out", code=tmp_path / "none.py")
+
+
 def test_wheels_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hash that no wheel has is an error that names the lock."""
     (tmp_path / "functions.txt").write_text(f"obstore==0.12.1 --hash=sha256:{'0' * 64}\n", encoding="utf-8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from litelambda_serving.scoring.errors import JobError, UnreadableInputError
+from litelambda_serving.scoring.errors import JobError, SchemaError, UnreadableInputError
 from litelambda_serving.scoring.format_names import ENDINGS, INPUT_FORMATS, OUTPUT_FORMATS, input_format_of
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def open_reader(job: Job, info: ObjectInfo, schema: RowSchema) -> Reader:
         SchemaError: the input is not made for the model.
     """
     reader = _open(job, info, schema)
-    if schema.raw_inputs is not None and schema.records is None:
+    if schema.raw_inputs is not None and schema.records is None and schema.coded_rows is None:
         from litelambda_serving.scoring.formats.scaled import ScaledDecoder
 
         preprocessors = [*schema.raw_inputs.preprocessors.values()]
@@ -46,6 +46,8 @@ def _open(job: Job, info: ObjectInfo, schema: RowSchema) -> Reader:
         from litelambda_serving.scoring.formats.csv import CsvReader
 
         return CsvReader(job, info, schema)
+    if schema.coded_rows is not None and name:
+        raise SchemaError(f"{job.input}: the function's own preprocess takes rows of JSON Lines or CSV, not {name}")
     if name == "npy":
         from litelambda_serving.scoring.formats.npy import NpyReader
 
@@ -68,8 +70,18 @@ def open_writer(job: Job, schema: RowSchema) -> Writer:
     """The writer of a job's output.
 
     Raises:
-        JobError: no such format, or one that cannot hold the model's outputs.
+        JobError: no such format, or one that cannot hold the model's outputs or the answers of the function's own code.
     """
+    code = schema.custom_code
+    if code is not None and code.has_postprocess:
+        if job.output_format != "jsonl":
+            raise JobError(
+                f"the answers of the function's own postprocess are JSON: expected the output format jsonl, "
+                f"not {job.output_format}"
+            )
+        from litelambda_serving.scoring.formats.answers import AnswerWriter
+
+        return AnswerWriter(schema, code)
     if job.output_format == "jsonl":
         from litelambda_serving.scoring.formats.jsonl import JsonlWriter
 

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from litelambda_serving.preprocessing import open_raw_inputs
+from litelambda_serving.preprocessing import RawInputs, open_raw_inputs
 from litelambda_serving.preprocessing.numbers import Numbers
 from litelambda_serving.scoring.columns import row_bytes, row_shape
 from litelambda_serving.scoring.errors import SchemaError
+from litelambda_serving.scoring.formats.coded_rows import CodedRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from litelambda_serving.custom_code import CustomCode
     from litelambda_serving.manifest import Manifest
-    from litelambda_serving.preprocessing import RawInputs
     from litelambda_serving.scoring.columns import Column
     from litelambda_serving.tensor import TensorSpec
 
@@ -45,6 +46,8 @@ class RowSchema:
         batch_rows: the largest proven batch: chunks of arrays are multiples of it.
         raw_inputs: what prepares the rows' values for the model; None where they are the model's own.
         prepared_inputs: its inputs, as the model reads them.
+        custom_code: the function's own, which runs before and after the model; None without any.
+        coded_rows: what prepares the rows, where that code has a part in it.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -54,15 +57,25 @@ class RowSchema:
     batch_rows: int
     raw_inputs: RawInputs | None = None
     prepared_inputs: tuple[TensorSpec, ...] = ()
+    custom_code: CustomCode | None = None
+    coded_rows: CodedRows | None = None
 
     @classmethod
-    def of(cls, manifest: Manifest, assets: Mapping[str, bytes] | None = None, *, prepared: bool = False) -> RowSchema:
+    def of(
+        cls,
+        manifest: Manifest,
+        assets: Mapping[str, bytes] | None = None,
+        *,
+        prepared: bool = False,
+        custom_code: CustomCode | None = None,
+    ) -> RowSchema:
         """From a manifest's default signature.
 
         Args:
             manifest: of the model.
             assets: contents of its files that preprocessing reads.
             prepared: whether rows have the model's own values although the manifest prepares raw ones.
+            custom_code: the function's own.
 
         Raises:
             SchemaError: a tensor of the model holds strings.
@@ -83,12 +96,16 @@ class RowSchema:
                         "of a run together: ask the predict function"
                     )
         raw_inputs = None if prepared else open_raw_inputs(manifest, assets or {})
+        coded_rows = None
+        if custom_code is not None and custom_code.has_preprocess and not prepared:
+            coded_rows = CodedRows(custom_code, raw_inputs or RawInputs(spec.inputs, {}, {}))
         inputs = spec.inputs
         if raw_inputs is not None:
             every = zip(inputs, raw_inputs.preprocessors.values(), strict=True)
             inputs = tuple(each.raw_spec if isinstance(each, Numbers) else tensor for tensor, each in every)
         scaling, largest = manifest.scaling, manifest.batch_sizes[-1]
-        return cls(inputs, spec.outputs, scaling, manifest.labels, largest, raw_inputs, spec.inputs)
+        labels = manifest.labels if manifest.task != "multi_label" else None
+        return cls(inputs, spec.outputs, scaling, labels, largest, raw_inputs, spec.inputs, custom_code, coded_rows)
 
     @property
     def records(self) -> RawInputs | None:

@@ -20,6 +20,7 @@ from litelambda_serving.errors import TensorError
 from litelambda_serving.scoring.columns import column_of, row_shape
 from litelambda_serving.scoring.errors import SchemaError, UnreadableInputError
 from litelambda_serving.scoring.formats.base import BadRow, DecodedRows, Reader, RowSchema, Writer
+from litelambda_serving.scoring.formats.coded_decoders import CodedCsvDecoder
 from litelambda_serving.scoring.formats.csv_fields import CsvFieldsDecoder
 from litelambda_serving.scoring.formats.csv_records import (
     first_record,
@@ -56,11 +57,13 @@ class CsvReader(Reader):
         self._header_lines = (lead + header).count(b"\n") if self._source.whole else 0
         self._header_bytes = len(lead + header) if self._source.whole else 0
         names, fields = _names(header), schema.records
-        self.decoder: Decoder = (
-            CsvDecoder(names, schema, job.passthrough)
-            if fields is None
-            else CsvFieldsDecoder(names, fields, job.passthrough)
-        )
+        self.decoder: Decoder
+        if schema.coded_rows is not None:
+            self.decoder = CodedCsvDecoder(names, schema.coded_rows, job.passthrough)
+        elif fields is not None:
+            self.decoder = CsvFieldsDecoder(names, fields, job.passthrough)
+        else:
+            self.decoder = CsvDecoder(names, schema, job.passthrough)
 
     def chunks(self, position: dict[str, Any] | None) -> Iterator[Chunk]:
         """See `Reader.chunks`."""

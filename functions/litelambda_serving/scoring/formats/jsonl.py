@@ -17,6 +17,7 @@ import orjson
 from litelambda_serving.errors import TensorError
 from litelambda_serving.scoring.columns import column_of, row_shape
 from litelambda_serving.scoring.formats.base import BadRow, DecodedRows, Reader, RowId, RowSchema, Writer
+from litelambda_serving.scoring.formats.coded_decoders import CodedJsonlDecoder
 from litelambda_serving.scoring.formats.json_numbers import JsonNumbers
 from litelambda_serving.scoring.formats.json_tokens import Tokens, dump_fields
 from litelambda_serving.scoring.formats.jsonl_fields import JsonlFieldsDecoder
@@ -49,9 +50,13 @@ class JsonlReader(Reader):
         self._source = LineSource(job, info)
         self.total_bytes = self._source.total_bytes
         fields = schema.records
-        self.decoder: Decoder = (
-            JsonlDecoder(schema, job.passthrough) if fields is None else JsonlFieldsDecoder(fields, job.passthrough)
-        )
+        self.decoder: Decoder
+        if schema.coded_rows is not None:
+            self.decoder = CodedJsonlDecoder(schema.coded_rows, job.passthrough)
+        elif fields is not None:
+            self.decoder = JsonlFieldsDecoder(fields, job.passthrough)
+        else:
+            self.decoder = JsonlDecoder(schema, job.passthrough)
 
     def chunks(self, position: dict[str, Any] | None) -> Iterator[Chunk]:
         """See `Reader.chunks`."""

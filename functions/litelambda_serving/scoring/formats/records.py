@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from litelambda_serving.errors import PayloadTooLargeError, TensorError
+from litelambda_serving.errors import RequestError
 from litelambda_serving.preprocessing.base import FieldError
 from litelambda_serving.scoring.columns import column_of
 from litelambda_serving.scoring.formats.base import BadRow, DecodedRows, RowId
 
 if TYPE_CHECKING:
-    from litelambda_serving.preprocessing import RawInputs
+    from collections.abc import Mapping
+    from typing import Protocol
+
+    from litelambda_serving.tensor import Tensor
+
+    class _Fields(Protocol):
+        """What prepares records: `RawInputs`, or the function's own code and then those."""
+
+        @property
+        def fields(self) -> Mapping[str, Any]: ...
+
+        def prepare(self, columns: Mapping[str, list[Any]]) -> dict[str, Tensor]: ...
+
 
 __all__ = ["Records"]
 
@@ -18,7 +30,7 @@ __all__ = ["Records"]
 class Records:
     """The records of a chunk, as far as they were read."""
 
-    def __init__(self, raw_inputs: RawInputs) -> None:
+    def __init__(self, raw_inputs: _Fields) -> None:
         self._raw_inputs = raw_inputs
         self._columns: dict[str, list[Any]] = {name: [] for name in raw_inputs.fields}
         self._places: list[int] = []
@@ -42,7 +54,7 @@ class Records:
         """The rows; those whose values a field does not take are bad ones."""
         try:
             pieces = [self._prepare(self._columns)] if self._ids else []
-        except (TensorError, PayloadTooLargeError):
+        except RequestError:
             pieces = self._prepare_each()
         columns = [column_of(b"".join(parts)) for parts in zip(*pieces, strict=True)]
         extras = self._extras if any(self._extras) else None
@@ -57,7 +69,7 @@ class Records:
         for index, number in enumerate(self._ids):
             try:
                 pieces.append(self._prepare({name: [column[index]] for name, column in self._columns.items()}))
-            except TensorError as error:
+            except RequestError as error:
                 reason = error.reason if isinstance(error, FieldError) else str(error)
                 self._bad.append(BadRow(number, reason, self._places[index]))
             else:

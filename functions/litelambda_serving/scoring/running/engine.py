@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from concurrent.futures import Future
 
+    from litelambda_serving.custom_code import CustomCode
     from litelambda_serving.objects.base import Upload, UploadState
     from litelambda_serving.scoring.formats.base import Chunk, Reader, Writer
     from litelambda_serving.scoring.models import LoadedModel, ModelSource
@@ -72,6 +73,7 @@ def run_job(
     time_left: Callable[[], float] | None = None,
     progress: Progress | None = None,
     replace: bool = False,
+    custom_code: CustomCode | None = None,
 ) -> Outcome:
     """Do a job, or resume one that was stopped.
 
@@ -83,6 +85,7 @@ def run_job(
         progress: called with the bytes done, all bytes and the rows, before the output is begun and after each chunk;
             what it raises ends the job.
         replace: write over an output that is there.
+        custom_code: the function's own, which runs before and after the model.
 
     Raises:
         InputError: the input cannot be scored, however often it is tried.
@@ -102,7 +105,7 @@ def run_job(
     info = info or find_input(job)
     job = job.pinned(info, f"{pin.name}:{pin.version}")
     checkpoint = checkpoint_of(job, info, pin.digest, outputs) if time_left is not None else None
-    run = _Run(job, info, models.load(pin), outputs, _RunOptions(workers, time_left, progress, replace))
+    run = _Run(job, info, models.load(pin), outputs, _RunOptions(workers, time_left, progress, replace, custom_code))
     try:
         return run.run(checkpoint)
     except (StoreConflictError, LostUploadError) as error:
@@ -138,6 +141,7 @@ class _RunOptions:
     time_left: Callable[[], float] | None
     progress: Progress | None
     replace: bool
+    custom_code: CustomCode | None = None
 
 
 class _Run:
@@ -157,7 +161,12 @@ class _Run:
     def run(self, checkpoint: Checkpoint | None) -> Outcome:
         """Score until the end of the input or of the time."""
         started = time.monotonic()
-        schema = RowSchema.of(self._model.manifest, self._model.assets, prepared=self._job.prepared)
+        schema = RowSchema.of(
+            self._model.manifest,
+            self._model.assets,
+            prepared=self._job.prepared,
+            custom_code=self._options.custom_code,
+        )
         writer = open_writer(self._job, schema)
         with reading_input():
             reader = open_reader(self._job, self._info, schema)

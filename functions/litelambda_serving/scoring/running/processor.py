@@ -134,7 +134,7 @@ class Processor:
         return Scored(
             encoded,
             b"".join(errors),
-            count,
+            len(rows.ids),
             len(rows.bad),
             self._histogram.tally(outputs) if count else {},
             self._runner.best or 1,

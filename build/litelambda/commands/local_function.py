@@ -1,0 +1,85 @@
+"""The deployed handler in this process, for `serve` and `predict`."""
+
+from __future__ import annotations
+
+import os
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from litelambda.common.errors import UsageError
+from litelambda.common.paths import FUNCTIONS
+from litelambda.store.checks import check_store_exists, choices_named
+
+if TYPE_CHECKING:
+    from litelambda.commands.gateway import Handler
+
+__all__ = ["custom_code_path", "load_handler"]
+
+
+def load_handler(
+    url: str, model: str = "", *, version: str = "", code: str | Path | None = None, log_level: str = "INFO"
+) -> Handler:
+    """INIT, as Lambda does it: the environment first, then the import.
+
+    Args:
+        url: of the store.
+        model: loaded by INIT; "" loads each model on its first request.
+        version: number or alias of that model; "" for its latest.
+        code: file with the function's own code; None for none.
+        log_level: the function's LOG_LEVEL.
+
+    Raises:
+        UsageError: the store or the file does not exist.
+        ServingError: the model or the code cannot be loaded.
+    """
+    check_store_exists(url)
+    environment = {
+        "MODEL_STORE": url,
+        "MODEL_NAME": model,
+        "MODEL_VERSION": version,
+        "CUSTOM_CODE": "" if code is None else str(custom_code_path(code)),
+        "LOG_LEVEL": log_level,
+        "METRICS_NAMESPACE": "",
+    }
+    if url.startswith("s3://"):
+        environment |= _aws_environment()
+    os.environ.update(environment)
+    separator = ":" if version.isdecimal() else "@"
+    with choices_named(url, f"{model}{separator}{version}" if version else model):
+        # From its file: a wheel has no top-level module `predict`.
+        module = ModuleType("predict")
+        SourceFileLoader(module.__name__, str(FUNCTIONS / "predict.py")).exec_module(module)
+    handler: Handler = module.handler
+    return handler
+
+
+def custom_code_path(code: str | Path) -> Path:
+    """The absolute path of a file with the function's own code.
+
+    Raises:
+        UsageError: it is not a Python file.
+    """
+    path = Path(code).resolve()
+    if path.suffix != ".py" or not path.is_file():
+        raise UsageError(f"--code {code}: expected a Python file (.py) with preprocess, postprocess or both")
+    return path
+
+
+def _aws_environment() -> dict[str, str]:
+    """Credentials and region of this machine's AWS profile, in the variables that a function gets them in."""
+    import boto3
+
+    session = boto3.Session()
+    credentials = session.get_credentials()
+    if credentials is None:
+        raise UsageError("no AWS credentials found: run `aws configure`, or set AWS_PROFILE")
+    frozen = credentials.get_frozen_credentials()
+    values = {
+        "AWS_ACCESS_KEY_ID": frozen.access_key,
+        "AWS_SECRET_ACCESS_KEY": frozen.secret_key,
+        "AWS_SESSION_TOKEN": frozen.token,
+        "AWS_REGION": session.region_name,
+    }
+    return {name: value for name, value in values.items() if value}
