@@ -40,7 +40,10 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "--state-machine": None, "--workers": 0, "--input-format": None, "--output-format": None,
         "--passthrough": None, "--tolerate": 0.01, "--resize": False, "--code": None, "--force": False, "--json": False,
     },
-    "package": {"--arch": "arm64", "--function": "predict", "--code": None, "--output": REQUIRED, "--json": False},
+    "package": {
+        "--arch": "arm64", "--function": "predict", "--with": (), "--code": None, "--output": REQUIRED,
+        "--json": False,
+    },
     "deploy": {"[NAME=VALUE]…": (), "--function": "predict", "--code": None, "--stack": None},
     "bench cold": {
         "--model": "mnist_mlp", "--store": STORE, "--package": None, "--runs": 11, "--store-latency-ms": 0.0,
