@@ -38,7 +38,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "score": {
         "INPUT": REQUIRED, "OUTPUT": REQUIRED, "--store": None, "--model": REQUIRED, "--on": "local",
         "--state-machine": None, "--workers": 0, "--input-format": None, "--output-format": None,
-        "--passthrough": None, "--tolerate": 0.01, "--resize": False, "--code": None, "--force": False, "--json": False,
+        "--passthrough": None, "--tolerate": 0.01, "--resize": False, "--prepared": False, "--code": None,
+        "--force": False, "--json": False,
     },
     "package": {
         "--arch": "arm64", "--function": "predict", "--with": (), "--code": None, "--output": REQUIRED,

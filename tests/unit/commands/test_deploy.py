@@ -40,7 +40,9 @@ def sam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         architecture: str, output: Path, function: str, parts: Sequence[str], *, code: Path | None
     ) -> SimpleNamespace:
         (output / "function").mkdir()
-        (output / "function" / f"{function}.py").write_text(" ".join([architecture, *parts, *([f"{code}"] if code else [])]))
+        (output / "function" / f"{function}.py").write_text(
+            " ".join([architecture, *parts, *([f"{code}"] if code else [])])
+        )
         return SimpleNamespace(directory=output / "function", notes=("no bytecode",))
 
     monkeypatch.setattr(deploy, "package", package)
