@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import threading
 import time
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from litelambda.common.paths import FUNCTIONS
@@ -162,6 +164,34 @@ def test_a_shadow_is_compared_and_never_returned(tmp_path, capsys):
     assert {"ShadowRows", "ShadowDisagreements"} <= {
         metric["Name"] for metric in line["_aws"]["CloudWatchMetrics"][0]["Metrics"]
     }
+
+
+@pytest.mark.parametrize("form", ["json", "npy", "v2", "prepared"])
+def test_a_shadow_prepares_raw_values_in_its_own_way(tmp_path, capsys, form):
+    """Versions with other scalings each prepare the request's raw values; values that are prepared fit one only."""
+    scalings = [{"kind": "numbers", "scale": scale, "offset": 0.0} for scale in (0.5, 0.25)]
+    for version, scaling in enumerate(scalings, start=1):
+        fields = {"format_version": 2, "preprocessing": {"x": scaling}}
+        publish(tmp_path, "m", version, data=golden("half_plus_two"), **fields)
+    set_aliases(tmp_path, {"latest": 1, "shadow": {"latest": 2}})
+    handler = load_module(tmp_path, "m").handler
+    buffer = io.BytesIO()
+    np.save(buffer, np.float32([8]))
+    tensor = {"name": "x", "datatype": "FP64", "shape": [1], "data": [8]}
+    body, headers = {
+        "json": ({"instances": [8]}, {}),
+        "npy": (buffer.getvalue(), {"Content-Type": "application/x-npy"}),
+        "v2": ({"inputs": [tensor]}, {}),
+        "prepared": ({"instances": [4], "prepared": True}, {}),
+    }[form]
+    path = "/v2/models/m/infer" if form == "v2" else PREDICT
+    answer = send(handler, "POST", path, body, headers).json()
+    assert (answer["outputs"][0]["data"] if form == "v2" else answer["predictions"]) == [8 * 0.5 / 2 + 2]
+    log = capsys.readouterr().out
+    if form == "prepared":
+        assert '"shadow_error":"another preprocessing"' in log
+    else:
+        assert '"shadow_max_abs_difference":1.0' in log  # 8 * 0.25 / 2 + 2 is 3
 
 
 def test_a_shadow_with_other_inputs_is_named_not_run(tmp_path, capsys):

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from litelambda_serving.manifest import Manifest, SignatureSpec
     from litelambda_serving.preprocessing import RawInputs
-    from litelambda_serving.preprocessing.base import Preprocessor
     from litelambda_serving.tensor import Dtype, TensorSpec
 
 __all__ = ["decode_raw", "holds_json", "tensor_of_bytes"]
@@ -69,7 +68,7 @@ def decode_raw(
         return {spec.name: _decode_bytes(memoryview(body), spec)}
     if kind == "application/x-npy":
         if raw_inputs is not None and "prepared=true" not in parameters.lower():
-            return {spec.name: _decode_raw_npy(memoryview(body), raw_inputs.preprocessors[spec.name])}
+            return _decode_raw_npy(memoryview(body), spec.name, raw_inputs)
         return {spec.name: _decode_npy(memoryview(body), spec, manifest.scaling.get(spec.name))}
     from litelambda_serving.bodies.images import decode_image
 
@@ -119,12 +118,13 @@ def _decode_bytes(data: memoryview, spec: TensorSpec) -> Tensor:
     return tensor_of_bytes(data, spec, spec.shape_of(rows))
 
 
-def _decode_raw_npy(body: memoryview, preprocessor: Preprocessor) -> Tensor:
-    """An array of raw values."""
-    if preprocessor.raw_spec is None:
-        return preprocessor.prepare_array((), ())  # which says why there is no array for it
-    raw = _decode_npy(body, preprocessor.raw_spec, None)
-    return preprocessor.prepare_array(memoryview(raw.data).cast("B").cast("f"), raw.shape)
+def _decode_raw_npy(body: memoryview, name: str, raw_inputs: RawInputs) -> dict[str, Tensor]:
+    """An array of raw values, for the input of that name."""
+    raw_spec = raw_inputs.preprocessors[name].raw_spec
+    if raw_spec is None:
+        return raw_inputs.prepare({}, {name: ((), ())})  # which says why there is no array for it
+    raw = _decode_npy(body, raw_spec, None)
+    return raw_inputs.prepare({}, {name: (memoryview(raw.data).cast("B").cast("f"), raw.shape)})
 
 
 def _decode_npy(body: memoryview, spec: TensorSpec, scaling: Mapping[str, Any] | None) -> Tensor:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from litelambda_serving.preprocessing import RawInputs
+    from litelambda_serving.preprocessing import RawArray, RawInputs
     from litelambda_serving.preprocessing.base import Field
     from litelambda_serving.tensor import Tensor
 
@@ -62,21 +62,18 @@ def decode_raw_inputs(fields: Mapping[str, Any], binary: memoryview, raw_inputs:
     if len({tensor.shape[0] for tensor in tensors.values()}) > 1:
         sizes = {name: tensor.shape[0] for name, tensor in tensors.items()}
         raise TensorError(f"inputs disagree on the number of rows: {sizes}")
-    values: dict[str, list[Any]] = {}
-    found = {}
+    columns: dict[str, list[Any]] = {}
+    arrays: dict[str, RawArray] = {}
     for name, preprocessor in raw_inputs.preprocessors.items():
-        of_its_fields = [tensors[field.name] for field in preprocessor.fields]
-        (first, *_others) = of_its_fields
-        whole = preprocessor.fields[0].type in ("tensor", "image")
-        if whole and preprocessor.raw_spec is not None and first.dtype.itemsize:
-            found[name] = preprocessor.prepare_array(_floats(first, name), first.shape)
+        first = tensors[preprocessor.fields[0].name]
+        is_whole = preprocessor.fields[0].type in ("tensor", "image")
+        if is_whole and preprocessor.raw_spec is not None and first.dtype.itemsize:
+            arrays[name] = _floats(first, name), first.shape
             continue
-        for field, tensor in zip(preprocessor.fields, of_its_fields, strict=True):
-            if field.name not in values:
-                in_json = "binary_data_size" not in entries[field.name]["parameters"]
-                values[field.name] = _values(tensor, field, in_json=in_json)
-        found[name] = preprocessor.prepare([values[field.name] for field in preprocessor.fields])
-    return found
+        for field in preprocessor.fields:
+            in_json = "binary_data_size" not in entries[field.name]["parameters"]
+            columns[field.name] = _values(tensors[field.name], field, in_json=in_json)
+    return raw_inputs.prepare(columns, arrays)
 
 
 def _spec_of(field: Field, entry: Mapping[str, Any]) -> TensorSpec:

@@ -1,17 +1,22 @@
-"""A shadow version: it runs the same inputs as the version that answers; its answers are compared and dropped."""
+"""A shadow version: it is asked what the version that answers is asked; its answers are compared and dropped.
+
+Where a request has raw values, each version prepares them in its own way.
+"""
 
 from __future__ import annotations
 
 from math import inf
 
 from litelambda_serving.errors import ServingError
+from litelambda_serving.preprocessing import RawInputs
 from litelambda_serving.tensor import unpack_flat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
+    from litelambda_serving.preprocessing import RawArray
     from litelambda_serving.servable import Servable
     from litelambda_serving.tensor import Tensor
 
@@ -24,7 +29,7 @@ class Shadowed:
     Attributes:
         manifest: of the version that answers.
         statistics: what it has done.
-        raw_inputs: what prepares the inputs of the version that answers.
+        raw_inputs: what prepares the inputs of the version that answers; None where requests have its own values.
         notes: fields for the request's log line: `ShadowRows`, `ShadowDisagreements`, `shadow_version` and
             `shadow_max_abs_difference`, or `shadow_error`; None before a prediction.
     """
@@ -34,7 +39,7 @@ class Shadowed:
     def __init__(self, servable: Servable, shadow: Servable, warn: Callable[[str], None]) -> None:
         self.manifest = servable.manifest
         self.statistics = servable.statistics
-        self.raw_inputs = servable.raw_inputs
+        self.raw_inputs = None if servable.raw_inputs is None else _NotedRawInputs(servable.raw_inputs)
         self.notes: Mapping[str, Any] | None = None
         self._servable = servable
         self._shadow = shadow
@@ -44,14 +49,13 @@ class Shadowed:
         """Answer as `Servable.predict` does, then let the shadow answer too; its failures do not fail the request."""
         outputs = self._servable.predict(signature_key, inputs, deadline)
         version = self._shadow.manifest.version
-        ours, theirs = self.manifest.signatures[signature_key], self._shadow.manifest.signatures.get(signature_key)
-        if theirs is None or repr((ours.inputs, ours.outputs)) != repr((theirs.inputs, theirs.outputs)):
-            self.notes = {"shadow_version": version, "shadow_error": "another signature"}
-            return outputs
-        if self.manifest.preprocessing != self._shadow.manifest.preprocessing:
-            self.notes = {"shadow_version": version, "shadow_error": "another preprocessing"}
+        noted = None if self.raw_inputs is None else self.raw_inputs.noted
+        if reason := self._misfit(signature_key, is_raw=noted is not None):
+            self.notes = {"shadow_version": version, "shadow_error": reason}
             return outputs
         try:
+            if noted is not None and self._shadow.raw_inputs is not None:
+                inputs = self._shadow.raw_inputs.prepare(*noted)
             others = self._shadow.predict(signature_key, inputs, deadline)
         except ServingError as error:
             self._warn(f"shadow version {version} of {self.manifest.model} failed: {error}")
@@ -59,6 +63,32 @@ class Shadowed:
         else:
             self.notes = {"shadow_version": version, **_compare(outputs, others)}
         return outputs
+
+    def _misfit(self, signature_key: str, *, is_raw: bool) -> str:
+        """Why the shadow cannot be asked the same; "" where it can."""
+        ours, theirs = self.manifest.signatures[signature_key], self._shadow.manifest.signatures.get(signature_key)
+        if theirs is None or repr(ours.outputs) != repr(theirs.outputs):
+            return "another signature"
+        if is_raw:
+            fields = [each and each.fields for each in (self.raw_inputs, self._shadow.raw_inputs)]
+            return "" if repr(fields[0]) == repr(fields[1]) else "other fields"
+        if repr(ours.inputs) != repr(theirs.inputs):
+            return "another signature"
+        return "" if self.manifest.preprocessing == self._shadow.manifest.preprocessing else "another preprocessing"
+
+
+class _NotedRawInputs(RawInputs):
+    """Prepares the inputs of one request and keeps its raw values."""
+
+    def __init__(self, raw_inputs: RawInputs) -> None:
+        vars(self).update(vars(raw_inputs))
+        self.noted: tuple[Mapping[str, Sequence[Any]], Mapping[str, RawArray] | None] | None = None
+
+    def prepare(
+        self, columns: Mapping[str, Sequence[Any]], arrays: Mapping[str, RawArray] | None = None
+    ) -> dict[str, Tensor]:
+        self.noted = columns, arrays
+        return super().prepare(columns, arrays)
 
 
 def _compare(outputs: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> dict[str, Any]:

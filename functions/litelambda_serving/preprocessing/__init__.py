@@ -10,13 +10,15 @@ Loaded with the first model whose manifest (format version 2) says how its input
 from __future__ import annotations
 
 from litelambda_serving.errors import ManifestError, TensorError
-from litelambda_serving.preprocessing.base import Field, Preprocessor
+from litelambda_serving.preprocessing.base import Field, Preprocessor, shown
 from litelambda_serving.tensor import pack, row_count
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
+
+    RawArray = tuple[Sequence[float], Sequence[int]]
 
     from litelambda_serving.manifest import Manifest
     from litelambda_serving.tensor import Tensor, TensorSpec
@@ -132,17 +134,23 @@ class RawInputs:
     def __reduce__(self) -> tuple[Any, ...]:
         return RawInputs, self._made_from
 
-    def prepare(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, Tensor]:
+    def prepare(
+        self, columns: Mapping[str, Sequence[Any]], arrays: Mapping[str, RawArray] | None = None
+    ) -> dict[str, Tensor]:
         """The inputs of some rows.
 
         Args:
             columns: by field, the raw value of each row.
+            arrays: by input, raw numbers, row-major, and their shape; of its fields there are no columns then.
 
         Raises:
             FieldError: a value is not what its field takes.
+            RequestError: an array for an input that none can be prepared from.
         """
         return {
-            name: preprocessor.prepare([columns[field.name] for field in preprocessor.fields])
+            name: preprocessor.prepare_array(*arrays[name])
+            if arrays and name in arrays
+            else preprocessor.prepare([columns[field.name] for field in preprocessor.fields])
             for name, preprocessor in self.preprocessors.items()
         }
 
@@ -170,7 +178,7 @@ class RawInputs:
             return {names[0]: self._single(rows)}
         for number, row in enumerate(rows):
             if type(row) is not list or len(row) != len(names):
-                got = f"a list of {len(row)}" if type(row) is list else type(row).__name__
+                got = f"a list of {len(row)}" if type(row) is list else shown(row)
                 raise TensorError(
                     f"instance {number}: expected an object with {self._listed()}, or a list of these "
                     f"{len(names)} values in this order, got {got}"
