@@ -179,3 +179,56 @@ def test_banned_words_are_found():
     assert banned_words('raise Error(\n    "the file is "\n    f"no model"\n)') == ["is no model"]
     assert banned_words('"""It is written anew,\n    told by nobody."""') == ["anew", "told by", "nobody"]
     assert banned_words('"it is no longer there"') == []
+
+
+SECTIONS = {"Args", "Attributes", "Example", "Raises", "Returns", "Yields"}
+PROPER_NAMES = {"CloudWatch", "Functional", "Keras", "Lambda", "Pillow", "Python", "Sequential", "TensorFlow"}
+
+
+def odd_docstrings(text: str) -> list[str]:
+    """The lines of a module's docstrings that do not follow Google's form as the house has it.
+
+    Sections are those of `SECTIONS`; an entry of Args, Attributes and Raises goes on in lower case after its colon,
+    unless with a name; what Returns and Yields say begins as a sentence does. All end with a period.
+    """
+    return [line for node in ast.walk(ast.parse(text)) for line in odd_lines(node)]
+
+
+def odd_lines(node: ast.AST) -> list[str]:
+    """Those of one docstring."""
+    documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+    text = (ast.get_docstring(node) if documented else None) or ""
+    odd = []
+    for heading, body in re.findall(r"^([A-Z]\w+)::?\n((?:(?: {4}.*)?\n)+)", text + "\n\n", re.MULTILINE):
+        if heading not in SECTIONS:
+            odd.append(f"{heading}:")
+            continue
+        entries = [" ".join(each.split()) for each in re.split(r"\n {4}(?! )", "\n" + body.rstrip())[1:]]
+        if heading in ("Returns", "Yields"):
+            odd += [entry for entry in [" ".join(entries)] if not re.match(r"[A-Z`0-9(].*[.:]$", entry)]
+        elif heading != "Example":
+            odd += [entry for entry in entries if not is_entry(entry)]
+    return odd
+
+
+def is_entry(entry: str) -> bool:
+    """Whether an entry names something and says what it is, beginning in lower case and ending with a period."""
+    found = re.fullmatch(r"[\w*., ]+: (\S+).*[.)]", entry)
+    word = re.split(r"\W", found[1])[0] if found else ""
+    return bool(found) and (not word[:1].isupper() or word in PROPER_NAMES or bool(re.search(r"[A-Z\d]", word[1:])))
+
+
+def test_docstrings_have_one_form():
+    """Google's sections, in one case: a reader who knows one docstring reads all."""
+    found = {str(path.relative_to(PROJECT)): odd_docstrings(path.read_text()) for path in SOURCES}
+    assert {name: lines for name, lines in found.items() if lines} == {}
+
+
+def test_odd_docstrings_are_found():
+    """A section of another name, an entry that begins as a sentence, one without an end; names keep their case."""
+    right = "Do it.\n\nArgs:\n    url: URL of it.\n    kind: Keras' name,\n        or none.\n\nReturns:\n    A number."
+    assert odd_docstrings(f'"""{right}"""') == []
+    wrong = right.replace("Keras' name", "The name").replace("of it.", "of it").replace("A number", "a number")
+    assert odd_docstrings(f'"""{wrong}\n\nUsage:\n    none."""') == [
+        "url: URL of it", "kind: The name, or none.", "a number.", "Usage:",
+    ]  # fmt: skip

@@ -31,7 +31,7 @@ def check_chart_path(path: Path | None) -> None:
     """Refuse a chart that could not be written, before anything is measured.
 
     Raises:
-        UsageError: Another kind of file, or a folder that does not exist.
+        UsageError: another kind of file, or a folder that does not exist.
     """
     if path is not None and (path.suffix not in _KINDS or not path.parent.is_dir()):
         raise UsageError(f"--chart {path}: expected a .svg or .png file in a folder that exists")

@@ -32,15 +32,15 @@ class Contender:
     """One handler in the benchmark.
 
     Attributes:
-        name: Its key in the results.
-        title: What it is, in a few words for the table.
-        package: Which package it runs from: `functions` (ours), `bundled` (ours with the model inside) or the name of
+        name: its key in the results.
+        title: what it is, in a few words for the table.
+        package: which package it runs from: `functions` (ours), `bundled` (ours with the model inside) or the name of
             a module in `bench/handlers`.
-        handler: Dotted name of its entry point.
-        settings: The environment variables that are its own.
-        wrapper: An executable of the package that starts the runtime, as `AWS_LAMBDA_EXEC_WRAPPER` names one.
-        environment: Lock and Python version of an environment of its own, see `peers`; None for this one.
-        peer: Whether it takes part only when asked for.
+        handler: dotted name of its entry point.
+        settings: the environment variables that are its own.
+        wrapper: an executable of the package that starts the runtime, as `AWS_LAMBDA_EXEC_WRAPPER` names one.
+        environment: lock and Python version of an environment of its own, see `peers`; None for this one.
+        peer: whether it takes part only when asked for.
     """
 
     name: str
@@ -96,12 +96,12 @@ def choose(contenders: Sequence[Contender], names: str | None, *, peers: bool = 
     """The contenders of a comma-separated list of names, in its order.
 
     Args:
-        contenders: The table.
-        names: The list; without one, all but the peers.
-        peers: Whether a choice without a list has the peers too.
+        contenders: the table.
+        names: the list; without one, all but the peers.
+        peers: whether a choice without a list has the peers too.
 
     Raises:
-        UsageError: A name is unknown; the message lists the valid ones.
+        UsageError: a name is unknown; the message lists the valid ones.
     """
     by_name = {contender.name: contender for contender in contenders}
     wanted = names.split(",") if names else [each.name for each in contenders if peers or not each.peer]

@@ -25,8 +25,8 @@ def make_peer_environment(name: str, version: str = HERE) -> Path:
     """Make the environment of a peer, or find it made.
 
     Args:
-        name: Which lock: `requirements/bench-NAME.txt`.
-        version: Of Python, such as "3.11".
+        name: which lock: `requirements/bench-NAME.txt`.
+        version: of Python, such as "3.11".
 
     Returns:
         Its interpreter, `FOLDER/bin/python`.

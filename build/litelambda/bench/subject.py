@@ -34,10 +34,10 @@ class Subject:
     """One published version of a model, read whole.
 
     Attributes:
-        manifest: What the version says of itself.
-        manifest_sha256: The digest that pins it.
-        artifact_key: The flatbuffer's key, relative to the store.
-        objects: Store-relative keys to contents: all that a handler may fetch.
+        manifest: what the version says of itself.
+        manifest_sha256: the digest that pins it.
+        artifact_key: the flatbuffer's key, relative to the store.
+        objects: store-relative keys to contents: all that a handler may fetch.
     """
 
     manifest: Manifest
@@ -70,8 +70,8 @@ def load_subject(store_url: str, name: str) -> Subject:
     """Read the version that the alias `latest` names out of a store.
 
     Raises:
-        BenchError: The store has no such model; the message says how to build it.
-        StoreError: The store cannot be read.
+        BenchError: the store has no such model; the message says how to build it.
+        StoreError: the store cannot be read.
     """
     store = open_store(store_url)
 
@@ -135,7 +135,7 @@ def read_predictions(answer: Any, count: int, who: str) -> list[Any]:
     """Take the predictions out of a handler's answer.
 
     Raises:
-        BenchError: The answer is not a success, or has another number of rows.
+        BenchError: the answer is not a success, or has another number of rows.
     """
     if not isinstance(answer, dict) or answer.get("statusCode") != 200:
         raise BenchError(f"{who} answered a predict with {str(answer)[:500]}")

@@ -31,8 +31,8 @@ def require_runtime() -> None:
     """Check that the real runtime client and what the peer handlers import can run here.
 
     Raises:
-        BenchError: This is not Linux.
-        UsageError: A package is missing; the message says what to install.
+        BenchError: this is not Linux.
+        UsageError: a package is missing; the message says what to install.
     """
     if not sys.platform.startswith("linux"):
         raise BenchError(
@@ -45,11 +45,11 @@ class Workplace:
     """Unpacks each package once, on first use; a context manager that removes what it made.
 
     Args:
-        subject: The model to serve.
-        package: An unpacked deployment package to use as it is, instead of the sources; one that has no bytecode for
+        subject: the model to serve.
+        package: an unpacked deployment package to use as it is, instead of the sources; one that has no bytecode for
             this interpreter is compiled in a copy, and a note says so.
-        latency_ms: Time to first byte of the S3.
-        bytes_per_second: Bandwidth of each of its streams, or None.
+        latency_ms: time to first byte of the S3.
+        bytes_per_second: bandwidth of each of its streams, or None.
     """
 
     def __init__(
@@ -92,8 +92,8 @@ class Workplace:
         """Start a contender and wait until it is ready.
 
         Args:
-            contender: Which one.
-            cache_bytecode: Whether Python may write bytecode beside what it imports, as an installer would have done.
+            contender: which one.
+            cache_bytecode: whether Python may write bytecode beside what it imports, as an installer would have done.
                 A deployed function never can, and a user's package is never written to.
 
         Raises:

@@ -67,8 +67,8 @@ def run(options: Options) -> dict[str, Any]:
         `ratios_of_fastest` of their smallest values, and what they were measured on.
 
     Raises:
-        BenchError: The model is not in the store, or a handler failed.
-        UsageError: A flag has an impossible value.
+        BenchError: the model is not in the store, or a handler failed.
+        UsageError: a flag has an impossible value.
     """
     if (
         options.runs < 1

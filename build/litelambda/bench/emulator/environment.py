@@ -43,9 +43,9 @@ def lambda_environ(handler: str, tree: Path, extra: Mapping[str, str]) -> dict[s
     """The variables that Lambda sets for a function, with `extra` on top.
 
     Args:
-        handler: The handler's dotted name.
-        tree: The unpacked package.
-        extra: The function's own settings and the endpoints it is to use.
+        handler: the handler's dotted name.
+        tree: the unpacked package.
+        extra: the function's own settings and the endpoints it is to use.
     """
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     return {
@@ -76,12 +76,12 @@ class Environment:
     """Starts a function's process and waits until it is ready; on leaving the context, kills it.
 
     Args:
-        command: What to run, e.g. `[python, "-m", "awslambdaric", "predict.handler"]`.
-        tree: The unpacked package: the process's working directory.
-        environ: All of its environment, but for the Runtime API's address.
-        log: The file that takes what it prints.
-        timeout_s: How long INIT may take.
-        keep_alive: See `RuntimeApi`.
+        command: what to run, e.g. `[python, "-m", "awslambdaric", "predict.handler"]`.
+        tree: the unpacked package: the process's working directory.
+        environ: all of its environment, but for the Runtime API's address.
+        log: the file that takes what it prints.
+        timeout_s: how long INIT may take.
+        keep_alive: see `RuntimeApi`.
 
     Raises:
         BenchError: INIT failed; the message ends with what the process printed last.
@@ -133,7 +133,7 @@ class Environment:
         """Hand the function one event and wait for its answer; see `RuntimeApi.invoke`.
 
         Raises:
-            BenchError: The process died or did not answer; the message ends with what it printed last.
+            BenchError: the process died or did not answer; the message ends with what it printed last.
         """
         try:
             return self.api.invoke(event, timeout_s=timeout_s, headers=headers, chunked=chunked)
@@ -150,7 +150,7 @@ class Environment:
         """How the process ended; waits for its end.
 
         Raises:
-            BenchError: It was never started, or is still there after some seconds.
+            BenchError: it was never started, or is still there after some seconds.
         """
         if self._process is None:
             raise BenchError("the function's process was never started")

@@ -43,8 +43,8 @@ class Connection:
         """Wait for one whole request; None when the peer closed the connection between two.
 
         Raises:
-            ProtocolError: The request is malformed, too large or cut short.
-            TimeoutError: The socket's timeout passed.
+            ProtocolError: the request is malformed, too large or cut short.
+            TimeoutError: the socket's timeout passed.
         """
         if not self._reader.peek(1):
             return None

@@ -33,9 +33,9 @@ class LoopbackS3(socketserver.ThreadingTCPServer):
 
     Args:
         objects: `bucket/key` to content.
-        latency_ms: Time to first byte of every answer.
-        bytes_per_second: Bandwidth of each stream; None for as fast as loopback goes.
-        port: Where to listen; 0 for a free one.
+        latency_ms: time to first byte of every answer.
+        bytes_per_second: bandwidth of each stream; None for as fast as loopback goes.
+        port: where to listen; 0 for a free one.
     """
 
     daemon_threads = allow_reuse_address = True

@@ -40,7 +40,7 @@ class Invocation:
         """The handler's return value.
 
         Raises:
-            BenchError: The handler failed; the message has its error.
+            BenchError: the handler failed; the message has its error.
         """
         if self.result is None:
             error = self.error or {}
@@ -52,9 +52,9 @@ class RuntimeApi:
     """The server that a function's runtime polls for events; a context manager that closes it.
 
     Args:
-        alive: Tells whether the runtime's process still runs; asked while waiting for it.
-        function_arn: The ARN handed to the handler's context.
-        keep_alive: Whether a connection outlives an answer; without, it is closed unannounced, as after a freeze.
+        alive: tells whether the runtime's process still runs; asked while waiting for it.
+        function_arn: the ARN handed to the handler's context.
+        keep_alive: whether a connection outlives an answer; without, it is closed unannounced, as after a freeze.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class RuntimeApi:
             When that request had arrived, by `time.perf_counter`.
 
         Raises:
-            BenchError: The runtime reported an INIT error, died, or was not ready in time.
+            BenchError: the runtime reported an INIT error, died, or was not ready in time.
         """
         deadline = time.monotonic() + timeout_s
         while self._parked is None or self.ready_at is None:
@@ -107,13 +107,13 @@ class RuntimeApi:
         """Hand one event to the runtime and wait for its answer.
 
         Args:
-            event: The event; bytes are sent as they are, all else as JSON.
-            timeout_s: The function's timeout: the deadline that the runtime is told.
-            headers: Headers of the Runtime API to add, replace, or (None) leave out.
-            chunked: Whether the event travels in chunks, without its length.
+            event: the event; bytes are sent as they are, all else as JSON.
+            timeout_s: the function's timeout: the deadline that the runtime is told.
+            headers: headers of the Runtime API to add, replace, or (None) leave out.
+            chunked: whether the event travels in chunks, without its length.
 
         Raises:
-            BenchError: The runtime died or did not answer in time.
+            BenchError: the runtime died or did not answer in time.
         """
         self.wait_ready(timeout_s)
         body = event if isinstance(event, bytes) else json.dumps(event).encode()

@@ -66,8 +66,8 @@ def run(options: Options) -> dict[str, Any]:
         the usual handler and `over_raw` to the bare run; and what they were measured on.
 
     Raises:
-        BenchError: The model is not in the store, a handler failed, or two handlers disagree.
-        UsageError: A flag has an impossible value.
+        BenchError: the model is not in the store, a handler failed, or two handlers disagree.
+        UsageError: a flag has an impossible value.
     """
     if options.invokes < 1:
         raise UsageError(f"bench warm takes --invokes >= 1, not {options.invokes}")

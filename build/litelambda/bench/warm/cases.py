@@ -27,10 +27,10 @@ class Case:
     """One request, and how to read its answer.
 
     Attributes:
-        name: Its key in the results.
-        num_rows: How many rows it has.
-        event: As the Runtime API hands it over.
-        read: Takes a handler's answer and the handler's name; returns the predictions, nested by output.
+        name: its key in the results.
+        num_rows: how many rows it has.
+        event: as the Runtime API hands it over.
+        read: takes a handler's answer and the handler's name; returns the predictions, nested by output.
     """
 
     name: str
@@ -93,7 +93,7 @@ def read_v2(answer: Any, who: str) -> Any:
     """Take the outputs out of an answer with binary tensors.
 
     Raises:
-        BenchError: The answer is not a success, or not of that form.
+        BenchError: the answer is not a success, or not of that form.
     """
     if not isinstance(answer, dict) or answer.get("statusCode") != 200 or not answer.get("isBase64Encoded"):
         raise BenchError(f"{who} answered a binary request with {str(answer)[:500]}")
