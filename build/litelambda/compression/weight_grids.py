@@ -25,7 +25,6 @@ from litelambda.recipe.compression import Clustering, QuantizationAware
 from litelambda.training.fit import compile_with_recipe_loss
 
 _CODE_MAX = 127
-_ROUNDS = 30  # of k-means: on normal weights within 4 % of the squared error of 200 rounds at 16 clusters, 33 % at 32
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,11 @@ def even_codes(bits: int, *, int4: bool = False) -> Array:
 
 
 def shared_codes(normalized: Array, clusters: int) -> NDArray[np.int64]:
-    """Choose the codes that a layer's weights share: k-means on the integer grid, 0 and ±127 fixed.
+    """Choose the codes that a layer's weights share: of all that have 0 and ±127, those of the least squared error.
+
+    Found by dynamic programming over the 255 codes: 30 ms for 50,000 weights and 16 codes, 0.6 s for 4 million. 30
+    rounds of k-means take 4 to 10 times as long and end 5-7 % above the least error with 16 codes, 41-51 % with 32;
+    k-means to its end is 2 % above it with 32 codes, 20 % with 64 (MNIST's first layer, and normal weights).
 
     Args:
         normalized: weights divided by the largest magnitude of their channel.
@@ -148,19 +151,40 @@ def shared_codes(normalized: Array, clusters: int) -> NDArray[np.int64]:
         >>> shared_codes(np.array([-1.0, 0.5, 0.52, 1.0]), clusters=4).tolist()
         [-127, 0, 65, 127]
     """
-    values = np.sort(normalized[normalized != 0]) * _CODE_MAX
-    fixed = np.array([-_CODE_MAX, 0, _CODE_MAX])
-    if not len(values) or clusters <= len(fixed):
-        return fixed
-    centers = np.quantile(values, (np.arange(clusters - 3) + 0.5) / (clusters - 3))
-    for _ in range(_ROUNDS):
-        every = np.sort(np.concatenate([fixed, centers]))
-        nearest = np.searchsorted((every[1:] + every[:-1]) / 2, values)
-        counts = np.bincount(nearest, minlength=len(every))
-        sums = np.bincount(nearest, values, len(every))
-        moved = np.where(counts > 0, sums / np.maximum(counts, 1), every)
-        centers = moved[~np.isin(every, fixed)]
-    return np.unique(np.concatenate([fixed, np.round(centers).astype(np.int64)]))
+    error = _errors_between(np.sort(normalized, axis=None).astype(np.float64) * _CODE_MAX)
+    least, before = error[0], []  # of paths from the first code to each, in steps from code to code
+    for _ in range(clusters - 2):
+        paths = least[:, None] + error
+        before.append(paths.argmin(axis=0))
+        least = paths.min(axis=0)
+    path = [2 * _CODE_MAX]
+    for step in reversed(before):
+        path.append(int(step[path[-1]]))
+    return np.unique([0, *path]) - _CODE_MAX
+
+
+def _errors_between(values: Array) -> Array:
+    """The squared error of the values between each code and each later one, if both are used and none in between.
+
+    Infinite across 0, which is always used; 0 from a code to itself.
+
+    Args:
+        values: sorted, in units of a code.
+    """
+    # What lies up to each half code: how many values, their sum, and that of their squares.
+    ends = np.searchsorted(values, np.arange(-2 * _CODE_MAX, 2 * _CODE_MAX + 1) / 2, side="right")
+    counts, sums, squares = (np.concatenate([[0.0], np.cumsum(values**power)])[ends] for power in (0, 1, 2))
+
+    def snapped(start: Array, stop: Array, code: Array) -> Array:
+        count, total, square = (each[stop] - each[start] for each in (counts, sums, squares))
+        errors: Array = square - 2 * code * total + code**2 * count
+        return errors
+
+    left, right = np.indices((2 * _CODE_MAX + 1, 2 * _CODE_MAX + 1))
+    middle = left + right
+    error = snapped(2 * left, middle, left - _CODE_MAX) + snapped(middle, 2 * right, right - _CODE_MAX)
+    error[(left > right) | ((left < _CODE_MAX) & (right > _CODE_MAX))] = np.inf
+    return error
 
 
 def normalize(matrix: Array) -> Array:

@@ -291,12 +291,24 @@ def test_clustering_leaves_few_values(digits: Trial, epochs: int) -> None:
 
 
 def test_shared_codes_hold_zero_and_both_ends() -> None:
-    """k-means keeps 0 and ±127, never gives more than k codes, and puts the others where the weights are."""
-    weights = np.concatenate([np.full(50, 0.5), np.full(50, -0.25), [1.0, -1.0]])
+    """0 and ±127 are always there, never more than asked for, and the others are where the weights are."""
+    weights = np.concatenate([np.full(50, 64 / 127), np.full(50, -0.25), [1.0, -1.0]])
     assert shared_codes(weights, 5).tolist() == [-127, -32, 0, 64, 127]
     assert shared_codes(weights, 3).tolist() == [-127, 0, 127]
+    assert shared_codes(weights, 9).tolist() == [-127, -32, 0, 64, 127]
     snapped = snap(np.array([[0.9], [-0.26], [0.01]]), shared_codes(weights, 5))
     assert np.allclose(snapped[:, 0], [0.9, -0.9 * 32 / 127, 0])
+
+
+def test_no_other_codes_have_less_error() -> None:
+    """Every pair of codes next to the three that are fixed was tried: none is nearer to random weights."""
+    weights = np.clip(np.random.default_rng(0).standard_normal(200) / 3, -1, 1) * 127
+
+    def error(*codes: int) -> float:
+        return float(np.sum(np.min((weights[:, None] - np.array([-127, 0, 127, *codes])) ** 2, axis=1)))
+
+    least = min(error(first, second) for first in range(-126, 127) for second in range(first, 127))
+    assert error(*shared_codes(weights / 127, 5).tolist()) == pytest.approx(least)
 
 
 def test_zeros_of_pruning_outlive_the_grid(digits: Trial) -> None:
