@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 
+import jsonschema
 import numpy as np
 import pytest
 
@@ -177,6 +178,55 @@ def test_what_does_not_fit_is_named_in_v2(handler, tensor, message):
     answer = send(handler, "POST", "/v2/models/raw/infer", {"inputs": [tensor]})
     assert answer.status == 400
     assert message in answer.json()["error"]
+
+
+TABLE = {
+    "kind": "table",
+    "label": "species",
+    "columns": [
+        {"name": "mass", "type": "number", "missing": 4.0},
+        {"name": "island", "type": "category", "vocabulary": ["Dream", "Biscoe", "Torgersen"]},
+    ],
+}
+ROW = {"mass": 1.5, "island": "Biscoe"}
+
+
+@pytest.mark.parametrize(
+    ("body", "fits"),
+    [
+        ({"instances": [ROW]}, True),
+        ({"instances": [{**ROW, "species": "Adelie"}]}, True),
+        ({"instances": [{**ROW, "mass": None}]}, True),
+        ({"instances": [[1.5, "Biscoe"]]}, True),
+        ({"inputs": {"mass": [1.5], "island": ["Biscoe"]}}, True),
+        ({"instances": [[1.5, 0, 1, 0]], "prepared": True}, True),
+        ({"instances": [{"mass": 1.5}]}, False),
+        ({"instances": [{**ROW, "color": "red"}]}, False),
+        ({"instances": [{"mass": "heavy", "island": "Biscoe"}]}, False),
+        ({"instances": [[1.5, 0, 1, 0]]}, False),
+        ({"instances": [ROW], "prepared": True}, False),
+    ],
+)
+def test_openapi_describes_raw_values(tmp_path_factory, body, fits):
+    """What the document says of a request is what the handler takes, with names of columns and gaps."""
+    root = tmp_path_factory.mktemp("store")
+    publish(root, "m", data=golden("tiny_int8"), format_version=2, preprocessing={"x": TABLE})
+    handler = load_module(root, "m").handler
+    schemas = send(handler, "GET", "/openapi.json").json()["components"]["schemas"]
+    assert jsonschema.Draft202012Validator(schemas["m.PredictRequest"]).is_valid(body) == fits
+    assert (send(handler, "POST", "/v1/models/m:predict", body).status == 200) == fits
+    metadata = send(handler, "GET", "/v2/models/m").json()
+    assert [each["name"] for each in metadata["raw_inputs"]] == ["mass", "island"]
+    jsonschema.Draft202012Validator(schemas["ModelMetadata"]).validate(metadata)
+    tensors = [
+        {"name": "island", "datatype": "BYTES", "shape": [1], "data": ["Biscoe"]},
+        {"name": "mass", "datatype": "FP64", "shape": [1, 1], "data": [1.5]},
+    ]
+    for inputs, status in ((tensors, 200), (tensors[:1], 400)):
+        assert jsonschema.Draft202012Validator(schemas["m.InferRequest"]).is_valid({"inputs": inputs}) == (
+            status == 200
+        )
+        assert send(handler, "POST", "/v2/models/m/infer", {"inputs": inputs}).status == status
 
 
 def test_files_of_every_format_have_raw_values(store, tmp_path, expected):

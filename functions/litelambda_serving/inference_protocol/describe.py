@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from litelambda_serving import __version__
 from litelambda_serving.inference_protocol.inputs import DATATYPES
+from litelambda_serving.tensor import DYNAMIC
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,18 +28,28 @@ def server_metadata() -> dict[str, Any]:
 
 
 def model_metadata(manifest: Manifest, repository: ModelRepository) -> dict[str, Any]:
-    """`GET /v2/models/{m}`: the versions are those in memory; any published one can be asked for."""
+    """`GET /v2/models/{m}`: the versions are those in memory; any published one can be asked for.
+
+    Where the model prepares raw values, `raw_inputs` says which, besides the protocol's own `inputs` of the model.
+    """
     signature = manifest.signatures[manifest.default_signature]
     loaded = {
         servable.manifest.version for servable in repository.loaded() if servable.manifest.model == manifest.model
     }
-    return {
+    metadata = {
         "name": manifest.model,
         "versions": [str(version) for version in sorted(loaded | {manifest.version})],
         "platform": PLATFORM,
         "inputs": [_tensor(spec) for spec in signature.inputs],
         "outputs": [_tensor(spec) for spec in signature.outputs],
     }
+    if manifest.preprocessing:
+        from litelambda_serving.preprocessing.describe import fields_of
+
+        metadata["raw_inputs"] = [
+            {"name": field.name, "type": field.type, "shape": [DYNAMIC, *field.shape]} for field in fields_of(manifest)
+        ]
+    return metadata
 
 
 def model_config(manifest: Manifest, repository: ModelRepository) -> dict[str, Any]:

@@ -50,6 +50,8 @@ _METADATA_TENSOR = _object(
      "shape": {"type": "array", "items": {"type": "integer", "minimum": -1}}}
 )  # fmt: skip
 
+_METADATA_FIELD = _object({"name": _STRING, "type": _STRING, "shape": {"type": "array", "items": {"type": "integer"}}})
+
 _STATE = _object({"version": _STRING, "state": _STRING, "status": {"type": "object"}})
 
 COMMON_SCHEMAS: dict[str, Any] = {
@@ -66,7 +68,9 @@ COMMON_SCHEMAS: dict[str, Any] = {
             "versions": _STRINGS,
             "platform": _STRING,
             **{side: {"type": "array", "items": _METADATA_TENSOR} for side in ("inputs", "outputs")},
-        }
+            "raw_inputs": {"type": "array", "items": _METADATA_FIELD},
+        },
+        ["name", "versions", "platform", "inputs", "outputs"],
     ),
     "Statistics": _object({"model_stats": {"type": "array", "items": {"type": "object"}}}),
     "IndexRequest": _object({"ready": {"type": ["boolean", "null"]}, "id": _ID, "parameters": _PARAMETERS}, []),
@@ -107,6 +111,13 @@ def _predict_request(manifest: Manifest) -> dict[str, Any]:
         forms.append(_object({"instances": instances, "inputs": False, **common}, ["instances"]))
     whole = {"anyOf": [columns, _whole(inputs[0])]} if len(inputs) == 1 else columns
     forms.append(_object({"inputs": whole, "instances": False, **common}, ["inputs"]))
+    if manifest.preprocessing:
+        from litelambda_serving.openapi.raw_schemas import predict_forms
+
+        for form in forms:
+            form["properties"]["prepared"] = {"const": True}
+            form["required"].append("prepared")
+        forms = [*predict_forms(manifest, common), *forms]
     return forms[0] if len(forms) == 1 else {"oneOf": forms}
 
 
@@ -133,19 +144,32 @@ def _predict_response(manifest: Manifest) -> dict[str, Any]:
 
 
 def _infer_request(manifest: Manifest) -> dict[str, Any]:
-    signature = manifest.signatures[manifest.default_signature]
-    outputs = {"enum": [spec.name for spec in signature.outputs]}
-    count = len(signature.inputs)
+    inputs = manifest.signatures[manifest.default_signature].inputs
+    request = _infer_form(manifest, [_infer_input(spec) for spec in inputs], _PARAMETERS)
+    if not manifest.preprocessing:
+        return request
+    from litelambda_serving.openapi.raw_schemas import infer_inputs
+
+    request["properties"]["parameters"] = _object({"prepared": {"const": True}})
+    request["required"].append("parameters")
+    raw = {"type": ["object", "null"], "properties": {"prepared": {"const": False}}}
+    return {"anyOf": [_infer_form(manifest, infer_inputs(manifest), raw), request]}
+
+
+def _infer_form(manifest: Manifest, inputs: list[dict[str, Any]], parameters: dict[str, Any]) -> dict[str, Any]:
+    """A request with these inputs, in any order."""
+    outputs = {"enum": [spec.name for spec in manifest.signatures[manifest.default_signature].outputs]}
+    names = [each["properties"]["name"] for each in inputs]
     return _object(
         {
             "id": _ID,
-            "parameters": _PARAMETERS,
+            "parameters": parameters,
             "inputs": {
                 "type": "array",
-                "minItems": count,
-                "maxItems": count,
-                "items": {"oneOf": [_infer_input(spec) for spec in signature.inputs]},
-                "allOf": [{"contains": _object({"name": {"const": spec.name}})} for spec in signature.inputs],
+                "minItems": len(inputs),
+                "maxItems": len(inputs),
+                "items": {"oneOf": inputs},
+                "allOf": [{"contains": _object({"name": name})} for name in names],
             },
             "outputs": {
                 "type": ["array", "null"],
