@@ -75,7 +75,7 @@ clean:  ## remove what the targets here made, but for the models
 LOCK = $(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11
 
 lock: $(VENV)/.bootstrapped  ## renew the locks in requirements/ from pyproject.toml
-	$(LOCK) pyproject.toml --extra bench --extra build --extra jax --extra text --group dev -o requirements/dev.txt
+	$(LOCK) pyproject.toml --extra bench --extra build --extra jax --extra parquet --extra text --group dev -o requirements/dev.txt
 	$(LOCK) pyproject.toml -c requirements/dev.txt -o requirements/base.txt
 	$(LOCK) pyproject.toml --extra build -c requirements/dev.txt -o requirements/build.txt
 	$(LOCK) --group pyproject.toml:functions --no-deps -o requirements/functions.txt

@@ -1,13 +1,13 @@
-"""Reads CSV tables, into memory or into a temporary file that rows are read from."""
+"""Reads CSV tables: what separates their cells, which columns are categories, and their values."""
 
 from __future__ import annotations
 
 import csv
-import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import islice
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.common.errors import DataError
-from litelambda.data.stored_rows import RawDataset, Split, StoredRows, file_rows, needs_streaming
+from litelambda.data.stored_rows import RawDataset, needs_streaming
+from litelambda.data.table_columns import TableColumn, choose_columns
+from litelambda.data.tables import TableRows
 from litelambda.recipe.sections import CsvData
+from litelambda_serving.preprocessing.base import shown
+from litelambda_serving.preprocessing.cells import is_missing, is_number, parse_number, sniff
 
 _ROWS_AT_ONCE = 4096
+_SNIFFED_LINES = 200
 
 _Lines = Iterator[tuple[int, list[str]]]
 
@@ -27,61 +32,171 @@ def read_table(path: Path, settings: CsvData) -> RawDataset:
     """Read a table with a header line.
 
     Raises:
-        DataError: it is not a CSV file, lacks a column, or has a field that is not a number.
+        DataError: it is not a CSV file, lacks a column, or has a cell that cannot be what its column is.
         OSError: the file cannot be read.
     """
-    streamed = needs_streaming(path.stat().st_size) if settings.streaming is None else settings.streaming
-    lines = _lines(path)
-    _, header = next(lines, (1, []))
-    features = settings.features or [name for name in header if name != settings.label]
-    missing = [name for name in (settings.label, *features) if name not in header]
-    if missing:
-        raise DataError(f"{path} has no column {', '.join(missing)}; it has {', '.join(header) or 'none'}")
-    labels: list[Any] = []
-    parts = _parse(path, settings, header, features, lines, labels)
-    if not streamed:
-        x = np.concatenate([np.empty((0, len(features)), np.float32), *parts])
-        return RawDataset(Split(StoredRows.of(x), np.array(labels)), None, None)
-    with tempfile.TemporaryFile() as numbers:  # deleted with its last reader
-        for part in parts:
-            numbers.write(part.tobytes())
-        numbers.flush()
-        shape = (len(labels), len(features))
-        rows = file_rows(os.dup(numbers.fileno()), 0, shape, np.float32, f"the numbers of {path}")
-    return RawDataset(Split(rows, np.array(labels)), None, None, streamed=True)
+    num_bytes = path.stat().st_size
+    streamed = needs_streaming(num_bytes) if settings.streaming is None else settings.streaming
+    file = _File(path, settings)
+    rows = TableRows(path, settings, _columns(file), "line")
+    notes = [] if file.dialect.is_plain else [file.dialect.describe()]
+    return rows.dataset(_parts(file, rows), [*file.notes, *notes], streamed=streamed)
 
 
-def _lines(path: Path) -> _Lines:
-    with path.open(newline="", encoding="utf-8-sig") as file:
+class _File:
+    """A CSV file: its dialect and its header, and the lines after it."""
+
+    def __init__(self, path: Path, settings: CsvData) -> None:
+        self.path, self.settings = path, settings
+        names = {settings.label, *(settings.features or [])}
+        self.dialect = sniff(self._head(), names, settings.delimiter or "", settings.decimal or "")
+        _, header = next(self._records(), (1, []))
+        self.header = [name.strip() for name in header]
+        self.features, self.notes = choose_columns(path, settings, self.header)
+
+    def lines(self) -> _Lines:
+        """The number and the cells of each line after the header.
+
+        Raises:
+            DataError: a line is not CSV, or has another number of cells than the header.
+        """
+        for number, cells in islice(self._records(), 1, None):
+            if len(cells) != len(self.header):
+                raise DataError(
+                    f"{self.path}, line {number}: {len(cells)} fields, the header has {len(self.header)} "
+                    f"({self.dialect.describe()})"
+                )
+            yield number, cells
+
+    def _head(self) -> list[str]:
+        return list(islice(self._texts(), _SNIFFED_LINES))
+
+    def _texts(self) -> Iterator[str]:
         try:
-            yield from ((number, line) for number, line in enumerate(csv.reader(file), start=1) if line)
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise DataError(f"{path} is not a CSV file: {error}") from error
+            with self.path.open(newline="", encoding="utf-8-sig") as file:
+                for number, line in enumerate(file, start=1):
+                    if "\0" in line:
+                        raise DataError(
+                            f"{self.path}, line {number}: a NUL character, as files in UTF-16 have: save it as UTF-8"
+                        )
+                    yield line
+        except UnicodeDecodeError as error:
+            raise DataError(f"{self.path} is not a CSV file in UTF-8: {error}: save it as UTF-8") from error
+
+    def _records(self) -> _Lines:
+        reader = csv.reader(self._texts(), delimiter=self.dialect.delimiter, strict=True)
+        number = 1
+        try:
+            for cells in reader:
+                if cells:
+                    yield number, cells
+                number = reader.line_num + 1
+        except csv.Error as error:
+            raise DataError(f"{self.path}, line {number}, is not CSV: {error}") from error
 
 
-def _parse(
-    path: Path, settings: CsvData, header: list[str], features: list[str], lines: _Lines, labels: list[Any]
-) -> Iterator[NDArray[np.float32]]:
-    """Turn lines into numbers, some thousand rows at a time; labels are appended to `labels`."""
-    columns, label = [header.index(name) for name in features], header.index(settings.label)
-    number = _number_at(path)
+@dataclass
+class _Kinds:
+    """What the cells of a column look like: how many are numbers and texts, and where the first text is."""
+
+    numbers: int = 0
+    texts: int = 0
+    first_text: str = ""
+    line: int = 0
+
+
+def _columns(file: _File) -> list[TableColumn]:
+    """The columns to predict from: categories where the recipe says so, or where their cells are text."""
+    places = {name: file.header.index(name) for name in file.features if name not in file.settings.categories}
+    kinds = {name: _Kinds() for name in places}
+    decimal = file.dialect.decimal
+    for number, cells in file.lines():
+        for name, place in places.items():
+            _look_at(kinds[name], cells[place], number, decimal)
+    return [TableColumn(name, _type_of(file, name, kinds.get(name))) for name in file.features]
+
+
+def _look_at(kinds: _Kinds, cell: str, line: int, decimal: str) -> None:
+    try:
+        value = float(cell if decimal == "." else cell.replace(",", "."))
+    except ValueError:
+        if not is_missing(cell):
+            if not kinds.texts:
+                kinds.first_text, kinds.line = cell, line
+            kinds.texts += 1
+    else:
+        kinds.numbers += value == value  # noqa: PLR0124 - NaN is how some files write a gap
+
+
+def _type_of(file: _File, name: str, kinds: _Kinds | None) -> str:
+    if kinds is None:
+        return "category"
+    other = "," if file.dialect.decimal == "." else "."
+    if kinds.texts and is_number(kinds.first_text, other):
+        raise DataError(
+            f"{file.path}, line {kinds.line}: {shown(kinds.first_text)} in column {name!r} is a number with another "
+            f"decimal mark than {file.dialect.decimal!r}: set data.decimal, or list the column in data.categories"
+        )
+    if kinds.texts > kinds.numbers:
+        return "category"
+    if kinds.texts:
+        raise DataError(
+            f"{file.path}, line {kinds.line}: {shown(kinds.first_text)} in column {name!r} is not a number, as others "
+            f"there are: correct it, or list the column in data.categories"
+        )
+    return "number"
+
+
+def _parts(file: _File, rows: TableRows) -> Iterator[NDArray[np.float64]]:
+    """The values, some thousand rows at a time."""
+    readers = [(column, _reader(column, file.dialect.decimal)) for column in rows.columns]
+    where = [file.header.index(column.name) for column in rows.columns]
+    label = file.header.index(file.settings.label)
+    lines = file.lines()
     while block := list(islice(lines, _ROWS_AT_ONCE)):
-        x = np.empty((len(block), len(columns)), np.float32)
-        for row, (line_number, line) in enumerate(block):
-            if len(line) != len(header):
-                raise DataError(f"{path}, line {line_number}: {len(line)} fields, the header has {len(header)}")
-            x[row] = [number(line_number, name, line[column]) for name, column in zip(features, columns, strict=True)]
-            target = sys.intern(line[label].strip())
-            is_class = settings.task == "classification"
-            labels.append(target if is_class else number(line_number, settings.label, target))
-        yield x
+        values = np.empty((len(block), len(where)))
+        targets = [_target(file, number, cells[label].strip()) for number, cells in block]
+        for row, (number, cells) in enumerate(block):
+            for place, (column, read) in enumerate(readers):
+                try:
+                    values[row, place] = read(cells[where[place]])
+                except ValueError as error:
+                    raise DataError(f"{rows.where(number)}: column {column.name!r}: {error}") from None
+        yield rows.kept(values, targets, [number for number, _ in block])
 
 
-def _number_at(path: Path) -> Callable[[int, str, str], float]:
-    def number(line: int, column: str, text: str) -> float:
+def _target(file: _File, line: int, text: str) -> Any:
+    settings, place = file.settings, f"{file.path}, line {line}"
+    if is_missing(text) and text not in (settings.labels or ()):
+        raise DataError(
+            f"{place}: column {settings.label!r}, which is to be predicted, has no value ({shown(text)}): "
+            "remove the line, or list the value in data.labels"
+        )
+    if settings.task == "classification":
+        return sys.intern(text)
+    try:
+        return parse_number(text, file.dialect.decimal)
+    except ValueError as error:
+        raise DataError(f"{place}: column {settings.label!r}: {error}") from None
+
+
+def _reader(column: TableColumn, decimal: str) -> Callable[[str], float]:
+    """What turns cells into the column's values."""
+    known: dict[str, float] = {}
+
+    def category(cell: str) -> float:
+        value = known.get(cell)
+        if value is None:
+            value = known[cell] = column.stored(None if is_missing(cell) else cell)
+        return value
+
+    def number(cell: str) -> float:
         try:
-            return float(text)
+            value = float(cell)
+            if isfinite(value) and "_" not in cell and (decimal == "." or "." not in cell):
+                return value
         except ValueError:
-            raise DataError(f"{path}, line {line}: {text!r} in column {column!r} is not a number") from None
+            pass
+        return nan if is_missing(cell) else parse_number(cell.strip(), decimal)
 
-    return number
+    return category if column.type == "category" else number

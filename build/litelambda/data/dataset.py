@@ -20,7 +20,7 @@ from litelambda.common.errors import DataError
 from litelambda.common.wording import counted
 from litelambda.data.raw_form import Columns, RawForm, prepared
 from litelambda.data.readers import read_source
-from litelambda.data.stored_rows import Indices, RawDataset, Rows, Split, StoredRows, chunks
+from litelambda.data.stored_rows import Indices, RawDataset, Rows, Split, StoredRows, chunks, in_file
 from litelambda.data.targets import check_classes, check_widths, encode_labels, regression_targets
 from litelambda.recipe.sections import Data, Scaling, resolve_path
 
@@ -75,6 +75,7 @@ class Dataset:
         raw_test: the raw values of the test rows by field, for those indices; None where they follow from the rows.
         target_scaling: how the targets of training and validation rows were standardized; None where they were not. The
             targets of the test rows are always in their original units.
+        notes: what people should know of how the data set was read.
 
     The rows of a split are an array where they are in memory, else `StoredRows`.
     """
@@ -87,6 +88,7 @@ class Dataset:
     preprocessing: Preprocessing | RawForm | None
     target_scaling: Preprocessing | None = None
     raw_test: Callable[[Indices], Columns] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -96,9 +98,8 @@ class Dataset:
     def describe(self) -> str:
         """The numbers and the shape of the rows, for people."""
         place = ", read from disk" if self.streamed else ""
-        return (
-            f"{len(self.train):,} training and {counted(len(self.test), 'test row')} of {list(self.input_shape)}{place}"
-        )
+        rows = f"{len(self.train):,} training and {counted(len(self.test), 'test row')}"
+        return "; ".join([f"{rows} of {list(self.input_shape)}{place}", *self.notes])
 
     def representative(self, num_samples: int, seed: int) -> NDArray[Any]:
         """Seeded sample of the training rows."""
@@ -141,7 +142,7 @@ def load_data(settings: Data, folder: Path) -> Dataset:
     shape = settings.reshape
     train, test = _reshape(train, shape), _reshape(test, shape)
     validation = _reshape(validation, shape) if validation else None
-    per_column = settings.format == "csv" and shape is None
+    per_column = len(source.train.x.shape) == 2 and shape is None and settings.normalize == "standardize"
     preprocessing = _preprocessing(settings.normalize, train.x, per_column=per_column)
     streamed = source.streamed
     return Dataset(
@@ -167,7 +168,7 @@ def _prepared(
 
     def rows(split: Split) -> Split:
         found = prepared(_stored(split.x), source.raw, form)
-        return Split(found if source.streamed else found[:], split.y)
+        return Split(in_file(found) if source.streamed else found[:], split.y)
 
     return Dataset(
         rows(train),
@@ -178,6 +179,7 @@ def _prepared(
         form,
         scaling,
         lambda wanted: source.raw.read(test.x[wanted]),
+        source.notes,
     )
 
 

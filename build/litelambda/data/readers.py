@@ -1,4 +1,4 @@
-"""Reads data sets from disk: .npz and .npy arrays, class-named folders of images, CSV tables.
+"""Reads data sets from disk: .npz and .npy arrays, class-named folders of images, tables in CSV and Parquet.
 
 The result is raw: nothing is normalized, encoded or split here. Labels are read into memory. Rows are too, unless
 `data.streaming` is set or they would take too much memory.
@@ -16,12 +16,12 @@ from litelambda.data.csv_tables import read_table
 from litelambda.data.image_folders import read_images
 from litelambda.data.npz import read_array_files
 from litelambda.data.stored_rows import RawDataset, Split, chunks
-from litelambda.recipe.sections import ArraysData, CsvData, ImagesData
+from litelambda.recipe.sections import ArraysData, CsvData, ImagesData, ParquetData
 
 __all__ = ["RawDataset", "Split", "read_source"]
 
 
-def read_source(settings: ArraysData | ImagesData | CsvData, path: Path) -> RawDataset:
+def read_source(settings: ArraysData | ImagesData | CsvData | ParquetData, path: Path) -> RawDataset:
     """Read the data set that a recipe names.
 
     Args:
@@ -41,6 +41,10 @@ def read_source(settings: ArraysData | ImagesData | CsvData, path: Path) -> RawD
             source = read_array_files(path, settings)
         elif isinstance(settings, CsvData):
             source = read_table(path, settings)
+        elif isinstance(settings, ParquetData):
+            from litelambda.data.parquet_tables import read_parquet
+
+            source = read_parquet(path, settings)
         else:
             source = read_images(path, settings)
         _check("training", source.train, path)

@@ -7,6 +7,7 @@ array in memory can be the source too, so that callers handle one kind of rows.
 from __future__ import annotations
 
 import os
+import tempfile
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -136,6 +137,15 @@ def file_rows(descriptor: int, offset: int, shape: tuple[int, ...], dtype: Any, 
     return StoredRows(shape, dtype, read)
 
 
+def in_file(rows: StoredRows, name: str = "the temporary file of prepared rows") -> StoredRows:
+    """The same rows in a temporary file, so that what makes them is done once."""
+    with tempfile.TemporaryFile() as file:  # deleted with its last reader
+        for part in chunks(rows):
+            file.write(np.ascontiguousarray(part).data)
+        file.flush()
+        return file_rows(os.dup(file.fileno()), 0, rows.shape, rows.dtype, name)
+
+
 class _Descriptor:
     """Owns the descriptor of an open file."""
 
@@ -199,6 +209,7 @@ class RawDataset:
         test: rows for evaluation only.
         streamed: whether rows stay on disk.
         raw: the raw values of the rows, where a row is only its number there until it is prepared.
+        notes: what people should know of how it was read.
     """
 
     train: Split
@@ -206,6 +217,7 @@ class RawDataset:
     test: Split | None
     streamed: bool = False
     raw: Any = None
+    notes: tuple[str, ...] = ()
 
     def map(self, change: Callable[[Split], Split]) -> RawDataset:
         """Apply a function to every split."""
@@ -215,4 +227,5 @@ class RawDataset:
             change(self.test) if self.test is not None else None,
             self.streamed,
             self.raw,
+            self.notes,
         )

@@ -182,18 +182,51 @@ class ImagesData(DataSection):
     """Channels to read."""
 
 
-class CsvData(DataSection):
-    """A CSV file with a header line, numeric feature columns and one column to predict."""
+MissingRule = Literal["refuse", "drop", "mean", "median", "most_frequent"]
 
-    kind: ClassVar[str] = "csv"
-    format: Literal["csv"]
+
+class TableData(DataSection):
+    """A table: columns of numbers and categories, by name, and one column to predict."""
+
     label: Annotated[str, Field(min_length=1)]
     """The column to predict."""
     features: Annotated[list[str], Field(min_length=1)] | None = None
     """The columns to predict from; by default all others."""
+    categories: list[str] = Field(default_factory=list)
+    """Columns that are categories although they hold numbers; those of text always are."""
+    missing: MissingRule | dict[str, MissingRule] = "refuse"
+    """What a missing value counts as, also by column: `mean` and `median` are those of the training rows, and of
+    categories the most frequent one. `drop` leaves out the rows of this data set, and requests are refused."""
+    fill: dict[str, FiniteFloat | str] = Field(default_factory=dict)
+    """By column, the number or the category that a missing value counts as, in place of `missing`."""
+    unknown: Literal["refuse", "zeros", "other"] = "refuse"
+    """What becomes of a category that no training row has; `other`: it counts as one more category."""
+    min_rows: PositiveInt = 1
+    """With `unknown = "other"`: categories of fewer training rows are unknown ones."""
+    encoding: Literal["one_hot", "index"] = "one_hot"
+    """What the model reads for a category: a one-hot part of the row; or its number, where all columns are
+    categories."""
 
 
-Data = Annotated[NpzData | NpyData | ImagesData | CsvData, Field(discriminator="format")]
+class CsvData(TableData):
+    """A CSV file with a header line: columns of numbers and categories, and one column to predict."""
+
+    kind: ClassVar[str] = "csv"
+    format: Literal["csv"]
+    delimiter: Annotated[str, Field(pattern=r"^[,;|\t]$")] | None = None
+    """What separates cells: `","`, `";"`, `"|"` or `"\\t"`; by default it is found."""
+    decimal: Literal[".", ","] | None = None
+    """The decimal mark; by default it is found."""
+
+
+class ParquetData(TableData):
+    """A Parquet file, with the extra `litelambda[parquet]`: as a CSV file, with types of its own."""
+
+    kind: ClassVar[str] = "parquet"
+    format: Literal["parquet"]
+
+
+Data = Annotated[NpzData | NpyData | ImagesData | CsvData | ParquetData, Field(discriminator="format")]
 
 
 class Quantize(Section):

@@ -17,7 +17,17 @@ if TYPE_CHECKING:
 
     from litelambda_serving.preprocessing.base import Field
 
-__all__ = ["DELIMITERS", "INDEX_NAMES", "MISSING", "Dialect", "is_missing", "parse_cell", "parse_number", "sniff"]
+__all__ = [
+    "DELIMITERS",
+    "INDEX_NAMES",
+    "MISSING",
+    "Dialect",
+    "is_missing",
+    "is_number",
+    "parse_cell",
+    "parse_number",
+    "sniff",
+]
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
 """How tables say that a value is missing, in lower case."""
@@ -89,7 +99,7 @@ def _decimal_mark(lines: Sequence[str], delimiter: str) -> str:
     if delimiter == ",":
         return "."
     cells = [cell for row in list(_rows(lines, delimiter))[1:] for cell in row]
-    marks = {mark for mark in ".," if any(mark in cell and _is_number(cell, mark) for cell in cells)}
+    marks = {mark for mark in ".," if any(mark in cell and is_number(cell, mark) for cell in cells)}
     return "," if marks == {","} else "."
 
 
@@ -100,14 +110,6 @@ def _rows(lines: Iterable[str], delimiter: str) -> Iterator[list[str]]:
         return  # what is wrong is said when the file is read
 
 
-def _is_number(text: str, decimal: str) -> bool:
-    try:
-        parse_number(text, decimal)
-    except ValueError:
-        return False
-    return True
-
-
 def is_missing(text: str) -> bool:
     """Whether a cell has no value.
 
@@ -115,6 +117,19 @@ def is_missing(text: str) -> bool:
     (True, True, False)
     """
     return text.strip().lower() in MISSING
+
+
+def is_number(text: str, decimal: str = ".") -> bool:
+    """Whether a cell is a finite number.
+
+    >>> is_number("3,5"), is_number("3,5", ",")
+    (False, True)
+    """
+    try:
+        parse_number(text, decimal)
+    except ValueError:
+        return False
+    return True
 
 
 def parse_cell(text: str, field: Field, decimal: str = ".") -> Any:

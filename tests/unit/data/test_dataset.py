@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from litelambda.common.errors import DataError
+from litelambda.data.dataset import Preprocessing
 from support.data_recipe import load
 
 
@@ -111,8 +112,17 @@ def test_standardize_works_per_column_of_a_table(tmp_path: Path, csv: str) -> No
     data = load(tmp_path, csv, "data.normalize=standardize")
     assert data.train.x.mean(axis=0) == pytest.approx([0, 0], abs=1e-5)
     assert data.train.x.std(axis=0) == pytest.approx([1, 1], abs=1e-5)
-    assert data.preprocessing is not None
-    assert isinstance(data.preprocessing.scale, list)
+    pictures = load(tmp_path, save_npz(tmp_path, x=pixels(40, 4, 4), y=np.arange(40) % 2), "data.normalize=standardize")
+    assert isinstance(pictures.preprocessing, Preprocessing)
+    assert isinstance(pictures.preprocessing.scale, float)
+
+
+def test_standardize_works_per_column_of_rows_in_an_array(tmp_path: Path) -> None:
+    """Rows of numbers in an .npz are columns too, each with its own mean and deviation."""
+    x = np.random.default_rng(0).normal([0, 50, -7], [1, 9, 0.1], (60, 3))
+    data = load(tmp_path, save_npz(tmp_path, x=x, y=np.arange(60) % 2), "data.normalize=standardize")
+    assert data.train.x.mean(axis=0) == pytest.approx([0, 0, 0], abs=1e-5)
+    assert data.train.x.std(axis=0) == pytest.approx([1, 1, 1], abs=1e-5)
 
 
 def test_a_constant_column_survives_standardize(tmp_path: Path) -> None:
@@ -242,7 +252,7 @@ def test_arrays_that_do_not_fit_are_refused(
         ("a,b\n1,2\n", "has no column species; it has a, b"),
         ("", "has no column species; it has none"),
         ("a,species\n", "the training split has no rows"),
-        ("a,species\nnan,x\n", "row 0 of the training split holds NaN"),
+        ("a,species\nnan,x\n", "line 2: column 'a' has no value: set data.missing"),
         ("a,species\n" + "1,x\n" * 20, "all training rows are of class 'x'"),
     ],
 )

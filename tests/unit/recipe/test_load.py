@@ -109,7 +109,7 @@ def test_overrides_are_read_as_toml_or_bare_words(recipe_file: Path, override: s
         ("model.builder=mlpp", "model.builder: \"mlpp\" is not valid; choose mlp or cnn; did you mean 'mlp'?"),
         ("model.hidden=[8, 'x']", 'model.hidden[1]: input should be a valid integer, got "x"'),
         ("model.path=x.h5", "model: needs exactly one of builder"),
-        ("data.format=npzz", 'data.format: "npzz" is not valid; choose npz, npy, images or csv'),
+        ("data.format=npzz", 'data.format: "npzz" is not valid; choose npz, npy, images, csv or parquet'),
         ("data.label=y", "data.label: unknown key; choose path, task, labels,"),
         ("data.targets=standardise", 'data.targets: "standardise" is not valid; choose none or standardize'),
         ("data.targets=standardize", "data.targets: 'standardize' needs data.task = 'regression'"),

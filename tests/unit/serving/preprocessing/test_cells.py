@@ -58,6 +58,6 @@ def test_numbers_are_read_with_their_decimal_mark(text: str, decimal: str, value
 )
 def test_what_could_be_two_numbers_is_none(text: str, decimal: str, said: str) -> None:
     """A thousands separator is never taken for a decimal mark."""
-    with pytest.raises(ValueError, match="number|point") as refused:
+    with pytest.raises(ValueError, match=r"number|point") as refused:
         parse_cell(text, Field("a", "number"), decimal)
     assert said in str(refused.value)
