@@ -151,16 +151,18 @@ def test_regression_from_a_table_with_raw_edges(tmp_path: Path) -> None:
     result = build(load_recipe(tmp_path / "houses.toml"), (tmp_path / "store").as_uri(), Reporter())
     manifest = json.loads((tmp_path / "store" / "houses" / "1" / "manifest.json").read_bytes())
     assert result.metrics["quantized"]["mse"] < 0.05 * 1e10
-    scaling = manifest["preprocessing"]["input"]
+    table = manifest["preprocessing"]["input"]
+    scale, offset = (np.array([column[key] for column in table["columns"]]) for key in ("scale", "offset"))
     keras = load_keras().models.load_model(tmp_path / "store" / "houses" / "1" / "model.keras", compile=False)
-    answers = keras.predict(rows * scaling["scale"] + scaling["offset"], verbose=0)[:, 0]
+    answers = keras.predict(rows * scale + offset, verbose=0)[:, 0]
     assert np.sqrt(np.mean((answers - target) ** 2)) < 0.2 * 1e5
     output = manifest["signatures"]["predict"]["outputs"][0]["quantization"]
     assert output["scale"] * 255 == pytest.approx(target.max(), rel=0.2)  # int8 spans from zero on
     assert result.metrics["trivial"]["mse"] == pytest.approx(target.var(), rel=0.3)
     assert result.metrics["agreement"] is None
     assert (manifest["labels"], manifest["task"]) == (None, "regression")
-    assert manifest["preprocessing"]["input"]["scale"] == pytest.approx((1 / rows.std(axis=0)).tolist(), rel=0.1)
+    assert [column["name"] for column in table["columns"]] == ["area", "slope"]
+    assert scale == pytest.approx(1 / rows.std(axis=0), rel=0.1)
     (tensor,) = manifest["signatures"]["predict"]["inputs"]
     assert tensor["dtype"] == "int8"
     assert tensor["quantization"]["scale"] > 0

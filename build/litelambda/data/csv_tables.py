@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from math import isfinite, nan
+from math import isfinite, isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +125,7 @@ def _look_at(kinds: _Kinds, cell: str, line: int, decimal: str) -> None:
                 kinds.first_text, kinds.line = cell, line
             kinds.texts += 1
     else:
-        kinds.numbers += value == value  # noqa: PLR0124 - NaN is how some files write a gap
+        kinds.numbers += not isnan(value)
 
 
 def _type_of(file: _File, name: str, kinds: _Kinds | None) -> str:

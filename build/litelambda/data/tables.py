@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +102,9 @@ class Table:
         """The raw values of some rows."""
         kept = self._values[numbers].T.tolist()
         return {
-            column.name: [None if value != value else value for value in found]  # noqa: PLR0124 - NaN alone does
+            column.name: [None if isnan(value) else value for value in found]
             if column.type == "number"
-            else [None if value != value else texts[int(value)] for value in found]  # noqa: PLR0124
+            else [None if isnan(value) else texts[int(value)] for value in found]
             for column, found, texts in zip(self._rows.columns, kept, self._texts, strict=True)
         }
 
