@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from litelambda_serving.bodies.images import check_image_size, decode_image, image_size, pixel_values
+from litelambda_serving.bodies.images import check_image_size, decode_image, image_size
 from litelambda_serving.errors import RequestError
 from litelambda_serving.manifest import Manifest
+from litelambda_serving.preprocessing.pixels import pixel_values
 from litelambda_serving.scoring.errors import SchemaError
 from litelambda_serving.scoring.job import Job
 from litelambda_serving.scoring.models import ModelSource
@@ -105,7 +106,7 @@ def test_each_channel_has_its_own_scale(dtype, wanted):
     content = picture((3, 2), 3)
     manifest = Manifest()
     manifest.fields = {"preprocessing": {"x": scaling}}
-    found = np.frombuffer(decode_image(content, "image/png", spec, manifest).data, dtype).reshape(2, 3, 3)
+    found = np.frombuffer(decode_image(content, spec, manifest, None)["x"].data, dtype).reshape(2, 3, 3)
     raw = np.asarray(Image.open(io.BytesIO(content))).astype(np.float32)
     expected = raw * np.float32(scaling["scale"]) + np.float32(scaling["offset"])
     if dtype == "uint8":
@@ -169,20 +170,20 @@ def test_whatever_the_decoder_raises_is_a_bad_row(tmp_path, monkeypatch, raised)
     (tmp_path / "in").mkdir()
     for name in "ab":
         (tmp_path / "in" / f"{name}.png").write_bytes(picture((3, 2), 3))
-    convert, calls = Image.Image.convert, []
+    to_bytes, calls = Image.Image.tobytes, []
 
     def failing(self, *args, **kwargs):
         calls.append(args)
         if len(calls) == 1:
             raise raised
-        return convert(self, *args, **kwargs)
+        return to_bytes(self, *args, **kwargs)
 
-    monkeypatch.setattr(Image.Image, "convert", failing)
+    monkeypatch.setattr(Image.Image, "tobytes", failing)
     output = tmp_path / "out.jsonl"
     job = Job((tmp_path / "in").as_uri() + "/", output.as_uri(), model="image_2x3", tolerated_bad=0.5)
     summary = run_job(job, models).summary
     assert (summary["rows_out"], summary["rows_bad"]) == (1, 1)
-    assert b"a damaged image: " in (tmp_path / "out.errors.jsonl").read_bytes()
+    assert b"not a readable PNG file: " in (tmp_path / "out.errors.jsonl").read_bytes()
 
 
 COLUMNS = {"scale": [0.1, 0.02, 3.0, 1 / 7], "offset": [0.0, -1.0, 0.3, 5.0]}

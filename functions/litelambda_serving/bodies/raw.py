@@ -3,7 +3,7 @@
 application/octet-stream   row-major little-endian bytes of the only input; as many rows as there are bytes for
 application/x-npy          a .npy file of raw values, or with the parameter `prepared=true` of the model's own; number
                            types are converted where nothing is lost
-image/png, image/jpeg      one picture for an image input (`litelambda_serving.bodies.images`)
+image/*                    one picture for an image input (`litelambda_serving.bodies.images`)
 
 Where the manifest is of format version 1, floats are the model's own values and integers for a float input raw ones.
 """
@@ -72,7 +72,7 @@ def decode_raw(
         return {spec.name: _decode_npy(memoryview(body), spec, manifest.scaling.get(spec.name))}
     from litelambda_serving.bodies.images import decode_image
 
-    return {spec.name: decode_image(body, kind, spec, manifest)}
+    return decode_image(body, spec, manifest, raw_inputs)
 
 
 def holds_json(body: Buffer, content_type: str) -> bool:
@@ -124,7 +124,8 @@ def _decode_raw_npy(body: memoryview, name: str, raw_inputs: RawInputs) -> dict[
     if raw_spec is None:
         return raw_inputs.prepare({}, {name: ((), ())})  # which says why there is no array for it
     raw = _decode_npy(body, raw_spec, None)
-    return raw_inputs.prepare({}, {name: (memoryview(raw.data).cast("B").cast("f"), raw.shape)})
+    data: Any = memoryview(raw.data).cast("B")
+    return raw_inputs.prepare({}, {name: (data.cast(raw_spec.dtype.format), raw.shape)})
 
 
 def _decode_npy(body: memoryview, spec: TensorSpec, scaling: Mapping[str, Any] | None) -> Tensor:

@@ -77,6 +77,10 @@ def _open(
         from litelambda_serving.preprocessing.table import Table
 
         return Table(spec, document, assets)
+    if kind == "image":
+        from litelambda_serving.preprocessing.image import Image
+
+        return Image(spec, document)
     if kind == "text":
         from litelambda_serving.preprocessing.text import Text
 

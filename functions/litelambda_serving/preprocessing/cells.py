@@ -140,10 +140,12 @@ def parse_cell(text: str, field: Field, decimal: str = ".") -> Any:
     (3.5, None)
 
     Raises:
-        ValueError: it is not a number, where the field takes numbers.
+        ValueError: it is not a number, where the field takes numbers; or the field takes pictures.
     """
     if field.type == "text":
         return text
+    if field.type == "image":
+        raise ValueError("a cell cannot hold a picture: score its file, or JSON Lines with its base64")
     text = text.strip()
     if text.lower() in MISSING:
         return None

@@ -24,7 +24,12 @@ _LARGEST = 3.4e38  # of float32
 
 
 class Numbers(Preprocessor):
-    """Prepares an input of scaled numbers."""
+    """Prepares an input of scaled numbers.
+
+    Attributes:
+        scaling: `scale` and `offset` as the manifest has them.
+        scale, offset: of all values, or of each in the last dimension.
+    """
 
     raw_spec: TensorSpec
 
@@ -35,6 +40,7 @@ class Numbers(Preprocessor):
             ManifestError: it is not finite numbers, or not as many as the input's last dimension has.
         """
         super().__init__(spec)
+        self.scaling = document
         self.scale, self.offset = (_numbers(document, key, spec) for key in ("scale", "offset"))
         shape = spec.shape[1:] if spec.batched else spec.shape
         self.fields = (Field(spec.name, "tensor", shape),)

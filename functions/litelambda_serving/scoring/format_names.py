@@ -16,6 +16,9 @@ ENDINGS = {
     ".png": "images",
     ".jpg": "images",
     ".jpeg": "images",
+    ".webp": "images",
+    ".gif": "images",
+    ".bmp": "images",
 }
 
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["open_reader", "open_writer"]
 
+_ARRAYS = ("npy", "npz")
+
 
 def open_reader(job: Job, info: ObjectInfo, schema: RowSchema) -> Reader:
     """The reader of a job's input.
@@ -27,8 +29,11 @@ def open_reader(job: Job, info: ObjectInfo, schema: RowSchema) -> Reader:
         UnreadableInputError: of no known format.
         SchemaError: the input is not made for the model.
     """
-    reader = _open(job, info, schema)
-    if schema.raw_inputs is not None and schema.records is None and schema.coded_rows is None:
+    name = job.input_format or input_format_of(job.input)
+    reader = _open(name, job, info, schema)
+    if schema.raw_inputs is None or schema.coded_rows is not None:
+        return reader
+    if name in _ARRAYS or (schema.records is None and name != "images"):
         from litelambda_serving.scoring.formats.scaled import ScaledDecoder
 
         preprocessors = [*schema.raw_inputs.preprocessors.values()]
@@ -36,8 +41,7 @@ def open_reader(job: Job, info: ObjectInfo, schema: RowSchema) -> Reader:
     return reader
 
 
-def _open(job: Job, info: ObjectInfo, schema: RowSchema) -> Reader:
-    name = job.input_format or input_format_of(job.input)
+def _open(name: str, job: Job, info: ObjectInfo, schema: RowSchema) -> Reader:
     if name == "jsonl":
         from litelambda_serving.scoring.formats.jsonl import JsonlReader
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from litelambda_serving.preprocessing import RawInputs, open_raw_inputs
+from litelambda_serving.preprocessing.image import Image
 from litelambda_serving.preprocessing.numbers import Numbers
 from litelambda_serving.scoring.columns import row_bytes, row_shape
 from litelambda_serving.scoring.errors import SchemaError
@@ -102,7 +103,7 @@ class RowSchema:
         inputs = spec.inputs
         if raw_inputs is not None:
             every = zip(inputs, raw_inputs.preprocessors.values(), strict=True)
-            inputs = tuple(each.raw_spec if isinstance(each, Numbers) else tensor for tensor, each in every)
+            inputs = tuple(each.raw_spec if isinstance(each, (Image, Numbers)) else tensor for tensor, each in every)
         scaling, largest = manifest.scaling, manifest.batch_sizes[-1]
         labels = manifest.labels if manifest.task != "multi_label" else None
         return cls(inputs, spec.outputs, scaling, labels, largest, raw_inputs, spec.inputs, custom_code, coded_rows)

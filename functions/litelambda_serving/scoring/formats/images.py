@@ -1,36 +1,44 @@
-"""PNG and JPEG images: one object is one row, the objects of a prefix are its rows, in the order of their keys.
+"""Images: one object is one row, the objects of a prefix are its rows, in the order of their keys.
 
-Pixels become the model's values by the manifest's preprocessing. An image of another size than the model's is a bad
-row, unless the job asks for resizing.
+They are decoded and resized as the manifest's preprocessing says. Where it speaks of numbers alone, an image of another
+size than the model's is a bad row, unless the job asks for resizing.
 """
 
 from __future__ import annotations
 
 import gzip
 import io
-import warnings
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-import numpy as np
-
-from litelambda_serving.bodies.images import MODES, by_channel, check_image_size, pixel_values
-from litelambda_serving.errors import ObjectNotFoundError, RequestError
+from litelambda_serving.bodies.images import check_image_size
+from litelambda_serving.errors import (
+    MalformedRequestError,
+    ObjectNotFoundError,
+    PayloadTooLargeError,
+    RequestError,
+)
 from litelambda_serving.objects import objects_for
 from litelambda_serving.objects.errors import ObjectReplacedError
+from litelambda_serving.preprocessing.image import Image
+from litelambda_serving.preprocessing.numbers import Numbers
+from litelambda_serving.preprocessing.pictures import PictureDecoder
+from litelambda_serving.preprocessing.pixels import PixelTables
 from litelambda_serving.scoring.columns import column_of, row_bytes
 from litelambda_serving.scoring.errors import SchemaError
 from litelambda_serving.scoring.formats.base import BadRow, Chunk, DecodedRows, Reader, RowSchema
-from litelambda_serving.scoring.formats.values import bytes_of
 from litelambda_serving.scoring.inputs import list_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from typing_extensions import Buffer
+
     from litelambda_serving.objects.base import ObjectInfo
-    from litelambda_serving.scoring.formats.base import Array, Decoder
+    from litelambda_serving.scoring.formats.base import Decoder
     from litelambda_serving.scoring.job import Job
 
 __all__ = ["ImagesReader"]
@@ -47,6 +55,8 @@ class ImagesReader(Reader):
     def __init__(self, job: Job, info: ObjectInfo, schema: RowSchema) -> None:
         if len(schema.inputs) != 1:
             raise SchemaError("the model has several inputs: images can be scored by models with one")
+        if job.prepared:
+            raise SchemaError("images hold raw values, not the model's own: leave out 'prepared'")
         self._info = info
         self._prefix = job.input if job.input.endswith("/") else ""
         self._after, self._limit = job.start_after, job.limit
@@ -89,74 +99,49 @@ class ImagesDecoder:
     passthrough: tuple[str, ...] | None = ()
 
     def __init__(self, schema: RowSchema, prefix: str, *, resize: bool) -> None:
-        spec = schema.inputs[0]
-        preprocessing = schema.scaling.get(spec.name)
-        try:
-            self._size = check_image_size(spec, preprocessing)
-        except RequestError as error:
-            raise SchemaError(str(error)) from error
-        tables = [b"".join(pixel_values(spec, each)) for each in by_channel(preprocessing, self._size[2])]
-        self._values = np.frombuffer(b"".join(tables), spec.dtype.name).reshape(len(tables), 256)
+        (spec,) = schema.prepared_inputs or schema.inputs
+        preprocessor = schema.raw_inputs.preprocessors[spec.name] if schema.raw_inputs is not None else None
+        if isinstance(preprocessor, Image):
+            self._pictures, self._tables = preprocessor.decoder, preprocessor.tables
+        else:
+            scaling = preprocessor.scaling if isinstance(preprocessor, Numbers) else schema.scaling.get(spec.name)
+            try:
+                self._pictures = PictureDecoder(check_image_size(spec, scaling), exact=not resize)
+            except RequestError as error:
+                raise SchemaError(str(error)) from error
+            self._tables = PixelTables.of(spec, scaling)
         self._prefix = prefix
-        self._resize = resize
 
     def decode(self, chunk: Chunk) -> DecodedRows:
         """See `Decoder.decode`."""
-        images: list[Array] = []
+        rows: list[Buffer] = []
         ids, bad = [], []
         for index, (url, data) in enumerate(chunk.payload):
             name = _name_of(url, self._prefix)
             try:
-                images.append(self._pixels(data, url))
-            except ValueError as error:
+                rows.append(self._tables.apply(self._pixels(data, url)))
+            except (_ImageError, MalformedRequestError, PayloadTooLargeError) as error:
                 bad.append(BadRow(name, str(error), index))
             else:
                 ids.append(name)
-        if not images:
-            return DecodedRows([], ids, None, bad)
-        return DecodedRows([(len(ids), [column_of(bytes_of(self._of(np.stack(images))))])], ids, None, bad)
+        return DecodedRows([(len(ids), [column_of(b"".join(rows))])] if rows else [], ids, None, bad)
 
-    def _of(self, pixels: Array) -> Array:
-        """The model's values of (images, height, width[, channels]) pixels."""
-        found: Array = self._values[np.arange(len(self._values)) if len(self._values) > 1 else 0, pixels]
-        return found
-
-    def _pixels(self, data: bytes | str, url: str) -> Array:
-        from PIL import Image, UnidentifiedImageError
-
+    def _pixels(self, data: bytes | str, url: str) -> bytes:
         if isinstance(data, str):  # why there are no bytes
-            raise ValueError(data)  # noqa: TRY004 - no wrong type: a bad row like any other
-        height, width, channels = self._size
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", Image.DecompressionBombWarning)
-                raw = _gunzipped(data) if url.lower().endswith(".gz") else data
-                with Image.open(io.BytesIO(raw), formats=("PNG", "JPEG")) as opened:
-                    self._check_size(*opened.size)
-                    image = opened.convert(MODES[channels])
-                if image.size != (width, height):
-                    image = image.resize((width, height), Image.Resampling.BILINEAR)
-                return np.asarray(image)
-        except (_ImageError, MemoryError):
-            raise
-        except UnidentifiedImageError as error:
-            raise ValueError("neither PNG nor JPEG") from error
-        except Exception as error:  # a damaged file makes Pillow raise nearly anything
-            raise ValueError(f"a damaged image: {error or type(error).__name__}") from error
-
-    def _check_size(self, width: int, height: int) -> None:
-        wanted_height, wanted_width, _channels = self._size
-        if (width, height) != (wanted_width, wanted_height) and not self._resize:
-            raise _ImageError(f"{width} x {height} pixels, the model takes {wanted_width} x {wanted_height}")
+            raise _ImageError(data)
+        return self._pictures.decode(_gunzipped(data) if url.lower().endswith(".gz") else data)
 
 
 class _ImageError(ValueError):
-    """An image is too large, or not of the model's size."""
+    """An image cannot be read, or is too large."""
 
 
 def _gunzipped(data: bytes) -> bytes:
-    with gzip.open(io.BytesIO(data)) as stream:
-        raw = stream.read(_MAX_IMAGE_BYTES + 1)
+    try:
+        with gzip.open(io.BytesIO(data)) as stream:
+            raw = stream.read(_MAX_IMAGE_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise _ImageError(f"a damaged gzip file: {error}") from error
     if len(raw) > _MAX_IMAGE_BYTES:
         raise _ImageError(f"unpacks to more than {_MAX_IMAGE_BYTES} bytes")
     return raw

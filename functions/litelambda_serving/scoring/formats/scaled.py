@@ -1,4 +1,4 @@
-"""Numbers that are only scaled: decoded as raw float32 by any format's decoder, scaled on their way to the model."""
+"""Numbers that are only scaled, and raw pixels: decoded as such by any format's decoder, scaled on their way."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from litelambda_serving.preprocessing.image import Image
 from litelambda_serving.preprocessing.numbers import Numbers
 from litelambda_serving.scoring.formats.base import DecodedRows, Decoder
 
@@ -39,11 +40,25 @@ class ScaledDecoder:
         for count, columns in pieces:
             yield (
                 count,
-                [
-                    _scaled_column(column, spec, preprocessor) if isinstance(preprocessor, Numbers) else column
-                    for column, (spec, preprocessor) in zip(columns, self._inputs, strict=True)
-                ],
+                [_column(column, *prepared) for column, prepared in zip(columns, self._inputs, strict=True)],
             )
+
+
+def _column(column: Column, spec: TensorSpec, preprocessor: Preprocessor) -> Column:
+    if isinstance(preprocessor, Numbers):
+        return _scaled_column(column, spec, preprocessor)
+    return _pixel_column(column, spec, preprocessor) if isinstance(preprocessor, Image) else column
+
+
+def _pixel_column(column: Column, spec: TensorSpec, image: Image) -> Column:
+    """A column of raw pixels, which become the model's values when they are read."""
+
+    def fill(target: memoryview, start: int) -> None:
+        pixels = bytearray(len(target) // spec.dtype.itemsize)
+        column(memoryview(pixels), start // spec.dtype.itemsize)
+        target[:] = image.tables.apply(pixels)
+
+    return fill
 
 
 def _scaled_column(column: Column, spec: TensorSpec, numbers: Numbers) -> Column:

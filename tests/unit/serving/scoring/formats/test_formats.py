@@ -279,9 +279,9 @@ def test_a_prefix_of_images(tmp_path):
     summary = score(models, f"{folder}/", tmp_path / "out.jsonl", model="dynamic_flatten", tolerated_bad=0.1)
     assert (summary["rows_in"], summary["rows_bad"]) == (155, 3)
     bad = {row["file"]: row["reason"] for row in read_jsonl((tmp_path / "out.errors.jsonl").read_bytes())}
-    assert "neither PNG nor JPEG" in bad["c.png"]
+    assert "expected PNG, JPEG, WebP, GIF or BMP" in bad["c.png"]
     assert "5 x 4 pixels, the model takes 4 x 4" in bad["d.png"]
-    assert "damaged" in bad["e.png"]
+    assert "truncated" in bad["e.png"]
     lines = {line["file"]: line["prediction"] for line in read_jsonl((tmp_path / "out.jsonl").read_bytes())}
     assert lines["b.png.gz"] == lines["deep/003.png"]
     summary = score(
