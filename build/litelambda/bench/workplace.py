@@ -16,8 +16,7 @@ import obstore
 from litelambda.bench.contenders import BUCKET, FLATBUFFER_KEY, ONNX_KEY, PREFIX, TASK_ROOT, Contender
 from litelambda.bench.emulator.environment import Environment, lambda_environ, make_interpreter
 from litelambda.bench.emulator.object_store import LoopbackS3
-from litelambda.bench.onnx_model import convert_to_onnx
-from litelambda.bench.peers import make_peer_environment
+from litelambda.bench.peers import convert_to_onnx, make_peer_environment
 from litelambda.bench.subject import Subject
 from litelambda.commands.package import copy_sources
 from litelambda.common.errors import BenchError

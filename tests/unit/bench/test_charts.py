@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from litelambda.bench.charts import check_chart_path
-from litelambda.bench.cold.chart import draw as draw_cold
-from litelambda.bench.warm.chart import draw as draw_warm
+from litelambda.bench.charts import check_chart_path, draw_cold, draw_warm
 from litelambda.common.errors import UsageError
 
 if TYPE_CHECKING:

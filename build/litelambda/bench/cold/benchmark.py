@@ -15,8 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from litelambda.bench.charts import check_chart_path
-from litelambda.bench.cold.chart import draw
+from litelambda.bench.charts import check_chart_path, draw_cold
 from litelambda.bench.contenders import (
     FLOOR,
     OURS,
@@ -99,7 +98,7 @@ def run(options: Options) -> dict[str, Any]:
         "machine": describe_machine(),
     }
     if options.chart:
-        draw(result, options.chart)
+        draw_cold(result, options.chart)
     return result
 
 

@@ -98,17 +98,15 @@ class Environment:
         keep_alive: bool = True,
     ) -> None:
         self._log = log
-        self._process: subprocess.Popen[bytes] | None = None
-        self.api = RuntimeApi(
-            alive=lambda: self._process is None or self._process.poll() is None, keep_alive=keep_alive
-        )
+        self.process: subprocess.Popen[bytes] | None = None
+        self.api = RuntimeApi(alive=lambda: self.process is None or self.process.poll() is None, keep_alive=keep_alive)
         try:
             variables = {**environ, "AWS_LAMBDA_RUNTIME_API": self.api.address}
             hold()  # a Ctrl-C inside Popen would leak the process
             try:
                 with log.open("wb") as output:
                     started = time.perf_counter()
-                    self._process = subprocess.Popen(  # noqa: S603 - a command of ours
+                    self.process = subprocess.Popen(  # noqa: S603 - a command of ours
                         command, cwd=tree, env=variables, stdin=subprocess.DEVNULL,
                         stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
                     )  # fmt: skip
@@ -142,22 +140,9 @@ class Environment:
 
     def peak_rss_mb(self) -> float:
         """The largest resident set of the process so far, in Lambda's MB (2^20 bytes)."""
-        if self._process is None:
+        if self.process is None:
             raise BenchError("the function's process was never started")
-        return peak_rss_mb(self._process.pid)
-
-    def exit_code(self) -> int:
-        """How the process ended; waits for its end.
-
-        Raises:
-            BenchError: it was never started, or is still there after some seconds.
-        """
-        if self._process is None:
-            raise BenchError("the function's process was never started")
-        try:
-            return self._process.wait(_KILL_AFTER_S)
-        except subprocess.TimeoutExpired as error:
-            raise BenchError("the function's process still runs") from error
+        return peak_rss_mb(self.process.pid)
 
     def log_tail(self) -> str:
         """The end of what the process printed."""
@@ -166,9 +151,9 @@ class Environment:
 
     def close(self) -> None:
         """Kill the process with all it started, and close its Runtime API."""
-        if self._process is not None and self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait(_KILL_AFTER_S)
+        if self.process is not None and self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait(_KILL_AFTER_S)
         self.api.close()
 
     def __enter__(self) -> Self:

@@ -21,13 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from litelambda.bench.charts import check_chart_path
+from litelambda.bench.charts import check_chart_path, draw_warm
 from litelambda.bench.contenders import FLOOR, OURS, OURS_LEAN, USUAL, choose, contenders_for
 from litelambda.bench.emulator.environment import Environment
 from litelambda.bench.report import describe_machine, ratio, show_table
 from litelambda.bench.subject import Subject, largest_difference, load_subject
 from litelambda.bench.warm.cases import Case, make_cases
-from litelambda.bench.warm.chart import draw
 from litelambda.bench.warm.mobilenet import NAME as MOBILENET
 from litelambda.bench.warm.mobilenet import mobilenet_store
 from litelambda.bench.workplace import Workplace, require_runtime
@@ -102,7 +101,7 @@ def run(options: Options) -> dict[str, Any]:
         "machine": describe_machine(),
     }
     if options.chart:
-        draw(result, options.chart)
+        draw_warm(result, options.chart)
     return result
 
 

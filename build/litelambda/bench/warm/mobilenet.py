@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from litelambda.bench.onnx_model import CACHE
+from litelambda.bench.peers import CACHE
 
 NAME = "mobilenet_v2"
 _SIDE = 224
