@@ -22,7 +22,7 @@ from litelambda.data.raw_form import Columns, RawForm, prepared
 from litelambda.data.readers import read_source
 from litelambda.data.stored_rows import Indices, RawDataset, Rows, Split, StoredRows, chunks, in_file
 from litelambda.data.targets import check_classes, check_widths, encode_labels, regression_targets
-from litelambda.recipe.sections import Data, Scaling, resolve_path
+from litelambda.recipe.sections import Data, Scaling
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def load_data(settings: Data, folder: Path) -> Dataset:
     Raises:
         DataError: the data set is missing, unreadable, or does not fit what the recipe says of it.
     """
-    source = read_source(settings, resolve_path(settings.path, folder))
+    source = read_source(settings, folder)
     labels = None
     if settings.task == "classification":
         source, labels = encode_labels(source, settings.labels)

@@ -1,4 +1,4 @@
-"""Reads data sets from disk: .npz and .npy arrays, class-named folders of images, tables in CSV and Parquet.
+"""Reads data sets from disk: .npz and .npy arrays, folders of images, tables in CSV and Parquet, and texts.
 
 The result is raw: nothing is normalized, encoded or split here. Labels are read into memory. Rows are too, unless
 `data.streaming` is set or they would take too much memory.
@@ -16,17 +16,18 @@ from litelambda.data.csv_tables import read_table
 from litelambda.data.image_folders import read_images
 from litelambda.data.npz import read_array_files
 from litelambda.data.stored_rows import RawDataset, Split, chunks
-from litelambda.recipe.sections import ArraysData, CsvData, ImagesData, ParquetData
+from litelambda.data.texts import read_texts
+from litelambda.recipe.sections import ArraysData, CsvData, ImagesData, ParquetData, TextData, resolve_path
 
 __all__ = ["RawDataset", "Split", "read_source"]
 
 
-def read_source(settings: ArraysData | ImagesData | CsvData | ParquetData, path: Path) -> RawDataset:
+def read_source(settings: ArraysData | ImagesData | CsvData | ParquetData | TextData, folder: Path) -> RawDataset:
     """Read the data set that a recipe names.
 
     Args:
         settings: the recipe's `data` section.
-        path: its `path`, resolved.
+        folder: the recipe's, which paths are relative to.
 
     Returns:
         Splits whose rows are `StoredRows`.
@@ -34,6 +35,7 @@ def read_source(settings: ArraysData | ImagesData | CsvData | ParquetData, path:
     Raises:
         DataError: the data set is missing, unreadable, empty or not of the declared form.
     """
+    path = resolve_path(settings.path, folder)
     if not path.exists():
         raise DataError(f"there is no data set at {path} (data.path = {settings.path!r})")
     try:
@@ -45,6 +47,8 @@ def read_source(settings: ArraysData | ImagesData | CsvData | ParquetData, path:
             from litelambda.data.parquet_tables import read_parquet
 
             source = read_parquet(path, settings)
+        elif isinstance(settings, TextData):
+            source = read_texts(path, settings, folder)
         else:
             source = read_images(path, settings)
         _check("training", source.train, path)

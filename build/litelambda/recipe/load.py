@@ -16,7 +16,7 @@ from litelambda.common.errors import RecipeError
 from litelambda.common.paths import RECIPES
 from litelambda.common.wording import counted
 from litelambda.recipe.messages import describe_problems
-from litelambda.recipe.sections import ArraysData, ImagesData, Recipe
+from litelambda.recipe.sections import ArraysData, ImagesData, Recipe, TextData, TextModel
 from litelambda.recipe.training import CROSS_ENTROPIES
 
 __all__ = ["Recipe", "load_recipe"]
@@ -93,6 +93,18 @@ def _contradictions(recipe: Recipe) -> list[str]:
         (
             regression and isinstance(data, ImagesData),
             "data.task: data.format = 'images' needs data.task = 'classification'",
+        ),
+        (
+            isinstance(data, TextData) and (data.normalize != "none" or data.reshape is not None),
+            "data.normalize, data.reshape: data.format = 'text' has neither: its rows are numbers of tokens",
+        ),
+        (
+            isinstance(recipe.model, TextModel) and not isinstance(data, TextData),
+            f"model.builder: 'text' needs data.format = 'text', not {data.format!r}",
+        ),
+        (
+            isinstance(data, TextData) and train.augmentation is not None,
+            "train.augmentation: changes numbers, which data.format = 'text' does not have",
         ),
         (
             train.from_logits and train.loss not in CROSS_ENTROPIES,

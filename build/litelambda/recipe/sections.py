@@ -34,7 +34,7 @@ class BuiltInNetwork(Section):
     activation: Activation = "relu"
     """Activation of every layer but the last."""
     dropout: Fraction = 0.0
-    """Share of the values that dropout sets to zero: after each layer of an MLP, before the last layer of a CNN."""
+    """Share of the values that dropout sets to zero: after each layer of an MLP, before the last one of the others."""
     l1: NonNegativeFloat = 0.0
     """L1 penalty on the kernels, added to the loss."""
     l2: NonNegativeFloat = 0.0
@@ -69,6 +69,21 @@ class CnnModel(BuiltInNetwork):
     """Whether a batch normalization follows each convolution."""
 
 
+class TextModel(BuiltInNetwork):
+    """The built-in network for text: an embedding, convolutions over it, the largest value of each, dense layers."""
+
+    kind: ClassVar[str] = "text"
+    builder: Literal["text"]
+    embedding: PositiveInt = 32
+    """Values of each token."""
+    filters: Annotated[list[PositiveInt], Field(min_length=1)] = Field(default=[64])
+    """Filters of each convolution; of the last one, the largest value in a text is kept."""
+    kernel_size: PositiveInt = 3
+    """Tokens that a convolution sees at once."""
+    dense: list[PositiveInt] = Field(default_factory=list)
+    """Units of each dense layer before the output."""
+
+
 class FunctionModel(Section):
     """Your own function, called with `input_shape`, `num_classes` (for regression: of targets) and `settings`."""
 
@@ -96,7 +111,7 @@ def _model_kind(value: object) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-BuiltInModel = Annotated[MlpModel | CnnModel, Field(discriminator="builder")]
+BuiltInModel = Annotated[MlpModel | CnnModel | TextModel, Field(discriminator="builder")]
 ModelSection = Annotated[
     Annotated[BuiltInModel, Tag("builder")]
     | Annotated[FunctionModel, Tag("function")]
@@ -104,8 +119,8 @@ ModelSection = Annotated[
     Discriminator(
         _model_kind,
         custom_error_type="model_kind",
-        custom_error_message="Needs exactly one of builder = 'mlp' or 'cnn', function = 'package.module:function' "
-        "and path = 'model.keras' or 'model.h5'",
+        custom_error_message="Needs exactly one of builder = 'mlp', 'cnn' or 'text', function = "
+        "'package.module:function' and path = 'model.keras' or 'model.h5'",
     ),
 ]
 
@@ -226,7 +241,43 @@ class ParquetData(TableData):
     format: Literal["parquet"]
 
 
-Data = Annotated[NpzData | NpyData | ImagesData | CsvData | ParquetData, Field(discriminator="format")]
+class TrainedTokenizer(Section):
+    """A tokenizer that is trained on the texts of the training rows."""
+
+    train: Literal["wordpiece", "bpe", "unigram"]
+    """`wordpiece`: in lower case, without accents, as BERT's; `bpe`: of bytes, as GPT-2's; `unigram`: as
+    SentencePiece's."""
+    vocabulary_size: Annotated[int, Field(ge=300, le=1 << 20)] = 4000
+    """Tokens, with the one that fills rows up."""
+
+
+def _tokenizer_kind(value: object) -> str:
+    return "train" if isinstance(value, dict | TrainedTokenizer) else "file"
+
+
+class TextData(DataSection):
+    """Texts and their labels: CSV with a header line, JSON Lines, or class-named folders of .txt files."""
+
+    kind: ClassVar[str] = "text"
+    format: Literal["text"]
+    text: Annotated[str, Field(min_length=1)] = "text"
+    """The column or key of the text; requests name it so, too."""
+    label: Annotated[str, Field(min_length=1)] = "label"
+    """The column or key to predict."""
+    tokenizer: Annotated[
+        Annotated[Annotated[str, Field(min_length=1)], Tag("file")] | Annotated[TrainedTokenizer, Tag("train")],
+        Discriminator(_tokenizer_kind),
+    ] = TrainedTokenizer(train="wordpiece")
+    """A `tokenizer.json` of Hugging Face's, relative to the recipe; or see below."""
+    length: Annotated[int, Field(gt=0, le=1 << 16)] = 64
+    """Tokens of a row, with those that the tokenizer adds."""
+    truncation: Literal["right", "left"] = "right"
+    """The side that longer texts are cut on."""
+    padding: Annotated[str, Field(min_length=1)] | None = None
+    """The token that fills rows up; by default the tokenizer's own."""
+
+
+Data = Annotated[NpzData | NpyData | ImagesData | CsvData | ParquetData | TextData, Field(discriminator="format")]
 
 
 class Quantize(Section):

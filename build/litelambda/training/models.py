@@ -21,11 +21,13 @@ from litelambda.recipe.sections import (
     MlpModel,
     ModelSection,
     SavedKerasModel,
+    TextModel,
     resolve_path,
 )
 from litelambda.recipe.training import Train
 from litelambda.training.mixed_precision import in_precision
 from litelambda.training.target_units import check_can_change_units, in_standard_units
+from litelambda.training.text_model import text_model
 
 
 def make_model(section: ModelSection, settings: Train, data: Dataset, folder: Path) -> Any:
@@ -44,6 +46,8 @@ def make_model(section: ModelSection, settings: Train, data: Dataset, folder: Pa
         model = _from_function(section, data, folder)
     elif isinstance(section, SavedKerasModel):
         model = _from_file(resolve_path(section.path, folder))
+    elif isinstance(section, TextModel):
+        model = text_model(section, data, _head(section, settings, data))
     else:
         layers = _mlp(section, data.input_shape) if isinstance(section, MlpModel) else _cnn(section, data.input_shape)
         model = load_keras().Sequential([*layers, _head(section, settings, data)], name=section.builder)
