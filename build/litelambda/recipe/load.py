@@ -16,7 +16,8 @@ from litelambda.common.errors import RecipeError
 from litelambda.common.paths import RECIPES
 from litelambda.common.wording import counted
 from litelambda.recipe.messages import describe_problems
-from litelambda.recipe.sections import ArraysData, ImagesData, Recipe, TextData, TextModel
+from litelambda.recipe.models import TextModel
+from litelambda.recipe.sections import ArraysData, ImagesData, Recipe, TextData
 from litelambda.recipe.training import CROSS_ENTROPIES
 
 __all__ = ["Recipe", "load_recipe"]

@@ -14,7 +14,7 @@ from litelambda.common.wording import counted
 from litelambda.data.dataset import Dataset
 from litelambda.keras_tools.backend import load_keras
 from litelambda.keras_tools.finite_checks import check_weights
-from litelambda.recipe.sections import (
+from litelambda.recipe.models import (
     BuiltInNetwork,
     CnnModel,
     FunctionModel,
@@ -22,8 +22,8 @@ from litelambda.recipe.sections import (
     ModelSection,
     SavedKerasModel,
     TextModel,
-    resolve_path,
 )
+from litelambda.recipe.sections import resolve_path
 from litelambda.recipe.training import Train
 from litelambda.training.mixed_precision import in_precision
 from litelambda.training.target_units import check_can_change_units, in_standard_units

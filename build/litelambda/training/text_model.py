@@ -11,7 +11,7 @@ from typing import Any
 from litelambda.data.dataset import Dataset
 from litelambda.data.raw_form import RawForm
 from litelambda.keras_tools.backend import load_keras
-from litelambda.recipe.sections import TextModel
+from litelambda.recipe.models import TextModel
 
 
 def text_model(section: TextModel, data: Dataset, head: Any) -> Any:

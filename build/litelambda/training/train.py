@@ -13,7 +13,7 @@ from litelambda.common.progress import ReportProgress
 from litelambda.data.dataset import Dataset
 from litelambda.keras_tools.backend import load_keras
 from litelambda.keras_tools.copies import copy_model
-from litelambda.recipe.sections import ModelSection
+from litelambda.recipe.models import ModelSection
 from litelambda.recipe.training import Train
 from litelambda.training.cluster import join, read_cluster
 from litelambda.training.devices import device_scope
