@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from litelambda.artifact.flatbuffer import weight_codes
 from litelambda.commands.build import build
 from litelambda.common.progress import Reporter
 from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.load import load_recipe
+from support.weights import weight_codes
 
 
 @pytest.mark.slow

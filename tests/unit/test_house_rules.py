@@ -189,7 +189,8 @@ def odd_docstrings(text: str) -> list[str]:
     """The lines of a module's docstrings that do not follow Google's form as the house has it.
 
     Sections are those of `SECTIONS`; an entry of Args, Attributes and Raises goes on in lower case after its colon,
-    unless with a name; what Returns and Yields say begins as a sentence does. All end with a period.
+    unless with a name; what Returns and Yields say begins as a sentence does. All end with a period, and Args are those
+    that there are.
     """
     return [line for node in ast.walk(ast.parse(text)) for line in odd_lines(node)]
 
@@ -208,7 +209,18 @@ def odd_lines(node: ast.AST) -> list[str]:
             odd += [entry for entry in [" ".join(entries)] if not re.match(r"[A-Z`0-9(].*[.:]$", entry)]
         elif heading != "Example":
             odd += [entry for entry in entries if not is_entry(entry)]
+        if heading == "Args":
+            odd += [entry for entry in entries if not set(re.findall(r"\w+", entry.split(":")[0])) <= parameters(node)]
     return odd
+
+
+def parameters(node: ast.AST) -> set[str]:
+    """The names of what a function takes, or a class when it is made."""
+    body = node.body if isinstance(node, ast.ClassDef) else [node]
+    made_by = [each for each in body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)]
+    if isinstance(node, ast.ClassDef):
+        made_by = [each for each in made_by if each.name == "__init__"]
+    return {each.arg for function in made_by for each in ast.walk(function.args) if isinstance(each, ast.arg)}
 
 
 def is_entry(entry: str) -> bool:
@@ -225,10 +237,10 @@ def test_docstrings_have_one_form():
 
 
 def test_odd_docstrings_are_found():
-    """A section of another name, an entry that begins as a sentence, one without an end; names keep their case."""
+    """A section of another name, an entry that begins as a sentence, has no end or no argument; names are allowed."""
     right = "Do it.\n\nArgs:\n    url: URL of it.\n    kind: Keras' name,\n        or none.\n\nReturns:\n    A number."
-    assert odd_docstrings(f'"""{right}"""') == []
+    assert odd_docstrings(f'def f(url, *, kind): """{right}"""') == []
     wrong = right.replace("Keras' name", "The name").replace("of it.", "of it").replace("A number", "a number")
-    assert odd_docstrings(f'"""{wrong}\n\nUsage:\n    none."""') == [
-        "url: URL of it", "kind: The name, or none.", "a number.", "Usage:",
-    ]  # fmt: skip
+    assert odd_docstrings(f'def f(url, kinds): """{wrong}\n\nUsage:\n    none."""') == [
+        *("url: URL of it", "kind: The name, or none.", "kind: The name, or none.", "a number.", "Usage:"),
+    ]

@@ -11,7 +11,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from tests.support.training import compress_trained, load_rows, train_recipe
 
-from litelambda.artifact.flatbuffer import float_operators, weight_codes, weight_sparsity
+from litelambda.artifact.flatbuffer import float_operators
 from litelambda.artifact.reference import Reference
 from litelambda.artifact.stored_form import stored_size
 from litelambda.common.errors import TrainError
@@ -29,6 +29,7 @@ from litelambda.recipe.load import Recipe, load_recipe
 from litelambda.recipe.sections import Quantize
 from litelambda.training.fit import seed_everything
 from litelambda.training.train import Trained
+from support.weights import weight_codes, weight_sparsity
 
 ROWS = 2400
 DIGITS = Path(__file__).parents[3] / "build" / "data" / "mnist.npz"

@@ -11,7 +11,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 
-from litelambda.artifact.flatbuffer import float_operators, weight_codes
+from litelambda.artifact.flatbuffer import float_operators
 from litelambda.artifact.reference import Reference
 from litelambda.common.errors import ConversionError, RecipeError
 from litelambda.conversion import int4 as int4_module
@@ -30,6 +30,7 @@ from litelambda.evaluation.verify import verify
 from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.load import load_recipe
 from litelambda.recipe.sections import Quantize
+from support.weights import weight_codes
 
 
 def make_model(**settings: Any) -> Any:

@@ -52,7 +52,7 @@ class Workers:
     handed, while others read ahead and write the results.
 
     Args:
-        recipe: what a worker needs to know.
+        spec: what a worker needs to know.
         count: how many.
         processes: whether each is a process of its own.
     """
