@@ -127,7 +127,7 @@ ARTIFACTS_DIR ?= $(error ARTIFACTS_DIR is set by sam build: say `sam build`, or 
 
 .PHONY: build-PredictFunction build-ScoreFunction deploy deploy-scoring test-sam
 
-package: setup  ## make the deployment package of ARCH=arm64|x86_64 in dist/, WITH=images for pictures, CUSTOM_CODE=FILE.py
+package: setup  ## make the deployment package of ARCH=arm64|x86_64 in dist/, WITH=images or text, CUSTOM_CODE=FILE.py
 	@$(BIN)/litelambda package --arch $(ARCH) $(WITH:%=--with %) $(CODE) --output dist/$(ARCH)
 
 # Called by `sam build` (BuildMethod: makefile): a copy of the bundle that `litelambda package` makes, no more and no less.

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 @click.option(
     "--with",
     "parts",
-    type=click.Choice(["images"]),
+    type=click.Choice(["images", "text"]),
     multiple=True,
-    help="What models need on top of numbers: images, the decoder of pictures. Can be repeated.",
+    help="What models need on top of numbers: images, the decoder of pictures; text, the tokenizers. Can be repeated.",
 )
 @code_option
 @click.option("--output", type=PATH, required=True, metavar="DIR", help="Folder for the bundle and its zip.")

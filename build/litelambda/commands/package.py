@@ -6,6 +6,7 @@
         obstore/_obstore.abi3.so    the S3 client, alone: the Python package around it is not imported
         lib/libLiteRt.so            alone out of the runtime's wheel, a seventh of its size
         PIL/, pillow.libs/          the decoder of pictures, with the part "images" alone
+        tokenizers/…abi3.so         Hugging Face's tokenizers, with the part "text" alone
         custom_code.py              the function's own code, where there is some
         licenses/                   whose work this is
     <output>/function-<arch>.zip    the same, zipped
@@ -19,7 +20,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 import shutil
 import stat
@@ -31,10 +31,19 @@ from typing import TYPE_CHECKING, Literal
 
 from litelambda.commands.local_function import custom_code_path
 from litelambda.commands.package_parts import PARTS, Part, PartName
-from litelambda.commands.wheels import PYTHON_VERSION, add_licenses, copy, copy_library, files, unpack
+from litelambda.commands.wheels import (
+    PYTHON_VERSION,
+    add_licenses,
+    add_rust_licenses,
+    copy,
+    copy_library,
+    files,
+    only,
+    unpack,
+)
 from litelambda.common.errors import PackageError, UsageError
 from litelambda.common.interpreters import find_interpreter
-from litelambda.common.paths import FUNCTIONS, PROJECT, REQUIREMENTS, SERVING
+from litelambda.common.paths import FUNCTIONS, PROJECT, SERVING
 from litelambda_serving.custom_code import MODULE
 
 if TYPE_CHECKING:
@@ -124,8 +133,9 @@ def package(
     Args:
         arch: the function's architecture; any machine can make either.
         output: folder for `function/` (replaced if it is a bundle) and `function-<arch>.zip`.
-        function: the batch function ("score") has numpy, orjson, Pillow and Powertools on top of what predicts.
-        parts: what the predict function has on top, for models that need it: "images", the decoder of pictures.
+        function: the batch function ("score") has every part, numpy, orjson and Powertools on top of what predicts.
+        parts: what the predict function has on top, for models that need it: "images", the decoder of pictures; "text",
+            the tokenizers.
         code: a file with `preprocess`, `postprocess` or both, which the function runs before and after the model.
 
     Returns:
@@ -197,6 +207,7 @@ def _assemble(
     _add_licenses(bundle / "licenses", wheels)
     if function == "score":
         _add_scoring_wheels(arch, bundle, wheels.with_name("scoring-wheels"))
+        parts = ["text"]  # Pillow is among its wheels
     for name in parts:
         _add_part(arch, bundle, wheels.with_name(f"{name}-wheels"), PARTS[name])
     if code is not None:
@@ -243,6 +254,8 @@ def _add_part(arch: Architecture, bundle: Path, wheels: Path, part: Part) -> Non
     """Copy the files of a part's wheels that it names."""
     unpack(part.lock, ARCHITECTURES[arch].platform, wheels)
     add_licenses(wheels, bundle)
+    if part.rust:
+        add_rust_licenses(wheels, part.rust, bundle / "licenses")
     for source in files(wheels):
         place = source.relative_to(wheels)
         if part.has(place):
@@ -250,24 +263,9 @@ def _add_part(arch: Architecture, bundle: Path, wheels: Path, part: Part) -> Non
 
 
 def _add_licenses(folder: Path, wheels: Path) -> None:
-    """Copy the licenses; of what is linked into obstore, list the crates, from the wheel's bill of materials."""
     copy(PROJECT / "LICENSE", folder / "litelambda.txt")
-    copy(REQUIREMENTS / "licenses" / "obstore.txt", folder / "obstore.txt")  # the wheel has no license file
-    copy(_only(wheels, "ai_edge_litert-*.dist-info/licenses/LICENSE"), folder / "ai-edge-litert.txt")
-    materials = json.loads(_only(wheels, "obstore-*.dist-info/sboms/*.cyclonedx.json").read_bytes())
-    crates = sorted(
-        f"{crate['name']} {crate['version']}: {' '.join(entry.get('expression', '?') for entry in crate['licenses'])}\n"
-        for crate in materials["components"]
-        if crate.get("licenses")
-    )
-    (folder / "obstore-crates.txt").write_text("".join(crates), encoding="utf-8")
-
-
-def _only(folder: Path, pattern: str) -> Path:
-    found = list(folder.glob(pattern))
-    if len(found) != 1:
-        raise PackageError(f"the wheels have {len(found)} files {pattern}, expected one: was a lock renewed?")
-    return found[0]
+    copy(only(wheels, "ai_edge_litert-*.dist-info/licenses/LICENSE"), folder / "ai-edge-litert.txt")
+    add_rust_licenses(wheels, "obstore", folder)
 
 
 def _compile(bundle: Path) -> str | None:

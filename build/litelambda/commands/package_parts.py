@@ -12,7 +12,7 @@ from typing import Literal
 
 __all__ = ["PARTS", "Part", "PartName"]
 
-PartName = Literal["images"]
+PartName = Literal["images", "text"]
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,13 @@ class Part:
         lock: the file in `requirements/` that pins the wheels.
         budget_bytes: what it may add to the zip.
         files: a regular expression of the paths that ship.
+        rust: name of the wheel where it is a Rust library: it has no license file, and lists what is linked into it.
     """
 
     lock: str
     budget_bytes: int
     files: str
+    rust: str = ""
 
     def has(self, path: Path) -> bool:
         """Whether a file of the wheels, by its path in them, is part of it."""
@@ -47,6 +49,8 @@ PARTS: dict[PartName, Part] = {
         "images.txt",
         3_600_000,
         rf"PIL/({_PILLOW_MODULES})(\.py|\.cpython-.*\.so)|pillow\.libs/lib({_PILLOW_LIBRARIES})-.*",
-    )
+    ),
+    # The compiled module alone: the Python package around it is not imported.
+    "text": Part("text.txt", 3_000_000, r"tokenizers/tokenizers\.abi3\.so", rust="tokenizers"),
 }
 """The parts by name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["PYTHON_VERSION", "add_licenses", "copy", "copy_library", "files", "unpack"]
+__all__ = ["PYTHON_VERSION", "add_licenses", "add_rust_licenses", "copy", "copy_library", "files", "only", "unpack"]
 
 PYTHON_VERSION = "3.13"  # the template's Runtime
 
@@ -50,6 +51,36 @@ def add_licenses(wheels: Path, bundle: Path) -> None:
         if source.is_file():
             folder, _licenses, *names = source.relative_to(wheels).parts
             copy(source, bundle / "licenses" / folder.partition("-")[0] / "-".join(names))
+
+
+def add_rust_licenses(wheels: Path, name: str, folder: Path) -> None:
+    """Copy the license of a Rust library, whose wheel has no file of it, and list the crates that are linked into it.
+
+    Args:
+        wheels: unpacked, with the library's bill of materials.
+        name: of the wheel.
+        folder: where to.
+    """
+    copy(REQUIREMENTS / "licenses" / f"{name}.txt", folder / f"{name}.txt")
+    materials = json.loads(only(wheels, f"{name}-*.dist-info/sboms/*.cyclonedx.json").read_bytes())
+    crates = sorted(
+        f"{crate['name']} {crate['version']}: {' '.join(entry.get('expression', '?') for entry in crate['licenses'])}\n"
+        for crate in materials["components"]
+        if crate.get("licenses")
+    )
+    (folder / f"{name}-crates.txt").write_text("".join(crates), encoding="utf-8")
+
+
+def only(folder: Path, pattern: str) -> Path:
+    """The file of unpacked wheels that a pattern matches.
+
+    Raises:
+        PackageError: there is none, or there are several.
+    """
+    found = list(folder.glob(pattern))
+    if len(found) != 1:
+        raise PackageError(f"the wheels have {len(found)} files {pattern}, expected one: was a lock renewed?")
+    return found[0]
 
 
 def files(folder: Path) -> Iterator[Path]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from tokenizers import Tokenizer
 
 from litelambda.commands import package as package_module
 from litelambda.commands import wheels
@@ -19,7 +20,9 @@ from litelambda.commands.package import ARCHITECTURES, PYTHON_VERSION, PackageRe
 from litelambda.common.errors import PackageError, UsageError
 from litelambda.common.interpreters import find_interpreter
 from litelambda.common.paths import FUNCTIONS
+from litelambda.data.tokenizer_training import train_tokenizer
 from support.golden_store import golden, publish
+from support.odd_texts import odd_texts
 
 HERE = {"x86_64": "x86_64", "aarch64": "arm64"}.get(platform.machine())
 ELF_MACHINES = {"x86_64": 62, "arm64": 183}
@@ -244,27 +247,28 @@ def test_the_handler_predicts(packages: dict[str, PackageResult], interpreter: s
 
 
 @pytest.fixture(scope="module")
-def with_images(tmp_path_factory: pytest.TempPathFactory) -> PackageResult:
-    """The package of this machine's architecture with the decoder of pictures."""
-    return package(HERE or "x86_64", tmp_path_factory.mktemp("images"), parts=["images"])
+def with_parts(tmp_path_factory: pytest.TempPathFactory) -> PackageResult:
+    """The package of this machine's architecture with the decoder of pictures and the tokenizers."""
+    return package(HERE or "x86_64", tmp_path_factory.mktemp("parts"), parts=["images", "text"])
 
 
-def test_a_part_is_added_to_what_was_there(packages: dict[str, PackageResult], with_images: PackageResult) -> None:
-    """With pictures the package has Pillow and its license on top, in less than 3.6 MB, without fonts and AVIF."""
-    plain = packages[with_images.arch]
-    added = _names(with_images) - _names(plain)
-    assert _names(plain) <= _names(with_images)
-    assert {name.split("/")[0] for name in added} == {"PIL", "pillow.libs", "licenses"}
-    assert "licenses/pillow/LICENSE" in added
+def test_parts_are_added_to_what_was_there(packages: dict[str, PackageResult], with_parts: PackageResult) -> None:
+    """Pillow without fonts and AVIF in 3.6 MB, the tokenizers' compiled module alone in 3 MB, and their licenses."""
+    plain = packages[with_parts.arch]
+    added = _names(with_parts) - _names(plain)
+    assert _names(plain) <= _names(with_parts)
+    assert {name.split("/")[0] for name in added} == {"PIL", "pillow.libs", "tokenizers", "licenses"}
+    assert {"licenses/pillow/LICENSE", "licenses/tokenizers.txt", "licenses/tokenizers-crates.txt"} <= added
+    assert [name for name in added if name.startswith("tokenizers/")] == ["tokenizers/tokenizers.abi3.so"]
     assert not [name for name in added if re.search("avif|freetype|harfbuzz|lcms|_imagingft", name)]
-    assert with_images.size_bytes < plain.size_bytes + 3_600_000
+    assert with_parts.size_bytes < plain.size_bytes + 6_600_000
 
 
 def test_parts_are_the_predict_functions(tmp_path: Path) -> None:
     """The batch function has every part; a part that does not exist is wrong usage."""
     with pytest.raises(UsageError, match="has every part already"):
         package("x86_64", tmp_path, "score", ["images"])
-    with pytest.raises(UsageError, match="part 'sounds': expected one of images"):
+    with pytest.raises(UsageError, match="part 'sounds': expected one of images, text"):
         package("x86_64", tmp_path, parts=["sounds"])  # type: ignore[list-item]  # the point of the test
 
 
@@ -278,7 +282,7 @@ print(json.dumps(pixels))
 
 
 @on_linux
-def test_the_decoder_reads_every_format(with_images: PackageResult) -> None:
+def test_the_decoder_reads_every_format(with_parts: PackageResult) -> None:
     """On Lambda's own Python, with nothing but the bundle, pictures of all five formats are decoded."""
     interpreter = find_interpreter(PYTHON_VERSION)
     if interpreter is None:
@@ -288,5 +292,30 @@ def test_the_decoder_reads_every_format(with_images: PackageResult) -> None:
         stream = io.BytesIO()
         Image.new("RGB", (16, 16), (200, 200, 200)).save(stream, name)
         files[name] = base64.b64encode(stream.getvalue()).decode()
-    found = _run(str(interpreter.path), with_images.directory, PICTURES, json.dumps(files))
+    found = _run(str(interpreter.path), with_parts.directory, PICTURES, json.dumps(files))
     assert found == {name: [200, 200, 200] for name in files}
+
+
+TEXTS = """
+from litelambda_serving.preprocessing import open_preprocessor
+from litelambda_serving.tensor import DTYPES, TensorSpec, unpack_flat
+document, tokenizer, texts = json.load(sys.stdin)
+spec = TensorSpec("ids", DTYPES["int32"], (-1, document["length"]))
+text = open_preprocessor(spec, document, {"tokenizer.json": tokenizer.encode()})
+print(json.dumps(unpack_flat(text.prepare([texts]))))
+"""
+
+
+@on_linux
+def test_the_tokenizers_read_text(with_parts: PackageResult) -> None:
+    """On Lambda's own Python, with nothing but the bundle, a text has the numbers that it has here."""
+    interpreter = find_interpreter(PYTHON_VERSION)
+    if interpreter is None:
+        pytest.skip(f"there is no CPython {PYTHON_VERSION} here")
+    texts = odd_texts(60)[8:]
+    tokenizer = train_tokenizer("wordpiece", 300, texts)
+    document = {"kind": "text", "field": "text", "tokenizer": "tokenizer.json", "padding": 0, "length": 32}
+    sent = json.dumps([document | {"max_characters": 4096}, tokenizer.decode(), texts])
+    found = _run(str(interpreter.path), with_parts.directory, TEXTS, sent)
+    rows = [Tokenizer.from_buffer(tokenizer).encode(text).ids[:32] for text in texts]
+    assert found == [number for row in rows for number in (*row, *[0] * (32 - len(row)))]
