@@ -6,8 +6,8 @@ The steps are those of training, in float32: the raw value, the product and the 
 from __future__ import annotations
 
 import struct
+from _operator import add, mul  # without the Python module around it, which INIT would pay for
 from itertools import cycle, repeat
-from operator import add, mul
 
 from litelambda_serving.errors import ManifestError, TensorError
 from litelambda_serving.preprocessing.base import Field, Preprocessor
