@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from litelambda.common.errors import DataError
 from litelambda.data.stored_rows import RawDataset, Split, StoredRows, file_rows, needs_streaming, open_descriptor
 from litelambda.recipe.sections import ArraysData, NpyData
+from litelambda_serving.scoring.formats.npy_header import read_header
 
 _LOCAL_HEADER_BYTES = 30  # of a member of a .zip, before its name
 
@@ -153,9 +154,7 @@ class _Folder:
 
 
 def _read_header(file: IO[bytes]) -> _Header:
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, by_columns, dtype = read(file)
+    shape, by_columns, dtype = read_header(file)
     if dtype.hasobject:
         raise ValueError("object arrays are not supported")
     return _Header(shape, dtype, by_columns and len(shape) > 1, file.tell())
