@@ -4,13 +4,15 @@ from __future__ import annotations
 
 __all__ = ["ENDINGS", "INPUT_FORMATS", "OUTPUT_FORMATS", "input_format_of", "is_image"]
 
-INPUT_FORMATS = ("jsonl", "csv", "npy", "npz", "images")
+INPUT_FORMATS = ("jsonl", "csv", "parquet", "npy", "npz", "images")
 OUTPUT_FORMATS = ("jsonl", "csv", "npy")
 
 ENDINGS = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".csv": "csv",
+    ".tsv": "csv",
+    ".parquet": "parquet",
     ".npy": "npy",
     ".npz": "npz",
     ".png": "images",

@@ -33,7 +33,7 @@ def open_reader(job: Job, info: ObjectInfo, schema: RowSchema) -> Reader:
     reader = _open(name, job, info, schema)
     if schema.raw_inputs is None or schema.coded_rows is not None:
         return reader
-    if name in _ARRAYS or (schema.records is None and name != "images"):
+    if (name in _ARRAYS and schema.table is None) or (schema.records is None and name != "images"):
         from litelambda_serving.scoring.formats.scaled import ScaledDecoder
 
         preprocessors = [*schema.raw_inputs.preprocessors.values()]
@@ -52,14 +52,12 @@ def _open(name: str, job: Job, info: ObjectInfo, schema: RowSchema) -> Reader:
         return CsvReader(job, info, schema)
     if schema.coded_rows is not None and name:
         raise SchemaError(f"{job.input}: the function's own preprocess takes rows of JSON Lines or CSV, not {name}")
-    if name == "npy":
-        from litelambda_serving.scoring.formats.npy import NpyReader
+    if name == "parquet":
+        from litelambda_serving.scoring.formats.parquet import ParquetReader
 
-        return NpyReader(job, info, schema)
-    if name == "npz":
-        from litelambda_serving.scoring.formats.npz import NpzReader
-
-        return NpzReader(job, info, schema)
+        return ParquetReader(job, info, schema)
+    if name in _ARRAYS:
+        return _open_arrays(name, job, info, schema)
     if name == "images":
         from litelambda_serving.scoring.formats.images import ImagesReader
 
@@ -68,6 +66,30 @@ def _open(name: str, job: Job, info: ObjectInfo, schema: RowSchema) -> Reader:
         f"{job.input} has no ending that names a format: expected one of {', '.join(ENDINGS)} (each also with .gz), "
         f"a prefix ending with /, or a job that says which of {', '.join(INPUT_FORMATS)} it is"
     )
+
+
+def _open_arrays(name: str, job: Job, info: ObjectInfo, schema: RowSchema) -> Reader:
+    table = schema.table
+    if table is not None and table.raw_spec is None:
+        columns = ", ".join(field.name for field in table.fields)
+        raise SchemaError(
+            f"{job.input}: arrays cannot hold the columns {columns[:200]}, of which some are categories: expected CSV, "
+            "JSON Lines or Parquet, or the model's own values, which a job says by 'prepared'"
+        )
+    reader: Reader
+    if name == "npy":
+        from litelambda_serving.scoring.formats.npy import NpyReader
+
+        reader = NpyReader(job, info, schema)
+    else:
+        from litelambda_serving.scoring.formats.npz import NpzReader
+
+        reader = NpzReader(job, info, schema)
+    if table is not None:
+        from litelambda_serving.scoring.formats.array_fields import ArrayFieldsDecoder
+
+        reader.decoder = ArrayFieldsDecoder(reader.decoder, table)
+    return reader
 
 
 def open_writer(job: Job, schema: RowSchema) -> Writer:

@@ -15,6 +15,7 @@ import numpy as np
 from litelambda_serving.preprocessing import RawInputs, open_raw_inputs
 from litelambda_serving.preprocessing.image import Image
 from litelambda_serving.preprocessing.numbers import Numbers
+from litelambda_serving.preprocessing.table import Table
 from litelambda_serving.scoring.columns import row_bytes, row_shape
 from litelambda_serving.scoring.errors import SchemaError
 from litelambda_serving.scoring.formats.coded_rows import CodedRows
@@ -103,7 +104,9 @@ class RowSchema:
         inputs = spec.inputs
         if raw_inputs is not None:
             every = zip(inputs, raw_inputs.preprocessors.values(), strict=True)
-            inputs = tuple(each.raw_spec if isinstance(each, (Image, Numbers)) else tensor for tensor, each in every)
+            inputs = tuple(
+                (isinstance(each, Image | Numbers | Table) and each.raw_spec) or tensor for tensor, each in every
+            )
         scaling, largest = manifest.scaling, manifest.batch_sizes[-1]
         labels = manifest.labels if manifest.task != "multi_label" else None
         return cls(inputs, spec.outputs, scaling, labels, largest, raw_inputs, spec.inputs, custom_code, coded_rows)
@@ -114,6 +117,12 @@ class RowSchema:
         if self.raw_inputs is None or all(field.type == "tensor" for field in self.raw_inputs.fields.values()):
             return None
         return self.raw_inputs
+
+    @property
+    def table(self) -> Table | None:
+        """What prepares the only input, where it is made of a table's columns."""
+        preprocessors = [*self.raw_inputs.preprocessors.values()] if self.raw_inputs is not None else []
+        return preprocessors[0] if len(preprocessors) == 1 and isinstance(preprocessors[0], Table) else None
 
     @property
     def label_output(self) -> int | None:

@@ -21,6 +21,7 @@ from litelambda_serving.scoring.formats.text import BYTE_ORDER_MARK, line_spans
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from litelambda_serving.preprocessing.cells import Dialect
     from litelambda_serving.scoring.formats.base import Chunk, DecodedRows
     from litelambda_serving.scoring.formats.coded_rows import CodedRows
 
@@ -70,7 +71,9 @@ class CodedCsvDecoder:
 
     id_name = "line"
 
-    def __init__(self, names: Sequence[str], coded_rows: CodedRows, passthrough: Sequence[str] | None) -> None:
+    def __init__(
+        self, names: Sequence[str], coded_rows: CodedRows, passthrough: Sequence[str] | None, dialect: Dialect
+    ) -> None:
         """Take the header.
 
         Raises:
@@ -79,13 +82,14 @@ class CodedCsvDecoder:
         if len(set(names)) < len(names):
             raise SchemaError("the CSV header names a column twice")
         self._names = list(names)
+        self._dialect = dialect
         self._coded_rows = coded_rows
         self.passthrough: tuple[str, ...] | None = tuple(name for name in names if name in (passthrough or ()))
 
     def decode(self, chunk: Chunk) -> DecodedRows:
         """See `Decoder.decode`."""
         rows = Records(self._coded_rows)
-        for number, cells in records(chunk.payload, chunk.first):
+        for number, cells in records(chunk.payload, chunk.first, self._dialect.delimiter):
             try:
                 values = self._values(cells)
             except ValueError as error:
@@ -102,6 +106,6 @@ class CodedCsvDecoder:
             raise ValueError("the line is not UTF-8")
         fields = self._coded_rows.model_fields
         return {
-            name: parse_cell(cell, fields[name]) if name in fields else cell
+            name: parse_cell(cell, fields[name], self._dialect.decimal) if name in fields else cell
             for name, cell in zip(self._names, cells, strict=True)
         }

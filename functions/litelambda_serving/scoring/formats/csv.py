@@ -17,6 +17,7 @@ import numpy as np
 import orjson
 
 from litelambda_serving.errors import TensorError
+from litelambda_serving.preprocessing.cells import Dialect, sniff
 from litelambda_serving.scoring.columns import column_of, row_shape
 from litelambda_serving.scoring.errors import SchemaError, UnreadableInputError
 from litelambda_serving.scoring.formats.base import BadRow, DecodedRows, Reader, RowSchema, Writer
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["CsvDecoder", "CsvReader", "CsvWriter"]
 
 _MAX_HEADER_BYTES = 4 * 1024 * 1024
+_SNIFFED_BYTES, _SNIFFED_LINES = 64 * 1024, 200
 
 
 class CsvReader(Reader):
@@ -56,20 +58,31 @@ class CsvReader(Reader):
         lead, header = self._read_header()
         self._header_lines = (lead + header).count(b"\n") if self._source.whole else 0
         self._header_bytes = len(lead + header) if self._source.whole else 0
-        names, fields = _names(header), schema.records
+        fields = schema.records
+        dialect = self._dialect(len(lead), len(header), schema)
+        names = _names(header, dialect)
         self.decoder: Decoder
         if schema.coded_rows is not None:
-            self.decoder = CodedCsvDecoder(names, schema.coded_rows, job.passthrough)
+            self.decoder = CodedCsvDecoder(names, schema.coded_rows, job.passthrough, dialect)
         elif fields is not None:
-            self.decoder = CsvFieldsDecoder(names, fields, job.passthrough)
+            self.decoder = CsvFieldsDecoder(names, fields, job.passthrough, dialect)
         else:
-            self.decoder = CsvDecoder(names, schema, job.passthrough)
+            self.decoder = CsvDecoder(names, schema, job.passthrough, dialect)
 
     def chunks(self, position: dict[str, Any] | None) -> Iterator[Chunk]:
         """See `Reader.chunks`."""
         if position is None and self._source.whole:
             position = {"offset": self._header_bytes, "line": self._header_lines + 1}
         return self._source.chunks(position, whole_records)
+
+    def _dialect(self, begin: int, header_bytes: int, schema: RowSchema) -> Dialect:
+        """How the file writes its cells: the same for every shard of it."""
+        end = begin + header_bytes + _SNIFFED_BYTES
+        data = with_line_feeds(self._source.head(end))[:end]
+        lines = data[begin:].decode("utf-8", "replace").split("\n")
+        names = [*schema.records.fields] if schema.records is not None else [spec.name for spec in schema.inputs]
+        whole = lines if len(data) < end else lines[:-1]
+        return sniff([line + "\n" for line in whole[:_SNIFFED_LINES]], names)
 
     def _read_header(self) -> tuple[bytes, bytes]:
         """What is before the first record (a byte order mark, blank lines), and it."""
@@ -84,7 +97,7 @@ class CsvReader(Reader):
         raise UnreadableInputError(f"no CSV header within {_MAX_HEADER_BYTES} bytes")
 
 
-def _names(header: bytes) -> list[str]:
+def _names(header: bytes, dialect: Dialect) -> list[str]:
     """The names of the columns.
 
     Raises:
@@ -92,7 +105,7 @@ def _names(header: bytes) -> list[str]:
     """
     try:
         text = header.decode()
-        names = next(csv.reader(io.StringIO(text, newline="")), [])
+        names = next(csv.reader(io.StringIO(text, newline=""), delimiter=dialect.delimiter), [])
     except (UnicodeDecodeError, csv.Error) as error:
         raise UnreadableInputError(f"the CSV header is not CSV in UTF-8: {error}") from error
     if not text.strip():
@@ -107,7 +120,14 @@ class CsvDecoder:
 
     id_name = "line"
 
-    def __init__(self, names: Sequence[str], schema: RowSchema, passthrough: Sequence[str] | None) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        schema: RowSchema,
+        passthrough: Sequence[str] | None,
+        dialect: Dialect | None = None,
+    ) -> None:
+        self._dialect = dialect or Dialect()
         self._width = len(names)
         self._places = _places(names, schema.inputs, passthrough)
         used = {place for places in self._places for place in places}
@@ -142,8 +162,8 @@ class CsvDecoder:
     def _records(self, chunk: Chunk) -> Iterator[tuple[int, Any]]:
         """Line number and cells of each record; packed already where the fast way could take it."""
         data: bytes = chunk.payload
-        if b'"' in data:
-            yield from records(data, chunk.first)
+        if b'"' in data or not self._dialect.is_plain:
+            yield from records(data, chunk.first, self._dialect.delimiter)
             return
         for number, raw in enumerate(lines_of(data), chunk.first):
             line = raw.rstrip(b"\r")
@@ -178,7 +198,7 @@ class CsvDecoder:
             raise TensorError("the line is not UTF-8")
         packed = []
         for places, packer, shape in zip(self._places, self._packers, self._shapes, strict=True):
-            values = [_number(cells[place], place) for place in places]
+            values = [_number(cells[place], place, self._dialect.decimal) for place in places]
             packed.append(packer.pack(_nested(values, shape)))
         return packed, {name: cells[place] for name, place in self._extras}
 
@@ -216,8 +236,10 @@ def _places(names: Sequence[str], inputs: Sequence[TensorSpec], passthrough: Seq
     )
 
 
-def _number(cell: str, place: int) -> Any:
+def _number(cell: str, place: int, decimal: str) -> Any:
     text = cell.strip()
+    if decimal == ",":
+        text = text.replace(".", "?").replace(",", ".")  # a point would be a thousands separator
     if text in ("true", "True", "TRUE", "false", "False", "FALSE"):
         return text[0] in "tT"
     try:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from litelambda_serving.preprocessing import RawInputs
+    from litelambda_serving.preprocessing.cells import Dialect
     from litelambda_serving.scoring.formats.base import Chunk, DecodedRows
 
 __all__ = ["CsvFieldsDecoder"]
@@ -23,21 +24,25 @@ class CsvFieldsDecoder:
 
     id_name = "line"
 
-    def __init__(self, names: Sequence[str], raw_inputs: RawInputs, passthrough: Sequence[str] | None) -> None:
+    def __init__(
+        self, names: Sequence[str], raw_inputs: RawInputs, passthrough: Sequence[str] | None, dialect: Dialect
+    ) -> None:
         """Find the fields among the columns.
 
         Raises:
             SchemaError: a field has no column; the message names it.
         """
-        where = {name: place for place, name in enumerate(names)}
+        where = {name.strip(): place for place, name in enumerate(names)}
         if len(where) < len(names):
             raise SchemaError("the CSV header names a column twice")
         fields = raw_inputs.fields.values()
         if missing := [field.name for field in fields if field.name not in where]:
             raise SchemaError(
-                f"the CSV header has no column {', '.join(map(repr, missing[:10]))}; it has {', '.join(names)[:200]}"
+                f"the CSV header has no column {', '.join(map(repr, missing[:10]))}; it has {', '.join(names)[:200]} "
+                f"({dialect.describe()})"
             )
         self._width = len(names)
+        self._dialect = dialect
         self._raw_inputs = raw_inputs
         self._fields = [(field, where[field.name]) for field in fields]
         self._extras = [
@@ -50,7 +55,7 @@ class CsvFieldsDecoder:
     def decode(self, chunk: Chunk) -> DecodedRows:
         """See `Decoder.decode`."""
         rows = Records(self._raw_inputs)
-        for number, cells in records(chunk.payload, chunk.first):
+        for number, cells in records(chunk.payload, chunk.first, self._dialect.delimiter, strict=True):
             try:
                 values = self._values(cells)
             except ValueError as error:
@@ -68,7 +73,7 @@ class CsvFieldsDecoder:
         found = {}
         for field, place in self._fields:
             try:
-                found[field.name] = parse_cell(cells[place], field)
+                found[field.name] = parse_cell(cells[place], field, self._dialect.decimal)
             except ValueError as error:
                 raise ValueError(f"field {field.name!r}: {error}") from error
         return found

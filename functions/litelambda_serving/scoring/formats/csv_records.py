@@ -14,14 +14,17 @@ if TYPE_CHECKING:
 __all__ = ["first_record", "is_utf8", "records", "whole_records", "with_line_feeds"]
 
 
-def records(data: bytes, first: int) -> Iterator[tuple[int, list[str]]]:
+def records(data: bytes, first: int, delimiter: str = ",", *, strict: bool = False) -> Iterator[tuple[int, list[str]]]:
     """The line number and the cells of each record; one cell that says why, where it is not CSV.
 
     Args:
         data: whole records.
         first: number of the first line.
+        delimiter: what separates cells.
+        strict: whether quotes that do not end, or end inside of a cell, are not CSV.
     """
-    reader = csv.reader(line.decode("utf-8", "surrogateescape") for line in io.BytesIO(data))
+    lines = (line.decode("utf-8", "surrogateescape") for line in io.BytesIO(data))
+    reader = csv.reader(lines, delimiter=delimiter, strict=strict)
     number = first
     while True:
         try:

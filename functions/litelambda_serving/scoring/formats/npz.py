@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from litelambda_serving.scoring.formats.base import Decoder
     from litelambda_serving.scoring.job import Job
 
-__all__ = ["NpzReader"]
+__all__ = ["NpzReader", "open_file"]
 
 _WINDOW_BYTES = 1024 * 1024
 _NUM_WINDOWS = 8
@@ -74,7 +74,7 @@ class NpzReader(Reader):
         if job.span:
             raise JobError(f"{job.input} is a zip: it cannot be split into ranges")
         self._schema = schema
-        self._file = _open_file(job, info)
+        self._file = open_file(job, info)
         try:
             self._open(schema)
         except BaseException:
@@ -134,7 +134,8 @@ def _damage_of(what: str) -> Iterator[None]:
         raise UnreadableInputError(f"{what}: {type(error).__name__}: {str(error)[:_MAX_SHOWN]}") from error
 
 
-def _open_file(job: Job, info: ObjectInfo) -> IO[bytes]:
+def open_file(job: Job, info: ObjectInfo) -> IO[bytes]:
+    """A job's input as a seekable file, gzip taken off."""
     if not job.input.lower().endswith(".gz"):
         return io.BufferedReader(_Ranged(info), _WINDOW_BYTES // 16)
     file = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the reader
