@@ -19,7 +19,9 @@ _STATE_MACHINE = "LITELAMBDA_STATE_MACHINE"
 
 
 @click.command()
-@click.argument("source", metavar="INPUT", help="Path or s3:// URL of .jsonl, .csv, .npy, .npz (or .gz), or a prefix/.")
+@click.argument(
+    "source", metavar="INPUT", help="Path or s3:// URL of .jsonl, .csv, .parquet, .npy, .npz (or .gz), or a prefix/."
+)
 @click.argument("output", metavar="OUTPUT", help="Path or s3:// URL that ends with .jsonl, .csv or .npy, or a prefix/.")
 @store_option(default=None)
 @click.option("--model", required=True, metavar="NAME[@ALIAS|:VERSION]", help="The model to score with.")
@@ -27,7 +29,10 @@ _STATE_MACHINE = "LITELAMBDA_STATE_MACHINE"
 @click.option("--state-machine", metavar="ARN", show_default=f"${_STATE_MACHINE}", help="The one that --on aws starts.")
 @click.option("--workers", type=int, default=0, show_default="all", metavar="N", help="Cores to use here.")
 @click.option(
-    "--input-format", metavar="NAME", show_default="by the ending", help="One of jsonl, csv, npy, npz and images."
+    "--input-format",
+    metavar="NAME",
+    show_default="by the ending",
+    help="One of jsonl, csv, parquet, npy, npz and images.",
 )
 @click.option("--output-format", metavar="NAME", show_default="by the ending", help="One of jsonl, csv and npy.")
 @click.option(

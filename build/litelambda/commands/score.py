@@ -109,13 +109,13 @@ def score(  # noqa: PLR0913 - all but the first two are named by the caller
     """Score a file, or all files below a prefix, on this machine.
 
     Args:
-        source: path or `s3://` URL of .jsonl, .csv, .npy, .npz (or .gz), or a prefix, which ends with "/".
+        source: path or `s3://` URL of .jsonl, .csv, .parquet, .npy, .npz (or .gz), or a prefix, which ends with "/".
         output: path or `s3://` URL that ends with .jsonl, .csv or .npy, or a prefix.
         model: `NAME`, `NAME@ALIAS` or `NAME:VERSION`.
         store: where the model is: a folder, or `s3://bucket/prefix`.
         workers: cores to use, 0 for all.
         force: write over an output that exists.
-        input_format: jsonl, csv, npy, npz or images; "" takes what the ending says.
+        input_format: jsonl, csv, parquet, npy, npz or images; "" takes what the ending says.
         output_format: jsonl, csv or npy; "" takes what the ending says.
         passthrough: fields that the output repeats; None for all except the inputs.
         tolerate: share of bad rows to accept.
