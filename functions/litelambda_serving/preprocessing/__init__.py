@@ -185,7 +185,7 @@ class RawInputs:
                 got = f"a list of {len(row)}" if type(row) is list else shown(row)
                 raise TensorError(
                     f"instance {number}: expected an object with {self._listed()}, or a list of these "
-                    f"{len(names)} values in this order, got {got}"
+                    f"{len(names)} values in this order, all instances in the same form; got {got}"
                 )
         return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
 

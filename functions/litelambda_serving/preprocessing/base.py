@@ -92,12 +92,15 @@ class Preprocessor:
         )
 
 
-def shown(value: Any) -> str:
-    """A raw value short enough for a message.
+_SHOWN = {bytes: "bytes", dict: "an object", list: "a list", type(None): "null"}
 
-    >>> shown("a" * 50), shown(3.5)
-    ("'aaaaaaaaaaaaaaaaaaaa…'", '3.5')
+
+def shown(value: Any) -> str:
+    """A raw value short enough for a message, in JSON's words.
+
+    >>> shown("a" * 50), shown(3.5), shown({})
+    ("'aaaaaaaaaaaaaaaaaaaa…'", '3.5', 'an object')
     """
     if isinstance(value, str):
         return repr(value if len(value) <= 20 else value[:20] + "…")
-    return type(value).__name__ if isinstance(value, (bytes, dict, list)) else repr(value)[:40]
+    return _SHOWN.get(type(value)) or repr(value)[:40]

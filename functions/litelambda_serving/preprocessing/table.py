@@ -218,9 +218,7 @@ def category_of(value: Any) -> str | None:
 
 
 def _said(value: Any) -> str:
-    if type(value) is str:
-        return f"the text {shown(value)}"
-    return "a list" if type(value) is list else "an object" if type(value) is dict else shown(value)
+    return f"the text {shown(value)}" if type(value) is str else shown(value)
 
 
 def _open_column(document: Mapping[str, Any], assets: Mapping[str, bytes]) -> _Number | _Category:

@@ -60,7 +60,7 @@ def test_objects_lists_and_columns_are_the_same_rows() -> None:
     [
         ({"bill": 1, "island": "Dream", "mass": 1}, "instance 0: missing 'sex'"),
         ({"bill": 1, "island": "Dream", "mass": 1, "sex": "m", "weight": 3}, "instance 0: unknown 'weight'"),
-        ([1, "Dream", 1], "or a list of these 4 values in this order, got a list of 3"),
+        ([1, "Dream", 1], "or a list of these 4 values in this order, all instances in the same form; got a list of 3"),
         ([None, "Dream", 1, "m"], "field 'bill', row 0: is missing, expected a number"),
         ([float("nan"), "Dream", 1, "m"], "field 'bill', row 0: is missing"),
         (["39.1", "Dream", 1, "m"], "field 'bill', row 0: expected a number, got the text '39.1'"),

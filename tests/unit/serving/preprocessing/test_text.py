@@ -121,8 +121,8 @@ def test_a_text_is_the_same_however_it_came(row):
     [
         ("half \ud83d", "character 5 is half of a surrogate pair"),
         (5, "expected text, got 5"),
-        (None, "expected text, got None"),
-        (["a"], "expected text, got list"),
+        (None, "expected text, got null"),
+        (["a"], "expected text, got a list"),
         (b"\xff", "not text in UTF-8"),
         ({"b64": "/w=="}, "not text in UTF-8"),
         ({"b64": "a"}, "nor its base64"),
