@@ -101,12 +101,13 @@ class Manifest:
         warm_up: for the default signature's first run, by input: a value for all of a row, or each of its values.
             Inputs that are not named are zeros, or empty strings.
         labels: names of the classes by index, or None.
-        task: "classification", "multi_label" (any number of classes at once) or "regression"; "" where the model's
-            maker did not say.
+        task: "classification", "multi_label" (any number of classes at once), "regression" or "recommendation"; ""
+            where the model's maker did not say.
         preprocessing: by input, how raw values become the model's: see `litelambda_serving.preprocessing`. Empty where
             requests have the model's values.
         scaling: by input, the `scale` and `offset` of pixels and integers, where requests have the model's values.
-        assets: names of the files that preprocessing reads.
+        assets: names of the files that preprocessing and vocabularies are read from.
+        vocabularies: by output whose numbers stand for names, the file of `assets` that has these.
         sha256: digest of the document it was read from; set by whoever fetched it, "" until then.
         fields: the whole document, for those who want the recipe, the metrics or the tools.
     """
@@ -124,6 +125,7 @@ class Manifest:
     preprocessing: dict[str, dict[str, Any]]
     scaling: dict[str, dict[str, Any]]
     assets: tuple[str, ...]
+    vocabularies: dict[str, str]
     sha256: str
     fields: dict[str, Any]
 
@@ -159,6 +161,7 @@ class Manifest:
             raise ManifestError("manifest field labels: expected a list of str, or null")
         self.task = _optional(fields, "task", str)
         self._read_preprocessing()
+        self._read_outputs()
         return self
 
     def _read_preprocessing(self) -> None:
@@ -177,6 +180,12 @@ class Manifest:
         if unknown := [name for name in assets if name not in self.files]:
             raise ManifestError(f"manifest field assets names {str(unknown[0])[:40]!r}, which files does not list")
         self.assets = tuple(assets)
+
+    def _read_outputs(self) -> None:
+        outputs = _optional(self.fields, "outputs", dict)
+        self.vocabularies = {name: _field(outputs[name], "vocabulary_file", str) for name in outputs}
+        if unknown := [file for file in self.vocabularies.values() if file not in self.assets]:
+            raise ManifestError(f"manifest field vocabulary_file names {unknown[0][:40]!r}, which assets does not list")
 
 
 def _document(data: bytes) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from litelambda.artifact.latency import measure_latency_us
 from litelambda.artifact.reference import to_codes
@@ -25,19 +26,24 @@ from litelambda.compression.fine_tuning import TrainingContext
 from litelambda.compression.layer_table import describe_layers
 from litelambda.conversion.quantize import quantize
 from litelambda.data.dataset import load_data
+from litelambda.data.interactions import ITEMS_FILE, load_interactions
 from litelambda.evaluation.build_comparison import check_build
 from litelambda.evaluation.evaluate import Evaluated, evaluate, evaluate_float
 from litelambda.evaluation.gate import check_floor, check_gate, hints
+from litelambda.evaluation.recommendation import check_scores, evaluate_recommender, popularity_metrics, recommend
 from litelambda.evaluation.verify import verify
 from litelambda.keras_tools.backend import choose_backend
 from litelambda.publishing.publish import REPORT_NAME, Description, Published, publish, save_keras
 from litelambda.publishing.report import HTML_NAME, make_html
-from litelambda.publishing.served_comparison import check_served
+from litelambda.publishing.served_comparison import Served, check_served
 from litelambda.recipe.load import Recipe
+from litelambda.recipe.models import TwoTowerModel
+from litelambda.recipe.sections import InteractionsData
 from litelambda.search.search import search
 from litelambda.store.artifact_store import Store
 from litelambda.training.target_units import in_own_units
 from litelambda.training.train import train
+from litelambda.training.two_tower import ITEMS, train_two_tower, with_int8_tables
 from litelambda_serving.artifact import ARTIFACT_NAME
 
 __all__ = ["BuildResult", "build", "train_with_others"]
@@ -76,7 +82,8 @@ def build(
         print(result.published.url, result.metrics["quantized"])
     """
     with interrupts_noted():
-        return _Build(recipe, reporter or Reporter()).run(store_url(store), accept_worse=accept_worse)
+        kind = _RecommenderBuild if isinstance(recipe.data, InteractionsData) else _Build
+        return kind(recipe, reporter or Reporter()).run(store_url(store), accept_worse=accept_worse)
 
 
 def train_with_others(recipe: Recipe, reporter: Reporter | None = None) -> None:
@@ -181,13 +188,12 @@ class _Build:
             answers = (self.answers, self.changed)
             self.evaluated = evaluate(data, *answers, self.quantized, self.from_logits, current.progress)
             check_gate(recipe.gate, self.evaluated)
-            self.served = []
-            if not accept_worse:
-                sections = (recipe.publish, recipe.gate)
-                self.served = check_served(
-                    self.store, *sections, data, self.evaluated, self.from_logits, current.progress
-                )
+            self.served = [] if accept_worse else self.compare_served(current.progress)
             current.summary = _compare(self.evaluated)
+
+    def compare_served(self, progress: ReportProgress) -> list[Served]:
+        sections = (self.recipe.publish, self.recipe.gate)
+        return check_served(self.store, *sections, self.data, self.evaluated, self.from_logits, progress)
 
     def verify(self) -> None:
         with self.stage("verify") as current:
@@ -248,6 +254,49 @@ class _Build:
                 "quantized": measure_latency_us(quantized.artifact),
             },
         }
+
+
+class _RecommenderBuild(_Build):
+    """The build of a recommender: what differs from that of a model with one output."""
+
+    def train(self, *, is_chief: bool = True) -> None:  # noqa: ARG002 - one host trains
+        recipe = self.recipe
+        with self.stage("data") as current:
+            self.interactions = load_interactions(cast("InteractionsData", recipe.data), recipe.folder)
+            self.data = self.interactions.users
+            current.summary = self.interactions.describe()
+        with self.stage("train") as current:
+            model = cast("TwoTowerModel", recipe.model)
+            self.trained = train_two_tower(model, recipe.train, self.interactions, current.progress)
+            self.float_answers = recommend(self.trained.model, self.data)
+            popular = popularity_metrics(self.data, self.float_answers.items.shape[1])
+            check_floor(recipe.gate, self.float_answers, self.data, popular)
+            parameters = counted(self.trained.model.count_params(), "parameter")
+            current.summary = f"{parameters}, {counted(self.trained.num_epochs, 'epoch')}"
+
+    def compress(self) -> None:
+        with self.stage("compress") as current:
+            model, section = self.trained.model, cast("TwoTowerModel", self.recipe.model)
+            self.input_name = model.inputs[0].name
+            is_dynamic = self.recipe.quantize.scheme == "dynamic"
+            self.compressed = Compressed(with_int8_tables(model, section, self.interactions) if is_dynamic else model)
+            self.compressed_answers = recommend(self.compressed.model, self.data) if is_dynamic else self.float_answers
+            current.summary = "int8 embedding tables" if is_dynamic else "nothing to do"
+
+    def evaluate(self, *, accept_worse: bool) -> None:
+        with self.stage("evaluate") as current:
+            rows = self.data.test.x[:_COMPARED_ROWS]
+            self.compared = check_scores(self.compressed.model, self.quantized.in_float, rows)
+            answers = (self.float_answers, self.compressed_answers)
+            self.evaluated = evaluate_recommender(self.data, *answers, self.quantized, current.progress)
+            check_gate(self.recipe.gate, self.evaluated)
+            self.served = [] if accept_worse else self.compare_served(current.progress)
+            current.summary = _compare(self.evaluated)
+
+    def describe(self) -> Description:
+        names = json.dumps(self.interactions.item_names, ensure_ascii=False).encode()
+        plain = super().describe()
+        return replace(plain, assets={**plain.assets, ITEMS_FILE: names}, vocabularies={ITEMS: ITEMS_FILE})
 
 
 def _compare(evaluated: Evaluated) -> str:

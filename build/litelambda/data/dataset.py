@@ -22,7 +22,7 @@ from litelambda.data.raw_form import Columns, RawForm, prepared
 from litelambda.data.readers import read_source
 from litelambda.data.stored_rows import Indices, RawDataset, Rows, Split, StoredRows, chunks, in_file
 from litelambda.data.targets import check_classes, check_widths, encode_labels, regression_targets
-from litelambda.recipe.sections import Data, Scaling
+from litelambda.recipe.sections import Data, InteractionsData, Scaling
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,8 @@ def load_data(settings: Data, folder: Path) -> Dataset:
     Raises:
         DataError: the data set is missing, unreadable, or does not fit what the recipe says of it.
     """
+    if isinstance(settings, InteractionsData):
+        raise DataError("data.format = 'interactions' has no rows with targets: it is for recommendations")
     source = read_source(settings, folder)
     labels = None
     if settings.task == "classification":

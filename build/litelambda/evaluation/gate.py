@@ -12,19 +12,27 @@ import numpy as np
 from litelambda.common.errors import GateError
 from litelambda.data.dataset import Dataset
 from litelambda.evaluation.evaluate import Evaluated, FloatAnswers, Metrics, trivial_metrics
+from litelambda.evaluation.recommendation import Recommended
 from litelambda.recipe.sections import Gate
 
 _NOTHING = "Nothing was published"
+_FELL = {"accuracy": "accuracy fell by", "recall": "recall fell by"}
 _MANY_CLASSES = 0.5  # classes per training row: with two rows per class and fewer, the labels are probably numbers
 
 
-def check_floor(gate: Gate, answers: FloatAnswers, data: Dataset) -> None:
+def check_floor(gate: Gate, answers: FloatAnswers | Recommended, data: Dataset, trivial: Metrics | None = None) -> None:
     """Refuse a trained model that is no better than a constant answer, unless the recipe allows it.
+
+    Args:
+        gate: the recipe's `gate` section.
+        answers: the model's, to the test split.
+        data: from the data stage.
+        trivial: the figures of the constant answer; by default those of `trivial_metrics`.
 
     Raises:
         GateError: it is not better; the message has the numbers, and a likely reason.
     """
-    trivial = trivial_metrics(data)
+    trivial = trivial_metrics(data) if trivial is None else trivial
     if gate.allow_trivial or is_better(answers.metrics, trivial):
         return
     hinted = "".join(f". {hint}" for hint in hints(data, answers.confusion))
@@ -64,11 +72,11 @@ def check_loss(gate: Gate, before: Metrics, after: Metrics, names: tuple[str, st
         GateError: they are worse; the message has the numbers.
     """
     first, second = names
-    if "accuracy" in before:
-        drop = before["accuracy"] - after["accuracy"]
+    if share := _share_of(before):
+        drop = before[share] - after[share]
         if not drop <= gate.max_accuracy_drop:
             raise GateError(
-                f"accuracy fell by {drop:.4f}, from {before['accuracy']:.4f} ({first}) to {after['accuracy']:.4f} "
+                f"{_FELL[share]} {drop:.4f}, from {before[share]:.4f} ({first}) to {after[share]:.4f} "
                 f"({second}); gate.max_accuracy_drop allows {gate.max_accuracy_drop}. {remedy}{_NOTHING}"
             )
     elif not after["mse"] <= before["mse"] * (1 + gate.max_mse_increase):
@@ -85,8 +93,8 @@ def is_better(metrics: Metrics, than: Metrics) -> bool:
     >>> is_better({"accuracy": 0.9}, than={"accuracy": 0.1}), is_better({"mse": 2.0}, than={"mse": 1.0})
     (True, False)
     """
-    if "accuracy" in metrics:
-        return metrics["accuracy"] > than["accuracy"]
+    if share := _share_of(metrics):
+        return metrics[share] > than[share]
     return metrics["mse"] < than["mse"]
 
 
@@ -115,8 +123,15 @@ def hints(data: Dataset, confusion: Sequence[Sequence[int]] | None) -> list[str]
     ]
 
 
+def _share_of(metrics: Metrics) -> str:
+    """The figure that is a share of right answers; "" where there is none."""
+    return next((name for name in _FELL if name in metrics), "")
+
+
 def _describe_trivial(subject: str, metrics: Metrics, trivial: Metrics) -> str:
-    if "accuracy" in metrics:
+    if "recall" in metrics:
+        answer, name = "the most popular items", "recall"
+    elif "accuracy" in metrics:
         answer, name = "the most frequent class", "accuracy"
     else:
         answer, name = "the mean", "mse"

@@ -44,11 +44,15 @@ class ManifestDocument(TypedDict):
     labels: list[str] | None
     """Names of the classes by index, or null."""
     task: NotRequired[str]
-    """Only of a recipe's model: `classification`, `multi_label` (any number of classes at once) or `regression`."""
+    """Only of a recipe's model: `classification`, `multi_label` (any number of classes at once), `regression` or
+    `recommendation`."""
     preprocessing: Mapping[str, Any]
     """By input, how raw values become the model's: their `kind` (numbers, table, image, text) and what it needs."""
     assets: NotRequired[list[str]]
-    """Only where preprocessing reads files: their names among `files`, which the function fetches with the model."""
+    """Only where preprocessing or vocabularies are files: their names among `files`, fetched with the
+    model."""
+    outputs: NotRequired[Mapping[str, Any]]
+    """Only where an output's numbers stand for names: by output, the `vocabulary_file`, a JSON list of these."""
     metrics: Mapping[str, Any]
     """Figures of the `float` and the `quantized` model on the same test rows, their `agreement`, `max_abs_difference`
     and `num_examples`; of an import, how far it is from its source."""

@@ -43,7 +43,8 @@ class Description:
         size_bytes: of the float flatbuffer and of the artifact.
         recipe: that it was built from.
         warm_up: values for the first run, where zeros do not work.
-        task: "classification", "multi_label" or "regression"; "" where it is not known.
+        task: "classification", "multi_label", "regression" or "recommendation"; "" where it is not known.
+        vocabularies: by output whose numbers stand for names, the file of `assets` that has these.
     """
 
     signature: FlatbufferSignature
@@ -57,6 +58,7 @@ class Description:
     warm_up: Mapping[str, Any] = field(default_factory=dict)
     assets: Mapping[str, bytes] = field(default_factory=dict)
     task: str = ""
+    vocabularies: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,8 @@ def make_manifest(
     }
     if description.task:
         document["task"] = description.task
+    if description.vocabularies:
+        document["outputs"] = {name: {"vocabulary_file": file} for name, file in description.vocabularies.items()}
     if description.assets:
         document["assets"] = sorted(description.assets)
     if description.warm_up:

@@ -15,10 +15,11 @@ from pydantic import ValidationError
 from litelambda.common.errors import RecipeError
 from litelambda.common.paths import RECIPES
 from litelambda.common.wording import counted
+from litelambda.recipe.compression import Compress
 from litelambda.recipe.messages import describe_problems
 from litelambda.recipe.models import TextModel
-from litelambda.recipe.sections import ArraysData, ImagesData, Recipe, TextData
-from litelambda.recipe.training import CROSS_ENTROPIES
+from litelambda.recipe.sections import ArraysData, ImagesData, InteractionsData, Recipe, TextData
+from litelambda.recipe.training import CROSS_ENTROPIES, Train
 
 __all__ = ["Recipe", "load_recipe"]
 
@@ -145,7 +146,35 @@ def _contradictions(recipe: Recipe) -> list[str]:
             "compress.pruning.initial_sparsity: must be below final_sparsity",
         ),
     ]
-    return [message for wrong, message in checks if wrong]
+    return [message for wrong, message in [*checks, *_of_recommendations(recipe)] if wrong]
+
+
+def _of_recommendations(recipe: Recipe) -> list[tuple[bool, str]]:
+    """What belongs together in a recipe of recommendations, and what such a recipe has no use for."""
+    data, scheme, quantize = recipe.data, recipe.quantize.scheme, recipe.quantize
+    interactions = isinstance(data, InteractionsData)
+    two_tower = recipe.model.kind == "two_tower"
+    together = "model.builder = 'two_tower', data.format = 'interactions', data.task = 'recommendation' and "
+    parts = [two_tower, interactions, data.task == "recommendation", recipe.train.loss == "sampled_softmax"]
+    if not any(parts):
+        return []
+    unused = [name for name in _UNUSED if getattr(data, name) != type(data).model_fields[name].default]
+    trained = [name for name in _NOT_TRAINED if getattr(recipe.train, name) != Train.model_fields[name].default]
+    return [
+        (not all(parts), f"{together}train.loss = 'sampled_softmax' belong together"),
+        (
+            scheme == "int8" or quantize.io != "float32" or bool(quantize.int4),
+            "quantize.scheme: recommendations need 'dynamic', 'float16' or 'float32', and quantize.io = 'float32': the "
+            "256 values of an int8 score cannot rank a catalogue",
+        ),
+        (recipe.compress != Compress(), "compress: is not for recommendations; remove the section"),
+        (bool(unused), f"data.{', data.'.join(unused)}: not for data.format = 'interactions'"),
+        (bool(trained), f"train.{', train.'.join(trained)}: not for recommendations"),
+    ]
+
+
+_UNUSED = ("labels", "normalize", "targets", "reshape", "streaming")
+_NOT_TRAINED = ("from_logits", "precision", "class_weights", "augmentation", "devices")
 
 
 def _steps(recipe: Recipe) -> list[str]:

@@ -67,6 +67,21 @@ class TextModel(BuiltInNetwork):
     """Units of each dense layer before the output."""
 
 
+class TwoTowerModel(Section):
+    """Two towers, of the user's side and of the item's: each becomes a vector, their dot product is the score."""
+
+    kind: ClassVar[str] = "two_tower"
+    builder: Literal["two_tower"]
+    dimension: PositiveInt = 32
+    """Numbers of each vector, and of each embedding."""
+    hidden: list[PositiveInt] = Field(default_factory=list)
+    """Units of the dense layers between the embeddings and the vector, in both towers."""
+    top_k: Annotated[int, Field(ge=1, le=1000)] = 20
+    """How many items an answer has."""
+    input_name: Name = "input"
+    """Name of the input in the API."""
+
+
 class FunctionModel(Section):
     """Your own function, called with `input_shape`, `num_classes` (for regression: of targets) and `settings`."""
 
@@ -94,7 +109,7 @@ def _model_kind(value: object) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-BuiltInModel = Annotated[MlpModel | CnnModel | TextModel, Field(discriminator="builder")]
+BuiltInModel = Annotated[MlpModel | CnnModel | TextModel | TwoTowerModel, Field(discriminator="builder")]
 ModelSection = Annotated[
     Annotated[BuiltInModel, Tag("builder")]
     | Annotated[FunctionModel, Tag("function")]
@@ -102,7 +117,7 @@ ModelSection = Annotated[
     Discriminator(
         _model_kind,
         custom_error_type="model_kind",
-        custom_error_message="Needs exactly one of builder = 'mlp', 'cnn' or 'text', function = "
-        "'package.module:function' and path = 'model.keras' or 'model.h5'",
+        custom_error_message="Needs exactly one of builder = 'mlp', 'cnn', 'text' or 'two_tower', "
+        "function = 'package.module:function' and path = 'model.keras' or 'model.h5'",
     ),
 ]

@@ -45,8 +45,8 @@ class DataSection(Section):
 
     path: Annotated[str, Field(min_length=1)]
     """The file or folder, relative to the recipe."""
-    task: Literal["classification", "regression"] = "classification"
-    """What is learned: a class per row, or numbers."""
+    task: Literal["classification", "regression", "recommendation"] = "classification"
+    """What is learned: a class per row, or numbers; or, of interactions, which items a user chooses."""
     labels: Annotated[list[str], Field(min_length=2)] | None = None
     """Names of the classes in order; by default those of the data."""
     normalize: Annotated[
@@ -179,7 +179,28 @@ class TextData(DataSection):
     """The token that fills rows up; by default the tokenizer's own."""
 
 
-Data = Annotated[NpzData | NpyData | ImagesData | CsvData | ParquetData | TextData, Field(discriminator="format")]
+class InteractionsData(DataSection):
+    """A CSV file with a header line and a line for each interaction: who chose which item."""
+
+    kind: ClassVar[str] = "interactions"
+    format: Literal["interactions"]
+    user: Annotated[list[str], Field(min_length=1)]
+    """The columns that a request has: who asks, and what is known of them. All are categories; those that no training
+    row has count as one more."""
+    item: Annotated[str, Field(min_length=1)]
+    """The column with the item's name."""
+    item_features: list[str] = Field(default_factory=list)
+    """Columns of categories that are known of an item, the same in all of its lines."""
+    label: str | None = None
+    """A column of numbers, such as stars; by default every line is an interaction that was wanted."""
+    positive_from: FiniteFloat = 1.0
+    """With `label`: from this number on, an interaction was wanted. The others are left out."""
+
+
+Data = Annotated[
+    NpzData | NpyData | ImagesData | CsvData | ParquetData | TextData | InteractionsData,
+    Field(discriminator="format"),
+]
 
 
 class Quantize(Section):

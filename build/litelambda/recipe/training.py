@@ -9,7 +9,14 @@ from pydantic import Field
 from litelambda.recipe.section_types import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Section, Seed
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
-Loss = Literal["mse", "mae", "binary_crossentropy", "categorical_crossentropy", "sparse_categorical_crossentropy"]
+Loss = Literal[
+    "mse",
+    "mae",
+    "binary_crossentropy",
+    "categorical_crossentropy",
+    "sparse_categorical_crossentropy",
+    "sampled_softmax",
+]
 CROSS_ENTROPIES = ("binary_crossentropy", "categorical_crossentropy", "sparse_categorical_crossentropy")
 
 
@@ -99,7 +106,7 @@ class Train(Section):
     """How the model is trained."""
 
     loss: Loss
-    """A cross-entropy for classification, `mse` or `mae` for regression."""
+    """A cross-entropy for classification, `mse` or `mae` for regression, `sampled_softmax` for recommendation."""
     from_logits: bool = False
     """Whether the model's outputs are logits."""
     optimizer: Optimizer = Adam()

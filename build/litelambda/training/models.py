@@ -22,6 +22,7 @@ from litelambda.recipe.models import (
     ModelSection,
     SavedKerasModel,
     TextModel,
+    TwoTowerModel,
 )
 from litelambda.recipe.sections import resolve_path
 from litelambda.recipe.training import Train
@@ -48,6 +49,8 @@ def make_model(section: ModelSection, settings: Train, data: Dataset, folder: Pa
         model = _from_file(resolve_path(section.path, folder))
     elif isinstance(section, TextModel):
         model = text_model(section, data, _head(section, settings, data))
+    elif isinstance(section, TwoTowerModel):
+        raise TrainError("model.builder = 'two_tower' is for recommendations: it needs data.format = 'interactions'")
     else:
         layers = _mlp(section, data.input_shape) if isinstance(section, MlpModel) else _cnn(section, data.input_shape)
         model = load_keras().Sequential([*layers, _head(section, settings, data)], name=section.builder)

@@ -64,7 +64,7 @@ def train(section: ModelSection, settings: Train, data: Dataset, folder: Path, p
         settings.epochs,
         schedule=settings.schedule,
         warmup_epochs=settings.warmup_epochs,
-        callbacks=_early_stopping(settings),
+        callbacks=early_stopping(settings),
     )
 
     def make() -> Any:
@@ -93,7 +93,8 @@ def _fit_here(make: Callable[[], Any], data: Dataset, plan: TrainingPlan, progre
     return Trained(model, history)
 
 
-def _early_stopping(settings: Train) -> list[Any]:
+def early_stopping(settings: Train) -> list[Any]:
+    """The callback that stops a training early; none where the recipe does not ask for it."""
     stopping = settings.early_stopping
     if stopping is None:
         return []

@@ -30,16 +30,18 @@ class Shadowed:
         manifest: of the version that answers.
         statistics: what it has done.
         raw_inputs: what prepares the inputs of the version that answers; None where requests have its own values.
+        vocabularies: of its outputs.
         notes: fields for the request's log line: `ShadowRows`, `ShadowDisagreements`, `shadow_version` and
             `shadow_max_abs_difference`, or `shadow_error`; None before a prediction.
     """
 
-    __slots__ = ("_servable", "_shadow", "_warn", "manifest", "notes", "raw_inputs", "statistics")
+    __slots__ = ("_servable", "_shadow", "_warn", "manifest", "notes", "raw_inputs", "statistics", "vocabularies")
 
     def __init__(self, servable: Servable, shadow: Servable, warn: Callable[[str], None]) -> None:
         self.manifest = servable.manifest
         self.statistics = servable.statistics
         self.raw_inputs = None if servable.raw_inputs is None else _NotedRawInputs(servable.raw_inputs)
+        self.vocabularies = servable.vocabularies
         self.notes: Mapping[str, Any] | None = None
         self._servable = servable
         self._shadow = shadow

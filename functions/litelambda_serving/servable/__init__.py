@@ -171,11 +171,13 @@ class Servable:
         statistics: what it has done.
         memory_bytes: estimate of what it holds.
         raw_inputs: what prepares its inputs; None where requests have the model's values.
+        vocabularies: by output whose numbers stand for names, these.
         used: when it last answered, in the repository's count of requests.
         notes: fields for the log line of a request it answered.
     """
 
     notes: Mapping[str, Any] | None = None
+    vocabularies: Mapping[str, list[str]] | None = None
 
     def __init__(self, artifact: Artifact, num_threads: int, min_batch: int = _MIN_BATCH) -> None:
         """Compile an artifact and check that the flatbuffer has what its manifest promises.
@@ -202,6 +204,10 @@ class Servable:
             from litelambda_serving.preprocessing import open_raw_inputs
 
             self.raw_inputs = open_raw_inputs(self.manifest, artifact.assets)
+        if self.manifest.vocabularies:
+            from litelambda_serving.servable.vocabularies import open_vocabularies
+
+            self.vocabularies = open_vocabularies(self.manifest, artifact.assets)
 
     def warm_up(self) -> None:
         """Run the default signature once, on values that it can compute with: no request pays for first allocations.

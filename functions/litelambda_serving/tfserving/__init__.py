@@ -158,7 +158,7 @@ def _predict_json(
         tensors = raw_inputs.from_columns(columns) if raw_inputs else _decode_columns(columns, signature)
     else:
         raise MalformedRequestError("Missing 'inputs' or 'instances' key")
-    outputs = servable.predict(key, _checked(tensors, signature, best), deadline)
+    outputs = _named(servable.predict(key, _checked(tensors, signature, best), deadline), key, servable)
     if code is not None and code.has_postprocess:
         return code.predictions({name: _row_texts(name, tensor, best) for name, tensor in outputs.items()})
     return _encode_rows(outputs, best) if row_format else _encode_columns(outputs, best)
@@ -205,8 +205,17 @@ def _predict_raw(request: Request, servable: Servable | Shadowed, code: CustomCo
     signature = servable.manifest.signatures[key]
     content_type = request.headers["content-type"]
     tensors = decode_raw(request.body, content_type, signature, servable.manifest, servable.raw_inputs)
-    outputs = servable.predict(key, _checked(tensors, signature), request.deadline)
+    outputs = _named(servable.predict(key, _checked(tensors, signature), request.deadline), key, servable)
     return _encode_rows(outputs) if signature.rows == DYNAMIC else _encode_columns(outputs)
+
+
+def _named(outputs: dict[str, Tensor], key: str, servable: Servable | Shadowed) -> dict[str, Tensor]:
+    """The outputs, with names in place of the numbers that stand for some."""
+    if servable.vocabularies is None or key != servable.manifest.default_signature:
+        return outputs
+    from litelambda_serving.servable.vocabularies import named
+
+    return named(outputs, servable.vocabularies)
 
 
 def _checked(

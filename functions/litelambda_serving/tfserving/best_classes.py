@@ -84,7 +84,7 @@ class BestClasses:
 
 def scores_of(signature: SignatureSpec, manifest: Manifest) -> TensorSpec | None:
     """The output with a score for each label; of a model without labels, the first with several values for each row."""
-    if manifest.task == "regression":
+    if manifest.task == "regression" or manifest.vocabularies:
         return None
     count = len(manifest.labels or ())
     for spec in signature.outputs:

@@ -11,12 +11,13 @@ from litelambda_serving.errors import RequestError
 from litelambda_serving.json_codec import dumps, nest_texts, number_texts
 from litelambda_serving.scoring.formats.base import Writer
 from litelambda_serving.scoring.formats.json_tokens import dump_fields
-from litelambda_serving.scoring.formats.jsonl import texts_of
+from litelambda_serving.scoring.formats.jsonl import name_texts, texts_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from litelambda_serving.scoring.formats.base import Array, DecodedRows, RowSchema
+    from litelambda_serving.tensor import TensorSpec
 
 __all__ = ["AnswerWriter"]
 
@@ -27,6 +28,7 @@ class AnswerWriter(Writer):
     def __init__(self, schema: RowSchema, code: CustomCode) -> None:
         self._outputs = schema.outputs
         self._code = code
+        self._vocabularies = schema.vocabularies
 
     def encode(self, rows: DecodedRows, outputs: Sequence[Array], id_name: str) -> bytes:
         """See `Writer.encode`."""
@@ -45,15 +47,18 @@ class AnswerWriter(Writer):
     def _answers(self, rows: DecodedRows, outputs: Sequence[Array]) -> list[Any]:
         """An answer for each row that has one."""
         columns = {
-            spec.name: values_of(
-                nest_texts(number_texts(np.ascontiguousarray(array).tobytes(), spec.dtype.format), array.shape)
-            )
-            for spec, array in zip(self._outputs, outputs, strict=True)
+            spec.name: values_of(self._texts(spec, array)) for spec, array in zip(self._outputs, outputs, strict=True)
         }
         try:
             return self._code.answers(columns, len(rows.ids))
         except RequestError:
             return self._answer_each(rows, columns)
+
+    def _texts(self, spec: TensorSpec, array: Array) -> list[str]:
+        """The JSON of each row of an output, as a plain answer has it."""
+        if spec.name in self._vocabularies:
+            return [text.decode() for text in name_texts(array, self._vocabularies[spec.name])]
+        return nest_texts(number_texts(np.ascontiguousarray(array).tobytes(), spec.dtype.format), array.shape)
 
     def _answer_each(self, rows: DecodedRows, columns: dict[str, list[Any]]) -> list[Any]:
         """The rows one by one: a bad one does not spoil the others."""

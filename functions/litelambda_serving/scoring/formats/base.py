@@ -19,6 +19,7 @@ from litelambda_serving.preprocessing.table import Table
 from litelambda_serving.scoring.columns import row_bytes, row_shape
 from litelambda_serving.scoring.errors import SchemaError
 from litelambda_serving.scoring.formats.coded_rows import CodedRows
+from litelambda_serving.servable.vocabularies import open_vocabularies
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -50,6 +51,7 @@ class RowSchema:
         prepared_inputs: its inputs, as the model reads them.
         custom_code: the function's own, which runs before and after the model; None without any.
         coded_rows: what prepares the rows, where that code has a part in it.
+        vocabularies: by output whose numbers stand for names, these.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -61,6 +63,7 @@ class RowSchema:
     prepared_inputs: tuple[TensorSpec, ...] = ()
     custom_code: CustomCode | None = None
     coded_rows: CodedRows | None = None
+    vocabularies: Mapping[str, list[str]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -109,7 +112,19 @@ class RowSchema:
             )
         scaling, largest = manifest.scaling, manifest.batch_sizes[-1]
         labels = manifest.labels if manifest.task != "multi_label" else None
-        return cls(inputs, spec.outputs, scaling, labels, largest, raw_inputs, spec.inputs, custom_code, coded_rows)
+        vocabularies = open_vocabularies(manifest, assets) if assets is not None else {}
+        return cls(
+            inputs,
+            spec.outputs,
+            scaling,
+            labels,
+            largest,
+            raw_inputs,
+            spec.inputs,
+            custom_code,
+            coded_rows,
+            vocabularies,
+        )
 
     @property
     def records(self) -> RawInputs | None:

@@ -34,6 +34,7 @@ from litelambda_serving.scoring.formats.json_tokens import dump_fields
 from litelambda_serving.scoring.formats.jsonl import labels_of, row_texts
 from litelambda_serving.scoring.formats.text import BYTE_ORDER_MARK, LineSource, lines_of
 from litelambda_serving.scoring.formats.values import RowPacker
+from litelambda_serving.servable.vocabularies import names_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -270,6 +271,7 @@ class CsvWriter(Writer):
 
     def __init__(self, schema: RowSchema) -> None:
         self._outputs = schema.outputs
+        self._vocabularies = [schema.vocabularies.get(spec.name) for spec in schema.outputs]
         self._label_output = schema.label_output
         self._labels = [_cells([label]) for label in schema.labels] if schema.labels else []
         self._extras: tuple[str, ...] = ()
@@ -294,7 +296,13 @@ class CsvWriter(Writer):
         columns = [[_cells([each]) for each in rows.ids] if id_name == "file" else [b"%a" % each for each in rows.ids]]
         if self._extras:
             columns.append([self._extra_cells(extra) for extra in rows.extras or [{}] * len(rows.ids)])
-        columns += [[text.strip(b"[]") for text in row_texts(array.reshape(len(array), -1), 1)] for array in outputs]
+        for array, names in zip(outputs, self._vocabularies, strict=True):
+            flat = array.reshape(len(array), -1)
+            columns.append(
+                [text.strip(b"[]") for text in row_texts(flat, 1)]
+                if names is None
+                else [_cells(names_of(row, names)) for row in flat.tolist()]
+            )
         if self._label_output is not None:
             columns.append(labels_of(outputs[self._label_output], self._labels))
         return b"".join([b",".join(row) + b"\n" for row in zip(*columns, strict=True)])

@@ -23,6 +23,7 @@ from litelambda_serving.scoring.formats.json_tokens import Tokens, dump_fields
 from litelambda_serving.scoring.formats.jsonl_fields import JsonlFieldsDecoder
 from litelambda_serving.scoring.formats.text import BYTE_ORDER_MARK, LineSource, line_spans
 from litelambda_serving.scoring.formats.values import RowPacker
+from litelambda_serving.servable.vocabularies import names_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     Texts = bytes | list[bytes]
 
-__all__ = ["JsonlDecoder", "JsonlReader", "JsonlWriter", "labels_of", "row_texts"]
+__all__ = ["JsonlDecoder", "JsonlReader", "JsonlWriter", "labels_of", "name_texts", "row_texts"]
 
 _SPACE = 0x20
 _NOTHING: dict[str, Any] = {}
@@ -212,6 +213,7 @@ class JsonlWriter(Writer):
     def __init__(self, schema: RowSchema) -> None:
         self._names = [spec.name for spec in schema.outputs]
         self._ranks = [len(row_shape(spec)) for spec in schema.outputs]
+        self._vocabularies = [schema.vocabularies.get(spec.name) for spec in schema.outputs]
         self._labels = [orjson.dumps(label) for label in schema.labels] if schema.labels else []
         self._label_output = schema.label_output
 
@@ -224,10 +226,11 @@ class JsonlWriter(Writer):
         if rows.extras:
             columns.append([b"," + dump_fields(extra)[1:-1] if extra else b"" for extra in rows.extras])
         columns.append(b',"prediction":')
-        for number, (name, array, rank) in enumerate(zip(self._names, outputs, self._ranks, strict=True)):
+        each = zip(self._names, outputs, self._ranks, self._vocabularies, strict=True)
+        for number, (name, array, rank, vocabulary) in enumerate(each):
             if len(self._names) > 1:
                 columns.append((b"," if number else b"{") + orjson.dumps(name) + b":")
-            columns.append(row_texts(array, rank))
+            columns.append(row_texts(array, rank) if vocabulary is None else name_texts(array, vocabulary))
         if len(self._names) > 1:
             columns.append(b"}")
         if self._label_output is not None:
@@ -254,6 +257,13 @@ def texts_of(ids: Sequence[RowId]) -> list[bytes]:
 def labels_of(scores: Array, labels: Sequence[bytes]) -> list[bytes]:
     """The label of the largest score of each row."""
     return [labels[index] for index in scores.argmax(axis=1).tolist()]
+
+
+def name_texts(array: Array, names: list[str]) -> list[bytes]:
+    """Each row of an array of numbers, (rows, names) or (rows,), as JSON of the names that they stand for."""
+    if array.ndim == 1:
+        return [orjson.dumps(name) for name in names_of(array.tolist(), names)]
+    return [orjson.dumps(names_of(row, names)) for row in array.reshape(len(array), -1).tolist()]
 
 
 def row_texts(array: Array, rank: int) -> list[bytes]:
