@@ -22,7 +22,7 @@ from litelambda_serving.scoring.formats.coded_rows import CodedRows
 from litelambda_serving.servable.vocabularies import open_vocabularies
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
     from litelambda_serving.custom_code import CustomCode
     from litelambda_serving.manifest import Manifest
@@ -269,6 +269,15 @@ class Writer(Protocol):
     def head(self, num_rows: int) -> bytes | None:  # noqa: ARG002 - most starts stay as they are
         """What replaces the start of the output, once its number of rows is known."""
         return None
+
+
+def passed_names(names: Iterable[str], taken: Container[str]) -> dict[str, str]:
+    """Under which names fields pass through: `input_label` where the output has a `label` of its own.
+
+    >>> passed_names(["id", "label"], {"line", "label"})
+    {'id': 'id', 'label': 'input_label'}
+    """
+    return {name: f"input_{name}" if name in taken else name for name in names}
 
 
 def output_array(data: bytes | bytearray, spec: TensorSpec) -> Array:

@@ -20,7 +20,7 @@ from litelambda_serving.errors import TensorError
 from litelambda_serving.preprocessing.cells import Dialect, sniff
 from litelambda_serving.scoring.columns import column_of, row_shape
 from litelambda_serving.scoring.errors import SchemaError, UnreadableInputError
-from litelambda_serving.scoring.formats.base import BadRow, DecodedRows, Reader, RowSchema, Writer
+from litelambda_serving.scoring.formats.base import BadRow, DecodedRows, Reader, RowSchema, Writer, passed_names
 from litelambda_serving.scoring.formats.coded_decoders import CodedCsvDecoder
 from litelambda_serving.scoring.formats.csv_fields import CsvFieldsDecoder
 from litelambda_serving.scoring.formats.csv_records import (
@@ -283,11 +283,14 @@ class CsvWriter(Writer):
         named = decoder.passthrough
         self._in_one_cell = named is None
         self._extras = ("passthrough",) if named is None else named
-        names = [decoder.id_name, *self._extras]
+        names = []
         for spec in self._outputs:
             count = int(np.prod(row_shape(spec)))
             names += [spec.name] if count == 1 else [f"{spec.name}_{index}" for index in range(count)]
-        return _cells([*names, "label"] if self._label_output is not None else names) + b"\n"
+        if self._label_output is not None:
+            names.append("label")
+        passed = passed_names(self._extras, {decoder.id_name, *names})
+        return _cells([decoder.id_name, *passed.values(), *names]) + b"\n"
 
     def encode(self, rows: DecodedRows, outputs: Sequence[Array], id_name: str) -> bytes:
         """See `Writer.encode`."""

@@ -16,7 +16,7 @@ import orjson
 
 from litelambda_serving.errors import TensorError
 from litelambda_serving.scoring.columns import column_of, row_shape
-from litelambda_serving.scoring.formats.base import BadRow, DecodedRows, Reader, RowId, RowSchema, Writer
+from litelambda_serving.scoring.formats.base import BadRow, DecodedRows, Reader, RowId, RowSchema, Writer, passed_names
 from litelambda_serving.scoring.formats.coded_decoders import CodedJsonlDecoder
 from litelambda_serving.scoring.formats.json_numbers import JsonNumbers
 from litelambda_serving.scoring.formats.json_tokens import Tokens, dump_fields
@@ -216,6 +216,7 @@ class JsonlWriter(Writer):
         self._vocabularies = [schema.vocabularies.get(spec.name) for spec in schema.outputs]
         self._labels = [orjson.dumps(label) for label in schema.labels] if schema.labels else []
         self._label_output = schema.label_output
+        self._taken = {"prediction"} if schema.label_output is None else {"prediction", "label"}
 
     def encode(self, rows: DecodedRows, outputs: Sequence[Array], id_name: str) -> bytes:
         """See `Writer.encode`."""
@@ -224,7 +225,8 @@ class JsonlWriter(Writer):
         count = len(rows.ids)
         columns: list[Texts] = [b'{"%b":' % id_name.encode(), texts_of(rows.ids)]
         if rows.extras:
-            columns.append([b"," + dump_fields(extra)[1:-1] if extra else b"" for extra in rows.extras])
+            taken = {id_name, *self._taken}
+            columns.append([b"," + _passed(extra, taken)[1:-1] if extra else b"" for extra in rows.extras])
         columns.append(b',"prediction":')
         each = zip(self._names, outputs, self._ranks, self._vocabularies, strict=True)
         for number, (name, array, rank, vocabulary) in enumerate(each):
@@ -237,6 +239,14 @@ class JsonlWriter(Writer):
             columns += [b',"label":', labels_of(outputs[self._label_output], self._labels)]
         columns.append(b"}\n")
         return _joined(columns, count)
+
+
+def _passed(extra: dict[str, Any], taken: set[str]) -> bytes:
+    """What passes through, as JSON."""
+    if not taken.isdisjoint(extra):
+        names = passed_names(extra, taken)
+        extra = {names[name]: value for name, value in extra.items()}
+    return dump_fields(extra)
 
 
 def _joined(columns: Sequence[Texts], count: int) -> bytes:
