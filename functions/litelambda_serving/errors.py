@@ -19,7 +19,8 @@
     ├── ArtifactError                the bytes came but must not be served
     │   ├── ManifestError            not a manifest this reader understands
     │   ├── DigestError              size or SHA-256 differs from the pinned one
-    │   └── ModelTooLargeError       beyond the function's memory; the message says what to set
+    │   ├── ModelTooLargeError       beyond the function's memory; the message says what to set
+    │   └── TrustError               unsigned, signed by another key, rolled back, or it cannot be decrypted
     ├── CustomCodeError              the function's own code failed; the message has its traceback
     └── LiteRtError                  the runtime refused a model or a run
         └── RuntimeLibraryError      libLiteRt.so is missing or is not for this machine
@@ -118,6 +119,10 @@ class DigestError(ArtifactError):
 
 class ModelTooLargeError(ArtifactError):
     """The model is beyond the function's memory."""
+
+
+class TrustError(ArtifactError):
+    """The version is unsigned, signed by another key or rolled back, or it cannot be decrypted."""
 
 
 class CustomCodeError(ServingError):

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from litelambda_serving.trust import Trust
+
     Sink = Callable[[Buffer], None]
 
 __all__ = ["S3Store"]
@@ -47,6 +49,8 @@ class S3Store:
 
     Endpoint, region and credentials come from AWS's own environment variables, as everywhere.
     """
+
+    trust: Trust | None = None
 
     def __init__(self, url: str, bucket: str, prefix: str) -> None:
         self.url = url

@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["SETTINGS", "Setting", "Settings"]
+__all__ = ["SETTINGS", "TRUST_SETTINGS", "Setting", "Settings"]
 
 _MB_PER_VCPU = 1769  # Lambda gives one vCPU at this memory size, and in proportion above and below
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -50,6 +50,22 @@ SETTINGS = (
         "model alone, even if the store has others, and INIT saves a round trip.",
     ),
     Setting(
+        "MODEL_PUBLIC_KEY",
+        "",
+        "Key that versions must be signed with, or they are refused: what `litelambda keygen` prints, several with "
+        "commas, or a PEM file, absolute or in the package. Empty: no signature is asked for.",
+    ),
+    Setting(
+        "MODEL_MINIMUM_VERSION",
+        "",
+        "Oldest version that is served, of every model or by model (fruit=3,digits=7); older ones are refused.",
+    ),
+    Setting(
+        "MODEL_DECRYPTION_KEY",
+        "",
+        "File with the key of models that were encrypted with one, absolute or in the package; keys of KMS need none.",
+    ),
+    Setting(
         "MODEL_MEMORY_MB",
         "",
         "Memory for all loaded models together; beyond it the least recently used go. Empty: half of the function's.",
@@ -86,6 +102,10 @@ SETTINGS = (
         "METRICS_NAMESPACE", "litelambda", "CloudWatch namespace of the metrics in the request lines; empty: none."
     ),
 )
+
+
+TRUST_SETTINGS = ("MODEL_PUBLIC_KEY", "MODEL_MINIMUM_VERSION", "MODEL_DECRYPTION_KEY")
+"""Those that `litelambda_serving.trust` reads, which is imported where one of them is set."""
 
 
 class Settings:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from litelambda.cli.options import PATH, json_option, print_json, print_result, store_option
+from litelambda.cli.options import PATH, json_option, print_json, print_result, sign_option, store_option
 from litelambda.common.interrupts import interrupts_noted
 from litelambda.common.progress import open_reporter
 
@@ -28,19 +28,26 @@ from litelambda.common.progress import open_reporter
     is_flag=True,
     help="Publish even if the version that an alias points at now does better on the same test rows.",
 )
+@sign_option
 @json_option
-def command(recipe: Path, store: str, overrides: tuple[str, ...], accept_worse: bool, as_json: bool) -> None:
+def command(
+    recipe: Path, store: str, overrides: tuple[str, ...], accept_worse: bool, sign: str | None, as_json: bool
+) -> None:
     """Train, compress, quantize, verify and publish a model."""
     with interrupts_noted():
         from litelambda.recipe.load import load_recipe
 
         loaded = load_recipe(recipe, overrides)  # before TensorFlow: a typo answers at once
+        from litelambda.store.signing import open_signer
+
+        signer = open_signer(sign) if sign else None
         from litelambda.commands.build import build, train_with_others
         from litelambda.training.cluster import read_cluster
 
         reporter, cluster = open_reporter(terminal_only=as_json), read_cluster()
         if cluster is None or cluster.is_chief:
-            print_result(build(loaded, store, reporter, accept_worse=accept_worse), as_json=as_json)
+            result = build(loaded, store, reporter, accept_worse=accept_worse, signer=signer)
+            print_result(result, as_json=as_json)
             return
         train_with_others(loaded, reporter)
         if as_json:

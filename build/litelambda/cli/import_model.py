@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from litelambda.cli.options import PATH, json_option, print_result, store_option
+from litelambda.cli.options import PATH, json_option, print_result, sign_option, store_option
 from litelambda.common.interrupts import interrupts_noted
 from litelambda.common.progress import open_reporter
 
@@ -52,6 +52,7 @@ def _positive(text: str) -> float:
     is_flag=True,
     help="Publish the int8 model however far it is from its source, and whatever the representative rows are.",
 )
+@sign_option
 @json_option
 def command(
     path: Path,
@@ -62,10 +63,14 @@ def command(
     preprocessing: str | None,
     max_difference: float,
     accept_loss: bool,
+    sign: str | None,
     as_json: bool,
 ) -> None:
     """Publish a model that was made elsewhere, verified."""
     with interrupts_noted():
+        from litelambda.store.signing import open_signer
+
+        signer = open_signer(sign) if sign else None
         from litelambda.commands.import_model import import_model
 
         result = import_model(
@@ -77,6 +82,7 @@ def command(
             preprocessing=preprocessing,
             max_difference=max_difference,
             accept_loss=accept_loss,
+            signer=signer,
             reporter=open_reporter(terminal_only=as_json),
         )
     print_result(result, as_json=as_json)

@@ -14,7 +14,7 @@ from litelambda.common.paths import DEFAULT_STORE, store_url
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["PATH", "code_option", "json_option", "print_json", "print_result", "store_option"]
+__all__ = ["PATH", "code_option", "json_option", "print_json", "print_result", "sign_option", "store_option"]
 
 PATH = click.Path(path_type=Path)
 
@@ -49,6 +49,9 @@ code_option = click.option(
     type=PATH,
     metavar="FILE.py",
     help="The function's own code: preprocess(rows), postprocess(outputs) or both.",
+)
+sign_option = click.option(
+    "--sign", metavar="KEY", help="Sign the version: a private key, PEM, or the ARN of a key of KMS."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout, nothing else.")
 

@@ -41,6 +41,7 @@ from litelambda.recipe.models import TwoTowerModel
 from litelambda.recipe.sections import InteractionsData
 from litelambda.search.search import search
 from litelambda.store.artifact_store import Store
+from litelambda.store.signing import Signer
 from litelambda.training.target_units import in_own_units
 from litelambda.training.train import train
 from litelambda.training.two_tower import ITEMS, train_two_tower, with_int8_tables
@@ -58,6 +59,7 @@ def build(
     reporter: Reporter | None = None,
     *,
     accept_worse: bool = False,
+    signer: Signer | None = None,
 ) -> BuildResult:
     """Run every stage of a recipe and publish the artifact.
 
@@ -66,6 +68,7 @@ def build(
         store: a folder, or `s3://bucket/prefix`.
         reporter: told about every stage.
         accept_worse: do not compare with the versions that the recipe's aliases point at now.
+        signer: signs the version, see `litelambda.store.signing.open_signer`; None leaves it unsigned.
 
     Returns:
         The version that was published, its figures and what was measured on the way.
@@ -83,7 +86,7 @@ def build(
     """
     with interrupts_noted():
         kind = _RecommenderBuild if isinstance(recipe.data, InteractionsData) else _Build
-        return kind(recipe, reporter or Reporter()).run(store_url(store), accept_worse=accept_worse)
+        return kind(recipe, reporter or Reporter(), signer).run(store_url(store), accept_worse=accept_worse)
 
 
 def train_with_others(recipe: Recipe, reporter: Reporter | None = None) -> None:
@@ -99,12 +102,13 @@ def train_with_others(recipe: Recipe, reporter: Reporter | None = None) -> None:
 class _Build:
     """A build under way: every stage is a method, what it made is kept for the later ones."""
 
-    def __init__(self, recipe: Recipe, reporter: Reporter) -> None:
+    def __init__(self, recipe: Recipe, reporter: Reporter, signer: Signer | None = None) -> None:
         backend = choose_backend(recipe.train.backend)  # spelt out: a manifest does not leave it to the environment
         self.recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"backend": backend})})
         self.from_logits = recipe.train.from_logits
         self.seconds: dict[str, float] = {}
         self._reporter = reporter
+        self._signer = signer
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Stage]:
@@ -230,7 +234,7 @@ class _Build:
             HTML_NAME: make_html(report),
         }
         settings = self.recipe.publish
-        return publish(self.store, settings.name, settings.aliases, files, description, stored)
+        return publish(self.store, settings.name, settings.aliases, files, description, stored, signer=self._signer)
 
     def report(self, description: Description, stored: Stored) -> dict[str, Any]:
         """The version's report: everything that was measured during the build."""

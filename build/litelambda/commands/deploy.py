@@ -31,7 +31,10 @@ _TEMPLATES: dict[Function, str] = {"predict": "template.yaml", "score": "infra/s
 _STACKS: dict[Function, str] = {"predict": "litelambda", "score": "litelambda-scoring"}
 _MAX_DESCRIPTION = 256
 """Characters that Lambda allows in a version's description, which holds the parameters that a version is made of."""
-_TEXTS = ("ModelStore", "ModelName", "ModelVersion", "CorsAllowOrigin", "BasePath", "MetricsNamespace")
+_TEXTS = (
+    *("ModelStore", "ModelName", "ModelVersion", "CorsAllowOrigin", "BasePath", "MetricsNamespace"),
+    *("ModelPublicKey", "ModelMinimumVersion"),
+)
 _DESCRIBED = (
     *_TEXTS,
     *("ModelManifestSha256", "KmsKeyArn", "ModelMemoryMb", "AliasRefreshSeconds"),

@@ -29,6 +29,7 @@ from litelambda.evaluation.verify import Verified, verify
 from litelambda.keras_tools.model_files import KERAS_SUFFIXES
 from litelambda.publishing.publish import REPORT_NAME, Description, publish
 from litelambda.store.artifact_store import Store
+from litelambda.store.signing import Signer
 from litelambda_serving.artifact import ARTIFACT_NAME
 from litelambda_serving.manifest import is_valid_name
 
@@ -45,6 +46,7 @@ def import_model(  # noqa: PLR0913 - all but the first three are named by the ca
     preprocessing: str | None = None,
     max_difference: float = MAX_DIFFERENCE,
     accept_loss: bool = False,
+    signer: Signer | None = None,
     reporter: Reporter | None = None,
 ) -> ImportResult:
     """Convert where necessary, compare with the model's own answers, verify and publish a model.
@@ -58,6 +60,7 @@ def import_model(  # noqa: PLR0913 - all but the first three are named by the ca
         preprocessing: JSON, or a file of it, with what turns raw values into the model's: see `read_preprocessing`.
         max_difference: how far 99 % of the int8 model's values may be from its source's, as a share of the range.
         accept_loss: publish the int8 model however far it is off.
+        signer: signs the version, see `litelambda.store.signing.open_signer`; None leaves it unsigned.
         reporter: told about every stage.
 
     Returns:
@@ -98,7 +101,7 @@ def import_model(  # noqa: PLR0913 - all but the first three are named by the ca
         with _stage(reporter, "publish") as stage:
             description = _describe(path, model, verified, names, scaling)
             files = {ARTIFACT_NAME: model.artifact, **_keras_file(path), REPORT_NAME: _report(description)}
-            published = publish(target, name, ["latest"], files, description)
+            published = publish(target, name, ["latest"], files, description, signer=signer)
             stage.summary = f"version {published.version} in {published.url}"
     return ImportResult(
         published=published,

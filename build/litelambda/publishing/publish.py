@@ -20,9 +20,11 @@ from litelambda.common.errors import VerificationError
 from litelambda.keras_tools.backend import backend, load_keras
 from litelambda.publishing.manifest_format import ManifestDocument
 from litelambda.store.artifact_store import Store
+from litelambda.store.signing import Signer
 from litelambda_serving.artifact import ARTIFACT_NAME, fetch_artifact
 from litelambda_serving.errors import ServingError
 from litelambda_serving.store import open_store
+from litelambda_serving.trust import SIGNATURE_NAME
 
 REPORT_NAME = "report.json"
 _TOOLS = ("keras", "tensorflow", "ai-edge-litert", "ai-edge-quantizer", "numpy")
@@ -87,6 +89,8 @@ def publish(
     files: Mapping[str, bytes],
     description: Description,
     stored: Stored | None = None,
+    *,
+    signer: Signer | None = None,
 ) -> Published:
     """Publish a version and move aliases to it.
 
@@ -97,6 +101,7 @@ def publish(
         files: contents by name, the artifact ("model.tflite") first.
         description: the rest of the manifest.
         stored: the form in which the artifact is stored instead of as it is.
+        signer: signs the manifest; None leaves it unsigned.
 
     Raises:
         PublishError: another publisher took the number, or an alias cannot be moved.
@@ -109,7 +114,8 @@ def publish(
     if stored is not None:
         files = {stored.name: stored.content, **{file: files[file] for file in files if file != ARTIFACT_NAME}}
     manifest = make_manifest(name, version, files, description, stored)
-    store.publish(name, version, files, manifest)
+    signature = {SIGNATURE_NAME: signer.sign(manifest)} if signer else {}
+    store.publish(name, version, {**files, **signature}, manifest)
     digest = hashlib.sha256(manifest).hexdigest()
     _read_back(store, f"{name}/{version}", digest, artifact, files)
     for alias in aliases:

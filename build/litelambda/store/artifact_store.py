@@ -1,6 +1,7 @@
 """The publishing side of an artifact store: its layout and its promises, on a folder or on S3.
 
     <model>/<version>/manifest.json    written after the files it lists: a version without it does not exist
+    <model>/<version>/manifest.json.sig  its signature, where it is signed; written before it
     <model>/<version>/model.tflite     … and what else the manifest lists
     <model>/aliases.json               replaced whole, last
 

@@ -4,6 +4,7 @@ The layout of a store, as docs/reference/manifest.md documents it:
 
     <model>/aliases.json               {"latest": 7, "versions": {"7": {"manifest_sha256": …, "artifact": …}}}
     <model>/<version>/manifest.json    pins every file by size and SHA-256
+    <model>/<version>/manifest.json.sig  the manifest's signature, read where the function asks for one
     <model>/<version>/model.tflite     or model.tflite.z (zlib), model.tflite.xz: the manifest's `artifact` says which
     <model>/<version>/…                its assets: what preprocessing reads, such as a tokenizer
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 from litelambda_serving.aliases import fetch_aliases
 from litelambda_serving.background import Background
 from litelambda_serving.digest import hexdigest
-from litelambda_serving.errors import ArtifactError, DigestError, ModelNotFoundError, ObjectNotFoundError
+from litelambda_serving.errors import ArtifactError, DigestError, ModelNotFoundError, ObjectNotFoundError, TrustError
 from litelambda_serving.manifest import Manifest
 
 TYPE_CHECKING = False
@@ -86,6 +87,7 @@ def fetch_artifact(
         DigestError: the bytes are not those that were pinned.
         ManifestError: the manifest cannot be read, or is another model's.
         ArtifactError: a compressed artifact does not unpack to what was pinned.
+        TrustError: the store's `trust` refuses the version.
         StoreError: see `Store.fetch`.
     """
     aliases = None
@@ -163,14 +165,32 @@ def fetch_manifest(store: Store, model: str, version: int, manifest_sha256: str 
     """Fetch the manifest of a version alone.
 
     Raises:
-        ModelNotFoundError, DigestError, ManifestError, StoreError: as `fetch_artifact`.
+        ModelNotFoundError, DigestError, ManifestError, TrustError, StoreError: as `fetch_artifact`.
     """
     folder = f"{model}/{version}"
+    signature = None
+    if store.trust is not None:
+        from litelambda_serving.trust import MAX_SIGNATURE_BYTES, SIGNATURE_NAME
+
+        store.trust.check_version(model, version)
+        if store.trust.public_keys:
+            signature = Background(store.fetch, f"{folder}/{SIGNATURE_NAME}", MAX_SIGNATURE_BYTES)
     try:
         document = bytes(store.fetch(f"{folder}/{MANIFEST_NAME}", _MAX_DOCUMENT_BYTES))
     except ObjectNotFoundError as error:
         raise ModelNotFoundError(f"Servable not found for request: Specific({model}, {version})") from error
+    if signature is not None:
+        _check_signature(store, document, signature, folder)
     return _checked_manifest(document, model, version, manifest_sha256, f"{store.url}/{folder}")
+
+
+def _check_signature(store: Store, document: bytes, arriving: Background, folder: str) -> None:
+    try:
+        signature = bytes(arriving.result())
+    except ObjectNotFoundError as error:
+        raise TrustError(f"{store.url}/{folder} is not signed, which MODEL_PUBLIC_KEY asks for: {error}") from error
+    if store.trust is not None:
+        store.trust.check_signature(document, signature, f"{store.url}/{folder}/{MANIFEST_NAME}")
 
 
 def _checked_manifest(document: bytes, model: str, version: int, manifest_sha256: str, where: str) -> Manifest:

@@ -14,6 +14,7 @@ from litelambda_serving.errors import (
     StoreAccessError,
     StoreError,
 )
+from litelambda_serving.settings import TRUST_SETTINGS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from litelambda_serving.trust import Trust
+
     Sink = Callable[[Buffer], None]
 
     class Store(Protocol):
@@ -29,9 +32,11 @@ if TYPE_CHECKING:
 
         Attributes:
             url: the store's URL, for messages.
+            trust: what must be true of a version that is fetched from it; None where nothing is asked.
         """
 
         url: str
+        trust: Trust | None
 
         def fetch(self, key: str, max_bytes: int) -> Buffer:
             """Read one object whole.
@@ -105,15 +110,24 @@ def split_store_url(url: str) -> tuple[str, str, str]:
 def open_store(url: str) -> Store:
     """Open a store for reading; no connection is made yet.
 
+    What the environment says of signatures, versions and keys holds for every version that is fetched from it.
+
     Raises:
-        SettingsError: not a store URL.
+        SettingsError: not a store URL, or one of those settings is impossible.
     """
     scheme, bucket, path = split_store_url(url)
+    store: Store
     if scheme == "file":
-        return FileStore(url, path)
-    from litelambda_serving.s3_store import S3Store
+        store = FileStore(url, path)
+    else:
+        from litelambda_serving.s3_store import S3Store
 
-    return S3Store(url, bucket, path)
+        store = S3Store(url, bucket, path)
+    if any(os.environ.get(name) for name in TRUST_SETTINGS):
+        from litelambda_serving.trust import Trust
+
+        store.trust = Trust.from_environment(os.environ)
+    return store
 
 
 class FileStore:
@@ -123,6 +137,8 @@ class FileStore:
     change what is served. Only the package of a deployed function, which is immutable, is mapped: there a
     bundled model costs no copy.
     """
+
+    trust: Trust | None = None
 
     def __init__(self, url: str, path: str) -> None:
         self.url = url

@@ -20,15 +20,21 @@ REQUIRED = "required"
 STORE = "models"
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
-    "build": {"RECIPE.toml": REQUIRED, "--store": STORE, "--set": (), "--accept-worse": False, "--json": False},
+    "build": {
+        "RECIPE.toml": REQUIRED, "--store": STORE, "--set": (), "--accept-worse": False, "--sign": None,
+        "--json": False,
+    },
     "import": {
         "PATH": REQUIRED, "--store": STORE, "--name": REQUIRED, "--representative": None, "--labels": None,
-        "--preprocessing": None, "--max-difference": 0.1, "--accept-loss": False, "--json": False,
+        "--preprocessing": None, "--max-difference": 0.1, "--accept-loss": False, "--sign": None, "--json": False,
     },
     "models": {"--store": STORE, "--report": None, "--json": False},
     "alias": {
         "NAME": REQUIRED, "ALIAS": REQUIRED, "VERSION": REQUIRED, "--store": STORE, "--canary": (), "--shadow": None,
     },
+    "keygen": {"KEY.pem": REQUIRED, "--kms": None},
+    "sign": {"NAME[@ALIAS|:VERSION]": REQUIRED, "--key": REQUIRED, "--store": STORE},
+    "verify": {"NAME[@ALIAS|:VERSION]": REQUIRED, "--public-key": REQUIRED, "--store": STORE},
     "serve": {
         "--store": STORE, "--host": "127.0.0.1", "--port": 8080, "--model": "", "--code": None, "--log-level": "INFO",
     },

@@ -143,15 +143,17 @@ def test_artifacts_are_versioned_and_logged(template: Template) -> None:
 def test_environment_is_what_the_code_reads(template: Template) -> None:
     """The predict function's environment names every setting that the code reads, and no other."""
     variables = template["Resources"]["PredictFunction"]["Properties"]["Environment"]["Variables"]
-    assert set(variables) == {"AWS_LAMBDA_EXEC_WRAPPER"} | {setting.name for setting in SETTINGS}
+    # Own code and key files lie in the package.
+    names = {setting.name for setting in SETTINGS} - {"CUSTOM_CODE", "MODEL_DECRYPTION_KEY"}
+    assert set(variables) == {"AWS_LAMBDA_EXEC_WRAPPER"} | names
 
 
 def test_defaults_agree_with_the_code(template: Template) -> None:
     """A setting left alone means the same in the template and in the code."""
     variables = template["Resources"]["PredictFunction"]["Properties"]["Environment"]["Variables"]
     for setting in SETTINGS:
-        value = variables[setting.name]
-        if setting.default is not None:
+        value = variables.get(setting.name)
+        if value is not None and setting.default is not None:
             assert str(template["Parameters"][value["Ref"]]["Default"]) == setting.default, setting.name
 
 
@@ -287,6 +289,8 @@ OTHER_VALUES = {
     "ModelName": "fruit",
     "ModelVersion": "7",
     "ModelManifestSha256": "0" * 64,
+    "ModelPublicKey": "A" * 44,
+    "ModelMinimumVersion": "3",
     "ModelMemoryMb": "300",
     "AliasRefreshSeconds": "5",
     "ModelControl": "explicit",
@@ -361,7 +365,10 @@ def test_the_own_store_spelt_out_is_no_change(template: Template) -> None:
     assert _version(template, {}) == _version(template, {"ModelStore": "s3://<ArtifactBucket>/models"})
 
 
-TEXTS = ("ModelStore", "ModelName", "ModelVersion", "CorsAllowOrigin", "BasePath", "MetricsNamespace")
+TEXTS = (
+    *("ModelStore", "ModelName", "ModelVersion", "CorsAllowOrigin", "BasePath", "MetricsNamespace"),
+    *("ModelPublicKey", "ModelMinimumVersion"),
+)
 
 
 def _longest(parameter: Template) -> str:
@@ -373,14 +380,14 @@ def _longest(parameter: Template) -> str:
 
 
 def test_texts_have_their_share_of_a_description(template: Template) -> None:
-    """Of Lambda's 256 characters 114 are left for the texts with everything else at its longest."""
+    """Of Lambda's 256 characters 112 are left for the texts with everything else at its longest."""
     values = {name: _longest(each) for name, each in template["Parameters"].items() if name not in TEXTS}
     values |= {"KmsKeyArn": OTHER_VALUES["KmsKeyArn"], "SnapStart": "on"}
     assert (len(values["ModelManifestSha256"]), values["ModelMemoryMb"], values["MemorySize"]) == (64, "99999", "10240")
-    texts = {**dict.fromkeys(TEXTS, ""), "ModelStore": "s3://" + "m" * 114}
+    texts = {**dict.fromkeys(TEXTS, ""), "ModelStore": "s3://" + "m" * 112}
     _, description = _version(template, {**values, **texts})
     assert len(description) == 256
-    assert "m" * 114 in description
+    assert "m" * 112 in description
 
 
 def test_a_description_is_readable(template: Template) -> None:
@@ -388,5 +395,5 @@ def test_a_description_is_readable(template: Template) -> None:
     _, description = _version(template, OTHER_VALUES)
     assert description == (
         "other/models fruit 7 https://example.com /ml other "
-        f"{'0' * 64} 1234abcd-12ab-34cd-56ef-1234567890ab 300 5 2 1024 20 DEBUG xcz"
+        f"{'A' * 44} 3 {'0' * 64} 1234abcd-12ab-34cd-56ef-1234567890ab 300 5 2 1024 20 DEBUG xcz"
     )

@@ -75,6 +75,6 @@ def test_template_and_docs_know_every_setting():
     template = yaml.load(TEMPLATE.read_text(), loader)
     variables = template["Resources"]["PredictFunction"]["Properties"]["Environment"]["Variables"]
     # The first is the runtime's to read; own code lies in the package where the function looks for it.
-    assert set(variables) - {"AWS_LAMBDA_EXEC_WRAPPER"} == names - {"CUSTOM_CODE"}
+    assert set(variables) - {"AWS_LAMBDA_EXEC_WRAPPER"} == names - {"CUSTOM_CODE", "MODEL_DECRYPTION_KEY"}
     section = (PROJECT / "docs" / "reference" / "settings.md").read_text().partition("\n## ")[0]
     assert set(re.findall(r"^\| `([A-Z0-9_]+)`", section, re.MULTILINE)) == names

@@ -1,0 +1,70 @@
+"""Signing a version that is published, and checking who signed one, with all of its files."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from litelambda.common.errors import PublishError
+from litelambda_serving.artifact import fetch_manifest
+from litelambda_serving.errors import DigestError
+from litelambda_serving.objects import objects_for
+from litelambda_serving.store import open_store
+from litelambda_serving.trust import SIGNATURE_NAME, Trust, read_public_keys
+
+if TYPE_CHECKING:
+    from litelambda.store.artifact_store import Store
+    from litelambda.store.signing import Signer
+
+__all__ = ["sign_version", "verify_version"]
+
+
+def sign_version(store: Store, reference: str, signer: Signer) -> tuple[str, int]:
+    """Sign what `NAME`, `NAME@ALIAS` or `NAME:VERSION` means now, over an earlier signature.
+
+    Returns:
+        The model and the version.
+
+    Raises:
+        UsageError: see `Store.resolve`.
+        PublishError: the version does not exist, or another writer was first.
+    """
+    name, version = store.resolve(reference)
+    signature = signer.sign(store.read_manifest(name, version))
+    url = f"{store.url.rstrip('/')}/{name}/{version}/{SIGNATURE_NAME}"
+    objects = objects_for(url)
+    found = objects.get(url)
+    if not objects.put(url, signature, tag=found[1] if found else ""):
+        raise PublishError(f"version {version} of {name} was signed by another at the same time: sign it again")
+    return name, version
+
+
+def verify_version(store: Store, reference: str, public_key: str) -> tuple[str, int, int]:
+    """Check the signature and every file of what `NAME`, `NAME@ALIAS` or `NAME:VERSION` means now.
+
+    Args:
+        store: where it is.
+        reference: see `Store.resolve`.
+        public_key: as MODEL_PUBLIC_KEY has it; a path may be relative to the current directory.
+
+    Returns:
+        The model, the version and the number of its files.
+
+    Raises:
+        UsageError: see `Store.resolve`.
+        SettingsError: the key is not one.
+        TrustError: it is not signed with that key.
+        ModelNotFoundError: the store has no such version.
+        ArtifactError, StoreError: a file is missing, or not what the manifest pins.
+    """
+    name, version = store.resolve(reference)
+    reader = open_store(store.url)
+    path = Path(public_key)
+    reader.trust = Trust(read_public_keys(str(path.resolve()) if path.is_file() else public_key))
+    manifest = fetch_manifest(reader, name, version)
+    for file, pin in manifest.files.items():
+        content = store.read_file(name, version, file)
+        if (len(content), hashlib.sha256(content).hexdigest()) != (pin.size_bytes, pin.sha256):
+            raise DigestError(f"{store.url}/{name}/{version}/{file} is not what the manifest pins")
+    return name, version, len(manifest.files)
