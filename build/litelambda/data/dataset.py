@@ -18,46 +18,13 @@ from numpy.typing import NDArray
 
 from litelambda.common.errors import DataError
 from litelambda.common.wording import counted
+from litelambda.data.image_folders import Pictures
 from litelambda.data.raw_form import Columns, RawForm, prepared
 from litelambda.data.readers import read_source
-from litelambda.data.stored_rows import Indices, RawDataset, Rows, Split, StoredRows, chunks, in_file
+from litelambda.data.scaling import Preprocessing, fit_scaling
+from litelambda.data.stored_rows import Indices, RawDataset, Rows, Split, StoredRows, in_file
 from litelambda.data.targets import check_classes, check_widths, encode_labels, regression_targets
-from litelambda.recipe.sections import Data, InteractionsData, Scaling
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How rows are normalized: model value = raw value x scale + offset, per column where these are lists.
-
-    Example:
-        >>> Preprocessing(scale=0.5, offset=1.0).apply(np.array([0, 4])).tolist()
-        [1.0, 3.0]
-        >>> Preprocessing(scale=0.5, offset=1.0).undo(np.array([1.0, 3.0])).tolist()
-        [0.0, 4.0]
-    """
-
-    scale: float | list[float]
-    offset: float | list[float]
-
-    def apply(self, x: NDArray[Any]) -> NDArray[np.float32]:
-        """Turn raw values into the model's values."""
-        scaled: NDArray[np.float32] = x.astype(np.float32) * np.asarray(self.scale, np.float32)
-        scaled += np.asarray(self.offset, np.float32)
-        return scaled
-
-    def undo(self, x: NDArray[Any]) -> NDArray[np.float64]:
-        """Turn the model's values into raw values: the inverse of `apply`."""
-        raw: NDArray[np.float64] = (x - np.asarray(self.offset)) / np.asarray(self.scale)
-        return raw
-
-    @property
-    def assets(self) -> dict[str, bytes]:
-        """Contents of the files that `to_json` names: none."""
-        return {}
-
-    def to_json(self) -> dict[str, Any]:
-        """The manifest's `preprocessing` of one input."""
-        return {"kind": "numbers", "scale": self.scale, "offset": self.offset}
+from litelambda.recipe.sections import Data, InteractionsData
 
 
 @dataclass(frozen=True)
@@ -145,7 +112,7 @@ def load_data(settings: Data, folder: Path) -> Dataset:
     train, test = _reshape(train, shape), _reshape(test, shape)
     validation = _reshape(validation, shape) if validation else None
     per_column = len(source.train.x.shape) == 2 and shape is None and settings.normalize == "standardize"
-    preprocessing = _preprocessing(settings.normalize, train.x, per_column=per_column)
+    preprocessing = fit_scaling(settings.normalize, train.x, per_column=per_column)
     streamed = source.streamed
     return Dataset(
         _normalize(train, preprocessing, streamed=streamed),
@@ -169,6 +136,9 @@ def _prepared(
     form = source.raw.fit(train.x[:])
 
     def rows(split: Split) -> Split:
+        if isinstance(source.raw, Pictures):
+            found = source.raw.prepared(_stored(split.x), form)
+            return Split(found if source.streamed else found[:], split.y)
         found = prepared(_stored(split.x), source.raw, form)
         return Split(in_file(found) if source.streamed else found[:], split.y)
 
@@ -227,32 +197,6 @@ def _reshape(split: Split, shape: list[int] | None) -> Split:
             f"data.reshape = {shape} has {math.prod(shape)} values, but rows of the data have shape {list(row)}"
         )
     return Split(_stored(split.x).with_row_shape(tuple(shape)), split.y)
-
-
-def _preprocessing(rule: str | Scaling, x: Rows, *, per_column: bool) -> Preprocessing | None:
-    """Compute the numbers of the recipe's rule from the training rows."""
-    if isinstance(rule, Scaling):
-        return Preprocessing(rule.scale, rule.offset)
-    if rule == "none":
-        return None
-    axis = 0 if per_column else None
-    if rule == "standardize":
-        center = _mean(x, lambda part: part, axis)
-        width = np.sqrt(_mean(x, lambda part: np.square(part - center), axis))
-    elif x.dtype in (np.uint8, np.uint16):  # pixels: 255 is white, even if no training row has it
-        center, width = np.float64(0), np.float64(np.iinfo(x.dtype).max)
-    else:
-        ends = [(part.min(axis=axis), part.max(axis=axis)) for part in chunks(x)]
-        center = np.min([low for low, _ in ends], axis=0).astype(np.float64)
-        width = np.max([high for _, high in ends], axis=0) - center
-    scale = 1.0 / np.where(width == 0, 1.0, width)  # a constant column stays constant
-    return Preprocessing(scale.tolist(), (-center * scale + 0.0).tolist())
-
-
-def _mean(x: Rows, function: Callable[[NDArray[Any]], NDArray[Any]], axis: int | None) -> Any:
-    """Mean of a function of all values, in float64; bit for bit the same in memory and on disk."""
-    total = sum(function(part.astype(np.float64)).sum(axis=axis) for part in chunks(x))
-    return total / (len(x) if axis == 0 else math.prod(x.shape))
 
 
 def _normalize(split: Split, preprocessing: Preprocessing | None, *, streamed: bool) -> Split:

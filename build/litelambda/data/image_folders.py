@@ -1,11 +1,15 @@
-"""Reads images in class-named folders."""
+"""Reads images in class-named folders.
+
+They are decoded by the preprocessor that serves the model. All of them are decoded before training begins, so that a
+broken one is found now; pixels that stay on disk are decoded again when they are read.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +17,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.common.errors import DataError
+from litelambda.common.wording import counted
+from litelambda.data.raw_form import Columns, RawForm
+from litelambda.data.scaling import fit_scaling
 from litelambda.data.stored_rows import Indices, RawDataset, Split, StoredRows, needs_streaming
 from litelambda.recipe.sections import ImagesData
+from litelambda_serving.errors import RequestError
+from litelambda_serving.preprocessing.image import Image
+from litelambda_serving.preprocessing.pictures import PictureDecoder, size_of
 
-_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+__all__ = ["Pictures", "read_images"]
+
+_SUFFIXES = {
+    *(".avif", ".bmp", ".gif", ".heic", ".jfif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+}  # those of formats that are not read too: they are named, not passed over
 _AT_ONCE = 256  # decoded images that wait to be copied into their array
+_FIELD = "image"
+_NAMED = 5  # bad files in a message
 
 _Files = list[tuple[str, Path]]
 
 
 def read_images(path: Path, settings: ImagesData) -> RawDataset:
-    """Read the images below a folder; pixels are decoded now, or when rows are indexed.
+    """Read the images below a folder.
+
+    Returns:
+        Splits whose rows are numbers of files, of a `Pictures`.
 
     Raises:
-        DataError: there are none, one is broken, or they have different sizes.
+        DataError: there are none, more are broken than the recipe tolerates, or they have different sizes.
         OSError: a folder cannot be read.
     """
     if not path.is_dir():
@@ -34,11 +53,20 @@ def read_images(path: Path, settings: ImagesData) -> RawDataset:
     parts = {name: path / name for name in ("train", "validation", "test") if (path / name).is_dir()}
     folders = parts if "train" in parts else {"train": path}
     files = {name: _list(folder) for name, folder in folders.items()}
-    shape = _read_image(files["train"][0][1], settings).shape
-    num_bytes = sum(map(len, files.values())) * int(np.prod(shape)) * 4
+    every = [each for listed in files.values() for each in listed]
+    shape = _shape([file for _, file in every], settings)
+    num_bytes = len(every) * prod(shape) * 4
     streamed = needs_streaming(num_bytes) if settings.streaming is None else settings.streaming
-    splits = {name: _split(each, settings, streamed=streamed) for name, each in files.items()}
-    return RawDataset(splits["train"], splits.get("validation"), splits.get("test"), streamed)
+    pictures = Pictures([file for _, file in every], shape, settings)
+    bad = pictures.read_all(keep=not streamed)
+    notes = _report(bad, len(every), settings)
+    splits, first = {}, 0
+    for name, listed in files.items():
+        numbers = [number for number in range(first, first + len(listed)) if every[number][1] not in bad]
+        labels = np.array([every[number][0] for number in numbers])
+        splits[name] = Split(StoredRows.of(np.array(numbers, np.intp)), labels)
+        first += len(listed)
+    return RawDataset(splits["train"], splits.get("validation"), splits.get("test"), streamed, pictures, notes)
 
 
 def _list(folder: Path) -> _Files:
@@ -55,64 +83,154 @@ def _list(folder: Path) -> _Files:
     return files
 
 
-def _split(named: _Files, settings: ImagesData, *, streamed: bool) -> Split:
-    files, labels = [file for _, file in named], np.array([name for name, _ in named])
-    first = _read_image(files[0], settings)
-    rows = StoredRows((len(files), *first.shape), np.uint8, _Decoder(files, first.shape, settings))
-    if not streamed:
-        return Split(StoredRows.of(rows[:]), labels)
-    for file in files:  # only headers: a wrong size is found now, not after hours of training
-        _check_size(file, files[0], _size(file, settings) or first.shape[:2], first.shape)
-    return Split(rows, labels)
+def _shape(files: Sequence[Path], settings: ImagesData) -> tuple[int, int, int]:
+    """Height, width and channels of all images: the recipe's size, or that of the first that can be read."""
+    channels = 3 if settings.color == "rgb" else 1
+    if settings.image_size is not None:
+        height, width = settings.image_size
+        return height, width, channels
+    reasons = []
+    for file in files:
+        try:
+            return *size_of(file.read_bytes()), channels
+        except RequestError as error:
+            reasons.append(f"{file}: {error}")
+    raise DataError(f"not one of {counted(len(files), 'image')} can be read: {'; '.join(reasons[:_NAMED])}")
 
 
-class _Decoder:
-    """Decodes images to one array (images, height, width, channels) of uint8, on all cores."""
+def _report(bad: dict[Path, str], total: int, settings: ImagesData) -> tuple[str, ...]:
+    """What is said of the files that cannot be read.
 
-    def __init__(self, files: Sequence[Path], shape: tuple[int, ...], settings: ImagesData) -> None:
+    Raises:
+        DataError: they are more than the recipe tolerates.
+    """
+    if not bad:
+        return ()
+    named = "; ".join(f"{file}: {reason}" for file, reason in [*bad.items()][:_NAMED])
+    text = f"{len(bad):,} of {counted(total, 'image')} cannot be read: {named}{'; …' if len(bad) > _NAMED else ''}"
+    if len(bad) > settings.tolerated_bad * total:
+        raise DataError(f"{text}. That is more than data.tolerated_bad = {settings.tolerated_bad} allows")
+    return (f"{text}. {'It is' if len(bad) == 1 else 'They are'} left out",)
+
+
+class Pictures:
+    """The files of a data set; see `litelambda.data.raw_form.RawSource`."""
+
+    def __init__(self, files: Sequence[Path], shape: tuple[int, int, int], settings: ImagesData) -> None:
         self._files, self._shape, self._settings = files, shape, settings
+        self._exact = settings.image_size is None
+        red, green, blue = settings.background
+        background = (red, green, blue)
+        self._decoder = PictureDecoder(shape, settings.resize, settings.fit, background, exact=self._exact)
         self._threads = ThreadPoolExecutor(os.cpu_count())
+        self._kept: NDArray[np.uint8] | None = None
 
-    def __call__(self, wanted: Indices) -> NDArray[Any]:
-        images = np.empty((len(wanted), *self._shape), np.uint8)
-        for start in range(0, len(wanted), _AT_ONCE):
-            files = [self._files[number] for number in wanted[start : start + _AT_ONCE]]
-            decoded = self._threads.map(partial(_read_image, settings=self._settings), files)
-            for index, (file, image) in enumerate(zip(files, decoded, strict=True), start):
-                _check_size(file, self._files[0], image.shape, self._shape)
-                images[index] = image
-        return images
+    def __len__(self) -> int:
+        return len(self._files)
 
+    def read_all(self, *, keep: bool) -> dict[Path, str]:
+        """Decode every file once.
 
-def _check_size(file: Path, other: Path, found: Sequence[int], expected: Sequence[int]) -> None:
-    if tuple(found[:2]) != tuple(expected[:2]):
-        raise DataError(
-            f"{file} has {found[0]} x {found[1]} pixels, {other} has {expected[0]} x {expected[1]}: "
-            "set data.image_size = [height, width]"
-        )
+        Args:
+            keep: whether the pixels are kept in memory.
 
+        Returns:
+            Why files cannot be read, by file.
 
-def _size(file: Path, settings: ImagesData) -> tuple[int, int] | None:
-    """Height and width of an image that is not to be resized."""
-    from PIL import Image, UnidentifiedImageError
+        Raises:
+            DataError: files have different sizes, and the recipe has no `image_size`.
+        """
+        kept = np.zeros((len(self) if keep else 0, *self._shape), np.uint8)
+        bad = {}
+        for number, found in self._decoded(range(len(self)), self._attempt):
+            if isinstance(found, str):
+                bad[self._files[number]] = found
+            elif keep:
+                kept[number] = found
+        self._kept = kept if keep else None
+        return bad
 
-    try:
-        with Image.open(file) as opened:
-            return None if settings.image_size is not None else (opened.height, opened.width)
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise DataError(f"{file} is not a readable image: {error}") from error
+    def read(self, numbers: Indices) -> Columns:
+        """The content of some files."""
+        return {_FIELD: [self._files[number].read_bytes() for number in numbers.tolist()]}
 
+    def fit(self, numbers: Indices) -> RawForm:
+        """What files become, from the pixels of the training files."""
+        scaling = fit_scaling(self._settings.normalize, self._pixels(StoredRows.of(numbers)), per_column=False)
+        row_shape = tuple(self._settings.reshape or self._shape)
+        if prod(row_shape) != prod(self._shape):
+            raise DataError(
+                f"data.reshape = {list(row_shape)} has {prod(row_shape)} values, but images have the shape "
+                f"{list(self._shape)}"
+            )
+        rules = {"resize": self._settings.resize, "fit": self._settings.fit, "background": self._settings.background}
+        document = {"kind": "image", "field": _FIELD, "shape": [*self._shape], **rules}
+        numbers_of = {"scale": scaling.scale, "offset": scaling.offset} if scaling else {"scale": 1.0, "offset": 0.0}
+        return RawForm(document | numbers_of, row_shape)
 
-def _read_image(file: Path, settings: ImagesData) -> NDArray[Any]:
-    from PIL import Image, UnidentifiedImageError
+    def place(self, number: int) -> str:
+        """The name of a file."""
+        return str(self._files[number])
 
-    try:
-        with Image.open(file) as opened:
-            image = opened.convert("RGB" if settings.color == "rgb" else "L")
-            if settings.image_size is not None:
-                height, width = settings.image_size
-                image = image.resize((width, height))
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise DataError(f"{file} is not a readable image: {error}") from error
-    pixels = np.asarray(image)
-    return pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]
+    def prepared(self, numbers: StoredRows, form: RawForm) -> StoredRows:
+        """The rows that the model reads, made when they are indexed.
+
+        Args:
+            numbers: of the files.
+            form: what they become.
+        """
+        preprocessor = form.preprocessor
+        assert isinstance(preprocessor, Image)  # noqa: S101 - `fit` made it
+        apply = preprocessor.tables.apply
+
+        def values(part: NDArray[np.uint8]) -> NDArray[np.float32]:
+            return np.frombuffer(apply(part.tobytes()), np.float32).reshape(len(part), *form.row_shape)
+
+        return self._pixels(numbers).with_row_shape(form.row_shape).map(values, np.float32)
+
+    def _pixels(self, numbers: StoredRows) -> StoredRows:
+        """The pixels of some files, uint8."""
+
+        def read(wanted: Indices) -> NDArray[Any]:
+            chosen = numbers[wanted]
+            pixels: NDArray[Any]
+            if self._kept is not None:
+                pixels = self._kept[chosen]
+                return pixels
+            pixels = np.empty((len(chosen), *self._shape), np.uint8)
+            for place, (_number, found) in enumerate(self._decoded(chosen.tolist(), self._decode)):
+                pixels[place] = found
+            return pixels
+
+        return StoredRows((len(numbers), *self._shape), np.uint8, read)
+
+    def _decoded(self, numbers: Sequence[int], decode: Callable[[int], Any]) -> Iterator[tuple[int, Any]]:
+        """Some files on all cores, in order."""
+        for start in range(0, len(numbers), _AT_ONCE):
+            some = numbers[start : start + _AT_ONCE]
+            yield from zip(some, self._threads.map(decode, some), strict=True)
+
+    def _decode(self, number: int) -> NDArray[np.uint8]:
+        file = self._files[number]
+        try:
+            return np.frombuffer(self._decoder.decode(file.read_bytes()), np.uint8).reshape(self._shape)
+        except RequestError as error:
+            raise DataError(f"{file} is not a readable image: {error}") from error
+
+    def _attempt(self, number: int) -> NDArray[np.uint8] | str:
+        """The pixels of a file, or why there are none.
+
+        Raises:
+            DataError: it has another size than others, and the recipe has no `image_size`.
+        """
+        file = self._files[number]
+        data = file.read_bytes()
+        try:
+            if self._exact and (size := size_of(data)) != self._shape[:2]:
+                raise DataError(
+                    f"{file} has {size[0]} x {size[1]} pixels, others have {self._shape[0]} x {self._shape[1]}: "
+                    "set data.image_size = [height, width]"
+                )
+            return np.frombuffer(self._decoder.decode(data), np.uint8).reshape(self._shape)
+        except RequestError as error:
+            return str(error)

@@ -14,8 +14,9 @@ import numpy as np
 from litelambda.artifact.reference import Reference
 from litelambda.common.errors import GateError, VerificationError
 from litelambda.common.progress import ReportProgress
-from litelambda.data.dataset import Dataset, Preprocessing
+from litelambda.data.dataset import Dataset
 from litelambda.data.raw_form import Columns, prepared_rows
+from litelambda.data.scaling import Preprocessing
 from litelambda.data.stored_rows import Indices, Rows, StoredRows
 from litelambda.evaluation.evaluate import Evaluated, Metrics, measure, run_rows
 from litelambda.evaluation.gate import check_loss

@@ -97,6 +97,17 @@ class ImagesData(DataSection):
     """`[height, width]` to resize to; by default all images must have one size."""
     color: Literal["rgb", "grayscale"] = "rgb"
     """Channels to read."""
+    resize: Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"] = "bilinear"
+    """The filter; all but `nearest` are antialiased."""
+    fit: Literal["stretch", "crop", "pad"] = "stretch"
+    """How an image of another shape becomes `image_size`: all of it stretched, its middle, or all of it on
+    `background`."""
+    background: Annotated[list[Annotated[int, Field(ge=0, le=255)]], Field(min_length=3, max_length=3)] = Field(
+        default=[255, 255, 255]
+    )
+    """Red, green and blue behind what is transparent or padded."""
+    tolerated_bad: Fraction = 0.01
+    """Share of the files that may be unreadable: they are named and left out. Above it the build is refused."""
 
 
 MissingRule = Literal["refuse", "drop", "mean", "median", "most_frequent"]

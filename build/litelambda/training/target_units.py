@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.common.errors import TrainError
-from litelambda.data.dataset import Preprocessing
+from litelambda.data.scaling import Preprocessing
 from litelambda.keras_tools.backend import load_keras
 from litelambda.keras_tools.layers import read
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from litelambda.common.errors import GateError
-from litelambda.data.dataset import Dataset, Preprocessing
+from litelambda.data.dataset import Dataset
 from litelambda.data.readers import Split
+from litelambda.data.scaling import Preprocessing
 from litelambda.evaluation.evaluate import (
     Evaluated,
     measure,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from litelambda.common.errors import TrainError
-from litelambda.data.dataset import Preprocessing
+from litelambda.data.scaling import Preprocessing
 from litelambda.keras_tools.backend import load_keras
 from litelambda.training.target_units import check_can_change_units, in_own_units, in_standard_units
 
