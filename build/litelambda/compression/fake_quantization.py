@@ -18,7 +18,9 @@ from litelambda.keras_tools.copies import copy_layer, copy_state
 from litelambda.keras_tools.graph import followers
 from litelambda.keras_tools.layers import read, serialize
 
-_MIN_SHARE = 0.01  # of a new batch in the ranges: a mean of the first 100 batches, then an exponential moving average
+_MIN_SHARE = 0.01
+"""Of a new batch in the ranges: a mean of the first 100 batches, then an exponential moving average with a smoothing
+close to 1, as in Jacob et al. 2018, section 3.1."""
 _MIN_RANGE = 1e-6  # where all values are zero
 _FUSED = ("linear", "relu", "relu6")
 _FUSED_LAYERS = ("BatchNormalization", "ReLU")

@@ -19,12 +19,18 @@ from numpy.typing import NDArray
 from litelambda.common.progress import ReportProgress
 from litelambda.compression.fine_tuning import TrainingContext, fine_tune
 from litelambda.compression.straight_through import straight_through
-from litelambda.keras_tools.layers import Array, as_matrix, input_rms, kernels, read
+from litelambda.keras_tools.layers import RMS_ROWS, Array, as_matrix, input_rms, kernels, read
 from litelambda.recipe.compression import Pruning
 
-_RAMP = 0.6  # share of the steps over which sparsity rises; the rest trains the weights that remain
-_UPDATES = 40  # masks are updated this often during the ramp: Zhu & Gupta use every 100 to 1000 steps
-_RMS_ROWS = 1024  # training rows to estimate the root mean square of each input from
+# Change of accuracy in percentage points, of an MLP with 18,000 rows of MNIST in 2 epochs up to 87 % zeros:
+_RAMP = 0.6
+"""Share of the steps over which sparsity rises; the rest trains the weights that remain.
+
+0.3: -2.0, 0.6: -1.8, 0.9: -2.9."""
+_UPDATES = 40
+"""How often masks are updated during the ramp; each update takes a pass over all weights.
+
+5: -31, 40: -1.8, 200: -1.3. Zhu & Gupta 2017 update every 100 to 1,000 steps."""
 
 Mask = NDArray[np.bool_]
 
@@ -57,7 +63,7 @@ def prune(model: Any, settings: Pruning, context: TrainingContext, progress: Rep
     layers = {name: layer for name, layer in layers.items() if name not in excluded}
     rms: dict[str, Array] = {}
     if settings.scores == "wanda":
-        rms = input_rms(model, layers, context.data.representative(_RMS_ROWS, context.train.seed))
+        rms = input_rms(model, layers, context.data.representative(RMS_ROWS, context.train.seed))
     masks: dict[str, Mask] = {}
     ramp = max(1, round(context.num_steps(settings.epochs) * _RAMP))
     interval = max(1, ramp // _UPDATES)

@@ -18,10 +18,9 @@ from litelambda.compression.fine_tuning import TrainingContext, fine_tune
 from litelambda.keras_tools.backend import load_keras
 from litelambda.keras_tools.copies import check_same, copy_model
 from litelambda.keras_tools.graph import only_follower
-from litelambda.keras_tools.layers import Array, input_rms, kernels, read, rebuild, serialize
+from litelambda.keras_tools.layers import RMS_ROWS, Array, input_rms, kernels, read, rebuild, serialize
 from litelambda.recipe.compression import Structured
 
-_RMS_ROWS = 1024  # training rows to estimate the root mean square of each input from
 _TRANSPARENT = (
     "Activation", "ReLU", "LeakyReLU", "ELU", "Dropout", "GaussianNoise", "Identity",
     "MaxPooling1D", "MaxPooling2D", "AveragePooling1D", "AveragePooling2D", "GlobalMaxPooling1D", "GlobalMaxPooling2D",
@@ -78,7 +77,7 @@ def prune_units(
         raise TrainError("compress.structured: no layer's units lead to exactly one Dense layer or convolution")
     # Units that move the consumer's outputs least are removed, and the consumer's inputs with them.
     consumers = {path.consumer.name: path.consumer for path in paths.values()}
-    rms = input_rms(model, consumers, context.data.representative(_RMS_ROWS, context.train.seed))
+    rms = input_rms(model, consumers, context.data.representative(RMS_ROWS, context.train.seed))
     kept = {name: _kept(path, rms[path.consumer.name], settings.sparsity) for name, path in paths.items()}
     replacements = _replacements(model, paths, kept)
     smaller = rebuild(model, replacements)

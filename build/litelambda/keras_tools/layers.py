@@ -18,6 +18,10 @@ from litelambda.keras_tools.copies import copy_layer, copy_state
 Array = NDArray[Any]
 Replacements = Mapping[str, Sequence[tuple[dict[str, Any], list[Array]]]]
 """By a layer's name the chain of layers that replaces it, as (serialized layer, weights)."""
+RMS_ROWS = 1024
+"""Training rows to estimate root mean squares from: within 2 % for normal values, by 1 / sqrt(2 n).
+
+An MLP on MNIST that was pruned by weights times these was as accurate with 64 rows."""
 
 
 def layers_with_kernel(model: Any) -> dict[str, Any]:
@@ -79,6 +83,11 @@ def as_matrix(layer: Any, kernel: Array) -> Array:
 
 def input_rms(model: Any, layers: Mapping[str, Any], rows: Array) -> dict[str, Array]:
     """Root mean square of each layer's input per input channel.
+
+    Args:
+        model: whose layers they are.
+        layers: by name.
+        rows: of the model's only input; see `RMS_ROWS`.
 
     Raises:
         TrainError: a layer is inside a nested model, whose inner tensors cannot be read.

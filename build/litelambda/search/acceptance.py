@@ -9,9 +9,9 @@ from statistics import NormalDist
 
 from litelambda.recipe.compression import Auto
 
-_CLEARLY = (
-    0.95  # where latency counts: measurements are noisy, and the earlier candidate stays unless the gain is clear
-)
+_CLEARLY = 0.95
+"""Where latency counts, the earlier candidate stays unless the gain is as clear as this; one measurement is good to
+2 %, see `conversion.int4`."""
 _NEARLY = 1.75  # times the allowed drop, margin included: chosen, not measured; more training may be enough up to here
 _LEAST_DROP = 0.001  # of accuracy: the unit of an excess where no drop at all is allowed
 

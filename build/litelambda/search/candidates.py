@@ -26,12 +26,25 @@ DENSER = (0.6, 0.0)
 BITS = (4, 3, 2)
 """Of the large kernels, tried in this order while a candidate passes; small kernels get 4."""
 
-_SCREENING_ROWS = 16_384  # chosen, not measured: about a quarter of MNIST, 256 steps of 64 rows
-_LARGE = 0.25  # of all weights to compress: chosen, not measured
-_ADAPTIVE = ("adam", "adamw", "rmsprop")  # optimizers whose good rates depend little on the model
-# Chosen by hand: learning rates of the two steps for adaptive optimizers, and how the float model teaches.
+_SCREENING_ROWS = 16_384
+"""Chosen, not measured: about a quarter of MNIST, 256 steps of 64 rows."""
+_LARGE = 0.25
+"""Of all weights to compress: chosen, not measured."""
+_ADAPTIVE = ("adam", "adamw", "rmsprop")
+"""Optimizers whose good rates depend little on the model."""
+
+# Below, change of accuracy in percentage points of an MLP with 18,000 rows of MNIST, trained as briefly as screening
+# does: pruned to 87 % zeros in 2 epochs, or put on 2 bits in one. Two runs of the same differ by up to 0.6.
 _PRUNING_RATE, _GRID_RATE = 0.002, 0.001
+"""Learning rates for adaptive optimizers.
+
+Pruning with 0.0005: -5.2, 0.001: -3.0, 0.002: -1.8, 0.004: -1.4. The grid with 0.00025: -8.1, 0.0005: -3.7,
+0.001: -1.7, 0.002: -1.1. Both stay below the best, since finalists train several times as long with them; that was
+not measured."""
 _TEACHER = Distillation(weight=0.7, temperature=3.0)
+"""How the float model teaches: chosen after Hinton et al. 2015.
+
+On 2 bits, a weight of 0: -1.5, 0.3: -1.6, 0.7: -1.7, 1: -2.1; at 0.7 a temperature of 1: -1.6, 6: -2.1."""
 
 
 @dataclass(frozen=True)
