@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 
@@ -196,6 +197,14 @@ def test_batch_scoring_runs_it_alike(place, tmp_path, capsys, ending):
     assert "expected the output format jsonl, not npy" in capsys.readouterr().err
 
 
+def test_arrays_are_no_rows_for_it(place, tmp_path, capsys):
+    """A file of arrays has no records that `preprocess` could take, and says so."""
+    np.save(tmp_path / "rows.npy", PREPARED)
+    command = ["score", str(tmp_path / "rows.npy"), str(tmp_path / "out.jsonl"), "--model", "tiny_int8"]
+    assert main([*command, "--store", str(place / "store"), "--code", str(place / "code.py")]) == 1
+    assert "the function's own preprocess takes rows of JSON Lines or CSV, not npy" in capsys.readouterr().err
+
+
 def test_worker_processes_run_it(place, tmp_path, monkeypatch, capsys):
     """Workers on other cores import the same file."""
     processes_at_once(monkeypatch)
@@ -213,10 +222,11 @@ def test_worker_processes_run_it(place, tmp_path, monkeypatch, capsys):
 
 def test_the_command_predicts(place, tmp_path, capsys, monkeypatch):
     """`litelambda predict` sends a row, or a body, through the handler with the code, and prints the answer alone."""
-    command = ["predict", "tiny_int8", "--store", str(place / "store")]
+    command, environment = ["predict", "tiny_int8", "--store", str(place / "store")], dict(os.environ)
     (tmp_path / "row.json").write_text(json.dumps(ROWS[0]))
     assert main([*command, "--code", str(place / "code.py"), "--input", str(tmp_path / "row.json")]) == 0
     assert json.loads(capsys.readouterr().out) == {"predictions": answers()[:1]}
+    assert dict(os.environ) == environment
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps({"instances": PREPARED.tolist()})))
     assert main([*command, "--input", "-", "--top-k", "1"]) == 0
     best = [[{"label": str(int(np.argmax(row))), "score": pytest.approx(row.max())}] for row in expected(PREPARED)]

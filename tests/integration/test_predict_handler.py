@@ -401,7 +401,17 @@ def test_init_leaves_the_rest_for_later(store):
     done = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=True
     )
-    later = ("bodies", "inference_protocol", "models.refresh", "models.shadow", "openapi", "scoring", "tfserving.")
+    later = (
+        "custom_code",
+        "servable.",
+        "bodies",
+        "inference_protocol",
+        "models.refresh",
+        "models.shadow",
+        "openapi",
+        "scoring",
+        "tfserving.",
+    )
     loaded = json.loads(done.stdout)
     assert "litelambda_serving.tfserving" in loaded
     loaded = [name for name in loaded if name.startswith(tuple(f"litelambda_serving.{each}" for each in later))]

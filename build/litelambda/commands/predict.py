@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import urllib.error
 import urllib.request
@@ -18,7 +19,7 @@ from litelambda_serving.scoring.errors import JobError
 from litelambda_serving.scoring.models import parse_reference
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 __all__ = ["PredictError", "predict"]
 
@@ -68,13 +69,24 @@ def _ask_store(model: str, body: str, url: str, code: str | Path | None) -> dict
         name, version = parse_reference(model)
     except JobError as error:
         raise UsageError(str(error)) from error
-    with contextlib.redirect_stdout(sys.stderr):  # what the function logs
+    with _environment_kept(), contextlib.redirect_stdout(sys.stderr):  # what the function logs
         handler = load_handler(url, name, version=version, code=code, log_level="ERROR")
         path = f"/v1/models/{name}:predict"
         context = {"http": {"method": "POST", "path": path}, "stage": "$default"}
         event = {"version": "2.0", "rawPath": path, "headers": {}, "requestContext": context, "body": body}
         answer = handler({**event, "isBase64Encoded": False}, LambdaContext())
     return _checked(answer["statusCode"], answer["body"])
+
+
+@contextlib.contextmanager
+def _environment_kept() -> Iterator[None]:
+    """The caller's environment has no part of the function's afterwards."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _ask_service(url: str, body: str) -> dict[str, Any]:

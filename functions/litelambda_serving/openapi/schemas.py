@@ -129,7 +129,7 @@ def _predict_response(manifest: Manifest) -> dict[str, Any]:
 
     def answer(spec: TensorSpec, form: Callable[..., dict[str, Any]]) -> dict[str, Any]:
         if spec is not scores:
-            return form(spec, _answer_value)
+            return form(spec, _name if spec.name in manifest.vocabularies else _answer_value)
         best = _BEST if form is _row else {"type": "array", "items": _BEST}
         return {"anyOf": [form(spec, _answer_value), best]}
 
@@ -249,6 +249,11 @@ def _value(spec: TensorSpec) -> dict[str, Any]:
 def _answer_value(spec: TensorSpec) -> dict[str, Any]:
     """What an answer of V1 may hold: more than a request, as a model can make NaN and infinities."""
     return {"type": "number"} if spec.dtype.kind == "float" else _value(spec)
+
+
+def _name(spec: TensorSpec) -> dict[str, Any]:  # noqa: ARG001 - as `_answer_value`
+    """What an answer of V1 holds for a number that stands for a name."""
+    return _STRING
 
 
 def _flat_value(spec: TensorSpec) -> dict[str, Any]:

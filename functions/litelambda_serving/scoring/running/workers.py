@@ -152,6 +152,7 @@ class _Child:
                     pass_fds=[theirs.fileno()],
                     env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
                     stdin=subprocess.DEVNULL,
+                    stdout=sys.__stderr__.fileno() if sys.__stderr__ else subprocess.DEVNULL,  # what own code prints
                     start_new_session=True,  # Ctrl-C is the parent's to handle: it hangs up
                 )
         except OSError as error:
