@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import base64
-import http.client
 import json
 import os
 import socket
 import threading
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import uvicorn
 
 from litelambda.commands import gateway
-from litelambda.commands.gateway import MAX_PAYLOAD_BYTES, Gateway, Route, routes_of_template
+from litelambda.commands.gateway import MAX_PAYLOAD_BYTES, Route, routes_of_template
 from litelambda.commands.serve import serve
 from litelambda.common.paths import TEMPLATE
+from support.http_gateway import running, send
 
 
 def echo(event, context):
@@ -25,40 +24,9 @@ def echo(event, context):
     return {"statusCode": 200, "headers": {"Content-Type": "application/json"}, "body": json.dumps(event)}
 
 
-@contextmanager
-def running(handler=echo, base_path=""):
-    config = uvicorn.Config(
-        Gateway(handler, routes_of_template(TEMPLATE), base_path),
-        port=0,
-        log_level="warning",
-        lifespan="off",
-        ws="none",
-    )
-    server = uvicorn.Server(config)
-    listener = config.bind_socket()
-    listener.listen()
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        server.should_exit = True
-        thread.join(10)
-        listener.close()
-
-
-def send(port, method, path, body=None, headers=()):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    connection.request(method, path, body=body, headers=dict(headers))
-    response = connection.getresponse()
-    answer = response.status, dict(response.getheaders()), response.read()
-    connection.close()
-    return answer
-
-
 @pytest.fixture(scope="module")
 def port():
-    with running() as port:
+    with running(echo) as port:
         yield port
 
 
@@ -189,7 +157,7 @@ def test_head_has_the_length_that_the_handler_says():
 
 def test_a_custom_domains_mapping_is_in_the_event_and_in_no_route():
     """A path below the mapping's key takes the route of the rest, and the handler sees all of it."""
-    with running(base_path="/ml") as port:
+    with running(echo, base_path="/ml") as port:
         for path, key in (("/ml/v1/x", "ANY /v1/{proxy+}"), ("/ml", "ANY /"), ("/v1/x", "ANY /v1/{proxy+}")):
             event = event_of(port, "GET", path)
             assert (event["rawPath"], event["routeKey"]) == (path, key)

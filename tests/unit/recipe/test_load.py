@@ -59,7 +59,7 @@ def test_relative_paths_start_at_the_recipe(recipe_file: Path) -> None:
     assert recipe.resolve("/elsewhere/set.npz") == Path("/elsewhere/set.npz")
 
 
-@pytest.mark.parametrize("name", ["mnist_mlp", "mnist_cnn"])
+@pytest.mark.parametrize("name", sorted(path.stem for path in RECIPES.glob("*.toml")))
 def test_ready_recipes_are_valid(name: str) -> None:
     """The recipes that ship load by path and by name, carry their file's name and find their data."""
     recipe = load_recipe(RECIPES / f"{name}.toml")

@@ -25,16 +25,16 @@ _MIN_TRIALS, _MAX_TRIALS = 3, 32
 _TRIAL_SECONDS = 0.003
 _MAX_RESIZES = 5  # that may be spent on getting those
 _WORSE = 1.5  # how much slower than the best a size must be for larger ones not to be tried
-# A few milliseconds say little on a machine that others use too: the sizes whose times per row are within so much of
-# the best are tried again, in turns, round after round.
-_CLOSE = (1.5, 1.25, 1.15, 1.1, 1.1, 1.1, 1.1, 1.1)
 _AS_GOOD = 1.005  # of sizes that differ by no more, the smallest: its rows stay in the core's cache
 _RESIZE_SECONDS = 0.0004
 _MAX_BATCH_BYTES = 64 * 1024 * 1024
 
 
 class _SizeTrials:
-    """The search for the fastest batch size: all are timed, then those that are close again, in turns.
+    """The search for the fastest batch size: each is timed for some milliseconds.
+
+    What it chooses takes 1.4 % longer than the best size, at most 5 % (25 searches with an MLP on a busy machine);
+    timing those that are close again, in eight rounds, brought that to 1.1 %.
 
     Attributes:
         best: the fastest so far; 0 before any was timed.
@@ -45,9 +45,6 @@ class _SizeTrials:
         self.best = 0
         self.seconds: dict[int, float] = {}
         self._untried = list(sizes)
-        self._limits = list(_CLOSE)
-        self._close: list[int] = []
-        self._rounds: dict[int, list[float]] = {}
         self._trials: list[float] = []
         self._resizes = 0
 
@@ -69,24 +66,12 @@ class _SizeTrials:
 
     def _judge(self, seconds: float) -> None:
         size = self._untried.pop(0)
-        rounds = self._rounds.setdefault(size, [])
-        rounds.append(seconds)
-        # In the first round each size meets other rows, some of which may lie in a cache: any later round tells more.
-        self.seconds[size] = median(rounds[1:] or rounds)
-        is_first = len(rounds) == 1
-        if is_first:
-            self._close = list(self.seconds)
-        elif self._untried:
-            return  # half a round compares nothing
-        per_row = {each: self.seconds[each] / each for each in self._close}
+        self.seconds[size] = seconds
+        per_row = {each: taken / each for each, taken in self.seconds.items()}
         fastest = min(per_row.values())
-        self.best = min(each for each, seconds in per_row.items() if seconds <= _AS_GOOD * fastest)
-        if is_first and per_row[size] > _WORSE * fastest:
+        self.best = min(each for each, taken in per_row.items() if taken <= _AS_GOOD * fastest)
+        if per_row[size] > _WORSE * fastest:
             self._untried.clear()
-        if not self._untried and self._limits:
-            limit = self._limits.pop(0) * fastest
-            self._close = [each for each, seconds in per_row.items() if seconds <= limit]
-            self._untried = list(self._close) if len(self._close) > 1 else []
 
 
 class BatchRunner:
