@@ -17,7 +17,7 @@ BUCKET = "litelambda-bench"
 PREFIX = "models"
 FLOOR, OURS, USUAL = "hello", "litelambda", "usual"
 OURS_LEAN, OURS_BUNDLED = "litelambda_lean", "litelambda_bundled"
-FLATBUFFER_KEY, ONNX_KEY = "peers/model.tflite", "peers/model.onnx"
+FLATBUFFER_KEY, ONNX_KEY, TOKENIZER_KEY = "peers/model.tflite", "peers/model.onnx", "peers/tokenizer.json"
 """Where the loopback S3 has the model for those who read no manifest; as ONNX only when a contender wants it."""
 
 LEAN = "lean-bootstrap"
@@ -66,6 +66,8 @@ def contenders_for(subject: Subject) -> list[Contender]:
         "POWERTOOLS_SERVICE_NAME": "bench",
         "POWERTOOLS_METRICS_NAMESPACE": "bench",
     }
+    if text := subject.text:
+        usual |= {"TOKENIZER_KEY": TOKENIZER_KEY, "TEXT_LENGTH": str(text["length"])}
     tflite_runtime = {**usual, "INTERPRETER": "tflite_runtime.interpreter"}
     tensorflow = {**usual, "INTERPRETER": "tensorflow.lite.python.interpreter"}
     onnx = {**usual, "MODEL_KEY": ONNX_KEY}

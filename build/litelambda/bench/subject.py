@@ -25,6 +25,7 @@ from litelambda_serving.tensor import TensorSpec
 
 _ALIAS = "latest"
 _SEED = 20261123
+_TEXT = "Although the plot was not at all clumsy, I suffered through the second half. It runs for 121 minutes."
 _HOST = "a1b2c3d4e5.execute-api.eu-west-1.amazonaws.com"
 _MAX_BYTES = 8 * 1024**3
 
@@ -55,6 +56,17 @@ class Subject:
     def inputs(self) -> tuple[TensorSpec, ...]:
         """The inputs of the default signature."""
         return self.manifest.signatures[self.manifest.default_signature].inputs
+
+    @property
+    def text(self) -> Mapping[str, Any] | None:
+        """How the only input is prepared, where it reads text."""
+        document = self.manifest.preprocessing.get(self.inputs[0].name, {})
+        return document if len(self.inputs) == 1 and document.get("kind") == "text" else None
+
+    @property
+    def tokenizer(self) -> bytes:
+        """The `tokenizer.json` of a model that reads text."""
+        return self.objects[f"{self.manifest.model}/{self.manifest.version}/{(self.text or {})['tokenizer']}"]
 
     def describe(self) -> dict[str, Any]:
         """What a report says of the model."""
@@ -92,6 +104,7 @@ def load_subject(store_url: str, name: str) -> Subject:
     manifest = Manifest.from_json(manifest_bytes)
     artifact_key = f"{name}/{version}/{manifest.artifact}"
     objects = {aliases_key: aliases, manifest_key: manifest_bytes, artifact_key: read(artifact_key)}
+    objects |= {key: read(key) for key in (f"{name}/{version}/{asset}" for asset in manifest.assets)}
     return Subject(manifest, hashlib.sha256(manifest_bytes).hexdigest(), artifact_key, objects)
 
 
@@ -115,6 +128,15 @@ def make_rows(inputs: Sequence[TensorSpec], count: int) -> list[Any]:
     if len(columns) == 1:
         return next(iter(columns.values()))
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def first_event(subject: Subject) -> bytes:
+    """The event of a JSON predict of one row: a text where the model reads text, else the model's own values."""
+    model = subject.manifest.model
+    if subject.text is None:
+        return predict_event(model, make_rows(subject.inputs, 1))
+    body = json.dumps({"instances": [_TEXT]}).encode()
+    return http_event(f"/v1/models/{model}:predict", {"content-type": "application/json"}, body)
 
 
 def predict_event(model: str, rows: list[Any]) -> bytes:

@@ -8,12 +8,13 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
 
 import obstore
 
-from litelambda.bench.contenders import BUCKET, FLATBUFFER_KEY, ONNX_KEY, PREFIX, TASK_ROOT, Contender
+from litelambda.bench.contenders import BUCKET, FLATBUFFER_KEY, ONNX_KEY, PREFIX, TASK_ROOT, TOKENIZER_KEY, Contender
 from litelambda.bench.emulator.environment import Environment, lambda_environ, make_interpreter
 from litelambda.bench.emulator.object_store import LoopbackS3
 from litelambda.bench.peers import convert_to_onnx, make_peer_environment
@@ -70,6 +71,8 @@ class Workplace:
         self._python = make_interpreter(self._directory / "python")
         objects = {f"{BUCKET}/{PREFIX}/{key}": data for key, data in subject.objects.items()}
         objects[f"{BUCKET}/{FLATBUFFER_KEY}"] = subject.artifact
+        if subject.text:
+            objects[f"{BUCKET}/{TOKENIZER_KEY}"] = subject.tokenizer
         self._s3 = LoopbackS3(objects, latency_ms=latency_ms, bytes_per_second=bytes_per_second)
 
     def prepare(self, contenders: Sequence[Contender]) -> list[Contender]:
@@ -155,7 +158,9 @@ class Workplace:
 
 
 def _link_installed(tree: Path) -> None:
-    """Put what the package would hold beside the sources: the installed obstore and runtime library."""
+    """Put what the package would hold beside the sources: the installed obstore, tokenizers and runtime library."""
+    if (tokenizers := find_spec("tokenizers")) is not None and tokenizers.origin:
+        (tree / "tokenizers").symlink_to(Path(tokenizers.origin).parent, target_is_directory=True)
     (tree / "obstore").symlink_to(Path(obstore.__file__).parent, target_is_directory=True)
     library = Path(find_library())
     (tree / "lib").mkdir()

@@ -27,7 +27,7 @@ from litelambda.bench.contenders import (
     contenders_for,
 )
 from litelambda.bench.report import describe_machine, ratio, show_table
-from litelambda.bench.subject import Subject, load_subject, make_rows, predict_event, read_predictions
+from litelambda.bench.subject import Subject, first_event, load_subject, read_predictions
 from litelambda.bench.workplace import Workplace, require_runtime
 from litelambda.common.errors import UsageError
 from litelambda.common.progress import open_reporter
@@ -103,7 +103,7 @@ def run(options: Options) -> dict[str, Any]:
 
 
 def _measure(workplace: Workplace, contenders: Sequence[Contender], subject: Subject, runs: int) -> dict[str, _Timings]:
-    event = predict_event(subject.manifest.model, make_rows(subject.inputs, _ROWS))
+    event = first_event(subject)
     timings = {contender.name: _Timings() for contender in contenders}
     with open_reporter(terminal_only=True, animated=False).stage("cold starts") as stage:
         for round_number in range(runs + 1):

@@ -1,6 +1,7 @@
 """The usual way to serve a TFLite model from Lambda: boto3, numpy, an interpreter and Powertools.
 
 INTERPRETER names the module that has the interpreter: LiteRT's, its predecessor tflite-runtime's, or TensorFlow's.
+TOKENIZER_KEY is where a model that reads text has its `tokenizer.json`.
 
 Written as one would write it today, with what costs nothing done right: one GET for the artifact, everything that can
 be done once done at INIT, the interpreter's tensors resized only when the batch size changes.
@@ -26,13 +27,24 @@ logger = Logger()
 metrics = Metrics()
 app = APIGatewayHttpResolver()
 
-artifact = boto3.client("s3").get_object(Bucket=os.environ["MODEL_BUCKET"], Key=os.environ["MODEL_KEY"])
+s3 = boto3.client("s3")
+artifact = s3.get_object(Bucket=os.environ["MODEL_BUCKET"], Key=os.environ["MODEL_KEY"])
 interpreter = import_module(os.environ["INTERPRETER"]).Interpreter(model_content=artifact["Body"].read(), num_threads=1)
+tokenizer = None
+if "TOKENIZER_KEY" in os.environ:
+    from tokenizers import Tokenizer
+
+    document = s3.get_object(Bucket=os.environ["MODEL_BUCKET"], Key=os.environ["TOKENIZER_KEY"])
+    tokenizer = Tokenizer.from_buffer(document["Body"].read())
+    tokenizer.enable_truncation(int(os.environ["TEXT_LENGTH"]))
+    tokenizer.enable_padding(length=int(os.environ["TEXT_LENGTH"]))
 interpreter.allocate_tensors()
 signature = interpreter.get_signature_runner("predict")
 inputs, outputs = signature.get_input_details(), signature.get_output_details()
 del signature  # while one lives, the interpreter cannot be run directly, which is faster
 batch_size = 1
+for detail in inputs.values():  # whole numbers may be indices, which what is in memory is not
+    interpreter.set_tensor(detail["index"], np.zeros(detail["shape"], detail["dtype"]))
 interpreter.invoke()
 
 
@@ -55,6 +67,8 @@ def run(tensors: dict[str, Any]) -> dict[str, Any]:
 def predict(model: str) -> dict[str, Any]:
     """TensorFlow Serving's REST predict, row format."""
     instances = app.current_event.json_body["instances"]
+    if tokenizer is not None:
+        instances = [encoding.ids for encoding in tokenizer.encode_batch(instances)]
     if isinstance(instances[0], dict):
         tensors = {name: np.array([row[name] for row in instances], detail["dtype"]) for name, detail in inputs.items()}
     else:
