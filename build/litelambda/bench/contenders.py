@@ -68,6 +68,9 @@ def contenders_for(subject: Subject) -> list[Contender]:
     }
     if text := subject.text:
         usual |= {"TOKENIZER_KEY": TOKENIZER_KEY, "TEXT_LENGTH": str(text["length"])}
+    others = "boto3, numpy, LiteRT, Powertools"
+    if subject.reads_pictures:
+        usual["DECODER"], others = "PIL.Image", "boto3, numpy, Pillow, LiteRT, Powertools"
     tflite_runtime = {**usual, "INTERPRETER": "tflite_runtime.interpreter"}
     tensorflow = {**usual, "INTERPRETER": "tensorflow.lite.python.interpreter"}
     onnx = {**usual, "MODEL_KEY": ONNX_KEY}
@@ -79,7 +82,7 @@ def contenders_for(subject: Subject) -> list[Contender]:
         Contender(OURS_LEAN, "ours, lean bootstrap, S3 through an alias", package, entry, s3, LEAN),
         Contender("litelambda_lean_pinned", "lean, S3, version pinned", package, entry, {**s3, **pin}, LEAN),
         Contender(OURS_BUNDLED, "lean, model in the package", "bundled", entry, disk, LEAN),
-        Contender(USUAL, "boto3, numpy, LiteRT, Powertools", "usual", "usual.handler", usual),
+        Contender(USUAL, others, "usual", "usual.handler", usual),
         Contender(
             "usual_tflite_runtime", "the usual one on tflite-runtime 2.14, Python 3.11", "usual", "usual.handler",
             tflite_runtime, environment=("tflite-runtime", "3.11"), peer=True,

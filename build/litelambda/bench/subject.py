@@ -68,6 +68,11 @@ class Subject:
         """The `tokenizer.json` of a model that reads text."""
         return self.objects[f"{self.manifest.model}/{self.manifest.version}/{(self.text or {})['tokenizer']}"]
 
+    @property
+    def reads_pictures(self) -> bool:
+        """Whether the function needs a decoder of pictures."""
+        return any(document["kind"] == "image" for document in self.manifest.preprocessing.values())
+
     def describe(self) -> dict[str, Any]:
         """What a report says of the model."""
         return {

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 import obstore
+import PIL
 
 from litelambda.bench.contenders import BUCKET, FLATBUFFER_KEY, ONNX_KEY, PREFIX, TASK_ROOT, TOKENIZER_KEY, Contender
 from litelambda.bench.emulator.environment import Environment, lambda_environ, make_interpreter
@@ -158,10 +159,13 @@ class Workplace:
 
 
 def _link_installed(tree: Path) -> None:
-    """Put what the package would hold beside the sources: the installed obstore, tokenizers and runtime library."""
+    """Put what the package would hold beside the sources: the installed obstore, tokenizers, Pillow, the library."""
+    decoder = Path(PIL.__file__).parent
+    folders = [Path(obstore.__file__).parent, decoder, decoder.with_name("pillow.libs")]
     if (tokenizers := find_spec("tokenizers")) is not None and tokenizers.origin:
-        (tree / "tokenizers").symlink_to(Path(tokenizers.origin).parent, target_is_directory=True)
-    (tree / "obstore").symlink_to(Path(obstore.__file__).parent, target_is_directory=True)
+        folders.append(Path(tokenizers.origin).parent)
+    for folder in folders:
+        (tree / folder.name).symlink_to(folder, target_is_directory=True)
     library = Path(find_library())
     (tree / "lib").mkdir()
     (tree / "lib" / library.name).symlink_to(library)

@@ -2,6 +2,7 @@
 
 INTERPRETER names the module that has the interpreter: LiteRT's, its predecessor tflite-runtime's, or TensorFlow's.
 TOKENIZER_KEY is where a model that reads text has its `tokenizer.json`.
+DECODER names the one that decodes pictures, for models of those.
 
 Written as one would write it today, with what costs nothing done right: one GET for the artifact, everything that can
 be done once done at INIT, the interpreter's tensors resized only when the batch size changes.
@@ -22,6 +23,9 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
+
+if "DECODER" in os.environ:
+    import_module(os.environ["DECODER"])
 
 logger = Logger()
 metrics = Metrics()
