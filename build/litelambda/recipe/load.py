@@ -125,6 +125,11 @@ def _contradictions(recipe: Recipe) -> list[str]:
             "train.early_stopping.monitor: 'val_accuracy' needs data.task = 'classification'",
         ),
         (
+            train.loss == "sparse_categorical_crossentropy" and bool(train.augmentation and train.augmentation.mixup),
+            "train.augmentation.mixup: mixes targets, which train.loss = 'sparse_categorical_crossentropy' cannot "
+            "express; use 'categorical_crossentropy'",
+        ),
+        (
             0 < train.epochs <= train.warmup_epochs,
             f"train.warmup_epochs: must be fewer than train.epochs, {train.epochs}",
         ),

@@ -98,8 +98,17 @@ class Augmentation(Section):
     """Images: mirror half of them."""
     shift: Fraction = 0.0
     """Images: move them by up to this share of height and width, in every direction; what comes in is zero."""
+    crop: Fraction = 0.0
+    """Images: cut up to this share of height and width off, anywhere, and stretch the rest to the old size."""
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """Images: turn them by up to so many degrees, either way; what comes in is zero."""
+    brightness: NonNegativeFloat = 0.0
+    """Add one number to all of a row: up to this much, or as much less, in the model's own units."""
     noise: NonNegativeFloat = 0.0
     """Standard deviation of the noise that is added to every value, in the model's own units."""
+    mixup: NonNegativeFloat = 0.0
+    """Mix each row and its target with another's, in shares drawn from Beta(mixup, mixup). For classes it needs
+    `train.loss = "categorical_crossentropy"` or `"binary_crossentropy"`."""
 
 
 class Train(Section):

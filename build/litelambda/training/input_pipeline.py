@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from litelambda.data.stored_rows import Rows, StoredRows
 from litelambda.keras_tools.backend import load_tensorflow
 from litelambda.recipe.training import Train
-from litelambda.training.augmentation import augment
+from litelambda.training.augmentation import augment, mix
 
 _PREFETCH = 2  # one batch in use, the next one ready; more only take memory
 _PREDICT_BATCH = 256
@@ -40,11 +40,12 @@ def shuffled_batches(x: Rows, y: NDArray[Any], settings: Train, *more: NDArray[A
         return batches.map(lambda i: (rows(i), *(each(i) for each in others))).prefetch(_PREFETCH)
     # TensorFlow refuses stateful random operations once operations are deterministic: each batch brings its seed.
     seeds = tf.data.Dataset.random(settings.seed, rerandomize_each_iteration=True).batch(2)
-    return (
-        tf.data.Dataset.zip(batches, seeds)
-        .map(lambda i, seed: (augment(rows(i), augmentation, seed), *(each(i) for each in others)))
-        .prefetch(_PREFETCH)
-    )
+
+    def augmented(i: Any, seed: Any) -> tuple[Any, ...]:
+        tensors = [augment(rows(i), augmentation, seed), *(each(i) for each in others)]
+        return tuple(mix(tensors, augmentation.mixup, seed) if augmentation.mixup else tensors)
+
+    return tf.data.Dataset.zip(batches, seeds).map(augmented).prefetch(_PREFETCH)
 
 
 def sequential_batches(x: Rows, y: NDArray[Any] | None, batch_size: int) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tests.support.training import load_rows, train_recipe
 
-from litelambda.common.errors import TrainError
+from litelambda.common.errors import RecipeError, TrainError
 from litelambda.recipe.load import load_recipe
 from litelambda.training.fit import class_weights
 from litelambda.training.input_pipeline import shuffled_batches
@@ -49,8 +49,70 @@ def test_augmented_rows_repeat_with_the_seed_and_differ_by_epoch(tiny_recipe: Pa
 def test_images_alone_can_be_shifted(tiny_recipe: Path) -> None:
     """A shift of rows of numbers is an error that says what to do."""
     settings = load_recipe(tiny_recipe, ["train.augmentation={shift=0.1}"]).train
-    with pytest.raises(TrainError, match=r"train\.augmentation: flip_horizontal and shift need images"):
+    with pytest.raises(TrainError, match=r"train\.augmentation: shift need images"):
         shuffled_batches(np.zeros((4, 3), np.float32), np.zeros(4), settings)
+
+
+def _augmented(recipe: Path, settings: str, rows: np.ndarray[Any, Any], targets: np.ndarray[Any, Any]) -> list[Any]:
+    """The rows and the targets of an epoch with this augmentation, in the order of the first value of the targets."""
+    train = load_recipe(recipe, [f"train.augmentation={{{settings}}}", "train.loss=categorical_crossentropy"]).train
+    once, again = (
+        [np.concatenate(parts) for parts in zip(*(map(np.asarray, batch) for batch in batches), strict=True)]
+        for batches in (shuffled_batches(rows, targets, train), shuffled_batches(rows, targets, train))
+    )
+    assert all(np.array_equal(a, b) for a, b in zip(once, again, strict=True))
+    return once
+
+
+def test_rotation_turns_around_the_middle(tiny_recipe: Path) -> None:
+    """A cross stays where it is, its arms turn by up to the angle, and nothing is brighter than it was."""
+    rows = np.zeros((64, 21, 21, 1), np.float32)
+    rows[:, 10, :] = 1
+    found, _ = _augmented(tiny_recipe, "rotation=45", rows, np.zeros((64, 1), np.float32))
+    assert np.allclose(found[:, 10, 10], 1, atol=1e-4)
+    assert found.max() <= 1 + 1e-5
+    ends = found[:, :, 18, 0].argmax(axis=1) - 10  # of the right arm, which is 8 pixels from the middle
+    angles = np.degrees(np.arctan2(ends, 8))
+    assert np.abs(angles).max() <= 48
+    assert angles.min() < -20
+    assert angles.max() > 20
+
+
+def test_a_crop_is_a_part_of_the_image(tiny_recipe: Path) -> None:
+    """A slope from 0 to 1 is stretched: each image has a part of it, at least as long as the recipe says."""
+    slope = np.linspace(0, 1, 33, dtype=np.float32)
+    rows = np.broadcast_to(slope[:, None, None], (64, 33, 33, 1)).copy()
+    found, _ = _augmented(tiny_recipe, "crop=0.5", rows, np.zeros((64, 1), np.float32))
+    lengths = found[:, -1, 0, 0] - found[:, 0, 0, 0]
+    assert lengths.min() >= 0.5 - 1e-5
+    assert lengths.max() <= 1 + 1e-5
+    assert np.ptp(lengths) > 0.3
+    assert np.ptp(found[:, 0, 0, 0]) > 0.2
+    assert np.allclose(np.diff(found[:, :, 0, 0], axis=1), lengths[:, None] / 32, atol=1e-5)
+
+
+def test_brightness_is_one_number_for_a_row(tiny_recipe: Path) -> None:
+    """All values of a row change alike, by no more than the recipe says, up or down."""
+    found, _ = _augmented(tiny_recipe, "brightness=0.3", np.zeros((64, 5), np.float32), np.zeros((64, 1), np.float32))
+    assert np.ptp(found, axis=1).max() == 0
+    assert -0.3 <= found.min() < -0.1
+    assert 0.1 < found.max() <= 0.3
+
+
+def test_mixup_mixes_rows_and_targets_alike(tiny_recipe: Path) -> None:
+    """A row of one class and one of another become a share of each, and so do their targets."""
+    targets = np.eye(3, dtype=np.float32)[np.arange(60) % 3]
+    found, mixed = _augmented(tiny_recipe, "mixup=0.4", targets * 5, targets)
+    np.testing.assert_allclose(found, mixed * 5, atol=1e-5)
+    np.testing.assert_allclose(mixed.sum(axis=1), 1, atol=1e-5)
+    assert (mixed.max(axis=1) < 0.95).any()
+    assert ((mixed > 0.01).sum(axis=1) <= 2).all()
+
+
+def test_mixup_needs_targets_that_can_be_mixed(tiny_recipe: Path) -> None:
+    """Class numbers cannot: the recipe is refused with what to use."""
+    with pytest.raises(RecipeError, match=r"train\.augmentation\.mixup: .*use 'categorical_crossentropy'"):
+        load_recipe(tiny_recipe, ["train.augmentation={mixup=0.2}", "train.loss=sparse_categorical_crossentropy"])
 
 
 def test_balanced_classes_have_the_same_weight(tiny_recipe: Path) -> None:
