@@ -12,7 +12,7 @@ import pytest
 from litelambda.artifact.reference import Reference
 from litelambda.cli.main import main
 from litelambda.commands.build import build
-from litelambda.common.errors import GateError, RecipeError
+from litelambda.common.errors import GateError, RecipeError, TrainError
 from litelambda.conversion.quantize import quantize
 from litelambda.data.interactions import load_interactions
 from litelambda.recipe.load import load_recipe
@@ -200,6 +200,13 @@ def test_a_recommender_of_chance_is_refused(place):
     with pytest.raises(GateError, match="no better than to answer every row with the most popular items: recall"):
         build(load_recipe(place / "shop.toml", ["train.epochs=0", "publish.name=chance"]), place / "store")
     assert not (place / "store" / "chance").exists()
+
+
+def test_jax_is_refused_before_anything_is_trained(place, monkeypatch):
+    """The operator for the best k needs a graph of one row, which is made of TensorFlow's alone."""
+    monkeypatch.setattr("litelambda.commands.build.choose_backend", lambda chosen: chosen)
+    with pytest.raises(TrainError, match="recommendations are trained on TensorFlow"):
+        build(load_recipe(place / "shop.toml", ["train.backend=jax"]), place / "store")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import pytest
 
 from litelambda.cli.main import main
 from litelambda_serving.scoring.running.workers import Workers
-from support.golden_store import publish
+from support.golden_store import golden, publish
 from support.scoring_files import as_jsonl, expected, make_rows, processes_at_once, read_jsonl
 
 
@@ -46,6 +46,18 @@ def test_a_file_on_this_machine(store, tmp_path, capsys):
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), expected(rows))
     assert main([*command, "--force"]) == 0
     assert "100 of 100 rows scored by tiny_int8 version 1" in capsys.readouterr().out
+
+
+def test_several_classes_at_once_have_no_label(tmp_path):
+    """A model of one class for each row names it; one of any number at once has scores alone."""
+    rows = make_rows(3)
+    (tmp_path / "rows.jsonl").write_bytes(as_jsonl(rows))
+    for task, label in (("classification", {"label"}), ("multi_label", set())):
+        publish(tmp_path / "tasks", task, data=golden("tiny_int8"), labels=["a", "b", "c"], task=task)
+        output = tmp_path / f"{task}.jsonl"
+        store = (tmp_path / "tasks").as_uri()
+        assert main(["score", str(tmp_path / "rows.jsonl"), str(output), "--model", task, "--store", store]) == 0
+        assert [row.keys() for row in read_jsonl(output.read_bytes())] == [{"line", "prediction"} | label] * 3
 
 
 def test_exit_codes(store, tmp_path, capsys):

@@ -16,6 +16,7 @@ from litelambda.artifact.latency import measure_latency_us
 from litelambda.artifact.reference import to_codes
 from litelambda.artifact.stored_form import Stored, store_form
 from litelambda.commands.results import BuildResult
+from litelambda.common.errors import TrainError
 from litelambda.common.interrupts import interrupts_noted
 from litelambda.common.memory_errors import shortages_explained
 from litelambda.common.paths import DEFAULT_STORE, store_url
@@ -262,6 +263,11 @@ class _Build:
 
 class _RecommenderBuild(_Build):
     """The build of a recommender: what differs from that of a model with one output."""
+
+    def run(self, url: str, *, accept_worse: bool) -> BuildResult:
+        if self.recipe.train.backend == "jax":  # a graph from JAX has an open batch, in which TOPK_V2 does not run
+            raise TrainError("recommendations are trained on TensorFlow: set train.backend = 'tensorflow'")
+        return super().run(url, accept_worse=accept_worse)
 
     def train(self, *, is_chief: bool = True) -> None:  # noqa: ARG002 - one host trains
         recipe = self.recipe
