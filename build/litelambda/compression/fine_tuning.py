@@ -118,7 +118,7 @@ def objective(model: Any, context: TrainingContext) -> Objective:
     weight, data = context.distillation.weight, context.data
     answers, validation = context.teacher
     classes = data.num_outputs
-    if data.labels is None or model.outputs[0].shape[1] == 1:
+    if data.labels is None or data.multi_label or model.outputs[0].shape[1] == 1:
         # These losses are linear in the target, or nearly: one mixed target replaces the sum of two losses.
         return Objective(plain.loss, plain.metrics, (1 - weight) * plain.train_y + weight * answers, plain.validation_y)
     one_hot = np.eye(classes, dtype=np.float32)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from litelambda.common.errors import DataError
 from litelambda.data.stored_rows import RawDataset, needs_streaming
-from litelambda.data.table_columns import TableColumn, choose_columns
+from litelambda.data.table_columns import TableColumn, choose_columns, label_names
 from litelambda.data.tables import TableRows
 from litelambda.recipe.sections import CsvData
 from litelambda_serving.preprocessing.base import shown
@@ -48,7 +48,7 @@ class _File:
 
     def __init__(self, path: Path, settings: CsvData) -> None:
         self.path, self.settings = path, settings
-        names = {settings.label, *(settings.features or [])}
+        names = {*label_names(settings), *(settings.features or [])}
         self.dialect = sniff(self._head(), names, settings.delimiter or "", settings.decimal or "")
         _, header = next(self._records(), (1, []))
         self.header = [name.strip() for name in header]
@@ -151,11 +151,15 @@ def _parts(file: _File, rows: TableRows) -> Iterator[NDArray[np.float64]]:
     """The values, some thousand rows at a time."""
     readers = [(column, _reader(column, file.dialect.decimal)) for column in rows.columns]
     where = [file.header.index(column.name) for column in rows.columns]
-    label = file.header.index(file.settings.label)
+    labels = [(name, file.header.index(name)) for name in label_names(file.settings)]
+    single = isinstance(file.settings.label, str)
     lines = file.lines()
     while block := list(islice(lines, _ROWS_AT_ONCE)):
         values = np.empty((len(block), len(where)))
-        targets = [_target(file, number, cells[label].strip()) for number, cells in block]
+        found = [
+            [_target(file, number, name, cells[place].strip()) for name, place in labels] for number, cells in block
+        ]
+        targets = [each[0] for each in found] if single else found
         for row, (number, cells) in enumerate(block):
             for place, (column, read) in enumerate(readers):
                 try:
@@ -165,19 +169,22 @@ def _parts(file: _File, rows: TableRows) -> Iterator[NDArray[np.float64]]:
         yield rows.kept(values, targets, [number for number, _ in block])
 
 
-def _target(file: _File, line: int, text: str) -> Any:
+def _target(file: _File, line: int, column: str, text: str) -> Any:
     settings, place = file.settings, f"{file.path}, line {line}"
+    names_several = settings.task == "multi_label" and isinstance(settings.label, str)
+    if names_several and not text:
+        return ""  # none of the classes
     if is_missing(text) and text not in (settings.labels or ()):
         raise DataError(
-            f"{place}: column {settings.label!r}, which is to be predicted, has no value ({shown(text)}): "
+            f"{place}: column {column!r}, which is to be predicted, has no value ({shown(text)}): "
             "remove the line, or list the value in data.labels"
         )
-    if settings.task == "classification":
+    if settings.task == "classification" or names_several:
         return sys.intern(text)
     try:
         return parse_number(text, file.dialect.decimal)
     except ValueError as error:
-        raise DataError(f"{place}: column {settings.label!r}: {error}") from None
+        raise DataError(f"{place}: column {column!r}: {error}") from None
 
 
 def _reader(column: TableColumn, decimal: str) -> Callable[[str], float]:

@@ -23,7 +23,14 @@ from litelambda.data.raw_form import Columns, RawForm, prepared
 from litelambda.data.readers import read_source
 from litelambda.data.scaling import Preprocessing, fit_scaling
 from litelambda.data.stored_rows import Indices, RawDataset, Rows, Split, StoredRows, in_file
-from litelambda.data.targets import check_classes, check_widths, encode_labels, regression_targets
+from litelambda.data.targets import (
+    check_classes,
+    check_label_sets,
+    check_widths,
+    encode_label_sets,
+    encode_labels,
+    regression_targets,
+)
 from litelambda.recipe.sections import Data, InteractionsData
 
 
@@ -32,8 +39,8 @@ class Dataset:
     """The data of a build.
 
     Attributes:
-        train: rows to train on, as the model reads them, and their targets: int32 class numbers or float32 values
-            (rows, outputs).
+        train: rows to train on, as the model reads them, and their targets: int32 class numbers, or float32 values
+            (rows, outputs), which are 0 and 1 where a row can have several labels.
         validation: rows to validate on; None where the recipe has `validation_split = 0`.
         test: rows for evaluation only.
         labels: names of the classes by number; None for regression.
@@ -61,6 +68,11 @@ class Dataset:
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one row."""
         return self.train.x.shape[1:]
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a row can have any number of the labels at once."""
+        return self.labels is not None and self.train.y.ndim == 2
 
     def describe(self) -> str:
         """The numbers and the shape of the rows, for people."""
@@ -96,11 +108,18 @@ def load_data(settings: Data, folder: Path) -> Dataset:
     labels = None
     if settings.task == "classification":
         source, labels = encode_labels(source, settings.labels)
+    elif settings.task == "multi_label":
+        columns = getattr(settings, "label", None)
+        names = settings.labels or (columns if isinstance(columns, list) else None)
+        source, labels = encode_label_sets(source, names)
+        check_widths(source, settings.path)
     else:
         source = source.map(regression_targets)
         check_widths(source, settings.path)
     train, validation, test = _cut(source, settings.test_split, settings.validation_split, settings.seed)
-    if labels is not None:
+    if settings.task == "multi_label":
+        check_label_sets(train, labels or [], settings.path)
+    elif labels is not None:
         check_classes(train, source.test, labels, settings.path)
     scaling = _standardization(train.y) if settings.targets == "standardize" else None
     if scaling is not None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from litelambda.common.errors import DataError
 from litelambda.common.extras import require_extra
 from litelambda.data.stored_rows import RawDataset, needs_streaming
-from litelambda.data.table_columns import TableColumn, choose_columns
+from litelambda.data.table_columns import TableColumn, choose_columns, label_names
 from litelambda.data.tables import TableRows
 from litelambda.recipe.sections import ParquetData
 from litelambda_serving.preprocessing.base import shown
@@ -64,8 +64,9 @@ def _parts(file: Any, rows: TableRows) -> Iterator[NDArray[np.float64]]:
     """The values, some thousand rows at a time."""
     from litelambda_serving.scoring.formats.parquet import values_of
 
-    label, first = rows.settings.label, 1
-    names = [*(column.name for column in rows.columns), label]
+    labels, first = label_names(rows.settings), 1
+    single = isinstance(rows.settings.label, str)
+    names = [*(column.name for column in rows.columns), *labels]
     for batch in file.iter_batches(_ROWS_AT_ONCE, columns=names):
         values = np.empty((batch.num_rows, len(rows.columns)))
         for place, column in enumerate(rows.columns):
@@ -74,20 +75,30 @@ def _parts(file: Any, rows: TableRows) -> Iterator[NDArray[np.float64]]:
             row, place = (int(each) for each in np.argwhere(np.isinf(values))[0])
             raise DataError(f"{rows.where(first + row)}: column {rows.columns[place].name!r} holds an infinity")
         places = range(first, first + batch.num_rows)
-        targets = [
-            _target(rows, place, value) for place, value in zip(places, values_of(batch.column(label)), strict=True)
+        found = [
+            [
+                _target(rows, place, name, value)
+                for place, value in zip(places, values_of(batch.column(name)), strict=True)
+            ]
+            for name in labels
         ]
+        targets = found[0] if single else [*zip(*found, strict=True)]
         yield rows.kept(values, targets, places)
         first += batch.num_rows
 
 
-def _target(rows: TableRows, place: int, value: Any) -> Any:
-    label = rows.settings.label
-    if rows.settings.task == "classification":
+def _target(rows: TableRows, place: int, label: str, value: Any) -> Any:
+    settings = rows.settings
+    names_several = settings.task == "multi_label" and isinstance(settings.label, str)
+    if settings.task == "classification" or names_several:
         text = category_of(value)
+        if text is None and names_several:
+            return ""  # none of the classes
         if text is None:
             raise DataError(f"{rows.where(place)}: column {label!r}, which is to be predicted, has no value")
         return text
+    if type(value) is bool:
+        return int(value)
     if type(value) not in (int, float) or not isfinite(value):
         raise DataError(f"{rows.where(place)}: column {label!r} holds {shown(value)}, expected a finite number")
     return value

@@ -44,6 +44,11 @@ class TableColumn:
         return nan if value is None else value
 
 
+def label_names(settings: TableData) -> list[str]:
+    """The columns to predict."""
+    return [settings.label] if isinstance(settings.label, str) else settings.label
+
+
 def missing_rule(settings: TableData, column: str) -> str:
     """What the recipe says of a column's missing values; "fill" where it has a value of its own."""
     if column in settings.fill:
@@ -64,13 +69,14 @@ def choose_columns(path: Path, settings: TableData, header: Sequence[str]) -> tu
     index = {*header[:1]} & INDEX_NAMES | {*header} & {_PARQUET_INDEX}
     if "" in header[1:]:
         raise DataError(f"{path}: column {header.index('', 1) + 1} has no name: give it one in the first line")
-    features = settings.features or [name for name in header if name not in (settings.label, *index)]
-    if missing := [name for name in dict.fromkeys([settings.label, *features]) if name not in header]:
+    labels = label_names(settings)
+    features = settings.features or [name for name in header if name not in (*labels, *index)]
+    if missing := [name for name in dict.fromkeys([*labels, *features]) if name not in header]:
         raise DataError(f"{path} has no column {', '.join(missing)}; it has {', '.join(header) or 'none'}")
-    if settings.label in features:
-        raise DataError(f"{path}: column {settings.label!r} is in data.features and is data.label: remove it from one")
+    if both := [name for name in labels if name in features]:
+        raise DataError(f"{path}: column {both[0]!r} is in data.features and in data.label: remove it from one")
     _check_named(path, settings, features)
-    left_out = sorted(index - {settings.label, *features})
+    left_out = sorted(index - {*labels, *features})
     return features, [f"the index column {name!r} is left out" for name in left_out]
 
 

@@ -43,6 +43,65 @@ def encode_labels(source: RawDataset, names: list[str] | None) -> tuple[RawDatas
     return source.map(encode), names or [str(value) for value in values]
 
 
+def encode_label_sets(source: RawDataset, names: list[str] | None) -> tuple[RawDataset, list[str]]:
+    """Turn sets of labels into float32 rows of 0 and 1.
+
+    Args:
+        source: texts such as "red|round", each the labels of a row, or rows of 0 and 1.
+        names: the labels in order, where they are known.
+
+    Raises:
+        DataError: a label is not among them, or a row is neither text nor 0 and 1.
+    """
+    y = source.train.y
+    if y.dtype.kind in "US":
+        known = names or sorted({name for text in y.astype(str) for name in _label_set(text)})
+        places = {name: place for place, name in enumerate(known)}
+        return source.map(lambda split: Split(split.x, _marked(split.y.astype(str), places))), known
+    known = names or [str(number) for number in range(y.shape[1] if y.ndim == 2 else 1)]
+
+    def check(split: Split) -> Split:
+        if split.y.ndim != 2 or split.y.dtype.kind not in "buif" or not np.isin(split.y, (0, 1)).all():
+            raise DataError(
+                f"labels are {split.y.dtype} of shape {list(split.y.shape)}; expected for each row 0 or 1 by label, or "
+                "a text such as 'a|b'"
+            )
+        if split.y.shape[1] != len(known):
+            raise DataError(f"rows have {split.y.shape[1]} labels, data.labels has {len(known)}: {', '.join(known)}")
+        return Split(split.x, split.y.astype(np.float32))
+
+    return source.map(check), known
+
+
+def _label_set(text: str) -> list[str]:
+    return [name for part in text.split("|") if (name := part.strip())]
+
+
+def _marked(texts: NDArray[Any], places: dict[str, int]) -> NDArray[np.float32]:
+    marked = np.zeros((len(texts), len(places)), np.float32)
+    for row, text in enumerate(texts):
+        for name in _label_set(text):
+            if name not in places:
+                raise DataError(f"label {name!r} is not among the labels {', '.join([*places][:20])}")
+            marked[row, places[name]] = 1
+    return marked
+
+
+def check_label_sets(train: Split, labels: list[str], path: str) -> None:
+    """Refuse labels that no training row has, or all have.
+
+    Raises:
+        DataError: there are some.
+    """
+    shares = train.y.mean(axis=0)
+    constant = [name for name, share in zip(labels, shares, strict=True) if share in (0, 1)]
+    if constant:
+        raise DataError(
+            f"{path}: all training rows agree on label {', '.join(map(repr, constant[:5]))}: leave it out, or split "
+            "the data again"
+        )
+
+
 def _plain_labels(y: NDArray[Any]) -> NDArray[Any]:
     """Labels as a vector of integers or strings."""
     if y.ndim == 2 and y.shape[1] == 1:

@@ -31,7 +31,7 @@ class FloatAnswers:
 
     Attributes:
         outputs: (rows, outputs).
-        metrics: accuracy for classes, mse and mae for values.
+        metrics: see `measure`.
         confusion: see `confusion_matrix`.
     """
 
@@ -129,7 +129,8 @@ def evaluate(
         )
     agreement = None
     if data.labels is not None:
-        same = predicted_classes(trained.outputs, from_logits) == predicted_classes(outputs, from_logits)
+        answers = predicted_labels if data.multi_label else predicted_classes
+        same = answers(trained.outputs, from_logits) == answers(outputs, from_logits)
         agreement = float(np.mean(same))
     return Evaluated(
         float_metrics=trained.metrics,
@@ -145,8 +146,8 @@ def evaluate(
 
 
 def confusion_matrix(outputs: NDArray[Any], data: Dataset, from_logits: bool) -> list[list[int]] | None:
-    """Counts of test rows by their class (first index) and by the predicted one (second); None for regression."""
-    if data.labels is None:
+    """Counts of test rows by their class (first index) and by the predicted one (second); None without classes."""
+    if data.labels is None or data.multi_label:
         return None
     found = predicted_classes(outputs, from_logits)
     pairs = np.bincount(data.test.y * len(data.labels) + found, minlength=len(data.labels) ** 2)
@@ -173,7 +174,9 @@ def run_rows(reference: Reference, rows: Rows, progress: ReportProgress = lambda
 
 
 def measure(outputs: NDArray[Any], data: Dataset, from_logits: bool) -> Metrics:
-    """Compare outputs with the test split: accuracy for classes, mse and mae for values."""
+    """Compare outputs with the test split: accuracy for classes, F1 too for several at once, mse and mae for values."""
+    if data.multi_label:
+        return _label_metrics(predicted_labels(outputs, from_logits), data)
     if data.labels is not None:
         return {"accuracy": float(np.mean(predicted_classes(outputs, from_logits) == data.test.y))}
     return _errors(outputs, data)
@@ -181,10 +184,24 @@ def measure(outputs: NDArray[Any], data: Dataset, from_logits: bool) -> Metrics:
 
 def trivial_metrics(data: Dataset) -> Metrics:
     """The figures of the best constant answer: the most frequent class of the training rows, or their mean target."""
+    if data.multi_label:
+        return _label_metrics(np.broadcast_to(data.train.y.mean(axis=0) > 0.5, data.test.y.shape), data)
     if data.labels is not None:
         return {"accuracy": float(np.mean(data.test.y == np.bincount(data.train.y).argmax()))}
     mean = data.train.y.mean(axis=0, dtype=np.float64)
     return _errors(data.target_scaling.undo(mean) if data.target_scaling else mean, data)
+
+
+def _label_metrics(found: NDArray[Any], data: Dataset) -> Metrics:
+    """Accuracy over rows and labels, F1 over all of them (micro), and the share of rows with every label right."""
+    right = data.test.y > 0.5
+    hits = int((found & right).sum())
+    named = int(found.sum()) + int(right.sum())
+    return {
+        "accuracy": float(np.mean(found == right)),
+        "f1": 2 * hits / named if named else 1.0,
+        "exact": float(np.mean((found == right).all(axis=1))),
+    }
 
 
 def _errors(outputs: NDArray[Any], data: Dataset) -> Metrics:
@@ -208,6 +225,16 @@ def relative_difference(before: NDArray[Any], after: NDArray[Any], *, per_output
     extent = before.max(axis=axis).astype(np.float64) - before.min(axis=axis)
     shares = np.divide(distance, extent, out=np.where(distance > 0, np.inf, 0.0), where=np.asarray(extent > 0))
     return float(np.quantile(shares.reshape(len(shares), -1).max(axis=1), 0.99, method="higher"))
+
+
+def predicted_labels(outputs: NDArray[Any], from_logits: bool) -> NDArray[Any]:
+    """Which labels each row of outputs has: those that are more likely than not.
+
+    >>> predicted_labels(np.array([[0.1, 0.9], [0.8, 0.7]]), from_logits=False).tolist()
+    [[False, True], [True, True]]
+    """
+    labels: NDArray[Any] = outputs > (0.0 if from_logits else 0.5)
+    return labels
 
 
 def predicted_classes(outputs: NDArray[Any], from_logits: bool) -> NDArray[Any]:

@@ -139,7 +139,10 @@ def _misfit(artifact: Artifact, data: Dataset) -> str:
         return reason
     if manifest.labels != data.labels:
         return f"its labels are {_short(manifest.labels)}, those of the data are {_short(data.labels)}"
-    if list(given.shape[1:]) not in ([data.num_outputs], [1] if data.num_outputs == 2 and data.labels else []):
+    if list(given.shape[1:]) not in (
+        [data.num_outputs],
+        [1] if data.num_outputs == 2 and data.labels and not data.multi_label else [],
+    ):
         return f"it answers with {list(given.shape[1:])} values per row, the data has {data.num_outputs}"
     return ""
 

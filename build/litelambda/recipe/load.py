@@ -18,7 +18,7 @@ from litelambda.common.wording import counted
 from litelambda.recipe.compression import Compress
 from litelambda.recipe.messages import describe_problems
 from litelambda.recipe.models import TextModel
-from litelambda.recipe.sections import ArraysData, ImagesData, InteractionsData, Recipe, TextData
+from litelambda.recipe.sections import ArraysData, ImagesData, InteractionsData, Recipe, TableData, TextData
 from litelambda.recipe.training import CROSS_ENTROPIES, Train
 
 __all__ = ["Recipe", "load_recipe"]
@@ -77,12 +77,20 @@ def _validate(table: dict[str, Any], path: Path) -> Recipe:
 def _contradictions(recipe: Recipe) -> list[str]:
     """Describe the settings that are valid alone but not together."""
     data, train, quantize, pruning = recipe.data, recipe.train, recipe.quantize, recipe.compress.pruning
-    regression = data.task == "regression"
+    regression, multi_label = data.task == "regression", data.task == "multi_label"
     stopping, auto = train.early_stopping, recipe.compress.auto
     checks = [
         (
             regression and train.loss in CROSS_ENTROPIES,
             f"train.loss: {train.loss!r} is for classification; use 'mse' or 'mae' with data.task = 'regression'",
+        ),
+        (
+            multi_label and train.loss != "binary_crossentropy",
+            f"train.loss: data.task = 'multi_label' needs 'binary_crossentropy', not {train.loss!r}",
+        ),
+        (
+            data.task == "classification" and isinstance(data, TableData) and isinstance(data.label, list),
+            "data.label: several columns need data.task = 'multi_label' or 'regression'",
         ),
         (
             regression and data.labels is not None,
@@ -93,7 +101,7 @@ def _contradictions(recipe: Recipe) -> list[str]:
             f"data.targets: {data.targets!r} needs data.task = 'regression'",
         ),
         (
-            regression and isinstance(data, ImagesData),
+            data.task != "classification" and isinstance(data, ImagesData),
             "data.task: data.format = 'images' needs data.task = 'classification'",
         ),
         (
@@ -134,14 +142,14 @@ def _contradictions(recipe: Recipe) -> list[str]:
             f"train.warmup_epochs: must be fewer than train.epochs, {train.epochs}",
         ),
         (
-            regression and train.class_weights != "none",
+            data.task != "classification" and train.class_weights != "none",
             "train.class_weights: needs data.task = 'classification'",
         ),
         (
             auto is not None and bool(_steps(recipe)),
             f"compress.auto: chooses the steps itself; remove compress.{', compress.'.join(_steps(recipe))}",
         ),
-        (auto is not None and regression, "compress.auto: needs data.task = 'classification'"),
+        (auto is not None and data.task != "classification", "compress.auto: needs data.task = 'classification'"),
         (
             auto is not None and not recipe.data.validation_split and not isinstance(data, ArraysData),
             "compress.auto: needs validation rows: set data.validation_split",

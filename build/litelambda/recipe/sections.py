@@ -45,10 +45,11 @@ class DataSection(Section):
 
     path: Annotated[str, Field(min_length=1)]
     """The file or folder, relative to the recipe."""
-    task: Literal["classification", "regression", "recommendation"] = "classification"
-    """What is learned: a class per row, or numbers; or, of interactions, which items a user chooses."""
+    task: Literal["classification", "multi_label", "regression", "recommendation"] = "classification"
+    """What is learned: a class per row; any number of classes at once; numbers; or, of interactions, which items a user
+    chooses."""
     labels: Annotated[list[str], Field(min_length=2)] | None = None
-    """Names of the classes in order; by default those of the data."""
+    """Names of the classes in order, such as `["low", "middle", "high"]`; by default those of the data."""
     normalize: Annotated[
         Annotated[Literal["none", "0-1", "standardize"], Tag("rule")] | Annotated[Scaling, Tag("scaling")],
         Discriminator(_normalize_kind),
@@ -116,8 +117,9 @@ MissingRule = Literal["refuse", "drop", "mean", "median", "most_frequent"]
 class TableData(DataSection):
     """A table: columns of numbers and categories, by name, and one column to predict."""
 
-    label: Annotated[str, Field(min_length=1)]
-    """The column to predict."""
+    label: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=2)]
+    """The column to predict. With `task = "multi_label"`: a column of class names separated by `|`, or several columns
+    of 0 and 1; with `"regression"`: a column of numbers, or several."""
     features: Annotated[list[str], Field(min_length=1)] | None = None
     """The columns to predict from; by default all others."""
     categories: list[str] = Field(default_factory=list)

@@ -130,8 +130,9 @@ class Train(Section):
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     """What layers compute in during training. Weights and the trained model are float32; compression trains in
     float32."""
-    class_weights: Literal["none", "balanced"] = "none"
-    """`balanced`: every class has the same weight in the loss, however many rows it has."""
+    class_weights: Literal["none", "balanced"] | dict[str, PositiveFloat] = "none"
+    """`balanced`: every class has the same weight in the loss, however many rows it has. Or weights by class, 1 for
+    those that are not named."""
     augmentation: Augmentation | None = None
     """Off by default; see below."""
     backend: Literal["tensorflow", "jax"] | None = None

@@ -132,7 +132,7 @@ def label_objective(model: Any, settings: Train, data: Dataset) -> Objective:
     """The recipe's loss on the labels."""
     return Objective(
         make_loss(settings),
-        ["accuracy"] if data.labels is not None else [],
+        _metrics(settings, data),
         _targets(model, settings, data, data.train),
         None if data.validation is None else _targets(model, settings, data, data.validation),
     )
@@ -173,21 +173,41 @@ def make_loss(settings: Train) -> Any:
 
 def compile_with_recipe_loss(model: Any, settings: Train, data: Dataset) -> None:
     """Compile a model with Keras's own optimizer and loss: a saved model that names one of ours cannot be loaded."""
-    metrics = ["accuracy"] if data.labels is not None else []
-    model.compile(optimizer=make_optimizer(settings.optimizer), loss=make_loss(settings), metrics=metrics)
+    model.compile(
+        optimizer=make_optimizer(settings.optimizer), loss=make_loss(settings), metrics=_metrics(settings, data)
+    )
+
+
+def _metrics(settings: Train, data: Dataset) -> list[Any]:
+    """What is measured after every epoch; of several labels, the share of right ones over rows and labels."""
+    if data.multi_label:
+        threshold = 0.0 if settings.from_logits else 0.5
+        return [load_keras().metrics.BinaryAccuracy(name="accuracy", threshold=threshold)]
+    return ["accuracy"] if data.labels is not None else []
 
 
 def class_weights(settings: Train, data: Dataset) -> dict[int, float] | None:
-    """The weight of each class in the loss; None where the recipe does not ask for any."""
-    if settings.class_weights == "none" or data.labels is None:
+    """The weight of each class in the loss; None where the recipe does not ask for any.
+
+    Raises:
+        TrainError: the recipe weighs a class that the data does not have.
+    """
+    weights = settings.class_weights
+    if weights == "none" or data.labels is None:
         return None
+    if isinstance(weights, dict):
+        if unknown := weights.keys() - {*data.labels}:
+            raise TrainError(
+                f"train.class_weights names {', '.join(sorted(unknown))}; the classes are {', '.join(data.labels[:20])}"
+            )
+        return {number: weights.get(label, 1.0) for number, label in enumerate(data.labels)}
     counts = np.bincount(data.train.y, minlength=len(data.labels))
     return {number: len(data.train) / (len(counts) * max(1, int(count))) for number, count in enumerate(counts)}
 
 
 def _targets(model: Any, settings: Train, data: Dataset, split: Split) -> NDArray[Any]:
     """What the loss compares the model's output with."""
-    if data.labels is None or settings.loss == "sparse_categorical_crossentropy":
+    if data.labels is None or data.multi_label or settings.loss == "sparse_categorical_crossentropy":
         return split.y
     if model.outputs[0].shape[1] == 1:
         return split.y.astype(np.float32).reshape(-1, 1)

@@ -119,10 +119,11 @@ def _penalty(section: BuiltInNetwork) -> Any:
 def _head(section: BuiltInNetwork, settings: Train, data: Dataset) -> Any:
     """The last layer, with the units and the activation that the loss needs."""
     binary = settings.loss == "binary_crossentropy"
+    is_pair = data.num_outputs == 2 and not data.multi_label
     activation = "linear"
     if data.labels is not None and not settings.from_logits:
         activation = "sigmoid" if binary else "softmax"
-    units = 1 if binary and data.num_outputs == 2 else data.num_outputs
+    units = 1 if binary and is_pair else data.num_outputs
     return load_keras().layers.Dense(units, activation=activation, name=section.output_name)
 
 
@@ -175,7 +176,7 @@ def _check(model: Any, settings: Train, data: Dataset) -> None:
             f"the model takes rows of {_sizes(takes)}, the data has {_sizes(data.input_shape)}: set data.reshape"
         )
     gives = tuple(model.outputs[0].shape[1:])
-    binary = settings.loss == "binary_crossentropy" and data.num_outputs == 2
+    binary = settings.loss == "binary_crossentropy" and data.num_outputs == 2 and not data.multi_label
     if gives != (data.num_outputs,) and not (binary and gives == (1,)):
         what = "classes" if data.labels else "targets"
         raise TrainError(f"the model gives {_sizes(gives)} values per row, the data has {data.num_outputs} {what}")

@@ -217,7 +217,7 @@ def test_hostile_files_are_refused_by_name(tmp_path: Path, text: str | bytes, me
         (["data.missing={c='mean'}"], "data.missing names c"),
         (["data.fill={a='x'}"], "data.fill of column 'a' must be a number, got 'x'"),
         (["data.missing={b='mean'}"], "data.missing = 'mean' is for numbers: use 'most_frequent' for column 'b'"),
-        (["data.features=['a', 'y']"], "column 'y' is in data.features and is data.label"),
+        (["data.features=['a', 'y']"], "column 'y' is in data.features and in data.label"),
         (["data.encoding=index"], "data.encoding = 'index' needs categories in all columns, but a are numbers"),
         (["data.reshape=[2, 2]"], r"data.reshape = \[2, 2\] has 4 values, but rows of the data have shape \[3\]"),
         (["data.delimiter=;"], "has no column y"),
@@ -267,3 +267,56 @@ def test_parquet_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         pyarrow.parquet.write_table(pa.table(columns), tmp_path / "set.parquet")
         with pytest.raises(DataError, match=message):
             load(tmp_path, section)
+
+
+TAGS = ["red|round", "red", "", "round | red", "blue", "red|blue|round"] * 8
+
+
+def tags_csv() -> str:
+    """A table whose column y has the tags of a row."""
+    return "a,y\n" + "\n".join(f"{number},{tags}" for number, tags in enumerate(TAGS))
+
+
+def test_a_row_can_have_several_labels(tmp_path: Path) -> None:
+    """A column of names, or a column of 0 and 1 for each, become rows of 0 and 1 in the order of the labels."""
+    recipe = ["data.task=multi_label", "train.loss=binary_crossentropy"]
+    data = table(tmp_path, tags_csv(), *recipe)
+    assert data.multi_label
+    assert data.labels == ["blue", "red", "round"]
+    expected = [[name in [each.strip() for each in tags.split("|")] for name in data.labels] for tags in TAGS]
+    assert data.train.y.tolist() == [expected[int(row)] for row in data.train.x[:, 0]]
+    ordered = table(tmp_path, tags_csv(), *recipe, "data.labels=['round', 'red', 'blue']")
+    assert np.array_equal(ordered.train.y[:, ::-1], data.train.y)
+    columns = "a,blue,red,round\n" + "\n".join(
+        ",".join(map(str, [number, *map(int, row)])) for number, row in enumerate(expected)
+    )
+    label = ["data.label=['blue', 'red', 'round']"]
+    same = table(tmp_path, columns, *recipe, *label)
+    assert np.array_equal(same.train.y, data.train.y)
+    assert (same.labels, same.input_shape) == (data.labels, (1,))
+    assert form_of(same).document["label"] == ["blue", "red", "round"]
+    values = table(tmp_path, columns, "data.task=regression", *label)
+    assert np.array_equal(values.train.y, data.train.y)
+    assert values.labels is None
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        (tags_csv(), ["data.labels=['red', 'blue']"], "label 'round' is not among the labels red, blue"),
+        ("a,y\n" + "1,u|v\n2,u\n3,u|v\n" * 5, [], "all training rows agree on label 'u'"),
+        ("a,p,q\n" + "1,0,1\n2,2,0\n" * 5, ["data.label=['p', 'q']"], "expected for each row 0 or 1 by label"),
+        ("a,p,q\n" + "1,0,1\n2,,0\n" * 5, ["data.label=['p', 'q']"], "line 3: column 'p', which is to be predicted"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(tmp_path: Path, text: str, overrides: list[str], message: str) -> None:
+    """What several labels cannot be is said by name."""
+    with pytest.raises(DataError, match=message):
+        table(tmp_path, text, "data.task=multi_label", "train.loss=binary_crossentropy", *overrides)
+
+
+def test_labels_have_the_order_of_the_recipe(tmp_path: Path) -> None:
+    """Classes that have an order keep it."""
+    text = "a,y\n" + "".join(f"{i},{('low', 'mid', 'high')[i % 3]}\n" for i in range(30))
+    data = table(tmp_path, text, "data.labels=['low', 'mid', 'high']")
+    assert data.train.y.tolist() == [int(row) % 3 for row in data.train.x[:, 0]]

@@ -14,6 +14,7 @@ from litelambda.data.readers import Split
 from litelambda.data.scaling import Preprocessing
 from litelambda.evaluation.evaluate import (
     Evaluated,
+    confusion_matrix,
     measure,
     predicted_classes,
     relative_difference,
@@ -54,6 +55,19 @@ def test_classifiers_are_measured_by_accuracy() -> None:
     assert measure(np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3], [0.6, 0.4]]), data, from_logits=False) == {
         "accuracy": 0.75
     }
+
+
+def test_labels_are_measured_one_by_one_and_together() -> None:
+    """Of several labels a row: right ones over rows and labels, F1 over all, and rows with every label right."""
+    data = dataset([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0], [1.0, 0.0]], ["a", "b"])
+    outputs = np.array([[0.9, 0.2], [0.6, 0.4], [0.1, 0.7], [0.8, 0.1]])
+    # a: 3 of 3 found; b: the only one is missed, another is made up.
+    figures = {"accuracy": 6 / 8, "f1": 2 * 3 / (2 * 3 + 1 + 1), "exact": 0.5}
+    assert measure(outputs, data, from_logits=False) == figures
+    logits = np.log(outputs / (1 - outputs))
+    assert measure(logits, data, from_logits=True) == figures
+    assert trivial_metrics(data) == {"accuracy": 6 / 8, "f1": 2 * 3 / (2 * 3 + 1 + 1), "exact": 0.5}
+    assert confusion_matrix(outputs, data, from_logits=False) is None
 
 
 def test_regression_is_measured_by_its_errors() -> None:

@@ -147,6 +147,12 @@ def test_all_mistakes_are_reported_at_once(recipe_file: Path) -> None:
         (["data.task=regression"], "train.loss"),
         (["data.task=regression", "train.loss=mse", "data.labels=['a', 'b']"], "data.labels"),
         (["data.task=regression", "train.loss=mse", "data.format=images"], "data.task"),
+        (["data.task=multi_label"], "train.loss"),
+        (
+            ["data.task=multi_label", "train.loss=binary_crossentropy", "train.class_weights={a=2.0}"],
+            "train.class_weights",
+        ),
+        (["data.format=csv", "data.label=['a', 'b']"], "data.label"),
         (["train.loss=mse", "train.from_logits=true"], "train.from_logits"),
         (["quantize.scheme=dynamic", "quantize.io=int8"], "quantize.io"),
         (

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.support.data_recipe import write_recipe
 from tests.support.training import load_rows, train_recipe
 
 from litelambda.common.errors import RecipeError, TrainError
+from litelambda.evaluation.evaluate import evaluate_float, trivial_metrics
 from litelambda.recipe.load import load_recipe
 from litelambda.training.fit import class_weights
 from litelambda.training.input_pipeline import shuffled_batches
@@ -124,6 +126,34 @@ def test_balanced_classes_have_the_same_weight(tiny_recipe: Path) -> None:
     sums = [weights[number] * int((data.train.y == number).sum()) for number in range(3)]
     assert sums == pytest.approx([len(data.train) / 3] * 3)
     assert class_weights(load_recipe(tiny_recipe).train, data) is None
+
+
+def test_classes_can_have_weights_of_their_own(tiny_recipe: Path) -> None:
+    """Weights by name, 1 for the others; a name that no class has is refused."""
+    data = load_rows(load_recipe(tiny_recipe))
+    assert data.labels is not None
+    weights = {data.labels[1]: 5.0}
+    train = load_recipe(tiny_recipe).train.model_copy(update={"class_weights": weights})
+    assert class_weights(train, data) == {0: 1.0, 1: 5.0, 2: 1.0}
+    with pytest.raises(TrainError, match=r"train\.class_weights names x; the classes are"):
+        class_weights(train.model_copy(update={"class_weights": {"x": 2.0}}), data)
+
+
+def test_a_model_of_several_labels_learns_each(tmp_path: Path) -> None:
+    """Two labels of unlike rules are learned at once: sigmoid outputs, one for each, as many as there are."""
+    x = np.random.default_rng(0).normal(size=(300, 2)).astype(np.float32)
+    np.savez(tmp_path / "set.npz", x=x, y=(x > [[0, 0.5]]).astype(int))
+    section = 'format = "npz"\npath = "set.npz"\ntask = "multi_label"\nlabels = ["left", "top"]'
+    recipe = load_recipe(
+        write_recipe(tmp_path, section),
+        ["train.loss=binary_crossentropy", "train.epochs=20", "train.optimizer={name='adam', learning_rate=0.05}"],
+    )
+    data = load_rows(recipe)
+    trained = train_recipe(recipe, data)
+    assert trained.model.outputs[0].shape == (None, 2)
+    figures = evaluate_float(trained.model, data, from_logits=False).metrics
+    assert figures["accuracy"] > 0.9
+    assert figures["f1"] > 0.9 > trivial_metrics(data)["f1"]
 
 
 def test_penalties_and_schedules_train(tiny_recipe: Path) -> None:
