@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 
     from litelambda_serving.tensor import Tensor
 
-__all__ = ["DEFAULT_SIGNATURE", "FORMAT_VERSIONS", "FileEntry", "Manifest", "SignatureSpec", "is_valid_name"]
+__all__ = [
+    "DEFAULT_SIGNATURE",
+    "ENCRYPTED",
+    "FORMAT_VERSIONS",
+    "FileEntry",
+    "Manifest",
+    "SignatureSpec",
+    "is_valid_name",
+]
 
 FORMAT_VERSIONS = (1, 2)
 """In version 2, `preprocessing` says what raw values are, and requests have those; in version 1, the model's values."""
@@ -26,7 +34,10 @@ DEFAULT_SIGNATURE = "serving_default"
 """TensorFlow's name for the signature that answers when a request names none."""
 
 _LARGEST = 3.4e38  # of float32
-_ENCODINGS = ("zlib", "xz")
+ENCRYPTED = "aes-256-gcm"
+"""The encoding of an encrypted file; what it decrypts to may be compressed."""
+
+_COMPRESSIONS = ("zlib", "xz")
 _NAME_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")
 
 
@@ -47,8 +58,8 @@ class FileEntry:
     Attributes:
         sha256: lower-case hex digest of its bytes.
         size_bytes: its length.
-        encoding: what it is compressed with, "" for nothing.
-        unpacked: pin of what it unpacks to, None where it is not compressed.
+        encoding: what it is compressed or encrypted with, "" for nothing.
+        unpacked: pin of what it unpacks to, None where it is neither.
     """
 
     __slots__ = ("encoding", "sha256", "size_bytes", "unpacked")
@@ -237,16 +248,19 @@ def _file_entry(files: dict[str, Any], name: str) -> FileEntry:
             f"manifest field files: invalid file name {name!r}: use letters, digits, '_', '.' and '-', "
             "starting with a letter or digit"
         )
-    fields = files[name]
+    return _form(files[name], name, (*_COMPRESSIONS, ENCRYPTED))
+
+
+def _form(fields: Any, name: str, encodings: tuple[str, ...]) -> FileEntry:
     entry = _pin(fields)
-    if "encoding" in fields:
+    if encodings and "encoding" in fields:
         entry.encoding = _field(fields, "encoding", str)
-        if entry.encoding not in _ENCODINGS:
+        if entry.encoding not in encodings:
             raise ManifestError(
-                f"manifest file {name}: encoding {entry.encoding!r} is not one of {', '.join(_ENCODINGS)}: "
+                f"manifest file {name}: encoding {entry.encoding!r} is not one of {', '.join(encodings)}: "
                 "deploy a newer litelambda"
             )
-        entry.unpacked = _pin(fields.get("unpacked"))
+        entry.unpacked = _form(fields.get("unpacked"), name, _COMPRESSIONS if entry.encoding == ENCRYPTED else ())
     return entry
 
 

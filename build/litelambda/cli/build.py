@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
 
-from litelambda.cli.options import PATH, json_option, print_json, print_result, sign_option, store_option
+from litelambda.cli.options import (
+    PATH,
+    encrypt_option,
+    json_option,
+    print_json,
+    print_result,
+    sign_option,
+    store_option,
+)
 from litelambda.common.interrupts import interrupts_noted
 from litelambda.common.progress import open_reporter
 
@@ -29,15 +38,22 @@ from litelambda.common.progress import open_reporter
     help="Publish even if the version that an alias points at now does better on the same test rows.",
 )
 @sign_option
+@encrypt_option
 @json_option
 def command(
-    recipe: Path, store: str, overrides: tuple[str, ...], accept_worse: bool, sign: str | None, as_json: bool
+    recipe: Path,
+    store: str,
+    overrides: tuple[str, ...],
+    accept_worse: bool,
+    sign: str | None,
+    encrypt: str | None,
+    as_json: bool,
 ) -> None:
     """Train, compress, quantize, verify and publish a model."""
     with interrupts_noted():
         from litelambda.recipe.load import load_recipe
 
-        loaded = load_recipe(recipe, overrides)  # before TensorFlow: a typo answers at once
+        loaded = load_recipe(recipe, (*overrides, *_encrypt(encrypt)))  # before TensorFlow: a typo answers at once
         from litelambda.store.signing import open_signer
 
         signer = open_signer(sign) if sign else None
@@ -54,3 +70,10 @@ def command(
             print_json({"model": loaded.publish.name, "published": False, "trained_as": cluster.name})
         else:
             print(f"{cluster.name} has trained with the others; {cluster.chief} publishes")
+
+
+def _encrypt(key: str | None) -> list[str]:
+    """The option as an override; a path is relative to the current directory, unlike those in a recipe."""
+    if key is None:
+        return []
+    return [f"publish.encrypt={json.dumps(key if key.startswith('arn:') else str(Path(key).absolute()))}"]

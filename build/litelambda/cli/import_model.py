@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from litelambda.cli.options import PATH, json_option, print_result, sign_option, store_option
+from litelambda.cli.options import PATH, encrypt_option, json_option, print_result, sign_option, store_option
 from litelambda.common.interrupts import interrupts_noted
 from litelambda.common.progress import open_reporter
 
@@ -53,6 +53,7 @@ def _positive(text: str) -> float:
     help="Publish the int8 model however far it is from its source, and whatever the representative rows are.",
 )
 @sign_option
+@encrypt_option
 @json_option
 def command(
     path: Path,
@@ -64,6 +65,7 @@ def command(
     max_difference: float,
     accept_loss: bool,
     sign: str | None,
+    encrypt: str | None,
     as_json: bool,
 ) -> None:
     """Publish a model that was made elsewhere, verified."""
@@ -83,6 +85,7 @@ def command(
             max_difference=max_difference,
             accept_loss=accept_loss,
             signer=signer,
+            encrypt=encrypt,
             reporter=open_reporter(terminal_only=as_json),
         )
     print_result(result, as_json=as_json)

@@ -12,11 +12,17 @@ from litelambda.common.errors import UsageError
 
 @click.command()
 @click.argument("path", type=PATH, metavar="KEY.pem", help="Where the private key goes; KEY.pub.pem is its public one.")
+@click.option("--encryption", is_flag=True, help="Make a key to encrypt with, which the function gets too.")
 @click.option("--kms", metavar="ARN", help="Write the public key of this key of KMS; its private one stays there.")
-def command(path: Path, kms: str | None) -> None:
-    """Make a key to sign versions with, and print what the function is to trust."""
+def command(path: Path, kms: str | None, encryption: bool) -> None:
+    """Make a key to sign versions with, and print what the function is to trust; or one to encrypt with."""
     from litelambda.store.signing import KmsSigner, is_kms_key, make_key, one_line, pem_of, write_new
 
+    if encryption:
+        from litelambda.publishing.encryption import make_key_file
+
+        write_new(path, make_key_file(), is_secret=True)
+        return
     public_path = path.with_suffix(".pub.pem")
     if kms is not None:
         if not is_kms_key(kms):

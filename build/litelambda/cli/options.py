@@ -14,7 +14,16 @@ from litelambda.common.paths import DEFAULT_STORE, store_url
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["PATH", "code_option", "json_option", "print_json", "print_result", "sign_option", "store_option"]
+__all__ = [
+    "PATH",
+    "code_option",
+    "encrypt_option",
+    "json_option",
+    "print_json",
+    "print_result",
+    "sign_option",
+    "store_option",
+]
 
 PATH = click.Path(path_type=Path)
 
@@ -52,6 +61,9 @@ code_option = click.option(
 )
 sign_option = click.option(
     "--sign", metavar="KEY", help="Sign the version: a private key, PEM, or the ARN of a key of KMS."
+)
+encrypt_option = click.option(
+    "--encrypt", metavar="KEY", help="Encrypt the version: the ARN of a key of KMS, or a file of keygen --encryption."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout, nothing else.")
 

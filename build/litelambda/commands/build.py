@@ -34,6 +34,7 @@ from litelambda.evaluation.gate import check_floor, check_gate, hints
 from litelambda.evaluation.recommendation import check_scores, evaluate_recommender, popularity_metrics, recommend
 from litelambda.evaluation.verify import verify
 from litelambda.keras_tools.backend import choose_backend
+from litelambda.publishing.encryption import Encryption
 from litelambda.publishing.publish import REPORT_NAME, Description, Published, publish, save_keras
 from litelambda.publishing.report import HTML_NAME, make_html
 from litelambda.publishing.served_comparison import Served, check_served
@@ -100,6 +101,11 @@ def train_with_others(recipe: Recipe, reporter: Reporter | None = None) -> None:
         _Build(recipe, reporter or Reporter()).train(is_chief=False)
 
 
+def _open_encryption(recipe: Recipe) -> Encryption | None:
+    key = recipe.publish.encrypt
+    return Encryption(key if key.startswith("arn:") else str(recipe.resolve(key))) if key else None
+
+
 class _Build:
     """A build under way: every stage is a method, what it made is kept for the later ones."""
 
@@ -110,6 +116,7 @@ class _Build:
         self.seconds: dict[str, float] = {}
         self._reporter = reporter
         self._signer = signer
+        self._encryption = _open_encryption(recipe)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Stage]:
@@ -235,7 +242,16 @@ class _Build:
             HTML_NAME: make_html(report),
         }
         settings = self.recipe.publish
-        return publish(self.store, settings.name, settings.aliases, files, description, stored, signer=self._signer)
+        return publish(
+            self.store,
+            settings.name,
+            settings.aliases,
+            files,
+            description,
+            stored,
+            signer=self._signer,
+            encryption=self._encryption,
+        )
 
     def report(self, description: Description, stored: Stored) -> dict[str, Any]:
         """The version's report: everything that was measured during the build."""

@@ -27,6 +27,7 @@ from litelambda.common.progress import Reporter, Stage
 from litelambda.evaluation.quantization_loss import MAX_DIFFERENCE
 from litelambda.evaluation.verify import Verified, verify
 from litelambda.keras_tools.model_files import KERAS_SUFFIXES
+from litelambda.publishing.encryption import Encryption
 from litelambda.publishing.publish import REPORT_NAME, Description, publish
 from litelambda.store.artifact_store import Store
 from litelambda.store.signing import Signer
@@ -47,6 +48,7 @@ def import_model(  # noqa: PLR0913 - all but the first three are named by the ca
     max_difference: float = MAX_DIFFERENCE,
     accept_loss: bool = False,
     signer: Signer | None = None,
+    encrypt: str | None = None,
     reporter: Reporter | None = None,
 ) -> ImportResult:
     """Convert where necessary, compare with the model's own answers, verify and publish a model.
@@ -61,6 +63,7 @@ def import_model(  # noqa: PLR0913 - all but the first three are named by the ca
         max_difference: how far 99 % of the int8 model's values may be from its source's, as a share of the range.
         accept_loss: publish the int8 model however far it is off.
         signer: signs the version, see `litelambda.store.signing.open_signer`; None leaves it unsigned.
+        encrypt: key that its files are encrypted with: an ARN of KMS, or a file; None leaves them as they are.
         reporter: told about every stage.
 
     Returns:
@@ -84,6 +87,7 @@ def import_model(  # noqa: PLR0913 - all but the first three are named by the ca
     """
     if not is_valid_name(name):
         raise UsageError(f"invalid model name {name!r}: use letters, digits, '_', '.' and '-'")
+    encryption = Encryption(encrypt) if encrypt else None
     target, reporter = Store(store_url(store)), reporter or Reporter()
     path = Path(path).absolute()  # the processes that read it keep the directory they were started in
     allowed = Allowed(max_difference, accept_loss)
@@ -101,7 +105,7 @@ def import_model(  # noqa: PLR0913 - all but the first three are named by the ca
         with _stage(reporter, "publish") as stage:
             description = _describe(path, model, verified, names, scaling)
             files = {ARTIFACT_NAME: model.artifact, **_keras_file(path), REPORT_NAME: _report(description)}
-            published = publish(target, name, ["latest"], files, description, signer=signer)
+            published = publish(target, name, ["latest"], files, description, signer=signer, encryption=encryption)
             stage.summary = f"version {published.version} in {published.url}"
     return ImportResult(
         published=published,

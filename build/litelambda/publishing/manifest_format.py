@@ -22,10 +22,12 @@ class ManifestDocument(TypedDict):
     created: str
     """Time of publishing: UTC, ISO 8601."""
     artifact: str
-    """Name of the flatbuffer among `files`; `model.tflite.z` or `model.tflite.xz` where it is stored compressed."""
+    """Name of the flatbuffer among `files`; `model.tflite.z` or `model.tflite.xz` where it is stored compressed,
+    with `.enc` after it where it is encrypted."""
     files: Mapping[str, Mapping[str, Any]]
-    """By name: `sha256` (hex) and `size_bytes` of what is stored; of a compressed file also `encoding` (zlib or xz) and
-    `unpacked`, with both for the flatbuffer itself."""
+    """By name: `sha256` (hex) and `size_bytes` of what is stored; of a compressed or encrypted file also
+    `encoding` (zlib, xz or aes-256-gcm) and `unpacked`, with both for what comes out of it, which has the same two
+    where it was compressed before it was encrypted."""
     default_signature: str
     """The signature that answers when a request does not name one."""
     signatures: Mapping[str, Mapping[str, Any]]
@@ -53,6 +55,9 @@ class ManifestDocument(TypedDict):
     model."""
     outputs: NotRequired[Mapping[str, Any]]
     """Only where an output's numbers stand for names: by output, the `vocabulary_file`, a JSON list of these."""
+    encryption: NotRequired[Mapping[str, str]]
+    """Only where files are encrypted: the `key` that their `data_key` is encrypted with (an ARN of KMS, or `file`), and
+    that data key, base64."""
     metrics: Mapping[str, Any]
     """Figures of the `float` and the `quantized` model on the same test rows, their `agreement`, `max_abs_difference`
     and `num_examples`; of an import, how far it is from its source."""

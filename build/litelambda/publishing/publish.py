@@ -18,15 +18,18 @@ from litelambda.artifact.flatbuffer import FlatbufferSignature
 from litelambda.artifact.stored_form import Stored
 from litelambda.common.errors import VerificationError
 from litelambda.keras_tools.backend import backend, load_keras
+from litelambda.publishing.encryption import SUFFIX, Encrypted, Encryption
 from litelambda.publishing.manifest_format import ManifestDocument
 from litelambda.store.artifact_store import Store
 from litelambda.store.signing import Signer
 from litelambda_serving.artifact import ARTIFACT_NAME, fetch_artifact
 from litelambda_serving.errors import ServingError
+from litelambda_serving.manifest import ENCRYPTED
 from litelambda_serving.store import open_store
-from litelambda_serving.trust import SIGNATURE_NAME
+from litelambda_serving.trust import SIGNATURE_NAME, Trust
 
 REPORT_NAME = "report.json"
+_REPORTS = "report."  # they say what the manifest says, and `litelambda models --report` opens them
 _TOOLS = ("keras", "tensorflow", "ai-edge-litert", "ai-edge-quantizer", "numpy")
 
 
@@ -82,7 +85,7 @@ class Published:
     aliases: list[str]
 
 
-def publish(
+def publish(  # noqa: PLR0913 - the last two are named by the caller
     store: Store,
     name: str,
     aliases: list[str],
@@ -91,6 +94,7 @@ def publish(
     stored: Stored | None = None,
     *,
     signer: Signer | None = None,
+    encryption: Encryption | None = None,
 ) -> Published:
     """Publish a version and move aliases to it.
 
@@ -102,6 +106,7 @@ def publish(
         description: the rest of the manifest.
         stored: the form in which the artifact is stored instead of as it is.
         signer: signs the manifest; None leaves it unsigned.
+        encryption: encrypts all files but the reports; None leaves them as they are.
 
     Raises:
         PublishError: another publisher took the number, or an alias cannot be moved.
@@ -113,27 +118,41 @@ def publish(
     files = {**files, **description.assets}
     if stored is not None:
         files = {stored.name: stored.content, **{file: files[file] for file in files if file != ARTIFACT_NAME}}
-    manifest = make_manifest(name, version, files, description, stored)
+    encrypted = None
+    if encryption is not None:
+        of_artifact = stored.name if stored else ARTIFACT_NAME
+        names = {file: file + SUFFIX if file == of_artifact else file for file in files}
+        secret = {names[file]: content for file, content in files.items() if not file.startswith(_REPORTS)}
+        encrypted = encryption.encrypt(name, version, secret)
+    manifest = make_manifest(name, version, files, description, stored, encrypted)
+    if encrypted is not None:
+        files = {names[file]: encrypted.files.get(names[file], content) for file, content in files.items()}
     signature = {SIGNATURE_NAME: signer.sign(manifest)} if signer else {}
     store.publish(name, version, {**files, **signature}, manifest)
     digest = hashlib.sha256(manifest).hexdigest()
-    _read_back(store, f"{name}/{version}", digest, artifact, files)
+    _read_back(store, f"{name}/{version}", digest, artifact, files, encrypted.data_key if encrypted else b"")
     for alias in aliases:
         store.advance_alias(name, alias, version)
     return Published(name, version, f"{store.url.rstrip('/')}/{name}/{version}", digest, aliases)
 
 
 def make_manifest(
-    name: str, version: int, files: Mapping[str, bytes], description: Description, stored: Stored | None = None
+    name: str,
+    version: int,
+    files: Mapping[str, bytes],
+    description: Description,
+    stored: Stored | None = None,
+    encrypted: Encrypted | None = None,
 ) -> bytes:
     """Write the manifest of format version 1."""
     artifact = stored.name if stored else ARTIFACT_NAME
-    pins: dict[str, dict[str, Any]] = {
-        file: {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
-        for file, content in files.items()
-    }
+    pins: dict[str, dict[str, Any]] = {file: _pin(content) for file, content in files.items()}
     if stored:
         pins[artifact] |= stored.pin
+    stored_bytes = len(files[artifact])
+    if encrypted:
+        pins = _encrypted_pins(pins, artifact, encrypted)
+        artifact += SUFFIX
     document: ManifestDocument = {
         "format_version": 2 if description.preprocessing else 1,
         "model": name,
@@ -148,10 +167,12 @@ def make_manifest(
         "labels": description.labels,
         "preprocessing": description.preprocessing,
         "metrics": description.metrics,
-        "size_bytes": {**description.size_bytes, "stored": len(files[artifact])},
+        "size_bytes": {**description.size_bytes, "stored": stored_bytes},
         "recipe": description.recipe,
         "tools": tool_versions(),
     }
+    if encrypted:
+        document["encryption"] = encrypted.document
     if description.task:
         document["task"] = description.task
     if description.vocabularies:
@@ -162,6 +183,22 @@ def make_manifest(
         document["warm_up"] = dict(description.warm_up)
     # Compact: a cold start parses it.
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def _encrypted_pins(
+    pins: Mapping[str, dict[str, Any]], artifact: str, encrypted: Encrypted
+) -> dict[str, dict[str, Any]]:
+    """The pins of files of which some are encrypted, the artifact under a name that says so."""
+    found = {}
+    for file, pin in pins.items():
+        name = file + SUFFIX if file == artifact else file
+        content = encrypted.files.get(name)
+        found[name] = pin if content is None else {**_pin(content), "encoding": ENCRYPTED, "unpacked": pin}
+    return found
+
+
+def _pin(content: bytes) -> dict[str, Any]:
+    return {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
 
 
 def tool_versions() -> dict[str, str]:
@@ -186,11 +223,16 @@ def save_keras(model: Any) -> dict[str, bytes]:
     return saved
 
 
-def _read_back(store: Store, path: str, digest: str, artifact: bytes, files: Mapping[str, bytes]) -> None:
+def _read_back(
+    store: Store, path: str, digest: str, artifact: bytes, files: Mapping[str, bytes], data_key: bytes
+) -> None:
     """Fetch what was published through the reader that serves it."""
     name, _, version = path.partition("/")
+    reader = open_store(store.url)
+    if data_key:
+        reader.trust = Trust(data_key=data_key)
     try:
-        same = bytes(fetch_artifact(open_store(store.url), name, version, digest).model) == artifact
+        same = bytes(fetch_artifact(reader, name, version, digest).model) == artifact
         changed = [file for file, content in files.items() if store.read_file(name, int(version), file) != content]
     except ServingError as error:
         raise VerificationError(f"{name} version {version} cannot be read back from {store.url}: {error}") from error

@@ -254,6 +254,9 @@ class Publish(Section):
     """Moved to the new version, never back."""
     stored: Literal["auto", "none", "zlib", "xz"] = "auto"
     """How the artifact is stored; `auto`: what a function has in memory soonest."""
+    encrypt: str | None = None
+    """Key to encrypt the version's files with: the ARN of a key of KMS, or a file that `litelambda keygen --encryption`
+    made; by default they are not encrypted."""
     bandwidth_mb_per_s: PositiveFloat = 80.0
     """From the store to a function, for `stored = "auto"`."""
 

@@ -5,7 +5,8 @@ The layout of a store, as docs/reference/manifest.md documents it:
     <model>/aliases.json               {"latest": 7, "versions": {"7": {"manifest_sha256": …, "artifact": …}}}
     <model>/<version>/manifest.json    pins every file by size and SHA-256
     <model>/<version>/manifest.json.sig  the manifest's signature, read where the function asks for one
-    <model>/<version>/model.tflite     or model.tflite.z (zlib), model.tflite.xz: the manifest's `artifact` says which
+    <model>/<version>/model.tflite     or model.tflite.z (zlib), model.tflite.xz: the manifest's `artifact` says which;
+                                       .enc at its end where it is encrypted
     <model>/<version>/…                its assets: what preprocessing reads, such as a tokenizer
 
 Round trips are INIT time: one when the version and its manifest's digest are pinned, two through an alias. Assets take
@@ -17,15 +18,23 @@ from __future__ import annotations
 from litelambda_serving.aliases import fetch_aliases
 from litelambda_serving.background import Background
 from litelambda_serving.digest import hexdigest
-from litelambda_serving.errors import ArtifactError, DigestError, ModelNotFoundError, ObjectNotFoundError, TrustError
-from litelambda_serving.manifest import Manifest
+from litelambda_serving.errors import (
+    ArtifactError,
+    DigestError,
+    ManifestError,
+    ModelNotFoundError,
+    ObjectNotFoundError,
+    TrustError,
+)
+from litelambda_serving.manifest import ENCRYPTED, Manifest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from litelambda_serving.aliases import Aliases
-    from litelambda_serving.artifact.unpack import Unpacker
+    from litelambda_serving.artifact.decryption import DataKey
+    from litelambda_serving.artifact.unpack import Stage, Unpacker
     from litelambda_serving.manifest import FileEntry
     from litelambda_serving.store import Store
 
@@ -34,7 +43,7 @@ __all__ = ["ARTIFACT_NAME", "MANIFEST_NAME", "Artifact", "fetch_artifact", "fetc
 ARTIFACT_NAME = "model.tflite"
 MANIFEST_NAME = "manifest.json"
 
-_PACKED_SUFFIXES = (".z", ".xz")
+_PACKED_SUFFIXES = (".z", ".xz", ".enc")
 
 _MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
 _MAX_ARTIFACT_BYTES = 8 * 1024**3
@@ -102,6 +111,7 @@ def fetch_artifact(
     fetch = _Fetch(store, f"{folder}/{artifact_name}")
     try:
         manifest = fetch_manifest(store, model, int(version), manifest_sha256)
+        data_key = _data_key(store, manifest) if "encryption" in manifest.fields else None
     except BaseException:
         fetch.abandon()
         raise
@@ -112,18 +122,39 @@ def fetch_artifact(
     assets = {
         name: Background(store.fetch_digested, f"{folder}/{name}", _MAX_ASSET_BYTES, None) for name in manifest.assets
     }
-    buffer = fetch.result(manifest, where)
-    return Artifact(manifest, buffer, aliases, {name: _asset(assets[name], name, manifest, where) for name in assets})
+    buffer = fetch.result(manifest, where, data_key)
+    found = {name: _asset(assets[name], name, manifest, where, data_key) for name in assets}
+    return Artifact(manifest, buffer, aliases, found)
 
 
-def _asset(arriving: Background, name: str, manifest: Manifest, where: str) -> bytes:
+def _asset(arriving: Background, name: str, manifest: Manifest, where: str, data_key: DataKey | None) -> bytes:
     data, digest = arriving.result()
-    _check_pin(data, digest, manifest.files[name], f"{where}/{name}")
+    entry = manifest.files[name]
+    _check_pin(data, digest, entry, f"{where}/{name}")
+    if entry.encoding:
+        from litelambda_serving.artifact.unpack import unpack
+
+        data = unpack(data, entry, f"{where}/{name}", _decrypter(manifest, name, data_key))
     return bytes(data)
 
 
+def _data_key(store: Store, manifest: Manifest) -> DataKey:
+    from litelambda_serving.artifact.decryption import DataKey
+
+    return DataKey(manifest, store.trust)
+
+
+def _decrypter(manifest: Manifest, name: str, data_key: DataKey | None) -> Stage | None:
+    """What decrypts a file; None where it is not encrypted."""
+    if manifest.files[name].encoding != ENCRYPTED:
+        return None
+    if data_key is None:
+        raise ManifestError(f"manifest file {name} is encrypted, but there is not a field encryption with its key")
+    return data_key.decrypter(name)
+
+
 class _Fetch:
-    """An artifact on its way, unpacked while it arrives where its name says that it is compressed."""
+    """An artifact on its way, unpacked while it arrives where its name says that it is compressed or encrypted."""
 
     def __init__(self, store: Store, key: str) -> None:
         self._unpacker: Unpacker | None = None
@@ -140,15 +171,20 @@ class _Fetch:
         if self._unpacker is not None:
             self._unpacker.abandon()
 
-    def result(self, manifest: Manifest, where: str) -> Buffer:
+    def result(self, manifest: Manifest, where: str, data_key: DataKey | None) -> Buffer:
         """The flatbuffer, everything about it checked.
 
         Raises:
             DigestError, ArtifactError, StoreError: see `fetch_artifact`.
         """
         entry = manifest.files[manifest.artifact]
+        try:
+            decrypter = _decrypter(manifest, manifest.artifact, data_key)
+        except BaseException:
+            self.abandon()
+            raise
         if self._unpacker is not None:
-            self._unpacker.begin(entry)
+            self._unpacker.begin(entry, decrypter)
         arrived: tuple[Buffer, str] = self._data.result()
         data, digest = arrived
         _check_pin(data, digest, entry, f"{where}/{manifest.artifact}")
@@ -158,7 +194,7 @@ class _Fetch:
             return self._unpacker.result()
         from litelambda_serving.artifact.unpack import unpack  # of a name that does not say that it is compressed
 
-        return unpack(data, entry, f"{where}/{manifest.artifact}")
+        return unpack(data, entry, f"{where}/{manifest.artifact}", decrypter)
 
 
 def fetch_manifest(store: Store, model: str, version: int, manifest_sha256: str = "") -> Manifest:

@@ -1,4 +1,4 @@
-"""Artifacts that are stored compressed, back into the flatbuffer, straight into memory while they arrive.
+"""Artifacts that are stored compressed or encrypted, back into the flatbuffer, straight into memory while they arrive.
 
 Imported only for an artifact that needs it, as are the decompressors: an uncompressed one does not pay for them.
 Bytes are unpacked before all of them are there, and so before their digest is known: what comes out may not grow
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from litelambda_serving.digest import Hasher
     from litelambda_serving.manifest import FileEntry
 
+    Stage = Callable[[Buffer], Iterator[bytes]]
+
 __all__ = ["Unpacker", "unpack"]
 
 _CHECKED_FROM_BYTES = 1024 * 1024
@@ -40,7 +42,7 @@ class Unpacker:
             name: its name, for messages.
         """
         self._name = name
-        self._decompress: Callable[[Buffer], Iterator[bytes]] | None = None
+        self._decompress: Stage | None = None
         self._target = memoryview(bytearray())
         self._hasher: Hasher | None = None
         self._sha256 = ""
@@ -49,18 +51,23 @@ class Unpacker:
         self._begun = allocate_lock()
         self._begun.acquire()
 
-    def begin(self, entry: FileEntry) -> None:
+    def begin(self, entry: FileEntry, decrypt: Stage | None = None) -> None:
         """Say what the file is, and let the pieces in.
 
         Args:
             entry: its pin, with the encoding and the unpacked form's.
+            decrypt: opens it, where it is encrypted.
         """
         pin = entry.unpacked
         try:
             if pin is not None:
-                self._target = memoryview(_room(self._name, pin.size_bytes))
-                self._hasher, self._sha256 = new_hasher(pin.size_bytes), pin.sha256
-                self._decompress = _DECOMPRESSORS[entry.encoding]()
+                stage = decrypt or _DECOMPRESSORS[entry.encoding]()
+                if decrypt is not None and pin.unpacked is not None:
+                    stage, pin = _one_after_another(decrypt, _DECOMPRESSORS[pin.encoding]()), pin.unpacked
+                self._target = memoryview(_room(self._name, pin.size_bytes, in_memory=decrypt is not None))
+                if decrypt is None:  # AES-GCM has authenticated every byte that comes out of it
+                    self._hasher, self._sha256 = new_hasher(pin.size_bytes), pin.sha256
+                self._decompress = stage
         except ServingError as error:
             self._failure = error
         finally:
@@ -116,13 +123,14 @@ class Unpacker:
         )
 
 
-def unpack(data: Buffer, entry: FileEntry, name: str) -> Buffer:
+def unpack(data: Buffer, entry: FileEntry, name: str, decrypt: Stage | None = None) -> Buffer:
     """Unpack a file that is here already; one that is not compressed comes back as it is.
 
     Args:
         data: the stored bytes, verified.
         entry: their pin.
         name: for messages.
+        decrypt: see `Unpacker.begin`.
 
     Raises:
         ArtifactError, DigestError, ModelTooLargeError: see `Unpacker.result`.
@@ -130,20 +138,28 @@ def unpack(data: Buffer, entry: FileEntry, name: str) -> Buffer:
     if not entry.encoding:
         return data
     unpacker = Unpacker(name)
-    unpacker.begin(entry)
+    unpacker.begin(entry, decrypt)
     unpacker.update(data)
     return unpacker.result()
 
 
-def _room(name: str, size_bytes: int) -> Buffer:
+def _one_after_another(first: Stage, second: Stage) -> Stage:
+    def both(data: Buffer) -> Iterator[bytes]:
+        for piece in first(data):
+            yield from second(piece)
+
+    return both
+
+
+def _room(name: str, size_bytes: int, *, in_memory: bool) -> Buffer:
     if size_bytes < _CHECKED_FROM_BYTES:
         return bytearray(size_bytes)
     from litelambda_serving.store.memory import allocate
 
-    return allocate(name, size_bytes)
+    return allocate(name, size_bytes, in_memory=in_memory)
 
 
-def _zlib() -> Callable[[Buffer], Iterator[bytes]]:
+def _zlib() -> Stage:
     from zlib import decompressobj
 
     decompressor = decompressobj()
@@ -159,7 +175,7 @@ def _zlib() -> Callable[[Buffer], Iterator[bytes]]:
     return decompress
 
 
-def _xz() -> Callable[[Buffer], Iterator[bytes]]:
+def _xz() -> Stage:
     # The C module alone: `lzma` around it imports 2 ms of file objects.
     from _lzma import FORMAT_XZ, LZMADecompressor
 

@@ -8,7 +8,7 @@ must stay is the packed copy alone. Where not even one copy fits, nothing is loa
 from __future__ import annotations
 
 import os
-from mmap import ACCESS_DEFAULT, mmap
+from mmap import ACCESS_DEFAULT, MAP_ANONYMOUS, MAP_PRIVATE, mmap
 
 from litelambda_serving.errors import ModelTooLargeError
 
@@ -45,8 +45,13 @@ def check_fits(name: str, size_bytes: int) -> None:
         )
 
 
-def allocate(name: str, size_bytes: int) -> mmap:
+def allocate(name: str, size_bytes: int, *, in_memory: bool = False) -> mmap:
     """Room for a model's file: anonymous memory, or a file on /tmp where memory is too short for both copies.
+
+    Args:
+        name: its name, for messages.
+        size_bytes: its size.
+        in_memory: never on /tmp: what was encrypted is not written to a disk.
 
     Raises:
         ModelTooLargeError: neither is large enough; the message says which setting would do.
@@ -54,7 +59,12 @@ def allocate(name: str, size_bytes: int) -> mmap:
     check_fits(name, size_bytes)
     memory = _memory_bytes()
     if not memory or size_bytes * _ANONYMOUS + FLOOR_BYTES <= memory:
-        return mmap(-1, size_bytes)
+        return mmap(-1, size_bytes, flags=MAP_PRIVATE | MAP_ANONYMOUS)  # shared memory, the default, is filled slower
+    if in_memory:
+        raise ModelTooLargeError(
+            f"{name} has {size_bytes / 2**20:.0f} MB and was encrypted, so that it is decrypted in memory alone: set "
+            f"MemorySize to at least {(size_bytes * _ANONYMOUS + FLOOR_BYTES) / 2**20:.0f}"
+        )
     storage = os.statvfs(_EPHEMERAL_STORAGE)
     if storage.f_bavail * storage.f_frsize < size_bytes:
         raise ModelTooLargeError(

@@ -41,19 +41,22 @@ class Trust:
         public_keys: of those who may sign, DER; empty where signatures are not asked for.
         minimum_versions: by model, the oldest version that is served; "" stands for all other models.
         decryption_key: path of the file with the key of encrypted models, "" for none.
+        data_key: of the one version that is read, where it is known already; b"" where it is not.
     """
 
-    __slots__ = ("decryption_key", "minimum_versions", "public_keys")
+    __slots__ = ("data_key", "decryption_key", "minimum_versions", "public_keys")
 
     def __init__(
         self,
         public_keys: tuple[bytes, ...] = (),
         minimum_versions: Mapping[str, int] | None = None,
         decryption_key: str = "",
+        data_key: bytes = b"",
     ) -> None:
         self.public_keys = public_keys
         self.minimum_versions = minimum_versions or {}
         self.decryption_key = decryption_key
+        self.data_key = data_key
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Trust:

@@ -23,7 +23,7 @@ NONCE_BYTES = 12
 
 _NAME = "libcrypto.so.3"
 _POINTER, _INT, _SIZE = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t
-_GET_TAG, _SET_TAG = 0x10, 0x11  # EVP_CTRL_AEAD_GET_TAG and _SET_TAG of openssl/evp.h
+_SET_TAG = 0x11  # EVP_CTRL_AEAD_SET_TAG of openssl/evp.h
 
 _PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "d2i_PUBKEY": (_POINTER, (_POINTER, _POINTER, ctypes.c_long)),
@@ -37,9 +37,9 @@ _PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "EVP_aes_256_gcm": (_POINTER, ()),
     "EVP_CIPHER_CTX_new": (_POINTER, ()),
     "EVP_CIPHER_CTX_free": (None, (_POINTER,)),
-    "EVP_CIPHER_CTX_ctrl": (_INT, (_POINTER, _INT, _INT, _POINTER)),
+    "EVP_CIPHER_CTX_ctrl": (_INT, (_POINTER, _INT, _INT, ctypes.c_char_p)),
     "EVP_DecryptInit_ex": (_INT, (_POINTER, _POINTER, _POINTER, ctypes.c_char_p, ctypes.c_char_p)),
-    "EVP_DecryptUpdate": (_INT, (_POINTER, _POINTER, _POINTER, _POINTER, _INT)),
+    "EVP_DecryptUpdate": (_INT, (_POINTER, _POINTER, _POINTER, ctypes.c_char_p, _INT)),
     "EVP_DecryptFinal_ex": (_INT, (_POINTER, _POINTER, _POINTER)),
 }
 _loaded: ctypes.CDLL | None = None
@@ -83,6 +83,7 @@ class AesGcm:
             RuntimeLibraryError: this machine has no libcrypto, or it has no AES-256-GCM.
         """
         self._library = _library()
+        self._room = ctypes.create_string_buffer(1)
         self._context = self._library.EVP_CIPHER_CTX_new()
         cipher = self._library.EVP_aes_256_gcm()
         if len(key) != 32 or self._library.EVP_DecryptInit_ex(self._context, cipher, None, key, None) != 1:
@@ -105,7 +106,9 @@ class AesGcm:
         if size < 0 or len(nonce) != NONCE_BYTES:
             return None
         data = bytes(sealed)
-        plain = ctypes.create_string_buffer(max(size, 1))
+        if len(self._room) < size:
+            self._room = ctypes.create_string_buffer(size)
+        plain = self._room
         count = ctypes.c_int()
         written = ctypes.byref(count)
         good = (
@@ -119,7 +122,7 @@ class AesGcm:
         if not good:
             library.ERR_clear_error()
             return None
-        return plain.raw[:size]
+        return ctypes.string_at(plain, size)
 
 
 def _library() -> ctypes.CDLL:

@@ -22,17 +22,18 @@ STORE = "models"
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "build": {
         "RECIPE.toml": REQUIRED, "--store": STORE, "--set": (), "--accept-worse": False, "--sign": None,
-        "--json": False,
+        "--encrypt": None, "--json": False,
     },
     "import": {
         "PATH": REQUIRED, "--store": STORE, "--name": REQUIRED, "--representative": None, "--labels": None,
-        "--preprocessing": None, "--max-difference": 0.1, "--accept-loss": False, "--sign": None, "--json": False,
+        "--preprocessing": None, "--max-difference": 0.1, "--accept-loss": False, "--sign": None,
+        "--encrypt": None, "--json": False,
     },
     "models": {"--store": STORE, "--report": None, "--json": False},
     "alias": {
         "NAME": REQUIRED, "ALIAS": REQUIRED, "VERSION": REQUIRED, "--store": STORE, "--canary": (), "--shadow": None,
     },
-    "keygen": {"KEY.pem": REQUIRED, "--kms": None},
+    "keygen": {"KEY.pem": REQUIRED, "--encryption": False, "--kms": None},
     "sign": {"NAME[@ALIAS|:VERSION]": REQUIRED, "--key": REQUIRED, "--store": STORE},
     "verify": {"NAME[@ALIAS|:VERSION]": REQUIRED, "--public-key": REQUIRED, "--store": STORE},
     "serve": {

@@ -291,6 +291,7 @@ OTHER_VALUES = {
     "ModelManifestSha256": "0" * 64,
     "ModelPublicKey": "A" * 44,
     "ModelMinimumVersion": "3",
+    "ModelKeyArn": "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab",
     "ModelMemoryMb": "300",
     "AliasRefreshSeconds": "5",
     "ModelControl": "explicit",
