@@ -40,6 +40,13 @@ def _positive(text: str) -> float:
     '{"scale": 0.00784, "offset": -1}, lists for channels, or these by input.',
 )
 @click.option(
+    "--tokenizer",
+    type=PATH,
+    metavar="FILE",
+    help="A tokenizer.json of Hugging Face's, for a model that reads text. Of several inputs, --preprocessing "
+    'says which do: {"ids": {"kind": "text", "emits": "ids"}, "mask": {"kind": "text", "emits": "mask"}}.',
+)
+@click.option(
     "--max-difference",
     type=_positive,
     default=0.1,
@@ -62,6 +69,7 @@ def command(
     representative: Path | None,
     labels: Path | None,
     preprocessing: str | None,
+    tokenizer: Path | None,
     max_difference: float,
     accept_loss: bool,
     sign: str | None,
@@ -82,6 +90,7 @@ def command(
             representative=representative,
             labels=labels,
             preprocessing=preprocessing,
+            tokenizer=tokenizer,
             max_difference=max_difference,
             accept_loss=accept_loss,
             signer=signer,

@@ -16,6 +16,7 @@ from typing import Any
 
 from litelambda.commands.import_preprocessing import read_preprocessing
 from litelambda.commands.import_source import Allowed, convert_source
+from litelambda.commands.import_text import complete_text
 from litelambda.commands.import_tflite import read_tflite
 from litelambda.commands.imported import Imported
 from litelambda.commands.results import ImportResult
@@ -45,6 +46,7 @@ def import_model(  # noqa: PLR0913 - all but the first three are named by the ca
     representative: str | Path | None = None,
     labels: str | Path | None = None,
     preprocessing: str | None = None,
+    tokenizer: str | Path | None = None,
     max_difference: float = MAX_DIFFERENCE,
     accept_loss: bool = False,
     signer: Signer | None = None,
@@ -60,6 +62,7 @@ def import_model(  # noqa: PLR0913 - all but the first three are named by the ca
         representative: .npy or .npz with rows of data; with them the model is quantized to int8.
         labels: names of the classes: a JSON list, or a line each.
         preprocessing: JSON, or a file of it, with what turns raw values into the model's: see `read_preprocessing`.
+        tokenizer: a `tokenizer.json` of Hugging Face's, for a model that reads text.
         max_difference: how far 99 % of the int8 model's values may be from its source's, as a share of the range.
         accept_loss: publish the int8 model however far it is off.
         signer: signs the version, see `litelambda.store.signing.open_signer`; None leaves it unsigned.
@@ -97,13 +100,14 @@ def import_model(  # noqa: PLR0913 - all but the first three are named by the ca
                 model = read_model(path, _path(representative), Path(scratch), allowed)
             inputs = model.signature.inputs
             names = _read_labels(Path(labels), model) if labels is not None else None
-            scaling = read_preprocessing(preprocessing, inputs, model.preprocessing)
+            raw = read_preprocessing(preprocessing, inputs, model.preprocessing)
+            documents, assets = complete_text(raw, inputs, _path(tokenizer))
             stage.summary = f"{model.scheme}, {len(model.artifact):,} bytes, inputs {[each.name for each in inputs]}"
         with _stage(reporter, "verify") as stage:
             verified = verify(model.artifact, model.rows, model.signature.key)
             stage.summary = f"{verified.num_rows} rows bit for bit"
         with _stage(reporter, "publish") as stage:
-            description = _describe(path, model, verified, names, scaling)
+            description = _describe(path, model, verified, names, documents, assets)
             files = {ARTIFACT_NAME: model.artifact, **_keras_file(path), REPORT_NAME: _report(description)}
             published = publish(target, name, ["latest"], files, description, signer=signer, encryption=encryption)
             stage.summary = f"version {published.version} in {published.url}"
@@ -164,6 +168,7 @@ def _describe(
     verified: Verified,
     labels: list[str] | None,
     preprocessing: Mapping[str, Any],
+    assets: Mapping[str, bytes],
 ) -> Description:
     return Description(
         signature=verified.signature,
@@ -172,6 +177,7 @@ def _describe(
         quantization=model.to_json(),
         labels=labels,
         preprocessing=preprocessing,
+        assets=assets,
         metrics=model.metrics,
         size_bytes={"float": model.float_bytes, "quantized": len(model.artifact)},
         recipe={"imported": _source(path)},

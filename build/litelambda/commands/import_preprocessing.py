@@ -21,7 +21,8 @@ def read_preprocessing(
 
     Args:
         given: JSON, or the name of a file of it: `{"scale": …, "offset": …}`, numbers or a number for each channel, for
-            a model of one input, or such objects by input name. None takes what the model's metadata says.
+            a model of one input, or such objects by input name; `{"kind": "text", …}` for a text. None takes what the
+            model's metadata says.
         inputs: of the model.
         in_metadata: by input, TFLite's own NormalizationOptions.
 
@@ -31,7 +32,7 @@ def read_preprocessing(
     if given is None:
         return {name: fields for name, fields in in_metadata.items() if name in {each.name for each in inputs}}
     document = _load(given)
-    if "scale" in document or "offset" in document:
+    if {"scale", "offset", "kind"} & document.keys():
         if len(inputs) != 1:
             names = ", ".join(each.name for each in inputs)
             raise UsageError(f"--preprocessing: the model has the inputs {names}: give an object for each of these")
@@ -92,6 +93,8 @@ def _load(given: str) -> dict[str, Any]:
 
 
 def _checked(tensor: FlatbufferTensor, fields: Any, origin: str = "--preprocessing") -> dict[str, Any]:
+    if isinstance(fields, dict) and fields.get("kind") == "text":
+        return fields  # `import_text` completes and checks it
     if not isinstance(fields, dict) or not fields or set(fields) - {"scale", "offset"}:
         raise UsageError(f"{origin} of input {tensor.name!r}: {fields!r}: {_FORM}")
     found = {"scale": fields.get("scale", 1.0), "offset": fields.get("offset", 0.0)}
