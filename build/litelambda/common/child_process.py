@@ -1,7 +1,8 @@
 """Functions of this package in a Python process of their own: what crashes or never ends there ends there alone.
 
 A call travels as a pickle through a pipe, and so does its result. A child that is kept for later calls saves their
-imports: 5 s for TensorFlow. Whatever becomes of the parent, SIGKILL included, no child outlives it.
+imports: 5 s for TensorFlow. Whatever becomes of the parent, SIGKILL included, no child outlives it. A child contains
+crashes, not attacks: it may do all that its user may, and its pickles are trusted.
 """
 
 from __future__ import annotations
