@@ -14,7 +14,7 @@ from litelambda.common.errors import TrainError
 from litelambda.common.progress import ReportProgress
 from litelambda.data.dataset import Dataset
 from litelambda.data.stored_rows import Split, StoredRows
-from litelambda.keras_tools.backend import backend_errors, load_keras, load_tensorflow
+from litelambda.keras_tools.backend import backend, backend_errors, load_keras, load_tensorflow
 from litelambda.keras_tools.finite_checks import DIVERGED, check_weights
 from litelambda.recipe.training import CROSS_ENTROPIES, Optimizer, Train
 from litelambda.training.devices import for_devices, num_replicas
@@ -100,6 +100,7 @@ def fit(model: Any, data: Dataset, plan: TrainingPlan, progress: ReportProgress)
     objective = plan.objective or label_objective(model, settings, data)
     try:
         model.compile(optimizer=optimizer, loss=objective.loss, metrics=objective.metrics)
+        _create_variables(model, objective)
         with read_errors_raised(data.train.x, validation_x), interrupts_between_steps() as interrupts:
             batches = shuffled_batches(data.train.x, objective.train_y, settings)
             history = model.fit(
@@ -117,6 +118,23 @@ def fit(model: Any, data: Dataset, plan: TrainingPlan, progress: ReportProgress)
         raise TrainError(f"Keras could not train the model: {error}") from error
     check_weights(model, DIVERGED)  # the reported loss is of the weights before the last step
     return {name: [float(value) for value in values] for name, values in history.history.items()}
+
+
+def _create_variables(model: Any, objective: Objective) -> None:
+    """Create the variables of optimizer, loss and metrics, which Keras would leave to TensorFlow's first step.
+
+    A function that creates variables is traced twice: for small models that takes longer than the training does.
+    """
+    output = model.outputs[0]
+    if backend() != "tensorflow" or num_replicas() > 1:
+        return  # Keras does it itself
+    if len(model.outputs) > 1 or None in output.shape[1:]:
+        return
+    made, wanted = load_keras().ops.zeros((1, *output.shape[1:]), output.dtype), objective.train_y[:1]
+    model.optimizer.build(model.trainable_variables)
+    model.compute_loss(y=wanted, y_pred=made)
+    model.compute_metrics(None, wanted, made)
+    model.reset_metrics()
 
 
 def validation_batches(x: Any, y: Any) -> Any:

@@ -12,6 +12,7 @@ from tests.support.training import load_rows, train_recipe
 
 from litelambda.common.errors import RecipeError, TrainError
 from litelambda.evaluation.evaluate import evaluate_float, trivial_metrics
+from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.load import load_recipe
 from litelambda.training.fit import class_weights
 from litelambda.training.input_pipeline import shuffled_batches
@@ -165,3 +166,17 @@ def test_penalties_and_schedules_train(tiny_recipe: Path) -> None:
         assert float(trained.model.optimizer.learning_rate) == pytest.approx(0.0001, rel=0.2)
     assert trained.model.get_layer("dense_1").kernel_regularizer.l2 == pytest.approx(0.01)
     assert not any("random" in type(layer).__name__.lower() for layer in trained.model.layers)
+
+
+def test_a_step_is_traced_once(tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorFlow would trace it again if it created variables; the last batch of an epoch is smaller, and no reason."""
+    model = load_keras().Model
+    step, traced = model.train_step, []
+
+    def counted(self: Any, data: Any) -> Any:
+        traced.append(data)
+        return step(self, data)
+
+    monkeypatch.setattr(model, "train_step", counted)
+    train_recipe(load_recipe(tiny_recipe, ["train.epochs=2"]))
+    assert len(traced) == 1
