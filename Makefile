@@ -37,10 +37,10 @@ demo: setup  ## train on MNIST, quantize, verify, publish, serve and predict ove
 	@$(BIN)/python -m litelambda.cli.demo
 
 test: setup  ## run the tests
-	@started=$$SECONDS; $(BIN)/python -m pytest -q -n logical --dist loadfile; echo "test: done in $$((SECONDS - started)) s"
+	@started=$$SECONDS; $(BIN)/python -m pytest -q -n logical; echo "test: done in $$((SECONDS - started)) s"
 
 test-wheel: setup  ## build the wheel, install it outside the checkout, and use it there
-	@started=$$SECONDS; LITELAMBDA_TEST_WHEEL=1 $(BIN)/python -m pytest -q tests/e2e/test_wheel.py; \
+	@started=$$SECONDS; LITELAMBDA_TEST_WHEEL=1 $(BIN)/python -m pytest -q -n logical tests/e2e/test_wheel.py tests/e2e/test_wheel_build.py; \
 	echo "test-wheel: done in $$((SECONDS - started)) s"
 
 check: setup  ## lint, format and type checks
@@ -100,7 +100,7 @@ CONTRACT_VENVS := $(CONTRACT_CLIENTS:%=.venv-contract-%/.up-to-date)
 .PHONY: test-contract
 
 test-contract: setup $(CONTRACT_VENVS)  ## tritonclient, perf_analyzer, KServe, ovmsclient, MLServer and schemathesis against the service
-	@started=$$SECONDS; LITELAMBDA_TEST_CONTRACT=1 $(BIN)/python -m pytest -q tests/contract; \
+	@started=$$SECONDS; LITELAMBDA_TEST_CONTRACT=1 $(BIN)/python -m pytest -q -n logical tests/contract; \
 	echo "test-contract: done in $$((SECONDS - started)) s"
 
 .venv-contract-%/.up-to-date: requirements/contract-%.txt | $(VENV)/.up-to-date
@@ -171,4 +171,4 @@ $(EMULATOR_VENV)/.up-to-date: requirements/emulator.txt | $(VENV)/.up-to-date
 
 # Its middle part needs a Docker engine: infra/local-image/README.md.
 test-sam: setup-sam $(EMULATOR_VENV)/.up-to-date  ## sam validate, build, local invoke and start-api; both stacks on an emulator
-	@LITELAMBDA_TEST_SAM=1 infra/local-image/with-engine $(BIN)/python -m pytest -q tests/e2e/test_sam.py tests/e2e/test_sam_local.py tests/e2e/test_rie.py tests/e2e/test_stacks.py
+	@LITELAMBDA_TEST_SAM=1 infra/local-image/with-engine $(BIN)/python -m pytest -q -n logical tests/e2e/test_sam.py tests/e2e/test_sam_local.py tests/e2e/test_rie.py tests/e2e/test_score_rie.py tests/e2e/test_stacks.py

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import gc
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,14 +13,15 @@ import hypothesis
 import numpy as np
 import pytest
 
+from litelambda.artifact import latency
 from litelambda.commands.build import build
-from litelambda.common.paths import RECIPES
 from litelambda.common.progress import Reporter
 from litelambda.conversion.quantize import quantize
 from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.load import load_recipe
 from litelambda.recipe.sections import Quantize
 from litelambda_serving import objects
+from support import schedule
 from support.built import BuiltArtifact
 
 # A deadline for an example is a timed test, which fails on a busy machine.
@@ -39,6 +39,29 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "filterwarnings", "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with what takes longest."""
+    schedule.longest_first(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Where several workers share the tests, give each worker whole files; see `support.schedule`."""
+    return schedule.make_scheduler(config, log)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time each artifact in one process; and let the garbage collector pass over TensorFlow's million of objects.
+
+    Keras has everything collected before each training.
+    """
+    monkeypatch.setattr(latency, "PROCESSES", 1)
+    if "tensorflow" in sys.modules and not gc.get_freeze_count():
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -149,14 +172,3 @@ def built_artifact(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) 
     recipe = load_recipe(tiny_recipe, ['publish.aliases=["latest", "stable"]'])
     result = build(recipe, root.as_uri(), Reporter())
     return BuiltArtifact(root.as_uri(), "tiny", 1, root / "tiny" / "1", result)
-
-
-@pytest.fixture(scope="session")
-def mnist_build(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
-    """What `litelambda build --json` printed for the ready MNIST recipe, and the store. Read it; do not write to it."""
-    store = tmp_path_factory.mktemp("mnist")
-    command = [sys.executable, "-m", "litelambda", "build", str(RECIPES / "mnist_mlp.toml")]
-    command += ["--store", store.as_uri(), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
-    assert (done.returncode, done.stderr) == (0, "")
-    return json.loads(done.stdout), store

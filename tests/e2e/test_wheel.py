@@ -1,4 +1,4 @@
-"""The distribution, installed where there is no checkout: first what needs no TensorFlow, then the whole toolchain."""
+"""The distribution, installed where there is no checkout, without extras: what needs no TensorFlow."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ import pytest
 
 from litelambda.commands.package import package
 from litelambda.common.interpreters import find_interpreter
-from litelambda.common.paths import PROJECT
 from support.golden_store import GOLDEN, publish
-from support.wheel import Installed, install, needs_wheel, run_uv
+from support.wheel import Installed, build_wheel, installed, needs_wheel, run_uv
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,18 +32,9 @@ MODEL = "half_plus_two"
 
 
 @pytest.fixture(scope="module")
-def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the sdist and the wheel, which is made from the sdist."""
-    folder = tmp_path_factory.mktemp("distributions")
-    run_uv("build", "--out-dir", folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def wheel(distributions: Path) -> Path:
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel."""
-    (wheel,) = distributions.glob("*.whl")
-    return wheel
+    return build_wheel(tmp_path_factory.mktemp("distributions"))
 
 
 @pytest.fixture(scope="module", params=VERSIONS)
@@ -55,27 +45,13 @@ def each_base(
     interpreter = find_interpreter(request.param)
     if interpreter is None:
         pytest.skip(f"no CPython {request.param} here")
-    yield from _installed(wheel, interpreter.path, "base.txt", tmp_path_factory.mktemp("base"))
+    yield from installed(wheel, interpreter.path, "base.txt", tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="module")
 def base(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
     """The wheel without extras on this version of Python."""
-    yield from _installed(wheel, Path(sys.executable), "base.txt", tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def full(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
-    """The wheel with the extra `build`."""
-    yield from _installed(wheel, Path(sys.executable), "build.txt", tmp_path_factory.mktemp("build"))
-
-
-def _installed(wheel: Path, python: Path, lock: str, folder: Path) -> Iterator[Installed]:
-    """Install the wheel; at the end, see that no command has written to what is installed."""
-    installed = install(wheel, python, lock, folder)
-    before = installed.files()
-    yield installed
-    assert installed.files() == before
+    yield from installed(wheel, Path(sys.executable), "base.txt", tmp_path_factory.mktemp("base"))
 
 
 def test_the_sdist_makes_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
@@ -111,12 +87,10 @@ def test_a_model_is_served_and_scores(each_base: Installed) -> None:
 
 
 @contextmanager
-def _serving(installed: Installed) -> Iterator[str]:
+def _serving(base: Installed) -> Iterator[str]:
     """`litelambda serve` while the block lasts: its URL."""
-    command = [installed.environment / "bin" / "litelambda", "serve", "--port", "0"]
-    with subprocess.Popen(
-        command, cwd=installed.folder, env=installed.variables, stderr=subprocess.PIPE, text=True
-    ) as server:
+    command = [base.environment / "bin" / "litelambda", "serve", "--port", "0"]
+    with subprocess.Popen(command, cwd=base.folder, env=base.variables, stderr=subprocess.PIPE, text=True) as server:
         try:
             said = server.stderr.readline() if server.stderr else ""
             assert " on http://" in said
@@ -178,19 +152,3 @@ def test_the_deployment_package_is_the_checkouts(base: Installed, tmp_path: Path
     """Handlers, what they import and the locks that travel make the package that a checkout makes, byte for byte."""
     made = json.loads(base.run("package", "--arch", "x86_64", "--output", "out", "--json"))
     assert made["sha256"] == package("x86_64", tmp_path).sha256
-
-
-def test_a_shipped_recipe_builds(full: Installed) -> None:
-    """A recipe that ships builds by its name, on data that ships, into models/ of the current directory."""
-    built = json.loads(full.run("build", "mnist_mlp", "--set", "train.epochs=1", "--json"))
-    assert (built["model"], built["version"]) == ("mnist_mlp", 1)
-    assert (full.folder / "models" / "mnist_mlp" / "1" / "model.tflite").is_file()
-
-
-def test_the_pages_run_from_the_wheel(full: Installed) -> None:
-    """The commands of the tutorial and of the README do what these pages say where only the wheel is installed."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", PROJECT / "tests/e2e/test_tutorial.py"]
-    environment = {**full.variables, "LITELAMBDA_TEST_BIN": str(full.environment / "bin")}
-    done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
-    assert "2 passed" in done.stdout

@@ -13,6 +13,7 @@ import uv
 from litelambda.common.paths import PROJECT, REQUIREMENTS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 # These build and install: they are for `make test-wheel`, which says so.
@@ -58,6 +59,21 @@ class Installed:
         """What is installed, but for bytecode."""
         installed = (path for path in self.environment.rglob("*") if path.is_file())
         return {path.relative_to(self.environment) for path in installed if "__pycache__" not in path.parts}
+
+
+def build_wheel(folder: Path) -> Path:
+    """Build the sdist, and the wheel from it, into a folder."""
+    run_uv("build", "--out-dir", folder)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def installed(wheel: Path, python: Path, lock: str, folder: Path) -> Iterator[Installed]:
+    """Install the wheel; at the end, see that no command has written to what is installed."""
+    made = install(wheel, python, lock, folder)
+    before = made.files()
+    yield made
+    assert made.files() == before
 
 
 def install(wheel: Path, python: Path, lock: str, folder: Path) -> Installed:

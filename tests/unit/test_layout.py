@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from litelambda.common.paths import FUNCTIONS, PROJECT
+from support import schedule
 from support.imports import cycles, read_imports, wrong_ways
 
 if TYPE_CHECKING:
@@ -158,6 +160,22 @@ def test_the_tree_of_the_unit_tests_is_that_of_the_code():
     others = {str(path) for path in tests - code if path.parts[0] != "serving"}
     assert in_serving - serving == set()
     assert others == {"docs", "infra"}
+
+
+def test_the_files_that_the_workers_start_with_are_there():
+    """A file of tests that was renamed keeps its place in the order, and its worker."""
+    named = {*schedule.LONGEST, *(name for group in schedule.TOGETHER for name in group)}
+    assert [name for name in sorted(named) if not (UNIT_TESTS.parent / name).is_file()] == []
+    assert len(set(schedule.LONGEST)) == len(schedule.LONGEST)
+
+
+def test_files_that_belong_together_go_to_one_worker():
+    """Each in the scope of the first, in its place among the longest."""
+    build, proofs = (f"tests/integration/test_build{ending}.py::test" for ending in ("", "_proofs"))
+    items = [SimpleNamespace(nodeid=nodeid) for nodeid in ("tests/unit/test_layout.py::test", proofs, build)]
+    schedule.longest_first(items)
+    assert [item.nodeid for item in items] == [proofs, build, "tests/unit/test_layout.py::test"]
+    assert schedule.scope_of(proofs) == schedule.scope_of(build) == "tests/integration/test_build.py"
 
 
 def folders(top: Path) -> list[Path]:

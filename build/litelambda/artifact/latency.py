@@ -16,7 +16,7 @@ from litelambda_serving.errors import LiteRtError
 from litelambda_serving.litert import CompiledModel
 from litelambda_serving.tensor import TensorSpec
 
-_PROCESSES = 3  # the same model takes up to 1.5 times as long in some processes, by where its memory lies
+PROCESSES = 3  # the same model takes up to 1.5 times as long in some processes, by where its memory lies
 _WARM_UP_S = 0.05  # the first runs allocate, and fill the caches
 _MEASURED_S = 0.1
 _MIN_RUNS = 20  # for models that take longer than 5 ms: two of them are in the fastest tenth
@@ -29,7 +29,7 @@ def measure_latency_us(artifact: bytes) -> float:
         VerificationError: the runtime refused the artifact, or crashed.
     """
     try:
-        return min(call_in_child(_measure, artifact) for _process in range(_PROCESSES))
+        return min(call_in_child(_measure, artifact) for _process in range(PROCESSES))
     except (ChildCrashError, LiteRtError) as error:
         raise VerificationError(f"the shipped runtime cannot run the artifact: {error}") from error
 
