@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.artifact.flatbuffer import FlatbufferSignature
-from litelambda.common.child_process import ChildCrashError, call_in_child
+from litelambda.common.child_process import ChildCrashError, ChildProcess
 from litelambda.common.errors import VerificationError
 from litelambda_serving.artifact import ARTIFACT_NAME, Artifact
 from litelambda_serving.errors import ServingError
@@ -23,6 +23,8 @@ from litelambda_serving.manifest import Manifest
 from litelambda_serving.servable import Servable
 from litelambda_serving.tensor import Tensor, TensorSpec
 from litelambda_serving.tensor.strings import to_wire
+
+_PROCESS = ChildProcess()
 
 
 class WarmUpError(VerificationError):
@@ -81,7 +83,7 @@ def serve_in_child(
         MemoryError: the process ran out of memory, which says nothing about the model.
     """
     try:
-        return call_in_child(serve, served, runs, sizes)
+        return _PROCESS.call(serve, served, runs, sizes)
     except ServingError as error:
         raise VerificationError(str(error)) from error
     except ChildCrashError as error:

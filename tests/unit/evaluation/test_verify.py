@@ -148,7 +148,7 @@ def test_a_serving_side_that_swaps_inputs_is_refused(monkeypatch: pytest.MonkeyP
         self.inputs.reverse()
 
     monkeypatch.setattr(Binding, "__init__", swapping)
-    monkeypatch.setattr(serving_process, "call_in_child", lambda function, *arguments: function(*arguments))
+    monkeypatch.setattr(serving_process._PROCESS, "call", lambda function, *arguments: function(*arguments))
     with pytest.raises(VerificationError, match="output 'y' differs"):
         verify(golden("division"), rows)
 
@@ -249,7 +249,7 @@ def test_too_little_memory_says_nothing_of_the_model(tiny_tflite: bytes, monkeyp
             return call_in_child(exec, "import os; os.kill(os.getpid(), 9)")
         return call_in_child(function, served, runs, sizes)
 
-    monkeypatch.setattr(serving_process, "call_in_child", dying)
+    monkeypatch.setattr(serving_process._PROCESS, "call", dying)
     with (
         pytest.raises(MemoryShortageError, match=r"stage 'verify' ran out of memory .*Nothing was published"),
         shortages_explained("verify"),
