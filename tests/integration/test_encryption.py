@@ -230,10 +230,58 @@ def test_import_signs_and_encrypts(tmp_path, keys, capsys):
     public = one_line(LocalSigner(tmp_path / "sign.pem").public_key())
     trust = {"MODEL_PUBLIC_KEY": public, "MODEL_DECRYPTION_KEY": str(keys / "ours.key")}
     assert send(load_module(tmp_path / "s", "m", **trust).handler, "POST", PREDICT, BODY).status == 200
+    out = tmp_path / "out.tflite"
+    decrypt = ["decrypt", "m", "model.tflite.enc", "--store", str(tmp_path / "s"), "--output", str(out), "--key"]
+    assert main([*decrypt, str(keys / "other.key")]) == 1
+    assert main([*decrypt, str(keys / "ours.key")]) == 0
+    assert out.read_bytes() == golden("half_plus_two")
+    assert main([*decrypt, str(keys / "ours.key")]) == 2
     verify = ["verify", "m", "--public-key", str(tmp_path / "sign.pub.pem"), "--store", str(tmp_path / "s")]
     assert main(verify) == 0
     assert main([*command, "--encrypt", str(tmp_path / "sign.pem")]) == 2
     assert "expected a file that `litelambda keygen --encryption` made" in capsys.readouterr().err
+
+
+def test_assets_are_encrypted_too(tmp_path, keys):
+    """A file that preprocessing reads comes out as it was; from another file's place it is refused."""
+    publish_by_hand(tmp_path, 1, keys / "ours.key")
+    path, vocabulary = tmp_path / "m/1/manifest.json", b'["a", "b"]'
+    document = json.loads(path.read_text())
+    wrapped = base64.b64decode(document["encryption"]["data_key"])
+    kek = AESGCM(base64.b64decode((keys / "ours.key").read_text()))
+    data_key = kek.decrypt(wrapped[:12], wrapped[12:], b"m/1/")
+    store = open_store(tmp_path.as_uri())
+    store.trust = Trust(decryption_key=str(keys / "ours.key"))
+    for place in ("v.json", "w.json"):
+        sealed = sealed_by_hand(data_key, f"m/1/{place}".encode(), vocabulary, 4)
+        (tmp_path / "m/1/v.json").write_bytes(sealed)
+        document["files"]["v.json"] = pin(sealed, encoding="aes-256-gcm", unpacked=pin(vocabulary))
+        path.write_text(json.dumps({**document, "format_version": 2, "assets": ["v.json"]}))
+        if place == "v.json":
+            assert fetch_artifact(store, "m", "1").assets == {"v.json": vocabulary}
+    with pytest.raises(TrustError, match=r"m/1/v\.json cannot be decrypted"):
+        fetch_artifact(store, "m", "1")
+
+
+def test_a_store_on_s3_is_decrypted_and_checked_on_the_way(tmp_path, keys, monkeypatch):
+    """Signature, manifest and ciphertext come from S3, the latter opened while it streams in."""
+    data = publish_by_hand(tmp_path, 1, keys / "ours.key", "zlib")
+    assert main(["keygen", str(tmp_path / "sign.pem")]) == 0
+    assert main(["sign", "m", "--key", str(tmp_path / "sign.pem"), "--store", str(tmp_path)]) == 0
+    for name, value in {"ACCESS_KEY_ID": "test", "SECRET_ACCESS_KEY": "test", "REGION": "us-east-1"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("MODEL_PUBLIC_KEY", str(tmp_path / "sign.pub.pem"))
+    monkeypatch.setenv("MODEL_DECRYPTION_KEY", str(keys / "ours.key"))
+    with MotoServer() as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        client = boto3.client("s3", region_name="us-east-1")
+        client.create_bucket(Bucket="models")
+        for path in filter(lambda path: path.is_file(), (tmp_path / "m").rglob("*")):
+            client.put_object(Bucket="models", Key=str(path.relative_to(tmp_path)), Body=path.read_bytes())
+        assert bytes(fetch_artifact(open_store("s3://models"), "m").model) == data
+        client.delete_object(Bucket="models", Key="m/1/manifest.json.sig")
+        with pytest.raises(TrustError, match="is not signed"):
+            fetch_artifact(open_store("s3://models"), "m")
 
 
 @pytest.fixture

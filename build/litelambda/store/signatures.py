@@ -1,4 +1,4 @@
-"""Signing a version that is published, and checking who signed one, with all of its files."""
+"""What is done with a version that is published: signing it, checking who signed it, decrypting a file of it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from litelambda.common.errors import PublishError
+from litelambda.common.errors import PublishError, UsageError
 from litelambda_serving.artifact import fetch_manifest
+from litelambda_serving.artifact.decryption import DataKey
+from litelambda_serving.artifact.unpack import unpack
 from litelambda_serving.errors import DigestError
+from litelambda_serving.manifest import ENCRYPTED
 from litelambda_serving.objects import objects_for
 from litelambda_serving.store import open_store
 from litelambda_serving.trust import SIGNATURE_NAME, Trust, read_public_keys
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
     from litelambda.store.artifact_store import Store
     from litelambda.store.signing import Signer
 
-__all__ = ["sign_version", "verify_version"]
+__all__ = ["decrypt_file", "sign_version", "verify_version"]
 
 
 def sign_version(store: Store, reference: str, signer: Signer) -> tuple[str, int]:
@@ -68,3 +71,31 @@ def verify_version(store: Store, reference: str, public_key: str) -> tuple[str, 
         if (len(content), hashlib.sha256(content).hexdigest()) != (pin.size_bytes, pin.sha256):
             raise DigestError(f"{store.url}/{name}/{version}/{file} is not what the manifest pins")
     return name, version, len(manifest.files)
+
+
+def decrypt_file(store: Store, reference: str, file: str, key: str) -> bytes:
+    """A file of what `NAME`, `NAME@ALIAS` or `NAME:VERSION` means now, neither encrypted nor compressed.
+
+    Args:
+        store: where it is.
+        reference: see `Store.resolve`.
+        file: its name in the manifest's `files`.
+        key: the file with the key, relative to the current directory; "" for a key of KMS.
+
+    Raises:
+        UsageError: see `Store.resolve`; or the version has no such file.
+        TrustError: the key does not open it.
+        ArtifactError, StoreError: it is missing, or not what the manifest pins.
+    """
+    name, version = store.resolve(reference)
+    reader = open_store(store.url)
+    if key:
+        reader.trust = Trust(decryption_key=str(Path(key).absolute()))
+    manifest = fetch_manifest(reader, name, version)
+    if file not in manifest.files:
+        raise UsageError(f"{name} version {version} has no file {file!r}; it has {', '.join(manifest.files)}")
+    entry, content = manifest.files[file], store.read_file(name, version, file)
+    decrypter = None
+    if entry.encoding == ENCRYPTED:
+        decrypter = DataKey(manifest, reader.trust).decrypter(file)
+    return bytes(unpack(content, entry, f"{store.url}/{name}/{version}/{file}", decrypter))

@@ -166,7 +166,7 @@ def one_line(key: EllipticCurvePublicKey) -> str:
 
 
 def write_new(path: Path, content: bytes, *, is_secret: bool) -> None:
-    """Write a key to a file that does not exist yet.
+    """Write to a file that does not exist yet; what is secret only its owner may read.
 
     Raises:
         UsageError: it exists, or cannot be written.
@@ -174,7 +174,7 @@ def write_new(path: Path, content: bytes, *, is_secret: bool) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE if is_secret else _PUBLIC)
     except FileExistsError:
-        raise UsageError(f"{path} exists: keys are not written over; name another file") from None
+        raise UsageError(f"{path} exists: it is not written over; name another file") from None
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}") from error
     with os.fdopen(descriptor, "wb") as file:

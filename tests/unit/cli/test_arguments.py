@@ -35,6 +35,9 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     },
     "keygen": {"KEY.pem": REQUIRED, "--encryption": False, "--kms": None},
     "sign": {"NAME[@ALIAS|:VERSION]": REQUIRED, "--key": REQUIRED, "--store": STORE},
+    "decrypt": {
+        "NAME[@ALIAS|:VERSION]": REQUIRED, "FILE": REQUIRED, "--output": REQUIRED, "--key": "", "--store": STORE,
+    },
     "verify": {"NAME[@ALIAS|:VERSION]": REQUIRED, "--public-key": REQUIRED, "--store": STORE},
     "serve": {
         "--store": STORE, "--host": "127.0.0.1", "--port": 8080, "--model": "", "--code": None, "--log-level": "INFO",
