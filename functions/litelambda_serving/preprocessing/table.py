@@ -1,7 +1,7 @@
 """Tables: a row's columns, numbers and categories, become one row of the model's only input.
 
-A number becomes number * scale + offset, in float32 steps as in `numbers`. A category becomes a one-hot part of the
-row, or the number of its place in the vocabulary. The manifest's document:
+A number becomes number * scale + offset, in float64 and then rounded to float32: years and times lose nothing. A
+category becomes a one-hot part of the row, or the number of its place in the vocabulary. The manifest's document:
 
     {"kind": "table", "label": "species", "columns": [
         {"name": "mass", "type": "number", "scale": 0.5, "offset": -1.0, "missing": 4200.0},
@@ -21,7 +21,7 @@ from math import isfinite
 
 from litelambda_serving.errors import ManifestError, TensorError
 from litelambda_serving.preprocessing.base import Field, FieldError, Preprocessor, shown
-from litelambda_serving.preprocessing.numbers import scaled, to_dtype
+from litelambda_serving.preprocessing.numbers import to_dtype
 from litelambda_serving.tensor import DTYPES, Tensor, TensorSpec
 
 TYPE_CHECKING = False
@@ -62,7 +62,7 @@ class Table(Preprocessor):
         ):
             raise ManifestError("encoding 'index' needs categories in all columns, and an input of integers")
         if all(isinstance(column, _Number) for column in self._columns):
-            self.raw_spec = TensorSpec(spec.name, DTYPES["float32"], spec.shape)
+            self.raw_spec = TensorSpec(spec.name, DTYPES["float64"], spec.shape)
 
     def prepare(self, columns: Sequence[Sequence[Any]]) -> Tensor:
         """See `Preprocessor.prepare`."""
@@ -101,7 +101,7 @@ class _Number:
     def __init__(self, name: str, document: Mapping[str, Any]) -> None:
         self.field = Field(name, "number")
         self._scale, self._offset = (
-            (_finite(document.get(key, default), f"{key} of column {name!r}"),)
+            _finite(document.get(key, default), f"{key} of column {name!r}")
             for key, default in (("scale", 1.0), ("offset", 0.0))
         )
         missing = document.get("missing")
@@ -112,7 +112,8 @@ class _Number:
         try:
             if not set(map(type, values)) <= {int, float} or not isfinite(sum(values)):
                 values = [self._checked(row, value) for row, value in enumerate(values)]
-            data = scaled(values, self._scale, self._offset)
+            scale, offset = self._scale, self._offset
+            data = struct.pack(f"<{len(values)}f", *[value * scale + offset for value in values])
         except (struct.error, OverflowError):
             row = next((row for row, value in enumerate(values) if not self._fits(value)), 0)
             raise FieldError(self.field.name, row, f"{shown(values[row])} is outside the range of float32") from None
@@ -133,7 +134,10 @@ class _Number:
         return number
 
     def _fits(self, value: float) -> bool:
-        return abs(value) <= _LARGEST and abs(value * self._scale[0] + self._offset[0]) <= _LARGEST
+        try:
+            return abs(value * self._scale + self._offset) <= _LARGEST
+        except OverflowError:  # an integer of hundreds of digits
+            return False
 
 
 class _Category:
@@ -246,8 +250,8 @@ def _vocabulary(name: str, document: Mapping[str, Any], assets: Mapping[str, byt
 
 
 def _finite(value: Any, what: str) -> float:
-    """A number, rounded to float32."""
+    """A number."""
     if type(value) not in (int, float) or not abs(value) <= _LARGEST:
         raise ManifestError(f"{what}: expected a finite number, got {shown(value)}")
-    number: float = struct.unpack("<f", struct.pack("<f", value))[0]
+    number: float = value
     return number

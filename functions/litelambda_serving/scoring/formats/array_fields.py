@@ -19,7 +19,7 @@ __all__ = ["ArrayFieldsDecoder"]
 
 
 class ArrayFieldsDecoder:
-    """Prepares the rows that another decoder reads as raw float32; see `base.Decoder`."""
+    """Prepares the rows that another decoder reads as raw float64; see `base.Decoder`."""
 
     def __init__(self, decoder: Decoder, preprocessor: Preprocessor) -> None:
         self.id_name = decoder.id_name
@@ -31,9 +31,9 @@ class ArrayFieldsDecoder:
         """See `Decoder.decode`."""
         rows = self._decoder.decode(chunk)
         width = len(self._preprocessor.fields)
-        found = [np.empty((0, width), np.float32)]
+        found = [np.empty((0, width), np.float64)]
         for count, (column,) in rows.pieces:
-            values = np.empty((count, width), np.float32)
+            values = np.empty((count, width), np.float64)
             column(values.reshape(-1).view(np.uint8).data, 0)
             found.append(values)
         raw = np.concatenate(found)

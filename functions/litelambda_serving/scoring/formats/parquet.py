@@ -34,7 +34,7 @@ class ParquetReader(Reader):
 
     def __init__(self, job: Job, info: ObjectInfo, schema: RowSchema) -> None:
         if find_spec("pyarrow") is None:
-            raise JobError(
+            raise UnreadableInputError(
                 f"{job.input} is read by pyarrow, which is not installed: run `pip install 'litelambda[parquet]'`; the "
                 "deployed function has no room for it, so that it needs the file as CSV or JSON Lines"
             )

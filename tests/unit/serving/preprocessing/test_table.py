@@ -32,12 +32,11 @@ def _rows(raw_inputs: RawInputs, rows: list[Any]) -> list[list[float]]:
     return found
 
 
-def test_numbers_and_categories_become_one_row_in_float32_steps() -> None:
-    """Each number is scaled as float32 arithmetic does, each category is one-hot, in the manifest's order."""
+def test_numbers_and_categories_become_one_row() -> None:
+    """Each number is scaled in float64 and rounded once, each category is one-hot, in the manifest's order."""
     raw_inputs = _table(*PENGUINS, width=8)
     rows = [[39.1, "Dream", 3750, "m"], [1e-3, "Torgersen", 5000.5, "f"]]
-    numbers = np.array([[row[0], row[2]] for row in rows], np.float32)
-    numbers = numbers * np.array([0.3, 0.0012], np.float32) + np.array([0.1, -5.1], np.float32)
+    numbers = np.array([[row[0], row[2]] for row in rows], np.float64) * [0.3, 0.0012] + [0.1, -5.1]
     expected = [
         [numbers[0, 0], 0, 1, 0, numbers[0, 1], 0, 1, 0],
         [numbers[1, 0], 0, 0, 1, numbers[1, 1], 1, 0, 0],
@@ -67,7 +66,7 @@ def test_objects_lists_and_columns_are_the_same_rows() -> None:
         ([True, "Dream", 1, "m"], "field 'bill', row 0: expected a number, got True"),
         ([[1], "Dream", 1, "m"], "field 'bill', row 0: expected a number, got a list"),
         ([float("inf"), "Dream", 1, "m"], "field 'bill', row 0: inf is not a finite number"),
-        ([1e39, "Dream", 1, "m"], "field 'bill', row 0: 1e+39 is outside the range of float32"),
+        ([1e40, "Dream", 1, "m"], "field 'bill', row 0: 1e+40 is outside the range of float32"),
         ([10**400, "Dream", 1, "m"], "is outside the range of float32"),
         ([1, "dream", 1, "m"], "field 'island', row 0: unknown category 'dream': expected one of 'Biscoe', 'Dream'"),
         ([1, None, 1, "m"], "field 'island', row 0: is missing, expected a category"),
@@ -131,6 +130,15 @@ def test_a_large_vocabulary_is_a_file_of_the_version() -> None:
     assert np.frombuffer(table.prepare([["item 4999", "item 0"]]).data, np.int32).tolist() == [4999, 0]
     with pytest.raises(ManifestError, match=r"items\.json"):
         open_preprocessor(spec, document, {})
+
+
+def test_large_numbers_of_a_small_spread_keep_it() -> None:
+    """Seconds since 1970, standardized, tell one second from the next, which float32 does not."""
+    column = {"name": "time", "type": "number", "scale": 0.01, "offset": -17_000_000.0}
+    assert _rows(_table(column, width=1), [[1_700_000_001], [1_700_000_002]]) == [
+        [pytest.approx(0.01, rel=1e-6)],
+        [pytest.approx(0.02, rel=1e-6)],
+    ]
 
 
 def test_a_quantized_input_gets_codes() -> None:

@@ -43,9 +43,9 @@ def score(models, path, **options) -> tuple[list[dict[str, Any]], dict[str, Any]
 
 def right() -> np.ndarray[Any, Any]:
     """What the reference Interpreter says of the rows, prepared by numpy."""
-    a, b = (np.array([row[place] or 50 for row in ROWS], np.float32) for place in (0, 1))
+    a, b = (np.array([row[place] or 50 for row in ROWS], np.float64) for place in (0, 1))
     kinds = [[row[2] == "p", row[2] == "q"] for row in ROWS]
-    prepared = np.column_stack([a * np.float32(0.1) + np.float32(0.3), b * np.float32(0.01), kinds])
+    prepared = np.column_stack([a * 0.1 + 0.3, b * 0.01, kinds])
     return expected(prepared.astype(np.float32))
 
 
@@ -108,9 +108,9 @@ def test_arrays_of_a_table_of_numbers(tmp_path, ending) -> None:
     raw = np.array([[1, 2, 3, 4], [5, np.nan, 7, 8], [np.nan, 1, 1, 1], [0.5, 1, 2, 3]], np.float64)
     (np.save if ending == "npy" else np.savez)(tmp_path / f"rows.{ending}", raw)
     found, summary = score(models, tmp_path / f"rows.{ending}", tolerated_bad=0.5)
-    filled = np.where(np.isnan(raw), 50, raw).astype(np.float32)[[0, 1, 3]]
-    prepared = filled * np.array([0.1, 0.01, 0.1, 0.1], np.float32) + np.array([0.3, 0, 0, 0], np.float32)
-    assert [row["prediction"] for row in found] == expected(prepared).tolist()
+    filled = np.where(np.isnan(raw), 50, raw)[[0, 1, 3]]
+    prepared = filled * [0.1, 0.01, 0.1, 0.1] + [0.3, 0, 0, 0]
+    assert [row["prediction"] for row in found] == expected(prepared.astype(np.float32)).tolist()
     assert ([row["row"] for row in found], summary["rows_bad"]) == ([0, 1, 3], 1)
 
 
@@ -156,7 +156,7 @@ def test_files_without_the_columns_are_refused(tmp_path, models, name, data, kin
         ("1,2", "2 columns, the header has 3"),
         ("1,2,p,4", "4 columns, the header has 3"),
         ('1,2,"p', "not CSV: unexpected end of data"),
-        ("1e39,2,p", "field 'a': 1e+39 is outside the range of float32"),
+        ("1e40,2,p", "field 'a': 1e+40 is outside the range of float32"),
         ("inf,2,p", "field 'a': 'inf' is not a finite number"),
         (f"1,2,{'p' * 200_000}", "not CSV: field larger than field limit"),
     ],
@@ -175,7 +175,9 @@ def test_parquet_without_pyarrow_says_what_to_do(tmp_path, models, monkeypatch) 
     """Where pyarrow is not installed, as in the deployed function, the message says which formats are read there."""
     monkeypatch.setattr(parquet, "find_spec", lambda name: None)
     pyarrow.parquet.write_table(pa.table({"a": [1.0]}), tmp_path / "x.parquet")
-    with pytest.raises(errors.JobError, match=r"pip install 'litelambda\[parquet\]'.* as CSV or JSON Lines"):
+    with pytest.raises(
+        errors.UnreadableInputError, match=r"pip install 'litelambda\[parquet\]'.* as CSV or JSON Lines"
+    ):
         score(models, tmp_path / "x.parquet")
 
 
