@@ -7,6 +7,10 @@ broken one is found now; pixels that stay on disk are decoded again when they ar
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
+import weakref
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import prod
@@ -48,16 +52,20 @@ def read_images(path: Path, settings: ImagesData) -> RawDataset:
         DataError: there are none, more are broken than the recipe tolerates, or they have different sizes.
         OSError: a folder cannot be read.
     """
-    if not path.is_dir():
-        raise DataError(f"{path} is a file; data.format = 'images' expects a folder with a folder per class")
-    parts = {name: path / name for name in ("train", "validation", "test") if (path / name).is_dir()}
-    folders = parts if "train" in parts else {"train": path}
+    root, unpacked = path, None
+    if path.suffix.lower() == ".zip" and path.is_file():
+        unpacked = _Unpacked(path)
+        root = unpacked.folder
+    elif not path.is_dir():
+        raise DataError(f"{path} is a file; data.format = 'images' expects a folder with a folder per class, or a .zip")
+    parts = {name: root / name for name in ("train", "validation", "test") if (root / name).is_dir()}
+    folders = parts if "train" in parts else {"train": root}
     files = {name: _list(folder) for name, folder in folders.items()}
     every = [each for listed in files.values() for each in listed]
     shape = _shape([file for _, file in every], settings)
     num_bytes = len(every) * prod(shape) * 4
     streamed = needs_streaming(num_bytes) if settings.streaming is None else settings.streaming
-    pictures = Pictures([file for _, file in every], shape, settings)
+    pictures = Pictures([file for _, file in every], shape, settings, unpacked)
     bad = pictures.read_all(keep=not streamed)
     notes = _report(bad, len(every), settings)
     splits, first = {}, 0
@@ -67,6 +75,23 @@ def read_images(path: Path, settings: ImagesData) -> RawDataset:
         splits[name] = Split(StoredRows.of(np.array(numbers, np.intp)), labels)
         first += len(listed)
     return RawDataset(splits["train"], splits.get("validation"), splits.get("test"), streamed, pictures, notes)
+
+
+class _Unpacked:
+    """The content of a .zip in a temporary folder, which is removed with its last reader.
+
+    Attributes:
+        folder: where it lies.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="litelambda-images-"))
+        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+        try:
+            with zipfile.ZipFile(path) as archive:
+                archive.extractall(self.folder)
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+            raise DataError(f"{path} is not a readable .zip file: {error}") from error
 
 
 def _list(folder: Path) -> _Files:
@@ -116,8 +141,15 @@ def _report(bad: dict[Path, str], total: int, settings: ImagesData) -> tuple[str
 class Pictures:
     """The files of a data set; see `litelambda.data.raw_form.RawSource`."""
 
-    def __init__(self, files: Sequence[Path], shape: tuple[int, int, int], settings: ImagesData) -> None:
+    def __init__(
+        self,
+        files: Sequence[Path],
+        shape: tuple[int, int, int],
+        settings: ImagesData,
+        unpacked: _Unpacked | None = None,
+    ) -> None:
         self._files, self._shape, self._settings = files, shape, settings
+        self._unpacked = unpacked
         self._exact = settings.image_size is None
         red, green, blue = settings.background
         background = (red, green, blue)

@@ -90,7 +90,7 @@ class NpyData(ArraysData):
 
 
 class ImagesData(DataSection):
-    """A folder with one folder of images per class, or such folders below train/ and test/."""
+    """A folder, or a .zip of one, with one folder of images per class, or such folders below train/ and test/."""
 
     kind: ClassVar[str] = "images"
     format: Literal["images"]

@@ -163,6 +163,30 @@ def test_images_are_resized(tmp_path: Path, images: str) -> None:
     assert data.input_shape == (8, 6, 3)
 
 
+def test_a_zip_of_a_folder_of_images(tmp_path: Path, images: str) -> None:
+    """A .zip is read as the folder that it holds; one that is damaged is named."""
+    shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "set")
+    packed = images.replace('"set"', '"packed.zip"')
+    for streaming in ("true", "false"):
+        data, other = (load(tmp_path, section, f"data.streaming={streaming}") for section in (images, packed))
+        np.testing.assert_array_equal(data.train.x[:], other.train.x[:])
+        assert other.raw_test is not None
+        assert [type(each) for each in other.raw_test(np.arange(1))["image"]] == [bytes]
+    (tmp_path / "packed.zip").write_bytes(b"PK\x03\x04 cut short")
+    with pytest.raises(DataError, match=r"packed\.zip is not a readable \.zip file"):
+        load(tmp_path, packed)
+
+
+def test_a_share_of_broken_images_is_tolerated(tmp_path: Path, images: str) -> None:
+    """Broken files are named and left out, up to the recipe's share of all."""
+    (tmp_path / "set" / "dog" / "cut.png").write_bytes(b"\x89PNG")
+    (tmp_path / "set" / "dog" / "old.tif").write_bytes(b"II*\0")
+    data = load(tmp_path, images, "data.tolerated_bad=0.2")
+    assert "2 of 12 images cannot be read: " in data.describe()
+    assert "old.tif: a file of the format TIFF: expected PNG" in data.describe()
+    assert len(data.train) + len(data.test) + len(data.validation or []) == 10
+
+
 def test_images_with_a_test_folder(tmp_path: Path, images: str) -> None:
     """Folders train/ and test/ are the splits."""
     (tmp_path / "set").rename(tmp_path / "train")

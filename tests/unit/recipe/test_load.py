@@ -179,7 +179,7 @@ def test_an_override_that_sets_nothing_is_refused(recipe_file: Path, override: s
     [
         (b"[model\n", "not valid TOML.*line 1"),
         (b"\xff\xfe", "not a text file"),
-        (None, "no such recipe: .* that ships: mnist_cnn, mnist_cnn_auto, "),
+        (None, "no such recipe: .* that ships: arrows, mnist_cnn, mnist_cnn_auto, "),
     ],
 )
 def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
