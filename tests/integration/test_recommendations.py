@@ -45,6 +45,7 @@ scheme = "dynamic"
 max_accuracy_drop = 0.03
 [publish]
 name = "shop"
+stored = "none"
 """
 
 
@@ -144,6 +145,8 @@ def test_who_is_not_known_is_answered_too(built, place):
     assert len(second["items"]) == K
     refused = send(handler, "POST", "/v1/models/shop:predict", {"instances": [{"user": "new"}]})
     assert (refused.status, "missing 'group'" in refused.json()["error"]) == (400, True)
+    refused = send(handler, "POST", "/v1/models/shop:classify", {"examples": body["instances"]})
+    assert (refused.status, "Expected Classification signature" in refused.json()["error"]) == (400, True)
     refused = send(handler, "POST", "/v1/models/shop:predict", {**body, "top_k": 3})
     assert (refused.status, "'top_k' and 'threshold' are for classes" in refused.json()["error"]) == (400, True)
 

@@ -189,7 +189,7 @@ def _score(verb: str, request: Request, servable: Servable | Shadowed) -> str:
     fields = _parse_json(request.body)
     key = _signature_key(fields, manifest)
     signature = manifest.signatures[key]
-    output = examples.scores_of(verb, signature)
+    output = examples.scores_of(verb, signature, manifest)
     raw_inputs = _raw_inputs(fields, key, servable)
     tensors = _checked(examples.decode(verb, fields, signature, raw_inputs), signature)
     return examples.encode(verb, servable.predict(key, tensors, request.deadline)[output], manifest)

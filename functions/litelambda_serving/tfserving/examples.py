@@ -27,13 +27,14 @@ __all__ = ["decode", "encode", "scores_of"]
 _METHODS = {"classify": ("Classification", "classify"), "regress": ("Regression", "regress")}
 
 
-def scores_of(verb: str, signature: SignatureSpec) -> str:
+def scores_of(verb: str, signature: SignatureSpec, manifest: Manifest) -> str:
     """Name the output with the scores, shape (batch, classes), or with the values, shape (batch,) or (batch, 1).
 
     Raises:
         RequestError: there is none.
     """
-    for spec in signature.outputs:
+    # Scores of a model that answers with names are theirs, not those of classes.
+    for spec in signature.outputs if not manifest.vocabularies else ():
         rank = len(spec.shape)
         if not spec.batched or spec.dtype.kind in ("bool", "string"):
             continue
