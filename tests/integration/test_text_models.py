@@ -16,9 +16,12 @@ from litelambda.commands.build import build
 from litelambda.commands.score import score
 from litelambda.common.paths import PROJECT
 from litelambda.recipe.load import load_recipe
+from litelambda_serving.errors import UnsupportedError
+from litelambda_serving.preprocessing import text as text_module
 from litelambda_serving.scoring.job import Job
 from litelambda_serving.scoring.models import ModelSource
 from litelambda_serving.scoring.running.engine import run_job
+from support.handler_client import load_module, send
 from support.odd_texts import odd_texts
 
 _RECIPE = """
@@ -217,3 +220,16 @@ def test_bad_lines_of_a_file_are_named(served_store, built, tmp_path):
     assert [*found] == [2, 3, 4, 5]
     assert "expected text, got 5" in found[2]
     assert "missing 'review'" in found[3]
+
+
+def test_a_package_without_the_tokenizers_says_what_to_do(built, served_store, monkeypatch):
+    """INIT fails with the option of the package; a function of many models answers 501 with it."""
+    monkeypatch.setattr(text_module, "_LIBRARY", "nowhere/tokenizers.so")
+    monkeypatch.setattr(text_module, "_newest", None)
+    with pytest.raises(UnsupportedError, match="package --with text"):
+        load_module(served_store[0], "reviews")
+    handler = load_module(served_store[0]).handler
+    for path in ("/v1/models/reviews:predict", "/v2/models/reviews/infer"):
+        answer = send(handler, "POST", path, {"instances": ["a"]})
+        assert answer.status == 501
+        assert "package --with text" in answer.json()["error"]

@@ -95,6 +95,8 @@ def _find(request: Request, repository: ModelRepository, target: tuple[str, str]
             # A number with too many digits is not a version.
             return repository.get(name, int(version[:19]), "", key)
         return repository.get(name, None, version, key)
+    except UnsupportedError:  # of a model that this package lacks something for
+        raise
     except RequestError as error:  # an unknown alias in a version's place is a missing version too
         asked = f"'{name[:200]}'" + (f" version {version[:40]}" if version else "")
         raise ModelNotFoundError(f"Request for unknown model: {asked} is not found") from error

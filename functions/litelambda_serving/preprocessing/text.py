@@ -23,7 +23,13 @@ from binascii import a2b_base64
 from importlib.machinery import ExtensionFileLoader, ModuleSpec
 from itertools import chain
 
-from litelambda_serving.errors import ManifestError, PayloadTooLargeError, RuntimeLibraryError, TensorError
+from litelambda_serving.errors import (
+    ManifestError,
+    PayloadTooLargeError,
+    RuntimeLibraryError,
+    TensorError,
+    UnsupportedError,
+)
 from litelambda_serving.preprocessing.base import Field, FieldError, Preprocessor, shown
 from litelambda_serving.tensor import Tensor
 
@@ -58,7 +64,8 @@ class Text(Preprocessor):
 
         Raises:
             ManifestError: a setting is missing or wrong, or the tokenizer does not fit the model.
-            RuntimeLibraryError: the library `tokenizers` is not in the package.
+            UnsupportedError: the library `tokenizers` is not in the package.
+            RuntimeLibraryError: it is for another machine.
         """
         super().__init__(spec)
         self.fields = (Field(_setting(document, "field", str), "text"),)
@@ -229,7 +236,7 @@ def _load_native() -> Any:
                     "architecture, or install tokenizers for this one."
                 ) from error
             return module
-    raise RuntimeLibraryError(
+    raise UnsupportedError(
         "the model reads text, and Hugging Face's tokenizers is not installed: deploy a package that was made with "
         "`litelambda package --with text`, or install 'litelambda[text]'"
     )

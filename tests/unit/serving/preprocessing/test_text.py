@@ -195,5 +195,5 @@ def test_without_the_library_the_package_option_is_named():
     done = subprocess.run(
         [sys.executable, "-S", "-c", script, str(FUNCTIONS)], check=False, capture_output=True, text=True
     )
-    assert "RuntimeLibraryError: the model reads text" in done.stderr
+    assert "UnsupportedError: the model reads text" in done.stderr
     assert "--with text" in done.stderr
