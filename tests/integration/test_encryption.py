@@ -16,11 +16,18 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from litelambda.artifact.stored_form import store_form
 from litelambda.cli.main import main
+from litelambda.commands.import_tflite import read_tflite
 from litelambda.common.paths import FUNCTIONS
 from litelambda.publishing.encryption import Encryption, seal
+from litelambda.publishing.publish import Description
+from litelambda.publishing.publish import publish as publish_version
+from litelambda.recipe.sections import Publish
+from litelambda.store.artifact_store import Store
+from litelambda.store.signatures import decrypt_file
 from litelambda.store.signing import LocalSigner, one_line
-from litelambda_serving.artifact import fetch_artifact, kms
+from litelambda_serving.artifact import ARTIFACT_NAME, fetch_artifact, kms
 from litelambda_serving.artifact.decryption import Decrypter
 from litelambda_serving.errors import ModelTooLargeError, ServingError, StoreUnavailableError, TrustError
 from litelambda_serving.scoring.models import ModelSource
@@ -240,6 +247,34 @@ def test_import_signs_and_encrypts(tmp_path, keys, capsys):
     assert main(verify) == 0
     assert main([*command, "--encrypt", str(tmp_path / "sign.pem")]) == 2
     assert "expected a file that `litelambda keygen --encryption` made" in capsys.readouterr().err
+
+
+def test_a_build_compresses_before_it_encrypts(tmp_path, keys):
+    """Every file but the reports is ciphertext, the artifact under a name that says so, and each comes back."""
+    artifact, files = golden("half_plus_two"), {"model.keras": b"source", "report.json": b"{}"}
+    (tmp_path / "m.tflite").write_bytes(artifact)
+    description = Description(
+        signature=read_tflite(tmp_path / "m.tflite").signature,
+        batching={"dynamic": False},
+        quantization={},
+        labels=None,
+        preprocessing={},
+        metrics={},
+        size_bytes={},
+        recipe={},
+    )
+    store, key = Store(tmp_path / "s"), keys / "ours.key"
+    stored = store_form(artifact, Publish(name="m", stored="zlib"))
+    publishing = {ARTIFACT_NAME: artifact, **files}
+    publish_version(store, "m", ["latest"], publishing, description, stored, encryption=Encryption(str(key)))
+    folder = tmp_path / "s/m/1"
+    assert {path.name for path in folder.iterdir()} == {"manifest.json", "model.tflite.z.enc", *files}
+    assert (folder / "report.json").read_bytes() == b"{}"
+    assert (folder / "model.keras").read_bytes().startswith(b"LITEENC1")
+    assert decrypt_file(store, "m", "model.keras", str(key)) == b"source"
+    assert decrypt_file(store, "m", "model.tflite.z.enc", str(key)) == artifact
+    handler = load_module(tmp_path / "s", "m", MODEL_DECRYPTION_KEY=str(key)).handler
+    assert send(handler, "POST", PREDICT, {"instances": [1.0]}).json() == {"predictions": [2.5]}
 
 
 def test_assets_are_encrypted_too(tmp_path, keys):
