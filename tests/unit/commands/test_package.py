@@ -282,6 +282,31 @@ print(json.dumps(pixels))
 
 
 @on_linux
+def test_the_handler_answers_a_picture(with_parts: PackageResult, tmp_path: Path) -> None:
+    """With the part, the packaged handler loads the decoder at INIT of a model of pictures and answers a JPEG."""
+    interpreter = find_interpreter(PYTHON_VERSION)
+    if interpreter is None:
+        pytest.skip(f"there is no CPython {PYTHON_VERSION} here")
+    document = {"kind": "image", "scale": 0.5, "offset": 0.0}
+    publish(tmp_path, "photos", data=golden("image_2x3"), format_version=2, preprocessing={"image": document})
+    stream = io.BytesIO()
+    Image.new("RGB", (30, 20), (200, 100, 0)).save(stream, "JPEG")
+    event = json.loads((Path(__file__).parents[2] / "events" / "http_api_v2_predict_base64.json").read_bytes())
+    event["rawPath"] = event["requestContext"]["http"]["path"] = "/v1/models/photos:predict"
+    event["headers"] = {"content-type": "image/jpeg"}
+    event["body"], event["isBase64Encoded"] = base64.b64encode(stream.getvalue()).decode(), True
+    code = """import predict
+loaded = [name in sys.modules for name in ("PIL.JpegImagePlugin", "PIL.PngImagePlugin", "PIL.WebPImagePlugin")]
+print(json.dumps([loaded, predict.handler(json.load(sys.stdin), None)]))
+"""
+    settings = {"MODEL_STORE": tmp_path.as_uri(), "MODEL_NAME": "photos"}
+    found = _run(str(interpreter.path), with_parts.directory, code, json.dumps(event), **settings)
+    assert isinstance(found, list)
+    assert found[0] == [True, True, False]
+    assert found[1]["statusCode"] == 200, found[1]
+
+
+@on_linux
 def test_the_decoder_reads_every_format(with_parts: PackageResult) -> None:
     """On Lambda's own Python, with nothing but the bundle, pictures of all five formats are decoded."""
     interpreter = find_interpreter(PYTHON_VERSION)
