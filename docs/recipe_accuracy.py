@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from litelambda.data.dataset import Dataset
 
-QUICK = ("mnist_mlp", "mnist_cnn", "penguins", "reviews", "plays")
+QUICK = ("mnist_cnn", "penguins", "arrows", "reviews", "plays")
 _ROWS_AT_ONCE = 100
 
 
