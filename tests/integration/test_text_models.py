@@ -162,11 +162,11 @@ def test_the_accuracy_is_the_builds_in_batch(built, rows, expected, served_store
 
 _REFUSED = [
     ({"instances": [5]}, "field 'review', row 0: expected text, got 5"),
-    ({"instances": ["a", None]}, "field 'review', row 1: expected text, got None"),
-    ({"instances": [["a", "b"]]}, "expected text, got list"),
+    ({"instances": ["a", None]}, "field 'review', row 1: expected text, got null"),
+    ({"instances": [["a", "b"]]}, "expected text, got a list"),
     ({"instances": [True]}, "expected text, got True"),
     ({"instances": [{"text": "a"}]}, "missing 'review' and unknown 'text': expected 'review'"),
-    ({"instances": [{"review": {"a": 1}}]}, "expected text, got dict"),
+    ({"instances": [{"review": {"a": 1}}]}, "expected text, got an object"),
     ({"instances": [{"b64": "%%%"}]}, "nor its base64"),
     ({"instances": [{"b64": "/w=="}]}, "not text in UTF-8"),
     ({"instances": []}, "No values in 'instances'"),
