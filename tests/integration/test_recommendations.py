@@ -151,6 +151,26 @@ def test_who_is_not_known_is_answered_too(built, place):
     assert (refused.status, "'top_k' and 'threshold' are for classes" in refused.json()["error"]) == (400, True)
 
 
+def test_the_open_inference_protocol_has_the_names(place, rows, answers):
+    """The items come back as BYTES, in JSON and in binary form, as the model's metadata says."""
+    handler = load_module(place / "store", "shop").handler
+    inputs = [
+        {"name": name, "datatype": "BYTES", "shape": [3], "data": [row[name] for row in rows[:3]]} for name in rows[0]
+    ]
+    answer = send(handler, "POST", "/v2/models/shop/infer", {"inputs": inputs}).json()
+    found = {output["name"]: output for output in answer["outputs"]}
+    assert (found["items"]["datatype"], found["items"]["shape"]) == ("BYTES", [3, K])
+    assert found["items"]["data"] == [item for answer in answers[:3] for item in answer["items"]]
+    assert found["scores"]["data"] == [score for answer in answers[:3] for score in answer["scores"]]
+    outputs = [{"name": "items", "parameters": {"binary_data": True}}]
+    answer = send(handler, "POST", "/v2/models/shop/infer", {"inputs": inputs, "outputs": outputs})
+    binary = answer.body[int(answer.headers["inference-header-content-length"]) :]
+    first = answers[0]["items"][0].encode()
+    assert binary.startswith(len(first).to_bytes(4, "little") + first)
+    described = {each["name"]: each["datatype"] for each in send(handler, "GET", "/v2/models/shop").json()["outputs"]}
+    assert described == {"items": "BYTES", "scores": "FP32"}
+
+
 @pytest.mark.parametrize("ending", ["jsonl", "csv"])
 def test_batch_scoring_has_the_names(built, place, tmp_path, rows, answers, ending):
     """A file's rows have the names and scores that requests have, also where columns are in another order."""

@@ -41,7 +41,10 @@ def model_metadata(manifest: Manifest, repository: ModelRepository) -> dict[str,
         "versions": [str(version) for version in sorted(loaded | {manifest.version})],
         "platform": PLATFORM,
         "inputs": [_tensor(spec) for spec in signature.inputs],
-        "outputs": [_tensor(spec) for spec in signature.outputs],
+        "outputs": [
+            {**_tensor(spec), **({"datatype": "BYTES"} if spec.name in manifest.vocabularies else {})}
+            for spec in signature.outputs
+        ],
     }
     if manifest.preprocessing:
         from litelambda_serving.preprocessing.describe import fields_of

@@ -50,6 +50,10 @@ def infer(request: Request, servable: Servable | Shadowed) -> Response:
     wanted = wanted_outputs(fields, signature)
     _check_answer(tensors, signature, wanted)
     outputs = servable.predict(key, tensors, request.deadline)
+    if servable.vocabularies and key == manifest.default_signature:
+        from litelambda_serving.servable.vocabularies import named
+
+        outputs = named(outputs, servable.vocabularies)
     response = encode_outputs(fields, wanted, outputs, manifest)
     servable.statistics.add_request(began)
     response.notes = servable.notes
