@@ -70,7 +70,10 @@ class Tokens:
         if found is None:
             return None
         start, stop = found.span(1)
-        fields: dict[str, Any] = _read((line[:start] + b"null" + line[stop:]).decode())
+        try:
+            fields: dict[str, Any] = _read((line[:start] + b"null" + line[stop:]).decode())
+        except ValueError:  # a field of that name, deeper in the line, whose array holds more than numbers
+            return None
         return fields if fields.get(self._name, found) is None else None
 
 

@@ -9,7 +9,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from litelambda_serving.scoring import errors
@@ -260,6 +260,7 @@ FIELDS = st.recursive(
 
 
 @settings(max_examples=100)
+@example({"id": {"x": [[], 0.5, {}]}}, False)
 @given(st.dictionaries(st.sampled_from(["x", "id", "[1]"]), FIELDS, min_size=1), st.booleans())
 def test_what_is_read_again_is_the_same(fields, first):
     """Wherever the input stands, and whatever its name is nested in: each field has the value that `json` reads."""
