@@ -86,7 +86,7 @@ LONGER = {
     "functions/litelambda_serving/servable/__init__.py": "as litert",
     "functions/litelambda_serving/tfserving/__init__.py": "as litert",
 }
-"""Modules of more than `MAX_LINES`, and why; the list only gets shorter."""
+"""Modules of more than `MAX_LINES`, and why."""
 
 BANNED = re.compile(
     r"\b(?:(?<!there )(?:is|are) no (?!longer|more|better|worse|less|fewer)\w+|nobody|anew|told by|cannot be had"

@@ -177,6 +177,7 @@ class Servable:
     """
 
     notes: Mapping[str, Any] | None = None
+    raw_inputs: RawInputs | None = None
     vocabularies: Mapping[str, list[str]] | None = None
 
     def __init__(self, artifact: Artifact, num_threads: int, min_batch: int = _MIN_BATCH) -> None:
@@ -194,12 +195,11 @@ class Servable:
         """
         self.manifest: Manifest = artifact.manifest
         self.statistics = Statistics()
-        self.memory_bytes = size_in_memory(len(memoryview(artifact.model)))
+        self.memory_bytes = size_in_memory(len(memoryview(artifact.model)) + sum(map(len, artifact.assets.values())))
         self.used = 0
         self._model = CompiledModel(artifact.model, num_threads=num_threads)
         self._batch_sizes = [size for size in reversed(self.manifest.batch_sizes) if size >= min_batch]
         self._bindings = {key: self._bound(key, spec) for key, spec in self.manifest.signatures.items()}
-        self.raw_inputs: RawInputs | None = None
         if self.manifest.preprocessing:
             from litelambda_serving.preprocessing import open_raw_inputs
 
