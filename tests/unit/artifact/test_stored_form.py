@@ -209,7 +209,8 @@ def test_an_artifact_is_unpacked_while_it_arrives(tmp_path: Path, monkeypatch: p
     rooms: list[bytearray] = []
     filled: list[bytes] = []
 
-    def room(_name: str, size: int) -> bytearray:
+    def room(_name: str, size: int, *, in_memory: bool) -> bytearray:
+        assert not in_memory
         rooms.append(bytearray(size))
         return rooms[0]
 
@@ -253,7 +254,9 @@ def test_an_unknown_encoding_asks_for_a_newer_reader(tmp_path: Path) -> None:
     """Encodings that come later are refused by name."""
     files = {"model.tflite": {"sha256": "0" * 64, "size_bytes": 1, "encoding": "zstd", "unpacked": {}}}
     manifest = make_manifest("tiny_int8", 1, golden("tiny_int8"), files=files)
-    with pytest.raises(ManifestError, match="encoding 'zstd' is not one of zlib, xz: deploy a newer litelambda"):
+    with pytest.raises(
+        ManifestError, match="encoding 'zstd' is not one of zlib, xz, aes-256-gcm: deploy a newer litelambda"
+    ):
         Manifest.from_json(json.dumps(manifest).encode())
 
 

@@ -26,7 +26,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     },
     "import": {
         "PATH": REQUIRED, "--store": STORE, "--name": REQUIRED, "--representative": None, "--labels": None,
-        "--preprocessing": None, "--max-difference": 0.1, "--accept-loss": False, "--sign": None,
+        "--preprocessing": None, "--tokenizer": None, "--max-difference": 0.1, "--accept-loss": False, "--sign": None,
         "--encrypt": None, "--json": False,
     },
     "models": {"--store": STORE, "--report": None, "--json": False},
