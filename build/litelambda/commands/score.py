@@ -170,7 +170,8 @@ def score(  # noqa: PLR0913 - all but the first two are named by the caller
         )
         if outcome.summary is None:
             raise ScoreError(f"{outcome.outputs.predictions} exists already: give another name, or --force")
-        stage.summary = counted(outcome.summary["rows_out"], "row")
+        form = outcome.summary["input"].get("form")
+        stage.summary = counted(outcome.summary["rows_out"], "row") + (f"; {form}" if form else "")
     return ScoreResult.of(outcome.summary)
 
 

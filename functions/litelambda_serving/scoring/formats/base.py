@@ -232,6 +232,9 @@ class Reader(Protocol):
     total_bytes: int
     """What `Chunk.progress_bytes` ends with."""
 
+    form: str = ""
+    """What was found of the input's form, for people; "" where its format has but one."""
+
     decoder: Decoder
 
     def chunks(self, position: dict[str, Any] | None) -> Iterator[Chunk]:

@@ -61,6 +61,7 @@ class CsvReader(Reader):
         self._header_bytes = len(lead + header) if self._source.whole else 0
         fields = schema.records
         dialect = self._dialect(len(lead), len(header), schema)
+        self.form = dialect.describe()
         names = _names(header, dialect)
         self.decoder: Decoder
         if schema.coded_rows is not None:

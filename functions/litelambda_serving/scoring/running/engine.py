@@ -170,6 +170,7 @@ class _Run:
         writer = open_writer(self._job, schema)
         with reading_input():
             reader = open_reader(self._job, self._info, schema)
+        self._form = reader.form
         with closing(reader):
             return self._read(reader, writer, checkpoint, started)
 
@@ -276,6 +277,8 @@ class _Run:
         if self._errors is not None:
             self._errors.commit()
         summary = make_summary(self._job, self._info, self._model, self._outputs, self._counts, self._position)
+        if self._form:
+            summary["input"]["form"] = self._form
         document = orjson.dumps(summary, option=orjson.OPT_INDENT_2) + b"\n"
         self._objects.put(self._outputs.summary, document)
         self._predictions.commit(writer.head(self._counts.rows_in))

@@ -57,25 +57,30 @@ def text_of(delimiter=",", decimal=".") -> str:
 
 
 @pytest.mark.parametrize(
-    ("name", "text"),
+    ("name", "text", "form"),
     [
-        ("rows.csv", text_of()),
-        ("rows.csv", text_of(";")),
-        ("rows.csv", text_of(";", ",")),
-        ("rows.tsv", text_of("\t")),
-        ("rows.csv", text_of("|", ",")),
-        ("rows.csv", "\ufeff" + text_of().replace("\n", "\r\n")),
-        ("rows.csv", "\n".join('"' + line.replace(",", '","') + '"' for line in text_of().split("\n"))),
-        ("rows.csv", text_of().replace(",", " , ").replace("#", " #")),
+        ("rows.csv", text_of(), "commas, decimal points"),
+        ("rows.csv", text_of(";"), "semicolons, decimal points"),
+        ("rows.csv", text_of(";", ","), "semicolons, decimal commas"),
+        ("rows.tsv", text_of("\t"), "tabs, decimal points"),
+        ("rows.csv", text_of("|", ","), "bars, decimal commas"),
+        ("rows.csv", "\ufeff" + text_of().replace("\n", "\r\n"), "commas, decimal points"),
+        (
+            "rows.csv",
+            "\n".join('"' + line.replace(",", '","') + '"' for line in text_of().split("\n")),
+            "commas, decimal points",
+        ),
+        ("rows.csv", text_of().replace(",", " , ").replace("#", " #"), "commas, decimal points"),
     ],
 )
-def test_csv_of_every_dialect_is_the_same_rows(tmp_path, models, name, text) -> None:
-    """Columns are found by name in any order; what separates cells is found; other columns pass through."""
+def test_csv_of_every_dialect_is_the_same_rows(tmp_path, models, name, text, form) -> None:
+    """Columns are found by name in any order; what separates cells is found and said; other columns pass through."""
     (tmp_path / name).write_bytes(text.encode())
     found, summary = score(models, tmp_path / name)
     assert [row["prediction"] for row in found] == right().tolist()
     assert [row["id"].strip() for row in found] == ["#0", "#1", "#2", "#3"]
     assert summary["rows_bad"] == 0
+    assert summary["input"]["form"] == f"cells separated by {form}"
 
 
 def test_parquet_and_json_lines_are_the_same_rows(tmp_path, models) -> None:
