@@ -233,7 +233,7 @@ def _custom_code(value: str) -> str:
         return path
     if value:
         raise SettingsError(
-            f"CUSTOM_CODE is {value!r}, but there is no file {path}: package the function with --code, or set an "
+            f"CUSTOM_CODE is {value!r}, but {path} is not a file: package the function with --code, or set an "
             "absolute path"
         )
     return ""

@@ -154,7 +154,7 @@ def test_code_that_cannot_run_fails_init(place, tmp_path, source, message):
     with pytest.raises(CustomCodeError) as raised:
         load_module(place / "store", "tiny_int8", CUSTOM_CODE=str(tmp_path / "code.py"))
     assert message in str(raised.value)
-    with pytest.raises(SettingsError, match="there is no file"):
+    with pytest.raises(SettingsError, match="is not a file"):
         load_module(place / "store", "tiny_int8", CUSTOM_CODE="missing.py")
 
 

@@ -34,7 +34,7 @@ def complete_text(
         The manifest's `preprocessing`, and the files that it names.
 
     Raises:
-        UsageError: there is no tokenizer, or none is needed, or a setting does not fit the input.
+        UsageError: the tokenizer is missing or not needed, or a setting does not fit the input.
     """
     if tokenizer is not None and not documents and len(inputs) == 1:
         documents = {inputs[0].name: {"kind": "text"}}

@@ -75,7 +75,7 @@ def make_flatbuffers(conversions: Sequence[Conversion]) -> None:
             continue
         try:
             artifact = _convert(conversion, in_float.get(_kind(conversion, "float32")))
-        except Exception as error:  # whatever the converter raises
+        except Exception as error:  # the converter raises bare ones, too
             raise ConversionError(f"{conversion.subject} cannot be converted: {_explain(error)}") from error
         Path(conversion.output).write_bytes(artifact)
         made[kind] = conversion.output

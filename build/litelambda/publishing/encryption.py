@@ -48,7 +48,7 @@ class Encryption:
             key: the ARN of a key of KMS, or a file that `litelambda keygen --encryption` made.
 
         Raises:
-            UsageError: there is no such file, or it holds something else.
+            UsageError: the file does not exist, or holds something else.
         """
         self._arn = key if is_kms_key(key) else ""
         self._key = b"" if self._arn else _read_key(Path(key).expanduser())

@@ -137,7 +137,7 @@ def open_signer(key: str) -> Signer:
     """A key by its PEM file, or by its ARN in KMS.
 
     Raises:
-        UsageError: there is no such file, or it holds something else.
+        UsageError: the file does not exist, or holds something else.
     """
     return KmsSigner(key) if is_kms_key(key) else LocalSigner(Path(key).expanduser())
 

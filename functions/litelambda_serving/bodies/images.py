@@ -41,7 +41,7 @@ def decode_image(body: Buffer, spec: TensorSpec, manifest: Manifest, raw_inputs:
     Raises:
         RequestError: no picture that is read here, a damaged one, or a model without an image input.
         PayloadTooLargeError: more pixels than the function's memory allows.
-        UnsupportedError: there is no decoder in the package.
+        UnsupportedError: the package has no decoder.
     """
     preprocessing = (manifest.fields.get("preprocessing") or {}).get(spec.name)
     size = check_image_size(spec, preprocessing)

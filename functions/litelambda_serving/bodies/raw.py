@@ -122,7 +122,7 @@ def _decode_raw_npy(body: memoryview, name: str, raw_inputs: RawInputs) -> dict[
     """An array of raw values, for the input of that name."""
     raw_spec = raw_inputs.preprocessors[name].raw_spec
     if raw_spec is None:
-        return raw_inputs.prepare({}, {name: ((), ())})  # which says why there is no array for it
+        return raw_inputs.prepare({}, {name: ((), ())})  # raises, and says why arrays do not fit
     raw = _decode_npy(body, raw_spec, None)
     data: Any = memoryview(raw.data).cast("B")
     return raw_inputs.prepare({}, {name: (data.cast(raw_spec.dtype.format), raw.shape)})

@@ -145,7 +145,7 @@ class RawInputs:
 
         Args:
             columns: by field, the raw value of each row.
-            arrays: by input, raw numbers, row-major, and their shape; of its fields there are no columns then.
+            arrays: by input, raw numbers, row-major, and their shape; its fields then have no columns.
 
         Raises:
             FieldError: a value is not what its field takes.

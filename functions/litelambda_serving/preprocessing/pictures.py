@@ -34,7 +34,7 @@ FITS = ("stretch", "crop", "pad")
 """How a picture of another shape fits the model's: all of it stretched, its middle, or all of it on the background."""
 
 _BYTES_PER_PIXEL = 32  # of the function's memory; decoding takes at most half: three copies of 4 bytes, JPEG's buffers
-_MB_ELSEWHERE = 2048  # what is taken for the function's memory where there is no function
+_MB_ELSEWHERE = 2048  # assumed on a machine that is not a function
 
 _STARTS = {
     b"\xff\xd8\xff": "JPEG",
@@ -124,7 +124,7 @@ class PictureDecoder:
         Raises:
             MalformedRequestError: it is not a picture that is read here, or is damaged; the message says which.
             PayloadTooLargeError: it has more pixels than `max_pixels`.
-            UnsupportedError: there is no decoder in the package.
+            UnsupportedError: the package has no decoder.
         """
         pixels: bytes = _guarded(data, self._decode)
         return pixels

@@ -113,7 +113,7 @@ def packaged_path(name: str, value: str) -> str:
     """
     path = os.path.join(_TASK_ROOT, value)
     if not os.path.isfile(path):
-        raise SettingsError(f"{name} is {value[:80]!r}, but there is no file {path[:200]}")
+        raise SettingsError(f"{name} is {value[:80]!r}, but {path[:200]} is not a file")
     return path
 
 

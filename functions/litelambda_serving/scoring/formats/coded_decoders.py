@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from litelambda_serving.errors import TensorError
 from litelambda_serving.preprocessing.cells import parse_cell
 from litelambda_serving.scoring.errors import SchemaError
 from litelambda_serving.scoring.formats.coded_rows import ROW
 from litelambda_serving.scoring.formats.csv_records import is_utf8, records
 from litelambda_serving.scoring.formats.json_tokens import Tokens
+from litelambda_serving.scoring.formats.jsonl_fields import JsonlFieldsDecoder
 from litelambda_serving.scoring.formats.records import Records
-from litelambda_serving.scoring.formats.text import BYTE_ORDER_MARK, line_spans
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,42 +27,18 @@ if TYPE_CHECKING:
 __all__ = ["CodedCsvDecoder", "CodedJsonlDecoder"]
 
 
-class CodedJsonlDecoder:
-    """See `base.Decoder`."""
-
-    id_name = "line"
-    passthrough: tuple[str, ...] | None = None
+class CodedJsonlDecoder(JsonlFieldsDecoder):
+    """See `base.Decoder`. A row is a line's value."""
 
     def __init__(self, coded_rows: CodedRows, passthrough: Sequence[str] | None) -> None:
-        self._coded_rows = coded_rows
-        self._wanted = tuple(passthrough or ())
+        self._rows_for = coded_rows
+        self._passing = tuple(passthrough or ())
         self._tokens = Tokens("\0")  # no member's name: which ones are inputs is not known
 
-    def decode(self, chunk: Chunk) -> DecodedRows:
-        """See `Decoder.decode`."""
-        data: bytes = chunk.payload
-        if chunk.first == 1:
-            data = data.removeprefix(BYTE_ORDER_MARK)
-        rows = Records(self._coded_rows)
-        for number, (start, stop) in enumerate(line_spans(data), chunk.first):
-            line = data[start:stop]
-            if not line or line.isspace():
-                continue
-            try:
-                value = orjson.loads(line)
-                extra = self._extra(line, value)
-            except orjson.JSONDecodeError as error:
-                rows.add_bad(number, f"not JSON: {error}")
-            except TensorError as error:
-                rows.add_bad(number, str(error))
-            else:
-                rows.add(number, {ROW: value}, extra)
-        return rows.prepared()
-
-    def _extra(self, line: bytes, value: Any) -> dict[str, Any]:
-        """What passes through of a line."""
-        extra = {name: value[name] for name in self._wanted if name in value} if type(value) is dict else {}
-        return self._tokens.as_they_came(line, extra) if extra else extra
+    def _record_of(self, line: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+        value = orjson.loads(line)
+        extra = {name: value[name] for name in self._passing if name in value} if type(value) is dict else {}
+        return {ROW: value}, self._tokens.as_they_came(line, extra) if extra else extra
 
 
 class CodedCsvDecoder:

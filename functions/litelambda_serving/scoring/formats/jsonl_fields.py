@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from litelambda_serving.preprocessing import RawInputs
     from litelambda_serving.scoring.formats.base import Chunk, DecodedRows
+    from litelambda_serving.scoring.formats.coded_rows import CodedRows
 
 __all__ = ["JsonlFieldsDecoder"]
 
@@ -27,6 +28,7 @@ class JsonlFieldsDecoder:
     passthrough: tuple[str, ...] | None = None
 
     def __init__(self, raw_inputs: RawInputs, passthrough: Sequence[str] | None) -> None:
+        self._rows_for: RawInputs | CodedRows = raw_inputs
         self._raw_inputs = raw_inputs
         self._wanted = None if passthrough is None else frozenset(passthrough)
         self._tokens = Tokens(next(iter(raw_inputs.fields)))
@@ -36,20 +38,20 @@ class JsonlFieldsDecoder:
         data: bytes = chunk.payload
         if chunk.first == 1:
             data = data.removeprefix(BYTE_ORDER_MARK)
-        rows = Records(self._raw_inputs)
+        rows = Records(self._rows_for)
         for number, (start, stop) in enumerate(line_spans(data), chunk.first):
             line = data[start:stop]
             if not line or line.isspace():
                 continue
             try:
-                rows.add(number, *self._fields_of(line))
+                rows.add(number, *self._record_of(line))
             except orjson.JSONDecodeError as error:
                 rows.add_bad(number, f"not JSON: {error}")
             except TensorError as error:
                 rows.add_bad(number, str(error))
         return rows.prepared()
 
-    def _fields_of(self, line: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _record_of(self, line: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
         """The value of each field, and what passes through."""
         value = orjson.loads(line)
         fields = self._raw_inputs.fields
