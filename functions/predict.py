@@ -32,7 +32,7 @@ _fetch_started = time.perf_counter()
 
 # From here on the fetch is under way: what is imported now costs nothing while the network is slower.
 from litelambda_serving import litert  # noqa: E402 - as above
-from litelambda_serving.errors import RequestError, ServingError  # noqa: E402
+from litelambda_serving.errors import ArtifactError, RequestError, ServingError  # noqa: E402
 from litelambda_serving.http import Request, add_headers, request_from_event, response_to_event  # noqa: E402
 from litelambda_serving.models import ModelRepository  # noqa: E402
 from litelambda_serving.observability import Log  # noqa: E402
@@ -64,7 +64,13 @@ _repository = ModelRepository(
 )
 _repository.custom_code = _custom_code
 if _fetch is not None:
-    _artifact = _fetch.result()
+    try:
+        _artifact = _fetch.result()
+    except ArtifactError as _error:
+        from litelambda_serving import audit
+
+        audit.refused(_settings.model_name, _settings.model_version, _error)
+        raise
     _fetched = time.perf_counter()
     _repository.add(_artifact, _settings.model_version)
     _ready = time.perf_counter()

@@ -46,7 +46,7 @@ if _settings.model_name:
     _separator = ":" if _settings.model_version.isdecimal() else "@"
     _own_model = f"{_settings.model_name}{_separator}{_settings.model_version}"
 _custom_code = CustomCode(_settings.custom_code) if _settings.custom_code else None
-_models = ModelSource(_settings.model_store, _ALIAS_MAX_AGE_S, {_own_model: _settings.manifest_sha256})
+_models = ModelSource(_settings.model_store, _ALIAS_MAX_AGE_S, {_own_model: _settings.manifest_sha256}, audited=True)
 _logger = Logger(service="score", level=_settings.log_level)
 _metrics = Metrics(namespace=_settings.metrics_namespace or "litelambda", service="score")
 _metrics.set_default_dimensions(FunctionName=os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "local"))  # stages do not mix

@@ -122,7 +122,15 @@ class ModelTooLargeError(ArtifactError):
 
 
 class TrustError(ArtifactError):
-    """The version is unsigned, signed by another key or rolled back, or it cannot be decrypted."""
+    """The version is unsigned, signed by another key or rolled back, or it cannot be decrypted.
+
+    Attributes:
+        signature: `unsigned` or `invalid` where the signature is the reason; "" where it is not.
+    """
+
+    def __init__(self, message: str, signature: str = "") -> None:
+        super().__init__(message)
+        self.signature = signature
 
 
 class CustomCodeError(ServingError):

@@ -111,6 +111,12 @@ def refused_version(root, kind, keys):
             (folder / "2" / name).write_bytes((folder / "1" / name).read_bytes())
 
 
+def refusals(log):
+    """The audit records of refused versions in a function's log."""
+    records = [json.loads(line)["audit"] for line in log.splitlines() if line.startswith('{"audit"')]
+    return [each for each in records if (each["action"], each["outcome"]) == ("load", "refused")]
+
+
 KINDS = ["unsigned", "of another key", "changed", "of another version"]
 
 
@@ -134,6 +140,9 @@ def test_no_way_in_leads_past_the_signature(tmp_path, keys, ours, capsys, monkey
     assert {served(handler) for _ in range(20)} == {1}
     log = capsys.readouterr().out
     assert "TrustError" in log or "is the manifest of m version 1" in log
+    states = {"unsigned": {"unsigned"}, "of another version": {None}}
+    assert {each.get("signature") for each in refusals(log)} == states.get(kind, {"invalid"})
+    assert {(each["actor"], each["model"], each["version"]) for each in refusals(log)} == {("function:local", "m", 2)}
     monkeypatch.setenv("MODEL_PUBLIC_KEY", ours)
     source = ModelSource(tmp_path.as_uri())
     with pytest.raises(ServingError):
@@ -175,10 +184,11 @@ def test_init_of_an_unsigned_model_loads_nothing_more(tmp_path, keys, ours):
             timeout=60,
             check=True,
         )
-        loaded.append(set(json.loads(done.stdout)))
+        loaded.append(set(json.loads(done.stdout.splitlines()[-1])))
     plain, checked = loaded
     assert not [name for name in plain if "trust" in name or "decryption" in name or "kms" in name]
-    assert checked - plain == {"litelambda_serving.trust", "litelambda_serving.trust.libcrypto"}
+    assert not [name for name in plain if "audit" in name]
+    assert checked - plain == {f"litelambda_serving.{name}" for name in ("audit", "trust", "trust.libcrypto")}
     assert not [name for name in checked if name.split(".")[0] in {"cryptography", "ssl", "_ssl", "_hashlib"}]
 
 

@@ -224,7 +224,8 @@ def _check_signature(store: Store, document: bytes, arriving: Background, folder
     try:
         signature = bytes(arriving.result())
     except ObjectNotFoundError as error:
-        raise TrustError(f"{store.url}/{folder} is not signed, which MODEL_PUBLIC_KEY asks for: {error}") from error
+        message = f"{store.url}/{folder} is not signed, which MODEL_PUBLIC_KEY asks for: {error}"
+        raise TrustError(message, "unsigned") from error
     if store.trust is not None:
         store.trust.check_signature(document, signature, f"{store.url}/{folder}/{MANIFEST_NAME}")
 

@@ -143,15 +143,14 @@ def _answer_ready(request: Request, repository: ModelRepository, target: tuple[s
 
 
 def _answer_repository(request: Request, parts: list[str], repository: ModelRepository) -> Response:
-    from litelambda_serving.inference_protocol.repository import index, load, unload
+    from litelambda_serving.inference_protocol.repository import answer_recorded
 
     if parts == ["repository", "index"]:
         _allow(request, "POST")
-        return index(request, repository)
+        return answer_recorded("index", request, repository)
     if len(parts) == 4 and parts[1] == "models" and parts[3] in ("load", "unload"):
         _allow(request, "POST")
-        action = load if parts[3] == "load" else unload
-        return action(request, repository, parts[2])
+        return answer_recorded(parts[3], request, repository, parts[2])
     raise MalformedRequestError(f"Malformed request: {request.method} {request.path[:200]}")
 
 

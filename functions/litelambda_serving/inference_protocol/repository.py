@@ -7,6 +7,7 @@ request for it loads it again: no caller can take a model away from others.
 
 from __future__ import annotations
 
+from litelambda_serving import audit
 from litelambda_serving.background import Background
 from litelambda_serving.errors import MalformedRequestError, ModelNotFoundError, ServingError, UnsupportedError
 from litelambda_serving.http import Response
@@ -21,9 +22,35 @@ if TYPE_CHECKING:
     from litelambda_serving.http import Request
     from litelambda_serving.models import ModelRepository
 
-__all__ = ["index", "load", "unload"]
+__all__ = ["answer_recorded", "index", "load", "unload"]
 
 _AT_ONCE = 16
+
+
+def answer_recorded(call: str, request: Request, repository: ModelRepository, name: str = "") -> Response:
+    """Answer a call and record it in the log, however it ends.
+
+    Args:
+        call: `index`, `load` or `unload`.
+        request: what was sent.
+        repository: the models.
+        name: the model that is to be loaded or unloaded.
+
+    Raises:
+        ServingError: as the call does.
+    """
+    action = f"repository:{call}"
+    try:
+        if call == "index":
+            response = index(request, repository)
+        else:
+            response = (load if call == "load" else unload)(request, repository, name)
+    except ServingError as error:
+        outcome = "refused" if isinstance(error, UnsupportedError) else "failed"
+        audit.record(action, outcome, model=name, reason=f"{type(error).__name__}: {error}")
+        raise
+    audit.record(action, "done", model=name, version=response.version)
+    return response
 
 
 def index(request: Request, repository: ModelRepository) -> Response:

@@ -158,9 +158,7 @@ class ModelRepository:
             ModelNotFoundError: no such model or version.
             StoreError, ArtifactError, LiteRtError: it exists but cannot be loaded.
         """
-        servable = self._servables.get((name, number))
-        if servable is None:
-            servable = self._load(name, number, pin)
+        servable = self._servables.get((name, number)) or self._load(name, number, pin)
         self._requests += 1
         servable.used = self._requests
         return servable
@@ -196,7 +194,13 @@ class ModelRepository:
         servable = self._servables.get((name, number))
         if servable is not None:
             return servable.manifest
-        return fetch_manifest(self.store, name, number, aliases.pins.get(number, _NO_PIN)[0])
+        try:
+            return fetch_manifest(self.store, name, number, aliases.pins.get(number, _NO_PIN)[0])
+        except ArtifactError as error:
+            from litelambda_serving.audit import refused
+
+            refused(name, number, error)
+            raise
 
     def reload(self, name: str) -> Servable:
         """Load what a model's default alias or version means in the store now; what served it does so until then.
@@ -276,8 +280,12 @@ class ModelRepository:
             gate = self._loading.setdefault(key, allocate_lock())
         try:
             with gate:
-                servable = self._servables.get(key)
-                return servable or self._admit(self._fetch(name, number, pin))
+                return self._servables.get(key) or self._admit(self._fetch(name, number, pin))
+        except ArtifactError as error:
+            from litelambda_serving.audit import refused
+
+            refused(name, number, error)
+            raise
         finally:
             self._loading.pop(key, None)
 
@@ -300,6 +308,10 @@ class ModelRepository:
         with self._lock:
             self._servables[manifest.model, manifest.version] = servable
             self._digests[manifest.model, manifest.version] = manifest.sha256
+        if self.store.trust is not None:
+            from litelambda_serving.audit import loaded
+
+            loaded(manifest, self.store.trust)
         return servable
 
     def _make_room(self, name: str, needed: int) -> None:

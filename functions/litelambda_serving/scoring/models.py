@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from litelambda_serving import audit
 from litelambda_serving.aliases import fetch_aliases
 from litelambda_serving.artifact import fetch_artifact, fetch_manifest
 from litelambda_serving.errors import ArtifactError, ModelNotFoundError
@@ -77,16 +78,25 @@ def parse_reference(reference: str) -> tuple[str, str]:
 class ModelSource:
     """The models of a store; the last one that was loaded stays."""
 
-    def __init__(self, store_url: str, max_age_s: float = 0.0, digests: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        store_url: str,
+        max_age_s: float = 0.0,
+        digests: Mapping[str, str] | None = None,
+        *,
+        audited: bool = False,
+    ) -> None:
         """Open a store.
 
         Args:
             store_url: see `litelambda_serving.store.open_store`.
             max_age_s: how old the meaning of an alias may be, which saves reading it for every small file.
             digests: by reference, what the manifest must hash to; with one, no other version is scored with.
+            audited: whether versions that are loaded or refused are recorded on stdout, as a function does.
         """
         self.url = store_url
         self._max_age_s = max_age_s
+        self._audited = audited
         self._digests = {parse_reference(reference): digest for reference, digest in (digests or {}).items() if digest}
         self._pins: dict[str, tuple[float, Pin]] = {}
         self._store: Store = open_store(store_url)
@@ -122,7 +132,7 @@ class ModelSource:
         if not digest and loaded is not None and (loaded.pin.name, loaded.pin.version) == (name, number):
             return loaded.pin  # versions are immutable
         if not digest:
-            with self._missing(name, number):
+            with self._missing(name, number), self._refusals(name, number):
                 digest = fetch_manifest(self._store, name, number).sha256
         return Pin(name, number, digest)
 
@@ -149,9 +159,11 @@ class ModelSource:
             raise ArtifactError(f"{pin.name} version {pin.version} has another digest than MODEL_MANIFEST_SHA256 pins")
         with self._lock:
             if self._loaded is None or self._loaded.pin != pin:
-                with self._missing(pin.name, pin.version):
+                with self._missing(pin.name, pin.version), self._refusals(pin.name, pin.version):
                     artifact = fetch_artifact(self._store, pin.name, str(pin.version), pin.digest)
                 self._loaded = LoadedModel(pin, artifact.manifest, bytes(artifact.model), artifact.assets)
+                if self._audited and self._store.trust is not None:
+                    audit.loaded(artifact.manifest, self._store.trust)
             return self._loaded
 
     @contextmanager
@@ -161,3 +173,13 @@ class ModelSource:
             yield
         except ModelNotFoundError as error:
             raise ModelNotFoundError(f"model {name} has no version {version} in {self.url}") from error
+
+    @contextmanager
+    def _refusals(self, name: str, version: int) -> Iterator[None]:
+        """Record a version that is refused."""
+        try:
+            yield
+        except ArtifactError as error:
+            if self._audited:
+                audit.refused(name, version, error)
+            raise

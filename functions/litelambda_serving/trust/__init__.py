@@ -101,7 +101,8 @@ class Trust:
         if not any(verify(key, signature, document) for key in self.public_keys):
             raise TrustError(
                 f"the signature of {where} is not one of MODEL_PUBLIC_KEY over these bytes: the manifest was changed, "
-                "or signed with another key"
+                "or signed with another key",
+                "invalid",
             )
 
 
