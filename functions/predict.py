@@ -32,7 +32,7 @@ _fetch_started = time.perf_counter()
 
 # From here on the fetch is under way: what is imported now costs nothing while the network is slower.
 from litelambda_serving import litert  # noqa: E402 - as above
-from litelambda_serving.errors import ArtifactError, RequestError, ServingError  # noqa: E402
+from litelambda_serving.errors import AccessDeniedError, ArtifactError, RequestError, ServingError  # noqa: E402
 from litelambda_serving.http import Request, add_headers, request_from_event, response_to_event  # noqa: E402
 from litelambda_serving.models import ModelRepository  # noqa: E402
 from litelambda_serving.observability import Log  # noqa: E402
@@ -63,6 +63,11 @@ _repository = ModelRepository(
     warn=lambda message: _log.write("WARNING", message),
 )
 _repository.custom_code = _custom_code
+_policy = None
+if _settings.access_policy:
+    from litelambda_serving.access import Policy
+
+    _policy = Policy.read(_settings.access_policy)
 if _fetch is not None:
     try:
         _artifact = _fetch.result()
@@ -104,9 +109,14 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
     request_id = getattr(context, "aws_request_id", "")
     method = "-"
     try:
-        request: Request = request_from_event(event, _deadline(context), _settings.base_path)
+        request: Request = request_from_event(event, _deadline(context), _settings.base_path, _policy)
         method = request.method
         response = route(request, _repository)
+    except AccessDeniedError as error:
+        from litelambda_serving import audit
+
+        audit.record(error.action or "any", "refused", actor=error.caller, model=error.model, reason="ACCESS_POLICY")
+        response = error_response(error, request_id)
     except RequestError as error:
         response = error_response(error, request_id)
     except ServingError as error:

@@ -8,6 +8,7 @@
     │   ├── PayloadTooLargeError     beyond a limit that the message names
     │   ├── UnsupportedEncodingError the body is compressed in a way that is not read here
     │   ├── ModelNotFoundError       no such model or version
+    │   ├── AccessDeniedError        the caller lacks the right
     │   └── UnsupportedError         part of the protocol, but not supported here
     ├── SettingsError                the function's environment is wrong
     ├── StoreError                   the store did not give what it should
@@ -71,6 +72,20 @@ class UnsupportedEncodingError(RequestError):
 
 class ModelNotFoundError(RequestError):
     """No such model or version in the store."""
+
+
+class AccessDeniedError(RequestError):
+    """The function's access policy does not give the caller this right.
+
+    Attributes:
+        caller, action, model: who was refused what; the last two are "" where everything was.
+    """
+
+    def __init__(self, message: str, caller: str, action: str = "", model: str = "") -> None:
+        super().__init__(message)
+        self.caller = caller
+        self.action = action
+        self.model = model
 
 
 class UnsupportedError(RequestError):

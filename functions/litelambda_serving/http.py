@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from litelambda_serving.access import Policy, Rights
+
 __all__ = [
     "MAX_BODY_BYTES", "MAX_RESPONSE_BYTES", "RAW_TYPES", "ROUTING_KEY_HEADER", "VERSION_HEADER", "Request",
     "Response", "add_headers", "check_response_bytes", "finish", "request_from_event", "response_to_event",
@@ -37,6 +39,7 @@ RAW_TYPES = ("application/octet-stream", "application/x-npy", "image/")
 
 # Most specific first: the first class that matches decides.
 _STATUSES: tuple[tuple[type[Exception], int], ...] = (
+    (errors.AccessDeniedError, 403),
     (errors.ModelNotFoundError, 404),
     (errors.MethodNotAllowedError, 405),
     (errors.PayloadTooLargeError, 413),
@@ -64,9 +67,10 @@ class Request:
         body: decoded of base64 and compression.
         deadline: `time.monotonic()` at which an answer comes too late.
         base_path: what came before `path`: the stage, or what the setting BASE_PATH names; "" without either.
+        rights: what the caller may do; None where the function has no access policy.
     """
 
-    __slots__ = ("base_path", "body", "deadline", "headers", "method", "path")
+    __slots__ = ("base_path", "body", "deadline", "headers", "method", "path", "rights")
 
     def __init__(
         self,
@@ -76,6 +80,7 @@ class Request:
         body: Buffer,
         deadline: float = inf,
         base_path: str = "",
+        rights: Rights | None = None,
     ) -> None:
         self.method = method
         self.path = path
@@ -83,6 +88,24 @@ class Request:
         self.body = body
         self.deadline = deadline
         self.base_path = base_path
+        self.rights = rights
+
+    def allow(self, action: str, model: str = "") -> None:
+        """Refuse the request unless its caller may do this: what every route asks before it touches a model.
+
+        Args:
+            action: one of `litelambda_serving.access.ACTIONS`.
+            model: its name; "" where the answer is about the server.
+
+        Raises:
+            AccessDeniedError: the function has an access policy, which does not allow it.
+        """
+        if self.rights is not None:
+            self.rights.check(action, model)
+
+    def may(self, action: str, model: str) -> bool:
+        """Whether the caller may do this with a model, for lists of models."""
+        return self.rights is None or self.rights.has(action, model)
 
 
 class Response:
@@ -129,13 +152,16 @@ def status_of(error: Exception) -> int:
     return next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
 
 
-def request_from_event(event: Any, deadline: float = inf, base_path: str = "") -> Request:
+def request_from_event(
+    event: Any, deadline: float = inf, base_path: str = "", policy: Policy | None = None
+) -> Request:
     """Read a request from an event.
 
     Args:
         event: of an API Gateway HTTP API (payload 2.0 or 1.0) or REST API, a Function URL or an ALB.
         deadline: `time.monotonic()` at which an answer comes too late.
         base_path: under which the API is published, "/ml"; cut off where a path begins with it.
+        policy: who may do what; the body of a caller without any right is not read.
 
     Raises:
         MalformedRequestError: no such event, or a body that is not what it says it is.
@@ -149,17 +175,20 @@ def request_from_event(event: Any, deadline: float = inf, base_path: str = "") -
             method, path = context["http"]["method"].upper(), event["rawPath"]
         else:
             method, path = event["httpMethod"].upper(), event["path"]
-        # An HTTP API's stage is in the path; a REST API, whose events have no version, leaves its own out.
+        # An HTTP API's stage is in the path; a REST API, whose events have no version, leaves its own out, and says
+        # the whole path elsewhere.
         stage = version and context.get("stage", "$default") != "$default"
         base = _base_path(path, base_path, context if stage else {}) if base_path or stage else ""
+        shown = base if version else _shown_base(path, base, context)
         headers, body = _headers(event), event.get("body") or ""
     except (LookupError, TypeError, AttributeError) as error:
         raise _not_http() from error
     # An authorizer's event looks like a request: an answer to it would let the caller in.
     if type(path) is not str or type(body) is not str or "methodArn" in event or "routeArn" in event:
         raise _not_http()
-    data = _decoded_body(body, event.get("isBase64Encoded"), headers)
-    return Request(method, path[len(base) :], headers, data, deadline, base)
+    rights = None if policy is None else policy.rights_of(event)
+    data = b"" if rights is not None and not rights else _decoded_body(body, event.get("isBase64Encoded"), headers)
+    return Request(method, path[len(base) :], headers, data, deadline, shown, rights)
 
 
 def _not_http() -> errors.MalformedRequestError:
@@ -179,6 +208,12 @@ def _base_path(path: str, base_path: str, context: Mapping[str, Any]) -> str:
     stage = f"/{context.get('stage')}"
     is_own_domain = "stage" in context and context.get("domainPrefix") == context.get("apiId")
     return stage if is_own_domain and (path.startswith(stage + "/") or path == stage) else ""
+
+
+def _shown_base(path: str, base: str, context: Mapping[str, Any]) -> str:
+    """What a client sees before the path: of a REST API's own domain also the stage, which its events' paths lack."""
+    whole = context.get("path")
+    return whole[: -len(path)] + base if type(whole) is str and path and whole.endswith(path) else base
 
 
 def response_to_event(response: Response, event: Any) -> dict[str, Any]:
@@ -203,6 +238,7 @@ _REASONS = {
     200: "OK",
     204: "No Content",
     400: "Bad Request",
+    403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",
     413: "Content Too Large",

@@ -12,6 +12,7 @@ from litelambda_serving.json_codec import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from litelambda_serving.access import Rights
     from litelambda_serving.http import Request
     from litelambda_serving.models import ModelRepository
 
@@ -24,6 +25,27 @@ def route(request: Request, repository: ModelRepository) -> Response:
     Raises:
         ServingError: to be turned into a response by `error_response`.
     """
+    if request.rights is not None:
+        return _answer_allowed(request, repository, request.rights)
+    return _answer_method(request, repository)
+
+
+def _answer_allowed(request: Request, repository: ModelRepository, rights: Rights) -> Response:
+    """Refuse callers without any right, and what a route answers without having asked for one.
+
+    OPTIONS is for everyone: a browser's preflight says nothing of its caller, and the answer nothing of a model.
+    """
+    if request.method == "OPTIONS":
+        return _answer_method(request, repository)
+    if not rights:
+        raise rights.denied()
+    response = _answer_method(request, repository)
+    if not rights.asked:
+        raise rights.denied()
+    return response
+
+
+def _answer_method(request: Request, repository: ModelRepository) -> Response:
     method = request.method
     if method == "POST" or method == "GET":  # noqa: PLR1714 - the warm path: two comparisons, no tuple
         return _answer(request, repository)
@@ -66,7 +88,8 @@ def cors_headers(origin: str) -> dict[str, str]:
         "Access-Control-Allow-Origin": origin,
         "Access-Control-Allow-Methods": "GET, HEAD, POST, OPTIONS",
         "Access-Control-Allow-Headers": "Accept, Authorization, Content-Type, Content-Encoding, "
-        "Inference-Header-Content-Length, X-Amz-Content-Sha256, X-Amz-Date, X-Amz-Security-Token, X-Routing-Key",
+        "Inference-Header-Content-Length, X-Amz-Content-Sha256, X-Amz-Date, X-Amz-Security-Token, X-Api-Key, "
+        "X-Routing-Key",
         "Access-Control-Expose-Headers": "Inference-Header-Content-Length, X-Model-Version",
         "Access-Control-Max-Age": "3600",
         **({"Vary": "Origin"} if origin != "*" else {}),
@@ -84,7 +107,8 @@ def _answer(request: Request, repository: ModelRepository) -> Response:
     if path in ("/", ""):
         return _answer_probe(request, {"status": "alive"}, "live")
     if path == "/healthz":
-        return _answer_probe(request, {"status": "ok", "models": repository.loaded_names()}, "health")
+        names = [name for name in repository.loaded_names() if request.may("metadata", name)]
+        return _answer_probe(request, {"status": "ok", "models": names}, "health")
     if path == "/openapi.json":
         from litelambda_serving import openapi
 
@@ -95,6 +119,7 @@ def _answer(request: Request, repository: ModelRepository) -> Response:
 def _answer_probe(request: Request, body: dict[str, object], name: str) -> Response:
     if request.method != "GET":
         raise RequestError(f"Malformed request: {request.method} {request.path}")
+    request.allow("metadata")
     return Response(200, dumps(body), route=name)
 
 

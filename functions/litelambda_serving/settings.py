@@ -80,6 +80,12 @@ SETTINGS = (
         "none: they may not.",
     ),
     Setting(
+        "ACCESS_POLICY",
+        "",
+        "Who may do what with which model, as JSON or as its file, absolute or in the package; empty: whoever the API "
+        "lets through may do everything.",
+    ),
+    Setting(
         "CORS_ALLOW_ORIGIN", "", "Origin whose pages may call from a browser, or * for any; empty: none is allowed."
     ),
     Setting(
@@ -119,6 +125,7 @@ class Settings:
         model_memory_bytes: for all loaded models together.
         alias_refresh_seconds: >= 0.
         model_control: whether callers may load and unload models.
+        access_policy: a document, the path of its file, or "".
         cors_allow_origin: an origin, "*" or "".
         base_path: "/ml", or "".
         custom_code: path of the file with the function's own code, or "".
@@ -134,6 +141,7 @@ class Settings:
     model_memory_bytes: int
     alias_refresh_seconds: float
     model_control: bool
+    access_policy: str
     cors_allow_origin: str
     base_path: str
     custom_code: str
@@ -165,6 +173,7 @@ class Settings:
         self.model_memory_bytes = _memory_bytes(values["MODEL_MEMORY_MB"] or "", environment)
         self.alias_refresh_seconds = _seconds(values["ALIAS_REFRESH_SECONDS"] or "")
         self.model_control = _choice("MODEL_CONTROL", values["MODEL_CONTROL"] or "", ("none", "explicit")) == "explicit"
+        self.access_policy = values["ACCESS_POLICY"] or ""
         self.cors_allow_origin = _origin(values["CORS_ALLOW_ORIGIN"] or "")
         self.base_path = _base_path(values["BASE_PATH"] or "")
         self.custom_code = _custom_code(values["CUSTOM_CODE"] or "")

@@ -21,8 +21,9 @@ UNIT_TESTS = PROJECT / "tests" / "unit"
 # Each folder, or module at the root, imports only what stands to its left.
 FUNCTIONS_ORDER = [
     *("errors", "json_codec", "digest", "background", "settings", "lean_runtime", "tensor", "manifest", "trust"),
-    *("audit", "store", "objects", "aliases", "artifact", "litert", "preprocessing", "custom_code", "servable"),
-    *("models", "bodies", "http", "observability", "tfserving", "inference_protocol", "openapi", "router", "scoring"),
+    *("audit", "access", "store", "objects", "aliases", "artifact", "litert", "preprocessing", "custom_code"),
+    *("servable", "models", "bodies", "http", "observability", "tfserving", "inference_protocol", "openapi", "router"),
+    *("scoring",),
     *("predict", "score"),
 ]
 TOOLCHAIN_ORDER = [

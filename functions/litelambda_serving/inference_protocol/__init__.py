@@ -29,6 +29,8 @@ __all__ = ["answer"]
 
 _READ, _WRITE = "GET, HEAD, OPTIONS", "POST, OPTIONS"
 _RESERVED = ("explain", "generate", "generate_stream")
+_ACTIONS = {"infer": "predict", "explain": "explain", "generate": "predict", "generate_stream": "predict"}
+"""The right that a verb needs; all others read metadata."""
 _NO_SHARED_MEMORY = "shared memory is not supported: send the tensors in the request"
 _NO_TRACE = "tracing is not supported: turn on X-Ray for the function"
 _UNSUPPORTED = {
@@ -50,6 +52,7 @@ def answer(request: Request, repository: ModelRepository) -> Response:
     parts = segments(request.path.rstrip("/"))[2:]
     if not parts:
         _allow(request, "GET")
+        request.allow("metadata")
         from litelambda_serving.inference_protocol.describe import server_metadata
 
         return Response(200, dumps(server_metadata()), route="server")
@@ -58,10 +61,14 @@ def answer(request: Request, repository: ModelRepository) -> Response:
     if parts[0] == "repository":
         return _answer_repository(request, parts, repository)
     if parts[0] in _UNSUPPORTED or parts[-2:] == ["trace", "setting"]:
+        request.allow("admin")
         raise UnsupportedError(f"/v2/{parts[0][:40]}: {_UNSUPPORTED.get(parts[0], _NO_TRACE)}")
     if parts == ["models", "stats"]:
         return _answer_statistics(request, repository, None)
     name, version, verb = _parse_model_path(request, parts)
+    request.allow(_ACTIONS.get(verb, "metadata"), name)
+    if verb in _RESERVED:
+        raise UnsupportedError(f"/{verb} is not supported: use /infer")
     return _answer_model(request, repository, (name, version), verb)
 
 
@@ -115,8 +122,6 @@ def _parse_model_path(request: Request, parts: list[str]) -> tuple[str, str, str
     verb = "/".join(rest) or "metadata"
     if verb not in ("metadata", "ready", "infer", "config", "stats", *_RESERVED):
         raise malformed
-    if verb in _RESERVED:
-        raise UnsupportedError(f"/{verb} is not supported: use /infer")
     return parts[1], version, verb
 
 
@@ -125,6 +130,7 @@ def _answer_health(request: Request, parts: list[str]) -> Response:
     if len(parts) != 2 or parts[1] not in bodies:
         raise MalformedRequestError(f"Malformed request: {request.method} {request.path[:200]}")
     _allow(request, "GET")
+    request.allow("metadata")
     return Response(200, dumps(bodies[parts[1]]), route=parts[1])
 
 
@@ -147,9 +153,11 @@ def _answer_repository(request: Request, parts: list[str], repository: ModelRepo
 
     if parts == ["repository", "index"]:
         _allow(request, "POST")
+        request.allow("repository")
         return answer_recorded("index", request, repository)
     if len(parts) == 4 and parts[1] == "models" and parts[3] in ("load", "unload"):
         _allow(request, "POST")
+        request.allow("repository", parts[2])
         return answer_recorded(parts[3], request, repository, parts[2])
     raise MalformedRequestError(f"Malformed request: {request.method} {request.path[:200]}")
 
@@ -158,7 +166,10 @@ def _answer_statistics(request: Request, repository: ModelRepository, servable: 
     _allow(request, "GET")
     from litelambda_serving.inference_protocol.describe import statistics
 
-    return Response(200, dumps(statistics(repository, servable)), route="stats")
+    if servable is None:
+        request.allow("metadata")
+    servables = [each for each in repository.loaded() if request.may("metadata", each.manifest.model)]
+    return Response(200, dumps(statistics(servables, servable)), route="stats")
 
 
 def _allow(request: Request, method: str) -> None:

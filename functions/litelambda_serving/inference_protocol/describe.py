@@ -8,6 +8,7 @@ from litelambda_serving.tensor import DYNAMIC
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from litelambda_serving.manifest import Manifest
@@ -82,13 +83,18 @@ def model_config(manifest: Manifest, repository: ModelRepository) -> dict[str, A
     }
 
 
-def statistics(repository: ModelRepository, servable: Servable | Shadowed | None) -> dict[str, Any]:
-    """`GET /v2/models[/{m}]/stats`: what this execution environment has done; each environment counts its own."""
+def statistics(servables: Sequence[Servable], servable: Servable | Shadowed | None) -> dict[str, Any]:
+    """`GET /v2/models[/{m}]/stats`: what this execution environment has done; each environment counts its own.
+
+    Args:
+        servables: what is in memory.
+        servable: the one to describe; None for all.
+    """
     manifest = servable.manifest if servable is not None else None
     return {
         "model_stats": [
             _statistics(each)
-            for each in repository.loaded()
+            for each in servables
             if manifest is None or (each.manifest.model, each.manifest.version) == (manifest.model, manifest.version)
         ]
     }

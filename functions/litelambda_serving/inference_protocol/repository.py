@@ -65,6 +65,7 @@ def index(request: Request, repository: ModelRepository) -> Response:
     if type(ready_only) is not bool:
         raise MalformedRequestError("'ready' must be true or false")
     names = repository.loaded_names() if ready_only else repository.published_names()
+    names = [name for name in names if request.may("repository", name)]
     entries: list[dict[str, Any]] = []
     for start in range(0, len(names), _AT_ONCE):
         block = names[start : start + _AT_ONCE]

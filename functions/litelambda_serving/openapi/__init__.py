@@ -26,7 +26,7 @@ MAX_MODELS = 200
 """Models beyond these are served, but not described: the document has to fit a response."""
 
 _AT_ONCE = 16
-_ERRORS = {"400": "The request cannot be answered as it is.", "404": "No such model or version.",
+_ERRORS = {"400": "The request cannot be answered as it is.", "403": "The caller lacks the right.", "404": "No such model or version.",
            "413": "Beyond Lambda's limit on a synchronous request or response.",
            "415": "The body is compressed, but neither with gzip nor with deflate.",
            "500": "A failure of this service.", "501": "Not supported.",
@@ -42,7 +42,8 @@ def answer(request: Request, repository: ModelRepository) -> Response:
     """
     if request.method != "GET":
         raise MethodNotAllowedError(f"{request.method} is not allowed here, use GET")
-    names = repository.published_names()
+    request.allow("metadata")
+    names = [name for name in repository.published_names() if request.may("metadata", name)]
     models = []
     for start in range(0, min(len(names), MAX_MODELS), _AT_ONCE):
         block = names[start : min(start + _AT_ONCE, MAX_MODELS)]

@@ -49,6 +49,8 @@ __all__ = ["answer"]
 
 _MODELS = "/v1/models"
 _VERBS = frozenset({"predict", "classify", "regress", "explain"})
+_ACTIONS = {"status": "metadata", "metadata": "metadata", "explain": "explain"}
+"""The right that a verb needs; all others predict."""
 
 
 def answer(request: Request, repository: ModelRepository) -> Response:
@@ -59,8 +61,11 @@ def answer(request: Request, repository: ModelRepository) -> Response:
         ServingError: a model that exists cannot be loaded or run.
     """
     if request.method == "GET" and request.path == _MODELS:
-        return Response(200, dumps({"models": repository.loaded_names()}), route="models")
+        request.allow("metadata")
+        names = [name for name in repository.loaded_names() if request.may("metadata", name)]
+        return Response(200, dumps({"models": names}), route="models")
     name, version, label, verb = _parse_path(request)
+    request.allow(_ACTIONS.get(verb, "predict"), name)
     if verb == "explain":
         raise UnsupportedError(":explain is not supported: use :predict")
     headers = request.headers

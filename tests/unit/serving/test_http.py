@@ -61,13 +61,16 @@ def http_api(path, stage="$default", domain="a1b2c3d4e5", version="2.0"):
         (http_api("/ml/v1/v1/models/tiny:predict", "prod", "api", "1.0"), "/ml/v1", "/ml/v1"),
         (http_api("/prod/v1/models/tiny:predict", "prod"), "/ml", "/prod"),
         (event("rest_v1_predict", path="/ml/v1/models/tiny:predict"), "/ml", "/ml"),
-        (event("rest_v1_predict"), "", ""),
-        (event("rest_v1_predict"), "/v1/models/tin", ""),
+        (event("rest_v1_predict"), "", "/prod"),
+        (event("rest_v1_predict"), "/v1/models/tin", "/prod"),
         (event("alb_predict", path="/ml/v1/models/tiny:predict"), "/ml", "/ml"),
     ],
 )
 def test_what_an_api_is_published_under_is_no_part_of_the_path(fields, base_path, base):
-    """A stage counts under the API's own domain alone, whatever its name; a mapping's key is what the setting says."""
+    """A stage counts under the API's own domain alone, whatever its name; a mapping's key is what the setting says.
+
+    A REST API's path lacks the stage, under which its clients see it.
+    """
     request = request_from_event(fields, base_path=base_path)
     assert (request.path, request.base_path) == ("/v1/models/tiny:predict", base)
 
