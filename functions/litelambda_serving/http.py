@@ -152,9 +152,7 @@ def status_of(error: Exception) -> int:
     return next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
 
 
-def request_from_event(
-    event: Any, deadline: float = inf, base_path: str = "", policy: Policy | None = None
-) -> Request:
+def request_from_event(event: Any, deadline: float = inf, base_path: str = "", policy: Policy | None = None) -> Request:
     """Read a request from an event.
 
     Args:

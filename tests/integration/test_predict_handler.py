@@ -402,6 +402,8 @@ def test_init_leaves_the_rest_for_later(store):
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=True
     )
     later = (
+        "access",
+        "audit",
         "custom_code",
         "servable.",
         "bodies",

@@ -40,6 +40,7 @@ def answer_recorded(call: str, request: Request, repository: ModelRepository, na
         ServingError: as the call does.
     """
     action = f"repository:{call}"
+    actor = request.rights.caller if request.rights is not None else ""
     try:
         if call == "index":
             response = index(request, repository)
@@ -47,9 +48,9 @@ def answer_recorded(call: str, request: Request, repository: ModelRepository, na
             response = (load if call == "load" else unload)(request, repository, name)
     except ServingError as error:
         outcome = "refused" if isinstance(error, UnsupportedError) else "failed"
-        audit.record(action, outcome, model=name, reason=f"{type(error).__name__}: {error}")
+        audit.record(action, outcome, actor=actor, model=name, reason=f"{type(error).__name__}: {error}")
         raise
-    audit.record(action, "done", model=name, version=response.version)
+    audit.record(action, "done", actor=actor, model=name, version=response.version)
     return response
 
 

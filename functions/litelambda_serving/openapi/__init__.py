@@ -26,7 +26,8 @@ MAX_MODELS = 200
 """Models beyond these are served, but not described: the document has to fit a response."""
 
 _AT_ONCE = 16
-_ERRORS = {"400": "The request cannot be answered as it is.", "403": "The caller lacks the right.", "404": "No such model or version.",
+_ERRORS = {"400": "The request cannot be answered as it is.", "403": "The caller lacks the right.",
+           "404": "No such model or version.",
            "413": "Beyond Lambda's limit on a synchronous request or response.",
            "415": "The body is compressed, but neither with gzip nor with deflate.",
            "500": "A failure of this service.", "501": "Not supported.",

@@ -154,7 +154,7 @@ def test_defaults_agree_with_the_code(template: Template) -> None:
     for setting in SETTINGS:
         value = variables.get(setting.name)
         if value is not None and setting.default is not None:
-            assert str(template["Parameters"][value["Ref"]]["Default"]) == setting.default, setting.name
+            assert Evaluator(template, {}).resolve(value) == setting.default, setting.name
 
 
 def test_the_wrapper_is_shipped(template: Template) -> None:
@@ -305,6 +305,7 @@ OTHER_VALUES = {
     "SnapStart": "on",
     "ProvisionedConcurrency": "3",
     "Authorization": "NONE",
+    "AccessPolicy": "packaged",
     "ThrottlingRateLimit": "7",
     "ThrottlingBurstLimit": "7",
     "CorsAllowOrigin": "https://example.com",
@@ -396,5 +397,5 @@ def test_a_description_is_readable(template: Template) -> None:
     _, description = _version(template, OTHER_VALUES)
     assert description == (
         "other/models fruit 7 https://example.com /ml other "
-        f"{'A' * 44} 3 {'0' * 64} 1234abcd-12ab-34cd-56ef-1234567890ab 300 5 2 1024 20 DEBUG xcz"
+        f"{'A' * 44} 3 {'0' * 64} 1234abcd-12ab-34cd-56ef-1234567890ab 300 5 2 1024 20 DEBUG xdz"
     )

@@ -83,7 +83,7 @@ ALB = event("alb_predict")
     ],
 )
 def test_whom_a_rule_knows(sent, caller, known):
-    """The signer's ARN or its role's, a token's claims and scopes, a key's identifier: of who verified it, as a whole."""
+    """The signer's ARN or its role's, a token's claims and scopes, a key's identifier: verified, and as a whole."""
     assert policy(caller).rights_of(sent).has("predict", "fruit") is known
 
 
@@ -179,9 +179,13 @@ def test_a_policy_is_read_from_a_file(tmp_path):
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.sampled_from([SESSION, "[a", "]", "*"]),
-    lambda inner: st.lists(inner, max_size=2)
-    | st.dictionaries(
-        st.sampled_from(["jwt", "iam", "lambda", "claims", "userArn", "apiKeyId", "scope", "elb"]), inner, max_size=3
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(["jwt", "iam", "lambda", "claims", "userArn", "apiKeyId", "scope", "elb"]),
+            inner,
+            max_size=3,
+        )
     ),
     max_leaves=8,
 )
