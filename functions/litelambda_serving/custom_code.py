@@ -66,10 +66,11 @@ class CustomCode:
         return CustomCode, (self._path,)
 
     @staticmethod
-    def rows_alone() -> UnsupportedError:
+    def rows_alone(verb: str = "predict") -> UnsupportedError:
         """What to raise for a request that has no rows of JSON."""
+        asked = "explain" if verb == "explain" else "predict"
         return UnsupportedError(
-            "this function has code of its own, for rows of JSON alone: use /v1/models/NAME:predict with 'instances'"
+            f"this function has code of its own, for rows of JSON alone: use /v1/models/NAME:{asked} with 'instances'"
         )
 
     def prepare(self, rows: list[Any]) -> list[Any]:

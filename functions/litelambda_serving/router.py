@@ -127,5 +127,5 @@ def _allowed(path: str) -> str:
     """The methods of a path, for OPTIONS."""
     last = path.rpartition("/")[2]
     has_verb = path.startswith("/v1/models/") and (":" in last or "%3a" in last.lower())
-    is_post = path.startswith("/v2/repository/") or last == "infer" or has_verb
+    is_post = path.startswith("/v2/repository/") or last in ("infer", "explain") or has_verb
     return "POST, OPTIONS" if is_post else "GET, HEAD, OPTIONS"

@@ -507,7 +507,7 @@ def test_bad_bools_are_refused(handler):
         ("DELETE", "/v2/models/tiny", 405),
         ("PUT", "/v2", 405),
         ("POST", "/v2/health/live", 405),
-        ("POST", "/v2/models/tiny/explain", 501),
+        ("GET", "/v2/models/tiny/explain", 405),
         ("POST", "/v2/models/tiny/generate", 501),
         ("POST", "/v2/models/tiny/generate_stream", 501),
         ("GET", "/v2/models/tiny/trace/setting", 501),

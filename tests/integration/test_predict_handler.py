@@ -201,7 +201,6 @@ PREDICT = "/v1/models/tiny:predict"
         ("GET", "/v1/models/tiny/labels/L", None, 400, "Unrecognized servable version label: L"),
         ("GET", "/v1/models/..%2f..%2fetc", None, 404, "Servable not found"),
         ("GET", "/v1/models/../tiny", None, 400, "Malformed request"),
-        ("POST", "/v1/models/tiny:explain", "{}", 501, ":explain is not supported"),
         ("POST", PREDICT, "", 400, "JSON Parse error: The document is empty"),
         ("POST", PREDICT, None, 400, "JSON Parse error: The document is empty"),
         ("POST", PREDICT, "{", 400, "JSON Parse error"),
@@ -338,7 +337,7 @@ def test_a_log_level_drops_request_lines(store, tmp_path, capsys, namespace):
     [
         ("GET", "/", 200, (0, 0)),
         ("GET", "/v1/models/nope", 404, (1, 0)),
-        ("POST", "/v1/models/tiny:explain", 501, (1, 0)),
+        ("POST", "/v2/models/tiny/generate", 501, (1, 0)),
         ("GET", "/v1/models/broken", 500, (0, 1)),
     ],
 )

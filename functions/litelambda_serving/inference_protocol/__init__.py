@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["answer"]
 
 _READ, _WRITE = "GET, HEAD, OPTIONS", "POST, OPTIONS"
-_RESERVED = ("explain", "generate", "generate_stream")
+_RESERVED = ("generate", "generate_stream")
 _ACTIONS = {"infer": "predict", "explain": "explain", "generate": "predict", "generate_stream": "predict"}
 """The right that a verb needs; all others read metadata."""
 _NO_SHARED_MEMORY = "shared memory is not supported: send the tensors in the request"
@@ -73,13 +73,18 @@ def answer(request: Request, repository: ModelRepository) -> Response:
 
 
 def _answer_model(request: Request, repository: ModelRepository, target: tuple[str, str], verb: str) -> Response:
-    if verb == "infer":
+    if verb in ("infer", "explain"):
         _allow(request, "POST")
         if repository.custom_code is not None:
-            raise repository.custom_code.rows_alone()
+            raise repository.custom_code.rows_alone(verb)
+        servable = _find(request, repository, target)
+        if verb == "explain":
+            from litelambda_serving.inference_protocol.explain import explain
+
+            return explain(request, servable)
         from litelambda_serving.inference_protocol.infer import infer
 
-        return infer(request, _find(request, repository, target))
+        return infer(request, servable)
     if verb == "ready":
         return _answer_ready(request, repository, target)
     _allow(request, "GET")
@@ -120,7 +125,7 @@ def _parse_model_path(request: Request, parts: list[str]) -> tuple[str, str, str
         if not version:
             raise malformed
     verb = "/".join(rest) or "metadata"
-    if verb not in ("metadata", "ready", "infer", "config", "stats", *_RESERVED):
+    if verb not in ("metadata", "ready", "infer", "explain", "config", "stats", *_RESERVED):
         raise malformed
     return parts[1], version, verb
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from litelambda_serving.servable import Servable
     from litelambda_serving.tensor import Tensor
 
-__all__ = ["infer"]
+__all__ = ["infer", "raw_tensors", "signature_key", "split_body"]
 
 _LENGTH_HEADER = LENGTH_HEADER.lower()
 _MAX_LENGTH_DIGITS = 9
@@ -37,14 +37,14 @@ def infer(request: Request, servable: Servable | Shadowed) -> Response:
     began = perf_counter_ns()
     manifest = servable.manifest
     key = manifest.default_signature
-    document, binary = _split(request)
+    document, binary = split_body(request)
     if document is None:
         fields: dict[str, Any] = {"parameters": {"binary_data_output": _LENGTH_HEADER in request.headers}}
         signature = manifest.signatures[key]
-        tensors = decode_raw(binary, _raw_type(request), signature, manifest, servable.raw_inputs)
+        tensors = raw_tensors(request, binary, servable)
     else:
         fields = parse_request(document)
-        key = _signature_key(fields, manifest)
+        key = signature_key(fields, manifest)
         signature = manifest.signatures[key]
         tensors = _decode(fields, binary, key, servable)
     wanted = wanted_outputs(fields, signature)
@@ -71,7 +71,7 @@ def _decode(fields: dict[str, Any], binary: memoryview, key: str, servable: Serv
     return decode_inputs(fields, binary, signature)
 
 
-def _split(request: Request) -> tuple[bytes | None, memoryview]:
+def split_body(request: Request) -> tuple[bytes | None, memoryview]:
     """The JSON and the binary part of a body; None for the JSON when all of it is one tensor."""
     view = memoryview(request.body)
     text = request.headers.get(_LENGTH_HEADER)
@@ -89,12 +89,21 @@ def _split(request: Request) -> tuple[bytes | None, memoryview]:
     return (bytes(view[:length]), view[length:]) if length else (None, view)
 
 
-def _raw_type(request: Request) -> str:
-    """With a header length of 0 the body is the tensor's bytes, for any content type."""
-    return "application/octet-stream" if _LENGTH_HEADER in request.headers else request.headers["content-type"]
+def raw_tensors(request: Request, binary: memoryview, servable: Servable | Shadowed) -> dict[str, Tensor]:
+    """The inputs of a body that is one raw tensor.
+
+    Raises:
+        RequestError: it does not fit the model.
+    """
+    # With a header length of 0 the body is the tensor's bytes, for any content type.
+    is_bytes = _LENGTH_HEADER in request.headers
+    content_type = "application/octet-stream" if is_bytes else request.headers["content-type"]
+    manifest = servable.manifest
+    signature = manifest.signatures[manifest.default_signature]
+    return decode_raw(binary, content_type, signature, manifest, servable.raw_inputs)
 
 
-def _signature_key(fields: Mapping[str, Any], manifest: Manifest) -> str:
+def signature_key(fields: Mapping[str, Any], manifest: Manifest) -> str:
     """The default signature, unless the parameter `signature_name` says another."""
     name = fields["parameters"].get("signature_name", manifest.default_signature)
     if type(name) is not str or name not in manifest.signatures:

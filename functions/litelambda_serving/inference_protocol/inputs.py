@@ -60,7 +60,7 @@ def parse_request(document: bytes) -> dict[str, Any]:
         raise MalformedRequestError("'parameters' must be an object")
     fields["parameters"] = without_nulls(fields["parameters"])
     if fields["parameters"].get("explain"):
-        raise UnsupportedError("parameter 'explain' is not supported")
+        raise UnsupportedError("parameter 'explain' is not supported: use POST /v2/models/NAME/explain")
     return fields
 
 

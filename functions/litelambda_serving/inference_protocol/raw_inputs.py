@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from litelambda_serving.preprocessing.base import Field
     from litelambda_serving.tensor import Tensor
 
-__all__ = ["are_prepared", "decode_raw_inputs"]
+__all__ = ["are_prepared", "decode_columns", "decode_raw_inputs"]
 
 _DTYPES = {datatype: DTYPES[name] for name, datatype in DATATYPES.items()}
 
@@ -56,6 +56,13 @@ def decode_raw_inputs(fields: Mapping[str, Any], binary: memoryview, raw_inputs:
     Raises:
         RequestError: names, shapes, datatypes, sizes or values that do not fit; the message names the field.
     """
+    return raw_inputs.prepare(*decode_columns(fields, binary, raw_inputs))
+
+
+def decode_columns(
+    fields: Mapping[str, Any], binary: memoryview, raw_inputs: RawInputs
+) -> tuple[dict[str, list[Any]], dict[str, RawArray]]:
+    """What `RawInputs.prepare` takes, from the same request; see `decode_raw_inputs`."""
     entries = entries_by_name(fields, "inputs", raw_inputs.fields)
     specs = [_spec_of(field, entries.get(name, {})) for name, field in raw_inputs.fields.items()]
     tensors = decode_inputs(fields, binary, SignatureSpec(tuple(specs), ()))
@@ -73,7 +80,7 @@ def decode_raw_inputs(fields: Mapping[str, Any], binary: memoryview, raw_inputs:
         for field in preprocessor.fields:
             in_json = "binary_data_size" not in entries[field.name]["parameters"]
             columns[field.name] = _values(tensors[field.name], field, in_json=in_json)
-    return raw_inputs.prepare(columns, arrays)
+    return columns, arrays
 
 
 def _spec_of(field: Field, entry: Mapping[str, Any]) -> TensorSpec:

@@ -66,6 +66,10 @@ class Shadowed:
             self.notes = {"shadow_version": version, **_compare(outputs, others)}
         return outputs
 
+    def run(self, signature_key: str, inputs: Mapping[str, Tensor], deadline: float = inf) -> dict[str, Tensor]:
+        """Run the servable as `Servable.run` does; the shadow has no part in it."""
+        return self._servable.run(signature_key, inputs, deadline)
+
     def _misfit(self, signature_key: str, *, is_raw: bool) -> str:
         """Why the shadow cannot be asked the same; "" where it can."""
         ours, theirs = self.manifest.signatures[signature_key], self._shadow.manifest.signatures.get(signature_key)

@@ -123,6 +123,13 @@ def _tensorflow_serving_paths(manifest: Manifest, aliases: list[str]) -> dict[st
                 parameters=parameters, raw=_takes_raw(manifest),
             )
         }  # fmt: skip
+        if manifest.signatures[manifest.default_signature].rows:
+            paths[f"{base}:explain"] = {
+                "post": _operation(
+                    f"{name}.explain.{key}", "Explain", _ref(f"{name}.ExplainResponse"), _ref(f"{name}.ExplainRequest"),
+                    parameters=parameters,
+                )
+            }  # fmt: skip
     return paths
 
 
@@ -142,6 +149,9 @@ def _inference_protocol_paths(manifest: Manifest) -> dict[str, Any]:
         f"{base}/stats": {"get": _operation(f"{name}.v2Statistics", "What it has done", _ref("Statistics"))},
         f"{base}/infer": {
             "post": _operation(f"{name}.v2Infer", "Infer", _ref(f"{name}.InferResponse"), _ref(f"{name}.InferRequest"))
+        },
+        f"{base}/explain": {
+            "post": _operation(f"{name}.v2Explain", "Explain", {"type": "object"}, _ref(f"{name}.InferExplainRequest"))
         },
     }
 

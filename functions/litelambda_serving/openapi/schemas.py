@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from litelambda_serving.explain.options import BASELINES, FORMATS, MAX_RUNS, METHODS
 from litelambda_serving.inference_protocol.inputs import DATATYPES
 from litelambda_serving.manifest import DEFAULT_SIGNATURE
 from litelambda_serving.tensor import DYNAMIC
@@ -54,7 +55,22 @@ _METADATA_FIELD = _object({"name": _STRING, "type": _STRING, "shape": {"type": "
 
 _STATE = _object({"version": _STRING, "state": _STRING, "status": {"type": "object"}})
 
+_EXPLAIN_PARAMETERS = {
+    "type": ["object", "null"],
+    "properties": {
+        "method": {"enum": [*METHODS, None]},
+        "target": {"type": ["integer", "string", "null"]},
+        "output": {"type": ["string", "null"]},
+        "baseline": {"anyOf": [{"enum": [*BASELINES, None]}, _object({"instance": {}})]},
+        "max_runs": {"type": ["integer", "null"], "minimum": 2, "maximum": MAX_RUNS},
+        "seed": {"type": ["integer", "null"], "minimum": 0},
+        "top_k": {"type": ["integer", "null"], "minimum": 1},
+        "format": {"enum": [*FORMATS, None]},
+    },
+}
+
 COMMON_SCHEMAS: dict[str, Any] = {
+    "ExplainParameters": _EXPLAIN_PARAMETERS,
     "Error": _object({"error": _STRING}),
     "Models": _object({"models": _STRINGS}),
     "Ready": _object({"name": _STRING, "ready": {"type": "boolean"}}),
@@ -90,6 +106,22 @@ def model_schemas(manifest: Manifest) -> dict[str, Any]:
         f"{name}.PredictResponse": _predict_response(manifest),
         f"{name}.InferRequest": _infer_request(manifest),
         f"{name}.InferResponse": _infer_response(manifest),
+        **_explain_schemas(name),
+    }
+
+
+def _explain_schemas(name: str) -> dict[str, Any]:
+    """Explanations beside predictions: the request is that of a prediction, and may say more."""
+    parameters = {"parameters": {"$ref": "#/components/schemas/ExplainParameters"}}
+
+    def more(kind: str, form: dict[str, Any]) -> dict[str, Any]:
+        return {"allOf": [{"$ref": f"#/components/schemas/{name}.{kind}"}, form]}
+
+    explanations = {"explanations": {"type": "array", "items": {"type": "object"}}}
+    return {
+        f"{name}.ExplainRequest": more("PredictRequest", {"required": ["instances"], "properties": parameters}),
+        f"{name}.ExplainResponse": more("PredictResponse", _object(explanations)),
+        f"{name}.InferExplainRequest": more("InferRequest", {"properties": parameters}),
     }
 
 

@@ -38,7 +38,11 @@ _LARGEST = 3.4e38  # of float32
 
 
 class Table(Preprocessor):
-    """Prepares an input from the columns of a table."""
+    """Prepares an input from the columns of a table.
+
+    Attributes:
+        widths: how many of the input's values each column becomes.
+    """
 
     def __init__(self, spec: TensorSpec, document: Mapping[str, Any], assets: Mapping[str, bytes]) -> None:
         """Read the columns.
@@ -53,7 +57,8 @@ class Table(Preprocessor):
             raise ManifestError("two columns have the same name")
         label = document.get("label", ())
         self.ignored = frozenset([label] if type(label) is str else label)
-        width = sum(column.width for column in self._columns)
+        self.widths = tuple([column.width for column in self._columns])
+        width = sum(self.widths)
         if width != spec.row_values:
             raise ManifestError(f"its columns make up rows of {width} values, the input has {spec.row_values}")
         self._of_indices = any(isinstance(column, _Category) and not column.one_hot for column in self._columns)

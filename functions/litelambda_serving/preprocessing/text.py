@@ -57,7 +57,11 @@ _BLOCK_ROWS = 256  # the library takes some hundred bytes for each token of the 
 
 
 class Text(Preprocessor):
-    """Prepares an input from texts."""
+    """Prepares an input from texts.
+
+    Attributes:
+        emits: what the input reads, one of `EMITS`.
+    """
 
     def __init__(self, spec: TensorSpec, document: Mapping[str, Any], assets: Mapping[str, bytes]) -> None:
         """Read the tokenizer.
@@ -71,7 +75,7 @@ class Text(Preprocessor):
         self.fields = (Field(_setting(document, "field", str), "text"),)
         label = document.get("label", ())
         self.ignored = frozenset([label] if type(label) is str else label)
-        emits = document.get("emits", "ids")
+        emits = self.emits = document.get("emits", "ids")
         if emits not in EMITS:
             raise ManifestError(f"emits: {str(emits)[:40]!r} is not one of {', '.join(EMITS)}")
         self._attribute = EMITS[emits]
@@ -113,6 +117,20 @@ class Text(Preprocessor):
         if spec.dtype.name != "int32":
             data = struct.pack(f"<{len(data) // 4}{spec.dtype.format}", *memoryview(data).cast("i"))
         return Tensor(spec.dtype, spec.shape_of(len(texts)), data)
+
+    def tokens(self, text: str) -> list[tuple[str, int, int]]:
+        """The tokens of a text that the model reads, with those that the tokenizer adds: each, and where it stands."""
+        return [(token, start, end) for token, start, end, _ in self._encoder.spans(text)]
+
+    def words(self, text: str) -> list[tuple[int, int]]:
+        """Where each word of a text that the model reads begins and ends, as the tokenizer cuts it."""
+        words: dict[int, tuple[int, int]] = {}
+        for _, start, end, word in self._encoder.spans(text):
+            if word is not None:
+                words[word] = words.get(word, (start, end))[0], end
+        spaces = [(start, end, text[start:end]) for start, end in words.values()]
+        cut = [(end - len(word.lstrip()), start + len(word.rstrip())) for start, end, word in spaces]
+        return [(start, end) for start, end in cut if start < end]
 
     def _text(self, value: Any, row: int) -> str:
         """Text out of the bytes of a file, or out of the base64 that TensorFlow Serving's clients send."""
@@ -193,6 +211,19 @@ class _Encoder:
         if len(found) > 1:
             self._last = texts, found
         return found[attribute]
+
+    def spans(self, text: str) -> list[tuple[str, int, int, int | None]]:
+        """Each token of a text but those that fill up, where it begins and ends, and the number of its word."""
+        cut = text[self._cut] if len(text) > self._most else text
+        skipped = len(text) - len(cut) if self._cut.start else 0
+        row = self._tokenizer.encode(cut)
+        return [
+            (token, start + skipped * (word is not None), end + skipped * (word is not None), word)
+            for token, (start, end), word, real in zip(
+                row.tokens, row.offsets, row.word_ids, row.attention_mask, strict=True
+            )
+            if real
+        ]
 
     def _encode(self, texts: Sequence[str]) -> dict[str, bytes]:
         most, cut = self._most, self._cut

@@ -254,10 +254,20 @@ class Servable:
             raise self._explained(error, signature_key, tensors, deadline) from error
         statistics.failures -= 1
         statistics.add_run(started, rows)
-        return {
-            spec.name: Tensor(spec.dtype, spec.shape_of(rows), outputs[place])
-            for spec, place in zip(binding.outputs, binding.output_places, strict=True)
-        }
+        return _named_outputs(binding, outputs, rows)
+
+    def run(self, signature_key: str, inputs: Mapping[str, Tensor], deadline: float = inf) -> dict[str, Tensor]:
+        """Run a signature as `predict` does, for what is not a prediction of its own: only its runs are counted."""
+        binding = self._bindings[signature_key]
+        tensors = [inputs[spec.name] for spec in binding.inputs]
+        for spec in binding.limited:
+            check_limits(inputs[spec.name], spec)
+        rows = next((t.shape[0] for t, s in zip(tensors, binding.inputs, strict=True) if s.batched), 1)
+        try:
+            outputs = self._run_rows(signature_key, tensors, rows, deadline)
+        except LiteRtError as error:
+            raise self._explained(error, signature_key, tensors, deadline) from error
+        return _named_outputs(binding, outputs, rows)
 
     def _run_rows(self, signature_key: str, tensors: Sequence[Tensor], rows: int, deadline: float) -> list[Any]:
         """Run many rows in the largest batches that are verified, the rest one by one."""
@@ -311,6 +321,13 @@ class Servable:
         if actual is None:
             raise ArtifactError(f"the manifest names signature {key!r}, the flatbuffer has none of that name")
         return Binding(promised, actual, one_by_one=self.manifest.batch_sizes == (1,))
+
+
+def _named_outputs(binding: Binding, outputs: Sequence[Any], rows: int) -> dict[str, Tensor]:
+    return {
+        spec.name: Tensor(spec.dtype, spec.shape_of(rows), outputs[place])
+        for spec, place in zip(binding.outputs, binding.output_places, strict=True)
+    }
 
 
 def _run_as(spec: TensorSpec, one_by_one: bool) -> tuple[str, Sequence[int]]:

@@ -13,7 +13,6 @@ from litelambda_serving.errors import (
     MethodNotAllowedError,
     RequestError,
     TensorError,
-    UnsupportedError,
 )
 from litelambda_serving.http import (
     RAW_TYPES,
@@ -66,8 +65,6 @@ def answer(request: Request, repository: ModelRepository) -> Response:
         return Response(200, dumps({"models": names}), route="models")
     name, version, label, verb = _parse_path(request)
     request.allow(_ACTIONS.get(verb, "predict"), name)
-    if verb == "explain":
-        raise UnsupportedError(":explain is not supported: use :predict")
     headers = request.headers
     servable = repository.get(name, version, label, headers.get(ROUTING_KEY_HEADER, ""))
     manifest = servable.manifest
@@ -79,6 +76,8 @@ def answer(request: Request, repository: ModelRepository) -> Response:
     custom_code = repository.custom_code
     if verb == "predict":
         body = _predict(request, servable, custom_code)
+    elif verb == "explain":
+        body = _explain(request, servable, custom_code)
     elif custom_code is not None:
         raise custom_code.rows_alone()
     else:
@@ -198,6 +197,33 @@ def _score(verb: str, request: Request, servable: Servable | Shadowed) -> str:
     raw_inputs = _raw_inputs(fields, key, servable)
     tensors = _checked(examples.decode(verb, fields, signature, raw_inputs), signature)
     return examples.encode(verb, servable.predict(key, tensors, request.deadline)[output], manifest)
+
+
+def _explain(request: Request, servable: Servable | Shadowed, code: CustomCode | None) -> str:
+    """`:explain`, in KServe's form: explanations beside the predictions."""
+    from litelambda_serving.explain import Rows, explain
+    from litelambda_serving.explain.answers import explanation_texts
+    from litelambda_serving.explain.options import Options
+
+    fields = _parse_json(request.body)
+    if "instances" not in fields:
+        raise MalformedRequestError("Missing 'instances' key: rows are explained, one by one")
+    options = Options(fields.get("parameters"))
+    predicted = _predict_json(fields, request.deadline, servable, code)
+    key = _signature_key(fields, servable.manifest)
+    instances, columns = _instances(fields), None
+    raw_inputs = _raw_inputs(fields, key, servable)
+    if code is not None and key == servable.manifest.default_signature and fields.get("prepared") is not True:
+        instances = code.prepare(instances)
+        if options.instance is not None:
+            (options.instance,) = code.prepare([options.instance])
+    if raw_inputs is None:
+        tensors = _decode_rows(instances, servable.manifest.signatures[key])
+    else:
+        columns = raw_inputs.columns_of(instances)
+        tensors = raw_inputs.prepare(columns)
+    found = explain(Rows(servable, key, tensors, columns, request.deadline), options)
+    return f'{predicted[:-1]},"explanations":[{",".join(explanation_texts(found, options))}]}}'
 
 
 def _predict_raw(request: Request, servable: Servable | Shadowed, code: CustomCode | None) -> str:

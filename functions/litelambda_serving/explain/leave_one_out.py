@@ -1,0 +1,48 @@
+"""Leave one out: a feature's attribution is how much the output falls without it, all others present."""
+
+from __future__ import annotations
+
+from litelambda_serving.errors import RequestError
+from litelambda_serving.explain.attribution import Attribution
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from litelambda_serving.explain.options import Options
+    from litelambda_serving.explain.subject import Subject
+
+__all__ = ["attribute", "check_runs", "most_cells"]
+
+_RUNS = 1024
+_CELLS = 196
+
+
+def most_cells(options: Options) -> int:
+    """See `litelambda_serving.explain`."""
+    return max(1, min(_CELLS, (options.max_runs or _RUNS) - 2))
+
+
+def attribute(subject: Subject, options: Options) -> Attribution:
+    """See `litelambda_serving.explain`.
+
+    Raises:
+        RequestError: there are more features than runs.
+    """
+    size = subject.size
+    check_runs(size + 2, size, options.max_runs or _RUNS)
+    every = b"\1" * size
+    without = [every[:place] + b"\0" + every[place + 1 :] for place in range(size)]
+    baseline, *others = subject.outputs([bytes(size), *without])
+    output = subject.output()
+    return Attribution([output - other for other in others], output, baseline, subject.runs)
+
+
+def check_runs(needed: int, size: int, allowed: int) -> None:
+    """Refuse to explain so many features in so few runs.
+
+    Raises:
+        RequestError: `needed` are more than are allowed.
+    """
+    if needed > allowed:
+        raise RequestError(
+            f"{size} features take {needed} runs of the model at least, max_runs allows {allowed}: raise it"
+        )

@@ -1,0 +1,84 @@
+"""What is explained: one value of one output."""
+
+from __future__ import annotations
+
+from litelambda_serving.errors import RequestError
+from litelambda_serving.tensor import unpack_flat
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from litelambda_serving.explain.options import Options
+    from litelambda_serving.manifest import Manifest, SignatureSpec
+    from litelambda_serving.tensor import Tensor, TensorSpec
+
+__all__ = ["Target"]
+
+
+class Target:
+    """A value of an output.
+
+    Attributes:
+        spec: the output.
+        width: values that it has for a row.
+        index: which of them.
+        label: of that class; None without labels.
+        first: the value for the row itself.
+    """
+
+    def __init__(
+        self, manifest: Manifest, signature: SignatureSpec, outputs: Mapping[str, Tensor], options: Options
+    ) -> None:
+        """Choose it.
+
+        Args:
+            manifest: of the model.
+            signature: that is run.
+            outputs: for the row that is explained.
+            options: may name the output, and the class by index or label.
+
+        Raises:
+            RequestError: they name what there is not; or no output has numbers.
+        """
+        self.spec = _output(manifest, signature, options.output)
+        self.width = self.spec.row_values
+        labels = manifest.labels if manifest.labels and len(manifest.labels) == self.width else None
+        wanted = options.target
+        if type(wanted) is str:
+            if labels is None or wanted not in labels:
+                known = ", ".join(labels[:20]) if labels else "the model has no labels: use the class's index"
+                raise RequestError(f"parameter 'target' is {wanted[:40]!r}: expected one of {known}")
+            wanted = labels.index(wanted)
+        values = self._all(outputs)
+        if type(wanted) is not int:
+            wanted = max(range(self.width), key=values.__getitem__)
+        if not 0 <= wanted < self.width:
+            raise RequestError(
+                f"parameter 'target' is {wanted}: output {self.spec.name!r} has the indexes 0 to {self.width - 1}"
+            )
+        self.index = wanted
+        self.label = labels[wanted] if labels else None
+        self.first = values[wanted]
+
+    def values(self, outputs: Mapping[str, Tensor]) -> list[float]:
+        """The value for each row."""
+        return self._all(outputs)[self.index :: self.width]
+
+    def _all(self, outputs: Mapping[str, Tensor]) -> list[float]:
+        """All values of the output, real ones."""
+        found = list(unpack_flat(outputs[self.spec.name]))
+        scheme = self.spec.quantization
+        return found if scheme is None else [(code - scheme.zero_point) * scheme.scale for code in found]
+
+
+def _output(manifest: Manifest, signature: SignatureSpec, name: str) -> TensorSpec:
+    """The output that is explained: that of the name, else the first with scores or values."""
+    specs = [spec for spec in signature.outputs if spec.name not in manifest.vocabularies and not spec.constant]
+    numbers = [spec for spec in specs if spec.dtype.kind in ("float", "int") and spec.row_values]
+    if name:
+        numbers = [spec for spec in numbers if spec.name == name]
+    if not numbers:
+        asked = f"parameter 'output' is {name[:40]!r}" if name else "no output of the model has numbers to explain"
+        raise RequestError(f"{asked}: its outputs are {', '.join(map(repr, signature.outputs))}")
+    return next((spec for spec in numbers if spec.dtype.kind == "float"), numbers[0])
