@@ -68,6 +68,11 @@ if _settings.access_policy:
     from litelambda_serving.access import Policy
 
     _policy = Policy.read(_settings.access_policy)
+_recorder = None
+if os.environ.get("CAPTURE_STORE"):
+    from litelambda_serving.recorder import Recorder
+
+    _recorder = Recorder(os.environ, _repository)
 if _fetch is not None:
     try:
         _artifact = _fetch.result()
@@ -89,6 +94,9 @@ if _fetch is not None:
         total_ms=round((_ready - _started) * 1000, 3),
     )
 
+after_response = _recorder and _recorder.after_response
+"""For the lean bootstrap: what to call when a caller has the answer; None for nothing."""
+
 _ROOM_SECONDS = 0.5  # of a request's time, kept for the answer
 _cold = True
 
@@ -108,6 +116,8 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
     started = time.perf_counter()
     request_id = getattr(context, "aws_request_id", "")
     method = "-"
+    if _recorder is not None:
+        _recorder.before_request()
     try:
         request: Request = request_from_event(event, _deadline(context), _settings.base_path, _policy)
         method = request.method
@@ -132,6 +142,8 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
         without_body(response)
     if _settings.cors_allow_origin:
         add_headers(response, cors_headers(_settings.cors_allow_origin))
+    if _recorder is not None and response.status == 200:
+        _recorder.answered(request, response, request_id)
     return response_to_event(response, event)
 
 

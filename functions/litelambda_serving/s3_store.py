@@ -122,6 +122,17 @@ class S3Store:
         except (exceptions.BaseError, OSError) as error:
             raise self._translated(error, key) from error
 
+    def write(self, key: str, data: bytes) -> None:
+        """PUT one object whole: captures, of what is deployed, go to a store of their own.
+
+        Raises:
+            StoreError: S3 refused, or could not be reached.
+        """
+        try:
+            self._native.put(self._client, key, data, use_multipart=False)
+        except (self._native.exceptions.BaseError, OSError) as error:
+            raise self._translated(error, key) from error
+
     def list_folders(self) -> list[str]:
         """LIST the prefixes below this store's; see `Store.list_folders`."""
         try:

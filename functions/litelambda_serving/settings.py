@@ -97,6 +97,25 @@ SETTINGS = (
         "File with the function's own preprocess and postprocess, absolute or in the package; empty: custom_code.py in "
         "the package, where `litelambda package --code` puts it, if it is there.",
     ),
+    Setting(
+        "CAPTURE_STORE",
+        "",
+        "Where requests and answers are kept, s3://bucket/prefix or file:///path, in the format of SageMaker's data "
+        "capture. Empty: they are not kept.",
+    ),
+    Setting("CAPTURE_PERCENT", "100", "Share of the predictions that is kept."),
+    Setting(
+        "CAPTURE_REDACT",
+        "",
+        "Names of fields and tensors whose values are not kept, separated by commas; a request that may have such "
+        "values without names is not kept at all.",
+    ),
+    Setting("CAPTURE_MAX_KB", "256", "Largest request, and largest answer, that is kept."),
+    Setting(
+        "CAPTURE_SECONDS",
+        "60",
+        "Age from which on what is kept is written, after an answer was sent; 0: after every answer.",
+    ),
     Setting("NUM_THREADS", "", "Inference threads; empty: one per vCPU that the function's memory buys."),
     Setting(
         "LOG_LEVEL",

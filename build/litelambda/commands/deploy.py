@@ -33,12 +33,12 @@ _MAX_DESCRIPTION = 256
 """Characters that Lambda allows in a version's description, which holds the parameters that a version is made of."""
 _TEXTS = (
     *("ModelStore", "ModelName", "ModelVersion", "CorsAllowOrigin", "BasePath", "MetricsNamespace"),
-    *("ModelPublicKey", "ModelMinimumVersion"),
+    *("ModelPublicKey", "ModelMinimumVersion", "CaptureStore", "CaptureRedact"),
 )
 _DESCRIBED = (
     *_TEXTS,
     *("ModelManifestSha256", "KmsKeyArn", "ModelMemoryMb", "AliasRefreshSeconds"),
-    *("NumThreads", "MemorySize", "Timeout", "LogLevel"),
+    *("NumThreads", "MemorySize", "Timeout", "LogLevel", "CapturePercent", "CaptureMaxKb", "CaptureSeconds"),
 )
 """Each with a space after it in the description; three letters follow."""
 

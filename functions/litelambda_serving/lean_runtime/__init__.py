@@ -208,8 +208,13 @@ class Context:
         return max(0, self._deadline_ms - int(time.time() * 1000))
 
 
-def serve(client: RuntimeClient, handler: Handler) -> NoReturn:
+def serve(client: RuntimeClient, handler: Handler, after_response: Callable[[], object] | None = None) -> NoReturn:
     """Answer invocations for as long as the environment lives.
+
+    Args:
+        client: of the Runtime API.
+        handler: answers an invocation.
+        after_response: called when the caller has the answer, before the environment waits, or is frozen.
 
     Raises:
         RuntimeClientError: the Runtime API is beyond talking to.
@@ -234,6 +239,8 @@ def serve(client: RuntimeClient, handler: Handler) -> NoReturn:
         else:
             _flush()
             client.respond(request_id, answer)
+            if after_response is not None:
+                after_response()
 
 
 def _flush() -> None:
@@ -265,7 +272,7 @@ def main() -> None:
     sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115 - see above
     client = RuntimeClient(os.environ["AWS_LAMBDA_RUNTIME_API"])
     try:
-        handler = _load_handler(os.environ["_HANDLER"])
+        handler, after_response = _load_handler(os.environ["_HANDLER"])
     except Exception as error:  # noqa: BLE001 - INIT has failed, for any reason
         from litelambda_serving.lean_runtime.errors import describe, log
 
@@ -275,10 +282,11 @@ def main() -> None:
         sys.exit(1)
     gc.freeze()
     gc.enable()
-    serve(client, handler)
+    serve(client, handler, after_response)
 
 
-def _load_handler(name: str) -> Handler:
+def _load_handler(name: str) -> tuple[Handler, Callable[[], object] | None]:
+    """The handler, and what its module wants to be called after a response."""
     module_name, dot, function_name = name.rpartition(".")
     if not dot:
         raise LeanRuntimeError("Runtime.MalformedHandlerName", f"Bad handler '{name}': expected module.function")
@@ -298,4 +306,4 @@ def _load_handler(name: str) -> Handler:
     except AttributeError as error:
         message = f"Handler '{function_name}' missing on module '{module_name}'"
         raise LeanRuntimeError("Runtime.HandlerNotFound", message) from error
-    return handler
+    return handler, getattr(sys.modules[dotted], "after_response", None)

@@ -55,14 +55,33 @@ def test_functions_have_written_roles(template: Template) -> None:
 
 
 def test_predict_can_only_read(template: Template) -> None:
-    """The predict function may read artifacts and write its log, and no more."""
+    """The predict function may read artifacts and write its log, and captures where there is a place for them."""
     actions = {
         action
         for name, statement in statements(template)
         if name == "PredictRole" and "Resource" in statement
         for action in alternatives(statement["Action"])
     }
-    assert actions == {"logs:CreateLogStream", "logs:PutLogEvents", "s3:GetObject", "s3:ListBucket", "kms:Decrypt"}
+    captures = {"s3:PutObject", "kms:GenerateDataKey"}
+    reads = {"logs:CreateLogStream", "logs:PutLogEvents", "s3:GetObject", "s3:ListBucket", "kms:Decrypt"}
+    assert actions == reads | captures
+
+
+def _predict_statements(template: Template, **values: str) -> dict[str, Template]:
+    """What the function's role allows in a stack with these parameters, by statement."""
+    role = Evaluator(template, values).resolve(template["Resources"]["PredictRole"]["Properties"])
+    (policy,) = role["Policies"]
+    return {each["Sid"]: each for each in policy["PolicyDocument"]["Statement"] if isinstance(each, dict)}
+
+
+def test_captures_are_written_below_their_prefix_alone(template: Template) -> None:
+    """Without a place for captures the function can write none; with one, below it, with the stack's own key."""
+    assert {"WriteCaptures", "EncryptCaptures"}.isdisjoint(_predict_statements(template))
+    allowed = _predict_statements(template, CaptureStore="s3://kept/of/fruit", KmsKeyArn=OTHER_VALUES["KmsKeyArn"])
+    assert allowed["WriteCaptures"]["Action"] == "s3:PutObject"
+    assert allowed["WriteCaptures"]["Resource"].endswith(":s3:::kept/of/fruit/*")
+    assert allowed["EncryptCaptures"]["Action"] == "kms:GenerateDataKey"
+    assert allowed["EncryptCaptures"]["Resource"] == OTHER_VALUES["KmsKeyArn"]
 
 
 PATHS = {"/", "/healthz", "/openapi.json", "/v1/{proxy+}", "/v2", "/v2/{proxy+}"}
@@ -310,6 +329,11 @@ OTHER_VALUES = {
     "ThrottlingBurstLimit": "7",
     "CorsAllowOrigin": "https://example.com",
     "BasePath": "/ml",
+    "CaptureStore": "s3://kept/fruit",
+    "CapturePercent": "5",
+    "CaptureRedact": "name",
+    "CaptureMaxKb": "64",
+    "CaptureSeconds": "9",
     "LogLevel": "DEBUG",
     "LogRetentionDays": "7",
     "MetricsNamespace": "other",
@@ -369,7 +393,7 @@ def test_the_own_store_spelt_out_is_no_change(template: Template) -> None:
 
 TEXTS = (
     *("ModelStore", "ModelName", "ModelVersion", "CorsAllowOrigin", "BasePath", "MetricsNamespace"),
-    *("ModelPublicKey", "ModelMinimumVersion"),
+    *("ModelPublicKey", "ModelMinimumVersion", "CaptureStore", "CaptureRedact"),
 )
 
 
@@ -382,14 +406,14 @@ def _longest(parameter: Template) -> str:
 
 
 def test_texts_have_their_share_of_a_description(template: Template) -> None:
-    """Of Lambda's 256 characters 112 are left for the texts with everything else at its longest."""
+    """Of Lambda's 256 characters 97 are left for the texts with everything else at its longest."""
     values = {name: _longest(each) for name, each in template["Parameters"].items() if name not in TEXTS}
     values |= {"KmsKeyArn": OTHER_VALUES["KmsKeyArn"], "SnapStart": "on"}
     assert (len(values["ModelManifestSha256"]), values["ModelMemoryMb"], values["MemorySize"]) == (64, "99999", "10240")
-    texts = {**dict.fromkeys(TEXTS, ""), "ModelStore": "s3://" + "m" * 112}
+    texts = {**dict.fromkeys(TEXTS, ""), "ModelStore": "s3://" + "m" * 97}
     _, description = _version(template, {**values, **texts})
     assert len(description) == 256
-    assert "m" * 112 in description
+    assert "m" * 97 in description
 
 
 def test_a_description_is_readable(template: Template) -> None:
@@ -397,5 +421,6 @@ def test_a_description_is_readable(template: Template) -> None:
     _, description = _version(template, OTHER_VALUES)
     assert description == (
         "other/models fruit 7 https://example.com /ml other "
-        f"{'A' * 44} 3 {'0' * 64} 1234abcd-12ab-34cd-56ef-1234567890ab 300 5 2 1024 20 DEBUG xdz"
+        f"{'A' * 44} 3 {'0' * 64} 1234abcd-12ab-34cd-56ef-1234567890ab 300 5 2 1024 20 DEBUG "
+        "s3://kept/fruit name 5 64 9 xdz"
     )
