@@ -122,13 +122,14 @@ test-contract: setup $(CONTRACT_VENVS)  ## tritonclient, perf_analyzer, KServe, 
 ARCH ?= arm64
 WITH ?=
 CUSTOM_CODE ?=
-CODE = $(CUSTOM_CODE:%=--code "%")
+ACCESS_POLICY ?=
+OWN = $(CUSTOM_CODE:%=--code "%") $(ACCESS_POLICY:%=--access-policy "%")
 ARTIFACTS_DIR ?= $(error ARTIFACTS_DIR is set by sam build: say `sam build`, or `make package` for the zip alone)
 
 .PHONY: build-PredictFunction build-ScoreFunction deploy deploy-scoring test-sam
 
-package: setup  ## make the deployment package of ARCH=arm64|x86_64 in dist/, WITH=images or text, CUSTOM_CODE=FILE.py
-	@$(BIN)/litelambda package --arch $(ARCH) $(WITH:%=--with %) $(CODE) --output dist/$(ARCH)
+package: setup  ## make the deployment package of ARCH=arm64|x86_64 in dist/, WITH=images or text, CUSTOM_CODE=FILE.py, ACCESS_POLICY=FILE.json
+	@$(BIN)/litelambda package --arch $(ARCH) $(WITH:%=--with %) $(OWN) --output dist/$(ARCH)
 
 # Called by `sam build` (BuildMethod: makefile): a copy of the bundle that `litelambda package` makes, no more and no less.
 # In a folder of its own each time: `sam build --parallel` runs several of these at once.
@@ -136,7 +137,7 @@ build-PredictFunction: FUNCTION := predict $(WITH:%=--with %)
 build-ScoreFunction: FUNCTION := score
 build-PredictFunction build-ScoreFunction: setup
 	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
-	$(BIN)/litelambda package $(CODE) --function $(FUNCTION) --arch $(ARCH) --output "$$folder"; \
+	$(BIN)/litelambda package $(OWN) --function $(FUNCTION) --arch $(ARCH) --output "$$folder"; \
 	mkdir -p "$(ARTIFACTS_DIR)"; cp -R -p "$$folder/function/." "$(ARTIFACTS_DIR)"
 
 setup-sam: $(SAM_VENV)/.up-to-date  ## make the SAM command line's environment .venv-sam (skipped when up to date)
@@ -156,7 +157,7 @@ deploy-scoring: FUNCTION := score
 deploy-scoring: setup-sam  ## the same for the batch stack: PARAMETERS="ModelStore=s3://… ModelName=…"
 deploy deploy-scoring:
 	@set -f; PATH="$(CURDIR)/$(SAM_VENV)/bin:$$PATH" \
-	  $(BIN)/litelambda deploy $(CODE) --function $(FUNCTION) --stack $(STACK) $(PARAMETERS)
+	  $(BIN)/litelambda deploy $(OWN) --function $(FUNCTION) --stack $(STACK) $(PARAMETERS)
 
 # On Lambda's Python, which the package is for: one that is here, or else uv fetches it. Without it those tests are skipped.
 $(EMULATOR_VENV)/.up-to-date: requirements/emulator.txt | $(VENV)/.up-to-date

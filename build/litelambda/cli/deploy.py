@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from litelambda.cli.options import code_option
+from litelambda.cli.options import access_policy_option, code_option
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,9 +23,16 @@ if TYPE_CHECKING:
     help="The stack with the HTTP API, or the one that scores files.",
 )
 @code_option
+@access_policy_option
 @click.option("--stack", metavar="NAME", show_default="litelambda, or litelambda-scoring", help="The stack's name.")
-def command(assignments: tuple[str, ...], function: Function, code: Path | None, stack: str | None) -> None:
+def command(
+    assignments: tuple[str, ...],
+    function: Function,
+    code: Path | None,
+    access_policy: Path | None,
+    stack: str | None,
+) -> None:
     """Package a function and deploy its stack to AWS; parameters that are not named keep their values."""
     from litelambda.commands.deploy import deploy
 
-    deploy(function, assignments, stack, code=code)
+    deploy(function, assignments, stack, code=code, access_policy=access_policy)

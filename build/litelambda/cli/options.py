@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PATH",
+    "access_policy_option",
     "code_option",
     "encrypt_option",
     "json_option",
@@ -58,6 +59,12 @@ code_option = click.option(
     type=PATH,
     metavar="FILE.py",
     help="The function's own code: preprocess(rows), postprocess(outputs) or both.",
+)
+access_policy_option = click.option(
+    "--access-policy",
+    type=PATH,
+    metavar="FILE.json",
+    help="Who may do what with which model; the function asks for it where AccessPolicy=packaged.",
 )
 sign_option = click.option(
     "--sign", metavar="KEY", help="Sign the version: a private key, PEM, or the ARN of a key of KMS."

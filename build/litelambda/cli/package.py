@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from litelambda.cli.options import PATH, code_option, json_option, print_json
+from litelambda.cli.options import PATH, access_policy_option, code_option, json_option, print_json
 
 if TYPE_CHECKING:
     from litelambda.commands.package import Architecture, Function, PartName
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     help="What models need on top of numbers: images, the decoder of pictures; text, the tokenizers. Can be repeated.",
 )
 @code_option
+@access_policy_option
 @click.option("--output", type=PATH, required=True, metavar="DIR", help="Folder for the bundle and its zip.")
 @json_option
 def command(
@@ -37,13 +38,14 @@ def command(
     function: Function,
     parts: tuple[PartName, ...],
     code: Path | None,
+    access_policy: Path | None,
     output: Path,
     as_json: bool,
 ) -> None:
     """Make the deployment package, exactly what `sam build` ships."""
     from litelambda.commands.package import package
 
-    result = package(arch, output, function, parts, code=code)
+    result = package(arch, output, function, parts, code=code, access_policy=access_policy)
     if as_json:
         print_json(result.to_json())
         return

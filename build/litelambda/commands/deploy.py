@@ -23,7 +23,7 @@ from litelambda.common.paths import PROJECT
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from litelambda.commands.package import Architecture, Function, PartName
+    from litelambda.commands.package import Architecture, Function, PackageResult, PartName
 
 __all__ = ["deploy"]
 
@@ -53,7 +53,12 @@ _Loader.add_multi_constructor("!", lambda _loader, _suffix, _node: None)
 
 
 def deploy(
-    function: Function, assignments: Sequence[str] = (), stack: str | None = None, *, code: str | Path | None = None
+    function: Function,
+    assignments: Sequence[str] = (),
+    stack: str | None = None,
+    *,
+    code: str | Path | None = None,
+    access_policy: str | Path | None = None,
 ) -> None:
     """Package a function and deploy its stack.
 
@@ -62,9 +67,11 @@ def deploy(
         assignments: the parameters to set, each as `Name=value`.
         stack: its name; None is "litelambda", or "litelambda-scoring" for the batch stack.
         code: a file with `preprocess`, `postprocess` or both, which the function runs before and after the model.
+        access_policy: a file that says who may do what with which model; it sets `AccessPolicy=packaged`.
 
     Raises:
-        UsageError: an assignment sets no parameter of the template, or SAM is not installed.
+        UsageError: an assignment sets no parameter of the template, SAM is not installed, or the stack asks for an
+            access policy and there is none.
         LitelambdaError: AWS cannot be asked, or the deployment failed.
     """
     stack = stack or _STACKS[function]
@@ -77,12 +84,17 @@ def deploy(
     architecture = given.get("Architecture") or deployed.get("Architecture") or declared["Architecture"]
     given["Architecture"] = architecture  # of what is packaged
     if function == "predict":
+        _set_access_policy(access_policy, given, deployed)
         _check_description(stack, {**declared, **deployed, **given})
+    elif access_policy is not None:
+        raise UsageError("--access-policy is for the HTTP API: leave it out for the batch stack, which has IAM alone")
     with_ = given.get("PackageWith") or deployed.get("PackageWith") or declared.get("PackageWith", _NOTHING)
     parts = [cast("PartName", name) for name in with_.split(",") if name != _NOTHING]
     _show(stack, given, deployed, declared)
     with tempfile.TemporaryDirectory(prefix="litelambda-deploy-") as folder:
-        _lay_out(Path(folder), function, cast("Architecture", architecture), parts, code)
+        chosen = cast("Architecture", architecture)
+        made = package(chosen, folder, function, parts, code=code, access_policy=access_policy)
+        _lay_out(Path(folder), made)
         _run_sam(sam, Path(folder, _TEMPLATES[function]), stack, given)
 
 
@@ -147,15 +159,16 @@ def _show(stack: str, given: Mapping[str, str], deployed: Mapping[str, str], dec
             print(f"deploy: keeps {name}={value}", flush=True)
 
 
-def _lay_out(
-    folder: Path,
-    function: Function,
-    architecture: Architecture,
-    parts: Sequence[PartName],
-    code: str | Path | None,
-) -> None:
+def _set_access_policy(file: str | Path | None, given: dict[str, str], deployed: Mapping[str, str]) -> None:
+    """Have the function ask for a policy that is packaged; without one it would not start where it asks."""
+    if file is not None:
+        given.setdefault("AccessPolicy", "packaged")
+    elif given.get("AccessPolicy", deployed.get("AccessPolicy")) == "packaged":
+        raise UsageError("the stack has AccessPolicy=packaged: give --access-policy FILE, or AccessPolicy=none")
+
+
+def _lay_out(folder: Path, made: PackageResult) -> None:
     """The templates and what they name, with the package in the place of its sources."""
-    made = package(architecture, folder, function, parts, code=code)
     for note in made.notes:
         print(f"deploy: note: {note}", file=sys.stderr)
     made.directory.rename(folder / "functions")

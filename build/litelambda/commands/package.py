@@ -8,6 +8,7 @@
         PIL/, pillow.libs/          the decoder of pictures, with the part "images" alone
         tokenizers/…abi3.so         Hugging Face's tokenizers, with the part "text" alone
         custom_code.py              the function's own code, where there is some
+        access.json                 its access policy, where there is one
         licenses/                   whose work this is
     <output>/function-<arch>.zip    the same, zipped
 
@@ -44,10 +45,11 @@ from litelambda.commands.wheels import (
 from litelambda.common.errors import PackageError, UsageError
 from litelambda.common.interpreters import find_interpreter
 from litelambda.common.paths import FUNCTIONS, PROJECT, SERVING
+from litelambda_serving.access import Policy
 from litelambda_serving.custom_code import MODULE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 __all__ = [
     "ARCHITECTURES",
@@ -64,6 +66,7 @@ __all__ = [
 Architecture = Literal["x86_64", "arm64"]
 Function = Literal["predict", "score"]
 
+ACCESS_POLICY = "access.json"
 LIBRARY = "lib/libLiteRt.so"
 WRAPPER = "lean-bootstrap"
 TASK_ROOT = "/var/task"  # where Lambda puts the bundle: the path that tracebacks show
@@ -127,6 +130,7 @@ def package(
     parts: Sequence[PartName] = (),
     *,
     code: str | Path | None = None,
+    access_policy: str | Path | None = None,
 ) -> PackageResult:
     """Make the deployment package of a function.
 
@@ -137,6 +141,7 @@ def package(
         parts: what the predict function has on top, for models that need it: "images", the decoder of pictures; "text",
             the tokenizers.
         code: a file with `preprocess`, `postprocess` or both, which the function runs before and after the model.
+        access_policy: a file that says who may do what, which the function reads where ACCESS_POLICY is `access.json`.
 
     Returns:
         Where the bundle and its zip lie, their sizes and the zip's digest.
@@ -144,6 +149,7 @@ def package(
     Raises:
         PackageError: the wheels are not available, or the zip is beyond its size budget.
         UsageError: no such architecture or part, or `<output>/function` is something else than a bundle.
+        SettingsError: the access policy is not one.
 
     Example:
         >>> package("mips", Path("dist"))
@@ -153,7 +159,12 @@ def package(
     if arch not in ARCHITECTURES:
         raise UsageError(f"architecture {arch!r}: expected one of {', '.join(ARCHITECTURES)}")
     _check_parts(parts, function)
-    custom_code = None if code is None else custom_code_path(code)
+    own_files = {}
+    if code is not None:
+        own_files[f"{MODULE}.py"] = custom_code_path(code)
+    if access_policy is not None:
+        own_files[ACCESS_POLICY] = Path(access_policy).resolve()
+        Policy.read(str(own_files[ACCESS_POLICY]))
     output = Path(output)
     directory, archive = output / "function", output / f"function-{arch}.zip"
     if directory.exists() and not (directory / LIBRARY).exists():
@@ -161,7 +172,7 @@ def package(
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output, prefix=".package-") as scratch:
         bundle = Path(scratch, "function")
-        bytecode = _assemble(arch, bundle, Path(scratch, "wheels"), function, parts, custom_code)
+        bytecode = _assemble(arch, bundle, Path(scratch, "wheels"), function, parts, own_files)
         zipped = Path(scratch, "function.zip")
         _zip(bundle, zipped)
         _check_budget(arch, bundle, zipped, function, parts)
@@ -197,7 +208,7 @@ def _assemble(
     wheels: Path,
     function: Function,
     parts: Sequence[PartName],
-    code: Path | None,
+    own_files: Mapping[str, Path],
 ) -> str | None:
     """Lay out the bundle; return the version of the interpreter that compiled it, if there is one."""
     unpack("functions.txt", ARCHITECTURES[arch].platform, wheels)
@@ -210,8 +221,8 @@ def _assemble(
         parts = ["text"]  # Pillow is among its wheels
     for name in parts:
         _add_part(arch, bundle, wheels.with_name(f"{name}-wheels"), PARTS[name])
-    if code is not None:
-        copy(code, bundle / f"{MODULE}.py")
+    for name, path in own_files.items():
+        copy(path, bundle / name)
     version = _compile(bundle)
     for path in (bundle, *bundle.rglob("*")):
         path.chmod(0o755 if path.is_dir() else _file_mode(path))

@@ -37,11 +37,17 @@ def sam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A script in SAM's place, on an account without stacks; a file in the package's place: others test that."""
 
     def package(
-        architecture: str, output: Path, function: str, parts: Sequence[str], *, code: Path | None
+        architecture: str,
+        output: Path,
+        function: str,
+        parts: Sequence[str],
+        *,
+        code: Path | None,
+        access_policy: Path | None,
     ) -> SimpleNamespace:
         (output / "function").mkdir()
         (output / "function" / f"{function}.py").write_text(
-            " ".join([architecture, *parts, *([f"{code}"] if code else [])])
+            " ".join([architecture, *parts, *(f"{file}" for file in (code, access_policy) if file)])
         )
         return SimpleNamespace(directory=output / "function", notes=("no bytecode",))
 
@@ -116,6 +122,24 @@ def test_the_parts_of_the_package_are_kept(sam: Path) -> None:
     shutil.rmtree(sam.parent / "seen")
     assert main(["deploy", "PackageWith=nothing"]) == 0
     assert packaged.read_text() == "x86_64"
+
+
+def test_an_access_policy_stays_in_force(sam: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The file comes with the parameter that makes the function ask for it; without the file nothing is deployed."""
+    packaged = sam.parent / "seen" / "functions" / "predict.py"
+    assert main(["deploy", "--access-policy", "who.json"]) == 0
+    assert packaged.read_text() == "arm64 who.json"
+    assert _overrides(sam) == ["Architecture=arm64", "AccessPolicy=packaged"]
+    (sam.parent / "call").unlink()
+    _deployed(AccessPolicy="packaged")
+    assert main(["deploy", "ModelVersion=4"]) == 2
+    assert "AccessPolicy=packaged: give --access-policy FILE, or AccessPolicy=none" in capfd.readouterr().err
+    assert not (sam.parent / "call").exists()
+    shutil.rmtree(sam.parent / "seen")
+    assert main(["deploy", "AccessPolicy=none"]) == 0
+    assert _overrides(sam) == ["AccessPolicy=none", "Architecture=arm64"]
+    assert main(["deploy", "--function", "score", "--access-policy", "who.json"]) == 2
+    assert "--access-policy is for the HTTP API" in capfd.readouterr().err
 
 
 def test_values_reach_sam_whole(sam: Path) -> None:

@@ -21,6 +21,7 @@ from litelambda.common.errors import PackageError, UsageError
 from litelambda.common.interpreters import find_interpreter
 from litelambda.common.paths import FUNCTIONS
 from litelambda.data.tokenizer_training import train_tokenizer
+from litelambda_serving.errors import SettingsError
 from support.golden_store import golden, publish
 from support.odd_texts import odd_texts
 
@@ -161,6 +162,20 @@ def test_code_of_its_own(packages: dict[str, PackageResult], tmp_path: Path, mon
     assert (result.directory / "custom_code.py").read_text() == (tmp_path / "shop.py").read_text()
     with pytest.raises(UsageError, match=r"expected a Python file \(\.py\)"):
         package("arm64", tmp_path / "out", code=tmp_path / "none.py")
+
+
+def test_an_access_policy(packages: dict[str, PackageResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is `access.json` at the root, where the template has the function look; one that is wrong is not packaged."""
+    monkeypatch.setattr(package_module, "find_interpreter", lambda _version: None)
+    policy = tmp_path / "who.json"
+    policy.write_text('{"rules": [{"callers": ["*"], "actions": ["predict"], "models": ["fruit"]}]}')
+    result = package("arm64", tmp_path / "out", access_policy=policy)
+    without = {name for name in _names(packages["arm64"]) if not name.endswith(".pyc")}
+    assert _names(result) - without == {"access.json"}
+    assert (result.directory / "access.json").read_text() == policy.read_text()
+    policy.write_text('{"rules": "all"}')
+    with pytest.raises(SettingsError, match="the key 'rules' alone"):
+        package("arm64", tmp_path / "out", access_policy=policy)
 
 
 def test_wheels_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
