@@ -91,11 +91,12 @@ def deploy(
     with_ = given.get("PackageWith") or deployed.get("PackageWith") or declared.get("PackageWith", _NOTHING)
     parts = [cast("PartName", name) for name in with_.split(",") if name != _NOTHING]
     _show(stack, given, deployed, declared)
-    with tempfile.TemporaryDirectory(prefix="litelambda-deploy-") as folder:
+    with tempfile.TemporaryDirectory(prefix="litelambda-deploy-") as scratch:
+        folder = Path(scratch)
         chosen = cast("Architecture", architecture)
         made = package(chosen, folder, function, parts, code=code, access_policy=access_policy)
-        _lay_out(Path(folder), made)
-        _run_sam(sam, Path(folder, _TEMPLATES[function]), stack, given)
+        _lay_out(folder, made)
+        _run_sam(sam, folder / _TEMPLATES[function], stack, given)
 
 
 def _declared(template: Path) -> dict[str, str]:

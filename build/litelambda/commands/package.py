@@ -221,8 +221,8 @@ def _assemble(
         parts = ["text"]  # Pillow is among its wheels
     for name in parts:
         _add_part(arch, bundle, wheels.with_name(f"{name}-wheels"), PARTS[name])
-    for name, path in own_files.items():
-        copy(path, bundle / name)
+    for own, file in own_files.items():
+        copy(file, bundle / own)
     version = _compile(bundle)
     for path in (bundle, *bundle.rglob("*")):
         path.chmod(0o755 if path.is_dir() else _file_mode(path))
