@@ -35,7 +35,7 @@ from litelambda_serving import litert  # noqa: E402 - as above
 from litelambda_serving.errors import AccessDeniedError, ArtifactError, RequestError, ServingError  # noqa: E402
 from litelambda_serving.http import Request, add_headers, request_from_event, response_to_event  # noqa: E402
 from litelambda_serving.models import ModelRepository  # noqa: E402
-from litelambda_serving.observability import Log  # noqa: E402
+from litelambda_serving.observability import Log, trace_context  # noqa: E402
 from litelambda_serving.router import cors_headers, error_response, route, without_body  # noqa: E402
 
 TYPE_CHECKING = False
@@ -44,6 +44,10 @@ if TYPE_CHECKING:
 
 litert.load_library()
 _runtime_loaded = _loaded = time.perf_counter()
+_spans = {
+    "settings_and_store_ms": round((_fetch_started - _started) * 1000, 3),
+    "runtime_ms": round((_runtime_loaded - _fetch_started) * 1000, 3),
+}
 
 _log = Log(_settings.log_level, _settings.metrics_namespace, os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "local"))
 _custom_code = None
@@ -52,7 +56,7 @@ if _settings.custom_code:
 
     _custom_code = CustomCode(_settings.custom_code)
     _loaded = time.perf_counter()
-    _log.write("DEBUG", "init of custom code", custom_code_ms=round((_loaded - _runtime_loaded) * 1000, 3))
+    _spans["custom_code_ms"] = round((_loaded - _runtime_loaded) * 1000, 3)
 _repository = ModelRepository(
     _store,
     _settings.num_threads,
@@ -83,22 +87,18 @@ if _fetch is not None:
         raise
     _fetched = time.perf_counter()
     _repository.add(_artifact, _settings.model_version)
-    _ready = time.perf_counter()
-    _log.write(
-        "DEBUG",
-        "init",
-        settings_and_store_ms=round((_fetch_started - _started) * 1000, 3),
-        runtime_ms=round((_runtime_loaded - _fetch_started) * 1000, 3),
-        waited_for_store_ms=round((_fetched - _loaded) * 1000, 3),
-        model_ms=round((_ready - _fetched) * 1000, 3),
-        total_ms=round((_ready - _started) * 1000, 3),
-    )
+    _spans["waited_for_store_ms"] = round((_fetched - _loaded) * 1000, 3)
+    _spans["model_ms"] = round((time.perf_counter() - _fetched) * 1000, 3)
+_spans["total_ms"] = round((time.perf_counter() - _started) * 1000, 3)
+_log.write("DEBUG", "init", **_spans)
 
 after_response = _recorder and _recorder.after_response
 """For the lean bootstrap: what to call when a caller has the answer; None for nothing."""
 
 _ROOM_SECONDS = 0.5  # of a request's time, kept for the answer
 _cold = True
+# A snapshot's INIT was before the first request, and not for it.
+_init = _spans if os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") != "snap-start" else None
 
 
 def handler(event: Any, context: Any) -> dict[str, Any]:
@@ -112,15 +112,15 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
         A response in the form that the event's sender expects; errors too, never an exception.
     """
     global _cold
+    started = time.perf_counter_ns()
     cold, _cold = _cold, False
-    started = time.perf_counter()
     request_id = getattr(context, "aws_request_id", "")
-    method = "-"
+    method, traceparent = "-", ""
     if _recorder is not None:
         _recorder.before_request()
     try:
         request: Request = request_from_event(event, _deadline(context), _settings.base_path, _policy)
-        method = request.method
+        method, traceparent = request.method, request.headers.get("traceparent", "")
         response = route(request, _repository)
     except AccessDeniedError as error:
         from litelambda_serving import audit
@@ -137,14 +137,16 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
 
         _log.write("ERROR", traceback.format_exc(), error=type(error).__name__, request_id=request_id)
         response = error_response(error, request_id)
-    _log.request(response, method, (time.perf_counter() - started) * 1000, request_id, cold)
     if method == "HEAD":
         without_body(response)
     if _settings.cors_allow_origin:
         add_headers(response, cors_headers(_settings.cors_allow_origin))
     if _recorder is not None and response.status == 200:
         _recorder.answered(request, response, request_id)
-    return response_to_event(response, event)
+    answer = response_to_event(response, event)
+    trace = trace_context(traceparent, os.environ.get("_X_AMZN_TRACE_ID", ""))
+    _log.request(response, method, started, request_id, _init if cold else None, trace, cold_start=cold)
+    return answer
 
 
 def _deadline(context: Any) -> float:

@@ -118,9 +118,10 @@ class Response:
         headers: further ones.
         model, version, route: what answered, for the log line; "" and 0 for an error.
         notes: further fields of the log line.
+        timing: of a prediction, see `litelambda_serving.servable.Statistics.add_request`.
     """
 
-    __slots__ = ("body", "content_type", "headers", "model", "notes", "route", "status", "version")
+    __slots__ = ("body", "content_type", "headers", "model", "notes", "route", "status", "timing", "version")
 
     def __init__(
         self,
@@ -141,6 +142,7 @@ class Response:
         self.model = model
         self.version = version
         self.notes: Mapping[str, Any] | None = None
+        self.timing: tuple[int, ...] | None = None
 
 
 def status_of(error: Exception) -> int:

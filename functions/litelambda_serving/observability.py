@@ -1,7 +1,8 @@
 """One JSON line per request, which is both its log entry and its metrics (CloudWatch Embedded Metric Format).
 
-No payloads, no headers, no addresses: a line says which model answered, how and how fast. Written straight to stdout,
-which Lambda sends to CloudWatch; the logging package and powertools would cost 28 ms of INIT for the same line.
+No payloads, no headers, no addresses: a line says which model answered, how and how fast, and to which trace it
+belongs. Written straight to stdout, which Lambda sends to CloudWatch; the logging package and powertools would cost
+28 ms of INIT for the same line.
 """
 
 from __future__ import annotations
@@ -13,27 +14,91 @@ from litelambda_serving.json_codec import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
     from litelambda_serving.http import Response
 
-__all__ = ["Log"]
+__all__ = ["METRICS", "Log", "trace_context"]
 
 _LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40}
+_INFO = _LEVELS["INFO"]
+_MAX_HEADS = 256
 
 _NOT_IMPLEMENTED = 501
 """The status of a request for a part of a protocol that is not supported: the client's fault, not ours."""
 
-_METRICS = [
-    {"Name": "Latency", "Unit": "Milliseconds"},
-    {"Name": "ClientError", "Unit": "Count"},
-    {"Name": "ServerError", "Unit": "Count"},
-]
+_BY_VERSION = [["FunctionName"], ["FunctionName", "Route", "Model", "Version"]]
+_BY_ROUTE = [*_BY_VERSION, ["FunctionName", "Route"]]
 
-_DIMENSIONS = [["FunctionName"], ["FunctionName", "Route"], ["FunctionName", "Route", "Model", "Version"]]
-"""The function's name has its stack's in it: stages do not mix. The version sets a canary apart."""
+METRICS: tuple[tuple[list[list[str]], dict[str, str]], ...] = (
+    (_BY_ROUTE, {"Latency": "Milliseconds", "ClientError": "Count", "ServerError": "Count"}),
+    (_BY_VERSION, dict.fromkeys(("DecodeLatency", "RunLatency", "EncodeLatency"), "Milliseconds")),
+    (_BY_VERSION, {"InitLatency": "Milliseconds"}),
+    (_BY_VERSION, {"LoadLatency": "Milliseconds"}),
+    (_BY_ROUTE, {"ShadowRows": "Count", "ShadowDisagreements": "Count", "ShadowLatency": "Milliseconds"}),
+)
+"""Every metric with its unit, in groups: a line has all of a group or none, recorded by the same sets of dimensions.
 
-_SHADOW_METRICS = [*_METRICS, {"Name": "ShadowRows", "Unit": "Count"}, {"Name": "ShadowDisagreements", "Unit": "Count"}]
+The function's name has its stack's in it: stages do not mix. The version sets a canary apart.
+"""
+
+_HEX_DIGITS = frozenset("0123456789abcdef")
+_NO_TRACE, _NO_SPAN, _ANY_SPAN = "0" * 32, "0" * 16, "1" * 16
+
+
+def trace_context(traceparent: str, xray: str) -> dict[str, str]:
+    """The fields that OpenTelemetry has for a trace in a log that is not its own: `trace_id`, `span_id`, `trace_flags`.
+
+    Args:
+        traceparent: the request's header; "" without one. One that is malformed is ignored, as its standard says.
+        xray: Lambda's tracing header, which counts where the request has no `traceparent`; "" without one.
+
+    Returns:
+        The fields; none without a trace. The span is that of whoever called the function.
+
+    Source: w3.org/TR/trace-context; docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html, "Tracing header".
+
+    >>> trace_context("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "")["span_id"]
+    'b7ad6b7169203331'
+    """
+    if traceparent:
+        fields = _read_traceparent(traceparent)
+        if fields:
+            return fields
+    root = xray.partition("Root=1-")[2]
+    if root[8:9] != "-" or root[33:34] not in (";", ""):
+        return {}
+    span_id = xray.partition("Parent=")[2][:16]
+    return _fields(root[:8] + root[9:33], span_id, "Sampled=1" in xray)
+
+
+def _read_traceparent(header: str) -> dict[str, str]:
+    version, flags = header[:2], header[53:55]
+    if (
+        header[2:53:33] + header[52:53] != "---"
+        or version == "ff"
+        or not _HEX_DIGITS.issuperset(version + flags)
+        or len(flags) != 2
+        or (len(header) != 55 and (version == "00" or header[55] != "-"))  # a later version may have more parts
+    ):
+        return {}
+    return _fields(header[3:35], header[36:52], int(flags, 16) & 1 == 1)
+
+
+def _fields(trace_id: str, span_id: str, sampled: bool) -> dict[str, str]:
+    """The fields of a trace, without a span where none is known; none at all where an identifier is not one."""
+    digits = trace_id + (span_id or _ANY_SPAN)
+    try:
+        is_valid = len(digits) == 48 and bytes.fromhex(digits).hex() == digits  # lower case, nothing between them
+    except ValueError:
+        return {}
+    if not is_valid or trace_id == _NO_TRACE or span_id == _NO_SPAN:
+        return {}
+    flags = "01" if sampled else "00"
+    if not span_id:
+        return {"trace_id": trace_id, "trace_flags": flags}
+    return {"trace_id": trace_id, "span_id": span_id, "trace_flags": flags}
 
 
 class Log:
@@ -46,57 +111,116 @@ class Log:
     def __init__(self, level: str, metrics_namespace: str, function_name: str) -> None:
         self.level = _LEVELS[level]
         self._function_name = function_name
-        self._directive, self._shadow_directive = (
-            [{"Namespace": metrics_namespace, "Dimensions": _DIMENSIONS, "Metrics": metrics}]
-            for metrics in (_METRICS, _SHADOW_METRICS)
-        )
         self._metrics = bool(metrics_namespace)
+        self._heads: dict[tuple[str, str, int, str, int], str] = {}
+        # As text, by the first metric of each group: these are the same in every line.
+        self._directives = [
+            (next(iter(metrics)), dumps({
+                "Namespace": metrics_namespace,
+                "Dimensions": dimensions,
+                "Metrics": [{"Name": name, "Unit": unit} for name, unit in metrics.items()],
+            }))
+            for dimensions, metrics in METRICS
+        ]  # fmt: skip
 
     def write(self, level: str, message: str, **fields: Any) -> None:
         """Write one line, unless its level is too low. Fields are anything JSON can hold."""
         if _LEVELS[level] >= self.level:
-            self._emit({"level": level, "message": message, **fields})
+            self._emit(dumps({"level": level, "message": message, **fields}))
 
-    def request(self, response: Response, method: str, milliseconds: float, request_id: str, cold_start: bool) -> None:
+    def request(
+        self,
+        response: Response,
+        method: str,
+        began_ns: int,
+        request_id: str,
+        init: Mapping[str, float] | None = None,
+        trace: Mapping[str, str] | None = None,
+        *,
+        cold_start: bool = False,
+    ) -> None:
         """Write the line of one request, its metrics included, unless its level is too low.
 
         Args:
-            response: what was answered; names route, model and version.
+            response: what was answered; names route, model and version, and says how long its parts took.
             method: HTTP method.
-            milliseconds: time in the handler.
+            began_ns: `time.perf_counter_ns()` of the request's beginning.
             request_id: Lambda's.
+            init: how long the parts of INIT took, of the environment's first request.
+            trace: see `trace_context`.
             cold_start: whether this was the first request of the environment.
         """
+        ended_ns = time.perf_counter_ns()
         status = response.status
-        is_fault = status >= 500 and status != _NOT_IMPLEMENTED
-        level = "ERROR" if is_fault else "INFO"
-        if _LEVELS[level] < self.level:
+        if self.level > _INFO and not _is_fault(status):
             return
+        what = (response.route, response.model, response.version, method, status)
+        head = self._heads.get(what) or self._head(*what)
         fields: dict[str, Any] = {
-            "level": level,
-            "message": "request",
-            "Route": response.route or "none",
-            "Model": response.model or "none",
-            "Version": str(response.version or "none"),
-            "method": method,
-            "status": status,
-            "Latency": round(milliseconds, 3),
+            "Latency": _ms(ended_ns - began_ns),
             "request_id": request_id,
             "cold_start": cold_start,
         }
-        directive = self._directive
         if response.notes:
             fields.update(response.notes)
-            if "ShadowRows" in response.notes:
-                directive = self._shadow_directive
+        if response.timing is not None:
+            _add_split(fields, response.timing, began_ns, ended_ns)
+        if init is not None:
+            fields["init"], fields["InitLatency"] = init, init["total_ms"]
+        if trace:
+            fields.update(trace)
+        line = f"{head},{dumps(fields)[1:]}"
+        if self._metrics:
+            directives = ",".join([text for name, text in self._directives if name in fields])
+            timestamp = int(time.time() * 1000)
+            line = f'{line[:-1]},"_aws":{{"Timestamp":{timestamp},"CloudWatchMetrics":[{directives}]}}}}'
+        self._emit(line)
+
+    def _head(self, route: str, model: str, version: int, method: str, status: int) -> str:
+        """The beginning of a line, which many requests have in common: made once."""
+        is_fault = _is_fault(status)
+        fields = {
+            "level": "ERROR" if is_fault else "INFO",
+            "message": "request",
+            "Route": route or "none",
+            "Model": model or "none",
+            "Version": str(version or "none"),
+            "method": method,
+            "status": status,
+        }
         if self._metrics:
             fields["FunctionName"] = self._function_name
             fields["ClientError"] = int(status >= 400 and not is_fault)
             fields["ServerError"] = int(is_fault)
-            fields["_aws"] = {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": directive}
-        self._emit(fields)
+        if len(self._heads) >= _MAX_HEADS:  # methods are what callers make up
+            self._heads.clear()
+        head = self._heads[route, model, version, method, status] = dumps(fields)[:-1]
+        return head
 
-    def _emit(self, fields: dict[str, Any]) -> None:
+    def _emit(self, line: str) -> None:
         # One write per line: lines of concurrent writers never interleave.
-        sys.stdout.write(dumps(fields) + "\n")
+        sys.stdout.write(line + "\n")
         sys.stdout.flush()
+
+
+def _is_fault(status: int) -> bool:
+    return status >= 500 and status != _NOT_IMPLEMENTED
+
+
+def _ms(nanoseconds: int) -> float:
+    """Milliseconds to three places, for a third of what `round` costs."""
+    return nanoseconds // 1000 / 1000
+
+
+def _add_split(fields: dict[str, Any], timing: tuple[int, ...], began_ns: int, ended_ns: int) -> None:
+    """Split the latency of a prediction: its parts add up to the whole, together with a load and a shadow."""
+    run_began, run_ended, load_began, fetched, loaded = timing
+    decode = run_began - began_ns
+    if load_began >= began_ns:  # by this request
+        decode -= loaded - load_began
+        fields["LoadLatency"] = _ms(loaded - load_began)
+        fields["load"] = {"store_ms": _ms(fetched - load_began), "model_ms": _ms(loaded - fetched)}
+    fields["DecodeLatency"] = _ms(decode)
+    fields["RunLatency"] = _ms(run_ended - run_began)
+    encode = _ms(ended_ns - run_ended)
+    fields["EncodeLatency"] = round(encode - fields["ShadowLatency"], 3) if "ShadowLatency" in fields else encode

@@ -55,7 +55,7 @@ def infer(request: Request, servable: Servable | Shadowed) -> Response:
 
         outputs = named(outputs, servable.vocabularies)
     response = encode_outputs(fields, wanted, outputs, manifest)
-    servable.statistics.add_request(began)
+    response.timing = servable.statistics.add_request(began)
     response.notes = servable.notes
     return finish(response, request.headers)
 

@@ -7,7 +7,7 @@ Knows artifacts and servables; does not know protocols. What an alias means is r
 from __future__ import annotations
 
 from _thread import allocate_lock
-from time import time
+from time import perf_counter_ns, time
 
 from litelambda_serving.aliases import Aliases, CachedAliases, fetch_aliases
 from litelambda_serving.artifact import ARTIFACT_NAME, fetch_artifact, fetch_manifest
@@ -280,7 +280,14 @@ class ModelRepository:
             gate = self._loading.setdefault(key, allocate_lock())
         try:
             with gate:
-                return self._servables.get(key) or self._admit(self._fetch(name, number, pin))
+                servable = self._servables.get(key)
+                if servable is None:
+                    began = perf_counter_ns()
+                    artifact = self._fetch(name, number, pin)
+                    fetched = perf_counter_ns()
+                    servable = self._admit(artifact)
+                    servable.statistics.loaded = began, fetched, perf_counter_ns()
+                return servable
         except ArtifactError as error:
             from litelambda_serving.audit import refused
 

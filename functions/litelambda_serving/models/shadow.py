@@ -6,6 +6,7 @@ Where a request has raw values, each version prepares them in its own way.
 from __future__ import annotations
 
 from math import inf
+from time import perf_counter_ns
 
 from litelambda_serving.errors import ServingError
 from litelambda_serving.preprocessing import RawInputs
@@ -31,8 +32,8 @@ class Shadowed:
         statistics: what it has done.
         raw_inputs: what prepares the inputs of the version that answers; None where requests have its own values.
         vocabularies: of its outputs.
-        notes: fields for the request's log line: `ShadowRows`, `ShadowDisagreements`, `shadow_version` and
-            `shadow_max_abs_difference`, or `shadow_error`; None before a prediction.
+        notes: fields for the request's log line: `ShadowRows`, `ShadowDisagreements`, `ShadowLatency`, `shadow_version`
+            and `shadow_max_abs_difference`, or `shadow_error`; None before a prediction.
     """
 
     __slots__ = ("_servable", "_shadow", "_warn", "manifest", "notes", "raw_inputs", "statistics", "vocabularies")
@@ -55,15 +56,18 @@ class Shadowed:
         if reason := self._misfit(signature_key, is_raw=noted is not None):
             self.notes = {"shadow_version": version, "shadow_error": reason}
             return outputs
+        began = perf_counter_ns()
         try:
             if noted is not None and self._shadow.raw_inputs is not None:
                 inputs = self._shadow.raw_inputs.prepare(*noted)
             others = self._shadow.predict(signature_key, inputs, deadline)
         except ServingError as error:
             self._warn(f"shadow version {version} of {self.manifest.model} failed: {error}")
-            self.notes = {"shadow_version": version, "shadow_error": type(error).__name__}
+            compared: dict[str, Any] = {"shadow_error": type(error).__name__}
         else:
-            self.notes = {"shadow_version": version, **_compare(outputs, others)}
+            compared = _compare(outputs, others)
+        took_ms = (perf_counter_ns() - began) // 1000 / 1000
+        self.notes = {"shadow_version": version, "ShadowLatency": took_ms, **compared}
         return outputs
 
     def run(self, signature_key: str, inputs: Mapping[str, Tensor], deadline: float = inf) -> dict[str, Tensor]:

@@ -62,16 +62,18 @@ class Statistics:
         input_ns: time from the requests' beginning to their run.
         output_ns: time from their run to their answer.
         last_ms: time of the last one, in milliseconds since 1970.
+        loaded: `time.perf_counter_ns()` when its load began, its files were there, and it was ready; zeros for INIT's.
     """
 
     __slots__ = (
-        *("failures", "input_ns", "last_ms", "output_ns", "requests", "rows", "run_ns", "runs"),
+        *("failures", "input_ns", "last_ms", "loaded", "output_ns", "requests", "rows", "run_ns", "runs"),
         *("_run_began", "_run_ended"),
     )
 
     def __init__(self) -> None:
         self.requests = self.failures = self.rows = self.runs = self.last_ms = 0
         self.run_ns = self.input_ns = self.output_ns = self._run_began = self._run_ended = 0
+        self.loaded = (0, 0, 0)
 
     def add_run(self, began_ns: int, rows: int) -> None:
         """Count a prediction that has just worked.
@@ -86,10 +88,15 @@ class Statistics:
         self.rows += rows
         self.last_ms = int(time() * 1000)
 
-    def add_request(self, began_ns: int) -> None:
-        """Count the time that the request of the last run has taken before it and after it, from `began_ns` to now."""
+    def add_request(self, began_ns: int) -> tuple[int, ...]:
+        """Count the time that the request of the last run has taken before it and after it, from `began_ns` to now.
+
+        Returns:
+            When that run began and ended, followed by `loaded`.
+        """
         self.input_ns += self._run_began - began_ns
         self.output_ns += perf_counter_ns() - self._run_ended
+        return self._run_began, self._run_ended, *self.loaded
 
 
 def warm_up_inputs(manifest: Manifest, key: str, inputs: Sequence[TensorSpec]) -> list[Any]:

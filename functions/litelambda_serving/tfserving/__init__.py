@@ -82,7 +82,7 @@ def answer(request: Request, repository: ModelRepository) -> Response:
         raise custom_code.rows_alone()
     else:
         body = _score(verb, request, servable)
-    servable.statistics.add_request(began)
+    timing = servable.statistics.add_request(began)
     response = Response(
         200,
         body,
@@ -91,7 +91,7 @@ def answer(request: Request, repository: ModelRepository) -> Response:
         model=manifest.model,
         version=manifest.version,
     )
-    response.notes = servable.notes
+    response.notes, response.timing = servable.notes, timing
     return finish(response, headers)
 
 

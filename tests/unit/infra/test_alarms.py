@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -45,17 +46,21 @@ def _alarms(path: Path, **values: str) -> dict[str, dict[str, Any]]:
 def _emitted(line: str) -> dict[tuple[str, str], list[set[str]]]:
     """The metrics of an Embedded Metric Format document, as CloudWatch reads it, with their sets of dimensions."""
     fields = json.loads(line)
-    (directive,) = fields["_aws"]["CloudWatchMetrics"]
-    sets = [set(names) for names in directive["Dimensions"]]
-    assert all(isinstance(fields[name], str) and fields[name] for names in sets for name in names)
-    for metric in directive["Metrics"]:  # a number, or several
-        values = fields[metric["Name"]]
-        assert all(isinstance(value, (int, float)) for value in (values if isinstance(values, list) else [values]))
-    return {(directive["Namespace"], metric["Name"]): sets for metric in directive["Metrics"]}
+    emitted = {}
+    for directive in fields["_aws"]["CloudWatchMetrics"]:
+        sets = [set(names) for names in directive["Dimensions"]]
+        assert all(isinstance(fields[name], str) and fields[name] for names in sets for name in names)
+        for metric in directive["Metrics"]:  # a number, or several
+            values = fields[metric["Name"]]
+            assert all(isinstance(value, (int, float)) for value in (values if isinstance(values, list) else [values]))
+            emitted[directive["Namespace"], metric["Name"]] = sets
+    return emitted
 
 
 def _request_line(capsys: pytest.CaptureFixture[str], **response: Any) -> str:
-    Log("INFO", NAMESPACE, "stack-predict").request(Response(200, b"", **response), "POST", 1.5, "id", False)
+    Log("INFO", NAMESPACE, "stack-predict").request(
+        Response(200, b"", **response), "POST", time.perf_counter_ns(), "id"
+    )
     return capsys.readouterr().out
 
 
