@@ -280,14 +280,8 @@ class ModelRepository:
             gate = self._loading.setdefault(key, allocate_lock())
         try:
             with gate:
-                servable = self._servables.get(key)
-                if servable is None:
-                    began = perf_counter_ns()
-                    artifact = self._fetch(name, number, pin)
-                    fetched = perf_counter_ns()
-                    servable = self._admit(artifact)
-                    servable.statistics.loaded = began, fetched, perf_counter_ns()
-                return servable
+                began = perf_counter_ns()
+                return self._servables.get(key) or self._admit(self._fetch(name, number, pin), began)
         except ArtifactError as error:
             from litelambda_serving.audit import refused
 
@@ -306,12 +300,15 @@ class ModelRepository:
         except ObjectNotFoundError as error:
             raise ArtifactError(f"version {number} of model {name} is published, but incomplete: {error}") from error
 
-    def _admit(self, artifact: Artifact) -> Servable:
-        """Compile an artifact and warm it up before requests see it."""
+    def _admit(self, artifact: Artifact, began_ns: int = 0) -> Servable:
+        """Compile an artifact and warm it up before requests see it; note what that took since `began_ns`."""
+        fetched_ns = perf_counter_ns()
         manifest = artifact.manifest
         self._make_room(manifest.model, size_in_memory(len(memoryview(artifact.model))))
         servable = Servable(artifact, self._num_threads)
         servable.warm_up()
+        if began_ns:
+            servable.statistics.loaded = began_ns, fetched_ns, perf_counter_ns()
         with self._lock:
             self._servables[manifest.model, manifest.version] = servable
             self._digests[manifest.model, manifest.version] = manifest.sha256
