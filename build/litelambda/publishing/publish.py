@@ -50,6 +50,7 @@ class Description:
         warm_up: values for the first run, where zeros do not work.
         task: "classification", "multi_label", "regression" or "recommendation"; "" where it is not known.
         vocabularies: by output whose numbers stand for names, the file of `assets` that has these.
+        explain: what explanations need to know of the model.
     """
 
     signature: FlatbufferSignature
@@ -64,6 +65,7 @@ class Description:
     assets: Mapping[str, bytes] = field(default_factory=dict)
     task: str = ""
     vocabularies: Mapping[str, str] = field(default_factory=dict)
+    explain: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,8 @@ def make_manifest(
         document["assets"] = sorted(description.assets)
     if description.warm_up:
         document["warm_up"] = dict(description.warm_up)
+    if description.explain:
+        document["explain"] = description.explain
     # Compact: a cold start parses it.
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
