@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from litelambda.artifact.flatbuffer import FlatbufferTensor
 from litelambda.artifact.latency import measure_latency_us
 from litelambda.artifact.reference import to_codes
 from litelambda.artifact.stored_form import Stored, store_form
@@ -29,6 +28,7 @@ from litelambda.compression.layer_table import describe_layers
 from litelambda.conversion.quantize import quantize
 from litelambda.data.dataset import load_data
 from litelambda.data.interactions import ITEMS_FILE, load_interactions
+from litelambda.evaluation.baseline import baseline_of
 from litelambda.evaluation.build_comparison import check_build
 from litelambda.evaluation.evaluate import Evaluated, evaluate, evaluate_float
 from litelambda.evaluation.gate import check_floor, check_gate, hints
@@ -54,8 +54,6 @@ __all__ = ["BuildResult", "build", "train_with_others"]
 
 _VERIFIED_ROWS = 256
 _COMPARED_ROWS = 32
-_ROWS_OF_MEANS = 4096
-_MOST_MEANS = 1024  # a cold start parses them
 
 
 def build(
@@ -234,17 +232,8 @@ class _Build:
             metrics=self.evaluated.to_json() | self.compared,
             size_bytes=sizes,
             recipe=self.recipe.to_json(),
-            explain=self.explain(tensor),
+            explain=baseline_of(self.data, tensor, self.recipe.train.seed),
         )
-
-    def explain(self, tensor: FlatbufferTensor) -> dict[str, Any]:
-        """The manifest's `explain`: the mean of the training rows, where a row is a vector of real numbers."""
-        shape, are_places = self.data.input_shape, tensor.limits is not None
-        if len(shape) != 1 or shape[0] > _MOST_MEANS or tensor.dtype != "float32" or are_places:
-            return {}
-        rows = self.data.representative(_ROWS_OF_MEANS, self.recipe.train.seed)
-        means = [float(f"{mean:.6g}") for mean in rows.mean(axis=0, dtype="float64")]
-        return {"baseline": {tensor.name: means}}
 
     def publish(self, description: Description, stored: Stored) -> Published:
         report = self.report(description, stored)

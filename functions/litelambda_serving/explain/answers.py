@@ -60,7 +60,7 @@ def _own(explanation: Explanation, top_k: int | None) -> dict[str, Any]:
         return answer
     answer["attributions"] = explanation.attributions(_all_short(found.values))
     if found.standard_errors is not None:
-        answer["standard_errors"] = explanation.attributions(_all_short(found.standard_errors))
+        answer["standard_errors"] = explanation.errors(_all_short(found.standard_errors))
     return answer
 
 

@@ -77,10 +77,13 @@ class Explanation:
 
     def attributions(self, values: Sequence[float]) -> dict[str, Any]:
         """Values of features as the caller's fields have them: a number for each column, nested as a picture."""
-        named: dict[str, Any] = {}
-        for part, cut in self.subject.cut(values):
-            named.update(part.attributions(cut))
-        return named
+        cut = self.subject.cut(values)
+        return {name: each for part, some in cut for name, each in part.attributions(some).items()}
+
+    def errors(self, values: Sequence[float]) -> dict[str, Any]:
+        """Standard errors of features, as numbers in the form of the attributions."""
+        cut = self.subject.cut(values)
+        return {name: each for part, some in cut for name, each in part.errors(some).items()}
 
     def strongest(self, count: int) -> list[tuple[dict[str, Any], float]]:
         """The features with the largest attributions, and these; the strongest first, of equal ones the first."""

@@ -36,6 +36,10 @@ class Part:
         """Values of the features as answers have them, by name of the field."""
         raise NotImplementedError
 
+    def errors(self, values: Sequence[float]) -> dict[str, Any]:
+        """Standard errors of the features in the same form, but numbers alone."""
+        return self.attributions(values)
+
     def places(self) -> list[dict[str, Any]]:
         """What each feature is: a `name`, with an `index` or `start` and `end`."""
         raise NotImplementedError
@@ -156,6 +160,10 @@ class _TextPart(Part):
                 for (token, start, end), value in pieces
             ]
         }
+
+    def errors(self, values: Sequence[float]) -> dict[str, Any]:
+        """See `Part.errors`."""
+        return {self._field: list(values)}
 
     def places(self) -> list[dict[str, Any]]:
         """See `Part.places`."""
