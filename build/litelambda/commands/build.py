@@ -35,7 +35,7 @@ from litelambda.evaluation.gate import check_floor, check_gate, hints
 from litelambda.evaluation.recommendation import check_scores, evaluate_recommender, popularity_metrics, recommend
 from litelambda.evaluation.verify import verify
 from litelambda.keras_tools.backend import choose_backend
-from litelambda.publishing.encryption import Encryption
+from litelambda.publishing.encryption import open_encryption
 from litelambda.publishing.publish import REPORT_NAME, Description, Published, publish, save_keras
 from litelambda.publishing.report import HTML_NAME, make_html
 from litelambda.publishing.served_comparison import Served, check_served
@@ -102,11 +102,6 @@ def train_with_others(recipe: Recipe, reporter: Reporter | None = None) -> None:
         _Build(recipe, reporter or Reporter()).train(is_chief=False)
 
 
-def _open_encryption(recipe: Recipe) -> Encryption | None:
-    key = recipe.publish.encrypt
-    return Encryption(key if key.startswith("arn:") else str(recipe.resolve(key))) if key else None
-
-
 class _Build:
     """A build under way: every stage is a method, what it made is kept for the later ones."""
 
@@ -117,7 +112,7 @@ class _Build:
         self.seconds: dict[str, float] = {}
         self._reporter = reporter
         self._signer = signer
-        self._encryption = _open_encryption(recipe)
+        self._encryption = open_encryption(recipe)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Stage]:

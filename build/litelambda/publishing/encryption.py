@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from litelambda.common.errors import UsageError
+from litelambda.recipe.load import Recipe
 from litelambda.store.signing import call_kms, is_kms_key
 from litelambda_serving.artifact.decryption import MAGIC, context_of, place_of
 
-__all__ = ["Encrypted", "Encryption", "make_key_file"]
+__all__ = ["Encrypted", "Encryption", "make_key_file", "open_encryption"]
 
 SUFFIX = ".enc"
 _CHUNK_BYTES = 64 * 1024
@@ -36,6 +37,12 @@ class Encrypted:
     data_key: bytes
     document: dict[str, str]
     files: dict[str, bytes]
+
+
+def open_encryption(recipe: Recipe) -> Encryption | None:
+    """What a recipe's versions are encrypted with; None where they are not."""
+    key = recipe.publish.encrypt
+    return Encryption(key if key.startswith("arn:") else str(recipe.resolve(key))) if key else None
 
 
 class Encryption:
