@@ -121,7 +121,7 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
     try:
         request: Request = request_from_event(event, _deadline(context), _settings.base_path, _policy)
         method, traceparent = request.method, request.headers.get("traceparent", "")
-        response = route(request, _repository)
+        response = route(request, _repository, page=_settings.page)
     except AccessDeniedError as error:
         from litelambda_serving import audit
 
@@ -137,6 +137,8 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
 
         _log.write("ERROR", traceback.format_exc(), error=type(error).__name__, request_id=request_id)
         response = error_response(error, request_id)
+    if _settings.page:
+        add_headers(response, {"Server-Timing": f"handler;dur={(time.perf_counter_ns() - started) / 1e6:.3f}"})
     if method == "HEAD":
         without_body(response)
     if _settings.cors_allow_origin:

@@ -237,6 +237,7 @@ def response_to_event(response: Response, event: Any) -> dict[str, Any]:
 _REASONS = {
     200: "OK",
     204: "No Content",
+    304: "Not Modified",
     400: "Bad Request",
     403: "Forbidden",
     404: "Not Found",

@@ -19,42 +19,47 @@ if TYPE_CHECKING:
 __all__ = ["cors_headers", "error_response", "route", "without_body"]
 
 
-def route(request: Request, repository: ModelRepository) -> Response:
+def route(request: Request, repository: ModelRepository, *, page: bool = False) -> Response:
     """Answer a request.
+
+    Args:
+        request: the request.
+        repository: the models.
+        page: whether a browser gets a page at /.
 
     Raises:
         ServingError: to be turned into a response by `error_response`.
     """
     if request.rights is not None:
-        return _answer_allowed(request, repository, request.rights)
-    return _answer_method(request, repository)
+        return _answer_allowed(request, repository, request.rights, page=page)
+    return _answer_method(request, repository, page=page)
 
 
-def _answer_allowed(request: Request, repository: ModelRepository, rights: Rights) -> Response:
+def _answer_allowed(request: Request, repository: ModelRepository, rights: Rights, *, page: bool) -> Response:
     """Refuse callers without any right, and what a route answers without having asked for one.
 
     OPTIONS is for everyone: a browser's preflight says nothing of its caller, and the answer nothing of a model.
     """
     if request.method == "OPTIONS":
-        return _answer_method(request, repository)
+        return _answer_method(request, repository, page=page)
     if not rights:
         raise rights.denied()
-    response = _answer_method(request, repository)
+    response = _answer_method(request, repository, page=page)
     if not rights.asked:
         raise rights.denied()
     return response
 
 
-def _answer_method(request: Request, repository: ModelRepository) -> Response:
+def _answer_method(request: Request, repository: ModelRepository, *, page: bool) -> Response:
     method = request.method
     if method == "POST" or method == "GET":  # noqa: PLR1714 - the warm path: two comparisons, no tuple
-        return _answer(request, repository)
+        return _answer(request, repository, page=page)
     if method == "OPTIONS":
         return Response(204, "", headers={"Allow": _allowed(request.path)}, route="options")
     if method != "HEAD":
-        return _answer(request, repository)
+        return _answer(request, repository, page=page)
     request.method = "GET"
-    return _answer(request, repository)
+    return _answer(request, repository, page=page)
 
 
 def without_body(response: Response) -> None:
@@ -96,7 +101,7 @@ def cors_headers(origin: str) -> dict[str, str]:
     }
 
 
-def _answer(request: Request, repository: ModelRepository) -> Response:
+def _answer(request: Request, repository: ModelRepository, *, page: bool) -> Response:
     path = request.path
     if path.startswith("/v1/"):
         return tfserving.answer(request, repository)
@@ -105,6 +110,10 @@ def _answer(request: Request, repository: ModelRepository) -> Response:
 
         return inference_protocol.answer(request, repository)
     if path in ("/", ""):
+        if page and request.method == "GET":
+            from litelambda_serving import page as page_module
+
+            return page_module.answer(request)
         return _answer_probe(request, {"status": "alive"}, "live")
     if path == "/healthz":
         names = [name for name in repository.loaded_names() if request.may("metadata", name)]

@@ -116,6 +116,11 @@ SETTINGS = (
         "60",
         "Age from which on what is kept is written, after an answer was sent; 0: after every answer.",
     ),
+    Setting(
+        "PAGE",
+        "off",
+        "on: a browser that opens / gets a page to try the models in. off: it gets JSON, as every other client does.",
+    ),
     Setting("NUM_THREADS", "", "Inference threads; empty: one per vCPU that the function's memory buys."),
     Setting(
         "LOG_LEVEL",
@@ -148,6 +153,7 @@ class Settings:
         cors_allow_origin: an origin, "*" or "".
         base_path: "/ml", or "".
         custom_code: path of the file with the function's own code, or "".
+        page: whether browsers get a page at /.
         num_threads: >= 1.
         log_level: one of DEBUG, INFO, WARNING, ERROR.
         metrics_namespace: CloudWatch namespace, or "".
@@ -164,6 +170,7 @@ class Settings:
     cors_allow_origin: str
     base_path: str
     custom_code: str
+    page: bool
     num_threads: int
     log_level: str
     metrics_namespace: str
@@ -196,6 +203,7 @@ class Settings:
         self.cors_allow_origin = _origin(values["CORS_ALLOW_ORIGIN"] or "")
         self.base_path = _base_path(values["BASE_PATH"] or "")
         self.custom_code = _custom_code(values["CUSTOM_CODE"] or "")
+        self.page = _choice("PAGE", values["PAGE"] or "", ("on", "off")) == "on"
         self.num_threads = _num_threads(values["NUM_THREADS"] or "", environment)
         self.log_level = _choice("LOG_LEVEL", (values["LOG_LEVEL"] or "").upper(), _LOG_LEVELS)
         self.metrics_namespace = values["METRICS_NAMESPACE"] or ""

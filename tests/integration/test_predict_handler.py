@@ -410,6 +410,7 @@ def test_init_leaves_the_rest_for_later(store):
         "models.refresh",
         "models.shadow",
         "openapi",
+        "page",
         "scoring",
         "tfserving.",
     )

@@ -23,7 +23,7 @@ FUNCTIONS_ORDER = [
     *("errors", "json_codec", "digest", "background", "settings", "lean_runtime", "tensor", "manifest", "trust"),
     *("audit", "access", "store", "objects", "aliases", "artifact", "litert", "preprocessing", "custom_code"),
     *("servable", "models", "bodies", "http", "observability", "capture", "recorder", "explain", "tfserving"),
-    *("inference_protocol", "openapi", "router", "scoring"),
+    *("inference_protocol", "openapi", "page", "router", "scoring"),
     *("predict", "score"),
 ]
 TOOLCHAIN_ORDER = [

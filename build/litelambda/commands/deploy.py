@@ -40,7 +40,7 @@ _DESCRIBED = (
     *("ModelManifestSha256", "KmsKeyArn", "ModelMemoryMb", "AliasRefreshSeconds"),
     *("NumThreads", "MemorySize", "Timeout", "LogLevel", "CapturePercent", "CaptureMaxKb", "CaptureSeconds"),
 )
-"""Each with a space after it in the description; three letters follow."""
+"""Each with a space after it in the description; four letters follow."""
 
 _NOTHING = "nothing"  # the parameter PackageWith, where the package has no optional part
 
@@ -139,7 +139,7 @@ def _check_description(stack: str, values: Mapping[str, str]) -> None:
     lengths = {name: len(values[name]) for name in _DESCRIBED}
     lengths["ModelStore"] = len(values["ModelStore"].partition("://")[2] or f"{own_bucket}/models")
     lengths["KmsKeyArn"] = len(values["KmsKeyArn"].partition(":key/")[2])
-    total = sum(length + 1 for length in lengths.values()) + 3
+    total = sum(length + 1 for length in lengths.values()) + 4
     if total > _MAX_DESCRIPTION:
         longest = sorted(_TEXTS, key=lengths.__getitem__, reverse=True)[:3]
         raise UsageError(

@@ -124,7 +124,7 @@ class Gateway:
         status, headers, body = await self._answer(scope, receive)
         if scope["method"] == "HEAD":
             headers, body = {"content-length": str(len(body)), **headers}, b""
-        elif status != 204 and "content-length" not in headers:
+        elif status not in (204, 304) and "content-length" not in headers:
             headers["content-length"] = str(len(body))
         raw_headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": status, "headers": raw_headers})

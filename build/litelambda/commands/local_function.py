@@ -40,6 +40,7 @@ def load_handler(
         "MODEL_NAME": model,
         "MODEL_VERSION": version,
         "CUSTOM_CODE": "" if code is None else str(custom_code_path(code)),
+        "PAGE": "on",
         "LOG_LEVEL": log_level,
         "METRICS_NAMESPACE": "",
     }

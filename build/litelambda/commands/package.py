@@ -73,6 +73,7 @@ TASK_ROOT = "/var/task"  # where Lambda puts the bundle: the path that traceback
 
 _OBSTORE = "obstore/_obstore.abi3.so"
 _SCORE_BUDGET_BYTES = 50_000_000  # what Lambda takes without a bucket
+_SHIPPED = ("*.py", "*.pem", "*.html", "*.css", "*.js")  # of this project
 _NOT_RUN = {".pyi", ".pyx", ".pxd", ".c", ".cpp", ".h", ".a"}  # what a wheel has for type checkers and compilers
 _NOT_SHIPPED = ("tests", "_pyinstaller", "f2py", "include", "__pycache__")  # folders of the batch handler's wheels
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment that a zip can name
@@ -238,7 +239,7 @@ def copy_sources(function: Function, bundle: Path) -> None:
         bundle: folder for them.
     """
     copy(FUNCTIONS / f"{function}.py", bundle / f"{function}.py")
-    for source in (path for kind in ("*.py", "*.pem") for path in SERVING.rglob(kind)):
+    for source in (path for kind in _SHIPPED for path in SERVING.rglob(kind)):
         if function == "score" or SERVING / "scoring" not in source.parents:
             copy(source, bundle / source.relative_to(SERVING.parent))
     if function == "predict":

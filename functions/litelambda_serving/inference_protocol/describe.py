@@ -32,6 +32,7 @@ def model_metadata(manifest: Manifest, repository: ModelRepository) -> dict[str,
     """`GET /v2/models/{m}`: the versions are those in memory; any published one can be asked for.
 
     Where the model prepares raw values, `raw_inputs` says which, besides the protocol's own `inputs` of the model.
+    `parameters` is the protocol's place for more: what the manifest says of the answers, and how good they are.
     """
     signature = manifest.signatures[manifest.default_signature]
     loaded = {
@@ -48,12 +49,20 @@ def model_metadata(manifest: Manifest, repository: ModelRepository) -> dict[str,
         ],
     }
     if manifest.preprocessing:
-        from litelambda_serving.preprocessing.describe import fields_of
+        from litelambda_serving.preprocessing.describe import details_of, fields_of
 
         metadata["raw_inputs"] = [
-            {"name": field.name, "type": field.type, "shape": [DYNAMIC, *field.shape]} for field in fields_of(manifest)
+            {
+                "name": field.name,
+                "type": field.type,
+                "shape": [DYNAMIC, *field.shape],
+                **details_of(manifest, field),
+            }
+            for field in fields_of(manifest)
         ]
-    return metadata
+    said = {"labels": manifest.labels, **{name: manifest.fields.get(name) for name in ("task", "metrics", "created")}}
+    parameters = {name: value for name, value in said.items() if value}
+    return {**metadata, "parameters": parameters} if parameters else metadata
 
 
 def model_config(manifest: Manifest, repository: ModelRepository) -> dict[str, Any]:

@@ -51,7 +51,21 @@ _METADATA_TENSOR = _object(
      "shape": {"type": "array", "items": {"type": "integer", "minimum": -1}}}
 )  # fmt: skip
 
-_METADATA_FIELD = _object({"name": _STRING, "type": _STRING, "shape": {"type": "array", "items": {"type": "integer"}}})
+_METADATA_FIELD = _object(
+    {
+        "name": _STRING,
+        "type": _STRING,
+        "shape": {"type": "array", "items": {"type": "integer"}},
+        "categories": {"type": "array"},
+        "missing": {},
+        "fit": _STRING,
+    },
+    ["name", "type", "shape"],
+)
+
+_METADATA_PARAMETERS = _object(
+    {"labels": _STRINGS, "task": _STRING, "metrics": {"type": "object"}, "created": _STRING}, []
+)
 
 _STATE = _object({"version": _STRING, "state": _STRING, "status": {"type": "object"}})
 
@@ -85,6 +99,7 @@ COMMON_SCHEMAS: dict[str, Any] = {
             "platform": _STRING,
             **{side: {"type": "array", "items": _METADATA_TENSOR} for side in ("inputs", "outputs")},
             "raw_inputs": {"type": "array", "items": _METADATA_FIELD},
+            "parameters": _METADATA_PARAMETERS,
         },
         ["name", "versions", "platform", "inputs", "outputs"],
     ),

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from litelambda_serving.manifest import Manifest
 
-__all__ = ["column_of", "fields_of", "ignored_names"]
+__all__ = ["column_of", "details_of", "fields_of", "ignored_names"]
 
 
 def fields_of(manifest: Manifest) -> list[Field]:
@@ -45,3 +45,15 @@ def column_of(manifest: Manifest, field: Field) -> dict[str, Any]:
             if column["name"] == field.name:
                 return dict(column)
     return {}
+
+
+def details_of(manifest: Manifest, field: Field) -> dict[str, Any]:
+    """What a form needs besides: a field's categories, what a missing value counts as, how a picture is made to fit."""
+    column = column_of(manifest, field)
+    found = {"categories": column.get("vocabulary"), "missing": column.get("missing")}
+    if field.type == "image":
+        found["fit"] = next(
+            (each.get("fit") for name, each in manifest.preprocessing.items() if each.get("field", name) == field.name),
+            None,
+        )
+    return {name: value for name, value in found.items() if value is not None}

@@ -65,8 +65,12 @@ def test_contents(packages: dict[str, PackageResult], arch: str) -> None:
     serving = {path.relative_to(FUNCTIONS).as_posix() for path in (FUNCTIONS / "litelambda_serving").rglob("*.py")}
     sources = {"predict.py"} | {path for path in serving if not path.startswith("litelambda_serving/scoring/")}
     licenses = {"litelambda.txt", "obstore.txt", "obstore-crates.txt", "ai-edge-litert.txt"}
+    page = FUNCTIONS / "litelambda_serving" / "page"
+    texts_of_page = {
+        path.relative_to(FUNCTIONS).as_posix() for path in page.iterdir() if path.suffix in (".html", ".css", ".js")
+    }
     others = {"obstore/_obstore.abi3.so", "lib/libLiteRt.so", "lean-bootstrap", "litelambda_serving/amazon_trust.pem"}
-    expected = sources | others | {f"licenses/{name}" for name in licenses}
+    expected = sources | others | texts_of_page | {f"licenses/{name}" for name in licenses}
     if packages[arch].bytecode:
         expected |= {re.sub(r"([^/]+)\.py$", r"__pycache__/\1.cpython-313.pyc", source) for source in sources}
     assert _names(packages[arch]) == expected
