@@ -4,6 +4,7 @@
     <model>/<version>/manifest.json.sig  its signature, where it is signed; written before it
     <model>/<version>/model.tflite     … and what else the manifest lists
     <model>/aliases.json               replaced whole, last
+    audit/…                            who did what: see `litelambda.store.audit_trail`
 
 Versions are positive numbers and immutable. The next one is the highest that was ever begun plus one: files that a
 killed publisher left use its number up, and readers do not see them.
@@ -24,24 +25,28 @@ from typing import Any
 from litelambda.common.errors import PublishError, UsageError
 from litelambda.common.interrupts import commit
 from litelambda.common.paths import store_url
+from litelambda.store.aliases_document import (
+    Document,
+    check_alias,
+    check_shares,
+    point,
+    read_document,
+    set_pins,
+    target_of,
+)
+from litelambda.store.audit_trail import AUDIT_FOLDER, AuditTrail
 from litelambda_serving.aliases import ALIASES_NAME, RESERVED_NAMES
 from litelambda_serving.artifact import MANIFEST_NAME, fetch_artifact
-from litelambda_serving.errors import (
-    ModelNotFoundError,
-    ObjectNotFoundError,
-    StoreConflictError,
-    StoreError,
-)
+from litelambda_serving.errors import ModelNotFoundError, ObjectNotFoundError, StoreConflictError
 from litelambda_serving.manifest import is_valid_name
 from litelambda_serving.objects import objects_for
 from litelambda_serving.scoring.errors import JobError
 from litelambda_serving.scoring.models import parse_reference
 from litelambda_serving.store import open_store, split_store_url
+from litelambda_serving.trust import SIGNATURE_NAME
 
 _ATTEMPTS = 20
 _PAUSE_S = 0.05
-
-Document = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ class Store:
 
     Attributes:
         url: the store's URL.
+        trail: records what is done to it.
 
     Example:
         >>> import tempfile
@@ -91,11 +97,12 @@ class Store:
         scheme, bucket, path = split_store_url(self.url)
         self._root = f"{scheme}://{bucket}/{path.strip('/')}".rstrip("/")
         self._objects = objects_for(f"{self._root}/")
+        self.trail = AuditTrail(self._root, self._objects)
 
     def list_models(self) -> list[str]:
         """Names of all models that have a published version."""
         names = filter(is_valid_name, self._objects.folders(f"{self._root}/"))
-        return [name for name in names if self.list_versions(name)]
+        return [name for name in names if name != AUDIT_FOLDER and self.list_versions(name)]
 
     def list_versions(self, model: str) -> list[int]:
         """Published versions of a model, ascending."""
@@ -113,16 +120,23 @@ class Store:
         """Write a version: its files, then the manifest that makes it readable; Ctrl-C has no effect from then on.
 
         Raises:
-            PublishError: the number is taken; nothing of the other publisher's is touched.
+            PublishError: the number is taken; nothing of the other publisher's is touched. Or the name is the store's.
             StoreError: the store refused.
         """
-        folder = f"{model}/{version}"
+        if model == AUDIT_FOLDER:
+            raise PublishError(f"a model cannot be named {model!r}: that folder is the store's audit trail")
+        digest, signature = hashlib.sha256(manifest).hexdigest(), "valid" if SIGNATURE_NAME in files else "unsigned"
+        with self.trail.recording("publish", model=model, version=version, manifest_sha256=digest, signature=signature):
+            self._write_version(f"{model}/{version}", files, manifest)
+
+    def _write_version(self, folder: str, files: Mapping[str, bytes | Path], manifest: bytes) -> None:
         try:
             for name, content in files.items():
                 self._put(f"{folder}/{name}", content, "")
             commit()
             self._put(f"{folder}/{MANIFEST_NAME}", manifest, "")
         except StoreConflictError as error:
+            model, _, version = folder.partition("/")
             raise PublishError(
                 f"version {version} of {model} was taken by another publisher ({error}); "
                 "this one cannot be read; publish again to get the next number"
@@ -218,20 +232,10 @@ class Store:
             PublishError: the version does not exist, a name or percentage is not allowed, or other writers always
                 came first.
         """
-        shares = dict(canary or {})
-        if any(not 0 < percent <= 100 for percent in shares.values()) or sum(shares.values()) > 100:
-            raise PublishError(f"the shares of canaries must be over 0 and no more than 100 together, not {shares}")
-        if version in shares or shadow == version:
-            raise PublishError(f"version {version} is what {alias} points at: it cannot be its own canary or shadow")
+        shares = check_shares(alias, version, canary, shadow)
 
         def change(document: Document) -> bool:
-            document[alias] = version
-            for name, value in (("canary", {str(key): share for key, share in shares.items()}), ("shadow", shadow)):
-                others = {key: other for key, other in document.pop(name, {}).items() if key != alias}
-                if value:
-                    others[alias] = value
-                if others:
-                    document[name] = others
+            point(document, alias, version, shares, shadow)
             return True
 
         self._change_aliases(model, alias, [version, *shares, *([shadow] if shadow else [])], change)
@@ -257,21 +261,34 @@ class Store:
 
         It returns whether there is anything to write.
         """
-        if not is_valid_name(alias) or alias.isdecimal() or alias in RESERVED_NAMES:
-            raise PublishError(f"invalid alias {alias!r}: use letters, digits, '_', '.' and '-', and not only digits")
+        check_alias(alias)
         pins = {str(version): self._pin(model, version) for version in versions}
+        document, _ = self._read_aliases(model)
+        before = target_of(document, alias)
+        if not change(document):
+            return
+        moved, digest = (before, target_of(document, alias)), pins[str(versions[0])]["manifest_sha256"]
+        fields = {"model": model, "version": versions[0], "alias": alias, "manifest_sha256": digest}
+        with self.trail.recording("alias", **fields, moved=moved) as more:
+            more["moved"] = self._replace_aliases(model, alias, pins, change)
+
+    def _replace_aliases(
+        self, model: str, alias: str, pins: Mapping[str, Mapping[str, str]], change: Callable[[Document], bool]
+    ) -> tuple[Any, Any]:
+        """What `alias` meant before, and means now."""
         for _ in range(_ATTEMPTS):
             document, tag = self._read_aliases(model)
+            before = target_of(document, alias)
             if not change(document):
-                return
-            _set_pins(document, pins)
+                return before, before
+            set_pins(document, pins)
             try:
                 content = json.dumps(document, separators=(",", ":")).encode()
                 self._put(f"{model}/{ALIASES_NAME}", content, tag)
             except StoreConflictError:
                 time.sleep(random.uniform(0, _PAUSE_S))  # noqa: S311 - only spreads the writers
             else:
-                return
+                return before, target_of(document, alias)
         raise PublishError(
             f"{model}/{ALIASES_NAME} in {self.url} was changed by others {_ATTEMPTS} times: {alias} was not moved; "
             "try again"
@@ -309,19 +326,4 @@ class Store:
             content, tag = self._get(f"{model}/{ALIASES_NAME}")
         except ObjectNotFoundError:
             return {}, ""
-        try:
-            document: Document = json.loads(content)
-        except ValueError as error:
-            raise StoreError(f"{self.url}/{model}/{ALIASES_NAME} is damaged: {error}") from error
-        if not isinstance(document, dict):
-            raise StoreError(f"{self.url}/{model}/{ALIASES_NAME} is damaged: it is not a JSON object")
-        return document, tag
-
-
-def _set_pins(document: Document, new: Mapping[str, Mapping[str, str]]) -> None:
-    """Add the pins of these versions, with which a server fetches their files at once; drop pins without an alias."""
-    pins = {**document.get("versions", {}), **new}
-    targets = {str(target) for name, target in document.items() if name not in RESERVED_NAMES}
-    targets |= {number for shares in document.get("canary", {}).values() for number in shares}
-    targets |= {str(target) for target in document.get("shadow", {}).values()}
-    document["versions"] = {number: pins[number] for number in sorted(targets & set(pins), key=int)}
+        return read_document(content, f"{self.url}/{model}/{ALIASES_NAME}"), tag

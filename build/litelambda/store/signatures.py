@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from litelambda.common.errors import PublishError, UsageError
+from litelambda.store.signing import one_line
 from litelambda_serving.artifact import fetch_manifest
 from litelambda_serving.artifact.decryption import DataKey
 from litelambda_serving.artifact.unpack import unpack
@@ -34,12 +35,16 @@ def sign_version(store: Store, reference: str, signer: Signer) -> tuple[str, int
         PublishError: the version does not exist, or another writer was first.
     """
     name, version = store.resolve(reference)
-    signature = signer.sign(store.read_manifest(name, version))
+    manifest = store.read_manifest(name, version)
+    signature, key = signer.sign(manifest), one_line(signer.public_key())
     url = f"{store.url.rstrip('/')}/{name}/{version}/{SIGNATURE_NAME}"
     objects = objects_for(url)
     found = objects.get(url)
-    if not objects.put(url, signature, tag=found[1] if found else ""):
-        raise PublishError(f"version {version} of {name} was signed by another at the same time: sign it again")
+    fields = {"manifest_sha256": hashlib.sha256(manifest).hexdigest(), "signature": "valid"}
+    moved = "signed" if found else "unsigned", f"signed with {key}"
+    with store.trail.recording("sign", model=name, version=version, moved=moved, **fields):
+        if not objects.put(url, signature, tag=found[1] if found else ""):
+            raise PublishError(f"version {version} of {name} was signed by another at the same time: sign it again")
     return name, version
 
 

@@ -180,7 +180,7 @@ class ModelRepository:
         """
         if self._pinned is not None:
             return [self._pinned[0]]
-        return [name for name in self.store.list_folders() if is_valid_name(name)]
+        return [name for name in self.store.list_folders() if is_valid_name(name) and name != "audit"]
 
     def manifest(self, name: str) -> Manifest:
         """The manifest of what a model's default alias or version means, without loading the model.

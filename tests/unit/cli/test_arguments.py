@@ -39,6 +39,9 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "NAME[@ALIAS|:VERSION]": REQUIRED, "FILE": REQUIRED, "--output": REQUIRED, "--key": "", "--store": STORE,
     },
     "verify": {"NAME[@ALIAS|:VERSION]": REQUIRED, "--public-key": REQUIRED, "--store": STORE},
+    "audit": {
+        "--store": STORE, "--verify": False, "--expect-head": None, "--model": None, "--since": None, "--json": False,
+    },
     "serve": {
         "--store": STORE, "--host": "127.0.0.1", "--port": 8080, "--model": "", "--code": None, "--log-level": "INFO",
     },
