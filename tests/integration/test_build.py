@@ -101,11 +101,30 @@ def test_the_report_has_the_training_history(built_artifact: BuiltArtifact) -> N
     assert set(report["seconds"]) >= {"data", "train", "quantize"}
     assert report["latency_us"]["quantized"] > 0
     page = (built_artifact.folder / "report.html").read_text()
-    assert page.count("<svg") == 4  # accuracy, size, curves, confusion
+    assert page.count("<svg") == 3  # calibration, loss, accuracy
     assert "https://" not in page
-    assert open_report(built_artifact.store_url, "tiny@stable", show=False).read_text() == page
+    opened = open_report(built_artifact.store_url, "tiny@stable", show=False).read_text()
+    assert built_artifact.result.published.digest in opened
+    assert opened.split("<section")[1:] == page.split("<section")[1:]
     with pytest.raises(UsageError, match="'tiny' has no alias 'best'"):
         open_report(built_artifact.store_url, "tiny@best", show=False)
+
+
+def test_the_report_says_where_the_artifact_fails(built_artifact: BuiltArtifact) -> None:
+    """Its figures by class add up to the accuracy; the rows that it shows are those that it answers worst."""
+    report = json.loads((built_artifact.folder / "report.json").read_bytes())
+    manifest = json.loads((built_artifact.folder / "manifest.json").read_bytes())
+    classes, confusion = report["analysis"]["classes"], np.array(report["confusion"])
+    assert sum(each["support"] for each in classes) == report["metrics"]["num_examples"] == 120
+    right = sum(each["recall"] * each["support"] for each in classes if each["support"]) / 120
+    assert right == pytest.approx(manifest["metrics"]["quantized"]["accuracy"])
+    wrong = int(confusion.sum() - np.trace(confusion))
+    assert [each["wrong"] for each in report["examples"]] == [True] * min(wrong, 12) + [False] * max(0, 12 - wrong)
+    assert all(len(each["shows"]["fields"]) == 4 for each in report["examples"])
+    assert report["version"] == manifest["version"] == 1
+    artifact = (built_artifact.folder / "model.tflite").read_bytes()
+    assert report["artifact_sha256"] == hashlib.sha256(artifact).hexdigest()
+    assert report["tools"] == manifest["tools"]
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from typing import Any, cast
 from litelambda.artifact.latency import measure_latency_us
 from litelambda.artifact.reference import to_codes
 from litelambda.artifact.stored_form import Stored, store_form
+from litelambda.commands.build_report import describe_failures, describe_origin, describe_ranks
 from litelambda.commands.results import BuildResult
 from litelambda.common.errors import TrainError
 from litelambda.common.interrupts import interrupts_noted
@@ -231,14 +232,15 @@ class _Build:
         )
 
     def publish(self, description: Description, stored: Stored) -> Published:
-        report = self.report(description, stored)
+        settings = self.recipe.publish
+        version = self.store.next_version(settings.name)
+        report = self.report(description, stored, version)
         files = {
             ARTIFACT_NAME: self.quantized.artifact,
             **save_keras(self.compressed.model),
             REPORT_NAME: json.dumps(report, indent=1, ensure_ascii=False).encode(),
             HTML_NAME: make_html(report),
         }
-        settings = self.recipe.publish
         return publish(
             self.store,
             settings.name,
@@ -248,12 +250,14 @@ class _Build:
             stored,
             signer=self._signer,
             encryption=self._encryption,
+            version=version,
         )
 
-    def report(self, description: Description, stored: Stored) -> dict[str, Any]:
+    def report(self, description: Description, stored: Stored, version: int) -> dict[str, Any]:
         """The version's report: everything that was measured during the build."""
         compressed, quantized = self.compressed, self.quantized
         return {
+            **describe_origin(self.recipe, self.data, quantized.artifact, version),
             "recipe": description.recipe,
             "train": {"epochs": self.trained.num_epochs, "history": self.trained.history},
             "compress": compressed.figures,
@@ -262,6 +266,8 @@ class _Build:
             "metrics": description.metrics,
             "confusion": self.evaluated.confusion,
             "labels": description.labels,
+            "hints": hints(self.data, self.evaluated.confusion),
+            **self.failures(),
             "size_bytes": {**description.size_bytes, "stored": len(stored.content)},
             "stored": {"encoding": stored.encoding, "ready_ms": stored.ready_ms},
             "seconds": self.seconds,
@@ -272,6 +278,9 @@ class _Build:
                 "quantized": measure_latency_us(quantized.artifact),
             },
         }
+
+    def failures(self) -> dict[str, Any]:
+        return describe_failures(self.recipe, self.data, self.answers, self.evaluated)
 
 
 class _RecommenderBuild(_Build):
@@ -315,6 +324,9 @@ class _RecommenderBuild(_Build):
             check_gate(self.recipe.gate, self.evaluated)
             self.served = [] if accept_worse else self.compare_served(current.progress)
             current.summary = _compare(self.evaluated)
+
+    def failures(self) -> dict[str, Any]:
+        return describe_ranks(self.evaluated, self.data)
 
     def describe(self) -> Description:
         names = json.dumps(self.interactions.item_names, ensure_ascii=False).encode()

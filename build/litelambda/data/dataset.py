@@ -50,6 +50,7 @@ class Dataset:
         target_scaling: how the targets of training and validation rows were standardized; None where they were not. The
             targets of the test rows are always in their original units.
         notes: what people should know of how the data set was read.
+        source_shape: of a row as it was found, before `data.reshape`.
 
     The rows of a split are an array where they are in memory, else `StoredRows`.
     """
@@ -63,6 +64,7 @@ class Dataset:
     target_scaling: Preprocessing | None = None
     raw_test: Callable[[Indices], Columns] | None = None
     notes: tuple[str, ...] = ()
+    source_shape: tuple[int, ...] = ()
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -141,6 +143,7 @@ def load_data(settings: Data, folder: Path) -> Dataset:
         len(labels) if labels is not None else train.y.shape[1],
         preprocessing,
         scaling,
+        source_shape=source.train.x.shape[1:],
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,7 @@ class Evaluated:
         difference: between the artifact and the model that it was converted from; see `relative_difference`.
         num_examples: rows of the test split.
         confusion: the artifact's, see `confusion_matrix`.
+        outputs: the artifact's answers to the test split, (rows, outputs).
     """
 
     float_metrics: Metrics
@@ -65,6 +66,7 @@ class Evaluated:
     difference: float
     num_examples: int
     confusion: list[list[int]] | None = None
+    outputs: NDArray[Any] = field(default_factory=lambda: np.empty((0, 0)), repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """The manifest's `metrics`."""
@@ -142,6 +144,7 @@ def evaluate(
         difference=relative_difference(compressed.outputs, outputs, per_output=data.labels is None),
         num_examples=len(data.test),
         confusion=confusion_matrix(outputs, data, from_logits),
+        outputs=outputs,
     )
 
 

@@ -81,6 +81,7 @@ def evaluate_recommender(
         max_abs_difference=float(np.max(np.abs(trained.scores - answers.scores))),
         difference=relative_difference(compressed.scores, answers.scores, per_output=False),
         num_examples=len(data.test),
+        outputs=answers.items,
     )
 
 

@@ -87,7 +87,7 @@ class Published:
     aliases: list[str]
 
 
-def publish(  # noqa: PLR0913 - the last two are named by the caller
+def publish(  # noqa: PLR0913 - the last three are named by the caller
     store: Store,
     name: str,
     aliases: list[str],
@@ -97,6 +97,7 @@ def publish(  # noqa: PLR0913 - the last two are named by the caller
     *,
     signer: Signer | None = None,
     encryption: Encryption | None = None,
+    version: int = 0,
 ) -> Published:
     """Publish a version and move aliases to it.
 
@@ -109,13 +110,14 @@ def publish(  # noqa: PLR0913 - the last two are named by the caller
         stored: the form in which the artifact is stored instead of as it is.
         signer: signs the manifest; None leaves it unsigned.
         encryption: encrypts all files but the reports; None leaves them as they are.
+        version: the number that the reports say, from `Store.next_version`; 0 takes the next one.
 
     Raises:
         PublishError: another publisher took the number, or an alias cannot be moved.
         VerificationError: what the store gives back is not what was published; no alias was moved.
         StoreError: the store refused.
     """
-    version = store.next_version(name)
+    version = version or store.next_version(name)
     artifact = files[ARTIFACT_NAME]
     files = {**files, **description.assets}
     if stored is not None:

@@ -257,6 +257,9 @@ class Publish(Section):
     encrypt: str | None = None
     """Key to encrypt the version's files with: the ARN of a key of KMS, or a file that `litelambda keygen --encryption`
     made; by default they are not encrypted."""
+    report_examples: Annotated[int, Field(ge=0, le=24)] = 12
+    """Test rows that the report shows: those that are answered worst. 0 shows none, and the report of an encrypted
+    version never shows any."""
     bandwidth_mb_per_s: PositiveFloat = 80.0
     """From the store to a function, for `stored = "auto"`."""
 

@@ -1,0 +1,62 @@
+"""Whether a model's scores can be believed, and where to set a threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from litelambda.publishing.report.charts import calibration_curve, svg
+from litelambda.publishing.report.figures import percent
+from litelambda.publishing.report.page import paragraph, table
+
+_CHOSEN_HERE = (
+    "Thresholds were chosen on the same test rows that their figures are of: expect a little less on new data. Send "
+    "one with a request as its parameter threshold."
+)
+
+
+def trust(report: Mapping[str, Any]) -> str:
+    """The calibration curve, then thresholds; "" of a model without probabilities."""
+    found = report.get("analysis", {})
+    if "calibration" not in found:
+        return ""
+    labels: Sequence[str] = report["labels"]
+    errors = ", ".join(f"{100 * each['ece']:.1f} points ({name})" for name, each in found["calibration"].items())
+    text = (
+        f"Expected calibration error: {errors}. On the dashed line, answers with a confidence of 80 % are right 8 "
+        "times out of 10; below it the model is surer than it should be."
+    )
+    curve = svg(
+        calibration_curve(found["calibration"]), "Share of right answers by confidence", "ten bins of confidence"
+    )
+    rows = [
+        (percent(each["threshold"], 0), percent(each["answered"]), percent(each["right"]))
+        for each in found.get("coverage", [])
+    ]
+    used = table(("confidence at least", "of the rows", "right"), rows, "If only confident answers are used")
+    return paragraph(text) + curve + used + _thresholds(found.get("thresholds", []), labels)
+
+
+def _thresholds(found: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> str:
+    rows: list[tuple[str, ...]] = []
+    for each in found:
+        if "best_f1" not in each:
+            continue
+        name = labels[each["label"]]
+        rows.append((name, "at 0.5", *_point(each["default"])))
+        rows.append((name, "best F1", *_point(each["best_f1"])))
+        rows += [
+            (name, f"recall of {percent(point['at_least'], 0)} or more", *_point(point)) for point in each["at_recall"]
+        ]
+    head = ("class", "to get", "threshold", "precision", "recall", "F1")
+    shown = table(head, rows, "Where to set the threshold of a class's score", "words2")
+    return shown and f"<h3>Thresholds</h3>{shown}{paragraph(_CHOSEN_HERE)}"
+
+
+def _point(point: Mapping[str, float]) -> tuple[str, str, str, str]:
+    return (
+        f"{point['threshold']:.3f}",
+        percent(point["precision"]),
+        percent(point["recall"]),
+        percent(point["f1"]),
+    )
