@@ -12,10 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from litelambda.artifact.latency import measure_latency_us
 from litelambda.artifact.reference import to_codes
 from litelambda.artifact.stored_form import Stored, store_form
-from litelambda.commands.build_report import describe_failures, describe_origin, describe_ranks
+from litelambda.commands.build_report import describe_failures, describe_origin, describe_ranks, describe_steps
 from litelambda.commands.results import BuildResult
 from litelambda.common.errors import TrainError
 from litelambda.common.interrupts import interrupts_noted
@@ -25,7 +24,6 @@ from litelambda.common.progress import Reporter, ReportProgress, Stage
 from litelambda.common.wording import counted
 from litelambda.compression.compress import Compressed, compress
 from litelambda.compression.fine_tuning import TrainingContext
-from litelambda.compression.layer_table import describe_layers
 from litelambda.conversion.quantize import quantize
 from litelambda.data.dataset import load_data
 from litelambda.data.interactions import ITEMS_FILE, load_interactions
@@ -161,13 +159,12 @@ class _Build:
     def compress(self) -> None:
         with self.stage("compress") as current:
             self.compressed = self.compress_or_search(current.progress)
-            self.input_name = self.compressed.model.inputs[0].name
-            is_same = self.compressed.model is self.trained.model
-            self.changed = (
-                self.answers if is_same else evaluate_float(self.compressed.model, self.data, self.from_logits)
-            )
+            model = self.compressed.model
+            self.input_name = model.inputs[0].name
+            is_same = model is self.trained.model
+            self.changed = self.answers if is_same else evaluate_float(model, self.data, self.from_logits)
             if self.data.target_scaling is not None:
-                in_own_units(self.compressed.model, self.data.target_scaling)
+                in_own_units(model, self.data.target_scaling)
             current.summary = ", ".join(self.compressed.figures) or "nothing to do"
 
     def compress_or_search(self, progress: ReportProgress) -> Compressed:
@@ -255,28 +252,19 @@ class _Build:
 
     def report(self, description: Description, stored: Stored, version: int) -> dict[str, Any]:
         """The version's report: everything that was measured during the build."""
-        compressed, quantized = self.compressed, self.quantized
         return {
-            **describe_origin(self.recipe, self.data, quantized.artifact, version),
+            **describe_origin(self.recipe, self.data, self.quantized.artifact, version),
+            **describe_steps(self.trained, self.compressed, self.quantized),
             "recipe": description.recipe,
-            "train": {"epochs": self.trained.num_epochs, "history": self.trained.history},
-            "compress": compressed.figures,
             "quantization": description.quantization,
             "batching": description.batching,
             "metrics": description.metrics,
-            "confusion": self.evaluated.confusion,
-            "labels": description.labels,
-            "hints": hints(self.data, self.evaluated.confusion),
             **self.failures(),
+            "labels": description.labels,
             "size_bytes": {**description.size_bytes, "stored": len(stored.content)},
             "stored": {"encoding": stored.encoding, "ready_ms": stored.ready_ms},
             "seconds": self.seconds,
-            "layers": describe_layers(compressed.model, compressed.figures, quantized.scheme, quantized.weight_bits),
             "served": [each.to_json() for each in self.served],
-            "latency_us": {
-                "float": measure_latency_us(quantized.float_artifact),
-                "quantized": measure_latency_us(quantized.artifact),
-            },
         }
 
     def failures(self) -> dict[str, Any]:

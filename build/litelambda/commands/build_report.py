@@ -8,19 +8,38 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from litelambda.artifact.latency import measure_latency_us
+from litelambda.compression.layer_table import describe_layers
 from litelambda.data.digests import digest_files
 from litelambda.evaluation.error_analysis import analyze, recall_by_rank
 from litelambda.evaluation.examples import worst_examples
+from litelambda.evaluation.gate import hints
 from litelambda.publishing.publish import tool_versions
 
 if TYPE_CHECKING:
+    from litelambda.compression.compress import Compressed
+    from litelambda.conversion.quantize import Quantized
     from litelambda.data.dataset import Dataset
     from litelambda.evaluation.evaluate import Evaluated, FloatAnswers
     from litelambda.recipe.load import Recipe
+    from litelambda.training.train import Trained
 
 _ENCRYPTED = (
     "Test rows are not shown: the version is encrypted, and its report is not. The row numbers are in its report.json."
 )
+
+
+def describe_steps(trained: Trained, compressed: Compressed, quantized: Quantized) -> dict[str, Any]:
+    """How it was trained, compressed and quantized, by layer, and how fast it is before and after."""
+    return {
+        "train": {"epochs": trained.num_epochs, "history": trained.history},
+        "compress": compressed.figures,
+        "layers": describe_layers(compressed.model, compressed.figures, quantized.scheme, quantized.weight_bits),
+        "latency_us": {
+            "float": measure_latency_us(quantized.float_artifact),
+            "quantized": measure_latency_us(quantized.artifact),
+        },
+    }
 
 
 def describe_failures(recipe: Recipe, data: Dataset, trained: FloatAnswers, evaluated: Evaluated) -> dict[str, Any]:
@@ -28,7 +47,12 @@ def describe_failures(recipe: Recipe, data: Dataset, trained: FloatAnswers, eval
     from_logits = recipe.train.from_logits
     count = recipe.publish.report_examples
     examples = worst_examples(data, evaluated.outputs, from_logits, count)
-    found: dict[str, Any] = {"analysis": analyze(data, trained, evaluated, from_logits), "examples": examples}
+    found: dict[str, Any] = {
+        "confusion": evaluated.confusion,
+        "analysis": analyze(data, trained, evaluated, from_logits),
+        "examples": examples,
+        "hints": hints(data, evaluated.confusion),
+    }
     if recipe.publish.encrypt:
         numbers = [each["row"] for each in examples]
         found |= {"examples": [], "examples_left_out": _ENCRYPTED, "worst_rows": numbers}
@@ -37,7 +61,7 @@ def describe_failures(recipe: Recipe, data: Dataset, trained: FloatAnswers, eval
 
 def describe_ranks(evaluated: Evaluated, data: Dataset) -> dict[str, Any]:
     """The same of a recommender."""
-    return {"analysis": {"ranks": recall_by_rank(evaluated.outputs, data.test.y)}, "examples": []}
+    return {"confusion": None, "analysis": {"ranks": recall_by_rank(evaluated.outputs, data.test.y)}, "examples": []}
 
 
 def describe_origin(recipe: Recipe, data: Dataset, artifact: bytes, version: int) -> dict[str, Any]:
