@@ -9,13 +9,15 @@ import webbrowser
 from pathlib import Path
 
 from litelambda.common.errors import UsageError
-from litelambda.publishing.report.page import CHECKED
 from litelambda.store.artifact_store import Store
 from litelambda_serving.aliases import fetch_aliases
 from litelambda_serving.artifact import fetch_manifest
 from litelambda_serving.errors import DigestError, ModelNotFoundError, ObjectNotFoundError
 from litelambda_serving.manifest import Manifest
 from litelambda_serving.store import open_store
+
+CHECKED = "<!--checked-->"
+"""Where a page says that it was checked, once it is opened."""
 
 _REPORT_NAME = "report.html"
 

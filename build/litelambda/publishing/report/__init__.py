@@ -13,7 +13,6 @@ from typing import Any
 from litelambda.publishing.report.failures import failures
 from litelambda.publishing.report.figures import confidence_interval, main_figure, percent, show_figure
 from litelambda.publishing.report.page import (
-    CHECKED,
     Safe,
     cards,
     details,
@@ -27,6 +26,7 @@ from litelambda.publishing.report.page import (
 from litelambda.publishing.report.pipeline import latency, layers, pipeline, search, training
 from litelambda.publishing.report.trust import trust
 from litelambda.publishing.report.verdict import judge
+from litelambda.store.open_report import CHECKED
 
 HTML_NAME = "report.html"
 

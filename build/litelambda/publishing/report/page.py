@@ -8,9 +8,6 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 
-CHECKED = "<!--checked-->"
-"""Where `litelambda models --report` writes what it checked."""
-
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _STYLE = """
 :root{color-scheme:light dark;--paper:#fff;--ink:#1b1f24;--muted:#57606a;--line:#d0d7de;--soft:#f3f5f7;--accent:#1f5f99;

@@ -31,7 +31,7 @@ def judge(report: Mapping[str, Any]) -> tuple[str, str, list[Remark]]:
     """How good a version is.
 
     Returns:
-        "good", "warn" or "bad"; the verdict in a sentence; the remarks that it rests on.
+        How good it is ("good", "warn" or "bad"), the verdict in a sentence, and the remarks that it rests on.
     """
     remarks = [
         *_against_constant(report),
