@@ -92,9 +92,88 @@ def test_every_route_is_authorised(template: Template) -> None:
     routes = {name: route["Properties"] for name, route in _of_type(template, "AWS::ApiGatewayV2::Route").items()}
     authorized = {name: route for name, route in routes.items() if not route["RouteKey"].startswith("OPTIONS ")}
     assert {route["RouteKey"] for route in authorized.values()} == {f"ANY {path}" for path in PATHS}
-    for name, route in authorized.items():
-        assert route["AuthorizationType"] == {"Ref": "Authorization"}, name
+    for name in authorized:
+        assert _authorization(template, name) == ("AWS_IAM", None, None)
+        assert _authorization(template, name, Authorization="NONE") == ("NONE", None, None)
+        assert _authorization(template, name, Authorization="API_KEY") == ("AWS_IAM", None, None)
     assert template["Parameters"]["Authorization"]["Default"] == "AWS_IAM"
+
+
+def _authorization(template: Template, route: str, **values: str) -> tuple[Any, ...]:
+    resolved = Evaluator(template, values).resolve(template["Resources"][route]["Properties"])
+    return tuple(resolved.get(name) for name in ("AuthorizationType", "AuthorizerId", "AuthorizationScopes"))
+
+
+def test_tokens_are_checked_by_the_api(template: Template) -> None:
+    """With JWT every authorized route asks for a token of the issuer, for the audience, with one of the scopes."""
+    values = {"Authorization": "JWT", "JwtIssuer": "https://issuer.example", "JwtAudience": "a,b", "JwtScopes": "x,y"}
+    routes = _of_type(template, "AWS::ApiGatewayV2::Route")
+    for name in (name for name, route in routes.items() if route["Properties"]["RouteKey"].startswith("ANY ")):
+        assert _authorization(template, name, **values) == ("JWT", "<JwtAuthorizer>", ["x", "y"])
+        assert _authorization(template, name, **{**values, "JwtScopes": ""}) == ("JWT", "<JwtAuthorizer>", None)
+    authorizer = template["Resources"]["JwtAuthorizer"]
+    assert template["Conditions"][authorizer["Condition"]] == {"Fn::Equals": [{"Ref": "Authorization"}, "JWT"]}
+    resolved = Evaluator(template, values).resolve(authorizer["Properties"])
+    assert resolved["JwtConfiguration"] == {"Issuer": "https://issuer.example", "Audience": ["a", "b"]}
+    rule = template["Rules"]["JwtNeedsIssuer"]
+    needed = [each["Assert"]["Fn::Not"][0]["Fn::Equals"] for each in rule["Assertions"]]
+    assert needed == [[{"Ref": "JwtIssuer"}, ""], [{"Ref": "JwtAudience"}, ""]]
+
+
+def test_keys_have_an_api_of_their_own(template: Template) -> None:
+    """With API_KEY the HTTP API is closed, and the REST API asks each method but a preflight for a key of the plan."""
+    keys = Evaluator(template, {"Authorization": "API_KEY", "CorsAllowOrigin": "*"})
+    assert keys.resolve(template["Resources"]["HttpApi"]["Properties"])["DisableExecuteApiEndpoint"] is True
+    assert "DisableExecuteApiEndpoint" not in Evaluator(template, {}).resolve(template["Resources"]["HttpApi"])
+    nested = template["Resources"]["RestApi"]
+    assert template["Conditions"][nested["Condition"]] == {"Fn::Equals": [{"Ref": "Authorization"}, "API_KEY"]}
+    assert keys.resolve(nested["Properties"]["Parameters"])["WithPreflights"] == "true"
+    rest = load(PROJECT / "infra" / "rest-api.yaml")
+    for name, method in _of_type(rest, "AWS::ApiGateway::Method").items():
+        is_preflight = method["Properties"]["HttpMethod"] == "OPTIONS"
+        assert (method["Properties"]["ApiKeyRequired"], method.get("Condition")) == (
+            (False, "HasPreflights") if is_preflight else (True, None)
+        ), name
+    values = {"QuotaLimit": "9", "QuotaPeriod": "WEEK", "ThrottlingRateLimit": "3", "ThrottlingBurstLimit": "5"}
+    plan = Evaluator(rest, values).resolve(rest["Resources"]["UsagePlan"]["Properties"])
+    assert plan["Quota"] == {"Limit": "9", "Period": "WEEK"}
+    assert plan["Throttle"] == {"RateLimit": "3", "BurstLimit": "5"}
+    # Without it the API would read every body as text, which destroys tensors and pictures.
+    assert rest["Resources"]["Api"]["Properties"]["BinaryMediaTypes"] == ["*/*"]
+
+
+@pytest.mark.parametrize("with_preflights", ["true", "false"])
+def test_a_stage_has_every_method(with_preflights: str) -> None:
+    """The deployment that a REST API's stage shows comes after all methods that there are then."""
+    rest = load(PROJECT / "infra" / "rest-api.yaml")
+    evaluator = Evaluator(rest, {"WithPreflights": with_preflights})
+    shown = evaluator.resolve(rest["Resources"]["Stage"]["Properties"]["DeploymentId"]).strip("<>")
+    methods = _of_type(rest, "AWS::ApiGateway::Method")
+    there = {name for name, each in methods.items() if with_preflights == "true" or "Condition" not in each}
+    assert set(rest["Resources"][shown]["DependsOn"]) == there
+
+
+def _denied(template: Template, **values: str) -> dict[str, Any]:
+    """What the artifact bucket's policy denies everyone, by name."""
+    policy = Evaluator(template, values).resolve(template["Resources"]["ArtifactBucketPolicy"]["Properties"])
+    return {each["Sid"]: each for each in policy["PolicyDocument"]["Statement"] if each["Effect"] == "Deny"}
+
+
+def test_versions_are_immutable(template: Template) -> None:
+    """By default the bucket refuses to overwrite or delete versions, whoever asks; a parameter leaves it to IAM."""
+    on, off = _denied(template), _denied(template, ImmutableVersions="off")
+    assert set(on) - set(off) == {"WriteVersionsOnce", "ReplaceAliasesKnowingly", "DeleteNothing"}
+    assert set(on["DeleteNothing"]["Action"]) == {"s3:DeleteObject", "s3:DeleteObjectVersion"}
+    assert {each["Principal"] for each in on.values()} == {"*"}
+    lock = Evaluator(template, {"ObjectLockMode": "COMPLIANCE", "ObjectLockDays": "30"})
+    bucket = lock.resolve(template["Resources"]["ArtifactBucket"]["Properties"])
+    assert bucket["ObjectLockEnabled"] is True
+    assert bucket["ObjectLockConfiguration"]["Rule"] == {"DefaultRetention": {"Mode": "COMPLIANCE", "Days": "30"}}
+    assert not [
+        name
+        for name in Evaluator(template, {}).resolve(template["Resources"]["ArtifactBucket"]["Properties"])
+        if "Lock" in name
+    ]
 
 
 def test_a_preflight_needs_no_signature(template: Template) -> None:
@@ -325,6 +404,15 @@ OTHER_VALUES = {
     "ProvisionedConcurrency": "3",
     "Authorization": "NONE",
     "AccessPolicy": "packaged",
+    "JwtIssuer": "https://issuer.example",
+    "JwtAudience": "models",
+    "JwtScopes": "models/predict",
+    "QuotaLimit": "7",
+    "QuotaPeriod": "MONTH",
+    "WebAclArn": "arn:aws:wafv2:eu-west-1:123456789012:regional/webacl/name/id",
+    "ImmutableVersions": "off",
+    "ObjectLockMode": "GOVERNANCE",
+    "ObjectLockDays": "7",
     "ThrottlingRateLimit": "7",
     "ThrottlingBurstLimit": "7",
     "CorsAllowOrigin": "https://example.com",
