@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 import time
@@ -14,12 +15,13 @@ import pytest
 from litelambda.bench.contenders import LEAN
 from litelambda.bench.emulator.environment import Environment, lambda_environ
 from litelambda.bench.subject import predict_event
-from litelambda.common.paths import FUNCTIONS
+from litelambda.common.paths import FUNCTIONS, PROJECT
 from litelambda_serving import models
 from litelambda_serving.artifact import fetch_artifact
 from litelambda_serving.litert import CompiledModel, find_library
 from support.golden_store import golden, publish, set_aliases
 from support.handler_client import load_module, send
+from support.markdown import blocks_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -199,3 +201,17 @@ def test_both_clients_log_traces_and_parts(store: Path, tmp_path: Path, runtime:
     ]
     assert ["init" in line for line in lines] == [True, False, False]
     assert all(line["RunLatency"] > 0 for line in lines)
+
+
+def test_the_queries_that_the_page_shows_find_something(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every field that docs/how-to/monitor.md asks CloudWatch for is in the line of a first request with a trace."""
+    queries = blocks_of(PROJECT / "docs" / "how-to" / "monitor.md", "")
+    assert len(queries) == 3
+    handler = load_module(store, "tiny").handler
+    send(handler, "POST", V1, {"instances": ROWS}, {"traceparent": TRACEPARENT})
+    (line,) = lines_of(capsys)
+    fields = line.keys() | {f"init.{name}" for name in line["init"]} | {"@timestamp"}
+    words = {"filter", "and", "stats", "by", "fields", "count", "pct", "avg"}
+    for query in queries:
+        asked = set(re.findall(r"@?[A-Za-z_.]{2,}", re.sub('"[^"]*"', "", query))) - words
+        assert asked <= fields, asked - fields

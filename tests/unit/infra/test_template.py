@@ -428,6 +428,7 @@ OTHER_VALUES = {
     "MetricsNamespace": "other",
     "AlarmTopicArn": "arn:aws:sns:eu-west-1:123456789012:topic",
     "AlarmDurationMs": "7",
+    "Dashboard": "off",
     "KmsKeyArn": "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab",
 }
 # Lambda's documentation: a version is the code and the configuration. These belong to the function as a whole, to its
