@@ -223,7 +223,7 @@ def test_alarms_follow_the_function_of_their_stack() -> None:
 
 
 def test_every_way_to_fail_has_its_alarm() -> None:
-    """The batch stack's alarms see runs that fail, time out, are stopped or throttled, errors, lost messages, bad rows."""
+    """The batch stack has an alarm for each way that a run, a message, a file or a row can fail."""
     alarms = _alarms(SCORING).values()
     assert {alarm["MetricName"] for alarm in alarms} == {
         *("ExecutionsFailed", "ExecutionsTimedOut", "ExecutionsAborted", "ExecutionThrottled", "Errors"),
