@@ -11,6 +11,7 @@ UV := $(BIN)/uv
 SAM_VENV := .venv-sam
 EMULATOR_VENV := .venv-emulator
 DOCS_VENV := .venv-docs
+CHECKS_VENV := .venv-checks
 
 .PHONY: help setup setup-sam demo test test-wheel check format docs lock package charts clean
 
@@ -43,11 +44,21 @@ test-wheel: setup  ## build the wheel, install it outside the checkout, and use 
 	@started=$$SECONDS; LITELAMBDA_TEST_WHEEL=1 $(BIN)/python -m pytest -q -n logical tests/e2e/test_wheel.py tests/e2e/test_wheel_build.py; \
 	echo "test-wheel: done in $$((SECONDS - started)) s"
 
-check: setup  ## lint, format and type checks
+TEMPLATES := template.yaml $(wildcard infra/*.yaml)
+
+check: setup $(CHECKS_VENV)/.up-to-date  ## lint, format, type and security checks
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/mypy
-	@echo "check: ruff and mypy have nothing to say"
+	@$(CHECKS_VENV)/bin/cfn-lint $(TEMPLATES)
+	@$(CHECKS_VENV)/bin/checkov --quiet --compact --skip-download --framework cloudformation $(TEMPLATES:%=--file %)
+	@echo "check: ruff, mypy, cfn-lint and checkov have nothing to say"
+
+$(CHECKS_VENV)/.up-to-date: requirements/checks.txt | $(VENV)/.up-to-date
+	@echo "check: installing the locked cfn-lint and checkov in $(CHECKS_VENV)"
+	@$(BIN)/python -m venv --clear --without-pip $(CHECKS_VENV)
+	@$(UV) pip sync --quiet --python $(CHECKS_VENV)/bin/python --compile-bytecode --require-hashes $<
+	@touch $@
 
 format: setup  ## let ruff mend what it can
 	@$(BIN)/ruff check --fix --quiet
@@ -83,6 +94,7 @@ lock: $(VENV)/.bootstrapped  ## renew the locks in requirements/ from pyproject.
 	$(LOCK) --group pyproject.toml:scoring -c requirements/dev.txt -o requirements/scoring.txt
 	$(LOCK) --group pyproject.toml:text -c requirements/dev.txt --no-deps -o requirements/text.txt
 	$(LOCK) --group pyproject.toml:docs -o requirements/docs.txt
+	$(LOCK) --group pyproject.toml:checks -o requirements/checks.txt
 	$(LOCK) --group pyproject.toml:sam -o requirements/sam.txt
 	$(LOCK) --group pyproject.toml:emulator -o requirements/emulator.txt
 	for client in $(CONTRACT_CLIENTS); do \

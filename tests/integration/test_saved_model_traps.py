@@ -11,6 +11,7 @@ import pytest
 from litelambda.artifact.reference import Reference
 from litelambda.commands.import_model import read_model
 from litelambda.commands.import_source import Allowed
+from litelambda.common.child_process import shared_folder
 from litelambda.common.errors import ConversionError
 from litelambda.conversion.export import export
 from litelambda.keras_tools.backend import load_keras, load_tensorflow
@@ -38,7 +39,7 @@ def test_kerass_own_saved_models_are_imported_whole(tiny_model: Any, tmp_path: P
         tiny_model.export(str(tmp_path / "model"), verbose=False)
     else:
         load_tensorflow().saved_model.save(tiny_model, str(tmp_path / "model"))
-    model = read_model(tmp_path / "model", None, tmp_path, Allowed())
+    model = read_model(tmp_path / "model", None, shared_folder(), Allowed())
     assert model.signature.key == "predict"
     reference = Reference(model.artifact)
     answer = reference.run({reference.inputs[0].name: ROWS}, 1)[reference.outputs[0].name]
@@ -51,4 +52,4 @@ def test_a_saved_model_without_a_signature_is_refused(tmp_path: Path) -> None:
     tf = load_tensorflow()
     tf.saved_model.save(tf.Module(), str(tmp_path / "model"))
     with pytest.raises(ConversionError, match=r"has no signature: save it with signatures=…, or import the \.keras"):
-        read_model(tmp_path / "model", None, tmp_path, Allowed())
+        read_model(tmp_path / "model", None, shared_folder(), Allowed())

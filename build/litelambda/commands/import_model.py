@@ -20,6 +20,8 @@ from litelambda.commands.import_text import complete_text
 from litelambda.commands.import_tflite import read_tflite
 from litelambda.commands.imported import Imported
 from litelambda.commands.results import ImportResult
+from litelambda.common.child_process import shared_folder
+from litelambda.common.confinement import missing
 from litelambda.common.errors import DataError, UsageError
 from litelambda.common.interrupts import interrupts_noted
 from litelambda.common.memory_errors import shortages_explained
@@ -96,7 +98,7 @@ def import_model(  # noqa: PLR0913 - all but the first three are named by the ca
     allowed = Allowed(max_difference, accept_loss)
     with interrupts_noted():
         with _stage(reporter, "convert") as stage:
-            with tempfile.TemporaryDirectory(prefix="litelambda-") as scratch:
+            with tempfile.TemporaryDirectory(dir=shared_folder()) as scratch:
                 model = read_model(path, _path(representative), Path(scratch), allowed)
             inputs = model.signature.inputs
             names = _read_labels(Path(labels), model) if labels is not None else None
@@ -118,8 +120,17 @@ def import_model(  # noqa: PLR0913 - all but the first three are named by the ca
         float_operators=model.float_operators,
         note=model.note,
         batching=verified.batching,
-        warnings=model.warnings,
+        warnings=(*_unconfined(), *model.warnings),
     )
+
+
+def _unconfined() -> Iterator[str]:
+    """What to say of a system that cannot confine the processes that open the model."""
+    for ability in missing():
+        yield (
+            f"this system cannot keep the processes that open a model from {ability}: import models of people whom "
+            "you do not trust on Linux 5.13 or newer, or in a container"
+        )
 
 
 def read_model(path: Path, representative: Path | None, folder: Path, allowed: Allowed) -> Imported:

@@ -1,25 +1,30 @@
 """Functions of this package in a Python process of their own: what crashes or never ends there ends there alone.
 
-A call travels as a pickle through a pipe, and so does its result. A child that is kept for later calls saves their
-imports: 5 s for TensorFlow. Whatever becomes of the parent, SIGKILL included, no child outlives it. A child contains
-crashes, not attacks: it may do all that its user may, and its pickles are trusted.
+A call travels as a pickle through a pipe, and so does its result, of which only data is read. A child that is kept for
+later calls saves their imports: 5 s for TensorFlow. Whatever becomes of the parent, SIGKILL included, no child outlives
+it. A child opens models from elsewhere: it is confined, see `confinement`, and what it answers is not trusted.
 """
 
 from __future__ import annotations
 
 import atexit
+import functools
 import os
+import pickle
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import IO, ParamSpec, Self, TypeVar
 
+from litelambda.common.confinement import confine
+from litelambda.common.data_pickles import load_data
 from litelambda.common.errors import LitelambdaError
 from litelambda_serving.errors import ServingError
 
@@ -30,8 +35,16 @@ _LARGE_BYTES = 1024**3
 """The most memory that a child may hold after a call to be kept: the rest of the build needs memory too."""
 
 
+@functools.cache
+def shared_folder() -> Path:
+    """The folder that children may write to, and where their temporary files are. It goes when this process ends."""
+    folder = tempfile.mkdtemp(prefix="litelambda-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
 class ChildCrashError(Exception):
-    """A child died in a call, or was left by an exception that is neither a `LitelambdaError` nor a `ServingError`.
+    """A child died in a call, was left by an exception that is not one of this project's, or answered with no data.
 
     Attributes:
         ended: how, as "SIGSEGV" or "exit code 1".
@@ -39,11 +52,10 @@ class ChildCrashError(Exception):
         for_memory: it most likely ran out of memory: the kernel killed it, or its stderr says so.
     """
 
-    def __init__(self, returncode: int, stderr: str) -> None:
-        self.ended = signal.Signals(-returncode).name if returncode < 0 else f"exit code {returncode}"
-        self.stderr = stderr
-        self.for_memory = returncode == -signal.SIGKILL or "bad_alloc" in stderr or "MemoryError" in stderr
-        super().__init__(self.last_line if returncode > 0 and self.last_line else self.ended)
+    def __init__(self, ended: str, stderr: str = "") -> None:
+        self.ended, self.stderr = ended, stderr
+        self.for_memory = ended == "SIGKILL" or "bad_alloc" in stderr or "MemoryError" in stderr
+        super().__init__(self.last_line if ended.startswith("exit code") and self.last_line else ended)
 
     @property
     def last_line(self) -> str:
@@ -60,6 +72,7 @@ class ChildProcess:
     Args:
         environ: variables that only the child has.
         timeout_s: how long a call may take, or None.
+        confined: whether it is kept from the network, and from files outside `shared_folder`; see `confinement`.
 
     Example:
         >>> import math
@@ -68,8 +81,10 @@ class ChildProcess:
         6
     """
 
-    def __init__(self, environ: Mapping[str, str] | None = None, timeout_s: float | None = None) -> None:
-        self._environ, self._timeout_s = environ or {}, timeout_s
+    def __init__(
+        self, environ: Mapping[str, str] | None = None, timeout_s: float | None = None, *, confined: bool = True
+    ) -> None:
+        self._environ, self._timeout_s, self._confined = environ or {}, timeout_s, confined
         self._child: tuple[subprocess.Popen[bytes], Connection, IO[bytes]] | None = None
 
     def call(self, function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
@@ -77,7 +92,7 @@ class ChildProcess:
 
         Args:
             function: of a module, by whose name the child imports it.
-            arguments: to pickle, as is the result.
+            arguments: to pickle, as is the result, which is data alone: see `data_pickles`.
             keywords: as the arguments.
 
         Raises:
@@ -99,13 +114,17 @@ class ChildProcess:
         stderr.truncate()
         try:
             pipe.send(called)
-            answer = pipe.recv() if pipe.poll(self._timeout_s) else None
+            answer = load_data(pipe.recv_bytes()) if pipe.poll(self._timeout_s) else None
         except (EOFError, ConnectionError):
             returncode = child.wait()
             stderr.seek(0)
             said = stderr.read().decode(errors="replace")
             self.close()
-            raise ChildCrashError(returncode, said) from None
+            ended = signal.Signals(-returncode).name if returncode < 0 else f"exit code {returncode}"
+            raise ChildCrashError(ended, said) from None
+        except pickle.UnpicklingError as not_data:
+            self.close()
+            raise ChildCrashError(f"its answer is not read: {not_data}") from not_data
         except BaseException:
             self.close()
             raise
@@ -122,14 +141,15 @@ class ChildProcess:
     def _start(self) -> tuple[subprocess.Popen[bytes], Connection, IO[bytes]]:
         stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the child
         ours, theirs = Pipe()
+        writable = [str(shared_folder())] if self._confined else []
         with theirs:
             child = subprocess.Popen(  # noqa: S603 - this module
-                [sys.executable, "-m", __name__, str(theirs.fileno())],
+                [sys.executable, "-m", __name__, str(theirs.fileno()), *writable],
                 stdin=subprocess.PIPE,
                 stdout=stderr,
                 stderr=stderr,
                 pass_fds=[theirs.fileno()],
-                env={**os.environ, **self._environ},
+                env={**os.environ, "TMPDIR": str(shared_folder()), **self._environ},
             )
         atexit.register(self.close)
         return child, ours, stderr
@@ -158,8 +178,10 @@ def call_in_child(function: Callable[P, T], *arguments: P.args, **keywords: P.kw
         return child.call(function, *arguments, **keywords)
 
 
-def _serve(pipe: Connection) -> None:
+def _serve(pipe: Connection, writable: Sequence[str]) -> None:
     """In the child: answer calls until the parent ends this process."""
+    if writable:
+        confine(map(Path, writable))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
@@ -186,4 +208,4 @@ def _held_bytes() -> int:
 
 
 if __name__ == "__main__":
-    _serve(Connection(int(sys.argv[1])))
+    _serve(Connection(int(sys.argv[1])), sys.argv[2:])

@@ -18,6 +18,7 @@ from litelambda.artifact.flatbuffer import (
     read_signatures,
     with_open_batch,
 )
+from litelambda.common.child_process import shared_folder
 from litelambda.common.errors import ConversionError
 from litelambda.conversion.converter import Conversion, ConverterCrashError, convert
 from litelambda.conversion.crash_finder import find_crashing_layer
@@ -89,7 +90,7 @@ def quantize(
             'model and give it the numbers, or do not use int8: set quantize.scheme = "dynamic", or import without '
             "representative rows"
         )
-    with tempfile.TemporaryDirectory(prefix="litelambda-") as scratch:
+    with tempfile.TemporaryDirectory(dir=shared_folder()) as scratch:
         folder = Path(scratch)
         models = [model] if original is None or original is model else [model, original]
         try:

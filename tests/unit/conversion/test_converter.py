@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from typing import Any
 
 import numpy as np
@@ -151,9 +150,9 @@ def test_advice_on_operators() -> None:
 
 def test_a_converter_that_was_killed_blames_memory() -> None:
     """The kernel's SIGKILL and an exhausted limit are told from a crash, so that no layer is looked for."""
-    killed = ConverterCrashError("the model 'm'", ChildCrashError(-signal.SIGKILL, ""))
-    limited = ConverterCrashError("the model 'm'", ChildCrashError(-signal.SIGABRT, "  what():  std::bad_alloc"))
-    crashed = ConverterCrashError("the model 'm'", ChildCrashError(-signal.SIGSEGV, ""))
+    killed = ConverterCrashError("the model 'm'", ChildCrashError("SIGKILL", ""))
+    limited = ConverterCrashError("the model 'm'", ChildCrashError("SIGABRT", "  what():  std::bad_alloc"))
+    crashed = ConverterCrashError("the model 'm'", ChildCrashError("SIGSEGV", ""))
     assert [error.for_memory for error in (killed, limited, crashed)] == [True, True, False]
     assert "SIGKILL) on the model 'm', out of memory: use a machine with more memory" in str(killed)
     assert str(crashed) == "TensorFlow's converter crashed (SIGSEGV) on the model 'm'"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from ai_edge_litert.tools import flatbuffer_utils
 
 from litelambda.artifact.flatbuffer import float_operators
 from litelambda.artifact.reference import Reference
+from litelambda.common.child_process import shared_folder
 from litelambda.common.errors import ConversionError, RecipeError
 from litelambda.conversion import int4 as int4_module
 from litelambda.conversion import quantize as quantize_module
@@ -57,15 +59,17 @@ def rows() -> dict[str, Any]:
     return {"image": np.random.default_rng(2).random((64, 5, 5, 1), dtype=np.float32)}
 
 
-def convert_to_float(model: Any, folder: Path) -> bytes:
-    convert([Conversion("model", str(export(model, folder / "model")), str(folder / "float.tflite"))])
-    return (folder / "float.tflite").read_bytes()
+def convert_to_float(model: Any) -> bytes:
+    with tempfile.TemporaryDirectory(dir=shared_folder()) as scratch:
+        folder = Path(scratch)
+        convert([Conversion("model", str(export(model, folder / "model")), str(folder / "float.tflite"))])
+        return (folder / "float.tflite").read_bytes()
 
 
 @pytest.fixture(scope="module")
-def in_float(model: Any, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def in_float(model: Any) -> bytes:
     """The model in float32."""
-    return convert_to_float(model, tmp_path_factory.mktemp("float"))
+    return convert_to_float(model)
 
 
 def parse(artifact: bytes) -> Any:
@@ -110,14 +114,14 @@ def parse_and_change(artifact: bytes) -> bytes:
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
-def test_empty_channels_keep_a_tiny_weight(rows: dict[str, Any], tmp_path: Path) -> None:
+def test_empty_channels_keep_a_tiny_weight(rows: dict[str, Any]) -> None:
     """Left alone, ai-edge-quantizer loses the bias of a channel without weights; with a tiny one it is right."""
     model = make_model()
     for name in ("conv", "hidden"):
         kernel = np.array(model.get_layer(name).kernel)
         kernel[..., 1] = 0
         model.get_layer(name).set_weights([kernel, np.full(kernel.shape[-1], 0.3, np.float32)])
-    in_float = convert_to_float(model, tmp_path)
+    in_float = convert_to_float(model)
     expected = Reference(in_float).run_real(rows, 1)["scores"]
     (operator,) = layers_for_int4(model, in_float, ["hidden"])["hidden"]
     with pytest.warns(RuntimeWarning, match="invalid value encountered in cast"):
@@ -164,10 +168,10 @@ def test_calibration_fits_into_memory(in_float: bytes, monkeypatch: pytest.Monke
     assert calibration_rows(model, 3) == 3
 
 
-def test_a_fixed_batch_is_refused(rows: dict[str, Any], tmp_path: Path) -> None:
+def test_a_fixed_batch_is_refused(rows: dict[str, Any]) -> None:
     """A model of exactly one row cannot be calibrated with a large batch, and the message says what to do."""
     model = make_model(shape=None, batch_shape=(1, 5, 5, 1))
-    in_float = convert_to_float(model, tmp_path)
+    in_float = convert_to_float(model)
     layers = layers_for_int4(model, in_float, "auto")
     with pytest.raises(ConversionError, match=r"quantize\.int4: the batch size is static"):
         to_int4(in_float, layers, rows, "float32")
