@@ -70,7 +70,7 @@ class Invocation:
         return self.time_left() >= _LEAST_SHARE * self._whole
 
 
-def handler(event: dict[str, Any], context: Any) -> Any:
+def handler(event: Any, context: Any) -> Any:
     """Handle one invocation; see the module for the events.
 
     Raises:
@@ -79,29 +79,34 @@ def handler(event: dict[str, Any], context: Any) -> Any:
     """
     invocation = Invocation(context)
     try:
-        records = event.get("Records")
-        if isinstance(records, list) and records and records[0].get("eventSource") == "aws:sqs":
+        if _is_from_queue(event):
             return _handle_messages(event, context, invocation)
-        action = event.get("action")
+        action = event.get("action") if isinstance(event, dict) else None
         if action == "plan":
-            return _plan(event["request"], int(event.get("shard_bytes") or DEFAULT_SHARD_BYTES))
+            return _plan(event.get("request"), int(event.get("shard_bytes") or DEFAULT_SHARD_BYTES))
         if action == "merge":
             _scoring.check_output(event["plan"]["run"])
             return merge(event["plan"])
-        if "Records" in event or event.get("source") == "aws.s3":
-            return {"results": [_acknowledged(job, invocation) for job in _jobs(event)]}
-        return _score(job_of_fields(event, _scoring, _own_model), invocation)
+        if isinstance(event, dict) and "input" in event:
+            return _score(job_of_fields(event, _scoring, _own_model), invocation)
+        return {"results": [_acknowledged(job, invocation) for job in _jobs(event)]}
     finally:
         if _settings.metrics_namespace and _metrics.metric_set:
             _metrics.flush_metrics()
         _metrics.clear_metrics()
 
 
-def _jobs(event: dict[str, Any]) -> list[Job]:
+def _is_from_queue(event: Any) -> bool:
+    records = event.get("Records") if isinstance(event, dict) else None
+    first = records[0] if isinstance(records, list) and records else None
+    return isinstance(first, dict) and first.get("eventSource") == "aws:sqs"
+
+
+def _jobs(event: Any) -> list[Job]:
     return jobs_of_event(event, _scoring, _own_model)
 
 
-def _plan(request: dict[str, Any], shard_bytes: int) -> dict[str, Any]:
+def _plan(request: Any, shard_bytes: int) -> dict[str, Any]:
     """A run asked for by an API call (a job), or by an upload (EventBridge's event)."""
     jobs = _jobs(request)
     if len(jobs) != 1:

@@ -60,13 +60,11 @@ def jobs_of_event(event: Any, settings: ScoringSettings, model: str) -> list[Job
         return _skipped("S3's test event", str(event.get("Bucket")))
     if event.get("Type") == "Notification" and isinstance(event.get("Message"), str):
         return jobs_of_message(event["Message"], settings, model)
-    try:
-        if "Records" in event:
-            return [job for record in event["Records"] for job in _jobs_of_record(record, settings, model)]
-        if event.get("source") == "aws.s3":
-            return _jobs_of_detail(event, settings, model)
-    except (KeyError, TypeError) as error:
-        raise JobError(f"the event lacks {error}: expected a notification of S3") from error
+    if "Records" in event:
+        records = _of_type(event, "Records", list)
+        return [job for record in records for job in _jobs_of_record(record, settings, model)]
+    if event.get("source") == "aws.s3":
+        return _jobs_of_detail(event, settings, model)
     if "input" in event:
         return [job_of_fields(event, settings, model)]
     fields = ", ".join(map(str, event))[:200]
@@ -90,27 +88,45 @@ def job_of_fields(fields: Mapping[str, Any], settings: ScoringSettings, model: s
     return _allowed(Job.from_dict({**fields, **unsaid}), settings)
 
 
-def _jobs_of_record(record: Mapping[str, Any], settings: ScoringSettings, model: str) -> list[Job]:
-    if record["eventSource"] != "aws:s3":
-        raise JobError(f"a record of {record['eventSource']}: expected one of aws:s3")
-    if not record["eventName"].removeprefix("s3:").startswith("ObjectCreated:"):
-        return _skipped(f"no object was created: {record['eventName']}", record["s3"]["object"]["key"])
-    found = record["s3"]["object"]
-    key = unquote_plus(found["key"])
-    return _jobs(record["s3"]["bucket"]["name"], key, found.get("versionId"), found.get("eTag"), (settings, model))
+def _jobs_of_record(record: Any, settings: ScoringSettings, model: str) -> list[Job]:
+    source, name = _of_type(record, "eventSource"), _of_type(record, "eventName")
+    if source != "aws:s3":
+        raise JobError(f"a record of {source}: expected one of aws:s3")
+    s3 = _of_type(record, "s3", dict)
+    found = _of_type(s3, "object", dict)
+    key = unquote_plus(_of_type(found, "key"))
+    if not name.removeprefix("s3:").startswith("ObjectCreated:"):
+        return _skipped(f"no object was created: {name}", key)
+    bucket = _of_type(_of_type(s3, "bucket", dict), "name")
+    return _jobs(bucket, key, _optional(found, "versionId"), _optional(found, "eTag"), (settings, model))
 
 
 def _jobs_of_detail(event: Mapping[str, Any], settings: ScoringSettings, model: str) -> list[Job]:
-    if event["detail-type"] != "Object Created":
-        return _skipped(f"no object was created: {event['detail-type']}", str(event["detail"].get("object")))
-    found = event["detail"]["object"]
-    bucket = event["detail"]["bucket"]["name"]
-    return _jobs(bucket, found["key"], found.get("version-id"), found.get("etag"), (settings, model))
+    detail_type, detail = _of_type(event, "detail-type"), _of_type(event, "detail", dict)
+    if detail_type != "Object Created":
+        return _skipped(f"no object was created: {detail_type}", str(detail.get("object")))
+    found = _of_type(detail, "object", dict)
+    bucket = _of_type(_of_type(detail, "bucket", dict), "name")
+    return _jobs(
+        bucket, _of_type(found, "key"), _optional(found, "version-id"), _optional(found, "etag"), (settings, model)
+    )
 
 
-def _jobs(
-    bucket: str, key: str, version_id: str | None, etag: str | None, defaults: tuple[ScoringSettings, str]
-) -> list[Job]:
+def _of_type(fields: Any, name: str, kind: type = str) -> Any:
+    value = fields.get(name) if isinstance(fields, dict) else None
+    if not isinstance(value, kind):
+        raise JobError(
+            f"field {name} of the event: expected {kind.__name__}, got {type(value).__name__}: "
+            "expected a notification of S3"
+        )
+    return value
+
+
+def _optional(fields: Mapping[str, Any], name: str) -> str:
+    return "" if fields.get(name) is None else str(_of_type(fields, name))
+
+
+def _jobs(bucket: str, key: str, version_id: str, etag: str, defaults: tuple[ScoringSettings, str]) -> list[Job]:
     settings, model = defaults
     url = f"s3://{bucket}/{key}"
     output = _output_for(url, settings)
@@ -121,8 +137,8 @@ def _jobs(
     job = Job(
         url,
         output,
-        version_id=version_id or "",
-        etag=(etag or "").strip('"'),
+        version_id=version_id,
+        etag=etag.strip('"'),
         model=model,
         output_format=settings.output_format,
         tolerated_bad=settings.tolerated_bad,

@@ -147,19 +147,20 @@ class Binding:
         """
         places = {spec.name: place for place, spec in enumerate(promised.inputs)}
         self.input_places = [places.get(spec.name, -1) for spec in actual.inputs]
-        self.inputs = [promised.inputs[place] for place in self.input_places]
-        self.outputs = promised.outputs
         # The runtime calls all outputs that are one tensor by the name of one of them.
         heads = {spec.name: spec.same_as or spec.name for spec in promised.outputs}
         found = {heads.get(spec.name, ""): place for place, spec in enumerate(actual.outputs)}
         found.update((spec.name, place) for place, spec in enumerate(actual.outputs))
         self.output_places = [found.get(name, found.get(head, -1)) for name, head in heads.items()]
-        pairs = [*zip(self.inputs, actual.inputs, strict=True)]
-        pairs += [(spec, actual.outputs[at]) for spec, at in zip(self.outputs, self.output_places, strict=True)]
+        self.inputs = [promised.inputs[place] for place in self.input_places if place >= 0]
+        self.outputs = promised.outputs
+        theirs = [*actual.inputs, *(actual.outputs[place] for place in self.output_places if place >= 0)]
+        ours = [*self.inputs, *self.outputs]
         if (
             (len(places), len(heads)) != (len(actual.inputs), len(actual.outputs))
+            or (len(promised.inputs), len(promised.outputs)) != (len(places), len(heads))
             or -1 in (*self.input_places, *self.output_places)
-            or any(_run_as(ours, one_by_one) != _run_as(theirs, one_by_one) for ours, theirs in pairs)
+            or [_run_as(spec, one_by_one) for spec in ours] != [_run_as(spec, one_by_one) for spec in theirs]
         ):
             raise ArtifactError(
                 f"signature {actual.key!r}: the manifest says {[*promised.inputs, *promised.outputs]}, "
