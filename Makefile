@@ -106,12 +106,12 @@ lock: $(VENV)/.bootstrapped  ## renew the locks in requirements/ from pyproject.
 	$(LOCK) --group pyproject.toml:bench-tflite-runtime -o requirements/bench-tflite-runtime.txt
 
 # ---- contract: real clients, each in an environment of its own, against the service
-CONTRACT_CLIENTS := triton perf-analyzer kserve ovmsclient mlserver schemathesis
+CONTRACT_CLIENTS := triton perf-analyzer kserve ovmsclient mlserver schemathesis provenance
 CONTRACT_VENVS := $(CONTRACT_CLIENTS:%=.venv-contract-%/.up-to-date)
 
 .PHONY: test-contract
 
-test-contract: setup $(CONTRACT_VENVS)  ## tritonclient, perf_analyzer, KServe, ovmsclient, MLServer and schemathesis against the service
+test-contract: setup $(CONTRACT_VENVS)  ## tritonclient, perf_analyzer, KServe, ovmsclient, MLServer and schemathesis against the service; model_signing and validators of provenance
 	@started=$$SECONDS; LITELAMBDA_TEST_CONTRACT=1 $(BIN)/python -m pytest -q -n logical tests/contract; \
 	echo "test-contract: done in $$((SECONDS - started)) s"
 

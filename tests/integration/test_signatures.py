@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import subprocess
 import sys
+from contextlib import suppress
+from functools import partial
 
 import boto3
 import pytest
@@ -18,12 +22,14 @@ from moto.kms.utils import ECDSAPrivateKey
 
 from litelambda.cli.main import main
 from litelambda.common.paths import FUNCTIONS
+from litelambda.store.model_signing import make_bundle
 from litelambda.store.signing import KmsSigner, LocalSigner, make_key, one_line
 from litelambda_serving.artifact import fetch_artifact
 from litelambda_serving.errors import ServingError, TrustError
 from litelambda_serving.scoring.models import ModelSource
 from litelambda_serving.store import open_store
 from litelambda_serving.trust import Trust, read_public_keys
+from litelambda_serving.trust.bundle import encode_for_signing
 from support.golden_store import golden, publish, set_aliases
 from support.handler_client import load_module, send
 from support.moto_server import MotoServer
@@ -246,22 +252,84 @@ def test_a_key_of_kms_signs(tmp_path, monkeypatch, capsys):
     assert served(load_module(tmp_path, "m", MODEL_PUBLIC_KEY=printed).handler) == 1
 
 
-@pytest.fixture(scope="module")
-def signed(tmp_path_factory, keys):
-    """A signed version, and a reader that trusts its key."""
+def test_a_bundle_of_model_signing_is_as_good(tmp_path, keys, ours, capsys):
+    """`sign` writes both signatures; a version with `model.sig` alone is served, and refused once changed."""
+    publish_signed(tmp_path, 1, None)
+    store = ["--store", str(tmp_path)]
+    verify = ["verify", "m", "--public-key", str(keys / "ours.pub.pem"), *store]
+    assert main(["sign", "m", "--key", str(keys / "ours.pem"), *store]) == 0
+    (tmp_path / "m/1/manifest.json.sig").unlink()
+    handler = load_module(tmp_path, "m", MODEL_PUBLIC_KEY=ours).handler
+    assert (served(handler), main(verify)) == (1, 0)
+    with pytest.raises(TrustError, match="is not signed with MODEL_PUBLIC_KEY"):
+        load_module(tmp_path, "m", MODEL_PUBLIC_KEY=one_line(LocalSigner(keys / "other.pem").public_key()))
+    manifest = tmp_path / "m/1/manifest.json"
+    manifest.write_bytes(manifest.read_bytes() + b" ")
+    set_aliases(tmp_path, {"latest": 1})
+    with pytest.raises(TrustError, match="signs another manifest"):
+        load_module(tmp_path, "m", MODEL_PUBLIC_KEY=ours)
+    manifest.with_suffix(".json.sig").write_bytes(LocalSigner(keys / "ours.pem").sign(manifest.read_bytes()))
+    assert main(verify) == 1
+    assert "does not sign manifest.json as the manifest pins them" in capsys.readouterr().err
+
+
+class Envelope:
+    """Signs statements that are not about files."""
+
+    def __init__(self, signer, **changes):
+        self.signer, self.changes = signer, changes
+
+    def bundle(self, manifest):
+        """A bundle whose statement has these changes, signed well."""
+        bundle = json.loads(make_bundle(manifest, self.signer))
+        statement = {**json.loads(base64.b64decode(bundle["dsseEnvelope"]["payload"])), **self.changes}
+        payload = json.dumps(statement).encode()
+        signature = self.signer.sign(encode_for_signing(payload))
+        bundle["dsseEnvelope"]["payload"] = base64.b64encode(payload).decode()
+        bundle["dsseEnvelope"]["signatures"] = [{"sig": base64.b64encode(signature).decode()}]
+        return json.dumps(bundle).encode()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"_type": "https://in-toto.io/Statement/v0.1"},
+        {"predicateType": "https://slsa.dev/provenance/v1"},
+        {"predicate": {"serialization": {"method": "shards"}, "resources": []}},
+        {"predicate": {"serialization": {"method": "files"}, "resources": [{"name": "manifest.json"}]}},
+        {"predicate": []},
+    ],
+    ids=str,
+)
+def test_what_is_signed_must_be_files(keys, ours, changes):
+    """A good signature over a statement of another kind says nothing of a version."""
+    signer, trust = LocalSigner(keys / "ours.pem"), Trust(read_public_keys(ours))
+    manifest = b'{"version": 1, "files": {}}'
+    digest = hashlib.sha256(manifest).hexdigest()
+    trust.check_bundle(digest, Envelope(signer).bundle(manifest), "it")
+    with pytest.raises(TrustError, match="signs something else than files"):
+        trust.check_bundle(digest, Envelope(signer, **changes).bundle(manifest), "it")
+
+
+@pytest.fixture(scope="module", params=["manifest.json.sig", "model.sig"])
+def signed(request, tmp_path_factory, keys):
+    """A version that is signed in this form alone, and a reader that trusts its key."""
     root = tmp_path_factory.mktemp("signed")
-    publish_signed(root, 1, LocalSigner(keys / "ours.pem"))
+    publish_signed(root, 1, None)
+    signer, manifest = LocalSigner(keys / "ours.pem"), (root / "m/1/manifest.json").read_bytes()
+    sign = signer.sign if request.param == "manifest.json.sig" else partial(make_bundle, signer=signer)
+    (root / "m/1" / request.param).write_bytes(sign(manifest))
     store = open_store(root.as_uri())
     store.trust = Trust(read_public_keys(str(keys / "ours.pub.pem")))
-    return root / "m/1", store
+    return root / "m/1", store, request.param
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_no_mutant_is_served(signed, data):
-    """One bit, or the length, of manifest, signature or artifact changed: refused, whatever it was."""
-    folder, store = signed
-    name = data.draw(st.sampled_from(["manifest.json", "manifest.json.sig", "model.tflite"]))
+    """One bit, or the length, of manifest, signature or artifact changed: refused, unless it says nothing."""
+    folder, store, signature = signed
+    name = data.draw(st.sampled_from(["manifest.json", signature, "model.tflite"]))
     good = (folder / name).read_bytes()
     position = data.draw(st.integers(0, len(good) - 1))
     mutant = bytearray(good)
@@ -271,8 +339,10 @@ def test_no_mutant_is_served(signed, data):
         del mutant[position:]
     try:
         (folder / name).write_bytes(mutant)
-        with pytest.raises(ServingError):
-            fetch_artifact(store, "m", "1")
+        # JSON and base64 around a signature have bits that say nothing: what they still sign is the manifest as it is.
+        with pytest.raises(ServingError) if name != "model.sig" else suppress(ServingError):
+            artifact = fetch_artifact(store, "m", "1")
+            assert bytes(artifact.model) == golden("half_plus_two")
     finally:
         (folder / name).write_bytes(good)
     assert fetch_artifact(store, "m", "1").manifest.version == 1

@@ -21,12 +21,13 @@ from litelambda.keras_tools.backend import backend, load_keras
 from litelambda.publishing.encryption import SUFFIX, Encrypted, Encryption
 from litelambda.publishing.manifest_format import ManifestDocument
 from litelambda.store.artifact_store import Store
+from litelambda.store.model_signing import make_bundle
 from litelambda.store.signing import Signer
 from litelambda_serving.artifact import ARTIFACT_NAME, fetch_artifact
 from litelambda_serving.errors import ServingError
 from litelambda_serving.manifest import ENCRYPTED
 from litelambda_serving.store import open_store
-from litelambda_serving.trust import SIGNATURE_NAME, Trust
+from litelambda_serving.trust import BUNDLE_NAME, SIGNATURE_NAME, Trust
 
 REPORT_NAME = "report.json"
 _REPORTS = "report."  # they say what the manifest says, and `litelambda models --report` opens them
@@ -131,7 +132,7 @@ def publish(  # noqa: PLR0913 - the last three are named by the caller
     manifest = make_manifest(name, version, files, description, stored, encrypted)
     if encrypted is not None:
         files = {names[file]: encrypted.files.get(names[file], content) for file, content in files.items()}
-    signature = {SIGNATURE_NAME: signer.sign(manifest)} if signer else {}
+    signature = {SIGNATURE_NAME: signer.sign(manifest), BUNDLE_NAME: make_bundle(manifest, signer)} if signer else {}
     store.publish(name, version, {**files, **signature}, manifest)
     digest = hashlib.sha256(manifest).hexdigest()
     _read_back(store, f"{name}/{version}", digest, artifact, files, encrypted.data_key if encrypted else b"")

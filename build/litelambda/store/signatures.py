@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from litelambda.common.errors import PublishError, UsageError
+from litelambda.store.model_signing import make_bundle, pinned_digests
 from litelambda.store.signing import one_line
 from litelambda_serving.artifact import fetch_manifest
 from litelambda_serving.artifact.decryption import DataKey
 from litelambda_serving.artifact.unpack import unpack
-from litelambda_serving.errors import DigestError
+from litelambda_serving.errors import DigestError, TrustError
 from litelambda_serving.manifest import ENCRYPTED
 from litelambda_serving.objects import objects_for
 from litelambda_serving.store import open_store
-from litelambda_serving.trust import SIGNATURE_NAME, Trust, read_public_keys
+from litelambda_serving.trust import BUNDLE_NAME, SIGNATURE_NAME, Trust, read_public_keys
+from litelambda_serving.trust.bundle import signed_digests
 
 if TYPE_CHECKING:
     from litelambda.store.artifact_store import Store
@@ -36,15 +38,16 @@ def sign_version(store: Store, reference: str, signer: Signer) -> tuple[str, int
     """
     name, version = store.resolve(reference)
     manifest = store.read_manifest(name, version)
-    signature, key = signer.sign(manifest), one_line(signer.public_key())
-    url = f"{store.url.rstrip('/')}/{name}/{version}/{SIGNATURE_NAME}"
-    objects = objects_for(url)
-    found = objects.get(url)
+    signatures = {SIGNATURE_NAME: signer.sign(manifest), BUNDLE_NAME: make_bundle(manifest, signer)}
+    folder = f"{store.url.rstrip('/')}/{name}/{version}"
+    objects = objects_for(f"{folder}/")
+    tags = {file: found[1] if (found := objects.get(f"{folder}/{file}")) else "" for file in signatures}
+    moved = "signed" if any(tags.values()) else "unsigned", f"signed with {one_line(signer.public_key())}"
     fields = {"manifest_sha256": hashlib.sha256(manifest).hexdigest(), "signature": "valid"}
-    moved = "signed" if found else "unsigned", f"signed with {key}"
     with store.trail.recording("sign", model=name, version=version, moved=moved, **fields):
-        if not objects.put(url, signature, tag=found[1] if found else ""):
-            raise PublishError(f"version {version} of {name} was signed by another at the same time: sign it again")
+        for file, signature in signatures.items():
+            if not objects.put(f"{folder}/{file}", signature, tag=tags[file]):
+                raise PublishError(f"version {version} of {name} was signed by another at the same time: sign it again")
     return name, version
 
 
@@ -71,11 +74,24 @@ def verify_version(store: Store, reference: str, public_key: str) -> tuple[str, 
     path = Path(public_key)
     reader.trust = Trust(read_public_keys(str(path.resolve()) if path.is_file() else public_key))
     manifest = fetch_manifest(reader, name, version)
+    _check_bundle(store, reader.trust.public_keys, name, version)
     for file, pin in manifest.files.items():
         content = store.read_file(name, version, file)
         if (len(content), hashlib.sha256(content).hexdigest()) != (pin.size_bytes, pin.sha256):
             raise DigestError(f"{store.url}/{name}/{version}/{file} is not what the manifest pins")
     return name, version, len(manifest.files)
+
+
+def _check_bundle(store: Store, public_keys: tuple[bytes, ...], name: str, version: int) -> None:
+    """Check the bundle of OpenSSF model signing, if there is one: other tools than ours ask it alone."""
+    where = f"{store.url.rstrip('/')}/{name}/{version}/{BUNDLE_NAME}"
+    found = objects_for(where).get(where)
+    if found is None:
+        return
+    pinned = pinned_digests(store.read_manifest(name, version))
+    signed = signed_digests(found[0], public_keys, where)
+    if others := sorted({file for file, digest in pinned.items() if signed.get(file) != digest}):
+        raise TrustError(f"{where} does not sign {', '.join(others)} as the manifest pins them: sign the version again")
 
 
 def decrypt_file(store: Store, reference: str, file: str, key: str) -> bytes:

@@ -5,6 +5,7 @@ The layout of a store, as docs/reference/manifest.md documents it:
     <model>/aliases.json               {"latest": 7, "versions": {"7": {"manifest_sha256": …, "artifact": …}}}
     <model>/<version>/manifest.json    pins every file by size and SHA-256
     <model>/<version>/manifest.json.sig  the manifest's signature, read where the function asks for one
+    <model>/<version>/model.sig        OpenSSF model signing's, read instead where there is not the other
     <model>/<version>/model.tflite     or model.tflite.z (zlib), model.tflite.xz: the manifest's `artifact` says which;
                                        .enc at its end where it is encrypted
     <model>/<version>/…                its assets: what preprocessing reads, such as a tokenizer
@@ -221,12 +222,20 @@ def fetch_manifest(store: Store, model: str, version: int, manifest_sha256: str 
 
 
 def _check_signature(store: Store, document: bytes, arriving: Background, folder: str) -> None:
+    if store.trust is None:
+        return
+    from litelambda_serving.trust import BUNDLE_NAME, MAX_BUNDLE_BYTES
+
     try:
         signature = bytes(arriving.result())
     except ObjectNotFoundError as error:
-        message = f"{store.url}/{folder} is not signed, which MODEL_PUBLIC_KEY asks for: {error}"
-        raise TrustError(message, "unsigned") from error
-    if store.trust is not None:
+        try:
+            bundle = bytes(store.fetch(f"{folder}/{BUNDLE_NAME}", MAX_BUNDLE_BYTES))
+        except ObjectNotFoundError:
+            message = f"{store.url}/{folder} is not signed, which MODEL_PUBLIC_KEY asks for: {error}"
+            raise TrustError(message, "unsigned") from error
+        store.trust.check_bundle(hexdigest(document), bundle, f"{store.url}/{folder}/{BUNDLE_NAME}")
+    else:
         store.trust.check_signature(document, signature, f"{store.url}/{folder}/{MANIFEST_NAME}")
 
 

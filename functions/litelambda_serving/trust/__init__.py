@@ -2,7 +2,8 @@
 
 The signature is an object next to the manifest, `manifest.json.sig`: the ECDSA signature (P-256, SHA-256, DER) of the
 manifest's bytes, as `openssl dgst -sha256 -sign` makes it. The manifest pins every file, names its model and its
-version: what is signed cannot be changed, moved to another version or given to another model.
+version: what is signed cannot be changed, moved to another version or given to another model. Where there is none, a
+bundle of OpenSSF model signing, `model.sig`, is as good.
 
 Imported only where one of `TRUST_SETTINGS` is set. Signing is the toolchain's part.
 """
@@ -18,8 +19,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["MAX_SIGNATURE_BYTES", "SIGNATURE_NAME", "Trust", "read_public_keys"]
+__all__ = [
+    "BUNDLE_NAME", "MAX_BUNDLE_BYTES", "MAX_SIGNATURE_BYTES", "SIGNATURE_NAME", "Trust", "read_public_keys",
+]  # fmt: skip
 
+BUNDLE_NAME = "model.sig"
+MAX_BUNDLE_BYTES = 1024 * 1024
 SIGNATURE_NAME = "manifest.json.sig"
 MAX_SIGNATURE_BYTES = 128
 
@@ -104,6 +109,22 @@ class Trust:
                 "or signed with another key",
                 "invalid",
             )
+
+    def check_bundle(self, sha256: str, bundle: bytes, where: str) -> None:
+        """Refuse a manifest that no trusted key has signed, by a bundle of OpenSSF model signing.
+
+        Args:
+            sha256: the manifest's digest, hex.
+            bundle: the bytes next to it.
+            where: their URL, for messages.
+
+        Raises:
+            TrustError: the bundle is of another key, or does not sign this manifest.
+        """
+        from litelambda_serving.trust.bundle import signed_digests
+
+        if signed_digests(bundle, self.public_keys, where).get("manifest.json") != sha256:
+            raise TrustError(f"{where} signs another manifest: this one was changed", "invalid")
 
 
 def packaged_path(name: str, value: str) -> str:
