@@ -42,6 +42,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from litelambda_serving.http import Response
+
 litert.load_library()
 _runtime_loaded = _loaded = time.perf_counter()
 _spans = {
@@ -91,6 +93,12 @@ if _fetch is not None:
     _spans["model_ms"] = round((time.perf_counter() - _fetched) * 1000, 3)
 _spans["total_ms"] = round((time.perf_counter() - _started) * 1000, 3)
 _log.write("DEBUG", "init", **_spans)
+
+_tracer = None
+if _settings.tracing and os.environ.get("AWS_XRAY_DAEMON_ADDRESS"):
+    from litelambda_serving.xray import Tracer
+
+    _tracer = Tracer(os.environ["AWS_XRAY_DAEMON_ADDRESS"], lambda message: _log.write("WARNING", message))
 
 after_response = _recorder and _recorder.after_response
 """For the lean bootstrap: what to call when a caller has the answer; None for nothing."""
@@ -146,9 +154,17 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
     if _recorder is not None and response.status == 200:
         _recorder.answered(request, response, request_id)
     answer = response_to_event(response, event)
-    trace = trace_context(traceparent, os.environ.get("_X_AMZN_TRACE_ID", ""))
-    _log.request(response, method, started, request_id, _init if cold else None, trace, cold_start=cold)
+    _observe(response, method, traceparent, started, request_id, cold)
     return answer
+
+
+def _observe(response: Response, method: str, traceparent: str, started: int, request_id: str, cold: bool) -> None:
+    """Write the request's line, and send its trace where traces are sent."""
+    xray = os.environ.get("_X_AMZN_TRACE_ID", "")
+    trace, init = trace_context(traceparent, xray), _init if cold else None
+    _log.request(response, method, started, request_id, init, trace, cold_start=cold)
+    if _tracer is not None:
+        _tracer.send(xray, response, started, init, trace)
 
 
 def _deadline(context: Any) -> float:

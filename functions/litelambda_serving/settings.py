@@ -129,6 +129,11 @@ SETTINGS = (
         "WARNING drops the lines of requests that did not fail, and their metrics with them.",
     ),
     Setting(
+        "TRACING",
+        "PassThrough",
+        "Active: the parts of the requests that Lambda samples are sent to X-Ray. PassThrough: they are not.",
+    ),
+    Setting(
         "METRICS_NAMESPACE", "litelambda", "CloudWatch namespace of the metrics in the request lines; empty: none."
     ),
 )
@@ -156,6 +161,7 @@ class Settings:
         page: whether browsers get a page at /.
         num_threads: >= 1.
         log_level: one of DEBUG, INFO, WARNING, ERROR.
+        tracing: whether the parts of sampled requests are sent to X-Ray.
         metrics_namespace: CloudWatch namespace, or "".
     """
 
@@ -173,6 +179,7 @@ class Settings:
     page: bool
     num_threads: int
     log_level: str
+    tracing: bool
     metrics_namespace: str
 
     @classmethod
@@ -206,6 +213,7 @@ class Settings:
         self.page = _choice("PAGE", values["PAGE"] or "", ("on", "off")) == "on"
         self.num_threads = _num_threads(values["NUM_THREADS"] or "", environment)
         self.log_level = _choice("LOG_LEVEL", (values["LOG_LEVEL"] or "").upper(), _LOG_LEVELS)
+        self.tracing = _choice("TRACING", values["TRACING"] or "", ("PassThrough", "Active")) == "Active"
         self.metrics_namespace = values["METRICS_NAMESPACE"] or ""
         return self
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import socket
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from support.handler_client import load_module, send
 from support.markdown import blocks_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 ROWS = [[0.1, 0.2, 0.3, 0.4], [0.9, 0.8, 0.7, 0.6]]
@@ -168,6 +169,122 @@ def test_a_shadow_does_not_count_as_encoding(
     assert line["RunLatency"] >= 40
     assert sum(line[name] for name in (*PARTS, "ShadowLatency")) == pytest.approx(line["Latency"], abs=0.006)
     assert {"ShadowRows", "ShadowDisagreements", "ShadowLatency"} <= metrics_of(line)
+
+
+@pytest.fixture
+def daemon(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """What listens where X-Ray's daemon does."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("127.0.0.1", 0))
+        receiver.settimeout(5)
+        monkeypatch.setenv("AWS_XRAY_DAEMON_ADDRESS", f"127.0.0.1:{receiver.getsockname()[1]}")
+        yield receiver
+
+
+def received(daemon: socket.socket) -> dict[str, Any]:
+    """The next document, sent as "Sending trace data to X-Ray" asks for: after a header and a line feed."""
+    header, _, document = daemon.recv(65507).partition(b"\n")
+    assert json.loads(header) == {"format": "json", "version": 1}
+    loaded: dict[str, Any] = json.loads(document)
+    return loaded
+
+
+def check_subsegment(document: dict[str, Any], start: float, end: float) -> None:
+    """What "AWS X-Ray segment documents" requires of each part, which lies within the one it belongs to."""
+    assert re.fullmatch("[0-9a-f]{16}", document["id"])
+    assert re.fullmatch(r"[\w .:/%&#=+\\@-]{1,200}", document["name"])
+    assert start <= document["start_time"] <= document["end_time"] <= end
+    for key, value in document.get("annotations", {}).items():
+        assert re.fullmatch(r"\w{1,500}", key)
+        assert isinstance(value, (str, int, float, bool))
+    for part in document.get("subsegments", ()):
+        check_subsegment(part, document["start_time"], document["end_time"])
+
+
+SAMPLED = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1;Lineage=25:3d2f:0"
+
+
+def test_xray_has_the_parts_of_a_request(
+    store: Path, monkeypatch: pytest.MonkeyPatch, daemon: socket.socket, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A sampled request is a subsegment of Lambda's, in the documented form."""
+    handler = load_module(store, "tiny", TRACING="Active").handler
+    monkeypatch.setenv("_X_AMZN_TRACE_ID", SAMPLED)
+    began = time.time()
+    send(handler, "POST", "/v1/models/other:predict", {"instances": ROWS}, {"traceparent": TRACEPARENT})
+    ended = time.time()
+    document = received(daemon)
+    check_subsegment(document, began - 0.001, ended + 0.001)
+    assert (document["trace_id"], document["parent_id"]) == (SAMPLED[5:40], "53995c3f42cd8ad8")
+    assert document["type"] == "subsegment"
+    assert document["annotations"] == {
+        "route": "predict",
+        "model": "other",
+        "version": "1",
+        "status": 200,
+        "cold_start": True,
+        "w3c_trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+    }
+    (line,) = lines_of(capsys)
+    assert document["metadata"] == {"default": {"init": line["init"]}}
+    decode, run, encode = document["subsegments"]
+    (load,) = decode["subsegments"]
+    took = {part["name"]: (part["end_time"] - part["start_time"]) * 1000 for part in (decode, load, run, encode)}
+    assert took["load"] == pytest.approx(line["LoadLatency"], abs=0.01)
+    assert took["run"] == pytest.approx(line["RunLatency"], abs=0.01)
+    assert took["decode"] == pytest.approx(line["DecodeLatency"] + line["LoadLatency"], abs=0.01)
+
+
+@pytest.mark.parametrize(("path", "flag"), [("/v1/models/absent:predict", "error"), ("/v1/models/tiny", "")])
+def test_xray_knows_whose_fault_it_was(
+    store: Path, monkeypatch: pytest.MonkeyPatch, daemon: socket.socket, path: str, flag: str
+) -> None:
+    """A refused request is an error of the client's in X-Ray's words, one that was answered is neither."""
+    handler = load_module(store, "tiny", TRACING="Active").handler
+    monkeypatch.setenv("_X_AMZN_TRACE_ID", SAMPLED)
+    send(handler, "POST" if flag else "GET", path, {})
+    document = received(daemon)
+    assert {"error", "fault", "throttle"} & document.keys() == ({flag} if flag else set())
+    assert "subsegments" not in document
+
+
+@pytest.mark.parametrize(
+    ("tracing", "header"),
+    [
+        ("PassThrough", SAMPLED),
+        ("Active", SAMPLED.replace("Sampled=1", "Sampled=0")),
+        ("Active", SAMPLED.replace("Parent=53995c3f42cd8ad8;", "")),
+        ("Active", ""),
+    ],
+)
+def test_nothing_is_sent_unless_it_is_sampled(
+    store: Path, monkeypatch: pytest.MonkeyPatch, daemon: socket.socket, tracing: str, header: str
+) -> None:
+    """Without active tracing, without the sampling decision, or without a segment to belong to, nothing leaves."""
+    handler = load_module(store, "tiny", TRACING=tracing).handler
+    for each in (header, SAMPLED):
+        monkeypatch.setenv("_X_AMZN_TRACE_ID", each)
+        send(handler, "POST", V1, {"instances": ROWS})
+    if tracing == "Active":
+        assert "metadata" not in received(daemon)  # of the second request
+    daemon.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        daemon.recv(65507)
+
+
+def test_a_daemon_that_is_not_there_fails_nothing(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A trace that cannot be sent is a warning, once, and requests are answered."""
+    monkeypatch.setenv("AWS_XRAY_DAEMON_ADDRESS", "127.0.0.1:0")
+    monkeypatch.setenv("_X_AMZN_TRACE_ID", SAMPLED)
+    handler = load_module(store, "tiny", TRACING="Active").handler
+    for _ in range(2):
+        assert send(handler, "POST", V1, {"instances": ROWS}).status == 200
+    lines = lines_of(capsys)
+    assert [line["message"][:40] for line in lines if line["level"] == "WARNING"] == [
+        "X-Ray's daemon at 127.0.0.1:0 does not t"
+    ]
 
 
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"

@@ -30,6 +30,10 @@ def _of_type(template: Template, *types: str) -> dict[str, Template]:
     return {name: resource for name, resource in template["Resources"].items() if resource["Type"] in types}
 
 
+# Service Authorization Reference: these actions of X-Ray have no resource types.
+WITHOUT_RESOURCES = {"PredictRole.SendTraces"}
+
+
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
 def test_no_statement_allows_everything(path: Path) -> None:
     """No policy allows a wildcard action, all resources, or all principals."""
@@ -40,7 +44,7 @@ def test_no_statement_allows_everything(path: Path) -> None:
         for action in alternatives(statement["Action"]):
             assert "*" not in action, f"{where} allows {action}"
         for resource in alternatives(statement.get("Resource", [])):
-            assert resource != "*", f"{where} reaches every resource"
+            assert resource != "*" or where in WITHOUT_RESOURCES, f"{where} reaches every resource"
         assert statement.get("Principal") != "*", f"{where} trusts everyone"
 
 
@@ -64,7 +68,8 @@ def test_predict_can_only_read(template: Template) -> None:
     }
     captures = {"s3:PutObject", "kms:GenerateDataKey"}
     reads = {"logs:CreateLogStream", "logs:PutLogEvents", "s3:GetObject", "s3:ListBucket", "kms:Decrypt"}
-    assert actions == reads | captures
+    traces = {"xray:PutTraceSegments", "xray:PutTelemetryRecords"}
+    assert actions == reads | captures | traces
 
 
 def _predict_statements(template: Template, **values: str) -> dict[str, Template]:
@@ -82,6 +87,16 @@ def test_captures_are_written_below_their_prefix_alone(template: Template) -> No
     assert allowed["WriteCaptures"]["Resource"].endswith(":s3:::kept/of/fruit/*")
     assert allowed["EncryptCaptures"]["Action"] == "kms:GenerateDataKey"
     assert allowed["EncryptCaptures"]["Resource"] == OTHER_VALUES["KmsKeyArn"]
+
+
+def test_traces_are_sent_where_tracing_is_active(template: Template) -> None:
+    """With Tracing=Active the function may send to X-Ray, is told to, and Lambda samples; by default none of them."""
+    for tracing in ("PassThrough", "Active"):
+        function = Evaluator(template, {"Tracing": tracing}).resolve(template["Resources"]["PredictFunction"])
+        assert function["Properties"]["Tracing"] == tracing
+        assert function["Properties"]["Environment"]["Variables"]["TRACING"] == tracing
+        assert ("SendTraces" in _predict_statements(template, Tracing=tracing)) == (tracing == "Active")
+    assert "SendTraces" not in _predict_statements(template)
 
 
 PATHS = {"/", "/healthz", "/openapi.json", "/v1/{proxy+}", "/v2", "/v2/{proxy+}"}
@@ -424,6 +439,7 @@ OTHER_VALUES = {
     "CaptureSeconds": "9",
     "Page": "on",
     "LogLevel": "DEBUG",
+    "Tracing": "Active",
     "LogRetentionDays": "7",
     "MetricsNamespace": "other",
     "AlarmTopicArn": "arn:aws:sns:eu-west-1:123456789012:topic",
@@ -512,5 +528,5 @@ def test_a_description_is_readable(template: Template) -> None:
     assert description == (
         "other/models fruit 7 https://example.com /ml other "
         f"{'A' * 44} 3 {'0' * 64} 1234abcd-12ab-34cd-56ef-1234567890ab 300 5 2 1024 20 DEBUG "
-        "s3://kept/fruit name 5 64 9 xdhz"
+        "s3://kept/fruit name 5 64 9 Xdhz"
     )
