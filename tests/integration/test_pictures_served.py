@@ -197,3 +197,25 @@ def test_bad_files_in_batch_are_bad_rows(store, answers, tmp_path):
     assert all(REFUSED[name][1] in reason for name, reason in reasons.items())
     with pytest.raises(SchemaError, match="images hold raw values"):
         scored(store, source, tmp_path / "prepared.jsonl", prepared=True)
+
+
+def test_a_files_pixels_are_left_out(handler):
+    """Of a picture in a file, each pixel as it was prepared; those left out are black."""
+    raw = expected_pixels(FILES["palette.bmp"]).astype(int)
+    without = []
+    for place in np.ndindex(2, 3):
+        changed = raw.copy()
+        changed[place] = 0
+        without.append(changed.tolist())
+    body = {"instances": [raw.tolist(), *without]}
+    whole, *others = send(handler, "POST", "/v1/models/photos:predict", body).json()["predictions"]
+    picture = {"b64": text_of(FILES["palette.bmp"])}
+    body = {"instances": [picture], "parameters": {"method": "leave_one_out", "baseline": "zeros"}}
+    (found,) = send(handler, "POST", "/v1/models/photos:explain", body).json()["explanations"]
+    expected = np.reshape(
+        [np.ravel(whole)[found["target"]] - np.ravel(other)[found["target"]] for other in others], (2, 3)
+    )
+    np.testing.assert_allclose(found["attributions"]["photo"], expected, rtol=1e-4, atol=1e-5)
+    raw_body = send(handler, "POST", "/v2/models/photos/explain", FILES["palette.bmp"], {"Content-Type": "image/bmp"})
+    by_default = json.loads(raw_body.json()["outputs"][-1]["data"][0])
+    assert (by_default["method"], by_default["baseline"]) == ("occlusion", "blurred")

@@ -48,6 +48,15 @@ def test_a_file_on_this_machine(store, tmp_path, capsys):
     assert "100 of 100 rows scored by tiny_int8 version 1" in capsys.readouterr().out
 
 
+def test_explanations_need_names(store, tmp_path, capsys):
+    """An array holds numbers alone: attributions by name go into text formats, and at most a hundred of a row."""
+    (tmp_path / "rows.jsonl").write_bytes(as_jsonl(make_rows(1)))
+    for output, count, reason in (("out.npy", "1", "expected jsonl or csv"), ("out.csv", "101", "from 1 to 100")):
+        command = ["score", str(tmp_path / "rows.jsonl"), str(tmp_path / output), "--model", "tiny_int8"]
+        assert main([*command, "--store", store, "--explain", count]) == 2
+        assert reason in capsys.readouterr().err
+
+
 def test_several_classes_at_once_have_no_label(tmp_path):
     """A model of one class for each row names it; one of any number at once has scores alone."""
     rows = make_rows(3)

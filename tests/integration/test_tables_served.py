@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import math
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,9 +19,11 @@ from litelambda.commands.build import build
 from litelambda.common.progress import Reporter
 from litelambda.recipe.load import load_recipe
 from litelambda_serving.objects import to_url
+from litelambda_serving.preprocessing import RawInputs
 from litelambda_serving.scoring.job import Job
 from litelambda_serving.scoring.models import ModelSource
 from litelambda_serving.scoring.running.engine import run_job
+from litelambda_serving.tensor import DTYPES, TensorSpec
 from support.handler_client import load_module
 from support.http_gateway import running, send
 
@@ -217,3 +221,63 @@ def test_a_value_that_does_not_fit_is_a_clients_error(people, port, change, said
     row = {**people.rows[0], **change}
     status, _, body = send(port, "POST", "/v1/models/people:predict", json.dumps({"instances": [row]}))
     assert (status, said in json.loads(body).get("error", "")) == (400 if said else 200, True)
+
+
+def test_a_rows_columns_have_their_shapley_values(people, port) -> None:
+    """By the definition, on the model's own values: a category's are one column, and the rest is the training mean."""
+    rows = people.rows[:3]
+    answer = ask(port, "/v1/models/people:explain", {"instances": rows})
+    manifest = json.loads((people.store / "people" / "1" / "manifest.json").read_text())
+    mean = np.array(next(iter(manifest["explain"]["baseline"].values())))
+    assert np.abs(mean[:3]).max() < 1e-3  # what is standardized
+    assert mean[[3, 4, 5, 6]].sum() == pytest.approx(mean[[8, 9]].sum(), abs=1e-5) == pytest.approx(1, abs=1e-5)
+    spec = manifest["signatures"]["predict"]["inputs"][0]
+    columns = [[0], [1], [2], [3, 4, 5, 6, 7], [8, 9, 10]]
+    assert spec["shape"] == [-1, 11]
+    raw_inputs = RawInputs([TensorSpec(spec["name"], DTYPES["float32"], spec["shape"])], manifest["preprocessing"], {})
+    for row, found in zip(rows, answer["explanations"], strict=True):
+        prepared = np.frombuffer(raw_inputs.from_rows([row])[spec["name"]].data, np.float32)
+        coalitions = [*product([False, True], repeat=5)]
+        mixed = np.tile(mean, (len(coalitions), 1))
+        for line, coalition in zip(mixed, coalitions, strict=True):
+            places = [place for column, present in zip(columns, coalition, strict=True) if present for place in column]
+            line[places] = prepared[places]
+        body = {"instances": mixed.tolist(), "prepared": True}
+        outputs = np.array(ask(port, "/v1/models/people:predict", body)["predictions"])[:, found["target"]]
+        value = dict(zip(coalitions, outputs, strict=True))
+        for place, name in enumerate((*NUMBERS, *CATEGORIES)):
+            expected = sum(
+                (value[with_it] - value[(*with_it[:place], False, *with_it[place + 1 :])])
+                / (5 * math.comb(4, sum(with_it) - 1))
+                for with_it in coalitions
+                if with_it[place]
+            )
+            assert found["attributions"][name] == pytest.approx(expected, abs=2e-6)
+        assert (found["baseline"], found["runs"], found["completeness_error"]) == ("mean", 32, 0)
+        assert found["label"] == sorted(LABELS)[found["target"]]
+
+
+@pytest.mark.parametrize(("ending", "output"), [("csv", "csv"), ("jsonl", "jsonl"), ("parquet", "jsonl")])
+def test_batch_explains_as_requests_do(people, port, tmp_path, ending, output) -> None:
+    """The strongest attributions of each row, by name, in JSON Lines and in cells."""
+    rows = people.rows[:4]
+    body = {"instances": rows, "parameters": {"top_k": 2}}
+    wanted = [each["strongest"] for each in ask(port, "/v1/models/people:explain", body)["explanations"]]
+    path, out = tmp_path / f"rows.{ending}", tmp_path / f"out.{output}"
+    if ending == "parquet":
+        pyarrow.parquet.write_table(pa.table({name: [row[name] for row in rows] for name in rows[0]}), path)
+    elif ending == "jsonl":
+        path.write_text("\n".join(map(json.dumps, rows)))
+    else:
+        write_csv(path, rows, list(rows[0]))
+    job = Job(to_url(str(path)), out.as_uri(), model="people", output_format=output, explain=2)
+    run_job(job, ModelSource(people.store.as_uri()))
+    if output == "jsonl":
+        found = [json.loads(line)["explanation"] for line in out.read_text().splitlines()]
+    else:
+        with out.open(newline="", encoding="utf-8") as file:
+            found = [
+                [{"name": row[f"explanation_{n}"], "attribution": float(row[f"attribution_{n}"])} for n in (1, 2)]
+                for row in csv.DictReader(file)
+            ]
+    assert found == wanted

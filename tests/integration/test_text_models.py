@@ -233,3 +233,40 @@ def test_a_package_without_the_tokenizers_says_what_to_do(built, served_store, m
         answer = send(handler, "POST", path, {"instances": ["a"]})
         assert answer.status == 501
         assert "package --with text" in answer.json()["error"]
+
+
+def test_words_are_left_out(built, served_store):
+    """An attribution is what the answer loses without the word, at its place in the text that was sent."""
+    _, address = built
+    folder = served_store[0] / "reviews" / "1"
+    cut = Tokenizer.from_file(str(folder / "tokenizer.json")).pre_tokenizer.pre_tokenize_str
+    text = "  I loved it,  though the ending's weak!"
+    spans = [span for _, span in cut(text)]
+    ends = [*[start for start, _ in spans[1:]], len(text)]
+    without = [text[:start] + text[end:] for (start, _), end in zip(spans, ends, strict=True)]
+    _, predicted = post(f"{address}/v1/models/reviews:predict", {"instances": [text, "", *without]})
+    status, answer = post(f"{address}/v1/models/reviews:explain", {"instances": [text]})
+    assert status == 200
+    (found,) = answer["explanations"]
+    whole, empty, *others = [row[found["target"]] for row in predicted["predictions"]]
+    entries = found["attributions"]["review"]
+    assert [(each["start"], each["end"], each["token"]) for each in entries] == [
+        (start, end, text[start:end]) for start, end in spans
+    ]
+    assert [each["attribution"] for each in entries] == pytest.approx([whole - other for other in others], abs=1e-6)
+    assert (found["output"], found["baseline_output"], found["baseline"]) == (whole, empty, "empty")
+    entry = {"name": "review", "datatype": "BYTES", "shape": [1], "data": [text]}
+    _, in_v2 = post(f"{address}/v2/models/reviews/explain", {"inputs": [entry]})
+    assert json.loads(in_v2["outputs"][-1]["data"][0]) == found
+
+
+def test_texts_are_explained_in_batch(built, served_store, tmp_path):
+    """The strongest words of each row are those of a request."""
+    _, address = built
+    texts = ["I loved it, though the ending's weak!", "Dull."]
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps({"review": text}) for text in texts))
+    score(tmp_path / "rows.jsonl", tmp_path / "out.jsonl", model="reviews", store=served_store[0], workers=1, explain=3)
+    found = [json.loads(line)["explanation"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    body = {"instances": texts, "parameters": {"top_k": 3}}
+    _, answer = post(f"{address}/v1/models/reviews:explain", body)
+    assert found == [each["strongest"] for each in answer["explanations"]]

@@ -41,6 +41,7 @@ _STATE_MACHINE = "LITELAMBDA_STATE_MACHINE"
 @click.option("--tolerate", type=float, default=0.01, metavar="SHARE", help="Share of bad rows to accept.")
 @click.option("--resize", is_flag=True, help="Resize images that do not have the model's size.")
 @click.option("--prepared", is_flag=True, help="Take the rows as the model's own values, not as raw ones.")
+@click.option("--explain", type=int, metavar="K", help="Add the K strongest attributions of each row.")
 @code_option
 @click.option("--force", is_flag=True, help="Write over an output that exists.")
 @json_option
@@ -58,6 +59,7 @@ def command(
     tolerate: float,
     resize: bool,
     prepared: bool,
+    explain: int | None,
     code: Path | None,
     force: bool,
     as_json: bool,
@@ -75,6 +77,7 @@ def command(
         "tolerate": tolerate,
         "resize": resize,
         "prepared": prepared,
+        "explain": explain,
     }
     if on == "aws":
         from litelambda.commands.score_on_aws import submit

@@ -103,6 +103,7 @@ def score(  # noqa: PLR0913 - all but the first two are named by the caller
     tolerate: float = DEFAULT_TOLERATED_BAD,
     resize: bool = False,
     prepared: bool = False,
+    explain: int | None = None,
     code: str | Path | None = None,
     reporter: Reporter | None = None,
 ) -> ScoreResult:
@@ -121,6 +122,7 @@ def score(  # noqa: PLR0913 - all but the first two are named by the caller
         tolerate: share of bad rows to accept.
         resize: resize images that do not have the model's size.
         prepared: the rows are the model's own values, not raw ones that its preprocessing takes.
+        explain: how many of each row's strongest attributions the output has; None for none.
         code: a file with `preprocess`, `postprocess` or both, which run before and after the model.
         reporter: told how far the job is.
 
@@ -149,6 +151,7 @@ def score(  # noqa: PLR0913 - all but the first two are named by the caller
         tolerate=tolerate,
         resize=resize,
         prepared=prepared,
+        explain=explain,
     )
     url = store_url(store)
     check_store_exists(url)
@@ -186,6 +189,7 @@ def make_job(  # noqa: PLR0913 - as `score`
     tolerate: float = DEFAULT_TOLERATED_BAD,
     resize: bool = False,
     prepared: bool = False,
+    explain: int | None = None,
 ) -> Job:
     """Turn what a caller asks for into a job of the batch function; see `score`.
 
@@ -204,6 +208,7 @@ def make_job(  # noqa: PLR0913 - as `score`
             tolerated_bad=tolerate,
             resize=resize,
             prepared=prepared,
+            explain=explain,
         )
     except JobError as error:
         raise UsageError(str(error)) from error

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from litelambda_serving.explain.options import Options
 
-__all__ = ["MAX_ROWS", "METHODS", "Rows", "explain"]
+__all__ = ["MAX_ROWS", "METHODS", "Rows", "explain", "forward_method"]
 
 MAX_ROWS = 100
 """Of one request: each row takes hundreds of runs."""
@@ -46,7 +46,7 @@ def explain(rows: Rows, options: Options) -> list[Explanation]:
     count = rows.signature.count_rows(rows.tensors)
     if count > MAX_ROWS:
         raise PayloadTooLargeError(f"{count} rows to explain, at most {MAX_ROWS} are taken: send fewer rows at a time")
-    name = options.method or _default_method(rows)
+    name = options.method or forward_method(rows)
     most_cells, attribute = _open(name)
     cells = most_cells(options)
     explanations = []
@@ -56,8 +56,8 @@ def explain(rows: Rows, options: Options) -> list[Explanation]:
     return explanations
 
 
-def _default_method(rows: Rows) -> str:
-    """The method for a request that names none."""
+def forward_method(rows: Rows) -> str:
+    """The method that suits rows where nothing but the model itself is run."""
     raw_inputs = rows.raw_inputs
     kinds = {field.type for field in raw_inputs.fields.values()} if raw_inputs is not None else {"tensor"}
     if kinds == {"text"}:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from litelambda_serving.explain.attribution import Explanation
     from litelambda_serving.explain.options import Options
 
-__all__ = ["explanation_texts"]
+__all__ = ["explanation_texts", "strongest_entries"]
 
 
 def explanation_texts(explanations: Sequence[Explanation], options: Options) -> list[str]:
@@ -42,6 +42,11 @@ def explanation_texts(explanations: Sequence[Explanation], options: Options) -> 
     return texts
 
 
+def strongest_entries(explanation: Explanation, count: int) -> list[dict[str, Any]]:
+    """The strongest attributions, each with what it is of."""
+    return [{**place, "attribution": _short(value)} for place, value in explanation.strongest(count)]
+
+
 def _own(explanation: Explanation, top_k: int | None) -> dict[str, Any]:
     answer: dict[str, Any] = {
         "method": explanation.method,
@@ -55,8 +60,7 @@ def _own(explanation: Explanation, top_k: int | None) -> dict[str, Any]:
     }
     found = explanation.found
     if top_k is not None:
-        strongest = explanation.strongest(top_k)
-        answer["strongest"] = [{**place, "attribution": _short(value)} for place, value in strongest]
+        answer["strongest"] = strongest_entries(explanation, top_k)
         return answer
     answer["attributions"] = explanation.attributions(_all_short(found.values))
     if found.standard_errors is not None:

@@ -12,13 +12,12 @@ if TYPE_CHECKING:
 
 __all__ = ["attribute", "check_runs", "most_cells"]
 
-_RUNS = 1024
 _CELLS = 196
 
 
 def most_cells(options: Options) -> int:
     """See `litelambda_serving.explain`."""
-    return max(1, min(_CELLS, (options.max_runs or _RUNS) - 2))
+    return max(1, min(_CELLS, options.max_runs - 2)) if options.max_runs else _CELLS
 
 
 def attribute(subject: Subject, options: Options) -> Attribution:
@@ -28,7 +27,7 @@ def attribute(subject: Subject, options: Options) -> Attribution:
         RequestError: there are more features than runs.
     """
     size = subject.size
-    check_runs(size + 2, size, options.max_runs or _RUNS)
+    check_runs(size + 2, size, options.max_runs)
     every = b"\1" * size
     without = [every[:place] + b"\0" + every[place + 1 :] for place in range(size)]
     baseline, *others = subject.outputs([bytes(size), *without])
@@ -36,13 +35,11 @@ def attribute(subject: Subject, options: Options) -> Attribution:
     return Attribution([output - other for other in others], output, baseline, subject.runs)
 
 
-def check_runs(needed: int, size: int, allowed: int) -> None:
-    """Refuse to explain so many features in so few runs.
+def check_runs(needed: int, size: int, allowed: int | None) -> None:
+    """Refuse to explain so many features in so few runs; None allows any number.
 
     Raises:
         RequestError: `needed` are more than are allowed.
     """
-    if needed > allowed:
-        raise RequestError(
-            f"{size} features take {needed} runs of the model at least, max_runs allows {allowed}: raise it"
-        )
+    if allowed is not None and needed > allowed:
+        raise RequestError(f"max_runs is {allowed}: {size} features take at least {needed} runs of the model")

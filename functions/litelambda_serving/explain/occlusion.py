@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["attribute", "most_cells"]
 
-_RUNS = 1024
-
 
 def attribute(subject: Subject, options: Options) -> Attribution:
     """See `litelambda_serving.explain`.
@@ -28,7 +26,7 @@ def attribute(subject: Subject, options: Options) -> Attribution:
         RequestError: there are more windows than runs.
     """
     windows = _windows(subject)
-    check_runs(len(windows) + 2, subject.size, options.max_runs or _RUNS)
+    check_runs(len(windows) + 2, subject.size, options.max_runs)
     coalitions = [bytes(subject.size)]
     for window in windows:
         coalition = bytearray(b"\1" * subject.size)

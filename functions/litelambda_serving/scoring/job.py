@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
     from litelambda_serving.objects.base import ObjectInfo
 
-__all__ = ["DEFAULT_TOLERATED_BAD", "Job", "Outputs", "identity"]
+__all__ = ["DEFAULT_TOLERATED_BAD", "MAX_EXPLAIN", "Job", "Outputs", "identity"]
 
 DEFAULT_TOLERATED_BAD = 0.01
+MAX_EXPLAIN = 100
 _MAX_KEY_BYTES, _MAX_FILE_NAME_BYTES = 1024, 255
 _LONGEST_ENDING = len(".errors.jsonl")
 _TEXTS = ("input", "output", "version_id", "etag", "model", "input_format", "output_format", "start_after")
@@ -30,6 +31,7 @@ _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: type(value) is list and [*map(type, value)] == [int, int] and 0 <= value[0] <= value[1],
         "its beginning and its end, [0, 100]",
     ),
+    "explain": (lambda value: type(value) is int and value > 0, "a positive number of attributions"),
     "limit": (lambda value: type(value) is int and value > 0, "a positive number"),
     "resize": (lambda value: type(value) is bool, "true or false"),
     "prepared": (lambda value: type(value) is bool, "true or false"),
@@ -59,6 +61,7 @@ class Job:
         limit: of a prefix, the number of objects from there.
         resize: whether images of another size than the model's are resized.
         prepared: whether the rows are the model's own values, where its manifest says how raw ones are prepared.
+        explain: how many of each row's strongest attributions the output has; None for none.
         shard: number of this part of a larger run, None for a job of its own.
     """
 
@@ -76,6 +79,7 @@ class Job:
     limit: int | None = None
     resize: bool = False
     prepared: bool = False
+    explain: int | None = None
     shard: int | None = None
 
     def __post_init__(self) -> None:
@@ -83,6 +87,13 @@ class Job:
             raise JobError(f"input_format {self.input_format!r}: expected one of {', '.join(INPUT_FORMATS)}")
         if self.output_format not in OUTPUT_FORMATS:
             raise JobError(f"output_format {self.output_format!r}: expected one of {', '.join(OUTPUT_FORMATS)}")
+        if self.explain is not None and not 0 < self.explain <= MAX_EXPLAIN:
+            raise JobError(f"explain {self.explain}: expected a number of attributions from 1 to {MAX_EXPLAIN}")
+        if self.explain is not None and self.output_format not in ("jsonl", "csv"):
+            raise JobError(
+                f"the output format {self.output_format} holds numbers alone, not the names of explanations: expected "
+                "jsonl or csv"
+            )
         if not 0 <= self.tolerated_bad <= 1:
             raise JobError(f"tolerated_bad {self.tolerated_bad}: expected a share from 0 to 1")
         for url in (self.input, self.output):

@@ -99,6 +99,8 @@ def open_writer(job: Job, schema: RowSchema) -> Writer:
         JobError: no such format, or one that cannot hold the model's outputs or the answers of the function's own code.
     """
     code = schema.custom_code
+    if job.explain is not None and schema.coded_rows is not None and schema.coded_rows.has_text:
+        raise JobError("texts that the function's own preprocess makes are not explained in batch: ask :explain")
     if code is not None and code.has_postprocess:
         if job.output_format != "jsonl":
             raise JobError(
@@ -115,7 +117,7 @@ def open_writer(job: Job, schema: RowSchema) -> Writer:
     if job.output_format == "csv":
         from litelambda_serving.scoring.formats.csv import CsvWriter
 
-        return CsvWriter(schema)
+        return CsvWriter(schema, job.explain)
     if job.output_format == "npy":
         from litelambda_serving.scoring.formats.npy import NpyWriter
 

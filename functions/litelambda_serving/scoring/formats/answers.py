@@ -38,10 +38,17 @@ class AnswerWriter(Writer):
         if not len(rows.ids):
             return b""
         extras = rows.extras or [{}] * len(rows.ids)
+        said = [b',"explanation":' + dumps(each).encode() for each in rows.explanations or ()] or [b""] * len(rows.ids)
         return b"".join(
-            b'{"%b":%b%b,"prediction":%b}\n'
-            % (id_name.encode(), address, b"," + dump_fields(extra)[1:-1] if extra else b"", dumps(answer).encode())
-            for address, extra, answer in zip(texts_of(rows.ids), extras, answers, strict=True)
+            b'{"%b":%b%b,"prediction":%b%b}\n'
+            % (
+                id_name.encode(),
+                address,
+                b"," + dump_fields(extra)[1:-1] if extra else b"",
+                dumps(answer).encode(),
+                why,
+            )
+            for address, extra, answer, why in zip(texts_of(rows.ids), extras, answers, said, strict=True)
         )
 
     def _answers(self, rows: DecodedRows, outputs: Sequence[Array]) -> list[Any]:

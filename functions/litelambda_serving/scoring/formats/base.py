@@ -191,12 +191,16 @@ class DecodedRows:
         ids: of the good rows.
         extras: of the good rows, the fields that pass through; None where there are none.
         bad: the others.
+        fields: of the good rows, the raw value of each field, where they were read by name; else None.
+        explanations: of the good rows, their strongest attributions; None where they are not explained.
     """
 
     pieces: Iterable[tuple[int, Sequence[Column]]]
     ids: Sequence[RowId]
     extras: list[dict[str, Any]] | None = None
     bad: list[BadRow] = field(default_factory=list)
+    fields: dict[str, list[Any]] | None = None
+    explanations: list[list[dict[str, Any]]] | None = None
 
     def refuse(self, reasons: Mapping[int, str]) -> None:
         """Make bad rows of good ones.
@@ -211,6 +215,13 @@ class DecodedRows:
         self.ids = [each for place, each in enumerate(self.ids) if place not in reasons]
         if self.extras is not None:
             self.extras = [each for place, each in enumerate(self.extras) if place not in reasons]
+        if self.fields is not None:
+            self.fields = {
+                name: [each for place, each in enumerate(column) if place not in reasons]
+                for name, column in self.fields.items()
+            }
+        if self.explanations is not None:
+            self.explanations = [each for place, each in enumerate(self.explanations) if place not in reasons]
 
 
 class Decoder(Protocol):

@@ -33,6 +33,11 @@ class CodedRows:
         self._raw_inputs = raw_inputs
         self.model_fields: Mapping[str, Field] = raw_inputs.fields
 
+    @property
+    def has_text(self) -> bool:
+        """Whether a field of the model is a text."""
+        return any(field.type == "text" for field in self.model_fields.values())
+
     def prepare(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, Tensor]:
         """The model's inputs of some records.
 

@@ -270,7 +270,8 @@ def _nested(values: list[Any], shape: tuple[int, ...]) -> Any:
 class CsvWriter(Writer):
     """See `base.Writer`."""
 
-    def __init__(self, schema: RowSchema) -> None:
+    def __init__(self, schema: RowSchema, explain: int | None = None) -> None:
+        self._explain = explain
         self._outputs = schema.outputs
         self._vocabularies = [schema.vocabularies.get(spec.name) for spec in schema.outputs]
         self._label_output = schema.label_output
@@ -290,6 +291,8 @@ class CsvWriter(Writer):
             names += [spec.name] if count == 1 else [f"{spec.name}_{index}" for index in range(count)]
         if self._label_output is not None:
             names.append("label")
+        for number in range(1, (self._explain or 0) + 1):
+            names += [f"explanation_{number}", f"attribution_{number}"]
         passed = passed_names(self._extras, {decoder.id_name, *names})
         return _cells([decoder.id_name, *passed.values(), *names]) + b"\n"
 
@@ -309,12 +312,23 @@ class CsvWriter(Writer):
             )
         if self._label_output is not None:
             columns.append(labels_of(outputs[self._label_output], self._labels))
+        if rows.explanations is not None:
+            columns.append([_explanation_cells(each, self._explain or 0) for each in rows.explanations])
         return b"".join([b",".join(row) + b"\n" for row in zip(*columns, strict=True)])
 
     def _extra_cells(self, extra: dict[str, Any]) -> bytes:
         if self._in_one_cell:
             return _cells([dump_fields(extra).decode() if extra else ""])
         return _cells([extra[name] for name in self._extras])
+
+
+def _explanation_cells(entries: Sequence[dict[str, Any]], count: int) -> bytes:
+    """A name and a number for each of `count` attributions; empty where a row has fewer features."""
+    cells: list[Any] = []
+    for entry in entries:
+        index = "".join(f"[{place}]" for place in entry.get("index", ()))
+        cells += [entry["name"] + index, entry["attribution"]]
+    return _cells(cells + [""] * (2 * count - len(cells)))
 
 
 def _cells(values: Sequence[Any]) -> bytes:

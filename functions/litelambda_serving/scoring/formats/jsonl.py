@@ -225,7 +225,7 @@ class JsonlWriter(Writer):
         count = len(rows.ids)
         columns: list[Texts] = [b'{"%b":' % id_name.encode(), texts_of(rows.ids)]
         if rows.extras:
-            taken = {id_name, *self._taken}
+            taken = {id_name, *self._taken} | ({"explanation"} if rows.explanations is not None else set())
             columns.append([b"," + _passed(extra, taken)[1:-1] if extra else b"" for extra in rows.extras])
         columns.append(b',"prediction":')
         each = zip(self._names, outputs, self._ranks, self._vocabularies, strict=True)
@@ -237,6 +237,8 @@ class JsonlWriter(Writer):
             columns.append(b"}")
         if self._label_output is not None:
             columns += [b',"label":', labels_of(outputs[self._label_output], self._labels)]
+        if rows.explanations is not None:
+            columns += [b',"explanation":', [orjson.dumps(each) for each in rows.explanations]]
         columns.append(b"}\n")
         return _joined(columns, count)
 

@@ -46,6 +46,7 @@ CHUNK_BYTES = 8 * 1024 * 1024
 # takes, and Ctrl-C is waited for: each is twice as large as the one before, as long as they take little time.
 _FIRST_CHUNK_BYTES, _MAX_CHUNK_BYTES, _CHUNK_SECONDS = 1024 * 1024, 32 * 1024 * 1024, 0.25
 _PIECE_BYTES = 256 * 1024  # stays in a core's cache
+EXPLAINED_ROWS = 512  # of a chunk: each takes hundreds of runs, and a job stops between two chunks
 _HEAD_BYTES = 128
 
 
@@ -74,8 +75,16 @@ class NpyReader(Reader):
             raise JobError(f"{job.input} is gzipped: it cannot be split into ranges")
         if not self._gzip:
             check_end(info.size, self._header_bytes + shape[0] * self._row_bytes)
-        self._batch_rows = schema.batch_rows
         self._chunk_rows = rows_per_chunk(self._row_bytes, schema.batch_rows, CHUNK_BYTES)
+        self._sizer = _ChunkSizer(
+            *(
+                rows_per_chunk(self._row_bytes, schema.batch_rows, size)
+                for size in (_FIRST_CHUNK_BYTES, _MAX_CHUNK_BYTES)
+            )
+        )
+        if job.explain is not None:
+            self._chunk_rows = min(self._chunk_rows, EXPLAINED_ROWS)
+            self._sizer = _ChunkSizer(self._chunk_rows, self._chunk_rows)
         self._piece_rows = rows_per_chunk(self._row_bytes, schema.batch_rows, _PIECE_BYTES)
         self.total_bytes = max(self._last - self._first, 0) * self._row_bytes
         self.decoder: Decoder = ArrayDecoder(schema)
@@ -108,8 +117,7 @@ class NpyReader(Reader):
         """Chunks from a row on: their number of rows, and their pieces; see `ArrayDecoder.decode`."""
         if self._info.url.startswith("file:") and not self._gzip:
             self._file = OpenFile(self._info)
-            sizes = (_FIRST_CHUNK_BYTES, _MAX_CHUNK_BYTES)
-            sizer = _ChunkSizer(*(rows_per_chunk(self._row_bytes, self._batch_rows, size) for size in sizes))
+            sizer = self._sizer
             while row < self._last:
                 count = min(sizer.rows, self._last - row)
                 start = self._header_bytes + row * self._row_bytes

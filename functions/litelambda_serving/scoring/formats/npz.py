@@ -20,7 +20,7 @@ from litelambda_serving.objects import objects_for
 from litelambda_serving.scoring.byte_stream import blocks, inflate
 from litelambda_serving.scoring.errors import JobError, SchemaError, UnreadableInputError
 from litelambda_serving.scoring.formats.base import Chunk, Reader, RowSchema
-from litelambda_serving.scoring.formats.npy import CHUNK_BYTES, ArrayDecoder, rows_per_chunk
+from litelambda_serving.scoring.formats.npy import CHUNK_BYTES, EXPLAINED_ROWS, ArrayDecoder, rows_per_chunk
 from litelambda_serving.scoring.formats.npy_header import MAX_HEADER_BYTES, check_end, parse_header
 from litelambda_serving.scoring.formats.values import check_row_shape
 
@@ -74,6 +74,7 @@ class NpzReader(Reader):
         if job.span:
             raise JobError(f"{job.input} is a zip: it cannot be split into ranges")
         self._schema = schema
+        self._is_explained = job.explain is not None
         self._file = open_file(job, info)
         try:
             self._open(schema)
@@ -104,6 +105,7 @@ class NpzReader(Reader):
         """See `Reader.chunks`."""
         row = position["row"] if position else 0
         size = rows_per_chunk(self._row_bytes, self._schema.batch_rows, CHUNK_BYTES)
+        size = min(size, EXPLAINED_ROWS) if self._is_explained else size
         with _damage_of("the .npz is damaged"):
             members = self._open_members()
             for member in members:

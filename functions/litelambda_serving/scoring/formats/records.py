@@ -58,7 +58,8 @@ class Records:
             pieces = self._prepare_each()
         columns = [column_of(b"".join(parts)) for parts in zip(*pieces, strict=True)]
         extras = self._extras if any(self._extras) else None
-        return DecodedRows([(len(self._ids), columns)] if self._ids else [], self._ids, extras, self._bad)
+        pieces_of_all = [(len(self._ids), columns)] if self._ids else []
+        return DecodedRows(pieces_of_all, self._ids, extras, self._bad, self._columns)
 
     def _prepare(self, columns: dict[str, list[Any]]) -> list[bytes]:
         return [bytes(tensor.data) for tensor in self._raw_inputs.prepare(columns).values()]
@@ -77,4 +78,5 @@ class Records:
         self._bad.sort(key=lambda row: row.index)
         self._ids = [self._ids[index] for index in good]
         self._extras = [self._extras[index] for index in good]
+        self._columns = {name: [column[index] for index in good] for name, column in self._columns.items()}
         return pieces

@@ -26,6 +26,7 @@ __all__ = ["BYTE_ORDER_MARK", "LineSource", "line_spans", "lines_of", "with_line
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 CHUNK_BYTES = 1024 * 1024
+EXPLAINED_CHUNK_BYTES = 32 * 1024  # each row takes hundreds of runs, and a job stops between two chunks
 MAX_LINE_BYTES = 32 * 1024 * 1024
 _LONE_CR = re.compile(rb"\r(?=[^\n])")  # the last byte of a piece may be the first of a CRLF
 _PACKED_BYTES = 256 * 1024  # of gzip, from which text makes about one chunk
@@ -44,6 +45,7 @@ class LineSource:
             raise JobError(f"{job.input} is gzipped: it cannot be split into ranges")
         self._start, self._stop = job.span or (0, info.size)
         self.total_bytes = self._stop - self._start
+        self._chunk_bytes = CHUNK_BYTES if job.explain is None else EXPLAINED_CHUNK_BYTES
         self._taken_bytes = 0  # of a gzipped object, by what takes the gzip off
 
     @property
@@ -120,8 +122,8 @@ class LineSource:
 
     def _stream(self, offset: int, stop: int) -> Iterator[bytes]:
         if self.gzip:
-            return skip(inflate(self._packed(), CHUNK_BYTES), offset)
-        return blocks(self._info, offset, stop, CHUNK_BYTES)
+            return skip(inflate(self._packed(), self._chunk_bytes), offset)
+        return blocks(self._info, offset, stop, self._chunk_bytes)
 
     def _packed(self) -> Iterator[bytes]:
         """A gzipped object's bytes, in pieces; those that were taken are counted."""

@@ -218,7 +218,10 @@ class _Run:
         return self._objects.upload(self._outputs.errors, self._part_bytes, state, replace=True)
 
     def _make_workers(self, reader: Reader, writer: Writer) -> Workers:
-        spec = WorkerSpec(self._model.artifact, self._model.manifest, reader.decoder, writer)
+        model, job = self._model, self._job
+        spec = WorkerSpec(model.artifact, model.manifest, reader.decoder, writer)
+        if job.explain is not None:
+            spec.assets, spec.explain, spec.prepared = model.assets, job.explain, job.prepared
         # Parsing text holds the interpreter's lock; arrays and images are worked on without it.
         return Workers(spec, self._options.workers, processes=reader.decoder.id_name == "line")
 

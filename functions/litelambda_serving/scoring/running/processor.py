@@ -17,8 +17,11 @@ from litelambda_serving.scoring.running.row_runner import RowRunner
 from litelambda_serving.scoring.running.tally import PredictionHistogram
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from litelambda_serving.manifest import Manifest
     from litelambda_serving.scoring.formats.base import Chunk, DecodedRows, Decoder, Writer
+    from litelambda_serving.scoring.running.explaining import RowExplainer
 
 __all__ = ["Processor", "Scored", "WorkerSpec"]
 
@@ -32,12 +35,18 @@ class WorkerSpec:
         manifest: its manifest.
         decoder: of the input's format.
         writer: of the output's format, `begin` called.
+        assets: contents of the manifest's assets, where rows are explained.
+        explain: how many of each row's strongest attributions the output has; None for none.
+        prepared: whether rows are the model's own values.
     """
 
     artifact: bytes
     manifest: Manifest
     decoder: Decoder
     writer: Writer
+    assets: Mapping[str, bytes] = field(default_factory=dict)
+    explain: int | None = None
+    prepared: bool = False
 
 
 @dataclass(slots=True)
@@ -98,6 +107,11 @@ class Processor:
         self._decoder, self._writer = spec.decoder, spec.writer
         self._key = (manifest.sha256, key)
         self._runner = _take(self._key) or RowRunner(spec.artifact, manifest, key)
+        self._explainer: RowExplainer | None = None
+        if spec.explain is not None:
+            from litelambda_serving.scoring.running.explaining import RowExplainer
+
+            self._explainer = RowExplainer(spec.artifact, manifest, spec.assets, spec.explain, prepared=spec.prepared)
 
     def score(self, chunk: Chunk) -> Scored:
         """Score one chunk.
@@ -146,14 +160,20 @@ class Processor:
     def _run(self, rows: DecodedRows) -> list[list[bytearray]]:
         """The outputs of each piece of the rows; those that the model refuses become bad ones."""
         parts, refused, start = [], dict[int, str](), 0
+        read: list[list[bytes]] = []
         for count, columns in rows.pieces:
             if count:
                 outputs, reasons = self._runner.run(columns, count)
                 parts.append(outputs)
+                if self._explainer is not None:
+                    read.append(self._explainer.read(columns, count, reasons))
                 refused |= {start + place: reason for place, reason in reasons.items()}
                 start += count
         if refused:
             rows.refuse(refused)
+        if self._explainer is not None and read:
+            inputs = [b"".join(each) for each in zip(*read, strict=True)]
+            rows.explanations = self._explainer.explain(inputs, rows.fields)
         return parts
 
     def close(self) -> None:
