@@ -115,7 +115,7 @@ def open_writer(job: Job, schema: RowSchema) -> Writer:
 
         return JsonlWriter(schema)
     if job.output_format == "csv":
-        from litelambda_serving.scoring.formats.csv import CsvWriter
+        from litelambda_serving.scoring.formats.csv_writer import CsvWriter
 
         return CsvWriter(schema, job.explain)
     if job.output_format == "npy":
