@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from litelambda.store.artifact_store import Store
 
 Model = dict[str, Any]
+
+_UNITS = ((86400, "d"), (3600, "h"))
 
 
 def list_models(store_url: str) -> list[Model]:
@@ -19,7 +22,7 @@ def list_models(store_url: str) -> list[Model]:
         store_url: `file:///…` or `s3://bucket/prefix`; a store that does not exist is empty.
 
     Returns:
-        `{"model", "versions": [{"version", "digest", "created", "metrics"}], "aliases": {alias: version},
+        `{"model", "versions": [{"version", "digest", "created", "metrics", "size_bytes"}], "aliases": {alias: version},
         "canary": {alias: {version: percent}}, "shadow": {alias: version}}` each, sorted by name, versions ascending.
 
     Raises:
@@ -41,7 +44,7 @@ def describe_models(models: Sequence[Model], store_url: str) -> str:
     """Show a list of models as a table, newest version first."""
     if not models:
         return f"no models in {store_url}"
-    rows = [("MODEL", "VERSION", "CREATED", "ALIASES", "QUANTIZED", "DIGEST")]
+    rows = [("MODEL", "VERSION", "CREATED", "AGE", "ALIASES", "QUANTIZED", "STORED", "DIGEST")]
     for model in models:
         for version in reversed(model["versions"]):
             figures = version["metrics"].get("quantized", {}).items()
@@ -50,14 +53,30 @@ def describe_models(models: Sequence[Model], store_url: str) -> str:
                     model["model"],
                     str(version["version"]),
                     version["created"],
+                    age(version["created"], datetime.now(UTC)),
                     " ".join(_roles(model, version["version"])),
                     " ".join(f"{name} {value:.4g}" for name, value in figures),
+                    f"{version['size_bytes']['stored']:,}" if "stored" in version["size_bytes"] else "",
                     version["digest"][:12],
                 )
             )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
     return "\n".join(lines)
+
+
+def age(created: str, now: datetime) -> str:
+    """How long ago a manifest's `created` was, in its largest unit; "" where it has none.
+
+    >>> age("2026-01-02T03:04:05Z", datetime(2026, 1, 5, 1, tzinfo=UTC))
+    '2 d'
+    """
+    try:
+        seconds = (now - datetime.fromisoformat(created)).total_seconds()
+    except (TypeError, ValueError):
+        return ""
+    size, unit = next(((size, unit) for size, unit in _UNITS if seconds >= size), (60, "min"))
+    return f"{max(int(seconds // size), 0)} {unit}"
 
 
 def _roles(model: Model, version: int) -> list[str]:
@@ -76,4 +95,5 @@ def _version(store: Store, model: str, version: int) -> dict[str, Any]:
         "digest": hashlib.sha256(manifest).hexdigest(),
         "created": fields.get("created", ""),
         "metrics": fields.get("metrics", {}),
+        "size_bytes": fields.get("size_bytes", {}),
     }

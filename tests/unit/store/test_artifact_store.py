@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from moto import mock_aws
 
 from litelambda.common.errors import PublishError, UsageError
 from litelambda.store.artifact_store import Store
-from litelambda.store.catalogue import describe_models, list_models
+from litelambda.store.catalogue import age, describe_models, list_models
 from litelambda_serving import objects
 from litelambda_serving.errors import (
     ModelNotFoundError,
@@ -399,9 +400,30 @@ def test_the_catalogue_lists_models_versions_and_aliases(store: Store) -> None:
         "digest": hashlib.sha256(manifest_of(2)).hexdigest(),
         "created": "2026-11-23T12:00:00Z",
         "metrics": {"quantized": {"accuracy": 0.9}},
+        "size_bytes": {},
     }
+    model["versions"][1]["size_bytes"] = {"stored": 12345}
     table = describe_models([model], store.url).splitlines()
-    assert table[1].split()[:5] == ["digits", "2", "2026-11-23T12:00:00Z", "latest", "accuracy"]
+    digest = hashlib.sha256(manifest_of(2)).hexdigest()[:12]
+    days = age("2026-11-23T12:00:00Z", datetime.now(UTC)).split()
+    last = ["latest", "accuracy", "0.9", "12,345", digest]
+    assert table[1].split() == ["digits", "2", "2026-11-23T12:00:00Z", *days, *last]
+
+
+@pytest.mark.parametrize(
+    ("created", "text"),
+    [
+        ("2026-01-04T23:30:00Z", "30 min"),
+        ("2026-01-04T22:00:00Z", "2 h"),
+        ("2025-01-05T00:00:00Z", "365 d"),
+        ("2027-01-05T00:00:00Z", "0 min"),
+        ("yesterday", ""),
+        ("", ""),
+    ],
+)
+def test_an_age_is_told_in_its_largest_unit(created: str, text: str) -> None:
+    """Minutes, hours or days; nothing where a manifest has no time."""
+    assert age(created, datetime(2026, 1, 5, tzinfo=UTC)) == text
 
 
 def test_a_version_is_fetched_by_what_it_is_called(tmp_path: Path) -> None:

@@ -26,8 +26,9 @@ th,td{padding:.25em .7em;border-bottom:1px solid var(--line);text-align:right;
 vertical-align:top}th{font-weight:600}th:first-child,td:first-child{text-align:left}
 .words2 :nth-child(2),.words :is(td,th){text-align:left}
 .cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(9rem,1fr));gap:.7rem;margin:1rem 0}
-.card{background:var(--soft);border:1px solid var(--line);border-radius:.5rem;padding:.6rem .8rem;min-width:0}
-.card strong{display:block;font-size:1.3em;overflow-wrap:anywhere}.card img{width:100%;max-width:10rem;
+.card{background:var(--soft);border:1px solid var(--line);border-radius:.5rem;padding:.6rem .8rem;min-width:0;
+overflow-wrap:anywhere}
+.card strong{display:block;font-size:1.3em}.card img{width:100%;max-width:10rem;
 image-rendering:pixelated;border:1px solid var(--line);background:#fff}
 .wide{grid-template-columns:repeat(auto-fill,minmax(17rem,1fr))}
 .verdict{border-left:.4rem solid var(--muted);padding:.2rem 1rem;background:var(--soft)}.verdict p{font-size:1.15em}
