@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from litelambda.artifact import latency
-from litelambda.artifact.latency import measure_latency_us
+from litelambda.artifact.latency import compare_latency_us, measure_latency_us
 from litelambda.common.child_process import call_in_child
 from litelambda.common.errors import VerificationError
 from support.golden_store import golden
@@ -37,3 +37,13 @@ def test_a_model_that_the_runtime_refuses_has_no_latency() -> None:
     """The error has the runtime's reason."""
     with pytest.raises(VerificationError, match="the shipped runtime cannot run the artifact"):
         measure_latency_us(golden("unsupported_op"))
+    with pytest.raises(VerificationError, match="the shipped runtime cannot run the artifacts"):
+        compare_latency_us([golden("tiny_int8"), golden("unsupported_op")])
+
+
+def test_models_are_timed_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One time for each, in their order: a model of many operations takes longer than one of few."""
+    monkeypatch.setattr(latency, "PROCESSES", 1)
+    small, large = compare_latency_us([golden("half_plus_two"), golden("mobilenet")])
+    assert 0.1 < small["median"] < large["median"]
+    assert small["median"] <= small["p90"]
