@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -76,3 +78,65 @@ def test_we_accept_what_model_signing_signs(store: Path, keys: Path) -> None:
     assert send(handler, "POST", "/v1/models/m:predict", {"instances": [1.0]}).status == 200
     with pytest.raises(TrustError):
         load_module(store, "m", MODEL_PUBLIC_KEY=other)
+
+
+VALIDATE_BOM = """
+import sys
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+error = JsonStrictValidator(SchemaVersion.V1_6).validate_str(sys.stdin.read())
+sys.exit(str(error) if error else 0)
+"""
+
+VALIDATE_STATEMENT = """
+import json, sys
+from google.protobuf.json_format import Parse, ParseDict
+from in_toto_attestation.predicates.provenance.v1.provenance_pb2 import Provenance
+from in_toto_attestation.v1.resource_descriptor import ResourceDescriptor
+from in_toto_attestation.v1.statement import Statement
+from in_toto_attestation.v1.statement_pb2 import Statement as Message
+text = sys.stdin.read()
+Statement.copy_from_pb(Parse(text, Message())).validate()
+document = json.loads(text)
+assert document["predicateType"] == "https://slsa.dev/provenance/v1", document["predicateType"]
+predicate = ParseDict(document["predicate"], Provenance())
+assert predicate.build_definition.build_type and predicate.run_details.builder.id
+for each in (*predicate.build_definition.resolved_dependencies, *predicate.run_details.byproducts):
+    ResourceDescriptor.copy_from_pb(each).validate()
+"""
+
+
+def validate(script: str, document: bytes) -> str:
+    """What a validator says of a document, "" for nothing."""
+    command = [tool(ENVIRONMENT), "-W", "ignore", "-c", script]
+    done = subprocess.run(command, input=document, capture_output=True, timeout=120, check=False)
+    return done.stderr.decode() if done.returncode else ""
+
+
+@pytest.fixture(scope="module", params=["built", "imported"])
+def version(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a version: of a recipe's build, or of an import."""
+    if request.param == "built":
+        return Path(request.getfixturevalue("built_artifact").folder)
+    folder = tmp_path_factory.mktemp("imported")
+    (folder / "m.tflite").write_bytes(golden("tiny_int8"))
+    assert main(["import", str(folder / "m.tflite"), "--name", "m", "--store", str(folder / "store")]) == 0
+    return folder / "store/m/1"
+
+
+def test_the_bill_of_materials_is_valid(version: Path) -> None:
+    """CycloneDX's own strict validator takes it, and not one with a field that is not of the specification."""
+    document = (version / "bom.cdx.json").read_bytes()
+    assert validate(VALIDATE_BOM, document) == ""
+    assert validate(VALIDATE_BOM, json.dumps({**json.loads(document), "invented": 1}).encode())
+    component = json.loads(document)["metadata"]["component"]
+    assert component["hashes"][0]["content"] == hashlib.sha256((version / "model.tflite").read_bytes()).hexdigest()
+
+
+def test_the_statement_is_valid(version: Path) -> None:
+    """in-toto's own package takes it, SLSA's predicate included, and not one without what it is about."""
+    document = (version / "provenance.intoto.json").read_bytes()
+    assert validate(VALIDATE_STATEMENT, document) == ""
+    assert "subject" in validate(VALIDATE_STATEMENT, json.dumps({**json.loads(document), "subject": []}).encode())
+    digests = {each["name"]: each["digest"]["sha256"] for each in json.loads(document)["subject"]}
+    assert digests["model.tflite"] == hashlib.sha256((version / "model.tflite").read_bytes()).hexdigest()

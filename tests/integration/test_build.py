@@ -30,6 +30,8 @@ from litelambda_serving.store import open_store
 from support.built import BuiltArtifact
 from support.moto_server import MotoServer
 
+_PROVENANCE = ("bom.cdx.json", "provenance.intoto.json")
+
 
 def test_the_result_says_what_scripts_rely_on(built_artifact: BuiltArtifact) -> None:
     """`build --json` has model, version, place, digest, metrics and sizes."""
@@ -53,7 +55,33 @@ def test_the_manifest_pins_every_file(built_artifact: BuiltArtifact) -> None:
         name: {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
         for name, content in files.items()
     }
-    assert set(files) == {"model.tflite", "model.keras", "model.h5", "report.json", "report.html"}
+    assert set(files) == {"model.tflite", "model.keras", "model.h5", "report.json", "report.html", *_PROVENANCE}
+
+
+def test_the_provenance_says_what_the_manifest_says(built_artifact: BuiltArtifact, tiny_recipe: Path) -> None:
+    """Data, tools, recipe and figures of both files are the manifest's; what they are about is every other file."""
+    folder = built_artifact.folder
+    manifest, bom, statement = (
+        json.loads((folder / name).read_bytes()) for name in ("manifest.json", "bom.cdx.json", "provenance.intoto.json")
+    )
+    data = hashlib.sha256((tiny_recipe.parent / "tiny.npz").read_bytes()).hexdigest()
+    assert [(each["file"], each["sha256"]) for each in manifest["datasets"]] == [("tiny.npz", data)]
+    files = {name: pin["sha256"] for name, pin in manifest["files"].items() if name not in _PROVENANCE}
+    assert {each["name"]: each["digest"]["sha256"] for each in statement["subject"]} == files
+    definition = statement["predicate"]["buildDefinition"]
+    assert definition["externalParameters"]["recipe"] == manifest["recipe"]
+    assert definition["resolvedDependencies"][0] == {"name": "tiny.npz", "digest": {"sha256": data}}
+    keras = f"pkg:pypi/keras@{manifest['tools']['keras']}"
+    assert keras in [each.get("uri") for each in definition["resolvedDependencies"]]
+    assert keras in [each.get("purl") for each in bom["metadata"]["tools"]["components"]]
+    card = bom["metadata"]["component"]["modelCard"]
+    assert card["modelParameters"]["datasets"] == [{"ref": f"data:{data}"}]
+    metrics = card["quantitativeAnalysis"]["performanceMetrics"]
+    assert [(each["type"], float(each["value"])) for each in metrics] == [
+        ("accuracy", manifest["metrics"][model]["accuracy"]) for model in ("float", "quantized")
+    ]
+    components = {each["name"]: each["hashes"][0]["content"] for each in bom["components"]}
+    assert components == {"tiny.npz": data, **files}
 
 
 def test_the_manifest_describes_the_model(built_artifact: BuiltArtifact) -> None:

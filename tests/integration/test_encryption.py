@@ -226,12 +226,9 @@ def test_import_signs_and_encrypts(tmp_path, keys, capsys):
     command = ["import", str(tmp_path / "m.tflite"), "--name", "m", "--store", str(tmp_path / "s")]
     assert main([*command, "--sign", str(tmp_path / "sign.pem"), "--encrypt", str(keys / "ours.key")]) == 0
     folder = tmp_path / "s/m/1"
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "manifest.json",
-        "manifest.json.sig",
-        "model.tflite.enc",
-        "report.json",
-    ]
+    readable = {"manifest.json", "report.json", "bom.cdx.json", "provenance.intoto.json"}
+    signatures = {"manifest.json.sig", "model.sig"}
+    assert {path.name for path in folder.iterdir()} == {"model.tflite.enc", *readable, *signatures}
     assert golden("half_plus_two")[:64] not in (folder / "model.tflite.enc").read_bytes()
     json.loads((folder / "report.json").read_text())
     public = one_line(LocalSigner(tmp_path / "sign.pem").public_key())
@@ -268,7 +265,11 @@ def test_a_build_compresses_before_it_encrypts(tmp_path, keys):
     publishing = {ARTIFACT_NAME: artifact, **files}
     publish_version(store, "m", ["latest"], publishing, description, stored, encryption=Encryption(str(key)))
     folder = tmp_path / "s/m/1"
-    assert {path.name for path in folder.iterdir()} == {"manifest.json", "model.tflite.z.enc", *files}
+    provenance = {"bom.cdx.json", "provenance.intoto.json"}
+    assert {path.name for path in folder.iterdir()} == {"manifest.json", "model.tflite.z.enc", *files, *provenance}
+    (about,) = [each for each in json.loads((folder / "provenance.intoto.json").read_text())["subject"]
+                if each["name"] == "model.tflite.z.enc"]  # fmt: skip
+    assert about["digest"] == {"sha256": hashlib.sha256((folder / "model.tflite.z.enc").read_bytes()).hexdigest()}
     assert (folder / "report.json").read_bytes() == b"{}"
     assert (folder / "model.keras").read_bytes().startswith(b"LITEENC1")
     assert decrypt_file(store, "m", "model.keras", str(key)) == b"source"

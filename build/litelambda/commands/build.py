@@ -26,6 +26,7 @@ from litelambda.compression.compress import Compressed, compress
 from litelambda.compression.fine_tuning import TrainingContext
 from litelambda.conversion.quantize import quantize
 from litelambda.data.dataset import load_data
+from litelambda.data.digests import digest_files
 from litelambda.data.interactions import ITEMS_FILE, load_interactions
 from litelambda.evaluation.baseline import baseline_of
 from litelambda.evaluation.build_comparison import check_build
@@ -126,7 +127,8 @@ class _Build:
         self.quantize()
         self.evaluate(accept_worse=accept_worse)
         self.verify()
-        description = self.describe()
+        datasets = digest_files(self.recipe.resolve(self.recipe.data.path))
+        description = replace(self.describe(), datasets=datasets)
         with self.stage("publish") as current:
             stored = store_form(self.quantized.artifact, self.recipe.publish)
             published = self.publish(description, stored)

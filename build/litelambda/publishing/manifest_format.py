@@ -68,5 +68,8 @@ class ManifestDocument(TypedDict):
     """Of the `float` flatbuffer, the `quantized` artifact, and what is `stored` of it."""
     recipe: Mapping[str, Any]
     """The validated recipe; of an import, the source's file name and digest."""
+    datasets: NotRequired[list[Mapping[str, Any]]]
+    """Only of a recipe's build: `file`, `sha256` and `size_bytes` of the data. A folder's digest is that of the list
+    that `sha256sum` makes of its files, in order of their paths."""
     tools: Mapping[str, str]
     """Versions of the tools."""

@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 import platform
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from litelambda.common.errors import VerificationError
 from litelambda.keras_tools.backend import backend, load_keras
 from litelambda.publishing.encryption import SUFFIX, Encrypted, Encryption
 from litelambda.publishing.manifest_format import ManifestDocument
+from litelambda.publishing.provenance import make_provenance
 from litelambda.store.artifact_store import Store
 from litelambda.store.model_signing import make_bundle
 from litelambda.store.signing import Signer
@@ -52,6 +53,7 @@ class Description:
         task: "classification", "multi_label", "regression" or "recommendation"; "" where it is not known.
         vocabularies: by output whose numbers stand for names, the file of `assets` that has these.
         explain: what explanations need to know of the model.
+        datasets: `file`, `sha256` and `size_bytes` of what it was built from.
     """
 
     signature: FlatbufferSignature
@@ -67,6 +69,7 @@ class Description:
     task: str = ""
     vocabularies: Mapping[str, str] = field(default_factory=dict)
     explain: Mapping[str, Any] = field(default_factory=dict)
+    datasets: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -129,9 +132,14 @@ def publish(  # noqa: PLR0913 - the last three are named by the caller
         names = {file: file + SUFFIX if file == of_artifact else file for file in files}
         secret = {names[file]: content for file, content in files.items() if not file.startswith(_REPORTS)}
         encrypted = encryption.encrypt(name, version, secret)
-    manifest = make_manifest(name, version, files, description, stored, encrypted)
+    document = make_manifest(name, version, files, description, stored, encrypted)
     if encrypted is not None:
         files = {names[file]: encrypted.files.get(names[file], content) for file, content in files.items()}
+    provenance = make_provenance(document)
+    document["files"] = {**document["files"], **{file: _pin(content) for file, content in provenance.items()}}
+    files = {**files, **provenance}
+    # Compact: a cold start parses it.
+    manifest = json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
     signature = {SIGNATURE_NAME: signer.sign(manifest), BUNDLE_NAME: make_bundle(manifest, signer)} if signer else {}
     store.publish(name, version, {**files, **signature}, manifest)
     digest = hashlib.sha256(manifest).hexdigest()
@@ -148,8 +156,8 @@ def make_manifest(
     description: Description,
     stored: Stored | None = None,
     encrypted: Encrypted | None = None,
-) -> bytes:
-    """Write the manifest of format version 1."""
+) -> ManifestDocument:
+    """The manifest, but for the files that are made of it."""
     artifact = stored.name if stored else ARTIFACT_NAME
     pins: dict[str, dict[str, Any]] = {file: _pin(content) for file, content in files.items()}
     if stored:
@@ -188,8 +196,9 @@ def make_manifest(
         document["warm_up"] = dict(description.warm_up)
     if description.explain:
         document["explain"] = description.explain
-    # Compact: a cold start parses it.
-    return json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    if description.datasets:
+        document["datasets"] = list(description.datasets)
+    return document
 
 
 def _encrypted_pins(
