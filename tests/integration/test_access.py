@@ -201,7 +201,7 @@ def test_a_body_is_not_read_for_a_caller_without_rights(handler, fields):
 def test_a_route_that_asks_for_no_right_answers_no_one(store, monkeypatch):
     """What a route forgets is refused, for callers who have every right too."""
     module = load_module(store, "tiny", ACCESS_POLICY=json.dumps({"rules": RULES}))
-    monkeypatch.setattr("litelambda_serving.router._answer_method", lambda *_: Response(200, "secret"))
+    monkeypatch.setattr("litelambda_serving.router._answer_method", lambda *_, **__: Response(200, "secret"))
     answer = send(module.handler, "owner", "GET", "/v1/models/tiny")
     assert (answer.status, b"secret" in answer.body) == (403, False)
 

@@ -19,7 +19,7 @@ from litelambda.bench.emulator.runtime_api import FUNCTION_ARN, TRACE_ID, Runtim
 from litelambda.bench.subject import load_subject, predict_event
 from litelambda.bench.workplace import Workplace
 from litelambda.common.errors import BenchError
-from litelambda.common.paths import FUNCTIONS
+from litelambda.common.paths import FUNCTIONS, PROJECT
 from litelambda_serving.lean_runtime import RuntimeClient
 from litelambda_serving.litert import find_library
 from support.golden_store import golden, publish
@@ -562,3 +562,22 @@ def test_init_loads_exactly_this(workplace: Workplace) -> None:
     assert ours == SERVING
     assert loaded - ours - OBSTORE == STANDARD | STANDARD_OF[sys.version_info[:2]]
     assert not EXPENSIVE & loaded
+
+
+@pytest.mark.parametrize("bootstrap", [LEAN, None], ids=["lean", "stock"])
+def test_a_rest_apis_events_are_answered(workplace: Workplace, bootstrap: str | None) -> None:
+    """Payload 1.0 with a base64 body and many-valued headers is answered as payload 2.0 is, under an access policy."""
+    rule = {"callers": ["arn:aws:iam::123456789012:role/client"], "actions": ["predict"], "models": ["tiny"]}
+    settings = {"MODEL_STORE": f"s3://{BUCKET}/{PREFIX}", "MODEL_NAME": "tiny"}
+    settings |= {"ACCESS_POLICY": json.dumps({"rules": [rule]})}
+    handler = Contender("rest", "a REST API", "functions", "predict.handler", settings, bootstrap)
+    events = {path.stem: json.loads(path.read_text()) for path in (PROJECT / "tests" / "events").glob("*.json")}
+    with workplace.start(handler) as environment:
+        two = environment.invoke(events["http_api_v2_predict"]).json()
+        one, text = (environment.invoke(events[f"rest_v1_predict{kind}"]).json() for kind in ("_base64", ""))
+        unsigned = {**events["rest_v1_predict"], "requestContext": {"stage": "prod", "identity": {"userArn": None}}}
+        refused = environment.invoke(unsigned).json()
+    assert (two["statusCode"], json.loads(two["body"])) == (200, json.loads(one["body"]))
+    assert json.loads(text["body"]) == json.loads(one["body"])
+    assert one["headers"]["X-Model-Version"] == "1"
+    assert refused["statusCode"] == 403
