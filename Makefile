@@ -97,6 +97,7 @@ lock: $(VENV)/.bootstrapped  ## renew the locks in requirements/ from pyproject.
 	$(LOCK) --group pyproject.toml:checks -o requirements/checks.txt
 	$(LOCK) --group pyproject.toml:sam -o requirements/sam.txt
 	$(LOCK) --group pyproject.toml:emulator -o requirements/emulator.txt
+	$(LOCK) --group pyproject.toml:page -o requirements/page.txt
 	for client in $(CONTRACT_CLIENTS); do \
 	  $(LOCK) --group pyproject.toml:contract-$$client -o requirements/contract-$$client.txt; \
 	done
@@ -128,6 +129,26 @@ test-contract: setup $(CONTRACT_VENVS)  ## tritonclient, perf_analyzer, KServe, 
 	@$(UV) pip sync --quiet --python $(@D)/bin/python --require-hashes $< \
 	  --python-platform $$(uname -m | sed s/arm64/aarch64/)-manylinux_2_38
 	@tests/contract/newer-libraries $(CURDIR)/$(@D)/libraries || echo "test-contract: perf_analyzer cannot run here" >&2
+	@touch $@
+
+# ---- the page at /, in a real browser
+PAGE_VENV := .venv-page
+
+.PHONY: test-page
+
+test-page: setup  ## the page at / in a real Chromium, where there is one
+	@if command -v chromium || command -v chromium-browser || command -v google-chrome; then \
+	  $(MAKE) --no-print-directory $(PAGE_VENV)/.up-to-date; \
+	  started=$$SECONDS; LITELAMBDA_TEST_PAGE=1 $(BIN)/python -m pytest -q tests/page; \
+	  echo "test-page: done in $$((SECONDS - started)) s"; \
+	else \
+	  echo "test-page: there is no Chromium here, so the page is not opened: install one, such as Debian's (apt-get install chromium)"; \
+	fi
+
+$(PAGE_VENV)/.up-to-date: requirements/page.txt | $(VENV)/.up-to-date
+	@echo "test-page: installing the locked playwright and axe-core in $(PAGE_VENV)"
+	@$(BIN)/python -m venv --clear --without-pip $(PAGE_VENV)
+	@$(UV) pip sync --quiet --python $(PAGE_VENV)/bin/python --require-hashes $<
 	@touch $@
 
 # ---- deployment: what ships, and the SAM command line, which has an environment of its own

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support.golden_store import golden, publish
+from support.service import read_address
 
 LABELS = ["cat", "dog", "fox"]
 
@@ -49,17 +48,6 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Any:
     ) as server:
         try:
             assert server.stderr is not None
-            yield _read_address(server.stderr)
+            yield read_address(server.stderr)
         finally:
             server.terminate()
-
-
-def _read_address(lines: Iterable[str]) -> str:
-    """Wait for the line that names the address; the runtime may say something before it."""
-    seen = []
-    for line in lines:
-        seen.append(line)
-        match = re.search(r"http://([\d.]+:\d+)", line)
-        if match is not None:
-            return match[1]
-    raise AssertionError("the service did not come up: " + "".join(seen))

@@ -99,6 +99,28 @@ def make_mobilenet():
     np.savez_compressed(FOLDER / "mobilenet.npz", pictures=pictures, answers=answers)
 
 
+def make_page_models():
+    """What the page has forms for: words by their numbers, and a drawing of 28 by 28 pixels."""
+    # Unknown and padding, good, bad, very, not: each for one of two classes, or for neither.
+    weights = tf.constant([[0.0, 0.0], [0.0, 2.0], [2.0, 0.0], [0.0, 0.5], [0.5, 0.0]])
+    convert(
+        "words",
+        lambda ids: {"probabilities": tf.nn.softmax(tf.reduce_sum(tf.gather(weights, ids), axis=1))},
+        [tf.TensorSpec([None, 8], tf.int32, name="ids")],
+    )
+    # How much lies in the four lines in the middle, across and down.
+    convert(
+        "strokes",
+        lambda image: {
+            "probabilities": tf.nn.softmax(
+                tf.stack([tf.reduce_sum(image[:, 12:16, :], [1, 2]), tf.reduce_sum(image[:, :, 12:16], [1, 2])], axis=1)
+                / 5000.0
+            )
+        },
+        [tf.TensorSpec([None, 28, 28], tf.float32, name="image")],
+    )
+
+
 def make_odd_signatures():
     """Tensors that are not rows in and rows out, values that a run fails on, names."""
     # A key that comes back as it came: an output that is an input tensor.
@@ -221,6 +243,7 @@ def main():
     convert("unsupported_op", lambda x: {"y": tf.linalg.det(x)}, [tf.TensorSpec([1, 2, 2], tf.float32, name="x")])
     make_mobilenet()
     make_odd_signatures()
+    make_page_models()
 
 
 if __name__ == "__main__":

@@ -47,8 +47,7 @@ function asPython(url, body) {
   const encoded = ["", "def encoded(path):", '    with open(path, "rb") as file:', "        return base64.b64encode(file.read()).decode()", ""];
   return [
     ...imports.map((name) => `import ${name}`),
-    ...(hasFiles ? encoded : []),
-    "",
+    ...(hasFiles ? encoded : [""]),
     `url = ${JSON.stringify(url)}`,
     `body = ${written(body, PYTHON)}`,
     `headers = {${headers.join(", ")}}`,

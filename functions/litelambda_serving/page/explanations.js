@@ -7,13 +7,13 @@ function showExplanation(explanation, { names, controls }) {
     parts.push(...attributionParts(name, values, controls[names.indexOf(name)]));
   }
   const columns = Object.entries(explanation.attributions).filter(([, values]) => typeof values === "number");
-  if (columns.length) parts.push(strongest(columns.map(([name, value]) => ({ name, value })), "Columns"));
+  if (columns.length) parts.push(strongest(columns.map(([name, value]) => ({ name, value })), "Fields"));
   const { method, baseline, output, baseline_output: before, completeness_error: error, runs } = explanation;
   parts.push(definitions([
     ["Method", method],
     ["Compared with", typeof baseline === "string" ? baseline : ""],
     ["Output", isNumber(output) && isNumber(before) ? `${shown(output)}, from ${shown(before)}` : ""],
-    ["Unexplained", isNumber(error) ? shown(error) : ""],
+    ["Completeness error", isNumber(error) ? shown(error) : ""],
     ["Runs of the model", runs],
   ]));
   return parts;
@@ -92,7 +92,7 @@ function gridOf(values, { width, height }) {
 /** The picture in gray with its attributions over it. */
 function overlay({ width, height, view }, grid) {
   const canvas = make("canvas", { width, height, role: "img", "aria-label": describePlaces(grid) });
-  const context = canvas.getContext("2d");
+  const context = canvas.getContext("2d", { willReadFrequently: true });
   context.drawImage(view, 0, 0);
   toGray(context, width, height);
   const image = context.getImageData(0, 0, width, height);

@@ -122,7 +122,7 @@ async function explain() {
     const { roundTrip, inFunction, ...untimed } = answer;
     find("answer").replaceChildren(...showAnswer(state.metadata, body, untimed));
     const form = find("own").open ? { names: [], controls: [] } : state;
-    return [...showExplanation(answer.value.explanations[0], form), times(answer)];
+    return [...showExplanation(answer.value.explanations[0], form), times({ roundTrip, inFunction })];
   });
 }
 
