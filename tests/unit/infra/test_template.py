@@ -253,6 +253,24 @@ def test_artifacts_are_versioned_and_logged(template: Template) -> None:
     assert any("NoncurrentVersionExpiration" in rule for rule in properties["LifecycleConfiguration"]["Rules"])
 
 
+@pytest.mark.parametrize("events", ["none", "writes", "all"])
+def test_requests_for_artifacts_are_recorded_where_they_are_asked_for(template: Template, events: str) -> None:
+    """A trail of this bucket's objects alone, which writes where its policy lets it; by default there is none."""
+    evaluator = Evaluator(template, {"DataEvents": events})
+    has_trail = {"Condition": template["Resources"]["DataEventTrail"]["Condition"]}
+    assert evaluator.resolve(has_trail) == (events != "none")
+    assert not Evaluator(template, {"DataEvents": events, "ModelStore": "s3://other/models"}).resolve(has_trail)
+    policy = evaluator.resolve(template["Resources"]["AccessLogBucketPolicy"]["Properties"]["PolicyDocument"])
+    sids = {each.get("Sid") for each in policy["Statement"] if isinstance(each, dict)}
+    assert ("CloudTrailMayWriteDataEvents" in sids) == (events != "none")
+    (selector,) = template["Resources"]["DataEventTrail"]["Properties"]["AdvancedEventSelectors"]
+    fields = [each for each in evaluator.resolve(selector["FieldSelectors"]) if isinstance(each, dict)]
+    assert {each["Field"]: each.get("Equals") for each in fields}.get("readOnly") == (
+        None if events == "all" else ["false"]
+    )
+    assert [each["StartsWith"] for each in fields if each["Field"] == "resources.ARN"] == [["<ArtifactBucket.Arn>/"]]
+
+
 def test_environment_is_what_the_code_reads(template: Template) -> None:
     """The predict function's environment names every setting that the code reads, and no other."""
     variables = template["Resources"]["PredictFunction"]["Properties"]["Environment"]["Variables"]
@@ -428,6 +446,7 @@ OTHER_VALUES = {
     "ImmutableVersions": "off",
     "ObjectLockMode": "GOVERNANCE",
     "ObjectLockDays": "7",
+    "DataEvents": "all",
     "ThrottlingRateLimit": "7",
     "ThrottlingBurstLimit": "7",
     "CorsAllowOrigin": "https://example.com",
