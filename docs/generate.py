@@ -41,6 +41,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 PAGES = PROJECT / "docs" / "reference"
 PREDICT_TEMPLATE = PROJECT / "template.yaml"
 SCORE_TEMPLATE = PROJECT / "infra" / "scoring.yaml"
+ROLES_TEMPLATE = PROJECT / "infra" / "roles.yaml"
 _REGION = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -198,6 +199,7 @@ REGIONS: dict[str, Callable[[], str]] = {
     "predict-outputs": lambda: outputs(PREDICT_TEMPLATE),
     "score-parameters": lambda: parameters(SCORE_TEMPLATE),
     "score-outputs": lambda: outputs(SCORE_TEMPLATE),
+    "roles-parameters": lambda: parameters(ROLES_TEMPLATE),
     "routes": routes,
     "manifest": manifest_fields,
     "http-errors": http_errors,

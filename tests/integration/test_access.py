@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from litelambda.common.paths import PROJECT
 from litelambda_serving.errors import SettingsError
 from litelambda_serving.http import Response
 from support.golden_store import golden, publish
 from support.handler_client import EVENTS, Answer, Context, load_module
+from support.markdown import blocks_of
 
 ROW = {"instances": [[0.1, 0.2, 0.3, 0.4]]}
 TENSOR = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [0.1, 0.2, 0.3, 0.4]}]}
@@ -211,6 +213,26 @@ def test_a_wrong_policy_fails_init(store):
     for policy, message in (('{"rules": 5}', "the key 'rules' alone"), ("access.json", "is not a file")):
         with pytest.raises(SettingsError, match=message):
             load_module(store, "tiny", ACCESS_POLICY=policy)
+
+
+def test_the_policy_of_the_documentation(store):
+    """The policy that the how-to page shows is one, and gives its callers what the page says."""
+    (policy,) = blocks_of(PROJECT / "docs" / "how-to" / "access.md", "json")
+    handler = load_module(store, "tiny", ACCESS_POLICY=policy).handler
+
+    def status(method, path, **authorizer):
+        sent = event("", method, path, ROW if method == "POST" else None)
+        sent["requestContext"]["authorizer"] = authorizer
+        return handler(sent, Context())["statusCode"]
+
+    arn = "arn:aws:sts::111122223333:assumed-role/{}/session"
+    shop, operations = ({"iam": {"userArn": arn.format(name)}} for name in ("shop", "operations"))
+    analyst = {"jwt": {"claims": {"cognito:groups": "[analysts staff]"}}}
+    asked = [("POST", "/v1/models/fruit:predict"), ("POST", "/v1/models/tiny:predict"), ("GET", "/v1/models")]
+    assert [status(*each, **shop) for each in asked] == [404, 403, 200]
+    assert [status(*each, **analyst) for each in asked] == [404, 200, 200]
+    assert [status(*each, **operations) for each in asked] == [404, 200, 200]
+    assert [status(*each) for each in asked] == [403, 403, 200]
 
 
 PARTS = ["v1", "v2", "models", "tiny", "other", "missing", "versions", "labels", "1", "latest", "infer", "ready",
