@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 __all__ = ["cors_headers", "error_response", "route", "without_body"]
 
 
-def route(request: Request, repository: ModelRepository, *, page: bool = False) -> Response:
+def route(request: Request, repository: ModelRepository, *, page: str = "") -> Response:
     """Answer a request.
 
     Args:
         request: the request.
         repository: the models.
-        page: whether a browser gets a page at /.
+        page: whether a browser gets a page at /: "on", "open" to everyone, or "".
 
     Raises:
         ServingError: to be turned into a response by `error_response`.
@@ -35,12 +35,13 @@ def route(request: Request, repository: ModelRepository, *, page: bool = False) 
     return _answer_method(request, repository, page=page)
 
 
-def _answer_allowed(request: Request, repository: ModelRepository, rights: Rights, *, page: bool) -> Response:
+def _answer_allowed(request: Request, repository: ModelRepository, rights: Rights, *, page: str) -> Response:
     """Refuse callers without any right, and what a route answers without having asked for one.
 
-    OPTIONS is for everyone: a browser's preflight says nothing of its caller, and the answer nothing of a model.
+    OPTIONS is for everyone: a browser's preflight says nothing of its caller, and the answer nothing of a model. So is
+    a page that is open.
     """
-    if request.method == "OPTIONS":
+    if request.method == "OPTIONS" or (page == "open" and request.path in ("/", "")):
         return _answer_method(request, repository, page=page)
     if not rights:
         raise rights.denied()
@@ -50,7 +51,7 @@ def _answer_allowed(request: Request, repository: ModelRepository, rights: Right
     return response
 
 
-def _answer_method(request: Request, repository: ModelRepository, *, page: bool) -> Response:
+def _answer_method(request: Request, repository: ModelRepository, *, page: str) -> Response:
     method = request.method
     if method == "POST" or method == "GET":  # noqa: PLR1714 - the warm path: two comparisons, no tuple
         return _answer(request, repository, page=page)
@@ -101,7 +102,7 @@ def cors_headers(origin: str) -> dict[str, str]:
     }
 
 
-def _answer(request: Request, repository: ModelRepository, *, page: bool) -> Response:
+def _answer(request: Request, repository: ModelRepository, *, page: str) -> Response:
     path = request.path
     if path.startswith("/v1/"):
         return tfserving.answer(request, repository)
@@ -113,7 +114,7 @@ def _answer(request: Request, repository: ModelRepository, *, page: bool) -> Res
         if page and request.method == "GET":
             from litelambda_serving import page as page_module
 
-            return page_module.answer(request)
+            return page_module.answer(request, is_open=page == "open")
         return _answer_probe(request, {"status": "alive"}, "live")
     if path == "/healthz":
         names = [name for name in repository.loaded_names() if request.may("metadata", name)]

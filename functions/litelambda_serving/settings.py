@@ -119,7 +119,8 @@ SETTINGS = (
     Setting(
         "PAGE",
         "off",
-        "on: a browser that opens / gets a page to try the models in. off: it gets JSON, as every other client does.",
+        "on: a browser that opens / gets a page to try the models in. open: the page, though not what it asks for, is "
+        "also for callers whom ACCESS_POLICY gives no right. off: / answers with JSON, as it does every other client.",
     ),
     Setting("NUM_THREADS", "", "Inference threads; empty: one per vCPU that the function's memory buys."),
     Setting(
@@ -158,7 +159,7 @@ class Settings:
         cors_allow_origin: an origin, "*" or "".
         base_path: "/ml", or "".
         custom_code: path of the file with the function's own code, or "".
-        page: whether browsers get a page at /.
+        page: whether browsers get a page at /: "on", "open" to everyone, or "".
         num_threads: >= 1.
         log_level: one of DEBUG, INFO, WARNING, ERROR.
         tracing: whether the parts of sampled requests are sent to X-Ray.
@@ -176,7 +177,7 @@ class Settings:
     cors_allow_origin: str
     base_path: str
     custom_code: str
-    page: bool
+    page: str
     num_threads: int
     log_level: str
     tracing: bool
@@ -210,7 +211,7 @@ class Settings:
         self.cors_allow_origin = _origin(values["CORS_ALLOW_ORIGIN"] or "")
         self.base_path = _base_path(values["BASE_PATH"] or "")
         self.custom_code = _custom_code(values["CUSTOM_CODE"] or "")
-        self.page = _choice("PAGE", values["PAGE"] or "", ("on", "off")) == "on"
+        self.page = _choice("PAGE", values["PAGE"] or "", ("on", "open", "off")).removesuffix("off")
         self.num_threads = _num_threads(values["NUM_THREADS"] or "", environment)
         self.log_level = _choice("LOG_LEVEL", (values["LOG_LEVEL"] or "").upper(), _LOG_LEVELS)
         self.tracing = _choice("TRACING", values["TRACING"] or "", ("PassThrough", "Active")) == "Active"

@@ -81,6 +81,17 @@ def test_it_is_off_unless_the_owner_turns_it_on(store):
     assert set(answer.headers) == {"content-type"}
 
 
+def test_callers_without_a_right_get_it_where_it_is_open(store):
+    """An access policy is for the page too, unless PAGE is open; what the page asks for stays refused."""
+    policy = json.dumps({"rules": [{"callers": ["scope:predict"], "actions": ["metadata"], "models": ["*"]}]})
+    for setting, status in (("on", 403), ("open", 200)):
+        handler = load_module(store, PAGE=setting, ACCESS_POLICY=policy).handler
+        assert send(handler, "GET", "/", headers=BROWSER).status == status
+        assert send(handler, "HEAD", "/", headers=BROWSER).status == status
+        assert send(handler, "GET", "/v1/models/half_plus_two").status == 403
+        assert send(handler, "GET", "/healthz").status == 403
+
+
 def test_it_travels_compressed_and_small(handler):
     """At most 60 kB, as base64 in the event; as text for a client that takes no gzip."""
     page = send(handler, "GET", "/", headers=BROWSER)

@@ -69,13 +69,18 @@ class Page:
 _page = cache(Page)
 
 
-def answer(request: Request) -> Response:
+def answer(request: Request, *, is_open: bool = False) -> Response:
     """Answer `GET /`: with the page if the request prefers HTML, else as ever.
+
+    Args:
+        request: the request.
+        is_open: whether it is answered whoever calls: nothing of what is served stands in the answer.
 
     Raises:
         AccessDeniedError: the caller may not know what is served.
     """
-    request.allow("metadata")
+    if not is_open:
+        request.allow("metadata")
     if not prefers_html(request.headers.get("accept", "")):
         return Response(200, dumps({"status": "alive"}), headers={"Vary": "Accept"}, route="live")
     page = _page()

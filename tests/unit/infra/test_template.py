@@ -103,9 +103,10 @@ PATHS = {"/", "/healthz", "/openapi.json", "/v1/{proxy+}", "/v2", "/v2/{proxy+}"
 
 
 def test_every_route_is_authorised(template: Template) -> None:
-    """Every route but a preflight's follows the one Authorization parameter, whose default is signed requests."""
+    """Routes follow the Authorization parameter, by default signed requests, but for preflights and an open page."""
     routes = {name: route["Properties"] for name, route in _of_type(template, "AWS::ApiGatewayV2::Route").items()}
-    authorized = {name: route for name, route in routes.items() if not route["RouteKey"].startswith("OPTIONS ")}
+    open_routes = ("OPTIONS ", "GET /")
+    authorized = {name: route for name, route in routes.items() if not route["RouteKey"].startswith(open_routes)}
     assert {route["RouteKey"] for route in authorized.values()} == {f"ANY {path}" for path in PATHS}
     for name in authorized:
         assert _authorization(template, name) == ("AWS_IAM", None, None)
@@ -117,6 +118,18 @@ def test_every_route_is_authorised(template: Template) -> None:
 def _authorization(template: Template, route: str, **values: str) -> tuple[Any, ...]:
     resolved = Evaluator(template, values).resolve(template["Resources"][route]["Properties"])
     return tuple(resolved.get(name) for name in ("AuthorizationType", "AuthorizerId", "AuthorizationScopes"))
+
+
+def test_the_page_is_open_where_the_owner_says_so(template: Template) -> None:
+    """Page=open lets everyone read the document at /, and no other value does; there is no page by default."""
+    (page,) = (
+        each
+        for each in _of_type(template, "AWS::ApiGatewayV2::Route").values()
+        if each["Properties"]["RouteKey"].startswith("GET ")
+    )
+    assert (page["Properties"]["RouteKey"], page["Properties"]["AuthorizationType"]) == ("GET /", "NONE")
+    assert template["Conditions"][page["Condition"]] == {"Fn::Equals": [{"Ref": "Page"}, "open"]}
+    assert template["Parameters"]["Page"]["Default"] == "off"
 
 
 def test_tokens_are_checked_by_the_api(template: Template) -> None:
@@ -456,7 +469,7 @@ OTHER_VALUES = {
     "CaptureRedact": "name",
     "CaptureMaxKb": "64",
     "CaptureSeconds": "9",
-    "Page": "on",
+    "Page": "open",
     "LogLevel": "DEBUG",
     "Tracing": "Active",
     "LogRetentionDays": "7",
@@ -547,5 +560,5 @@ def test_a_description_is_readable(template: Template) -> None:
     assert description == (
         "other/models fruit 7 https://example.com /ml other "
         f"{'A' * 44} 3 {'0' * 64} 1234abcd-12ab-34cd-56ef-1234567890ab 300 5 2 1024 20 DEBUG "
-        "s3://kept/fruit name 5 64 9 Xdhz"
+        "s3://kept/fruit name 5 64 9 Xdoz"
     )
