@@ -135,6 +135,25 @@ def test_scores_are_the_dot_products(built, place, data, answers):
     assert answers[0]["scores"] == sorted(answers[0]["scores"], reverse=True)
 
 
+def test_an_items_score_is_explained(built, place, rows, answers):
+    """The best item by default, or one by its name; with what is unknown of a row, it may not be among the best."""
+    handler = load_module(place / "store", "shop").handler
+    for answer, target in ((answers[0], None), (answers[0], answers[0]["items"][2])):
+        body = {"instances": rows[:1], "parameters": {"target": target}}
+        (found,) = send(handler, "POST", "/v1/models/shop:explain", body).json()["explanations"]
+        name = target or answer["items"][0]
+        unknown = [dict.fromkeys(rows[0], "nothing like it")]
+        (other,) = send(handler, "POST", "/v1/models/shop:predict", {"instances": unknown}).json()["predictions"]
+        scores = [dict(zip(each["items"], each["scores"], strict=True)) for each in (answer, other)]
+        assert (found["label"], found["baseline"]) == (name, "missing")
+        assert found["output"] == scores[0][name]
+        assert found["baseline_output"] == scores[1].get(name, min(scores[1].values()))
+        assert found["attributions"].keys() == rows[0].keys()
+        assert sum(found["attributions"].values()) == pytest.approx(
+            found["output"] - found["baseline_output"], abs=1e-5
+        )
+
+
 def test_who_is_not_known_is_answered_too(built, place):
     """A new user is answered by what else is known; nothing known at all is an answer as well."""
     handler = load_module(place / "store", "shop").handler

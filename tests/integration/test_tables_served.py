@@ -255,6 +255,9 @@ def test_a_rows_columns_have_their_shapley_values(people, port) -> None:
             assert found["attributions"][name] == pytest.approx(expected, abs=2e-6)
         assert (found["baseline"], found["runs"], found["completeness_error"]) == ("mean", 32, 0)
         assert found["label"] == sorted(LABELS)[found["target"]]
+    body = {"instances": rows, "parameters": {"max_runs": 9}}
+    status, _, refused = send(port, "POST", "/v1/models/people:explain", json.dumps(body))
+    assert (status, b"max_runs is 9: 5 features take at least 10 runs" in refused) == (400, True)
 
 
 @pytest.mark.parametrize(("ending", "output"), [("csv", "csv"), ("jsonl", "jsonl"), ("parquet", "jsonl")])

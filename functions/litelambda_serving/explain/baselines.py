@@ -48,6 +48,7 @@ class Baselines:
         self._means: dict[str, Any] = means if key == manifest.default_signature else {}
         self._wanted = options.baseline
         self._given: dict[str, Any] = {}
+        self._missing: dict[str, Any] = {}
         if options.instance is not None:
             inputs = manifest.signatures[key].inputs
             raw_inputs = servable.raw_inputs if is_raw else None
@@ -75,6 +76,8 @@ class Baselines:
             return self._given[spec.name]
         if name == "mean":
             return _mean(self._means[spec.name], spec)
+        if name == "missing":
+            return self._missing[spec.name]
         return _blurred(row, spec) if name == "blurred" else _zeros(spec, preprocessor)
 
     def _name(self, spec: TensorSpec, preprocessor: Preprocessor | None) -> str:
@@ -82,14 +85,28 @@ class Baselines:
             return "instance"
         has_mean, sizes = spec.name in self._means, [size for size in row_shape(spec) if size != 1]
         can_blur = len(sizes) in (2, 3) and spec.dtype.kind in ("float", "int")
+        can_be_missing = self._can_be_missing(spec, preprocessor)
         wanted = self._wanted
-        if (wanted == "mean" and not has_mean) or (wanted == "blurred" and not can_blur):
-            reason = "the model's manifest has no mean" if wanted == "mean" else "it is not a picture"
-            raise RequestError(f"parameter 'baseline' is {wanted!r}: input {spec.name!r} has none, since {reason}")
+        for name, can_be, reason in (
+            ("mean", has_mean, "the model's manifest has no mean"),
+            ("missing", can_be_missing, "its values cannot all be missing"),
+            ("blurred", can_blur, "it is not a picture"),
+        ):
+            if wanted == name and not can_be:
+                raise RequestError(f"parameter 'baseline' is {wanted!r}: input {spec.name!r} has none, since {reason}")
         if wanted:
             return wanted
         is_picture = preprocessor is not None and preprocessor.fields[0].type == "image"
-        return "mean" if has_mean else "blurred" if is_picture else "zeros"
+        return "mean" if has_mean else "missing" if can_be_missing else "blurred" if is_picture else "zeros"
+
+    def _can_be_missing(self, spec: TensorSpec, preprocessor: Preprocessor | None) -> bool:
+        if preprocessor is None or preprocessor.fields[0].type not in ("number", "category"):
+            return False
+        try:
+            self._missing[spec.name] = preprocessor.prepare([[None]] * len(preprocessor.fields)).data
+        except TensorError:
+            return False
+        return True
 
 
 def _packed(instance: Any, inputs: Sequence[TensorSpec]) -> dict[str, Any]:

@@ -15,8 +15,10 @@ __all__ = ["BASELINES", "FORMATS", "MAX_RUNS", "METHODS", "Options"]
 METHODS = ("shapley", "occlusion", "rise", "leave_one_out")
 """What shares an output among features."""
 
-BASELINES = ("mean", "zeros", "blurred")
-"""Rows to compare with that have a name: the training rows' mean, zeros, and the row's own picture, blurred."""
+BASELINES = ("mean", "missing", "zeros", "blurred")
+"""Rows to compare with that have a name.
+
+The training rows' mean, a table's row with all values missing, zeros, and the row's own picture without its details."""
 
 FORMATS = ("litelambda", "vertex")
 """Of the answer: with our own names, or with those of Vertex AI."""

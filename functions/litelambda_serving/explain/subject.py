@@ -96,7 +96,7 @@ class Subject:
         self._row = row
         self.inputs = {spec.name: _row_of(rows.tensors[spec.name], spec, row) for spec in signature.inputs}
         self.runs = 0
-        self.target = Target(rows.servable.manifest, signature, self._run([self.inputs]), options)
+        self.target = Target(rows.servable, signature, self._run([self.inputs]), options)
         self.baseline_inputs: dict[str, Any] = {}
         baselines = Baselines(rows.servable, rows.key, options, is_raw=rows.columns is not None)
         self.parts = self._cut_into_parts(baselines, cells)

@@ -1,4 +1,4 @@
-"""What is explained: one value of one output."""
+"""What is explained: one value of one output; of a model that answers with names, the score of one of them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from litelambda_serving.tensor import unpack_flat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from litelambda_serving.explain.options import Options
     from litelambda_serving.manifest import Manifest, SignatureSpec
+    from litelambda_serving.models.shadow import Shadowed
+    from litelambda_serving.servable import Servable
     from litelambda_serving.tensor import Tensor, TensorSpec
 
 __all__ = ["Target"]
@@ -22,18 +24,22 @@ class Target:
     Attributes:
         spec: the output.
         width: values that it has for a row.
-        index: which of them.
-        label: of that class; None without labels.
+        index: which of them; of scores of names, the name's number.
+        label: of that class, or the name; None without labels.
         first: the value for the row itself.
     """
 
     def __init__(
-        self, manifest: Manifest, signature: SignatureSpec, outputs: Mapping[str, Tensor], options: Options
+        self,
+        servable: Servable | Shadowed,
+        signature: SignatureSpec,
+        outputs: Mapping[str, Tensor],
+        options: Options,
     ) -> None:
         """Choose it.
 
         Args:
-            manifest: of the model.
+            servable: the model.
             signature: that is run.
             outputs: for the row that is explained.
             options: may name the output, and the class by index or label.
@@ -41,29 +47,53 @@ class Target:
         Raises:
             RequestError: they name what there is not; or no output has numbers.
         """
+        manifest = servable.manifest
         self.spec = _output(manifest, signature, options.output)
         self.width = self.spec.row_values
-        labels = manifest.labels if manifest.labels and len(manifest.labels) == self.width else None
+        self._named, labels = self._labels(servable, signature)
+        count = len(labels) if labels else self.width
         wanted = options.target
         if type(wanted) is str:
             if labels is None or wanted not in labels:
                 known = ", ".join(labels[:20]) if labels else "the model has no labels: use the class's index"
                 raise RequestError(f"parameter 'target' is {wanted[:40]!r}: expected one of {known}")
             wanted = labels.index(wanted)
-        values = self._all(outputs)
         if type(wanted) is not int:
-            wanted = max(range(self.width), key=values.__getitem__)
-        if not 0 <= wanted < self.width:
+            wanted = self._best(outputs)
+        if not 0 <= wanted < count:
             raise RequestError(
-                f"parameter 'target' is {wanted}: output {self.spec.name!r} has the indexes 0 to {self.width - 1}"
+                f"parameter 'target' is {wanted}: output {self.spec.name!r} has the indexes 0 to {count - 1}"
             )
         self.index = wanted
         self.label = labels[wanted] if labels else None
-        self.first = values[wanted]
+        (self.first,) = self.values(outputs)
 
     def values(self, outputs: Mapping[str, Tensor]) -> list[float]:
-        """The value for each row."""
-        return self._all(outputs)[self.index :: self.width]
+        """The value for each row; of a name that is not among a row's best, the least score that is."""
+        every = self._all(outputs)
+        if self._named is None:
+            return every[self.index :: self.width]
+        numbers, width = unpack_flat(outputs[self._named.name]), self.width
+        found = []
+        for start in range(0, len(every), width):
+            scores, names = every[start : start + width], numbers[start : start + width]
+            found.append(scores[names.index(self.index)] if self.index in names else min(scores))
+        return found
+
+    def _labels(
+        self, servable: Servable | Shadowed, signature: SignatureSpec
+    ) -> tuple[TensorSpec | None, Sequence[str] | None]:
+        """The output of the names whose scores these are, if there is one; and what the values are called."""
+        for spec in signature.outputs:
+            if spec.name in (servable.vocabularies or {}) and spec.row_values == self.width:
+                return spec, (servable.vocabularies or {})[spec.name]
+        labels = servable.manifest.labels
+        return None, labels if labels and len(labels) == self.width else None
+
+    def _best(self, outputs: Mapping[str, Tensor]) -> int:
+        values = self._all(outputs)
+        best = max(range(self.width), key=values.__getitem__)
+        return best if self._named is None else int(unpack_flat(outputs[self._named.name])[best])
 
     def _all(self, outputs: Mapping[str, Tensor]) -> list[float]:
         """All values of the output, real ones."""
