@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from litelambda.artifact.flatbuffer import SIGNATURE, count_half_read_float_splits
 from litelambda.common.errors import ConversionError
 from litelambda.conversion.export import export_again
+from litelambda.conversion.gradient_export import Samples, export_gradients_again
 from litelambda.conversion.recurrent_layers import MAX_STEPS
 from litelambda.conversion.remedies import layers_with, on_missing
 from litelambda.conversion.saved_model_signature import with_our_signature
@@ -43,6 +44,7 @@ class Conversion:
         representative: calibration rows by input name; needed by int8.
         batch: the only number of rows that a source from elsewhere is converted for; None for any.
         is_signature: the SavedModel is from elsewhere, and its default signature is to be called "predict" first.
+        samples: what is converted are the gradients of a .keras file, chosen by these rows.
     """
 
     subject: str
@@ -53,6 +55,7 @@ class Conversion:
     representative: Mapping[str, NDArray[Any]] | None = None
     batch: int | None = None
     is_signature: bool = False
+    samples: Samples | None = None
 
 
 def make_flatbuffers(conversions: Sequence[Conversion]) -> None:
@@ -165,7 +168,11 @@ def _saved_model(conversion: Conversion) -> Path:
     source = Path(conversion.saved_model)
     if conversion.is_signature:
         return with_our_signature(source, Path(conversion.output).parent, conversion.batch)
-    return export_again(source, conversion.batch) if source.suffix in KERAS_SUFFIXES else source
+    if source.suffix not in KERAS_SUFFIXES:
+        return source
+    if conversion.samples is not None:
+        return export_gradients_again(source, conversion.samples)
+    return export_again(source, conversion.batch)
 
 
 def _representative_rows(arrays: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, Mapping[str, NDArray[Any]]]]:

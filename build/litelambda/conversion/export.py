@@ -59,21 +59,28 @@ def export_again(path: Path, batch: int | None = None) -> Path:
     Raises:
         ConversionError: the model cannot be made on the TensorFlow backend.
     """
-    keras, folder = load_keras(), path.with_suffix("" if batch is None else f".{batch}")
+    folder = path.with_suffix("" if batch is None else f".{batch}")
     if folder.exists():
         return folder
     if not modules_file(path).exists():
-        _write_saved_model(keras.models.load_model(path, compile=False), folder, batch)
+        _write_saved_model(load_exported(path), folder, batch)
         return folder
     try:
-        model = keras.models.load_model(path, import_own_modules(path), compile=False, safe_mode=False)
-        _write_saved_model(model, folder, batch)
+        _write_saved_model(load_exported(path), folder, batch)
     except Exception as error:
         raise ConversionError(
             f"it was trained on JAX and cannot be made on TensorFlow: {type(error).__name__}: {error}; "
             "custom layers must be written with keras.ops, in a module that can be imported"
         ) from error
     return folder
+
+
+def load_exported(path: Path) -> Any:
+    """The model of a Keras file: one that `export` wrote, or one from elsewhere, which brings no classes of its own."""
+    load_model = load_keras().models.load_model
+    if not modules_file(path).exists():
+        return load_model(path, compile=False)
+    return load_model(path, import_own_modules(path), compile=False, safe_mode=False)
 
 
 def _write_saved_model(model: Any, folder: Path, batch: int | None = None) -> None:

@@ -1,0 +1,191 @@
+"""Writes a model's integrated gradients as a SavedModel: chooses the points on the path, and notes what to expect."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from litelambda.artifact.flatbuffer import SIGNATURE
+from litelambda.common.arrays import Arrays
+from litelambda.common.errors import ConversionError, LitelambdaError, first_line
+from litelambda.conversion.export import load_exported
+from litelambda.conversion.gradient_graph import PathGradients, gauss_legendre
+from litelambda.conversion.signature_tensors import Names, write_names
+from litelambda.keras_tools.backend import load_tensorflow
+from litelambda.keras_tools.dtype_policies import in_float32
+from litelambda.keras_tools.graph import call, layer_names
+
+TOLERANCE = 0.01
+"""Of the difference between a row's output and its baseline's, the share that may be left unexplained."""
+
+_STEPS = (8, 12, 16, 20, 24, 32, 48, 64)
+_CHUNK = 32
+_SHARE = 0.9
+"""Of the sample rows, how many have to be within the tolerance; the function halves the path of others."""
+
+_COMPARED_ROWS = 4
+_NOTHING = 1e-3
+"""A difference of less than this share of the outputs is the float's, not the row's."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Rows to choose the points by, and to compare with Keras.
+
+    Attributes:
+        rows: by input name.
+        baselines: by input name, a row, or one number for all of it; zeros where there is none.
+    """
+
+    rows: Mapping[str, NDArray[Any]]
+    baselines: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Noted:
+    """What was exported.
+
+    Attributes:
+        inputs: names of the model's inputs, in order.
+        outputs: names of the outputs that a target can name, in order.
+        steps: points on the path.
+        completeness_error: what nine of ten sample rows are below.
+        asked: by tensor of the SavedModel, what it was asked.
+        answered: what it gave.
+    """
+
+    inputs: list[str]
+    outputs: list[str]
+    steps: int
+    completeness_error: float
+    asked: Arrays
+    answered: Arrays
+
+    def to_json(self) -> dict[str, Any]:
+        """Its part of the manifest."""
+        return {
+            "inputs": self.inputs,
+            "outputs": self.outputs,
+            "steps": self.steps,
+            "completeness_error": self.completeness_error,
+        }
+
+
+def read_notes(folder: Path) -> Noted:
+    """What `write_gradients` noted in a folder."""
+    with np.load(folder / "notes.npz") as arrays:
+        sides = {
+            side: {name.removeprefix(side): arrays[name] for name in arrays if name.startswith(side)}
+            for side in ("asked ", "answered ")
+        }
+    document = json.loads((folder / "notes.json").read_text())
+    return Noted(**document, asked=sides["asked "], answered=sides["answered "])
+
+
+def export_gradients_again(path: Path, samples: Samples) -> Path:
+    """In the converter's process: make the SavedModel of a Keras file's gradients; its folder.
+
+    Raises:
+        ConversionError: the model has none that can be exported.
+    """
+    folder = path.with_name("gradients")
+    if not folder.exists():
+        write_gradients(load_exported(path), folder, samples)
+    return folder
+
+
+def write_gradients(model: Any, folder: Path, samples: Samples) -> None:
+    """Write a SavedModel with the signature "predict", whose inputs `PathGradients.specs` names.
+
+    Raises:
+        ConversionError: the model has no gradients that can be exported.
+    """
+    tf = load_tensorflow()
+    with in_float32(model):
+        try:
+            paths = PathGradients(model)
+            asked = list(_questions(model, paths, samples))
+            steps, error = _choose_steps(paths, asked)
+            exported = _function(paths, steps)
+            module = tf.Module()
+            module.explain, module.resources = exported, [*exported.get_concrete_function().variables]
+            options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)  # second ones are not needed
+            tf.saved_model.save(module, str(folder), signatures={SIGNATURE: exported}, options=options)
+        except LitelambdaError:
+            raise
+        except Exception as failure:  # TensorFlow's and Keras' are of any kind: LookupError where there is no gradient
+            raise ConversionError(f"{type(failure).__name__}: {first_line(failure)}") from failure
+    write_names(folder, Names(layers=layer_names(model)))
+    names = [each.name for each in paths.specs()]
+    compared = [each for each in asked[:_COMPARED_ROWS]]
+    answers = [exported(*map(tf.constant, each)) for each in compared]
+    arrays = {f"asked {name}": np.stack([each[at] for each in compared]) for at, name in enumerate(names)}
+    arrays |= {f"answered {name}": np.stack([each[name].numpy() for each in answers]) for name in answers[0]}
+    np.savez(folder / "notes.npz", **arrays)
+    document = {
+        "inputs": [tensor.name for tensor in model.inputs],
+        "outputs": paths.outputs,
+        "steps": steps,
+        "completeness_error": error,
+    }
+    (folder / "notes.json").write_text(json.dumps(document))
+
+
+def _function(paths: PathGradients, steps: int) -> Any:
+    tf, (places, shares) = load_tensorflow(), gauss_legendre(steps)
+    return tf.function(
+        lambda *tensors: paths.attributions(places, shares, *tensors), input_signature=paths.specs(), autograph=False
+    )
+
+
+def _questions(model: Any, paths: PathGradients, samples: Samples) -> Iterator[list[NDArray[Any]]]:
+    """For each sample row what the graph takes: the row, its baseline, and as the target the row's largest output."""
+    count = len(next(iter(samples.rows.values())))
+    for index in range(count):
+        rows, baselines = [], []
+        for tensor, spec in zip(model.inputs, paths.specs(), strict=False):
+            shape, dtype = spec.shape.as_list(), spec.dtype.as_numpy_dtype
+            rows.append(np.asarray(samples.rows[tensor.name][index : index + 1]).astype(dtype).reshape(shape))
+            baseline = np.asarray(samples.baselines.get(tensor.name, 0)).astype(dtype)
+            baselines.append(np.broadcast_to(baseline.reshape(shape) if baseline.size > 1 else baseline, shape))
+        outputs = [each.numpy() for each in call(model, rows) if each.dtype.is_floating]
+        target = np.zeros((1, paths.num_outputs), np.float32)
+        target[0, int(outputs[0].ravel().argmax())] = 1
+        yield [*rows, *map(np.ascontiguousarray, baselines), target]
+
+
+def _choose_steps(paths: PathGradients, asked: list[list[NDArray[Any]]]) -> tuple[int, float]:
+    """The fewest points that are enough, and the error that they leave."""
+    tf = load_tensorflow()
+    traced = tf.function(
+        paths.attributions,
+        input_signature=[tf.TensorSpec((_CHUNK,)), tf.TensorSpec((_CHUNK,)), *paths.specs()],
+        autograph=False,
+    )
+    left = 1.0
+    for steps in _STEPS:
+        left = float(np.quantile([_error(traced, steps, each) for each in asked], _SHARE, method="inverted_cdf"))
+        if left <= TOLERANCE:
+            break
+    return steps, round(left, 6)
+
+
+def _error(traced: Any, steps: int, asked: list[NDArray[Any]]) -> float:
+    """What so many points leave unexplained of a row."""
+    places, shares = (np.resize(each, _CHUNK * -(-steps // _CHUNK)) for each in gauss_legendre(steps))
+    shares[steps:] = 0
+    total, output, baseline_output = 0.0, 0.0, 0.0
+    for start in range(0, len(places), _CHUNK):
+        found = traced(places[start : start + _CHUNK], shares[start : start + _CHUNK], *asked)
+        output, baseline_output = (found.pop(name).numpy().item() for name in ("output", "baseline_output"))
+        total += sum(float(each.numpy().astype(np.float64).sum()) for each in found.values())
+    difference = output - baseline_output
+    if abs(difference) <= _NOTHING * max(abs(output), abs(baseline_output)):
+        return 0.0
+    return abs(total - difference) / abs(difference)
