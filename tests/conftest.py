@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from litelambda.artifact import latency
+from litelambda.commands import explain
 from litelambda.commands.build import build
 from litelambda.common.progress import Reporter
 from litelambda.conversion.quantize import quantize
@@ -54,11 +55,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time each artifact in one process; and let the garbage collector pass over TensorFlow's million of objects.
+    """Time each artifact in one process, and export no gradients that a test does not ask for.
 
-    Keras has everything collected before each training.
+    And let the garbage collector pass over TensorFlow's million of objects: Keras has everything collected before each
+    training.
     """
     monkeypatch.setattr(latency, "PROCESSES", 1)
+    monkeypatch.setattr(explain, "MOST_BYTES", 0)
     if "tensorflow" in sys.modules and not gc.get_freeze_count():
         gc.collect()
         gc.freeze()

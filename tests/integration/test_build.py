@@ -43,7 +43,8 @@ def test_the_result_says_what_scripts_rely_on(built_artifact: BuiltArtifact) -> 
     assert result["digest"] == hashlib.sha256(manifest).hexdigest()
     assert set(result["metrics"]["float"]) == set(result["metrics"]["quantized"]) == {"accuracy"}
     assert set(result["size_bytes"]) == {"float", "quantized", "stored"}
-    assert list(result["seconds"]) == ["data", "train", "compress", "quantize", "evaluate", "verify", "publish"]
+    stages = "data train compress quantize evaluate verify explain publish"
+    assert list(result["seconds"]) == stages.split()
     assert "tiny version 1 (latest, stable)" in built_artifact.result.describe()
 
 
@@ -55,7 +56,8 @@ def test_the_manifest_pins_every_file(built_artifact: BuiltArtifact) -> None:
         name: {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
         for name, content in files.items()
     }
-    assert set(files) == {"model.tflite", "model.keras", "model.h5", "report.json", "report.html", *_PROVENANCE}
+    made = {"model.tflite", "explain.tflite", "model.keras", "model.h5"}
+    assert set(files) == {*made, "report.json", "report.html", *_PROVENANCE}
 
 
 def test_the_provenance_says_what_the_manifest_says(built_artifact: BuiltArtifact, tiny_recipe: Path) -> None:

@@ -59,6 +59,12 @@ def _positive(text: str) -> float:
     is_flag=True,
     help="Publish the int8 model however far it is from its source, and whatever the representative rows are.",
 )
+@click.option(
+    "--explain/--no-explain",
+    default=None,
+    show_default="for a Keras model up to 10 MB in float32",
+    help="Publish the model's integrated gradients for :explain.",
+)
 @sign_option
 @encrypt_option
 @json_option
@@ -72,6 +78,7 @@ def command(
     tokenizer: Path | None,
     max_difference: float,
     accept_loss: bool,
+    explain: bool | None,
     sign: str | None,
     encrypt: str | None,
     as_json: bool,
@@ -95,6 +102,7 @@ def command(
             accept_loss=accept_loss,
             signer=signer,
             encrypt=encrypt,
+            explain=explain,
             reporter=open_reporter(terminal_only=as_json),
         )
     print_result(result, as_json=as_json)

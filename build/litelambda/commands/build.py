@@ -1,4 +1,4 @@
-"""The build: data -> train -> compress -> quantize -> evaluate -> verify -> publish, timed and reported.
+"""The build: data -> train -> compress -> quantize -> evaluate -> verify -> explain -> publish, timed and reported.
 
 It only composes: what a stage does is the stage's, what it made goes to the next as a dataclass.
 """
@@ -15,6 +15,7 @@ from typing import Any, cast
 from litelambda.artifact.reference import to_codes
 from litelambda.artifact.stored_form import Stored, store_form
 from litelambda.commands.build_report import describe_failures, describe_origin, describe_ranks, describe_steps
+from litelambda.commands.explain import explain_build
 from litelambda.commands.results import BuildResult
 from litelambda.common.errors import TrainError
 from litelambda.common.interrupts import interrupts_noted
@@ -28,7 +29,6 @@ from litelambda.conversion.quantize import quantize
 from litelambda.data.dataset import load_data
 from litelambda.data.digests import digest_files
 from litelambda.data.interactions import ITEMS_FILE, load_interactions
-from litelambda.evaluation.baseline import baseline_of
 from litelambda.evaluation.build_comparison import check_build
 from litelambda.evaluation.evaluate import Evaluated, evaluate, evaluate_float
 from litelambda.evaluation.gate import check_floor, check_gate, hints
@@ -127,6 +127,7 @@ class _Build:
         self.quantize()
         self.evaluate(accept_worse=accept_worse)
         self.verify()
+        self.explain()
         datasets = digest_files(self.recipe.resolve(self.recipe.data.path))
         description = replace(self.describe(), datasets=datasets)
         with self.stage("publish") as current:
@@ -140,6 +141,7 @@ class _Build:
             float_operators=self.quantized.float_operators,
             note=self.quantized.note,
             batching=self.verified.batching,
+            explain=self.explained.document,
             served=self.served,
             hints=hints(self.data, self.evaluated.confusion),
             seconds=self.seconds,
@@ -211,6 +213,11 @@ class _Build:
             rows = "rows in batches" if self.verified.batching["dynamic"] else "rows one by one"
             current.summary = f"{counted(self.verified.num_rows, 'row')} bit for bit; {rows}"
 
+    def explain(self) -> None:
+        with self.stage("explain") as current:
+            self.explained = explain_build(self.recipe, self.compressed.model, self.data, self.quantized)
+            current.summary = self.explained.summary
+
     def describe(self) -> Description:
         (tensor,) = self.quantized.signature.inputs
         preprocessing = self.data.preprocessing and {tensor.name: self.data.preprocessing.to_json()}
@@ -227,7 +234,7 @@ class _Build:
             metrics=self.evaluated.to_json() | self.compared,
             size_bytes=sizes,
             recipe=self.recipe.to_json(),
-            explain=baseline_of(self.data, tensor, self.recipe.train.seed),
+            explain=self.explained.document,
         )
 
     def publish(self, description: Description, stored: Stored) -> Published:
@@ -236,6 +243,7 @@ class _Build:
         report = self.report(description, stored, version)
         files = {
             ARTIFACT_NAME: self.quantized.artifact,
+            **self.explained.files,
             **save_keras(self.compressed.model),
             REPORT_NAME: json.dumps(report, indent=1, ensure_ascii=False).encode(),
             HTML_NAME: make_html(report),

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from litelambda.commands.explain import Explained, explain_import
 from litelambda.commands.import_preprocessing import read_preprocessing
 from litelambda.commands.import_source import Allowed, convert_source
 from litelambda.commands.import_text import complete_text
@@ -53,6 +54,7 @@ def import_model(  # noqa: PLR0913 - all but the first three are named by the ca
     accept_loss: bool = False,
     signer: Signer | None = None,
     encrypt: str | None = None,
+    explain: bool | None = None,
     reporter: Reporter | None = None,
 ) -> ImportResult:
     """Convert where necessary, compare with the model's own answers, verify and publish a model.
@@ -69,6 +71,7 @@ def import_model(  # noqa: PLR0913 - all but the first three are named by the ca
         accept_loss: publish the int8 model however far it is off.
         signer: signs the version, see `litelambda.store.signing.open_signer`; None leaves it unsigned.
         encrypt: key that its files are encrypted with: an ARN of KMS, or a file; None leaves them as they are.
+        explain: whether to publish the gradients of a Keras model for `:explain`; None for what its size allows.
         reporter: told about every stage.
 
     Returns:
@@ -108,9 +111,13 @@ def import_model(  # noqa: PLR0913 - all but the first three are named by the ca
         with _stage(reporter, "verify") as stage:
             verified = verify(model.artifact, model.rows, model.signature.key)
             stage.summary = f"{verified.num_rows} rows bit for bit"
+        with _stage(reporter, "explain") as stage:
+            explained = explain_import(path, model.rows, model.float_bytes, wanted=explain)
+            stage.summary = explained.summary
         with _stage(reporter, "publish") as stage:
-            description = _describe(path, model, verified, names, documents, assets)
-            files = {ARTIFACT_NAME: model.artifact, **_keras_file(path), REPORT_NAME: _report(description)}
+            description = _describe(path, model, verified, names, documents, assets, explained)
+            made = {ARTIFACT_NAME: model.artifact, **explained.files}
+            files = {**made, **_keras_file(path), REPORT_NAME: _report(description)}
             published = publish(target, name, ["latest"], files, description, signer=signer, encryption=encryption)
             stage.summary = f"version {published.version} in {published.url}"
     return ImportResult(
@@ -120,6 +127,7 @@ def import_model(  # noqa: PLR0913 - all but the first three are named by the ca
         float_operators=model.float_operators,
         note=model.note,
         batching=verified.batching,
+        explain=explained.document,
         warnings=(*_unconfined(), *model.warnings),
     )
 
@@ -180,6 +188,7 @@ def _describe(
     labels: list[str] | None,
     preprocessing: Mapping[str, Any],
     assets: Mapping[str, bytes],
+    explained: Explained,
 ) -> Description:
     return Description(
         signature=verified.signature,
@@ -192,6 +201,7 @@ def _describe(
         metrics=model.metrics,
         size_bytes={"float": model.float_bytes, "quantized": len(model.artifact)},
         recipe={"imported": _source(path)},
+        explain=explained.document,
     )
 
 

@@ -24,6 +24,7 @@ class Result:
         float_operators: operators of the artifact that compute in float.
         note: why they do and what to change, or None where none does.
         batching: what was proven of running several rows at once.
+        explain: the gradients that were published for explanations, or why there are none.
     """
 
     published: Published
@@ -32,6 +33,7 @@ class Result:
     float_operators: list[str]
     note: str | None
     batching: Mapping[str, Any]
+    explain: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
         """The document that the command prints with `--json`."""
@@ -47,6 +49,7 @@ class Result:
             "float_ops": self.float_operators,
             "note": self.note,
             "batching": dict(self.batching),
+            "explain": dict(self.explain),
         }
 
 

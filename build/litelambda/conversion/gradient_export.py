@@ -123,9 +123,11 @@ def write_gradients(model: Any, folder: Path, samples: Samples) -> None:
             raise ConversionError(f"{type(failure).__name__}: {first_line(failure)}") from failure
     write_names(folder, Names(layers=layer_names(model)))
     names = [each.name for each in paths.specs()]
-    compared = [each for each in asked[:_COMPARED_ROWS]]
+    compared = asked[:_COMPARED_ROWS]
     answers = [exported(*map(tf.constant, each)) for each in compared]
-    arrays = {f"asked {name}": np.stack([each[at] for each in compared]) for at, name in enumerate(names)}
+    arrays: dict[str, Any] = {
+        f"asked {name}": np.stack([each[at] for each in compared]) for at, name in enumerate(names)
+    }
     arrays |= {f"answered {name}": np.stack([each[name].numpy() for each in answers]) for name in answers[0]}
     np.savez(folder / "notes.npz", **arrays)
     document = {

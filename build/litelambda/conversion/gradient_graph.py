@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from litelambda.common.errors import ConversionError
 from litelambda.conversion.export import rewrites_for
-from litelambda.conversion.gradient_operators import gradients_for_tflite
-from litelambda.conversion.rewrites import proven, rewritten
+from litelambda.conversion.gradient_operators import gelu, gradients_for_tflite
+from litelambda.conversion.rewrites import Rewrite, proven, rewritten
 from litelambda.keras_tools.backend import load_keras, load_tensorflow
 from litelambda.keras_tools.graph import call, overridden
 from litelambda.keras_tools.output_names import output_names
@@ -47,7 +47,7 @@ class PathGradients:
             ConversionError: none of its outputs, or one of its inputs, has a gradient.
         """
         self._model = model
-        self._rewrites = proven(model, rewrites_for(model))
+        self._rewrites = [*proven(model, rewrites_for(model)), *_exact_gelus(model)]
         kinds = [np.dtype(each.dtype).kind if each.dtype != "string" else "S" for each in model.inputs]
         self._tokens = [kind in "iu" for kind in kinds]
         for tensor, kind in zip(model.inputs, kinds, strict=True):
@@ -124,7 +124,9 @@ class PathGradients:
             for at, is_ids in enumerate(self._tokens):
                 if is_ids and at not in found:
                     name = self._model.inputs[at].name
-                    raise ConversionError(f"input {name!r} has whole numbers, which no Embedding layer reads as they are")
+                    raise ConversionError(
+                        f"input {name!r} has whole numbers, which no Embedding layer reads as they are"
+                    )
         return sides[0], sides[1]
 
     def _run(self, paths: Sequence[Any], rows: Sequence[Any], batch: int) -> Any:
@@ -162,6 +164,12 @@ class PathGradients:
                         overridden(layer, "call", lambda *given, layer=layer, **more: embed(layer, *given, **more))
                     )
             yield found
+
+
+def _exact_gelus(model: Any) -> Iterator[Rewrite]:
+    for layer in model._flatten_layers():
+        if getattr(layer, "activation", None) is load_keras().activations.gelu:
+            yield Rewrite("with a gradient", layer, "activation", gelu)
 
 
 def _is_same(tensor: Any, source: Any) -> bool:

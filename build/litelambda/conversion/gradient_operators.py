@@ -41,6 +41,24 @@ def _registered() -> dict[str, str]:
     return names
 
 
+def gelu(original: Callable[[Any], Any], x: Any) -> Any:
+    """A GELU whose gradient converts: TFLite has the activation whole, but not the error function in it."""
+    tf = load_tensorflow()
+
+    def with_gradient(x: Any) -> Any:
+        y = original(x)
+
+        def backward(gradient: Any) -> Any:
+            density = 0.3989422804014327 * tf.exp(-0.5 * x * x)
+            is_small = abs(x) < 1e-3
+            below = tf.where(is_small, 0.5 + 0.3989422804014327 * x, y / tf.where(is_small, 1.0, x))
+            return gradient * (below + x * density)
+
+        return y, backward
+
+    return tf.custom_gradient(with_gradient)(x)
+
+
 def _elementwise(rule: Callable[[Any, Any, Any, Any], Any]) -> Callable[[Any, Any], Any]:
     """The rule of an activation: of the operator, the gradient of its output, its input and its output."""
     return lambda op, gradient: rule(op, gradient, op.inputs[0], op.outputs[0])

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from litelambda.artifact.flatbuffer import SIGNATURE, read_signatures
 from litelambda.artifact.serving_process import ServedArtifact, serve_in_child
-from litelambda.common.errors import ConversionError, LitelambdaError, VerificationError, first_line
+from litelambda.common.errors import LitelambdaError, VerificationError, first_line
 from litelambda.conversion.converter import Conversion, convert
 from litelambda.conversion.gradient_export import Noted, Samples, read_notes, write_gradients
 from litelambda.keras_tools.backend import backend
@@ -105,10 +105,9 @@ def _convert(source: Path, samples: Samples) -> Gradients:
 def _refusal(artifact: bytes, noted: Noted) -> str:
     """Why an artifact is not what Keras computes; "" where it is."""
     (signature,) = (each for each in read_signatures(artifact) if each.key == SIGNATURE)
-    runs = {name: np.stack(values) for name, values in noted.asked.items()}
-    count = len(next(iter(runs.values())))
+    count = len(noted.asked["target"])
     try:
-        answers = serve_in_child(ServedArtifact(artifact, signature), runs, [1] * count)
+        answers = serve_in_child(ServedArtifact(artifact, signature), noted.asked, [1] * count)
     except VerificationError as error:
         return str(error)
     for name, expected in noted.answered.items():
@@ -123,4 +122,7 @@ def _is_close(found: NDArray[Any], expected: NDArray[Any]) -> bool:
     lengths = float(np.linalg.norm(found) * np.linalg.norm(expected))
     if len(expected) == 1:
         return bool(np.allclose(found, expected, rtol=0.02, atol=1e-3 * max(1.0, float(np.abs(expected).max()))))
-    return bool(lengths == 0 and not found.any() and not expected.any()) or float(found @ expected) >= _LEAST_COSINE * lengths
+    return (
+        bool(lengths == 0 and not found.any() and not expected.any())
+        or float(found @ expected) >= _LEAST_COSINE * lengths
+    )

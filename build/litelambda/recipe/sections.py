@@ -245,6 +245,13 @@ class Gate(Section):
     """Publish a model that is not better than answering every row with the most frequent class, or the mean."""
 
 
+class Explain(Section):
+    """What is published for `:explain`."""
+
+    gradients: bool | None = None
+    """Whether to export the model's integrated gradients; by default those of models up to 10 MB in float32."""
+
+
 class Publish(Section):
     """Under which name, in which form, and which aliases move to the new version."""
 
@@ -278,6 +285,7 @@ class Recipe(Section):
     compress: Compress = Compress()
     quantize: Quantize = Quantize()
     gate: Gate = Gate()
+    explain: Explain = Explain()
     publish: Publish
 
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
