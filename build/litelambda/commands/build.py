@@ -248,17 +248,9 @@ class _Build:
             REPORT_NAME: json.dumps(report, indent=1, ensure_ascii=False).encode(),
             HTML_NAME: make_html(report),
         }
-        return publish(
-            self.store,
-            settings.name,
-            settings.aliases,
-            files,
-            description,
-            stored,
-            signer=self._signer,
-            encryption=self._encryption,
-            version=version,
-        )
+        place = (self.store, settings.name, settings.aliases)
+        keys: dict[str, Any] = {"signer": self._signer, "encryption": self._encryption}
+        return publish(*place, files, description, stored, version=version, **keys)
 
     def report(self, description: Description, stored: Stored, version: int) -> dict[str, Any]:
         """The version's report: everything that was measured during the build."""

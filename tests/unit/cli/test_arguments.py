@@ -26,8 +26,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     },
     "import": {
         "PATH": REQUIRED, "--store": STORE, "--name": REQUIRED, "--representative": None, "--labels": None,
-        "--preprocessing": None, "--tokenizer": None, "--max-difference": 0.1, "--accept-loss": False, "--explain": None,
-        "--sign": None, "--encrypt": None, "--json": False,
+        "--preprocessing": None, "--tokenizer": None, "--max-difference": 0.1, "--accept-loss": False,
+        "--explain": None, "--sign": None, "--encrypt": None, "--json": False,
     },
     "models": {"--store": STORE, "--report": None, "--json": False},
     "alias": {
