@@ -159,7 +159,7 @@ def _questions(model: Any, paths: PathGradients, samples: Samples) -> Iterator[l
         outputs = [each.numpy() for each in call(model, rows) if each.dtype.is_floating]
         target = np.zeros((1, paths.num_outputs), np.float32)
         target[0, int(outputs[0].ravel().argmax())] = 1
-        yield [*rows, *map(np.ascontiguousarray, baselines), target]
+        yield [*rows, *map(np.ascontiguousarray, baselines), np.array([[0, 1]], np.float32), target]
 
 
 def _choose_steps(paths: PathGradients, asked: list[list[NDArray[Any]]]) -> tuple[int, float]:

@@ -67,14 +67,15 @@ class PathGradients:
         )
 
     def specs(self) -> list[Any]:
-        """What `attributions` takes after the points: rows, baselines and the target."""
+        """What `attributions` takes after the points: rows, baselines, the span and the target."""
         tf, inputs = load_tensorflow(), self._model.inputs
         tensors = [
             tf.TensorSpec((1, *tensor.shape[1:]), "int32" if is_ids else "float32", name=f"{kind}_{index}")
             for kind in ("row", "baseline")
             for index, (tensor, is_ids) in enumerate(zip(inputs, self._tokens, strict=True))
         ]
-        return [*tensors, tf.TensorSpec((1, self.num_outputs), "float32", name="target")]
+        span = tf.TensorSpec((1, 2), "float32", name="span")
+        return [*tensors, span, tf.TensorSpec((1, self.num_outputs), "float32", name="target")]
 
     def attributions(self, places: Any, shares: Any, *tensors: Any) -> dict[str, Any]:
         """Attribute the difference that a row makes, compared with its baseline, in some output.
@@ -82,17 +83,18 @@ class PathGradients:
         Args:
             places: of the points on the path, (points,).
             shares: of the integral, (points,).
-            tensors: the inputs of the row, those of the baseline, and the target: how much each output counts, 1 for
-                the one that is explained.
+            tensors: the inputs of the row, and those of the baseline; the span, which part of the path is meant, 0 to 1
+                for all of it; and the target, how much each output counts, 1 for the one that is explained.
 
         Returns:
-            `attributions_0`, … by input, each in the shape of a row, of tokens one each; `output` of the row and
-            `baseline_output`.
+            `attributions_0`, … by input, each in the shape of a row, of tokens one each; the `output` at the end of the
+            span, and the `baseline_output` at its beginning.
         """
         tf, count = load_tensorflow(), len(self._model.inputs)
-        rows, baselines, target = tensors[:count], tensors[count:-1], tensors[-1]
+        rows, baselines, (span, target) = tensors[:count], tensors[count:-2], tensors[-2:]
         places, shares = (tf.concat([each, end], 0) for each, end in ((places, [1.0, 0.0]), (shares, [0.0, 0.0])))
-        batch = places.shape[0]
+        batch, length = places.shape[0], span[:, 1] - span[:, 0]
+        places = span[:, 0] + length * places
         with ExitStack() as stack:
             stack.enter_context(rewritten(self._rewrites))
             stack.enter_context(gradients_for_tflite())
@@ -102,7 +104,7 @@ class PathGradients:
                 for start, end in zip(starts, ends, strict=True)
             ]
             outputs = self._run(paths, rows, batch)
-            gradients = tf.gradients(outputs, paths, tf.reshape(shares, [batch, 1]) * target)
+            gradients = tf.gradients(outputs, paths, tf.reshape(length * shares, [batch, 1]) * target)
         found = {}
         for index, (start, end, gradient) in enumerate(zip(starts, ends, gradients, strict=True)):
             if gradient is None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from litelambda.artifact.flatbuffer import SIGNATURE, read_signatures
 from litelambda.artifact.serving_process import ServedArtifact, serve_in_child
+from litelambda.common.child_process import shared_folder
 from litelambda.common.errors import LitelambdaError, VerificationError, first_line
 from litelambda.conversion.converter import Conversion, convert
 from litelambda.conversion.gradient_export import Noted, Samples, read_notes, write_gradients
@@ -62,7 +63,7 @@ def export_gradients(model: Any, samples: Samples) -> Gradients:
     Returns:
         The artifact; or, where the model has no gradients that can be exported, the reason.
     """
-    with tempfile.TemporaryDirectory(prefix="litelambda-") as scratch:
+    with tempfile.TemporaryDirectory(dir=shared_folder()) as scratch:
         try:
             return _convert(_export(model, Path(scratch), samples), samples)
         except LitelambdaError as error:
@@ -71,7 +72,7 @@ def export_gradients(model: Any, samples: Samples) -> Gradients:
 
 def export_gradients_of_file(path: Path, samples: Samples) -> Gradients:
     """Export the integrated gradients of a .keras or .h5 file; see `export_gradients`."""
-    with tempfile.TemporaryDirectory(prefix="litelambda-") as scratch:
+    with tempfile.TemporaryDirectory(dir=shared_folder()) as scratch:
         source = Path(scratch) / f"source{path.suffix}"  # its SavedModel is written next to it
         source.symlink_to(path.resolve())
         try:

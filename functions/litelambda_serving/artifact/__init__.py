@@ -112,7 +112,7 @@ def fetch_artifact(
     fetch = _Fetch(store, f"{folder}/{artifact_name}")
     try:
         manifest = fetch_manifest(store, model, int(version), manifest_sha256)
-        data_key = _data_key(store, manifest) if "encryption" in manifest.fields else None
+        data_key = data_key_of(store, manifest) if "encryption" in manifest.fields else None
     except BaseException:
         fetch.abandon()
         raise
@@ -131,21 +131,22 @@ def fetch_artifact(
 def _asset(arriving: Background, name: str, manifest: Manifest, where: str, data_key: DataKey | None) -> bytes:
     data, digest = arriving.result()
     entry = manifest.files[name]
-    _check_pin(data, digest, entry, f"{where}/{name}")
+    check_pin(data, digest, entry, f"{where}/{name}")
     if entry.encoding:
         from litelambda_serving.artifact.unpack import unpack
 
-        data = unpack(data, entry, f"{where}/{name}", _decrypter(manifest, name, data_key))
+        data = unpack(data, entry, f"{where}/{name}", decrypter_of(manifest, name, data_key))
     return bytes(data)
 
 
-def _data_key(store: Store, manifest: Manifest) -> DataKey:
+def data_key_of(store: Store, manifest: Manifest) -> DataKey:
+    """The key of a version that is encrypted, on its way."""
     from litelambda_serving.artifact.decryption import DataKey
 
     return DataKey(manifest, store.trust)
 
 
-def _decrypter(manifest: Manifest, name: str, data_key: DataKey | None) -> Stage | None:
+def decrypter_of(manifest: Manifest, name: str, data_key: DataKey | None) -> Stage | None:
     """What decrypts a file; None where it is not encrypted."""
     if manifest.files[name].encoding != ENCRYPTED:
         return None
@@ -180,7 +181,7 @@ class _Fetch:
         """
         entry = manifest.files[manifest.artifact]
         try:
-            decrypter = _decrypter(manifest, manifest.artifact, data_key)
+            decrypter = decrypter_of(manifest, manifest.artifact, data_key)
         except BaseException:
             self.abandon()
             raise
@@ -188,7 +189,7 @@ class _Fetch:
             self._unpacker.begin(entry, decrypter)
         arrived: tuple[Buffer, str] = self._data.result()
         data, digest = arrived
-        _check_pin(data, digest, entry, f"{where}/{manifest.artifact}")
+        check_pin(data, digest, entry, f"{where}/{manifest.artifact}")
         if not entry.encoding:
             return data
         if self._unpacker is not None:
@@ -253,7 +254,12 @@ def _checked_manifest(document: bytes, model: str, version: int, manifest_sha256
     return manifest
 
 
-def _check_pin(data: Buffer, digest: str, entry: FileEntry, where: str) -> None:
+def check_pin(data: Buffer, digest: str, entry: FileEntry, where: str) -> None:
+    """Refuse bytes that are not those that were pinned.
+
+    Raises:
+        DigestError: they are not.
+    """
     size = len(memoryview(data))
     if size != entry.size_bytes:
         raise DigestError(f"{where} has {size} bytes, the manifest pins {entry.size_bytes}")

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from litelambda_serving.errors import PayloadTooLargeError
 from litelambda_serving.explain.attribution import Explanation
+from litelambda_serving.explain.gradients import has_gradients
 from litelambda_serving.explain.options import METHODS
 from litelambda_serving.explain.subject import Rows, Subject
 
@@ -60,6 +61,8 @@ def forward_method(rows: Rows) -> str:
     """The method that suits rows where nothing but the model itself is run."""
     raw_inputs = rows.raw_inputs
     kinds = {field.type for field in raw_inputs.fields.values()} if raw_inputs is not None else {"tensor"}
+    if has_gradients(rows.servable.manifest, rows.key) and not kinds & {"number", "category"}:
+        return "integrated_gradients"
     if kinds == {"text"}:
         return "leave_one_out"
     if kinds == {"image"} or (kinds == {"tensor"} and all(_is_picture(spec.shape) for spec in rows.signature.inputs)):
@@ -77,8 +80,10 @@ def _is_picture(shape: Sequence[int]) -> bool:
 
 def _open(name: str) -> Any:
     """The functions of a method."""
-    if name == "shapley":
-        from litelambda_serving.explain import shapley as module
+    if name == "integrated_gradients":
+        from litelambda_serving.explain import gradients as module
+    elif name == "shapley":
+        from litelambda_serving.explain import shapley as module  # type: ignore[no-redef]
     elif name == "occlusion":
         from litelambda_serving.explain import occlusion as module  # type: ignore[no-redef]
     elif name == "rise":

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BASELINES", "FORMATS", "MAX_RUNS", "METHODS", "Options"]
 
-METHODS = ("shapley", "occlusion", "rise", "leave_one_out")
+METHODS = ("integrated_gradients", "shapley", "occlusion", "rise", "leave_one_out")
 """What shares an output among features."""
 
 BASELINES = ("mean", "missing", "zeros", "blurred")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from litelambda_serving.artifact import Artifact
     from litelambda_serving.custom_code import CustomCode
+    from litelambda_serving.litert import CompiledModel
     from litelambda_serving.manifest import Manifest
     from litelambda_serving.models.refresh import Refresh
     from litelambda_serving.models.shadow import Shadowed
@@ -306,6 +307,7 @@ class ModelRepository:
         manifest = artifact.manifest
         self._make_room(manifest.model, size_in_memory(len(memoryview(artifact.model))))
         servable = Servable(artifact, self._num_threads)
+        servable.open_companion = self._open_companion
         servable.warm_up()
         if began_ns:
             servable.statistics.loaded = began_ns, fetched_ns, perf_counter_ns()
@@ -317,6 +319,11 @@ class ModelRepository:
 
             loaded(manifest, self.store.trust)
         return servable
+
+    def _open_companion(self, servable: Servable, file: str) -> CompiledModel:
+        from litelambda_serving.models.companions import open_companion
+
+        return open_companion(self.store, servable, file, self._num_threads, self._make_room)
 
     def _make_room(self, name: str, needed: int) -> None:
         """Drop the least recently used. What serves `name` now stays until its successor is ready.

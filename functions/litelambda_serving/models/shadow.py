@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
+    from litelambda_serving.litert import CompiledModel
     from litelambda_serving.preprocessing import RawArray
     from litelambda_serving.servable import Servable
     from litelambda_serving.tensor import Tensor
@@ -73,6 +74,10 @@ class Shadowed:
     def run(self, signature_key: str, inputs: Mapping[str, Tensor], deadline: float = inf) -> dict[str, Tensor]:
         """Run the servable as `Servable.run` does; the shadow has no part in it."""
         return self._servable.run(signature_key, inputs, deadline)
+
+    def companion(self, file: str) -> CompiledModel | None:
+        """A further flatbuffer of the version that answers; see `Servable.companion`."""
+        return self._servable.companion(file)
 
     def _misfit(self, signature_key: str, *, is_raw: bool) -> str:
         """Why the shadow cannot be asked the same; "" where it can."""

@@ -22,7 +22,7 @@ from litelambda_serving.tensor import Tensor, check_limits, pack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from litelambda_serving.artifact import Artifact
@@ -182,8 +182,11 @@ class Servable:
         vocabularies: by output whose numbers stand for names, these.
         used: when it last answered, in the repository's count of requests.
         notes: fields for the log line of a request it answered.
+        companions: further flatbuffers of the version that were opened, by file.
+        open_companion: opens one; None where the version's other files are out of reach.
     """
 
+    open_companion: Callable[[Servable, str], CompiledModel] | None = None
     notes: Mapping[str, Any] | None = None
     raw_inputs: RawInputs | None = None
     vocabularies: Mapping[str, list[str]] | None = None
@@ -205,6 +208,7 @@ class Servable:
         self.statistics = Statistics()
         self.memory_bytes = size_in_memory(len(memoryview(artifact.model)) + sum(map(len, artifact.assets.values())))
         self.used = 0
+        self.companions: dict[str, CompiledModel] = {}
         self._model = CompiledModel(artifact.model, num_threads=num_threads)
         self._batch_sizes = [size for size in reversed(self.manifest.batch_sizes) if size >= min_batch]
         self._bindings = {key: self._bound(key, spec) for key, spec in self.manifest.signatures.items()}
@@ -276,6 +280,15 @@ class Servable:
         except LiteRtError as error:
             raise self._explained(error, signature_key, tensors, deadline) from error
         return _named_outputs(binding, outputs, rows)
+
+    def companion(self, file: str) -> CompiledModel | None:
+        """A further flatbuffer of the version, opened if it is not; None where it is out of reach.
+
+        Raises:
+            StoreError, ArtifactError, LiteRtError: it cannot be loaded.
+        """
+        found = self.companions.get(file)
+        return self.open_companion(self, file) if found is None and self.open_companion else found
 
     def _run_rows(self, signature_key: str, tensors: Sequence[Tensor], rows: int, deadline: float) -> list[Any]:
         """Run many rows in the largest batches that are verified, the rest one by one."""

@@ -97,7 +97,8 @@ def exported(request: pytest.FixtureRequest) -> Exported:
 
 
 def _asked(artifact: bytes, **values: np.ndarray) -> dict[str, np.ndarray]:
-    """What the shipped runtime answers."""
+    """What the shipped runtime answers, of the whole path unless a span is given."""
+    values = {"span": np.array([[0, 1]], "float32"), **values}
     with CompiledModel(artifact) as model:
         (signature,) = model.signatures.values()
         found = model.run(
@@ -141,6 +142,22 @@ def test_gradients_are_those_of_tensorflow(exported: Exported) -> None:
         ends = [exported.in_float64(each).numpy()[0, target] for each in (row, np.zeros_like(row))]
         assert found["output"].item() == pytest.approx(ends[0], abs=2e-3)
         assert found["baseline_output"].item() == pytest.approx(ends[1], abs=2e-3)
+
+
+def test_halves_of_a_path_add_up(exported: Exported) -> None:
+    """What is attributed along the two halves of a path is what is attributed along all of it, and they meet."""
+    row = exported.rows[:1]
+    asked = {
+        "row_0": row,
+        "baseline_0": np.zeros_like(row),
+        "target": np.eye(exported.in_float32.outputs[0].shape[-1], dtype="float32")[:1],
+    }
+    spans = [np.array([span], "float32") for span in ((0, 1), (0, 0.5), (0.5, 1))]
+    whole, first, second = (_asked(exported.gradients.artifact, **asked, span=span) for span in spans)
+    assert first["output"] == pytest.approx(second["baseline_output"], abs=1e-5)
+    assert second["output"] == pytest.approx(whole["output"], abs=1e-5)
+    added, largest = first["attributions_0"] + second["attributions_0"], np.abs(whole["attributions_0"]).max()
+    np.testing.assert_allclose(added, whole["attributions_0"], atol=0.05 * largest)
 
 
 def test_the_manifest_is_told_what_was_exported(exported: Exported) -> None:
