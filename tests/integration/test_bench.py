@@ -78,6 +78,9 @@ def test_cold_measures_every_handler(store, tmp_path, capsys):
     assert set(result["ratios_of_fastest"]) == set(result["ratios"])
     assert (result["model"]["name"], result["runs"]) == ("tiny", 1)
     assert result["machine"]["packages"]["awslambdaric"]
+    explained = result["explanations"]["tiny"]
+    assert explained["p50_us"] > explained["predict_us"] > 0
+    assert explained["completeness_error"] <= 0.01
     assert chart.stat().st_size > 0
 
 

@@ -73,6 +73,11 @@ class Subject:
         """Whether the function needs a decoder of pictures."""
         return any(document["kind"] == "image" for document in self.manifest.preprocessing.values())
 
+    @property
+    def gradients(self) -> str | None:
+        """The file of its integrated gradients; None without any."""
+        return ((self.manifest.fields.get("explain") or {}).get("gradients") or {}).get("file")
+
     def describe(self) -> dict[str, Any]:
         """What a report says of the model."""
         return {
@@ -109,8 +114,10 @@ def load_subject(store_url: str, name: str) -> Subject:
     manifest = Manifest.from_json(manifest_bytes)
     artifact_key = f"{name}/{version}/{manifest.artifact}"
     objects = {aliases_key: aliases, manifest_key: manifest_bytes, artifact_key: read(artifact_key)}
-    objects |= {key: read(key) for key in (f"{name}/{version}/{asset}" for asset in manifest.assets)}
-    return Subject(manifest, hashlib.sha256(manifest_bytes).hexdigest(), artifact_key, objects)
+    subject = Subject(manifest, hashlib.sha256(manifest_bytes).hexdigest(), artifact_key, objects)
+    files = [*manifest.assets, *([subject.gradients] if subject.gradients else [])]
+    objects |= {key: read(key) for key in (f"{name}/{version}/{file}" for file in files)}
+    return subject
 
 
 def make_columns(inputs: Sequence[TensorSpec], count: int) -> dict[str, NDArray[Any]]:

@@ -112,7 +112,7 @@ def write_gradients(model: Any, folder: Path, samples: Samples) -> None:
             paths = PathGradients(model)
             asked = list(_questions(model, paths, samples))
             steps, error = _choose_steps(paths, asked)
-            exported = _function(paths, steps)
+            exported = tf.function(paths.over(steps), input_signature=paths.specs(), autograph=False)
             module = tf.Module()
             module.explain, module.resources = exported, [*exported.get_concrete_function().variables]
             options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)  # second ones are not needed
@@ -137,13 +137,6 @@ def write_gradients(model: Any, folder: Path, samples: Samples) -> None:
         "completeness_error": error,
     }
     (folder / "notes.json").write_text(json.dumps(document))
-
-
-def _function(paths: PathGradients, steps: int) -> Any:
-    tf, (places, shares) = load_tensorflow(), gauss_legendre(steps)
-    return tf.function(
-        lambda *tensors: paths.attributions(places, shares, *tensors), input_signature=paths.specs(), autograph=False
-    )
 
 
 def _questions(model: Any, paths: PathGradients, samples: Samples) -> Iterator[list[NDArray[Any]]]:

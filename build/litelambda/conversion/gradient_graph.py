@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,10 @@ class PathGradients:
         ]
         span = tf.TensorSpec((1, 2), "float32", name="span")
         return [*tensors, span, tf.TensorSpec((1, self.num_outputs), "float32", name="target")]
+
+    def over(self, points: int) -> Callable[..., dict[str, Any]]:
+        """A function for a graph, of what `specs` names: `attributions` at so many points."""
+        return partial(self.attributions, *gauss_legendre(points))
 
     def attributions(self, places: Any, shares: Any, *tensors: Any) -> dict[str, Any]:
         """Attribute the difference that a row makes, compared with its baseline, in some output.

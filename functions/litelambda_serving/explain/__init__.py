@@ -47,7 +47,7 @@ def explain(rows: Rows, options: Options) -> list[Explanation]:
     count = rows.signature.count_rows(rows.tensors)
     if count > MAX_ROWS:
         raise PayloadTooLargeError(f"{count} rows to explain, at most {MAX_ROWS} are taken: send fewer rows at a time")
-    name = options.method or forward_method(rows)
+    name = options.method or _default_method(rows)
     most_cells, attribute = _open(name)
     cells = most_cells(options)
     explanations = []
@@ -59,15 +59,24 @@ def explain(rows: Rows, options: Options) -> list[Explanation]:
 
 def forward_method(rows: Rows) -> str:
     """The method that suits rows where nothing but the model itself is run."""
-    raw_inputs = rows.raw_inputs
-    kinds = {field.type for field in raw_inputs.fields.values()} if raw_inputs is not None else {"tensor"}
-    if has_gradients(rows.servable.manifest, rows.key) and not kinds & {"number", "category"}:
-        return "integrated_gradients"
+    kinds = _kinds(rows)
     if kinds == {"text"}:
         return "leave_one_out"
     if kinds == {"image"} or (kinds == {"tensor"} and all(_is_picture(spec.shape) for spec in rows.signature.inputs)):
         return "occlusion"
     return "shapley"
+
+
+def _default_method(rows: Rows) -> str:
+    """The method for a request that names none: gradients, but for the columns of a table."""
+    if has_gradients(rows.servable.manifest, rows.key) and not _kinds(rows) & {"number", "category"}:
+        return "integrated_gradients"
+    return forward_method(rows)
+
+
+def _kinds(rows: Rows) -> set[str]:
+    """What the caller sends: the types of its fields."""
+    return {field.type for field in rows.raw_inputs.fields.values()} if rows.raw_inputs is not None else {"tensor"}
 
 
 def _is_picture(shape: Sequence[int]) -> bool:

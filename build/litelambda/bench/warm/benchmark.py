@@ -27,6 +27,7 @@ from litelambda.bench.emulator.environment import Environment
 from litelambda.bench.report import describe_machine, ratio, show_table
 from litelambda.bench.subject import Subject, largest_difference, load_subject
 from litelambda.bench.warm.cases import Case, make_cases
+from litelambda.bench.warm.explanations import measure_explanations, show_explanations
 from litelambda.bench.warm.mobilenet import NAME as MOBILENET
 from litelambda.bench.warm.mobilenet import mobilenet_store
 from litelambda.bench.workplace import Workplace, require_runtime
@@ -40,6 +41,7 @@ _ROW_COUNTS = (1, 32)
 _BLOCK = 50
 _WARM_UP = 100
 _MOBILENET_SHARE = 10  # a request takes some ten times longer, so that a tenth of them do
+_EXPLAINED_SHARE = 10  # as do explanations
 _RAW = "raw"
 _AGREE_WITHIN = 0.02
 _CODES_WITHIN = 1
@@ -62,7 +64,7 @@ def run(options: Options) -> dict[str, Any]:
     Returns:
         `cases` by name, in microseconds: `p50_us` and `p99_us` of ours, `lean_us` of ours under the lean bootstrap and
         `usual_us`, all on top of hello world's median; `raw_us` of the bare run in the runtime; the `ratio` of ours to
-        the usual handler and `over_raw` to the bare run; and what they were measured on.
+        the usual handler and `over_raw` to the bare run; `explanations` by model; and what they were measured on.
 
     Raises:
         BenchError: the model is not in the store, a handler failed, or two handlers disagree.
@@ -78,6 +80,7 @@ def run(options: Options) -> dict[str, Any]:
         large = load_subject(mobilenet_store(), MOBILENET)
         plan.append((large, make_cases(large, (1,), f"{MOBILENET}_"), -(-options.invokes // _MOBILENET_SHARE)))
     cases: dict[str, Any] = {}
+    explained: dict[str, Any] = {}
     notes: dict[str, None] = {}
     total, done = sum(len(each) * -(-invokes // _BLOCK) for _subject, each, invokes in plan), itertools.count()
     with open_reporter(terminal_only=True, animated=False).stage("warm invokes") as stage:
@@ -87,12 +90,13 @@ def run(options: Options) -> dict[str, Any]:
 
         for each, each_cases, invokes in plan:
             with Workplace(each, package=options.package) as workplace:
-                cases |= _measure(
-                    workplace, each, each_cases, invokes, lambda name: stage.progress(next(done) / total, name)
-                )
+                measured = _measure(workplace, each, each_cases, invokes, step)
+                cases |= measured[0]
+                explained |= measured[1]
                 notes |= dict.fromkeys(workplace.notes)
     result = {
         "cases": cases,
+        "explanations": explained,
         "invokes": options.invokes,
         "block": _BLOCK,
         "package": str(options.package) if options.package else None,
@@ -107,11 +111,13 @@ def run(options: Options) -> dict[str, Any]:
 
 def _measure(
     workplace: Workplace, subject: Subject, cases: Sequence[Case], invokes: int, step: Callable[[str], None]
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the cases of a model took, and its explanations."""
     contenders = choose(contenders_for(subject), f"{FLOOR},{OURS},{OURS_LEAN},{USUAL}")
     with ExitStack() as stack:
         started = {each.name: stack.enter_context(workplace.start(each)) for each in contenders}
-        return {case.name: _measure_case(started, subject, case, invokes, step) for case in cases}
+        measured = {case.name: _measure_case(started, subject, case, invokes, step) for case in cases}
+        return measured, measure_explanations(started, subject, -(-invokes // _EXPLAINED_SHARE))
 
 
 def _measure_case(
@@ -204,6 +210,7 @@ def show(result: dict[str, Any]) -> None:
     ]
     headings = ("case", "p50 µs", "p99 µs", "lean µs", "usual µs", "raw µs", "÷ usual", "÷ raw", "hello µs")
     notes = [
-        f"{result['invokes']} invokes each, in turns of {result['block']}; all but raw on top of hello world's p50"
+        f"{result['invokes']} invokes each, in turns of {result['block']}; all but raw on top of hello world's p50",
+        *show_explanations(result["explanations"]),
     ]
     show_table(headings, rows, result, notes)
