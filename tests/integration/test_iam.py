@@ -101,10 +101,11 @@ def command(*arguments: str) -> None:
 
 
 def publish(keys: dict[str, str]) -> None:
-    """A version that is signed afterwards, and one that is signed and encrypted and replaces the aliases."""
+    """A version that is signed afterwards, twice, and one that is signed and encrypted and replaces the aliases."""
     model = str(GOLDEN / "tiny_int8.tflite")
     command("import", model, "--name", "m")
-    command("sign", "m:1", "--key", keys["SigningKeyArn"])
+    for _ in range(2):
+        command("sign", "m:1", "--key", keys["SigningKeyArn"])
     command("import", model, "--name", "m", "--encrypt", keys["ModelKeyArn"], "--sign", keys["SigningKeyArn"])
 
 
@@ -215,6 +216,7 @@ def test_a_role_is_what_its_run_needs(run: tuple[Calls, dict[str, str]], role: s
 PLAIN = {"s3:ObjectCreationOperation": "true"}
 NEW, READ = {**PLAIN, "s3:if-none-match": "*"}, {**PLAIN, "s3:if-match": '"tag"'}
 OBJECT = "arn:aws:s3:::artifacts/models/m/1/model.tflite"
+SIGNATURE = OBJECT.replace("model.tflite", "manifest.json.sig")
 ALIASES = "arn:aws:s3:::artifacts/models/m/aliases.json"
 RECORD = "arn:aws:s3:::artifacts/models/audit/0000000/0000000001.json"
 
@@ -225,6 +227,8 @@ RECORD = "arn:aws:s3:::artifacts/models/audit/0000000/0000000001.json"
         ("s3:PutObject", OBJECT, NEW, {"publisher"}, True),
         ("s3:PutObject", OBJECT, PLAIN, set(), False),
         ("s3:PutObject", OBJECT, READ, set(), False),
+        ("s3:PutObject", SIGNATURE, READ, {"publisher"}, True),
+        ("s3:PutObject", SIGNATURE, PLAIN, set(), False),
         ("s3:PutObject", ALIASES, READ, {"publisher", "mover"}, True),
         ("s3:PutObject", ALIASES, NEW, {"publisher"}, True),
         ("s3:PutObject", ALIASES, PLAIN, set(), False),
@@ -255,7 +259,8 @@ def test_who_may_change_a_store(
 def test_the_buckets_policy_lets_every_role_do_its_work(run: tuple[Calls, dict[str, str]]) -> None:
     """Nothing that a run asked of the artifact bucket is denied."""
     policy = denied()
-    calls = [call for each in run[0].values() for call in each]
+    calls = [call for each in run[0].values() for call in each if call.resource.startswith("arn:aws:s3:::artifacts/")]
+    assert {call.action for call in calls} == {"s3:GetObject", "s3:PutObject"}
     assert [call for call in calls if any(grant.covers(call) for grant in policy)] == []
 
 

@@ -45,20 +45,23 @@ class Grant:
     Attributes:
         sid: of the statement.
         action: allowed, or denied.
-        resource: with wildcards.
+        resource: with wildcards; "*" where the statement has all but some.
         conditions: by operator.
+        excepted: those that it is not about.
     """
 
     sid: str
     action: str
     resource: str
     conditions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False, compare=False)
+    excepted: tuple[str, ...] = ()
 
     def covers(self, call: Call) -> bool:
         """Whether it is about this call, conditions included."""
         return (
             self.action in (call.action, "s3:*")
             and fnmatchcase(call.resource, self.resource)
+            and not any(fnmatchcase(call.resource, each) for each in self.excepted)
             and all(
                 _holds(operator, key, value, call.context)
                 for operator, tests in self.conditions.items()
@@ -84,10 +87,11 @@ def grants(
         text = text.replace(f"<{name}>", arn)
     found = set()
     for _, statement in statements({"Resources": {resource: json.loads(text)}}):
-        if statement["Effect"] == effect and "Resource" in statement:
+        if statement["Effect"] == effect and {"Resource", "NotResource"} & set(statement):
+            conditions, excepted = statement.get("Condition", {}), tuple(_listed(statement.get("NotResource", [])))
             for action in _listed(statement["Action"]):
-                for target in _listed(statement["Resource"]):
-                    found.add(Grant(statement["Sid"], action, target, statement.get("Condition", {})))
+                for target in _listed(statement.get("Resource", "*")):
+                    found.add(Grant(statement["Sid"], action, target, conditions, excepted))
     return found
 
 

@@ -190,7 +190,7 @@ def _denied(template: Template, **values: str) -> dict[str, Any]:
 def test_versions_are_immutable(template: Template) -> None:
     """By default the bucket refuses to overwrite or delete versions, whoever asks; a parameter leaves it to IAM."""
     on, off = _denied(template), _denied(template, ImmutableVersions="off")
-    assert set(on) - set(off) == {"WriteVersionsOnce", "ReplaceAliasesKnowingly", "DeleteNothing"}
+    assert set(on) - set(off) == {"WriteKnowingly", "WriteVersionsOnce", "DeleteNothing"}
     assert set(on["DeleteNothing"]["Action"]) == {"s3:DeleteObject", "s3:DeleteObjectVersion"}
     assert {each["Principal"] for each in on.values()} == {"*"}
     lock = Evaluator(template, {"ObjectLockMode": "COMPLIANCE", "ObjectLockDays": "30"})
