@@ -1,6 +1,7 @@
 // The page: which model is tried, and what happens with its form.
 
-const state = { models: new Map(), metadata: null, controls: [], names: [], asked: 0 };
+// `described` is the model's own metadata, `metadata` that of the signature that is tried.
+const state = { models: new Map(), described: null, others: [], metadata: null, controls: [], names: [], asked: 0 };
 
 /** An error for people. */
 function problem(error) {
@@ -40,29 +41,48 @@ async function chooseVersion() {
   for (const id of ["answer", "explanation"]) find(id).replaceChildren();
   find("commands").hidden = find("workplace").hidden = true;
   find("status").textContent = `Loading ${model} …`;
-  let metadata;
   try {
-    metadata = await describe(model, version);
+    const [described, others] = await Promise.all([describe(model, version), otherSignatures(model, version)]);
+    if (asked !== state.asked) return; // another model was chosen meanwhile
+    Object.assign(state, { described, others });
   } catch (error) {
     if (asked === state.asked) find("status").replaceChildren(problem(error));
     return;
   }
-  if (asked !== state.asked) return; // another model was chosen meanwhile
+  find("signature-label").hidden = state.others.length === 0;
+  find("signature").replaceChildren(option("", "default"), ...state.others.map(({ name }) => option(name)));
+  find("status").textContent = "";
+  chooseSignature();
+}
+
+/** Lay out the form of the chosen signature. Raw values and labels are for the default one. */
+function chooseSignature() {
+  const other = state.others.find(({ name }) => name === find("signature").value);
+  const { raw_inputs: raw, ...described } = state.described;
+  const metadata = other ? { ...described, inputs: other.inputs, outputs: other.outputs } : state.described;
   state.metadata = metadata;
   state.controls = makeControls(metadata);
   state.names = (metadata.raw_inputs ?? metadata.inputs).map(({ name }) => name);
   find("fields").replaceChildren(...layOut(state.controls));
   find("about").lastElementChild.replaceChildren(...showAbout(metadata));
   find("answer").replaceChildren(make("p", { className: "quiet" }, "Fill in the input, then predict."));
+  find("explanation").replaceChildren();
   find("own").open = find("explain").hidden = false;
   find("own-text").value = "";
-  find("status").textContent = "";
+  find("commands").hidden = true;
   find("workplace").hidden = false;
+}
+
+/** The form's request. */
+function formBody() {
+  const signature = find("signature").value;
+  const body = requestBody(state.metadata, state.controls, state.names);
+  return signature ? { signature_name: signature, ...body } : body;
 }
 
 /** What is asked: the form's row, or the request that was written by hand. */
 function currentBody() {
-  if (!find("own").open) return requestBody(state.metadata, state.controls, state.names);
+  if (!find("own").open) return formBody();
   let body;
   try {
     body = JSON.parse(find("own-text").value);
@@ -79,7 +99,7 @@ function currentBody() {
 function startOwn() {
   if (!find("own").open || find("own-text").value) return;
   try {
-    find("own-text").value = JSON.stringify(requestBody(state.metadata, state.controls, state.names), null, 1);
+    find("own-text").value = JSON.stringify(formBody(), null, 1);
   } catch {
     find("own-text").value = hasRows(state.metadata) ? '{"instances": []}' : '{"inputs": {}}';
   }
@@ -91,7 +111,7 @@ async function ask(verb, place, show) {
   const buttons = [find("predict"), find("explain")];
   try {
     const body = currentBody();
-    const path = pathOf(find("model").value, find("version").value, verb);
+    const path = pathOf(find("model").value, find("version").value, `:${verb}`);
     for (const button of buttons) button.disabled = true;
     showCommands(BASE + path, body);
     const answer = await call(path, body);
@@ -144,6 +164,7 @@ find("model").addEventListener("change", () => {
   chooseModel();
 });
 find("version").addEventListener("change", chooseVersion);
+find("signature").addEventListener("change", chooseSignature);
 find("form").addEventListener("submit", predict);
 find("explain").addEventListener("click", explain);
 find("own").addEventListener("toggle", startOwn);

@@ -80,9 +80,23 @@ async function describe(model, version) {
   return (await call(`v2/models/${encodeURIComponent(model)}${suffix}`)).value;
 }
 
-/** The path of V1 for a model's version or alias. */
-function pathOf(model, version, verb) {
+/** What V1 has of a model's version or alias, by its path's end: ":predict", "/metadata". */
+function pathOf(model, version, end) {
   const kind = /^\d+$/.test(version) ? "versions" : "labels";
   const suffix = version ? `/${kind}/${encodeURIComponent(version)}` : "";
-  return `v1/models/${encodeURIComponent(model)}${suffix}:${verb}`;
+  return `v1/models/${encodeURIComponent(model)}${suffix}${end}`;
+}
+
+const DEFAULT_SIGNATURE = "serving_default";
+const DATATYPES = { DT_FLOAT: "FP32", DT_HALF: "FP16", DT_DOUBLE: "FP64", DT_STRING: "BYTES" };
+
+/** Inputs and outputs of a model's signatures, by name and in V2's words, where there are more than the default one. */
+async function otherSignatures(model, version) {
+  const { metadata } = (await call(pathOf(model, version, "/metadata"))).value;
+  const tensors = (infos) => Object.entries(infos).map(([name, { dtype, tensor_shape: { dim } }]) => ({
+    name, datatype: DATATYPES[dtype] ?? dtype.slice(3), shape: dim.map(({ size }) => Number(size)),
+  }));
+  return Object.entries(metadata.signature_def.signature_def)
+    .filter(([name]) => name !== DEFAULT_SIGNATURE)
+    .map(([name, { inputs, outputs }]) => ({ name, inputs: tensors(inputs), outputs: tensors(outputs) }));
 }
