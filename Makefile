@@ -46,16 +46,20 @@ test-wheel: setup  ## build the wheel, install it outside the checkout, and use 
 
 TEMPLATES := template.yaml $(wildcard infra/*.yaml)
 
+# What ships first; dev.txt has all that the toolchain is made with.
+AUDITED := functions scoring images text dev
+
 check: setup $(CHECKS_VENV)/.up-to-date  ## lint, format, type and security checks
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/mypy
 	@$(CHECKS_VENV)/bin/cfn-lint $(TEMPLATES)
 	@$(CHECKS_VENV)/bin/checkov --quiet --compact --skip-download --framework cloudformation $(TEMPLATES:%=--file %)
+	@$(BIN)/python requirements/advisories.py $(CHECKS_VENV)/bin/pip-audit $(AUDITED:%=requirements/%.txt)
 	@echo "check: ruff, mypy, cfn-lint and checkov have nothing to say"
 
 $(CHECKS_VENV)/.up-to-date: requirements/checks.txt | $(VENV)/.up-to-date
-	@echo "check: installing the locked cfn-lint and checkov in $(CHECKS_VENV)"
+	@echo "check: installing the locked cfn-lint, checkov and pip-audit in $(CHECKS_VENV)"
 	@$(BIN)/python -m venv --clear --without-pip $(CHECKS_VENV)
 	@$(UV) pip sync --quiet --python $(CHECKS_VENV)/bin/python --compile-bytecode --require-hashes $<
 	@touch $@
