@@ -164,7 +164,10 @@ def test_what_cannot_be_decrypted_is_not_served(tmp_path, keys, capsys, kind):
     key = "" if kind == "no key" else str(keys / "ours.key")
     handler = load_module(tmp_path, "m", MODEL_DECRYPTION_KEY=key, ALIAS_REFRESH_SECONDS="0").handler
     assert send(handler, "POST", "/v1/models/m/versions/2:predict", BODY).status == 500
-    assert "Error" in capsys.readouterr().out
+    log = capsys.readouterr().out
+    assert "Error" in log
+    records = [json.loads(line)["audit"] for line in log.splitlines() if line.startswith('{"audit"')]
+    assert [each["outcome"] for each in records if each["version"] == 2] == ["refused"]
     set_aliases(tmp_path, {"latest": 2})
     for _ in range(20):
         assert send(handler, "POST", PREDICT, BODY).headers["x-model-version"] == "1"
@@ -393,7 +396,7 @@ def test_init_of_a_plain_model_loads_nothing_of_this(tmp_path, keys):
             environment["MODEL_DECRYPTION_KEY"] = str(keys / "ours.key")
         command = [sys.executable, "-c", script]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
-        loaded[kind] = set(json.loads(done.stdout))
+        loaded[kind] = set(json.loads(done.stdout.splitlines()[-1]))  # after the record of its load
     more = {
         f"litelambda_serving.{name}" for name in ("trust", "trust.libcrypto", "artifact.decryption", "artifact.unpack")
     }
