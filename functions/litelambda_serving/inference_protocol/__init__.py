@@ -32,7 +32,7 @@ _RESERVED = ("generate", "generate_stream")
 _ACTIONS = {"infer": "predict", "explain": "explain", "generate": "predict", "generate_stream": "predict"}
 """The right that a verb needs; all others read metadata."""
 _NO_SHARED_MEMORY = "shared memory is not supported: send the tensors in the request"
-_NO_TRACE = "tracing is not supported: turn on X-Ray for the function"
+_NO_TRACE = "trace settings are the stack's: deploy with Tracing=Active"
 _UNSUPPORTED = {
     "systemsharedmemory": _NO_SHARED_MEMORY,
     "cudasharedmemory": _NO_SHARED_MEMORY,

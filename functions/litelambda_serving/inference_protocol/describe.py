@@ -31,14 +31,15 @@ def server_metadata() -> dict[str, Any]:
 def model_metadata(manifest: Manifest, repository: ModelRepository) -> dict[str, Any]:
     """`GET /v2/models/{m}`: the versions are those in memory; any published one can be asked for.
 
-    Where the model prepares raw values, `raw_inputs` says which, besides the protocol's own `inputs` of the model.
+    Where the model prepares raw values, `raw_inputs` says which, besides the protocol's own `inputs` of the model;
+    where it cannot compute with zeros, `warm_up` has values that it can compute with, by input.
     `parameters` is the protocol's place for more: what the manifest says of the answers, and how good they are.
     """
     signature = manifest.signatures[manifest.default_signature]
     loaded = {
         servable.manifest.version for servable in repository.loaded() if servable.manifest.model == manifest.model
     }
-    metadata = {
+    metadata: dict[str, Any] = {
         "name": manifest.model,
         "versions": [str(version) for version in sorted(loaded | {manifest.version})],
         "platform": PLATFORM,
@@ -48,6 +49,8 @@ def model_metadata(manifest: Manifest, repository: ModelRepository) -> dict[str,
             for spec in signature.outputs
         ],
     }
+    if manifest.warm_up:
+        metadata["warm_up"] = manifest.warm_up
     if manifest.preprocessing:
         from litelambda_serving.preprocessing.describe import details_of, fields_of
 

@@ -348,9 +348,9 @@ def test_every_reference_resolves(path: Path) -> None:
     """Every !Ref, !GetAtt, !Sub and condition names something that the template has, and every parameter is used."""
     template = load(path)
     known = {*template.get("Parameters", {}), *template["Resources"]}
-    for name, resource in template["Resources"].items():  # SAM makes a resource of each alias it publishes
+    for name, resource in template["Resources"].items():  # SAM makes resources of what it publishes
         if "AutoPublishAlias" in resource.get("Properties", {}):
-            known.add(f"{name}Alias{resource['Properties']['AutoPublishAlias']}")
+            known |= {f"{name}Alias{resource['Properties']['AutoPublishAlias']}", f"{name}.Version"}
     used = set(_references({key: template.get(key, {}) for key in ("Conditions", "Resources", "Outputs")}))
     assert {name for name in used if not name.startswith("AWS::")} <= known
     assert set(template.get("Parameters", {})) <= used
@@ -448,6 +448,7 @@ OTHER_VALUES = {
     "Bootstrap": "stock",
     "SnapStart": "on",
     "ProvisionedConcurrency": "3",
+    "DeploymentPreference": "Canary10Percent5Minutes",
     "Authorization": "NONE",
     "AccessPolicy": "packaged",
     "JwtIssuer": "https://issuer.example",
@@ -483,7 +484,7 @@ OTHER_VALUES = {
 # alias, or to SAM.
 NOT_OF_A_VERSION = {
     *("FunctionName", "CodeUri", "ReservedConcurrentExecutions", "ProvisionedConcurrencyConfig"),
-    *("AutoPublishAlias", "VersionDescription"),
+    *("AutoPublishAlias", "VersionDescription", "DeploymentPreference"),
 }
 
 
@@ -562,3 +563,49 @@ def test_a_description_is_readable(template: Template) -> None:
         f"{'A' * 44} 3 {'0' * 64} 1234abcd-12ab-34cd-56ef-1234567890ab 300 5 2 1024 20 DEBUG "
         "s3://kept/fruit name 5 64 9 Xdoz"
     )
+
+
+def test_a_deployment_is_gradual_where_that_is_asked_for(template: Template) -> None:
+    """By default CodeDeploy and the hook are left out; each gradual kind that CodeDeploy has turns both on."""
+    parameter = template["Parameters"]["DeploymentPreference"]
+    preferences = template["Mappings"]["DeploymentPreferences"]
+    assert list(preferences) == parameter["AllowedValues"]
+    assert parameter["Default"] == "AllAtOnce"
+    for name, preference in preferences.items():
+        # SAM's documentation of DeploymentPreference: what Type may be, AllAtOnce apart.
+        assert re.fullmatch(
+            "Canary10Percent(5|10|15|30)Minutes|Linear10PercentEvery(1Minute|[23]Minutes|10Minutes)", name
+        ) or (name == "AllAtOnce")
+        assert preference == {"Gradual": "false" if name == "AllAtOnce" else "true"}
+    assert template["Conditions"]["DeploysGradually"] == {
+        "Fn::Not": [{"Fn::Equals": [{"Ref": "DeploymentPreference"}, "AllAtOnce"]}]
+    }
+    for name in ("PreTrafficFunction", "PreTrafficRole", "PreTrafficLogGroup"):
+        assert template["Resources"][name]["Condition"] == "DeploysGradually"
+
+
+def test_an_alarm_ends_a_gradual_deployment(template: Template) -> None:
+    """CodeDeploy watches alarms that the nested stack has, and before any traffic invokes the hook, as its role may."""
+    preference = template["Resources"]["PredictFunction"]["Properties"]["DeploymentPreference"]
+    outputs = load(PROJECT / "infra" / "alarms.yaml")["Outputs"]
+    for alarm in preference["Alarms"]:
+        stack, _, output = alarm["Fn::GetAtt"].partition(".Outputs.")
+        assert stack == "Alarms"
+        assert outputs[output]["Value"] == {"Ref": output}
+    assert preference["Hooks"] == {"PreTraffic": {"Ref": "PreTrafficFunction"}}
+    hook = template["Resources"]["PreTrafficFunction"]["Properties"]
+    assert hook["FunctionName"]["Fn::Sub"].startswith("CodeDeployHook_")  # AWSCodeDeployRoleForLambda
+
+
+def test_the_hook_may_predict_and_tell(template: Template) -> None:
+    """Its role allows it to invoke versions of this stack's function, to report to CodeDeploy, and to write its log."""
+    found = {each["Sid"]: each for name, each in statements(template) if name == "PreTrafficRole" and "Sid" in each}
+    assert {sid: each["Action"] for sid, each in found.items()} == {
+        "WriteLogs": ["logs:CreateLogStream", "logs:PutLogEvents"],
+        "Predict": "lambda:InvokeFunction",
+        "TellCodeDeploy": "codedeploy:PutLifecycleEventHookExecutionStatus",
+    }
+    assert found["Predict"]["Resource"] == {"Fn::Sub": "${PredictFunction.Arn}:*"}
+    variables = template["Resources"]["PreTrafficFunction"]["Properties"]["Environment"]["Variables"]
+    source = (FUNCTIONS / "pre_traffic.py").read_text(encoding="utf-8")
+    assert set(variables) == set(re.findall(r'os\.environ(?:\.get\(|\[)"(\w+)"', source))
