@@ -163,7 +163,7 @@ ACCESS_POLICY ?=
 OWN = $(CUSTOM_CODE:%=--code "%") $(ACCESS_POLICY:%=--access-policy "%")
 ARTIFACTS_DIR ?= $(error ARTIFACTS_DIR is set by sam build: say `sam build`, or `make package` for the zip alone)
 
-.PHONY: build-PredictFunction build-PreTrafficFunction build-ScoreFunction deploy deploy-scoring test-sam
+.PHONY: build-PredictFunction build-ScoreFunction deploy deploy-scoring test-sam
 
 package: setup  ## make the deployment package of ARCH=arm64|x86_64 in dist/, WITH=images or text, CUSTOM_CODE=FILE.py, ACCESS_POLICY=FILE.json
 	@$(BIN)/litelambda package --arch $(ARCH) $(WITH:%=--with %) $(OWN) --output dist/$(ARCH)
@@ -171,9 +171,8 @@ package: setup  ## make the deployment package of ARCH=arm64|x86_64 in dist/, WI
 # Called by `sam build` (BuildMethod: makefile): a copy of the bundle that `litelambda package` makes, no more and no less.
 # In a folder of its own each time: `sam build --parallel` runs several of these at once.
 build-PredictFunction: FUNCTION := predict $(WITH:%=--with %)
-build-PreTrafficFunction: FUNCTION := predict $(WITH:%=--with %)
 build-ScoreFunction: FUNCTION := score
-build-PredictFunction build-PreTrafficFunction build-ScoreFunction: setup
+build-PredictFunction build-ScoreFunction: setup
 	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 	$(BIN)/litelambda package $(OWN) --function $(FUNCTION) --arch $(ARCH) --output "$$folder"; \
 	mkdir -p "$(ARTIFACTS_DIR)"; cp -R -p "$$folder/function/." "$(ARTIFACTS_DIR)"

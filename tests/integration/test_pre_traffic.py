@@ -11,6 +11,7 @@ import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
 
+from litelambda.common.paths import PROJECT
 from support.golden_store import golden, publish
 from support.handler_client import Context, load_module
 
@@ -81,7 +82,9 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Aws:
 
 def deploy(aws: Aws, new: Handler, live: Handler, capsys: pytest.CaptureFixture[str]) -> tuple[str, dict[str, Any]]:
     """Run the hook between two versions; return the status that CodeDeploy got, and the hook's line in the log."""
-    hook = importlib.import_module("pre_traffic")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(PROJECT / "infra" / "pre_traffic")
+        hook = importlib.import_module("pre_traffic")
     aws.versions = {NEW: new, LIVE: live}
     capsys.readouterr()
     with pytest.MonkeyPatch.context() as patch:
@@ -194,6 +197,17 @@ def test_a_version_that_does_not_start_gets_none(
     aws.told.clear()
     status, line = deploy(aws, handler, broken, capsys)
     assert (status, line["checked"]) == ("Succeeded", ["m:1, not served by the live version"])
+
+
+def test_what_own_code_answers_is_not_judged_by_its_shape(
+    tmp_path: Path, aws: Aws, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A function with code of its own answers what that makes of the outputs, the same in both versions."""
+    publish(tmp_path, "m", 1, golden("tiny_int8"))
+    code = tmp_path / "code.py"
+    code.write_text("def postprocess(outputs):\n    return [{'best': max(row)} for row in outputs['probabilities']]\n")
+    new, live = (load_module(tmp_path, "m", CUSTOM_CODE=str(code)).handler for _ in range(2))
+    assert deploy(aws, new, live, capsys)[0] == "Succeeded"
 
 
 def test_another_version_of_the_model_is_not_compared(

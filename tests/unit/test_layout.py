@@ -24,7 +24,7 @@ FUNCTIONS_ORDER = [
     *("audit", "access", "store", "objects", "aliases", "artifact", "litert", "preprocessing", "custom_code"),
     *("servable", "models", "bodies", "http", "observability", "xray", "capture", "recorder", "explain", "tfserving"),
     *("inference_protocol", "openapi", "page", "router", "scoring"),
-    *("predict", "pre_traffic", "score"),
+    *("predict", "score"),
 ]
 TOOLCHAIN_ORDER = [
     *("common", "recipe", "data", "keras_tools", "training", "compression", "artifact", "conversion", "evaluation"),
@@ -57,7 +57,7 @@ def below(package: str, imports: dict[str, set[str]]) -> dict[str, set[str]]:
 
 def test_the_functions_import_one_way(imports):
     """What is shipped is layered: no module imports one that builds on it."""
-    scripts = {name: imports[name] for name in ("predict", "pre_traffic", "score")}
+    scripts = {name: imports[name] for name in ("predict", "score")}
     assert wrong_ways({**below("litelambda_serving.", imports), **scripts}, FUNCTIONS_ORDER) == []
 
 

@@ -29,6 +29,7 @@ __all__ = ["deploy"]
 
 _TEMPLATES: dict[Function, str] = {"predict": "template.yaml", "score": "infra/scoring.yaml"}
 _STACKS: dict[Function, str] = {"predict": "litelambda", "score": "litelambda-scoring"}
+_HOOK = "infra/pre_traffic"  # the function that CodeDeploy asks before a gradual deployment
 _MAX_DESCRIPTION = 256
 """Characters that Lambda allows in a version's description, which holds the parameters that a version is made of."""
 _TEXTS = (
@@ -176,6 +177,7 @@ def _lay_out(folder: Path, made: PackageResult) -> None:
     (folder / "infra").mkdir()
     for path in (PROJECT / "template.yaml", *PROJECT.glob("infra/*.yaml"), *PROJECT.glob("infra/*.json")):
         shutil.copy(path, folder / path.relative_to(PROJECT))
+    shutil.copytree(PROJECT / _HOOK, folder / _HOOK, ignore=shutil.ignore_patterns("__pycache__"))
 
 
 def _run_sam(sam: str, template: Path, stack: str, given: Mapping[str, str]) -> None:

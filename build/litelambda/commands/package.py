@@ -69,7 +69,6 @@ Function = Literal["predict", "score"]
 ACCESS_POLICY = "access.json"
 LIBRARY = "lib/libLiteRt.so"
 WRAPPER = "lean-bootstrap"
-_HOOK = "pre_traffic.py"  # of gradual deployments, by CodeDeploy
 TASK_ROOT = "/var/task"  # where Lambda puts the bundle: the path that tracebacks show
 
 _OBSTORE = "obstore/_obstore.abi3.so"
@@ -244,7 +243,6 @@ def copy_sources(function: Function, bundle: Path) -> None:
         if function == "score" or SERVING / "scoring" not in source.parents:
             copy(source, bundle / source.relative_to(SERVING.parent))
     if function == "predict":
-        copy(FUNCTIONS / _HOOK, bundle / _HOOK)
         copy(FUNCTIONS / WRAPPER, bundle / WRAPPER)
         (bundle / WRAPPER).chmod(0o755)
 

@@ -63,9 +63,7 @@ def _run(interpreter: str, bundle: Path, code: str, stdin: str = "", **environme
 def test_contents(packages: dict[str, PackageResult], arch: str) -> None:
     """The package holds the handlers, what they share, the S3 client, the runtime's library and licenses: no more."""
     serving = {path.relative_to(FUNCTIONS).as_posix() for path in (FUNCTIONS / "litelambda_serving").rglob("*.py")}
-    sources = {"predict.py", "pre_traffic.py"} | {
-        path for path in serving if not path.startswith("litelambda_serving/scoring/")
-    }
+    sources = {"predict.py"} | {path for path in serving if not path.startswith("litelambda_serving/scoring/")}
     licenses = {"litelambda.txt", "obstore.txt", "obstore-crates.txt", "ai-edge-litert.txt"}
     page = FUNCTIONS / "litelambda_serving" / "page"
     texts_of_page = {
