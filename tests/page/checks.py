@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -221,6 +222,22 @@ def check_a_picture_that_is_dropped(address):
         page.evaluate(drop, [base64.b64encode(picture()).decode(), "dropped.png"])
         expect(page.locator(".drop")).to_contain_text("dropped.png")
         predict(page)
+
+
+def check_a_picture_that_is_too_large(address):
+    """A picture beyond what a request can have is made smaller, and can be saved as it is sent."""
+    width, height = 2200, 800
+    head = struct.pack("<2sIHHIIiiHHIIiiII", b"BM", 0, 0, 0, 54, 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0)
+    file = {"name": "large.bmp", "mimeType": "image/bmp", "buffer": head + bytes(range(240)) * (width * height // 80)}
+    with opened(address, "photos") as page:
+        page.locator("input[type=file]").set_input_files(file)
+        expect(page.locator(".drop")).to_contain_text("smaller.jpg, as the model sees it")
+        predict(page)
+        with page.expect_download() as download:
+            page.get_by_role("link", name="Save the picture").click()
+        data = Path(download.value.path()).read_bytes()
+        answer = ask(address, "photos", {"instances": [{"b64": base64.b64encode(data).decode()}]})
+        assert rows(page) == expected_rows(answer["predictions"][0], [f"class {index}" for index in range(10)])
 
 
 def check_a_picture_from_the_camera(address):

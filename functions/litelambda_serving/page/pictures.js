@@ -68,28 +68,35 @@ class PictureControl {
     });
   }
 
-  async take(file) {
+  /** Take a file; one that was made here can be saved, so that the commands find it. */
+  async take(file, isMade = false) {
+    let picture;
     try {
-      const picture = await createImageBitmap(file);
-      this.file = this.asFile ? new PictureFile(file.name, await base64Of(file)) : null;
-      this.show(picture, file.name);
-      URL.revokeObjectURL(this.save.href);
-      this.save.hidden = file.name !== CAMERA_FILE;
-      if (!this.save.hidden) Object.assign(this.save, { href: URL.createObjectURL(file), download: file.name });
+      picture = await createImageBitmap(file);
     } catch {
       this.say(`${file.name} is not a picture that this browser can read.`);
+      return;
     }
+    if (this.asFile && !isMade && file.size > MOST_BYTES) {
+      await this.take(await smaller(picture), true);
+      return;
+    }
+    this.file = this.asFile ? new PictureFile(file.name, await base64Of(file)) : null;
+    this.show(picture, file.name);
+    URL.revokeObjectURL(this.save.href);
+    this.save.hidden = !isMade;
+    if (isMade) Object.assign(this.save, { href: URL.createObjectURL(file), download: file.name });
   }
 
   takeDrawing(canvas) {
     if (canvas === null) this.clear();
-    else if (this.asFile) canvas.toBlob((blob) => this.take(new File([blob], "drawing.png", { type: "image/png" })));
+    else if (this.asFile) fileOf(canvas, "drawing.png", "image/png").then((file) => this.take(file, true));
     else this.show(canvas, "your drawing");
   }
 
   clear() {
     this.file = null;
-    this.view.hidden = true;
+    this.view.hidden = this.save.hidden = true;
     this.say("Drop or paste a picture here");
   }
 
@@ -133,7 +140,7 @@ class PictureControl {
     take.addEventListener("click", () => {
       const canvas = make("canvas", { width: video.videoWidth, height: video.videoHeight });
       canvas.getContext("2d").drawImage(video, 0, 0);
-      canvas.toBlob((blob) => this.take(new File([blob], CAMERA_FILE, { type: "image/jpeg" })), "image/jpeg", 0.92);
+      fileOf(canvas, "camera.jpg", "image/jpeg").then((file) => this.take(file, true));
       stop();
     });
     video.srcObject = stream;
@@ -162,7 +169,25 @@ class PictureControl {
   }
 }
 
-const CAMERA_FILE = "camera.jpg";
+// A request has 6 MB at most, and base64 takes a third more.
+const MOST_BYTES = 4.4e6;
+const MOST_PIXELS = 2048; // along a side of a picture that is made smaller
+
+/** A picture that is too large for a request, as a file that is not. */
+function smaller(picture) {
+  const scale = Math.min(1, MOST_PIXELS / Math.max(picture.width, picture.height));
+  const canvas = make("canvas", { width: Math.round(picture.width * scale), height: Math.round(picture.height * scale) });
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(picture, 0, 0, canvas.width, canvas.height);
+  return fileOf(canvas, "smaller.jpg", "image/jpeg");
+}
+
+function fileOf(canvas, name, type) {
+  return new Promise((resolve) => {
+    canvas.toBlob((blob) => resolve(new File([blob], name, { type })), type, 0.92);
+  });
+}
 
 /** As Pillow turns colors into gray (ITU-R 601-2 luma). */
 function toGray(context, width, height) {
