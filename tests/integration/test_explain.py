@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 
+import jsonschema
 import numpy as np
 import pytest
 
@@ -29,6 +30,7 @@ def handler(tmp_path_factory):
     publish(root, "one_row", data=golden("one_row"))
     publish(root, "four_rows", data=golden("four_rows"))
     publish(root, "strings", data=golden("strings"))
+    publish(root, "whole", data=golden("whole"))
     publish(root, "mobilenet", data=golden("mobilenet"))
     return load_module(root, "tiny").handler
 
@@ -234,12 +236,38 @@ def test_vertex_names(handler):
 
 
 @pytest.mark.parametrize(
+    ("parameters", "fits"),
+    [
+        ({"method": "rise", "target": "b", "baseline": "zeros", "max_runs": 50, "seed": 3, "top_k": 1}, True),
+        ({"baseline": {"instance": [1, 2, 3, 4]}, "target": 0, "format": "vertex"}, True),
+        ({"method": ""}, False),
+        ({"baseline": {"instance": None}}, False),
+        ({"max_runs": 1}, False),
+        (3, False),
+    ],
+)
+def test_openapi_describes_explanations(handler, parameters, fits):
+    """What the document allows is answered, in the form that it says; what it does not is refused."""
+    document = send(handler, "GET", "/openapi.json").json()
+    body = {"instances": ROWS, "parameters": parameters}
+    answer = send(handler, "POST", "/v1/models/tiny:explain", body)
+    names = ("tiny.ExplainRequest", "tiny.ExplainResponse")
+    request, response = (
+        jsonschema.Draft202012Validator({**document, "$ref": f"#/components/schemas/{name}"}) for name in names
+    )
+    assert (request.is_valid(body), answer.status == 200) == (fits, fits)
+    assert response.is_valid(answer.json()) == fits
+    assert {"/v1/models/tiny:explain", "/v2/models/tiny/explain"} <= document["paths"].keys()
+    assert "/v1/models/whole:explain" not in document["paths"]
+
+
+@pytest.mark.parametrize(
     ("model", "body", "status", "reason"),
     [
         ("tiny", {"inputs": ROWS}, 400, "Missing 'instances' key"),
         ("tiny", {"instances": ROWS, "parameters": []}, 400, "'parameters' must be an object"),
         ("tiny", {"instances": ROWS, "parameters": {"steps": 3}}, 400, "parameter 'steps' is not known"),
-        ("tiny", {"instances": ROWS, "parameters": {"method": "lime"}}, 400, "expected one of shapley"),
+        ("tiny", {"instances": ROWS, "parameters": {"method": "lime"}}, 400, "shapley, occlusion, rise"),
         ("tiny", {"instances": ROWS, "parameters": {"target": 3}}, 400, "has the indexes 0 to 2"),
         ("tiny", {"instances": ROWS, "parameters": {"target": "z"}}, 400, "expected one of a, b, c"),
         ("tiny", {"instances": ROWS, "parameters": {"target": 1.5}}, 400, "the index of a class, or its label"),

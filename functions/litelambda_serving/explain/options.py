@@ -73,20 +73,26 @@ class Options:
         self.output: str = found.get("output", "")
         if type(self.output) is not str:
             raise _wrong("output", self.output, "the name of an output")
-        baseline = found.get("baseline", "")
         self.instance: Any = None
-        if type(baseline) is dict and baseline.keys() == {"instance"} and baseline["instance"] is not None:
-            self.instance, baseline = baseline["instance"], ""
-        elif baseline != "" and baseline not in BASELINES:
-            raise _wrong("baseline", baseline, f'{", ".join(BASELINES)}, or {{"instance": …}} with a row')
-        self.baseline: str = baseline
+        self.baseline = ""
+        self._read_baseline(found.get("baseline"))
+
+    def _read_baseline(self, value: Any) -> None:
+        if type(value) is dict and value.keys() == {"instance"} and value["instance"] is not None:
+            self.instance = value["instance"]
+        elif type(value) is str and value in BASELINES:
+            self.baseline = value
+        elif value is not None:
+            raise _wrong("baseline", value, f'{", ".join(BASELINES)}, or {{"instance": …}} with a row')
 
 
 def _one_of(found: Mapping[str, Any], name: str, known: tuple[str, ...]) -> str:
-    value = found.get(name, "")
-    if value != "" and value not in known:
+    if name not in found:
+        return ""
+    value = found[name]
+    if type(value) is not str or value not in known:
         raise _wrong(name, value, f"one of {', '.join(known)}")
-    return str(value)
+    return value
 
 
 def _number(found: Mapping[str, Any], name: str, least: int, most: int) -> int | None:

@@ -75,7 +75,12 @@ _EXPLAIN_PARAMETERS = {
         "method": {"enum": [*METHODS, None]},
         "target": {"type": ["integer", "string", "null"]},
         "output": {"type": ["string", "null"]},
-        "baseline": {"anyOf": [{"enum": [*BASELINES, None]}, _object({"instance": {}})]},
+        "baseline": {
+            "anyOf": [
+                {"enum": [*BASELINES, None]},
+                _object({"instance": {"not": {"type": "null"}}}, additionalProperties=False),
+            ]
+        },
         "max_runs": {"type": ["integer", "null"], "minimum": 2, "maximum": MAX_RUNS},
         "seed": {"type": ["integer", "null"], "minimum": 0},
         "top_k": {"type": ["integer", "null"], "minimum": 1},
