@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,7 +52,7 @@ def main(names: list[str]) -> None:
             else:
                 data = load_data(recipe.data, recipe.folder)
                 truths = data.test.y.tolist()
-            answers = list(_ask(store, recipe.publish.name, list(_raw_rows(data))))
+            answers = list(_ask(store, recipe.publish.name, list(raw_rows(data))))
         if with_names:
             hits = [truth in answer["items"] for truth, answer in zip(truths, answers, strict=True)]
         else:
@@ -62,7 +63,7 @@ def main(names: list[str]) -> None:
         print(f"| `{name}` | {figure} {before:.3f} | {served:.3f} |", flush=True)
 
 
-def _raw_rows(data: Dataset) -> Iterator[Any]:
+def raw_rows(data: Dataset) -> Iterator[Any]:
     """The test rows as a client has them."""
     if data.raw_test is None:
         rows = data.test.x[:]
@@ -82,16 +83,23 @@ def _in_json(value: Any) -> Any:
 
 
 def _ask(store: str, model: str, rows: list[Any]) -> Iterator[Any]:
-    """The prediction for each row, from `litelambda serve`."""
+    """The prediction for each row."""
+    with served(store, model) as url:
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            body = json.dumps({"instances": rows[start : start + _ROWS_AT_ONCE]}).encode()
+            request = urllib.request.Request(f"{url}/v1/models/{model}:predict", body)  # noqa: S310 - on loopback
+            with urllib.request.urlopen(request) as response:  # noqa: S310 - as above
+                yield from json.load(response)["predictions"]
+
+
+@contextmanager
+def served(store: str, model: str) -> Iterator[str]:
+    """The address of `litelambda serve`."""
     command = [sys.executable, "-m", "litelambda", "serve", "--store", store, "--model", model, "--port", "0"]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)  # noqa: S603 - of this project
     try:
         said = next(line for line in server.stderr or () if " on http://" in line)
-        url = f"{said.partition(' on ')[2].split()[0].rstrip('/')}/v1/models/{model}:predict"
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            body = json.dumps({"instances": rows[start : start + _ROWS_AT_ONCE]}).encode()
-            with urllib.request.urlopen(urllib.request.Request(url, body)) as response:  # noqa: S310 - on loopback
-                yield from json.load(response)["predictions"]
+        yield said.partition(" on ")[2].split()[0].rstrip("/")
     finally:
         server.terminate()
         server.communicate()

@@ -137,10 +137,11 @@ def test_peers_have_environments_of_their_own(store, capsys):
         assert name in result["handlers"] or any(note.startswith(f"without {name}: ") for note in result["notes"])
 
 
-def test_warm_measures_every_form(store, tmp_path, capfd):
+def test_warm_measures_every_form(built_artifact, tmp_path, capfd):
     """Times on top of hello world's for each form of one row and of 32, beside the usual handler and the bare run."""
     chart = tmp_path / "warm.svg"
-    arguments = ["bench", "warm", "--store", store, "--model", "tiny", "--invokes", "20", "--chart", str(chart)]
+    place = ["--store", built_artifact.store_url, "--model", "tiny"]
+    arguments = ["bench", "warm", *place, "--invokes", "20", "--chart", str(chart)]
     assert main([*arguments, "--json"]) == 0
     printed = capfd.readouterr()
     result = json.loads(printed.out)
