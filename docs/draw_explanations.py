@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 IMAGES = PROJECT / "docs" / "images"
 FOR, AGAINST = (200, 40, 30), (30, 90, 200)
-_ZOOM, _GAP = 4, 8
+_ZOOM, _GAP, _WIDTH = 4, 8, 118
 _STYLE = 'font-family="sans-serif" font-size="13"'
 
 
@@ -82,16 +82,16 @@ def _framed(picture: NDArray[Any]) -> NDArray[Any]:
 def _draw_table(rows: list[Any], truths: list[str], found: list[Any]) -> None:
     """A line for each penguin, a cell for each column, in the color of its attribution."""
     names = list(rows[0])
-    parts = [_text(160 + 92 * at, 16, name.replace("_", " ")) for at, name in enumerate(names)]
+    parts = [_text(160 + _WIDTH * at, 16, name.replace("_", " ")) for at, name in enumerate(names)]
     for line, (row, truth, explanation) in enumerate(zip(rows, truths, found, strict=True)):
         top = 24 + 24 * line
         parts.append(_text(4, top + 16, _title(truth, explanation)))
         attributions = explanation["attributions"]
         largest = max(map(abs, attributions.values()))
         for at, name in enumerate(names):
-            parts.append(_box(156 + 92 * at, top, 90, 22, attributions[name] / largest))
-            parts.append(_text(160 + 92 * at, top + 16, "—" if row[name] is None else str(row[name])))
-    _save("explained-rows.svg", 156 + 92 * len(names), 24 + 24 * len(rows), parts)
+            parts.append(_box(156 + _WIDTH * at, top, _WIDTH - 2, 22, attributions[name] / largest))
+            parts.append(_text(160 + _WIDTH * at, top + 16, _shown(row[name])))
+    _save("explained-rows.svg", 156 + _WIDTH * len(names), 24 + 24 * len(rows), parts)
 
 
 def _draw_sentences(rows: list[Any], truths: list[str], found: list[Any]) -> None:
@@ -118,6 +118,12 @@ def _title(truth: str, explanation: Any) -> str:
     """The class that is explained, the model's output for it, and the true one where that is another."""
     wrong = "" if truth == explanation["label"] else f" ✗ {truth}"
     return f"{explanation['label']} {explanation['output']:.2f}{wrong}"
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "—"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _text(left: int, top: int, text: str) -> str:

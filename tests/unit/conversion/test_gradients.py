@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from litelambda_serving.litert import CompiledModel
 
 _POINTS = 300
 _LEAST_COSINE = 0.999
+_CAPTUM = Path(__file__).parents[2] / "golden" / "captum.npz"
 
 Make = Callable[[Any], Any]
 
@@ -168,6 +170,38 @@ def test_the_manifest_is_told_what_was_exported(exported: Exported) -> None:
     assert noted["outputs"] == [exported.in_float32.layers[-1].name]
     assert noted["completeness_error"] <= 0.01 or noted["steps"] == 64
     assert noted["weights"] == "float16"
+
+
+def _of_captum(keras: Any, name: str) -> Any:
+    """The network of tests/golden/make_captum.py, with its weights."""
+    layers = keras.layers
+    first = [
+        keras.Input((8, 8, 2), name="row"),
+        layers.Conv2D(4, 3, padding="same", activation="relu"),
+        layers.MaxPooling2D(2),
+        layers.Flatten(),
+    ]
+    hidden = [layers.Dense(8, "relu"), layers.Dense(3, "softmax")]
+    wide = [keras.Input((6,), name="row"), layers.Dense(16, "relu")]
+    return keras.Sequential([*(first if name == "cnn" else wide), *hidden])
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_gradients_are_those_of_captum(name: str) -> None:
+    """Of the same weights in PyTorch, from baselines of any kind, Captum computes the same attributions."""
+    with np.load(_CAPTUM) as captum:
+        arrays = {key.removeprefix(f"{name}_"): captum[key] for key in captum if key.startswith(name)}
+    model = _of_captum(load_keras(), name)
+    model.set_weights([arrays[f"weight_{place}"] for place in range(len(model.get_weights()))])
+    gradients = export_gradients(model, Samples({"row": arrays["rows"]}, {"row": arrays["baselines"][0]}))
+    for row, baseline, target, expected in zip(
+        *(arrays[key] for key in ("rows", "baselines", "targets", "attributions")), strict=True
+    ):
+        one_hot = np.eye(3, dtype="float32")[[target]]
+        found = _asked(gradients.artifact, row_0=row[None], baseline_0=baseline[None], target=one_hot)["attributions_0"]
+        lengths = np.linalg.norm(found) * np.linalg.norm(expected)
+        assert found.ravel() @ expected.ravel() >= _LEAST_COSINE * lengths
+        assert found.sum() == pytest.approx(expected.sum(), rel=0.01, abs=1e-3)
 
 
 def _refused(keras: Any) -> Mapping[str, tuple[Any, np.ndarray]]:
