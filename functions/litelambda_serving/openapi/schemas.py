@@ -104,6 +104,7 @@ COMMON_SCHEMAS: dict[str, Any] = {
             "platform": _STRING,
             **{side: {"type": "array", "items": _METADATA_TENSOR} for side in ("inputs", "outputs")},
             "raw_inputs": {"type": "array", "items": _METADATA_FIELD},
+            "warm_up": {"type": "object"},
             "parameters": _METADATA_PARAMETERS,
         },
         ["name", "versions", "platform", "inputs", "outputs"],
