@@ -30,6 +30,10 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "--explain": None, "--sign": None, "--encrypt": None, "--json": False,
     },
     "models": {"--store": STORE, "--report": None, "--json": False},
+    "compare": {
+        "FIRST": REQUIRED, "SECOND": REQUIRED, "--data": None, "--recipe": None, "--target": None, "--html": None,
+        "--store": STORE, "--json": False,
+    },
     "alias": {
         "NAME": REQUIRED, "ALIAS": REQUIRED, "VERSION": REQUIRED, "--store": STORE, "--canary": (), "--shadow": None,
     },
@@ -52,13 +56,13 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "INPUT": REQUIRED, "OUTPUT": REQUIRED, "--store": None, "--model": REQUIRED, "--on": "local",
         "--state-machine": None, "--workers": 0, "--input-format": None, "--output-format": None,
         "--passthrough": None, "--tolerate": 0.01, "--resize": False, "--prepared": False, "--code": None,
-        "--force": False, "--json": False,
+        "--explain": None, "--force": False, "--json": False,
     },
     "package": {
-        "--arch": "arm64", "--function": "predict", "--with": (), "--code": None, "--output": REQUIRED,
-        "--json": False,
+        "--arch": "arm64", "--function": "predict", "--with": (), "--code": None, "--access-policy": None,
+        "--output": REQUIRED, "--json": False,
     },
-    "deploy": {"[NAME=VALUE]…": (), "--function": "predict", "--code": None, "--stack": None},
+    "deploy": {"[NAME=VALUE]…": (), "--function": "predict", "--code": None, "--access-policy": None, "--stack": None},
     "bench cold": {
         "--model": "mnist_mlp", "--store": STORE, "--package": None, "--runs": 11, "--store-latency-ms": 0.0,
         "--store-mb-per-s": None, "--handlers": None, "--peers": False, "--chart": None, "--json": False,
