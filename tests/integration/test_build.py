@@ -151,6 +151,13 @@ def test_the_report_says_where_the_artifact_fails(built_artifact: BuiltArtifact)
     wrong = int(confusion.sum() - np.trace(confusion))
     assert [each["wrong"] for each in report["examples"]] == [True] * min(wrong, 12) + [False] * max(0, 12 - wrong)
     assert all(len(each["shows"]["fields"]) == 4 for each in report["examples"])
+    assert [each["wrong"] for each in report["typical"]] == [False] * 3
+    assert len({each["true"] for each in report["typical"]}) == 3
+    for each in (*report["examples"], *report["typical"]):
+        explanation = each["explanation"]
+        difference = explanation["output"] - explanation["baseline_output"]
+        assert sum(value for _name, value in explanation["drawn"]["bars"]) == pytest.approx(difference, abs=0.02)
+        assert explanation["target"] == each["answer"]
     assert report["version"] == manifest["version"] == 1
     artifact = (built_artifact.folder / "model.tflite").read_bytes()
     assert report["artifact_sha256"] == hashlib.sha256(artifact).hexdigest()

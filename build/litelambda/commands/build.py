@@ -16,6 +16,7 @@ from litelambda.artifact.reference import to_codes
 from litelambda.artifact.stored_form import Stored, store_form
 from litelambda.commands.build_report import describe_failures, describe_origin, describe_ranks, describe_steps
 from litelambda.commands.explain import explain_build
+from litelambda.commands.explained_examples import with_explanations
 from litelambda.commands.results import BuildResult
 from litelambda.common.errors import TrainError
 from litelambda.common.interrupts import interrupts_noted
@@ -240,10 +241,10 @@ class _Build:
     def publish(self, description: Description, stored: Stored) -> Published:
         settings = self.recipe.publish
         version = self.store.next_version(settings.name)
-        report = self.report(description, stored, version)
+        served = {ARTIFACT_NAME: self.quantized.artifact, **self.explained.files}
+        report = with_explanations(self.report(description, stored, version), self.data, description, served)
         files = {
-            ARTIFACT_NAME: self.quantized.artifact,
-            **self.explained.files,
+            **served,
             **save_keras(self.compressed.model),
             REPORT_NAME: json.dumps(report, indent=1, ensure_ascii=False).encode(),
             HTML_NAME: make_html(report),

@@ -12,7 +12,7 @@ from litelambda.artifact.latency import measure_latency_us
 from litelambda.compression.layer_table import describe_layers
 from litelambda.data.digests import digest_files
 from litelambda.evaluation.error_analysis import analyze, recall_by_rank
-from litelambda.evaluation.examples import worst_examples
+from litelambda.evaluation.examples import typical_examples, worst_examples
 from litelambda.evaluation.gate import hints
 from litelambda.publishing.publish import tool_versions
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from litelambda.recipe.load import Recipe
     from litelambda.training.train import Trained
 
+_TYPICAL = 3
 _ENCRYPTED = (
     "Test rows are not shown: the version is encrypted, and its report is not. The row numbers are in its report.json."
 )
@@ -51,11 +52,12 @@ def describe_failures(recipe: Recipe, data: Dataset, trained: FloatAnswers, eval
         "confusion": evaluated.confusion,
         "analysis": analyze(data, trained, evaluated, from_logits),
         "examples": examples,
+        "typical": typical_examples(data, evaluated.outputs, from_logits, min(_TYPICAL, count)),
         "hints": hints(data, evaluated.confusion),
     }
     if recipe.publish.encrypt:
         numbers = [each["row"] for each in examples]
-        found |= {"examples": [], "examples_left_out": _ENCRYPTED, "worst_rows": numbers}
+        found |= {"examples": [], "typical": [], "examples_left_out": _ENCRYPTED, "worst_rows": numbers}
     return found
 
 

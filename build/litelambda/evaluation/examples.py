@@ -42,7 +42,20 @@ def worst_examples(data: Dataset, outputs: NDArray[Any], from_logits: bool, coun
         {"fields": {name: value}}.
     """
     described, badness = _described(data, outputs, from_logits)
-    rows = np.argsort(-badness, kind="stable")[:count]
+    return _examples(data, described, np.argsort(-badness, kind="stable")[:count])
+
+
+def typical_examples(data: Dataset, outputs: NDArray[Any], from_logits: bool, count: int) -> list[dict[str, Any]]:
+    """The test rows that are answered best, of different classes where there are some; see `worst_examples`."""
+    described, badness = _described(data, outputs, from_logits)
+    order = np.argsort(badness, kind="stable")
+    if data.labels is not None:
+        _, first = np.unique(data.test.y[order], axis=0, return_index=True)
+        order = order[np.sort(first)]
+    return _examples(data, described, order[:count])
+
+
+def _examples(data: Dataset, described: Any, rows: NDArray[Any]) -> list[dict[str, Any]]:
     shown = show_rows(data, rows)
     return [{"row": int(row), **described(int(row)), "shows": each} for row, each in zip(rows, shown, strict=True)]
 
@@ -92,6 +105,11 @@ def show_rows(data: Dataset, rows: NDArray[Any]) -> list[dict[str, Any]]:
     if is_picture(values.shape[1:]):
         return [{"picture": _png(each)} for each in values]
     return [{"fields": {str(at): f"{value:.6g}" for at, value in enumerate(_first(each))}} for each in values]
+
+
+def raw_values(data: Dataset, rows: NDArray[Any]) -> NDArray[Any]:
+    """Rows of numbers as clients send them: before they were normalized, in the shape that the model reads."""
+    return _undone(data.preprocessing, data.test.x[np.asarray(rows)])
 
 
 def is_picture(shape: tuple[int, ...]) -> bool:

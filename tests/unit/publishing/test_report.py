@@ -133,12 +133,33 @@ class _Page(HTMLParser):
 def test_labels_rows_and_names_are_text() -> None:
     """Markup in a label, a text, a column, a value, a layer or the recipe is shown, not run."""
     hostile = json.loads(json.dumps(REPORT).replace("dense_1", HOSTILE).replace("rows.csv", HOSTILE))
+    why = {"method": HOSTILE, "baseline": HOSTILE, "completeness_error": 0.0, "drawn": {"bars": [[HOSTILE, 0.5]]}}
     fields = {"row": 1, "true": 1, "answer": 0, "wrong": True, "shows": {"fields": {HOSTILE: HOSTILE}}}
+    fields["explanation"] = why
+    hostile["examples"][0]["explanation"] = {**why, "drawn": {"marks": [[0, 8, 1.0], [10, 30, -0.5], [20, 900, 1.0]]}}
     hostile |= {"labels": [HOSTILE, "yes"], "hints": [HOSTILE], "compress": {}, "train": {"history": {}}}
     for examples in (hostile["examples"], [fields]):
         read = _Page(make_html({**hostile, "examples": examples}).decode())
         assert not {"script", "iframe", "img"} & read.tags
         assert not [name for name, _ in read.attributes if name.startswith("on")]
+
+
+def test_explanations_are_drawn_beside_their_rows() -> None:
+    """Words for the answer have one color, those against it the other; the legend says how they were made."""
+    why = {"method": "leave_one_out", "baseline": "empty", "completeness_error": 0.25}
+    text = {**REPORT["examples"][0], "shows": {"text": "good & bad film"}}
+    text["explanation"] = {**why, "drawn": {"marks": [[0, 4, 1.0], [7, 10, -0.5]]}}
+    plain = {**REPORT, "compress": {}, "train": {"history": {}}}
+    page = make_html({**plain, "examples": [text]}).decode()
+    assert re.search(r"var\(--warm\) 45%,transparent\)\">good</mark> &amp; <mark", page)
+    assert re.search(r"var\(--accent\) 22%,transparent\)\">bad</mark> film", page)
+    assert "leave one out, compared with: empty; what the sums leave out is at most 25.0 %" in page
+    picture = {**text, "shows": {"picture": "AAAA"}, "explanation": {**why, "drawn": {"picture": "BBBB"}}}
+    page = make_html({**plain, "examples": [picture], "typical": [picture]}).decode()
+    assert page.count('src="data:image/png;base64,BBBB"') == 2
+    assert "Test rows that are answered best" in page
+    page = make_html({**plain, "explanations_left_out": "no time"}).decode()
+    assert "The answers are not explained: no time." in page
 
 
 def test_the_page_loads_nothing() -> None:

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from litelambda.publishing.report.charts import residuals, svg
-from litelambda.publishing.report.figures import name_of, percent
-from litelambda.publishing.report.page import cards, details, escape, paragraph, shaded, table
+from litelambda.publishing.report.examples import examples
+from litelambda.publishing.report.figures import percent
+from litelambda.publishing.report.page import details, paragraph, shaded, table
 
 _FULL_MATRIX = 20  # classes
 _MOST_PAIRS = 10
@@ -25,7 +26,7 @@ def failures(report: Mapping[str, Any]) -> str:
         if "regression" in found
         else "",
         _ranks(found.get("ranks", [])),
-        _examples(report),
+        examples(report),
     ]
     return "".join(parts)
 
@@ -94,57 +95,3 @@ def _regression(number: int, found: Mapping[str, Any], count: int) -> str:
 def _ranks(ranks: Sequence[Mapping[str, Any]]) -> str:
     rows = [(f"first {each['rank']}", percent(each["recall"])) for each in ranks]
     return table(("of the answer's items", "the chosen one is among them"), rows, "Recall by rank, on the test rows")
-
-
-def _examples(report: Mapping[str, Any]) -> str:
-    found, labels = report.get("examples", []), report.get("labels")
-    left_out = report.get("examples_left_out", "")
-    if not found:
-        return paragraph(left_out)
-    wrong = sum(each["wrong"] for each in found)
-    if labels is None:
-        text = "The rows with the largest errors:"
-    elif wrong:
-        text = (
-            "The surest wrong answers first" + ("" if wrong == len(found) else ", then the least sure right ones") + ":"
-        )
-    else:
-        text = "No test row is answered wrongly; the least sure answers:"
-    if "fields" in found[0]["shows"]:
-        return f"<h3>Test rows that are answered worst</h3>{paragraph(text)}{_table_rows(found, labels)}"
-    is_picture = "picture" in found[0]["shows"]
-    return f"<h3>Test rows that are answered worst</h3>{paragraph(text)}" + cards(
-        (_example(each, labels) for each in found), wide=not is_picture
-    )
-
-
-def _table_rows(found: Sequence[Mapping[str, Any]], labels: Sequence[str] | None) -> str:
-    names = list(found[0]["shows"]["fields"])
-    sure = ["confidence"] if "confidence" in found[0] else []
-    rows = [
-        (
-            str(each["row"]),
-            name_of(labels, each["true"]),
-            name_of(labels, each["answer"]),
-            *(percent(each[name]) for name in sure),
-            *each["shows"]["fields"].values(),
-        )
-        for each in found
-    ]
-    return table(("row", "target" if labels is None else "class", "answer", *sure, *names), rows)
-
-
-def _example(each: Mapping[str, Any], labels: Sequence[str] | None) -> str:
-    true, answer = name_of(labels, each["true"]), name_of(labels, each["answer"])
-    sure = f" ({percent(each['confidence'])} sure)" if "confidence" in each else ""
-    verb = "is" if labels is not None else "target"
-    said = f"{verb} <b>{escape(true)}</b>, answer <b>{escape(answer)}</b>{escape(sure)}"
-    return f'{_shown(each, true)}<p>{said}<br><span class="muted">test row {each["row"]}</span></p>'
-
-
-def _shown(each: Mapping[str, Any], true: str) -> str:
-    shows = each["shows"]
-    if "picture" in shows:
-        name = escape(f"test row {each['row']}: {true}")
-        return f'<img alt="{name}" src="data:image/png;base64,{escape(shows["picture"])}">'
-    return f"<blockquote>{escape(shows['text'])}</blockquote>"

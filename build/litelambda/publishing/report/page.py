@@ -36,6 +36,9 @@ image-rendering:pixelated;border:1px solid var(--line);background:#fff}
 ul.remarks{list-style:none;padding:0}.remarks li::before{content:attr(data-mark) " ";font-weight:700}
 .remarks .good::before{color:var(--good)}.remarks .warn::before{color:var(--warn)}
 .remarks .bad::before{color:var(--bad)}
+.why{display:grid;grid-template-columns:auto 4rem auto;gap:0 .4rem;align-items:center;text-align:left;min-width:11rem}
+.why .bar{width:4rem}.against i{background:var(--accent)!important}.for i{background:var(--warm)!important}
+mark{color:inherit;border-radius:2px}blockquote{margin:.3em 0}
 .bar{display:block;width:7rem}.bar i{display:block;height:.8em;min-width:2px;background:var(--accent);border-radius:2px}
 figure{margin:1em 0;max-width:34rem}.pair{display:flex;flex-wrap:wrap;gap:1rem}.pair figure{flex:1 1 20rem}
 svg{width:100%;height:auto}details{margin:.6em 0}summary{cursor:pointer}
