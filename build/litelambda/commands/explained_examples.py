@@ -52,7 +52,7 @@ def with_explanations(
     if not instances:
         return {**report, "explanations_left_out": "the model takes too long to be run hundreds of times for a row"}
     files = {**files, **description.assets}
-    manifest = make_manifest(name, version, files, description)
+    manifest = json.dumps(make_manifest(name, version, files, description)).encode()
     try:
         found = _ask(name, version, {**files, "manifest.json": manifest}, instances)
     except (ServingError, VerificationError) as error:
