@@ -29,8 +29,8 @@ def drawn(attributions: Mapping[str, Any], shows: Mapping[str, Any], shape: Sequ
         shape: of a picture before it was flattened; empty where it was not.
 
     Returns:
-        {"picture": base64 of a PNG}, {"marks": [[start, end, strength]]} with strengths from -1 to 1, or
-        {"bars": [[name, attribution]]}, the strongest first.
+        `{"picture": base64 of a PNG}`, `{"marks": [[start, end, strength]]}` with strengths from -1 to 1, or
+        `{"bars": [[name, attribution]]}`, the strongest first.
     """
     value = next(iter(attributions.values()))
     if isinstance(value, list) and value and isinstance(value[0], dict):
