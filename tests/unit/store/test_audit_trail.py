@@ -29,7 +29,7 @@ from litelambda_serving.objects.files import FileObjects
 from support.moto_server import MotoServer
 
 ME = f"{getpass.getuser()}@{socket.gethostname()}"
-MANIFEST = b'{"artifact": "model.tflite", "created": "2026-11-29T12:00:00Z"}'
+MANIFEST = b'{"artifact": "model.tflite", "version": 1, "files": {}, "created": "2026-11-29T12:00:00Z"}'
 DIGEST = hashlib.sha256(MANIFEST).hexdigest()
 
 
