@@ -208,6 +208,26 @@ def test_a_route_that_asks_for_no_right_answers_no_one(store, monkeypatch):
     assert (answer.status, b"secret" in answer.body) == (403, False)
 
 
+SENDERS = sorted(path.stem for path in EVENTS.glob("*.json") if "requestContext" in json.loads(path.read_text()))
+
+
+@pytest.mark.parametrize("name", SENDERS)
+def test_every_sender_is_asked(handler, name):
+    """A caller whom no rule knows is refused in the form of whoever sent the event: each API, a URL, a balancer."""
+    sent = json.loads((EVENTS / f"{name}.json").read_text())
+    answer = handler(sent, Context())
+    assert (answer["statusCode"], "tiny" in answer["body"]) == (403, False)
+    if "elb" in sent["requestContext"]:
+        assert answer["statusDescription"] == "403 Forbidden"
+
+
+def test_an_event_that_is_not_http_is_not_answered(handler):
+    """Whoever invokes the function directly with something else learns that alone."""
+    for sent in ({}, [], {"requestContext": {"authorizer": {"jwt": {"claims": {"sub": "owner"}}}}}):
+        answer = handler(sent, Context())
+        assert (answer["statusCode"], "not an HTTP event" in answer["body"]) == (400, True)
+
+
 def test_a_wrong_policy_fails_init(store):
     """The function does not start, so that it is not open, and says what is wrong."""
     for policy, message in (('{"rules": 5}', "the key 'rules' alone"), ("access.json", "is not a file")):
