@@ -175,6 +175,28 @@ def test_a_run_is_merged(emulator: Emulator, scoring: dict[str, str]) -> None:
     np.testing.assert_array_equal(_predictions(s3, bucket, parts), expected(ROWS))
 
 
+def test_keys_open_a_rest_api(emulator: Emulator, api: dict[str, str]) -> None:
+    """With API_KEY the stack's address is a REST API's, which lets keys through alone; last, since it stays so."""
+    emulator.run('make deploy PARAMETERS="Authorization=API_KEY QuotaLimit=500"')
+    outputs = _outputs(emulator, "litelambda")
+    # A new bucket policy came with it, and the emulator speaks plain HTTP.
+    emulator.client("s3").delete_bucket_policy(Bucket=outputs["ArtifactBucket"])
+    assert outputs["ApiUrl"] != api["ApiUrl"]
+    gateway = emulator.client("apigateway")
+    (plan,) = gateway.get_usage_plans()["items"]
+    assert plan["quota"] == {"limit": 500, "period": "DAY"}
+    key = gateway.get_api_key(apiKey=outputs["ApiKeyId"], includeValue=True)["value"]
+    path = "/live/v1/models/tiny_int8:predict"
+    body = json.dumps({"instances": ROWS[:2].tolist()}).encode()
+    headers = {"Content-Type": "application/json"}
+    assert emulator.call(outputs["ApiUrl"], "POST", path, body, headers, signed=True)[0] == 403
+    status, _, answer = emulator.call(
+        outputs["ApiUrl"], "POST", path, body, {**headers, "x-api-key": key}, signed=False
+    )
+    assert status == 200
+    np.testing.assert_array_equal(np.array(json.loads(answer)["predictions"], np.float32), expected(ROWS[:2]))
+
+
 def _keys(s3: Any, bucket: str, prefix: str, ending: str) -> list[str]:
     found = s3.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", ())
     return sorted(each["Key"] for each in found if re.search(ending + "$", each["Key"]))
