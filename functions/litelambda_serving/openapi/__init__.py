@@ -11,6 +11,7 @@ from litelambda_serving.errors import MethodNotAllowedError, ServingError
 from litelambda_serving.http import Response
 from litelambda_serving.json_codec import dumps
 from litelambda_serving.openapi.schemas import COMMON_SCHEMAS, model_schemas
+from litelambda_serving.tensor import DYNAMIC
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def _tensorflow_serving_paths(manifest: Manifest, aliases: list[str]) -> dict[st
                 parameters=parameters, raw=_takes_raw(manifest),
             )
         }  # fmt: skip
-        if manifest.signatures[manifest.default_signature].rows:
+        if manifest.signatures[manifest.default_signature].rows in (DYNAMIC, 1):
             paths[f"{base}:explain"] = {
                 "post": _operation(
                     f"{name}.explain.{key}", "Explain", _ref(f"{name}.ExplainResponse"), _ref(f"{name}.ExplainRequest"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from litelambda_serving.explain.gradients import has_gradients
 from litelambda_serving.explain.options import BASELINES, FORMATS, MAX_RUNS, METHODS
 from litelambda_serving.inference_protocol.inputs import DATATYPES
 from litelambda_serving.manifest import DEFAULT_SIGNATURE
@@ -127,13 +128,17 @@ def model_schemas(manifest: Manifest) -> dict[str, Any]:
         f"{name}.PredictResponse": _predict_response(manifest),
         f"{name}.InferRequest": _infer_request(manifest),
         f"{name}.InferResponse": _infer_response(manifest),
-        **_explain_schemas(name),
+        **_explain_schemas(manifest),
     }
 
 
-def _explain_schemas(name: str) -> dict[str, Any]:
+def _explain_schemas(manifest: Manifest) -> dict[str, Any]:
     """Explanations beside predictions: the request is that of a prediction, and may say more."""
-    parameters = {"parameters": {"$ref": "#/components/schemas/ExplainParameters"}}
+    name, methods = manifest.model, [*METHODS]
+    if not has_gradients(manifest, manifest.default_signature):
+        methods.remove("integrated_gradients")
+    method = {"properties": {"method": {"enum": [*methods, None]}}}
+    parameters = {"parameters": {"allOf": [{"$ref": "#/components/schemas/ExplainParameters"}, method]}}
 
     def more(kind: str, form: dict[str, Any]) -> dict[str, Any]:
         return {"allOf": [{"$ref": f"#/components/schemas/{name}.{kind}"}, form]}
