@@ -245,7 +245,8 @@ def test_words_are_left_out(built, served_store):
     ends = [*[start for start, _ in spans[1:]], len(text)]
     without = [text[:start] + text[end:] for (start, _), end in zip(spans, ends, strict=True)]
     _, predicted = post(f"{address}/v1/models/reviews:predict", {"instances": [text, "", *without]})
-    status, answer = post(f"{address}/v1/models/reviews:explain", {"instances": [text]})
+    parameters = {"method": "leave_one_out"}
+    status, answer = post(f"{address}/v1/models/reviews:explain", {"instances": [text], "parameters": parameters})
     assert status == 200
     (found,) = answer["explanations"]
     whole, empty, *others = [row[found["target"]] for row in predicted["predictions"]]
@@ -256,7 +257,7 @@ def test_words_are_left_out(built, served_store):
     assert [each["attribution"] for each in entries] == pytest.approx([whole - other for other in others], abs=1e-6)
     assert (found["output"], found["baseline_output"], found["baseline"]) == (whole, empty, "empty")
     entry = {"name": "review", "datatype": "BYTES", "shape": [1], "data": [text]}
-    _, in_v2 = post(f"{address}/v2/models/reviews/explain", {"inputs": [entry]})
+    _, in_v2 = post(f"{address}/v2/models/reviews/explain", {"inputs": [entry], "parameters": parameters})
     assert json.loads(in_v2["outputs"][-1]["data"][0]) == found
 
 
@@ -267,6 +268,6 @@ def test_texts_are_explained_in_batch(built, served_store, tmp_path):
     (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps({"review": text}) for text in texts))
     score(tmp_path / "rows.jsonl", tmp_path / "out.jsonl", model="reviews", store=served_store[0], workers=1, explain=3)
     found = [json.loads(line)["explanation"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-    body = {"instances": texts, "parameters": {"top_k": 3}}
+    body = {"instances": texts, "parameters": {"top_k": 3, "method": "leave_one_out"}}
     _, answer = post(f"{address}/v1/models/reviews:explain", body)
     assert found == [each["strongest"] for each in answer["explanations"]]
