@@ -216,6 +216,23 @@ def test_a_model_of_one_row(handler):
     assert (found["attributions"], found["target"]) == ({"x": 2.0}, "y")
 
 
+def test_an_explanations_runs_are_counted_as_such(handler):
+    """In the statistics one prediction, the runs that the explanation took, and the time in them."""
+
+    def statistics():
+        (found,) = send(handler, "GET", "/v2/models/shapley/stats").json()["model_stats"]
+        return found["execution_count"], found["inference_count"], found["inference_stats"]
+
+    explain(handler, SHAP["rows"][:1], "shapley", max_runs=20)
+    runs, predictions, before = statistics()
+    (found,) = explain(handler, SHAP["rows"][:1], "shapley", method="rise", max_runs=3000)
+    more, one_more, after = statistics()
+    assert one_more == predictions + 1
+    assert found["runs"] / 32 <= more - runs <= found["runs"] + 1
+    taken = {name: after[name]["ns"] - before[name]["ns"] for name in ("success", "compute_infer")}
+    assert taken["compute_infer"] > taken["success"] / 2
+
+
 def test_vertex_names(handler):
     """Clients of Vertex AI read the same figures under its names."""
     (found,) = explain(handler, ROWS[:1])

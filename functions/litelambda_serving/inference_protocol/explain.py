@@ -52,6 +52,7 @@ def explain(request: Request, servable: Servable | Shadowed) -> Response:
 
         outputs = named(outputs, servable.vocabularies)
     explanations = explain_rows(Rows(servable, key, tensors, columns, request.deadline), options)
+    servable.statistics.extend_run()
     texts = [text.encode() for text in explanation_texts(explanations, options)]
     outputs[_OUTPUT.name] = Tensor(_OUTPUT.dtype, (len(texts),), texts)
     response = encode_outputs(fields, wanted, outputs, manifest)

@@ -88,6 +88,11 @@ class Statistics:
         self.rows += rows
         self.last_ms = int(time() * 1000)
 
+    def extend_run(self) -> None:
+        """Count what ran since the prediction, an explanation, as part of its run."""
+        ended, self._run_ended = self._run_ended, perf_counter_ns()
+        self.run_ns += self._run_ended - ended
+
     def add_request(self, began_ns: int) -> tuple[int, ...]:
         """Count the time that the request of the last run has taken before it and after it, from `began_ns` to now.
 

@@ -223,6 +223,7 @@ def _explain(request: Request, servable: Servable | Shadowed, code: CustomCode |
         columns = raw_inputs.columns_of(instances)
         tensors = raw_inputs.prepare(columns)
     found = explain(Rows(servable, key, tensors, columns, request.deadline), options)
+    servable.statistics.extend_run()
     return f'{predicted[:-1]},"explanations":[{",".join(explanation_texts(found, options))}]}}'
 
 
