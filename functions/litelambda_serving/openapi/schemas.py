@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from litelambda_serving.explain.gradients import has_gradients
-from litelambda_serving.explain.options import BASELINES, FORMATS, MAX_RUNS, METHODS
 from litelambda_serving.inference_protocol.inputs import DATATYPES
 from litelambda_serving.manifest import DEFAULT_SIGNATURE
+from litelambda_serving.openapi.explain_schemas import EXPLAIN_PARAMETERS, explain_schemas
 from litelambda_serving.tensor import DYNAMIC
 from litelambda_serving.tfserving.best_classes import scores_of
 
@@ -70,27 +69,8 @@ _METADATA_PARAMETERS = _object(
 
 _STATE = _object({"version": _STRING, "state": _STRING, "status": {"type": "object"}})
 
-_EXPLAIN_PARAMETERS = {
-    "type": ["object", "null"],
-    "properties": {
-        "method": {"enum": [*METHODS, None]},
-        "target": {"type": ["integer", "string", "null"]},
-        "output": {"type": ["string", "null"]},
-        "baseline": {
-            "anyOf": [
-                {"enum": [*BASELINES, None]},
-                _object({"instance": {"not": {"type": "null"}}}, additionalProperties=False),
-            ]
-        },
-        "max_runs": {"type": ["integer", "null"], "minimum": 2, "maximum": MAX_RUNS},
-        "seed": {"type": ["integer", "null"], "minimum": 0},
-        "top_k": {"type": ["integer", "null"], "minimum": 1},
-        "format": {"enum": [*FORMATS, None]},
-    },
-}
-
 COMMON_SCHEMAS: dict[str, Any] = {
-    "ExplainParameters": _EXPLAIN_PARAMETERS,
+    "ExplainParameters": EXPLAIN_PARAMETERS,
     "Error": _object({"error": _STRING}),
     "Models": _object({"models": _STRINGS}),
     "Ready": _object({"name": _STRING, "ready": {"type": "boolean"}}),
@@ -128,26 +108,7 @@ def model_schemas(manifest: Manifest) -> dict[str, Any]:
         f"{name}.PredictResponse": _predict_response(manifest),
         f"{name}.InferRequest": _infer_request(manifest),
         f"{name}.InferResponse": _infer_response(manifest),
-        **_explain_schemas(manifest),
-    }
-
-
-def _explain_schemas(manifest: Manifest) -> dict[str, Any]:
-    """Explanations beside predictions: the request is that of a prediction, and may say more."""
-    name, methods = manifest.model, [*METHODS]
-    if not has_gradients(manifest, manifest.default_signature):
-        methods.remove("integrated_gradients")
-    method = {"properties": {"method": {"enum": [*methods, None]}}}
-    parameters = {"parameters": {"allOf": [{"$ref": "#/components/schemas/ExplainParameters"}, method]}}
-
-    def more(kind: str, form: dict[str, Any]) -> dict[str, Any]:
-        return {"allOf": [{"$ref": f"#/components/schemas/{name}.{kind}"}, form]}
-
-    explanations = {"explanations": {"type": "array", "items": {"type": "object"}}}
-    return {
-        f"{name}.ExplainRequest": more("PredictRequest", {"required": ["instances"], "properties": parameters}),
-        f"{name}.ExplainResponse": more("PredictResponse", _object(explanations)),
-        f"{name}.InferExplainRequest": more("InferRequest", {"properties": parameters}),
+        **explain_schemas(manifest),
     }
 
 
