@@ -75,10 +75,10 @@ if _settings.access_policy:
 
     _policy = Policy.read(_settings.access_policy)
 _recorder = None
-if os.environ.get("CAPTURE_STORE"):
+if os.environ.get("CAPTURE_STORE") or os.environ.get("DRIFT_WINDOW"):
     from litelambda_serving.recorder import Recorder
 
-    _recorder = Recorder(os.environ, _repository)
+    _recorder = Recorder(os.environ, _repository, _log)
 if _fetch is not None:
     try:
         _artifact = _fetch.result()

@@ -111,6 +111,7 @@ class Log:
     def __init__(self, level: str, metrics_namespace: str, function_name: str) -> None:
         self.level = _LEVELS[level]
         self._function_name = function_name
+        self._namespace = metrics_namespace
         self._metrics = bool(metrics_namespace)
         self._heads: dict[tuple[str, str, int, str, int], str] = {}
         # As text, by the first metric of each group: these are the same in every line.
@@ -127,6 +128,29 @@ class Log:
         """Write one line, unless its level is too low. Fields are anything JSON can hold."""
         if _LEVELS[level] >= self.level:
             self._emit(dumps({"level": level, "message": message, **fields}))
+
+    def measured(
+        self, message: str, model: str, version: int, metrics: Mapping[str, float], fields: Mapping[str, Any]
+    ) -> None:
+        """Write a line of what was measured of a version apart from any request, whatever the level.
+
+        Args:
+            message: what it is.
+            model: its name.
+            version: its number.
+            metrics: counts, recorded by function and by version.
+            fields: of the line alone.
+        """
+        line = {"level": "INFO", "message": message, "Model": model, "Version": str(version), **metrics, **fields}
+        if self._metrics:
+            directive = {
+                "Namespace": self._namespace,
+                "Dimensions": [["FunctionName"], ["FunctionName", "Model", "Version"]],
+                "Metrics": [{"Name": name, "Unit": "None"} for name in metrics],
+            }
+            line["FunctionName"] = self._function_name
+            line["_aws"] = {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [directive]}
+        self._emit(dumps(line))
 
     def request(
         self,

@@ -122,6 +122,12 @@ SETTINGS = (
         "on: a browser that opens / gets a page to try the models in. open: the page, though not what it asks for, is "
         "also for callers whom ACCESS_POLICY gives no right. off: / answers with JSON, as it does every other client.",
     ),
+    Setting(
+        "DRIFT_WINDOW",
+        "",
+        "Requests that are counted, and then compared with the baseline of the version that answered them: whether "
+        "inputs or answers have drifted. Empty: they are not counted.",
+    ),
     Setting("NUM_THREADS", "", "Inference threads; empty: one per vCPU that the function's memory buys."),
     Setting(
         "LOG_LEVEL",

@@ -22,8 +22,8 @@ UNIT_TESTS = PROJECT / "tests" / "unit"
 FUNCTIONS_ORDER = [
     *("errors", "json_codec", "digest", "background", "settings", "lean_runtime", "tensor", "manifest", "trust"),
     *("audit", "access", "store", "objects", "aliases", "artifact", "litert", "preprocessing", "custom_code"),
-    *("servable", "models", "bodies", "http", "observability", "xray", "capture", "recorder", "explain", "tfserving"),
-    *("inference_protocol", "openapi", "page", "router", "scoring"),
+    *("drift", "servable", "models", "bodies", "http", "observability", "xray", "capture", "recorder", "explain"),
+    *("tfserving", "inference_protocol", "openapi", "page", "router", "scoring"),
     *("predict", "score"),
 ]
 TOOLCHAIN_ORDER = [

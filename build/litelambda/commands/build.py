@@ -31,6 +31,7 @@ from litelambda.data.dataset import load_data
 from litelambda.data.digests import digest_files
 from litelambda.data.interactions import ITEMS_FILE, load_interactions
 from litelambda.evaluation.build_comparison import check_build
+from litelambda.evaluation.drift_rows import baseline_of_test_rows
 from litelambda.evaluation.evaluate import Evaluated, evaluate, evaluate_float
 from litelambda.evaluation.gate import check_floor, check_gate, hints
 from litelambda.evaluation.recommendation import check_scores, evaluate_recommender, popularity_metrics, recommend
@@ -236,6 +237,13 @@ class _Build:
             size_bytes=sizes,
             recipe=self.recipe.to_json(),
             explain=self.explained.document,
+            drift=baseline_of_test_rows(
+                self.verified.signature,
+                self.data,
+                self.evaluated.outputs,
+                self.quantized.artifact,
+                self.recipe.train.seed,
+            ),
         )
 
     def publish(self, description: Description, stored: Stored) -> Published:

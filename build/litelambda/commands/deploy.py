@@ -39,7 +39,16 @@ _TEXTS = (
 _DESCRIBED = (
     *_TEXTS,
     *("ModelManifestSha256", "KmsKeyArn", "ModelMemoryMb", "AliasRefreshSeconds"),
-    *("NumThreads", "MemorySize", "Timeout", "LogLevel", "CapturePercent", "CaptureMaxKb", "CaptureSeconds"),
+    *(
+        "NumThreads",
+        "MemorySize",
+        "Timeout",
+        "LogLevel",
+        "CapturePercent",
+        "CaptureMaxKb",
+        "CaptureSeconds",
+        "DriftWindow",
+    ),
 )
 """Each with a space after it in the description; four letters follow."""
 

@@ -28,6 +28,7 @@ from litelambda.common.interrupts import interrupts_noted
 from litelambda.common.memory_errors import shortages_explained
 from litelambda.common.paths import DEFAULT_STORE, store_url
 from litelambda.common.progress import Reporter, Stage
+from litelambda.evaluation.drift_rows import baseline_of_representative_rows
 from litelambda.evaluation.quantization_loss import MAX_DIFFERENCE
 from litelambda.evaluation.verify import Verified, verify
 from litelambda.keras_tools.model_files import KERAS_SUFFIXES
@@ -202,6 +203,9 @@ def _describe(
         size_bytes={"float": model.float_bytes, "quantized": len(model.artifact)},
         recipe={"imported": _source(path)},
         explain=explained.document,
+        drift=baseline_of_representative_rows(
+            verified.signature, model.representative, model.artifact, preprocessing, assets, labels
+        ),
     )
 
 

@@ -113,6 +113,7 @@ def convert_source(path: Path, representative: Path | None, folder: Path, allowe
         rows=_rows_to_verify(signature, calibration.rows if calibration else None),
         preprocessing={},
         warnings=tuple(calibration.warnings) if calibration else (),
+        representative=calibration.rows if calibration else None,
     )
 
 

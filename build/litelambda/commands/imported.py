@@ -36,6 +36,7 @@ class Imported:
         rows: rows to verify it with, as it takes them.
         preprocessing: the manifest's, as the file itself tells.
         warnings: what a user should know.
+        representative: rows of data by input, where some were given.
     """
 
     artifact: bytes
@@ -49,6 +50,7 @@ class Imported:
     rows: Rows
     preprocessing: dict[str, Any]
     warnings: tuple[str, ...] = ()
+    representative: Rows | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The manifest's `quantization`."""

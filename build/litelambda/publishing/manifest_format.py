@@ -55,6 +55,9 @@ class ManifestDocument(TypedDict):
     model."""
     outputs: NotRequired[Mapping[str, Any]]
     """Only where an output's numbers stand for names: by output, the `vocabulary_file`, a JSON list of these."""
+    drift: NotRequired[Mapping[str, Any]]
+    """What drift is measured from, where there were rows enough: how many `rows` were counted, the `limits` of windows
+    by their size, and of each of the `features` the bins and their `counts`."""
     explain: NotRequired[Mapping[str, Any]]
     """What explanations need. `gradients`: the `file` among `files` that computes integrated gradients of the float
     model, the names of its `inputs` and `outputs` in order, the `steps` on the path, the `completeness_error` that they

@@ -54,6 +54,7 @@ class Description:
         vocabularies: by output whose numbers stand for names, the file of `assets` that has these.
         explain: what explanations need to know of the model.
         datasets: `file`, `sha256` and `size_bytes` of what it was built from.
+        drift: what drift is measured from.
     """
 
     signature: FlatbufferSignature
@@ -70,6 +71,7 @@ class Description:
     vocabularies: Mapping[str, str] = field(default_factory=dict)
     explain: Mapping[str, Any] = field(default_factory=dict)
     datasets: Sequence[Mapping[str, Any]] = ()
+    drift: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -194,6 +196,8 @@ def make_manifest(
         document["assets"] = sorted(description.assets)
     if description.warm_up:
         document["warm_up"] = dict(description.warm_up)
+    if description.drift:
+        document["drift"] = description.drift
     if description.explain:
         document["explain"] = description.explain
     if description.datasets:

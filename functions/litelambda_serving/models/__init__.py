@@ -39,9 +39,11 @@ class ModelRepository:
 
     Attributes:
         custom_code: the function's own, which runs before and after every model.
+        counts_drift: whether versions that have a baseline count what they are asked.
     """
 
     custom_code: CustomCode | None = None
+    counts_drift = False
 
     def __init__(
         self,
@@ -308,6 +310,10 @@ class ModelRepository:
         self._make_room(manifest.model, size_in_memory(len(memoryview(artifact.model))))
         servable = Servable(artifact, self._num_threads)
         servable.open_companion = self._open_companion
+        if self.counts_drift and manifest.fields.get("drift"):
+            from litelambda_serving.drift import DriftCounter
+
+            servable.drift = DriftCounter(manifest)
         servable.warm_up()
         if began_ns:
             servable.statistics.loaded = began_ns, fetched_ns, perf_counter_ns()

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from litelambda_serving.artifact import Artifact
+    from litelambda_serving.drift import DriftCounter
     from litelambda_serving.litert import Signature
     from litelambda_serving.manifest import Manifest, SignatureSpec
     from litelambda_serving.preprocessing import RawInputs
@@ -185,6 +186,7 @@ class Servable:
         memory_bytes: estimate of what it holds.
         raw_inputs: what prepares its inputs; None where requests have the model's values.
         vocabularies: by output whose numbers stand for names, these.
+        drift: counts what it is asked and answers; None where that is not wanted.
         used: when it last answered, in the repository's count of requests.
         notes: fields for the log line of a request it answered.
         companions: further flatbuffers of the version that were opened, by file.
@@ -193,6 +195,7 @@ class Servable:
 
     open_companion: Callable[[Servable, str], CompiledModel] | None = None
     notes: Mapping[str, Any] | None = None
+    drift: DriftCounter | None = None
     raw_inputs: RawInputs | None = None
     vocabularies: Mapping[str, list[str]] | None = None
 
@@ -271,7 +274,10 @@ class Servable:
             raise self._explained(error, signature_key, tensors, deadline) from error
         statistics.failures -= 1
         statistics.add_run(started, rows)
-        return _named_outputs(binding, outputs, rows)
+        answered = _named_outputs(binding, outputs, rows)
+        if self.drift is not None and signature_key == self.manifest.default_signature:
+            self.drift.count(inputs, answered, rows)
+        return answered
 
     def run(self, signature_key: str, inputs: Mapping[str, Tensor], deadline: float = inf) -> dict[str, Tensor]:
         """Run a signature as `predict` does, for what is not a prediction of its own: only its runs are counted."""

@@ -8,6 +8,7 @@ import json
 import re
 import time
 from contextlib import redirect_stdout
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from litelambda.common.paths import PROJECT, TEMPLATE
 from litelambda_serving.http import Response
 from litelambda_serving.observability import METRICS, Log
+from litelambda_serving.recorder import Recorder
 from litelambda_serving.scoring.errors import InputError
 from support.cloudformation import Evaluator, load
 from support.golden_store import golden, publish, set_aliases
@@ -55,6 +57,7 @@ def _alarms(path: Path, **values: str) -> dict[str, dict[str, Any]]:
         name: evaluator.resolve(resource["Properties"])
         for name, resource in template["Resources"].items()
         if resource["Type"] == "AWS::CloudWatch::Alarm"
+        and ("Condition" not in resource or evaluator.resolve({"Condition": resource["Condition"]}))
     }
 
 
@@ -212,6 +215,16 @@ def test_dashboards_show_every_alarm() -> None:
     }
 
 
+def _drift_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """The line of a full window, of a version with one feature."""
+    baseline = {"features": [{"name": "age", "counts": [500, 500]}], "limits": [[50, 2.3]]}
+    counter = SimpleNamespace(rows=60, document=baseline, take=lambda: [[30, 30]])
+    servable = SimpleNamespace(drift=counter, manifest=SimpleNamespace(model="tiny", version=1))
+    repository: Any = SimpleNamespace(loaded=lambda: [servable])
+    Recorder({"DRIFT_WINDOW": "50"}, repository, Log("ERROR", NAMESPACE, "stack-predict")).after_response()
+    return capsys.readouterr().out
+
+
 def test_alarms_follow_the_function_of_their_stack() -> None:
     """The nested template is told the function's name, which is the dimension's value in the function's own lines."""
     parameters = load(TEMPLATE)["Resources"]["Alarms"]["Properties"]["Parameters"]
@@ -219,6 +232,20 @@ def test_alarms_follow_the_function_of_their_stack() -> None:
     alarms = _alarms(ALARMS, MetricsNamespace=NAMESPACE, FunctionName="stack-predict")
     assert alarms["ServerErrors"]["Dimensions"] == [{"Name": "FunctionName", "Value": "stack-predict"}]
     assert alarms["ServerErrors"]["MetricName"] == "ServerError"
+
+
+def test_drift_is_watched_where_it_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    """The alarm is there with a window and metrics, on the metric of a window's line: half of a day's windows."""
+    assert "InputsDrifted" not in _alarms(ALARMS, MetricsNamespace=NAMESPACE)
+    assert "InputsDrifted" not in _alarms(ALARMS, MetricsNamespace="", DriftWindow="500")
+    alarm = _alarms(ALARMS, MetricsNamespace=NAMESPACE, DriftWindow="500")["InputsDrifted"]
+    assert (alarm["Statistic"], alarm["Period"], alarm["Threshold"]) == ("Average", 86400, 0.5)
+    emitted = _emitted(_drift_line(capsys))
+    assert {each["Name"] for each in alarm["Dimensions"]} in emitted[alarm["Namespace"], alarm["MetricName"]]
+    template = load(ALARMS)
+    outputs = Evaluator(template, {"MetricsNamespace": NAMESPACE, "DriftWindow": "500"}).resolve(template["Outputs"])
+    assert "<InputsDrifted.Arn>" in outputs["Arns"]["Value"].split(",")
+    assert "<InputsDrifted>" not in outputs["Names"]["Value"]  # a deployment does not roll back for it
 
 
 def test_every_way_to_fail_has_its_alarm() -> None:
