@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from litelambda.artifact.flatbuffer import read_signatures, with_open_batch
 from litelambda.artifact.reference import Reference
+from litelambda.cli.main import main
+from litelambda.commands.drift import drift
+from litelambda.common.errors import DataError
 from litelambda.evaluation.drift_baseline import make_baseline
 from litelambda_serving.errors import ManifestError, SettingsError
 from support.golden_store import golden, publish
@@ -165,3 +170,78 @@ def test_a_window_has_a_size(store):
     """Fewer than fifty rows say too little, and no window is endless."""
     with pytest.raises(SettingsError, match="DRIFT_WINDOW is '10', expected a number from 50 to 99999"):
         load_module(store, "people", DRIFT_WINDOW="10")
+
+
+def logged(store, capsys, seed, shift=0.0, windows=2):
+    """The log of an environment with some full windows."""
+    module = load_module(store, "people", DRIFT_WINDOW="100")
+    for row in people(100 * windows, seed, shift)[0]:
+        ask(module, [row])
+        module.after_response()
+    return capsys.readouterr().out
+
+
+def test_windows_of_several_environments_are_added_up(store, tmp_path, capsys):
+    """The log of two environments, requests' lines and CloudWatch's times among them, is one window of 400 rows."""
+    text = logged(store, capsys, seed=8) + logged(store, capsys, seed=9)
+    path = tmp_path / "log.jsonl"
+    path.write_text("".join(f"2026-11-29T05:18:34 stream {line}\n" for line in text.splitlines()))
+    result = drift(path, "people", store=store)
+    assert (result.rows, result.windows, result.has_drifted) == (400, 4, False)
+
+
+def test_recent_rows_are_compared_in_every_form(store, tmp_path):
+    """CSV, Parquet and JSON Lines of the same rows give the same counts; rows that are not taken are counted apart."""
+    rows, _ = people(300, seed=10, shift=0.2)
+    names = list(rows[0])
+    text = ",".join([*names, "risk"]) + "\n" + "".join(",".join(map(str, row.values())) + ",1\n" for row in rows)
+    (tmp_path / "rows.csv").write_text(text + ",,,1\n")
+    pa.parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = {name: drift(tmp_path / name, "people", store=store) for name in ("rows.csv", "rows.parquet", "rows.jsonl")}
+    assert {result.rows for result in found.values()} == {300}
+    assert [result.refused for result in found.values()] == [1, 0, 0]
+    assert len({str(result.features) for result in found.values()}) == 1
+    assert all(result.has_drifted and result.features[0].name == "age" for result in found.values())
+    assert found["rows.csv"].features[0].bins[0].startswith("below ")  # in years, as the rows have it
+
+
+def test_a_capture_is_a_window_too(store, tmp_path):
+    """Captured requests go through the version again, and are counted as they were asked."""
+    module = load_module(store, "people", CAPTURE_STORE=(tmp_path / "kept").as_uri(), CAPTURE_SECONDS="86400")
+    for row in people(120, seed=11)[0]:
+        ask(module, [row])
+    module._recorder._capture.write(module._recorder._capture.take())
+    result = drift(tmp_path / "kept", "people:1", store=store)
+    assert (result.rows, result.refused, result.has_drifted) == (120, 0, False)
+
+
+def test_the_command_says_it_and_draws_it(store, tmp_path, capsys):
+    """Exit code 1 for drift and 0 for none; the page has a chart for each feature."""
+    for shift, code in ((0.0, 0), (0.3, 1)):
+        path, page = tmp_path / f"{shift}.jsonl", tmp_path / f"{shift}.html"
+        path.write_text("".join(json.dumps(row) + "\n" for row in people(200, 12, shift)[0]))
+        asked = ["drift", str(path), "--model", "people", "--store", str(store), "--json", "--html", str(page)]
+        assert main(asked) == code
+        assert json.loads(capsys.readouterr().out)["drifted"] is bool(code)
+    text = page.read_text()
+    assert text.count("<figure") == 5
+    assert "people version 1 has drifted" in text
+    assert main(asked[:6]) == 1
+    assert "people version 1: drifted, 200 rows: " in capsys.readouterr().out
+
+
+def test_what_cannot_be_judged_is_said(store, tmp_path):
+    """Too few rows, a version without a baseline, a column that is missing, counts of other bins."""
+    few = tmp_path / "few.jsonl"
+    few.write_text("".join(json.dumps(row) + "\n" for row in people(10, 13)[0]))
+    with pytest.raises(DataError, match="10 rows of people version 1: a window has 50 at least"):
+        drift(few, "people", store=store)
+    with pytest.raises(DataError, match="plain version 1 has no baseline"):
+        drift(few, "plain", store=store)
+    (tmp_path / "rows.csv").write_text("age,income\n1,2\n")
+    with pytest.raises(DataError, match="has no column 'city'; it has 'age', 'income'"):
+        drift(tmp_path / "rows.csv", "people", store=store)
+    (tmp_path / "log").write_text('{"Model": "people", "Version": "1", "counts": [[1, 2]]}\n')
+    with pytest.raises(DataError, match="the counts have other bins than the baseline"):
+        drift(tmp_path / "log", "people", store=store)

@@ -222,8 +222,9 @@ class _Build:
 
     def describe(self) -> Description:
         (tensor,) = self.quantized.signature.inputs
+        artifact, seed = self.quantized.artifact, self.recipe.train.seed
         preprocessing = self.data.preprocessing and {tensor.name: self.data.preprocessing.to_json()}
-        sizes = {"float": len(self.quantized.float_artifact), "quantized": len(self.quantized.artifact)}
+        sizes = {"float": len(self.quantized.float_artifact), "quantized": len(artifact)}
         return Description(
             signature=self.verified.signature,
             batching=self.verified.batching,
@@ -237,13 +238,7 @@ class _Build:
             size_bytes=sizes,
             recipe=self.recipe.to_json(),
             explain=self.explained.document,
-            drift=baseline_of_test_rows(
-                self.verified.signature,
-                self.data,
-                self.evaluated.outputs,
-                self.quantized.artifact,
-                self.recipe.train.seed,
-            ),
+            drift=baseline_of_test_rows(self.verified.signature, self.data, self.evaluated.outputs, artifact, seed),
         )
 
     def publish(self, description: Description, stored: Stored) -> Published:

@@ -15,7 +15,7 @@ from litelambda.store.checks import check_store_exists, choices_named
 if TYPE_CHECKING:
     from litelambda.commands.gateway import Handler
 
-__all__ = ["custom_code_path", "load_handler"]
+__all__ = ["aws_environment", "custom_code_path", "load_handler"]
 
 
 def load_handler(
@@ -45,7 +45,7 @@ def load_handler(
         "METRICS_NAMESPACE": "",
     }
     if url.startswith("s3://"):
-        environment |= _aws_environment()
+        environment |= aws_environment()
     os.environ.update(environment)
     separator = ":" if version.isdecimal() else "@"
     with choices_named(url, f"{model}{separator}{version}" if version else model):
@@ -68,7 +68,7 @@ def custom_code_path(code: str | Path) -> Path:
     return path
 
 
-def _aws_environment() -> dict[str, str]:
+def aws_environment() -> dict[str, str]:
     """Credentials and region of this machine's AWS profile, in the variables that a function gets them in."""
     import boto3
 

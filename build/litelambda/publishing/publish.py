@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from litelambda import __version__
 from litelambda.artifact.flatbuffer import FlatbufferSignature
@@ -186,23 +186,17 @@ def make_manifest(
         "recipe": description.recipe,
         "tools": tool_versions(),
     }
-    if encrypted:
-        document["encryption"] = encrypted.document
-    if description.task:
-        document["task"] = description.task
-    if description.vocabularies:
-        document["outputs"] = {name: {"vocabulary_file": file} for name, file in description.vocabularies.items()}
-    if description.assets:
-        document["assets"] = sorted(description.assets)
-    if description.warm_up:
-        document["warm_up"] = dict(description.warm_up)
-    if description.drift:
-        document["drift"] = description.drift
-    if description.explain:
-        document["explain"] = description.explain
-    if description.datasets:
-        document["datasets"] = list(description.datasets)
-    return document
+    optional: dict[str, Any] = {
+        "encryption": encrypted.document if encrypted else {},
+        "task": description.task,
+        "outputs": {name: {"vocabulary_file": file} for name, file in description.vocabularies.items()},
+        "assets": sorted(description.assets),
+        "warm_up": dict(description.warm_up),
+        "drift": description.drift,
+        "explain": description.explain,
+        "datasets": list(description.datasets),
+    }
+    return cast("ManifestDocument", {**document, **{key: value for key, value in optional.items() if value}})
 
 
 def _encrypted_pins(

@@ -100,6 +100,18 @@ class DriftCounter:
                 for add in adders:
                     add(values)
 
+    def add(self, counts: Counts) -> None:
+        """Add the counts of another window, or environment.
+
+        Raises:
+            ValueError: they are not of these bins.
+        """
+        if [len(each) for each in counts] != [len(each) for each in self._counts]:
+            raise ValueError("the counts have other bins than the baseline")
+        for into, found in zip(self._counts, counts, strict=True):
+            into[:] = [one + other for one, other in zip(into, found, strict=True)]
+        self.rows += sum(counts[0])
+
     def take(self) -> Counts:
         """The counts by feature, in the manifest's order; counting begins again."""
         taken = [list(counts) for counts in self._counts]

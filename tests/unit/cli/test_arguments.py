@@ -78,6 +78,13 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "--state": Path(".bench", "conversion.json"), "--fresh": False, "--memory-gb": 12.0, "--timeout-s": 1800.0,
         "--json": False,
     },
+    "replay": {
+        "CAPTURE": REQUIRED, "--model": REQUIRED, "--store": STORE, "--code": None, "--tolerance": 0.0, "--limit": 20,
+        "--json": False,
+    },
+    "drift": {
+        "SOURCE": REQUIRED, "--model": REQUIRED, "--store": STORE, "--code": None, "--html": None, "--json": False,
+    },
     "completion": {"SHELL": REQUIRED},
 }  # fmt: skip
 

@@ -84,6 +84,19 @@ def residuals(points: Sequence[Sequence[float]]) -> Any:
     return figure
 
 
+def shares(bins: Sequence[str], values: Mapping[str, Sequence[float]]) -> Any:
+    """Bars of the share of rows in each bin, of a baseline and of what is compared with it."""
+    figure, axis = _axes()
+    places = range(len(bins))
+    for shift, (name, color) in enumerate(zip(values, (_MUTED, _ACCENT), strict=True)):
+        axis.bar([place + 0.4 * (shift - 0.5) for place in places], values[name], 0.4, label=name, color=color)
+    axis.set_xticks(places, bins, rotation=90 if len(bins) > 3 else 0)
+    axis.yaxis.set_major_formatter("{x:.0%}")
+    axis.set(ylabel="share of rows")
+    axis.legend(frameon=False, labelcolor=_INK)
+    return figure
+
+
 def pareto(auto: Mapping[str, Any]) -> Any:
     """Every candidate: stored bytes against accuracy; a triangle marks one that is below the chart."""
     figure, axis = _axes()

@@ -1,0 +1,130 @@
+"""A version of a model that requests are sent to: of a store, through the code that ships, or of a service at a URL."""
+
+from __future__ import annotations
+
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Protocol
+
+from litelambda.commands.local_function import aws_environment, custom_code_path
+from litelambda.common.errors import LitelambdaError, UsageError
+from litelambda.common.paths import store_url
+from litelambda.store.checks import check_store_exists, choices_named
+from litelambda_serving.custom_code import CustomCode
+from litelambda_serving.http import Request
+from litelambda_serving.models import ModelRepository
+from litelambda_serving.router import error_response, route
+from litelambda_serving.scoring.errors import JobError
+from litelambda_serving.scoring.models import parse_reference
+from litelambda_serving.servable import Servable
+from litelambda_serving.store import open_store
+
+__all__ = ["Answer", "AskError", "AskedModel", "AskedService", "StoredModel"]
+
+_TIMEOUT_SECONDS = 60
+
+
+class AskError(LitelambdaError):
+    """A service cannot be reached."""
+
+
+class Answer:
+    """What a request was answered with.
+
+    Attributes:
+        status: HTTP status.
+        body: bytes.
+        length: of the JSON before V2's binary tensors; "" where all is JSON.
+    """
+
+    def __init__(self, status: int, body: bytes, length: str) -> None:
+        self.status = status
+        self.body = body
+        self.length = length
+
+
+class AskedModel(Protocol):
+    """Answers requests."""
+
+    def ask(self, path: str, headers: dict[str, str], body: bytes) -> Answer:
+        """Send a POST below the model's own path: ":predict", "/infer"."""
+
+
+class StoredModel:
+    """A version in a store, in this process.
+
+    Attributes:
+        servable: the version, loaded.
+    """
+
+    servable: Servable
+
+    def __init__(
+        self, reference: str, store: str | Path, code: str | Path | None = None, *, counts_drift: bool = False
+    ) -> None:
+        """Load it.
+
+        Args:
+            reference: `NAME`, `NAME@ALIAS` or `NAME:VERSION`.
+            store: a folder, or `s3://bucket/prefix`.
+            code: file with the function's own code.
+            counts_drift: whether it counts what it is asked.
+
+        Raises:
+            UsageError: the reference, the store or the file makes no sense.
+            ServingError: the version cannot be loaded.
+        """
+        try:
+            name, version = parse_reference(reference)
+        except JobError as error:
+            raise UsageError(str(error)) from error
+        url = store_url(store)
+        check_store_exists(url)
+        if url.startswith("s3://"):
+            os.environ.update(aws_environment())
+        self._repository = ModelRepository(open_store(url), num_threads=1, refresh_seconds=86400)
+        self._repository.counts_drift = counts_drift
+        if code is not None:
+            self._repository.custom_code = CustomCode(str(custom_code_path(code)))
+        with choices_named(url, reference):
+            is_number = version.isdecimal()
+            found = self._repository.get(name, int(version) if is_number else None, "" if is_number else version)
+            self.servable = self._repository.servable(name, found.manifest.version)
+
+    def ask(self, path: str, headers: dict[str, str], body: bytes) -> Answer:
+        """See `AskedModel.ask`."""
+        manifest = self.servable.manifest
+        api = "v1" if path.startswith(":") else "v2"
+        whole = f"/{api}/models/{manifest.model}/versions/{manifest.version}{path}"
+        try:
+            response = route(Request("POST", whole, headers, body), self._repository)
+        except Exception as error:  # noqa: BLE001 - as the handler answers it
+            response = error_response(error, "replay")
+        answer = response.body.encode() if isinstance(response.body, str) else response.body
+        return Answer(response.status, answer, response.headers.get("Inference-Header-Content-Length", ""))
+
+
+class AskedService:
+    """A model at a URL: `http://host/v1/models/NAME`, with `/versions/N` where not the default is meant."""
+
+    def __init__(self, url: str) -> None:
+        self._base, found, self._model = url.rstrip("/").partition("/v1/models/")
+        if not found or not self._model:
+            raise UsageError(f"{url}: expected a model's URL, http://host/v1/models/NAME")
+
+    def ask(self, path: str, headers: dict[str, str], body: bytes) -> Answer:
+        """See `AskedModel.ask`."""
+        api = "v1" if path.startswith(":") else "v2"
+        address = f"{self._base}/{api}/models/{self._model}{path}"
+        request = urllib.request.Request(address, body, headers)  # noqa: S310 - http(s), as the user gave it
+        try:
+            with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310 - as above
+                length = response.headers.get("Inference-Header-Content-Length", "")
+                return Answer(response.status, response.read(), length)
+        except urllib.error.HTTPError as error:
+            with error:
+                return Answer(error.code, error.read(), "")
+        except OSError as error:
+            raise AskError(f"{address} cannot be asked: {error}") from error
