@@ -221,10 +221,8 @@ class _Build:
             current.summary = self.explained.summary
 
     def describe(self) -> Description:
-        (tensor,) = self.quantized.signature.inputs
-        artifact, seed = self.quantized.artifact, self.recipe.train.seed
+        (tensor,), artifact, seed = self.quantized.signature.inputs, self.quantized.artifact, self.recipe.train.seed
         preprocessing = self.data.preprocessing and {tensor.name: self.data.preprocessing.to_json()}
-        sizes = {"float": len(self.quantized.float_artifact), "quantized": len(artifact)}
         return Description(
             signature=self.verified.signature,
             batching=self.verified.batching,
@@ -235,7 +233,7 @@ class _Build:
             preprocessing=preprocessing or {},
             assets=self.data.preprocessing.assets if self.data.preprocessing else {},
             metrics=self.evaluated.to_json() | self.compared,
-            size_bytes=sizes,
+            size_bytes={"float": len(self.quantized.float_artifact), "quantized": len(artifact)},
             recipe=self.recipe.to_json(),
             explain=self.explained.document,
             drift=baseline_of_test_rows(self.verified.signature, self.data, self.evaluated.outputs, artifact, seed),
