@@ -197,8 +197,9 @@ class _Build:
         with self.stage("evaluate") as current:
             rows = {self.input_name: data.test.x[:_COMPARED_ROWS]}
             self.compared = check_build(self.compressed.model, self.quantized.in_float, rows)
-            answers = (self.answers, self.changed)
-            self.evaluated = evaluate(data, *answers, self.quantized, self.from_logits, current.progress)
+            self.evaluated = evaluate(
+                data, self.answers, self.changed, self.quantized, self.from_logits, current.progress
+            )
             check_gate(recipe.gate, self.evaluated)
             self.served = [] if accept_worse else self.compare_served(current.progress)
             current.summary = _compare(self.evaluated)
