@@ -32,7 +32,7 @@ from litelambda.data.digests import digest_files
 from litelambda.data.interactions import ITEMS_FILE, load_interactions
 from litelambda.evaluation.build_comparison import check_build
 from litelambda.evaluation.drift_rows import baseline_of_test_rows
-from litelambda.evaluation.evaluate import Evaluated, evaluate, evaluate_float
+from litelambda.evaluation.evaluate import evaluate, evaluate_float
 from litelambda.evaluation.gate import check_floor, check_gate, hints
 from litelambda.evaluation.recommendation import check_scores, evaluate_recommender, popularity_metrics, recommend
 from litelambda.evaluation.verify import verify
@@ -197,12 +197,11 @@ class _Build:
         with self.stage("evaluate") as current:
             rows = {self.input_name: data.test.x[:_COMPARED_ROWS]}
             self.compared = check_build(self.compressed.model, self.quantized.in_float, rows)
-            self.evaluated = evaluate(
-                data, self.answers, self.changed, self.quantized, self.from_logits, current.progress
-            )
+            answers = (self.answers, self.changed)
+            self.evaluated = evaluate(data, *answers, self.quantized, self.from_logits, current.progress)
             check_gate(recipe.gate, self.evaluated)
             self.served = [] if accept_worse else self.compare_served(current.progress)
-            current.summary = _compare(self.evaluated)
+            current.summary = self.evaluated.describe()
 
     def compare_served(self, progress: ReportProgress) -> list[Served]:
         sections = (self.recipe.publish, self.recipe.gate)
@@ -316,7 +315,7 @@ class _RecommenderBuild(_Build):
             self.evaluated = evaluate_recommender(self.data, *answers, self.quantized, current.progress)
             check_gate(self.recipe.gate, self.evaluated)
             self.served = [] if accept_worse else self.compare_served(current.progress)
-            current.summary = _compare(self.evaluated)
+            current.summary = self.evaluated.describe()
 
     def failures(self) -> dict[str, Any]:
         return describe_ranks(self.evaluated, self.data)
@@ -325,8 +324,3 @@ class _RecommenderBuild(_Build):
         names = json.dumps(self.interactions.item_names, ensure_ascii=False).encode()
         plain = super().describe()
         return replace(plain, assets={**plain.assets, ITEMS_FILE: names}, vocabularies={ITEMS: ITEMS_FILE})
-
-
-def _compare(evaluated: Evaluated) -> str:
-    before, after = evaluated.float_metrics, evaluated.quantized_metrics
-    return ", ".join(f"{name} {before[name]:.4g} -> {after[name]:.4g}" for name in before)

@@ -68,6 +68,11 @@ class Evaluated:
     confusion: list[list[int]] | None = None
     outputs: NDArray[Any] = field(default_factory=lambda: np.empty((0, 0)), repr=False, compare=False)
 
+    def describe(self) -> str:
+        """Each figure of both models, in a line."""
+        before, after = self.float_metrics, self.quantized_metrics
+        return ", ".join(f"{name} {before[name]:.4g} -> {after[name]:.4g}" for name in before)
+
     def to_json(self) -> dict[str, Any]:
         """The manifest's `metrics`."""
         compressed = {"compressed": self.compressed_metrics} if self.compressed_metrics else {}
