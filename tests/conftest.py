@@ -155,6 +155,7 @@ representative_samples = 50
 max_accuracy_drop = 0.05
 [publish]
 name = "tiny"
+report_examples = 0  # most tests read no report: nothing is drawn or explained
 """
 
 
@@ -172,6 +173,6 @@ def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def built_artifact(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> BuiltArtifact:
     """The whole pipeline run once on `tiny_recipe`. Read it; do not write to its store."""
     root = tmp_path_factory.mktemp("store")
-    recipe = load_recipe(tiny_recipe, ['publish.aliases=["latest", "stable"]'])
+    recipe = load_recipe(tiny_recipe, ['publish.aliases=["latest", "stable"]', "publish.report_examples=12"])
     result = build(recipe, root.as_uri(), Reporter())
     return BuiltArtifact(root.as_uri(), "tiny", 1, root / "tiny" / "1", result)

@@ -11,25 +11,25 @@ from litelambda.commands.build_report import describe_failures, describe_origin
 from litelambda.data.dataset import load_data
 from litelambda.evaluation.evaluate import Evaluated, FloatAnswers
 from litelambda.recipe.load import load_recipe
+from litelambda.recipe.sections import Publish
 
 
-@pytest.mark.parametrize(
-    ("overrides", "shown"), [([], 12), (["publish.report_examples=3"], 3), (["publish.report_examples=0"], 0)]
-)
-def test_the_recipe_says_how_many_rows_are_shown(tiny_recipe: Path, overrides: list[str], shown: int) -> None:
+@pytest.mark.parametrize("shown", [0, 3, Publish(name="default").report_examples])
+def test_the_recipe_says_how_many_rows_are_shown(tiny_recipe: Path, shown: int) -> None:
     """Twelve by default, none with 0."""
-    recipe = load_recipe(tiny_recipe, overrides)
+    recipe = load_recipe(tiny_recipe, [f"publish.report_examples={shown}"])
     data = load_data(recipe.data, recipe.folder)
     outputs = np.eye(3)[data.test.y]
     evaluated = Evaluated({}, None, {}, {}, None, 0.0, 0.0, len(data.test), outputs=outputs)
     found = describe_failures(recipe, data, FloatAnswers(outputs, {}, None), evaluated)
-    assert len(found["examples"]) == shown
+    assert (len(found["examples"]), len(found["typical"])) == (shown, min(shown, 3))
     assert "examples_left_out" not in found
+    assert Publish(name="default").report_examples == 12
 
 
 def test_the_report_of_an_encrypted_version_shows_no_rows(tiny_recipe: Path) -> None:
     """The report is not encrypted: it has the numbers of the worst rows, and why they are not shown."""
-    recipe = load_recipe(tiny_recipe, ["publish.encrypt=key"])
+    recipe = load_recipe(tiny_recipe, ["publish.encrypt=key", "publish.report_examples=12"])
     data = load_data(recipe.data, recipe.folder)
     outputs = np.eye(3)[data.test.y]
     evaluated = Evaluated({}, None, {}, {}, None, 0.0, 0.0, len(data.test), outputs=outputs)
