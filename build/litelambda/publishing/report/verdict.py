@@ -89,7 +89,8 @@ def _losses(report: Mapping[str, Any]) -> Iterator[Remark]:
         text = f"{made.capitalize()}, it is stored {share}, and its mse changed by {percent(change)}"
     else:
         change, allowed = first - last, gate.get("max_accuracy_drop")
-        text = f"{made.capitalize()}, it is stored {share}, and its {name} changed by {0 - round(100 * change, 2):+.2f} points"
+        points = 0 - round(100 * change, 2)  # not "-0.00"
+        text = f"{made.capitalize()}, it is stored {share}, and its {name} changed by {points:+.2f} points"
     if allowed is None:
         yield "good", f"{text}."
         return
