@@ -12,8 +12,9 @@ SAM_VENV := .venv-sam
 EMULATOR_VENV := .venv-emulator
 DOCS_VENV := .venv-docs
 CHECKS_VENV := .venv-checks
+NATIVE_VENV := .venv-native
 
-.PHONY: help setup setup-sam demo test test-wheel check format docs lock package charts clean
+.PHONY: help setup setup-sam demo test test-wheel check format docs lock package charts native clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -84,6 +85,25 @@ $(DOCS_VENV)/.up-to-date: requirements/docs.txt | $(VENV)/.up-to-date
 	@$(UV) pip sync --quiet --python $(DOCS_VENV)/bin/python --compile-bytecode --require-hashes requirements/docs.txt
 	@touch $@
 
+# Zig is a C compiler for both of Lambda's architectures that PyPI has; it makes the same bytes everywhere.
+JSON_NUMBERS := functions/litelambda_serving/json_numbers/json_numbers
+NATIVE_FLAGS := -O2 -ffp-contract=off -shared -fPIC -s -Wall -Wextra -Werror
+
+NATIVE_OUTPUT ?= $(dir $(JSON_NUMBERS))
+
+native: $(NATIVE_VENV)/.up-to-date  ## compile what is in C, for both architectures; the results are committed
+	@for machine in x86_64 aarch64; do \
+	  $(NATIVE_VENV)/bin/python -m ziglang cc -target $$machine-linux-gnu.2.17 $(NATIVE_FLAGS) \
+	    -o "$(NATIVE_OUTPUT)/json_numbers-$$machine.so" $(JSON_NUMBERS).c; \
+	done
+	@sha256sum $(JSON_NUMBERS).c "$(NATIVE_OUTPUT)"/json_numbers-*.so | sed 's#  .*/#  #' > "$(NATIVE_OUTPUT)/json_numbers.sha256"
+
+$(NATIVE_VENV)/.up-to-date: requirements/native.txt | $(VENV)/.up-to-date
+	@echo "native: installing the locked zig in $(NATIVE_VENV)"
+	@$(BIN)/python -m venv --clear --without-pip $(NATIVE_VENV)
+	@$(UV) pip sync --quiet --python $(NATIVE_VENV)/bin/python --require-hashes $<
+	@touch $@
+
 clean:  ## remove what the targets here made, but for the models
 	@rm -rf $(VENV) .venv-* .bench .site .aws-sam dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
@@ -99,6 +119,7 @@ lock: $(VENV)/.bootstrapped  ## renew the locks in requirements/ from pyproject.
 	$(LOCK) --group pyproject.toml:text -c requirements/dev.txt --no-deps -o requirements/text.txt
 	$(LOCK) --group pyproject.toml:docs -o requirements/docs.txt
 	$(LOCK) --group pyproject.toml:checks -o requirements/checks.txt
+	$(LOCK) --group pyproject.toml:native -o requirements/native.txt
 	$(LOCK) --group pyproject.toml:sam -o requirements/sam.txt
 	$(LOCK) --group pyproject.toml:emulator -o requirements/emulator.txt
 	$(LOCK) --group pyproject.toml:page -o requirements/page.txt
@@ -116,7 +137,7 @@ CONTRACT_VENVS := $(CONTRACT_CLIENTS:%=.venv-contract-%/.up-to-date)
 
 .PHONY: test-contract
 
-test-contract: setup $(CONTRACT_VENVS)  ## tritonclient, perf_analyzer, KServe, ovmsclient, MLServer and schemathesis against the service; model_signing and validators of provenance
+test-contract: setup $(CONTRACT_VENVS) $(NATIVE_VENV)/.up-to-date  ## tritonclient, perf_analyzer, KServe, ovmsclient, MLServer and schemathesis against the service; model_signing and validators of provenance
 	@started=$$SECONDS; LITELAMBDA_TEST_CONTRACT=1 $(BIN)/python -m pytest -q -n logical tests/contract; \
 	echo "test-contract: done in $$((SECONDS - started)) s"
 

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
     Rule = tuple[float, float, float, float, float, str]
 
-__all__ = ["dumps", "loads", "nest_texts", "number_texts"]
+__all__ = ["MIN_ARRAY_BYTES", "UnreadNumbers", "dumps", "loads", "nest_texts", "number_texts"]
+
+MIN_ARRAY_BYTES = 2048
+"""Of a document that holds tensors: from here on `json_numbers` reads it faster than `loads`."""
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # Windows' tools put it before UTF-8, and `json.loads` skips it too
 _WHITESPACE = " \t\n\r"
@@ -55,6 +58,44 @@ def _refuse(value: object) -> None:
 
 # No check for circular references: they end in a RecursionError. NaN and infinities are written as bare tokens.
 _chunks = _json.make_encoder(None, _refuse, _json.encode_basestring_ascii, None, ":", ",", False, False, True)
+
+
+class UnreadNumbers:
+    """Nested numbers of a document, still as text: who knows their type and shape reads them. See `json_numbers`.
+
+    Its length is that of the outermost list, and at least one.
+
+    Attributes:
+        is_flat: whether its first entry is a number, not a list.
+    """
+
+    __slots__ = ("is_flat",)
+
+    is_flat: bool
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def read(self, dtype: str, shape: Sequence[int]) -> bytearray | None:
+        """The values as a dtype, row-major; None where they do not fit it or the shape, or cannot be read so."""
+        raise NotImplementedError
+
+    def scale(self, data: bytearray, scale: Sequence[float], offset: Sequence[float]) -> bool:
+        """Multiply float32 values that were read, and add to them, each step rounded to float32.
+
+        Args:
+            data: the values, row-major.
+            scale: one for all values, or one for each of the last dimension.
+            offset: as `scale`.
+
+        Returns:
+            Whether all results are finite; if not, `data` is of no use.
+        """
+        raise NotImplementedError
+
+    def to_list(self) -> Any:
+        """The nested lists that JSON has there."""
+        raise NotImplementedError
 
 
 def loads(document: str | bytes | bytearray) -> Any:

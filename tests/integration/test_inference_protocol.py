@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import litelambda
 from support.golden_store import golden, publish
 from support.handler_client import Context, load_module, send
+from support.number_reading import number_reading  # noqa: F401 - all tests here run twice
 
 ROWS = [[0.1, 0.2, 0.3, 0.4], [0.9, 0.8, 0.7, 0.6]]
 INFER = "/v2/models/tiny/infer"
@@ -568,10 +569,10 @@ def test_an_answer_too_large_is_refused_before_it_is_made(handler):
     assert (answer.status, "score the file in batch" in answer.json()["error"]) == (413, True)
 
 
-def test_rows_beyond_the_time_limit_are_given_up(store):
+def test_rows_beyond_the_time_limit_are_given_up(tmp_path):
     """A request that would outlast the function is told to be smaller, in time."""
-    publish(store, "one_by_one", data=golden("tiny_int8"), batching={"dynamic": False, "reason": "test"})
-    handler = load_module(store).handler
+    publish(tmp_path, "one_by_one", data=golden("tiny_int8"), batching={"dynamic": False, "reason": "test"})
+    handler = load_module(tmp_path).handler
     body = np.zeros((200_000, 4), "<f4").tobytes()
     answer = send(handler, "POST", "/v2/models/one_by_one/infer", body, {LENGTH: "0"}, Context(milliseconds=600))
     assert (answer.status, "take longer than a request may" in answer.json()["error"]) == (413, True)

@@ -12,6 +12,7 @@ import pytest
 
 from support.golden_store import describe, golden, publish
 from support.handler_client import load_module, send
+from support.number_reading import number_reading  # noqa: F401 - all tests here run twice
 
 NAMES = ("a b", "x:0", "grün", "class", "self")
 

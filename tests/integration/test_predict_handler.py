@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from litelambda.common.paths import FUNCTIONS
 from litelambda_serving.errors import DigestError, ModelNotFoundError
 from support.golden_store import golden, publish
+from support.number_reading import number_reading  # noqa: F401 - all tests here run twice
 
 EVENTS = Path(__file__).parents[1] / "events"
 ROWS = [[0.1, 0.2, 0.3, 0.4], [0.9, 0.8, 0.7, 0.6]]

@@ -16,6 +16,7 @@ from litelambda_serving.errors import DigestError, ManifestError
 from litelambda_serving.store import open_store
 from support.golden_store import golden, publish
 from support.handler_client import load_module, send
+from support.number_reading import number_reading  # noqa: F401 - all tests here run twice
 
 SCALE, OFFSET = [0.5, 0.01, 1 / 255, -3.0], [0.25, 0.0, -1.5, 7.0]
 RAW = np.array([[0, 50, 255, 2], [1, 99, 3, 1], [2, 0, 128, 0]], np.float64)

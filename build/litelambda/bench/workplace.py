@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import compileall
+import platform
 import py_compile
 import shutil
 import sys
@@ -20,6 +21,7 @@ from litelambda.bench.emulator.environment import Environment, lambda_environ, m
 from litelambda.bench.emulator.object_store import LoopbackS3
 from litelambda.bench.peers import convert_to_onnx, make_peer_environment
 from litelambda.bench.subject import Subject
+from litelambda.commands.bytecode import load_optimized
 from litelambda.commands.package import copy_sources
 from litelambda.common.errors import BenchError
 from litelambda.common.extras import require_extra
@@ -142,12 +144,12 @@ class Workplace:
                 self.notes.append(f"the package has no bytecode for {tag}: measured a copy compiled for it")
                 shutil.copytree(self._package, target, ignore=shutil.ignore_patterns("__pycache__"))
             else:
-                copy_sources("predict", target)
+                copy_sources("predict", target, platform.machine())
                 _link_installed(target)
         else:
             target.mkdir()
             shutil.copy(_HANDLERS / f"{package}.py", target)
-        return _compile(target)
+        return _compile(target, optimize=2 if package == "functions" else 0)
 
     def __enter__(self) -> Self:
         self._s3.__enter__()
@@ -175,9 +177,10 @@ def _has_bytecode(tree: Path) -> bool:
     return (tree / "__pycache__" / f"predict.{sys.implementation.cache_tag}.pyc").is_file()
 
 
-def _compile(tree: Path) -> Path:
+def _compile(tree: Path, optimize: int) -> Path:
     """Add bytecode that is never checked against its source, as the deployment package has it."""
     mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
-    if not compileall.compile_dir(tree, quiet=2, invalidation_mode=mode):
+    if not compileall.compile_dir(tree, quiet=2, invalidation_mode=mode, optimize=optimize):
         raise BenchError(f"a module of {tree} cannot be compiled by {sys.implementation.cache_tag}")
+    load_optimized(tree)
     return tree

@@ -24,12 +24,12 @@ import hashlib
 import os
 import shutil
 import stat
-import subprocess
 import tempfile
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from litelambda.commands.bytecode import add_bytecode
 from litelambda.commands.local_function import custom_code_path
 from litelambda.commands.package_parts import PARTS, Part, PartName
 from litelambda.commands.wheels import (
@@ -43,10 +43,10 @@ from litelambda.commands.wheels import (
     unpack,
 )
 from litelambda.common.errors import PackageError, UsageError
-from litelambda.common.interpreters import find_interpreter
 from litelambda.common.paths import FUNCTIONS, PROJECT, SERVING
 from litelambda_serving.access import Policy
 from litelambda_serving.custom_code import MODULE
+from litelambda_serving.json_numbers import library_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -69,7 +69,6 @@ Function = Literal["predict", "score"]
 ACCESS_POLICY = "access.json"
 LIBRARY = "lib/libLiteRt.so"
 WRAPPER = "lean-bootstrap"
-TASK_ROOT = "/var/task"  # where Lambda puts the bundle: the path that tracebacks show
 
 _OBSTORE = "obstore/_obstore.abi3.so"
 _SCORE_BUDGET_BYTES = 50_000_000  # what Lambda takes without a bucket
@@ -87,6 +86,8 @@ class _Target:
     budget_bytes: int  # of the predict function's zip, without a model
 
 
+MACHINES: dict[Architecture, str] = {"x86_64": "x86_64", "arm64": "aarch64"}
+"""As `uname` calls them."""
 ARCHITECTURES: dict[Architecture, _Target] = {
     "x86_64": _Target("x86_64-manylinux_2_28", 9_000_000),
     "arm64": _Target("aarch64-manylinux_2_28", 8_000_000),
@@ -213,7 +214,7 @@ def _assemble(
 ) -> str | None:
     """Lay out the bundle; return the version of the interpreter that compiled it, if there is one."""
     unpack("functions.txt", ARCHITECTURES[arch].platform, wheels)
-    copy_sources(function, bundle)
+    copy_sources(function, bundle, MACHINES[arch])
     copy_library(wheels / _OBSTORE, bundle / _OBSTORE)
     copy_library(wheels / "ai_edge_litert" / "libLiteRt.so", bundle / LIBRARY)
     _add_licenses(bundle / "licenses", wheels)
@@ -224,25 +225,29 @@ def _assemble(
         _add_part(arch, bundle, wheels.with_name(f"{name}-wheels"), PARTS[name])
     for own, file in own_files.items():
         copy(file, bundle / own)
-    version = _compile(bundle)
+    version = add_bytecode(bundle, [SERVING.name, f"{function}.py"])
     for path in (bundle, *bundle.rglob("*")):
         path.chmod(0o755 if path.is_dir() else _file_mode(path))
         os.utime(path, (_EPOCH_SECONDS, _EPOCH_SECONDS))
     return version
 
 
-def copy_sources(function: Function, bundle: Path) -> None:
+def copy_sources(function: Function, bundle: Path, machine: str) -> None:
     """Copy what a function has of this project: its handler and what that imports, and what starts them.
 
     Args:
         function: the batch function alone has `litelambda_serving.scoring`, and no bootstrap of its own.
         bundle: folder for them.
+        machine: what is compiled is for, "x86_64" or "aarch64"; on another one the function does without.
     """
     copy(FUNCTIONS / f"{function}.py", bundle / f"{function}.py")
     for source in (path for kind in _SHIPPED for path in SERVING.rglob(kind)):
         if function == "score" or SERVING / "scoring" not in source.parents:
             copy(source, bundle / source.relative_to(SERVING.parent))
     if function == "predict":
+        compiled = Path(library_path(machine))
+        if compiled.exists():
+            copy(compiled, bundle / compiled.relative_to(SERVING.parent))
         copy(FUNCTIONS / WRAPPER, bundle / WRAPPER)
         (bundle / WRAPPER).chmod(0o755)
 
@@ -278,23 +283,6 @@ def _add_licenses(folder: Path, wheels: Path) -> None:
     copy(PROJECT / "LICENSE", folder / "litelambda.txt")
     copy(only(wheels, "ai_edge_litert-*.dist-info/licenses/LICENSE"), folder / "ai-edge-litert.txt")
     add_rust_licenses(wheels, "obstore", folder)
-
-
-def _compile(bundle: Path) -> str | None:
-    """Add bytecode beside the sources, if the interpreter that it is for is here."""
-    interpreter = find_interpreter(PYTHON_VERSION)
-    if interpreter is None:
-        return None
-    command = [
-        *(str(interpreter.path), "-S", "-s", "-m", "compileall", "-q", "-f", "--invalidation-mode", "unchecked-hash"),
-        *("-s", str(bundle), "-p", TASK_ROOT, str(bundle)),
-    ]
-    # Sets of constants are marshalled in hash order.
-    environment = {"PYTHONHASHSEED": "0", "PATH": os.environ.get("PATH", "")}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 - fixed
-    if done.returncode:
-        raise PackageError(f"{interpreter.path} cannot compile the bundle:\n{(done.stdout + done.stderr).strip()}")
-    return interpreter.version
 
 
 def _zip(bundle: Path, archive: Path) -> None:

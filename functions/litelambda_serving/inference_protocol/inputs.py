@@ -10,12 +10,12 @@ from math import prod
 
 from litelambda_serving.bodies.raw import tensor_of_bytes
 from litelambda_serving.errors import MalformedRequestError, RequestError, TensorError, UnsupportedError
-from litelambda_serving.json_codec import loads
+from litelambda_serving.json_codec import UnreadNumbers, loads
 from litelambda_serving.tensor import DTYPES, pack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
     from litelambda_serving.manifest import SignatureSpec
@@ -34,8 +34,12 @@ _MAX_DEPTH = 100
 _MAX_SIZE = 2**100  # of a dimension or a tensor: far above any real one, and short enough for a message
 
 
-def parse_request(document: bytes) -> dict[str, Any]:
+def parse_request(document: bytes, read: Callable[[bytes], Any] = loads) -> dict[str, Any]:
     """Read a request's JSON.
+
+    Args:
+        document: the JSON.
+        read: reads any JSON.
 
     Returns:
         Its fields; `parameters` is there even when the request has none.
@@ -45,7 +49,7 @@ def parse_request(document: bytes) -> dict[str, Any]:
         UnsupportedError: it asks for an explanation.
     """
     try:
-        fields = loads(document)
+        fields = read(document)
     except RecursionError:
         raise MalformedRequestError(f"the request's JSON is nested more than {_MAX_DEPTH} levels deep") from None
     except ValueError as error:
@@ -183,12 +187,13 @@ def _checked_shape(entry: Mapping[str, Any], spec: TensorSpec) -> tuple[int, ...
 
 def _decode_data(entry: Mapping[str, Any], spec: TensorSpec, shape: tuple[int, ...]) -> Tensor:
     """Tensor data in JSON: nested lists or one flat list, row-major."""
-    data = entry.get("data")
-    if type(data) is not list:
+    data: Any = entry.get("data")
+    is_array = isinstance(data, UnreadNumbers)
+    if type(data) is not list and not is_array:
         raise TensorError(f"input {spec.name!r}: expected 'data', a list, or the parameter 'binary_data_size'")
     if spec.dtype is DTYPES["float16"]:
         raise TensorError(f"input {spec.name!r}: FP16 cannot be sent as JSON, use the binary tensor extension")
-    if data and type(data[0]) is list:
+    if not data.is_flat if is_array else data and type(data[0]) is list:
         return pack(data, spec, shape, base64=False)
     count = prod(shape)
     if len(data) != count:

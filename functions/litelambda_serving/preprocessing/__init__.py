@@ -10,6 +10,7 @@ Loaded with the first model whose manifest (format version 2) says how its input
 from __future__ import annotations
 
 from litelambda_serving.errors import ManifestError, TensorError
+from litelambda_serving.json_codec import UnreadNumbers
 from litelambda_serving.preprocessing.base import Field, Preprocessor, shown
 from litelambda_serving.tensor import pack, row_count
 
@@ -97,7 +98,8 @@ class _Plain(Preprocessor):
 
     def prepare(self, columns: Sequence[Sequence[Any]]) -> Tensor:
         (values,) = columns
-        return pack(list(values), self.spec, self.spec.shape_of(len(values)))
+        values = values if isinstance(values, UnreadNumbers) else list(values)
+        return pack(values, self.spec, self.spec.shape_of(len(values)))
 
 
 class RawInputs:
@@ -107,6 +109,7 @@ class RawInputs:
         fields: what a row has, by name.
         ignored: names that a row may also have; their values are not looked at.
         preprocessors: by input.
+        takes_arrays: whether rows may be `UnreadNumbers`: all of them are one tensor.
     """
 
     def __init__(
@@ -133,6 +136,7 @@ class RawInputs:
         }
         every = self.preprocessors.values()
         self.fields = {field.name: field for preprocessor in every for field in preprocessor.fields}
+        self.takes_arrays = [field.type for field in self.fields.values()] == ["tensor"]
         self.ignored = frozenset(name for preprocessor in every for name in preprocessor.ignored) - self.fields.keys()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -158,7 +162,7 @@ class RawInputs:
             for name, preprocessor in self.preprocessors.items()
         }
 
-    def from_rows(self, rows: Sequence[Any]) -> dict[str, Tensor]:
+    def from_rows(self, rows: Sequence[Any] | UnreadNumbers) -> dict[str, Tensor]:
         """The inputs of rows as people write them in JSON.
 
         Args:
@@ -170,9 +174,11 @@ class RawInputs:
         """
         return self.prepare(self.columns_of(rows))
 
-    def columns_of(self, rows: Sequence[Any]) -> dict[str, list[Any]]:
+    def columns_of(self, rows: Sequence[Any] | UnreadNumbers) -> dict[str, Any]:
         """The raw values of rows by field; see `from_rows`."""
         names = list(self.fields)
+        if isinstance(rows, UnreadNumbers):
+            return {names[0]: rows}
         if all(type(row) is dict for row in rows) and not _is_file(rows[0]):
             for number, row in enumerate(rows):
                 if row.keys() != self.fields.keys():

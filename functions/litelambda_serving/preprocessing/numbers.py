@@ -10,6 +10,7 @@ from _operator import add, mul  # without the Python module around it, which INI
 from itertools import cycle, repeat
 
 from litelambda_serving.errors import ManifestError, TensorError
+from litelambda_serving.json_codec import UnreadNumbers
 from litelambda_serving.preprocessing.base import Field, Preprocessor
 from litelambda_serving.tensor import DTYPES, Tensor, TensorSpec, pack
 
@@ -48,9 +49,14 @@ class Numbers(Preprocessor):
 
     def prepare(self, columns: Sequence[Sequence[Any]]) -> Tensor:
         """See `Preprocessor.prepare`."""
-        values = list(columns[0])
+        values = columns[0]
         shape = self.spec.shape_of(len(values))
-        raw = pack(values, self.raw_spec, shape)
+        if isinstance(values, UnreadNumbers):
+            data: Any = values.read("float32", shape)
+            if data is not None and values.scale(data, self.scale, self.offset):
+                return Tensor(self.spec.dtype, shape, to_dtype(data, self.spec))
+            values = values.to_list()
+        raw = pack(list(values), self.raw_spec, shape)
         return self.prepare_array(memoryview(raw.data).cast("f"), shape)
 
     def prepare_array(self, values: Sequence[float], shape: Sequence[int]) -> Tensor:

@@ -11,6 +11,7 @@ from itertools import chain
 from math import isfinite, prod
 
 from litelambda_serving.errors import TensorError
+from litelambda_serving.json_codec import UnreadNumbers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 __all__ = [
-    "DTYPES", "DYNAMIC", "Dtype", "Quantization", "Tensor", "TensorSpec", "check_finite", "check_limits", "pack",
-    "row_count", "type_error", "unpack_flat",
+    "DTYPES", "DYNAMIC", "Dtype", "Quantization", "Tensor", "TensorSpec", "check_finite", "check_limits",
+     "pack", "row_count", "type_error", "unpack_flat",
 ]  # fmt: skip
 
 DYNAMIC = -1
@@ -182,7 +183,7 @@ def row_count(values: Any) -> int:
     Raises:
         TensorError: `values` is not a list, or an empty one.
     """
-    if type(values) is not list:
+    if type(values) is not list and not isinstance(values, UnreadNumbers):
         raise TensorError(f"expected a list of rows, got {_json_type(values)}")
     if not values:
         raise TensorError("expected at least one row, got an empty list")
@@ -193,7 +194,7 @@ def pack(values: Any, spec: TensorSpec, shape: Sequence[int], *, base64: bool = 
     """Turn nested lists, as JSON gives them, into a tensor.
 
     Args:
-        values: nested lists of the depth and sizes of `shape`; a bare value for a scalar.
+        values: nested lists of the depth and sizes of `shape`, or `UnreadNumbers`; a bare value for a scalar.
         spec: what the values are for; names the tensor in errors and says the dtype.
         shape: the shape the values must have, the batch dimension filled in.
         base64: whether `{"b64": "…"}` is taken for a string.
@@ -206,8 +207,13 @@ def pack(values: Any, spec: TensorSpec, shape: Sequence[int], *, base64: bool = 
     >>> pack([[1, 2], [3, -1]], spec, (2, 2)).data.hex(" ")
     '01 02 03 ff'
     """
-    flat = _flatten(values, spec, shape)
     dtype = spec.dtype
+    if isinstance(values, UnreadNumbers):
+        read = values.read(dtype.name, shape)
+        if read is not None:
+            return Tensor(dtype, shape, read)
+        values = values.to_list()
+    flat = _flatten(values, spec, shape)
     if dtype.kind == "string":
         from litelambda_serving.tensor.strings import from_json
 

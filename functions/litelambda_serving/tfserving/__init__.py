@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from time import perf_counter_ns
 
+from litelambda_serving import json_codec
 from litelambda_serving.errors import (
     MalformedRequestError,
     MethodNotAllowedError,
@@ -23,13 +24,13 @@ from litelambda_serving.http import (
     finish,
     segments,
 )
-from litelambda_serving.json_codec import dumps, loads, nest_texts, number_texts
+from litelambda_serving.json_codec import UnreadNumbers, dumps, loads, nest_texts, number_texts
 from litelambda_serving.manifest import DEFAULT_SIGNATURE, is_valid_name
 from litelambda_serving.tensor import DYNAMIC, pack, row_count
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from typing_extensions import Buffer
@@ -126,13 +127,20 @@ def _parse_path(request: Request) -> tuple[str, int | None, str, str]:
 
 
 def _predict(request: Request, servable: Servable | Shadowed, code: CustomCode | None) -> str:
-    content_type = request.headers.get("content-type", "")
+    body, content_type = request.body, request.headers.get("content-type", "")
     if content_type.startswith(RAW_TYPES):
         from litelambda_serving.bodies.raw import holds_json
 
-        if not holds_json(request.body, content_type):
+        if not holds_json(body, content_type):
             return _predict_raw(request, servable, code)
-    return _predict_json(_parse_json(request.body), request.deadline, servable, code)
+    raw_inputs = servable.raw_inputs
+    read: Callable[[bytes], Any] = loads
+    takes_arrays = code is None and (raw_inputs is None or raw_inputs.takes_arrays)
+    if takes_arrays and len(memoryview(body)) >= json_codec.MIN_ARRAY_BYTES:
+        from litelambda_serving.json_numbers import loads_with_arrays
+
+        read = loads_with_arrays
+    return _predict_json(_parse_json(body, read), request.deadline, servable, code)
 
 
 def _predict_json(
@@ -263,7 +271,7 @@ def _checked(
     return tensors
 
 
-def _parse_json(body: Buffer) -> dict[str, Any]:
+def _parse_json(body: Buffer, read: Callable[[bytes], Any] = loads) -> dict[str, Any]:
     """Read a request's JSON object.
 
     Raises:
@@ -273,7 +281,7 @@ def _parse_json(body: Buffer) -> dict[str, Any]:
     if not data or data.isspace():
         raise MalformedRequestError("JSON Parse error: The document is empty")
     try:
-        fields = loads(data)
+        fields = read(data)
     except RecursionError:
         raise MalformedRequestError("JSON Parse error: the document is nested too deeply") from None
     except ValueError as error:
@@ -302,9 +310,9 @@ def _signature_key(fields: Mapping[str, Any], manifest: Manifest) -> str:
     )
 
 
-def _instances(fields: Mapping[str, Any]) -> list[Any]:
-    instances: list[Any] = fields["instances"]
-    if type(instances) is not list or not instances:
+def _instances(fields: Mapping[str, Any]) -> Any:
+    instances = fields["instances"]
+    if not (type(instances) is list or isinstance(instances, UnreadNumbers)) or not instances:
         raise TensorError("No values in 'instances' array: it must be a non-empty list, one entry per row")
     return instances
 
@@ -312,7 +320,8 @@ def _instances(fields: Mapping[str, Any]) -> list[Any]:
 def _decode_rows(instances: list[Any], signature: SignatureSpec) -> dict[str, Tensor]:
     """Row format: a list with one entry per row, a bare value for the only input or an object with all of them."""
     names = [spec.name for spec in signature.inputs]
-    if type(instances[0]) is dict and not _is_binary(instances[0], signature):
+    first = instances[0] if type(instances) is list else None
+    if type(first) is dict and not _is_binary(first, signature):
         for row in instances:
             if type(row) is not dict or row.keys() != set(names):
                 raise TensorError(f"every instance must be an object with exactly the inputs: {', '.join(names)}")

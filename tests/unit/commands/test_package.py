@@ -14,9 +14,10 @@ import pytest
 from PIL import Image
 from tokenizers import Tokenizer
 
+from litelambda.commands import bytecode as bytecode_module
 from litelambda.commands import package as package_module
 from litelambda.commands import wheels
-from litelambda.commands.package import ARCHITECTURES, PYTHON_VERSION, PackageResult, package
+from litelambda.commands.package import ARCHITECTURES, MACHINES, PYTHON_VERSION, PackageResult, package
 from litelambda.common.errors import PackageError, UsageError
 from litelambda.common.interpreters import find_interpreter
 from litelambda.common.paths import FUNCTIONS
@@ -70,6 +71,7 @@ def test_contents(packages: dict[str, PackageResult], arch: str) -> None:
         path.relative_to(FUNCTIONS).as_posix() for path in page.iterdir() if path.suffix in (".html", ".css", ".js")
     }
     others = {"obstore/_obstore.abi3.so", "lib/libLiteRt.so", "lean-bootstrap", "litelambda_serving/amazon_trust.pem"}
+    others.add(f"litelambda_serving/json_numbers/json_numbers-{MACHINES[arch]}.so")
     expected = sources | others | texts_of_page | {f"licenses/{name}" for name in licenses}
     if packages[arch].bytecode:
         expected |= {re.sub(r"([^/]+)\.py$", r"__pycache__/\1.cpython-313.pyc", source) for source in sources}
@@ -141,15 +143,18 @@ def test_bytecode_is_used_as_it_is(packages: dict[str, PackageResult]) -> None:
         assert int.from_bytes(path.read_bytes()[4:8], "little") == 0b01, path  # hash-based, check_source unset
     interpreter = find_interpreter(PYTHON_VERSION)
     assert interpreter
-    code = "import marshal, sys; print(marshal.loads(open(sys.argv[1], 'rb').read()[16:]).co_filename, end='')"
+    code = (
+        "import marshal, sys; code = marshal.loads(open(sys.argv[1], 'rb').read()[16:]); "
+        "print(code.co_filename, 'composition root' in repr(code.co_consts))"
+    )
     pyc = result.directory / "__pycache__" / "predict.cpython-313.pyc"
     shown = subprocess.run([interpreter.path, "-c", code, pyc], capture_output=True, text=True, check=True)
-    assert shown.stdout == "/var/task/predict.py"
+    assert shown.stdout.split() == ["/var/task/predict.py", "False"]  # its docstring is not for INIT to read
 
 
 def test_without_the_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no matching interpreter is, the package is made without bytecode and says so."""
-    monkeypatch.setattr(package_module, "find_interpreter", lambda _version: None)
+    monkeypatch.setattr(bytecode_module, "find_interpreter", lambda _version: None)
     result = package("arm64", tmp_path)
     assert result.bytecode is None
     assert "no bytecode" in result.notes[0]
@@ -158,7 +163,7 @@ def test_without_the_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_code_of_its_own(packages: dict[str, PackageResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The function's own code is `custom_code.py` at the root, where INIT looks for it, and all else is as without."""
-    monkeypatch.setattr(package_module, "find_interpreter", lambda _version: None)
+    monkeypatch.setattr(bytecode_module, "find_interpreter", lambda _version: None)
     (tmp_path / "shop.py").write_text("def preprocess(rows):\n    return rows\n")
     result = package("arm64", tmp_path / "out", code=tmp_path / "shop.py")
     without = {name for name in _names(packages["arm64"]) if not name.endswith(".pyc")}
@@ -170,7 +175,7 @@ def test_code_of_its_own(packages: dict[str, PackageResult], tmp_path: Path, mon
 
 def test_an_access_policy(packages: dict[str, PackageResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is `access.json` at the root, where the template has the function look; one that is wrong is not packaged."""
-    monkeypatch.setattr(package_module, "find_interpreter", lambda _version: None)
+    monkeypatch.setattr(bytecode_module, "find_interpreter", lambda _version: None)
     policy = tmp_path / "who.json"
     policy.write_text('{"rules": [{"callers": ["*"], "actions": ["predict"], "models": ["fruit"]}]}')
     result = package("arm64", tmp_path / "out", access_policy=policy)
