@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 IMAGES = PROJECT / "docs" / "images"
 FOR, AGAINST = (200, 40, 30), (30, 90, 200)
-_ZOOM, _GAP, _WIDTH = 4, 8, 118
+_ZOOM, _GAP, _WIDTH = 4, 8, 122
 _STYLE = 'font-family="sans-serif" font-size="13"'
 
 
