@@ -24,14 +24,14 @@ from litelambda.keras_tools.graph import call, layer_names
 TOLERANCE = 0.01
 """Of the difference between a row's output and its baseline's, the share that may be left unexplained."""
 
-_STEPS = (8, 12, 16, 20, 24, 32, 48, 64)
+_STEPS = (12, 16, 24, 32, 48, 64)
 _CHUNK = 32
+_MOST_POINTS = 1000
 _SHARE = 0.9
-"""Of the sample rows, how many have to be within the tolerance; the function halves the path of others."""
 
 _COMPARED_ROWS = 4
 _NOTHING = 1e-3
-"""A difference of less than this share of the outputs is the float's, not the row's."""
+"""A smaller difference is that of the outputs' rounding."""
 
 
 @dataclass(frozen=True)
@@ -156,31 +156,48 @@ def _questions(model: Any, paths: PathGradients, samples: Samples) -> Iterator[l
 
 
 def _choose_steps(paths: PathGradients, asked: list[list[NDArray[Any]]]) -> tuple[int, float]:
-    """The fewest points that are enough, and the error that they leave."""
+    """How many points a run takes so that all runs of a row take the fewest, and the error that they leave."""
     tf = load_tensorflow()
     traced = tf.function(
         paths.attributions,
         input_signature=[tf.TensorSpec((_CHUNK,)), tf.TensorSpec((_CHUNK,)), *paths.specs()],
         autograph=False,
     )
-    left = 1.0
+    found = []
     for steps in _STEPS:
-        left = float(np.quantile([_error(traced, steps, each) for each in asked], _SHARE, method="inverted_cdf"))
-        if left <= TOLERANCE:
+        walked = [_walk(traced, steps, each) for each in asked]
+        left = float(np.quantile([each[1] for each in walked], _SHARE, method="inverted_cdf"))
+        found.append((float(np.mean([each[0] for each in walked])), steps, round(left, 6)))
+    return min(found)[1:]
+
+
+def _walk(traced: Any, steps: int, asked: list[NDArray[Any]]) -> tuple[int, float]:
+    """How many points a row takes where the function halves its path, and the share that is left unexplained then."""
+    parts = [(0.0, 1.0, *_part(traced, steps, asked, 0.0, 1.0))]
+    points = steps + 2
+    while points + 2 * (steps + 2) <= _MOST_POINTS:
+        difference = sum(part[3] for part in parts)
+        if sum(abs(part[2] - part[3]) for part in parts) <= TOLERANCE * max(abs(difference), _NOTHING):
             break
-    return steps, round(left, 6)
+        worst = max(parts, key=lambda part: abs(part[2] - part[3]))
+        parts.remove(worst)
+        middle = (worst[0] + worst[1]) / 2
+        for begin, end in ((worst[0], middle), (middle, worst[1])):
+            parts.append((begin, end, *_part(traced, steps, asked, begin, end)))
+        points += 2 * (steps + 2)
+    difference = sum(part[3] for part in parts)
+    left = abs(sum(part[2] - part[3] for part in parts))
+    return points, left / max(abs(difference), _NOTHING)
 
 
-def _error(traced: Any, steps: int, asked: list[NDArray[Any]]) -> float:
-    """What so many points leave unexplained of a row."""
+def _part(traced: Any, steps: int, asked: list[NDArray[Any]], begin: float, end: float) -> tuple[float, float]:
+    """What the points attribute of a part of a row's path, and the difference between its ends."""
     places, shares = (np.resize(each, _CHUNK * -(-steps // _CHUNK)) for each in gauss_legendre(steps))
     shares[steps:] = 0
-    total, output, baseline_output = 0.0, 0.0, 0.0
+    total, difference = 0.0, 0.0
     for start in range(0, len(places), _CHUNK):
-        found = traced(places[start : start + _CHUNK], shares[start : start + _CHUNK], *asked)
-        output, baseline_output = (found.pop(name).numpy().item() for name in ("output", "baseline_output"))
+        chunk = slice(start, start + _CHUNK)
+        found = traced(places[chunk], shares[chunk], *asked[:-2], np.array([[begin, end]], np.float32), asked[-1])
+        difference = found.pop("output").numpy().item() - found.pop("baseline_output").numpy().item()
         total += sum(float(each.numpy().astype(np.float64).sum()) for each in found.values())
-    difference = output - baseline_output
-    if abs(difference) <= _NOTHING * max(abs(output), abs(baseline_output)):
-        return 0.0
-    return abs(total - difference) / abs(difference)
+    return total, difference

@@ -60,10 +60,10 @@ class ManifestDocument(TypedDict):
     by their size, and of each of the `features` the bins and their `counts`."""
     explain: NotRequired[Mapping[str, Any]]
     """What explanations need. `gradients`: the `file` among `files` that computes integrated gradients of the float
-    model, the names of its `inputs` and `outputs` in order, the `steps` on the path, the `completeness_error` that they
-    leave of nine of ten sample rows, and the type of its `weights`; or a `note`, why there is none. `baseline`: what
-    rows are compared with, by input a number or the values of a row as the model reads it. A build writes the mean of
-    the training rows, for an input of vectors."""
+    model, the names of its `inputs` and `outputs` in order, the `steps` that a run takes on the path, the
+    `completeness_error` that is left of nine of ten sample rows, and the type of its `weights`; or a `note`, why there
+    is none. `baseline`: what rows are compared with, by input a number or the values of a row as the model reads it. A
+    build writes the mean of the training rows, for an input of vectors."""
     encryption: NotRequired[Mapping[str, str]]
     """Only where files are encrypted: the `key` that their `data_key` is encrypted with (an ARN of KMS, or `file`), and
     that data key, base64."""
