@@ -79,6 +79,7 @@ def test_model_metadata(handler, path):
         "name": "tiny",
         "versions": ["1"],
         "platform": "tflite",
+        "parameters": {"labels": LABELS},
         "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}],
         "outputs": [{"name": "probabilities", "datatype": "FP32", "shape": [-1, 3]}],
     }

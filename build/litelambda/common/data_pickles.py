@@ -1,7 +1,7 @@
 """Reads a pickle from a process that is not trusted: of what it may name, data alone is made.
 
-That is arrays of numpy, paths, and this project's own data classes, enumerations and errors. A pickle that names a
-function, or a class that does things when it is made, is refused before it is called.
+That is arrays of numpy, paths, ranges, and this project's own data classes, enumerations and errors. A pickle that
+names a function, or a class that does things when it is made, is refused before it is called.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from litelambda_serving.errors import ServingError
 
 _OURS = ("litelambda", "litelambda_serving")
 _LIBRARIES = {
+    *(("builtins", name) for name in ("bytearray", "complex", "range", "slice")),
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
     ("numpy._core.multiarray", "_reconstruct"),

@@ -18,7 +18,7 @@ from litelambda.common.child_process import ChildCrashError, ChildProcess
 from litelambda.common.data_pickles import load_data
 from litelambda.common.errors import GateError
 from litelambda.evaluation.source_process import Answers
-from litelambda_serving.errors import MethodNotAllowedError
+from litelambda_serving.errors import LiteRtError, MethodNotAllowedError
 
 ANSWERING = """
 import sys
@@ -48,6 +48,9 @@ def test_data_comes_through() -> None:
     read = load_data(pickle.dumps((answers, Path("a/b"), {"set"}, np.float32(1.5), b"x"), protocol=5))
     assert np.array_equal(read[0].outputs["y"], answers.outputs["y"])
     assert (read[0].answered, read[0].refused, read[1:]) == ([0, 1], {2: "why"}, (Path("a/b"), {"set"}, 1.5, b"x"))
+    failed = LiteRtError("no")
+    failed.rows = range(2, 4)
+    assert load_data(pickle.dumps(failed)).rows == range(2, 4)
     words, half = load_data(pickle.dumps((np.array([b"a", None], object), np.ones(2, ml_dtypes.bfloat16))))
     assert words.tolist() == [b"a", None]
     assert half.dtype == ml_dtypes.bfloat16
