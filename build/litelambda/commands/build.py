@@ -264,6 +264,7 @@ class _Build:
             "batching": description.batching,
             "metrics": description.metrics,
             **self.failures(),
+            "explanations": self.explained.checked,
             "labels": description.labels,
             "size_bytes": {**description.size_bytes, "stored": len(stored.content)},
             "stored": {"encoding": stored.encoding, "ready_ms": stored.ready_ms},

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from litelambda.common.errors import ConversionError, TrainError
 from litelambda.conversion.gradients import (
     GRADIENTS_NAME,
     Gradients,
@@ -20,6 +21,7 @@ from litelambda.conversion.quantize import Quantized
 from litelambda.data.dataset import Dataset
 from litelambda.data.raw_form import RawForm
 from litelambda.evaluation.baseline import baseline_of
+from litelambda.evaluation.explanation_check import check_explanations
 from litelambda.evaluation.representative_rows import Rows
 from litelambda.keras_tools.model_files import KERAS_SUFFIXES
 from litelambda.recipe.load import Recipe
@@ -39,11 +41,13 @@ class Explained:
         document: the manifest's `explain`.
         files: contents by name.
         summary: for a person.
+        checked: how the explanations of test rows fare, see `explanation_check`; empty where that was not asked for.
     """
 
     document: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)
     summary: str = "left out"
+    checked: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, gradients: Gradients, baseline: Mapping[str, Any]) -> Explained:
@@ -73,7 +77,13 @@ def explain_build(recipe: Recipe, model: Any, data: Dataset, quantized: Quantize
     padding = form.document.get("padding", 0) if isinstance(form, RawForm) else 0
     compared_with = baseline["baseline"][tensor.name] if baseline else padding
     samples = Samples({name: np.asarray(data.test.x[:_SAMPLES])}, {name: compared_with})
-    return Explained.of(export_gradients(model, samples), baseline)
+    explained = Explained.of(export_gradients(model, samples), baseline)
+    if not explained.files or not recipe.publish.report_examples or recipe.train.backend == "jax":
+        return explained
+    try:
+        return replace(explained, checked=check_explanations(model, samples, recipe.train.seed))
+    except (ConversionError, TrainError) as error:
+        return replace(explained, checked={"left_out": str(error)})
 
 
 def explain_import(path: Path, rows: Rows, float_bytes: int, *, wanted: bool | None) -> Explained:

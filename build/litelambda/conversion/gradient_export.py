@@ -110,7 +110,7 @@ def write_gradients(model: Any, folder: Path, samples: Samples) -> None:
     with in_float32(model):
         try:
             paths = PathGradients(model)
-            asked = list(_questions(model, paths, samples))
+            asked = list(questions(model, paths, samples))
             steps, error = _choose_steps(paths, asked)
             exported = tf.function(paths.over(steps), input_signature=paths.specs(), autograph=False)
             module = tf.Module()
@@ -139,7 +139,7 @@ def write_gradients(model: Any, folder: Path, samples: Samples) -> None:
     (folder / "notes.json").write_text(json.dumps(document))
 
 
-def _questions(model: Any, paths: PathGradients, samples: Samples) -> Iterator[list[NDArray[Any]]]:
+def questions(model: Any, paths: PathGradients, samples: Samples) -> Iterator[list[NDArray[Any]]]:
     """For each sample row what the graph takes: the row, its baseline, and as the target the row's largest output."""
     count = len(next(iter(samples.rows.values())))
     for index in range(count):

@@ -24,7 +24,7 @@ from litelambda.publishing.report.page import (
     table,
 )
 from litelambda.publishing.report.pipeline import latency, layers, pipeline, search, training
-from litelambda.publishing.report.trust import trust
+from litelambda.publishing.report.trust import explanations, trust
 from litelambda.publishing.report.verdict import judge
 from litelambda.store.open_report import CHECKED
 
@@ -46,6 +46,7 @@ def make_html(report: Mapping[str, Any]) -> bytes:
         + _verdict(report)
         + section("Where it fails", failures(report))
         + section("Whether its scores can be believed", trust(report))
+        + section("Whether its explanations can be believed", explanations(report))
         + section("What compression and quantization cost", pipeline(report))
         + section("Latency", latency(report))
         + section("Training", training(report))

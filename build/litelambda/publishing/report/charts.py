@@ -74,6 +74,18 @@ def calibration_curve(found: Mapping[str, Mapping[str, Any]]) -> Any:
     return figure
 
 
+def deletion_and_insertion(shares: Sequence[float], found: Mapping[str, Any], random: Mapping[str, Any]) -> Any:
+    """The answer while the most important values go, and while they come; dashed, in a random order."""
+    figure, axis = _axes()
+    for name, color in (("deletion", _WARM), ("insertion", _ACCENT)):
+        axis.plot(shares, found[name], color=color, label=name)
+        axis.plot(shares, random[name], color=color, linestyle="--", linewidth=1)
+    axis.xaxis.set_major_formatter("{x:.0%}")
+    axis.set(xlabel="share of the values", ylabel="explained output")
+    axis.legend(frameon=False, labelcolor=_INK)
+    return figure
+
+
 def residuals(points: Sequence[Sequence[float]]) -> Any:
     """Answer minus target, by target."""
     figure, axis = _axes()

@@ -1,10 +1,11 @@
-"""Whether a model's scores can be believed, and where to set a threshold."""
+"""Whether a model's scores and explanations can be believed, and where to set a threshold."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from litelambda.publishing.report import charts
 from litelambda.publishing.report.charts import calibration_curve, svg
 from litelambda.publishing.report.figures import percent
 from litelambda.publishing.report.page import paragraph, table
@@ -35,6 +36,29 @@ def trust(report: Mapping[str, Any]) -> str:
     ]
     used = table(("confidence at least", "of the rows", "right"), rows, "If only confident answers are used")
     return paragraph(text) + curve + used + _thresholds(found.get("thresholds", []), labels)
+
+
+def explanations(report: Mapping[str, Any]) -> str:
+    """Whether explanations follow the model; "" where none were checked."""
+    found = report.get("explanations")
+    if not found:
+        return ""
+    if "left_out" in found:
+        return paragraph(f"They were not checked: {found['left_out']}.")
+    areas, random, rank = found["areas"], found["random_areas"], found["shuffled_correlation"]
+    text = (
+        f"The answers to {found['rows']} test rows, while their values become the baseline's (deletion), or the "
+        "baseline's become theirs (insertion), those first that integrated gradients call important; dashed, in a "
+        "random order. Areas, of which the first is better small and the second large: "
+        f"{areas['deletion']:.3f} and {areas['insertion']:.3f}, at random {random['deletion']:.3f} and "
+        f"{random['insertion']:.3f}."
+    )
+    shuffled = (
+        f"Explanations of a copy with shuffled weights correlate with these by {rank:.2f} (ranks): the nearer to 0, "
+        "the more they say about this model, and not about its architecture or the rows."
+    )
+    curve = charts.deletion_and_insertion(found["shares"], found["curves"], found["random_curves"])
+    return paragraph(text) + svg(curve, "The answer while values go and come") + paragraph(shuffled)
 
 
 def _thresholds(found: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> str:
