@@ -64,7 +64,10 @@ def check_explanations(model: Any, samples: Samples, seed: int = 0) -> dict[str,
     curves = deletion_and_insertion(predict, values, baselines, found)
     noise = np.random.default_rng(seed).random(found.shape)
     random = deletion_and_insertion(predict, values, baselines, noise)
-    correlations = [rank_correlation(one, other) for one, other in zip(found, others, strict=True)]
+    # Where a row is as its baseline, nothing is attributed by any model: such places would look like agreement.
+    differs = values != baselines
+    compared = zip(found, others, differs, strict=True)
+    correlations = [rank_correlation(one[at], other[at]) for one, other, at in compared if at.any()]
     return {
         "rows": len(rows),
         "shares": curves.shares,
@@ -72,7 +75,7 @@ def check_explanations(model: Any, samples: Samples, seed: int = 0) -> dict[str,
         "areas": {"deletion": curves.deletion_area, "insertion": curves.insertion_area},
         "random_curves": {"deletion": random.deletion, "insertion": random.insertion},
         "random_areas": {"deletion": random.deletion_area, "insertion": random.insertion_area},
-        "shuffled_correlation": float(np.mean(correlations)),
+        "shuffled_correlation": float(np.mean(correlations)) if correlations else 1.0,
     }
 
 

@@ -41,6 +41,15 @@ def test_the_curves_of_a_linear_model(model: Any) -> None:
     assert "correlate with these by" in explanations({"explanations": found})
 
 
+def test_places_where_nothing_differs_are_no_agreement(model: Any) -> None:
+    """Black pixels around a digit have no attribution under any weights: the correlation is that of the others."""
+    rows = ROWS * (np.arange(8) < 4)
+    few = check_explanations(model, Samples({"x": rows}))["shuffled_correlation"]
+    copy = explanation_check.with_shuffled_weights(model, 0).get_weights()[0].ravel()
+    by_hand = [explanation_check.rank_correlation((row * WEIGHTS)[:4], (row * copy)[:4]) for row in rows]
+    assert few == pytest.approx(np.mean(by_hand), abs=1e-6)
+
+
 def test_explanations_that_do_not_see_the_model_are_found_out(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is the same for shuffled weights correlates by 1; a random order has the random curves' areas."""
     monkeypatch.setattr(
