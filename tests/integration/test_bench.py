@@ -120,6 +120,14 @@ def test_a_package_for_another_python_is_compiled_in_a_copy(store, tmp_path, cap
     assert json.loads(capsys.readouterr().out)["notes"] == []
 
 
+def test_what_trust_costs_is_measured(store, capsys):
+    """The same model, signed and encrypted, is served by a function that asks for both."""
+    arguments = ["bench", "cold", "--store", store, "--model", "tiny", "--runs", "1"]
+    assert main([*arguments, "--handlers", "litelambda_lean_pinned,litelambda_lean_sealed", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["handlers"]
+    assert set(found) == {"litelambda_lean_pinned", "litelambda_lean_sealed"}
+
+
 def test_the_stores_latency_is_part_of_init(store, capsys):
     """A slow S3 holds INIT up by at least one time to first byte."""
     arguments = ["bench", "cold", "--store", store, "--model", "tiny", "--runs", "1", "--handlers", "litelambda"]

@@ -14,7 +14,7 @@ from litelambda.bench.subject import Subject
 from litelambda.common.errors import UsageError
 
 BUCKET = "litelambda-bench"
-PREFIX = "models"
+PREFIX, SEALED_PREFIX = "models", "sealed"
 FLOOR, OURS, USUAL = "hello", "litelambda", "usual"
 OURS_LEAN, OURS_BUNDLED = "litelambda_lean", "litelambda_bundled"
 FLATBUFFER_KEY, ONNX_KEY, TOKENIZER_KEY = "peers/model.tflite", "peers/model.onnx", "peers/tokenizer.json"
@@ -41,6 +41,7 @@ class Contender:
         wrapper: an executable of the package that starts the runtime, as `AWS_LAMBDA_EXEC_WRAPPER` names one.
         environment: lock and Python version of an environment of its own, see `peers`; None for this one.
         peer: whether it takes part only when asked for.
+        sealed: whether it serves the model signed and encrypted, see `sealed`.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Contender:
     wrapper: str | None = None
     environment: tuple[str, str] | None = None
     peer: bool = False
+    sealed: bool = False
 
 
 def contenders_for(subject: Subject) -> list[Contender]:
@@ -83,6 +85,10 @@ def contenders_for(subject: Subject) -> list[Contender]:
         Contender("litelambda_lean_pinned", "lean, S3, version pinned", package, entry, {**s3, **pin}, LEAN),
         Contender(OURS_BUNDLED, "lean, model in the package", "bundled", entry, disk, LEAN),
         Contender(USUAL, others, "usual", "usual.handler", usual),
+        Contender(
+            "litelambda_lean_sealed", "lean, pinned, signed and encrypted", package, entry,
+            {**s3, **pin, "MODEL_STORE": f"s3://{BUCKET}/{SEALED_PREFIX}"}, LEAN, peer=True, sealed=True,
+        ),
         Contender(
             "usual_tflite_runtime", "the usual one on tflite-runtime 2.14, Python 3.11", "usual", "usual.handler",
             tflite_runtime, environment=("tflite-runtime", "3.11"), peer=True,

@@ -8,7 +8,7 @@ import py_compile
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
@@ -16,10 +16,20 @@ from typing import Self
 import obstore
 import PIL
 
-from litelambda.bench.contenders import BUCKET, FLATBUFFER_KEY, ONNX_KEY, PREFIX, TASK_ROOT, TOKENIZER_KEY, Contender
+from litelambda.bench.contenders import (
+    BUCKET,
+    FLATBUFFER_KEY,
+    ONNX_KEY,
+    PREFIX,
+    SEALED_PREFIX,
+    TASK_ROOT,
+    TOKENIZER_KEY,
+    Contender,
+)
 from litelambda.bench.emulator.environment import Environment, lambda_environ, make_interpreter
 from litelambda.bench.emulator.object_store import LoopbackS3
 from litelambda.bench.peers import convert_to_onnx, make_peer_environment
+from litelambda.bench.sealed import Sealed, seal
 from litelambda.bench.subject import Subject
 from litelambda.commands.bytecode import load_optimized
 from litelambda.commands.package import copy_sources
@@ -69,6 +79,7 @@ class Workplace:
         self._package = package.resolve() if package else None
         self.notes: list[str] = []
         self._trees: dict[str, Path] = {}
+        self._sealed: Sealed | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="litelambda-bench-")
         self._directory = Path(self._folder.name)
         self._python = make_interpreter(self._directory / "python")
@@ -106,6 +117,8 @@ class Workplace:
         """
         tree = self._tree(contender.package)
         extra = {name: value.replace(TASK_ROOT, str(tree)) for name, value in contender.settings.items()}
+        if contender.sealed:
+            extra |= self._seal()
         extra["AWS_ENDPOINT_URL_S3"] = self._s3.url
         if tree == self._package or not cache_bytecode:
             extra["PYTHONDONTWRITEBYTECODE"] = "1"
@@ -121,6 +134,14 @@ class Workplace:
             return Environment(command, tree, environ, self._directory / f"{contender.name}.log")
         except BenchError as error:
             raise BenchError(f"{contender.name}: {error}") from error
+
+    def _seal(self) -> Mapping[str, str]:
+        """The settings of who serves the model signed and encrypted, which is made on first use."""
+        if self._sealed is None:
+            self._sealed = seal(self._subject, self._directory)
+            for key, data in self._sealed.objects.items():
+                self._s3.add(f"{BUCKET}/{SEALED_PREFIX}/{key}", data)
+        return self._sealed.settings
 
     def _tree(self, package: str) -> Path:
         if package not in self._trees:
