@@ -78,9 +78,6 @@ def test_cold_measures_every_handler(store, tmp_path, capsys):
     assert set(result["ratios_of_fastest"]) == set(result["ratios"])
     assert (result["model"]["name"], result["runs"]) == ("tiny", 1)
     assert result["machine"]["packages"]["awslambdaric"]
-    explained = result["explanations"]["tiny"]
-    assert explained["p50_us"] > explained["predict_us"] > 0
-    assert explained["completeness_error"] <= 0.01
     assert chart.stat().st_size > 0
 
 
@@ -158,6 +155,9 @@ def test_warm_measures_every_form(built_artifact, tmp_path, capfd):
     for case in result["cases"].values():
         assert {"p50_us", "p99_us", "lean_us", "raw_us", "usual_us", "ratio", "over_raw"} <= set(case)
         assert case["raw_us"] > 0
+    explained = result["explanations"]["tiny"]
+    assert explained["p50_us"] > explained["predict_us"] > 0
+    assert explained["completeness_error"] <= 0.01
     assert chart.stat().st_size > 0
 
 

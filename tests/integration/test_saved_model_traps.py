@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ def test_kerass_own_saved_models_are_imported_whole(tiny_model: Any, tmp_path: P
         tiny_model.export(str(tmp_path / "model"), verbose=False)
     else:
         load_tensorflow().saved_model.save(tiny_model, str(tmp_path / "model"))
-    model = read_model(tmp_path / "model", None, shared_folder(), Allowed())
+    with tempfile.TemporaryDirectory(dir=shared_folder()) as scratch:
+        model = read_model(tmp_path / "model", None, Path(scratch), Allowed())
     assert model.signature.key == "predict"
     reference = Reference(model.artifact)
     answer = reference.run({reference.inputs[0].name: ROWS}, 1)[reference.outputs[0].name]

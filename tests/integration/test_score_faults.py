@@ -130,7 +130,15 @@ def _check_what_cannot_be_done(stack, records):
     dead = stack.queues.dead()
     assert set(dead) == set(_IMPOSSIBLE), "exactly what cannot be done"
     lines = [str(record.exc_info[1]) for record in records if "will be tried again" in record.message]
-    for word in ("not JSON", "lacks", "'nowhere'", "expected an event", "no-such-bucket", "file:///etc", "file:///tmp"):
+    for word in (
+        "not JSON",
+        "of the event",
+        "'nowhere'",
+        "expected an event",
+        "no-such-bucket",
+        "file:///etc",
+        "file:///tmp",
+    ):
         assert any(word in line for line in lines), f"no line says {word}"
     reports = [json.loads(stack.get(key)) for key in stack.list() if key.endswith(".failure.json")]
     told = {report["job"]["input"].removeprefix(f"s3://{BUCKET}/"): report["error"] for report in reports}

@@ -31,7 +31,7 @@ def gauss_legendre(points: int) -> tuple[NDArray[np.float32], NDArray[np.float32
     """Where between 0 and 1 to take the gradient, and the share of each point.
 
     >>> places, shares = gauss_legendre(2)
-    >>> places.round(3).tolist(), shares.tolist()
+    >>> [round(place, 3) for place in places.tolist()], shares.tolist()
     ([0.211, 0.789], [0.5, 0.5])
     """
     places, shares = np.polynomial.legendre.leggauss(points)

@@ -15,8 +15,8 @@ _GAP = 0.02  # of training accuracy above validation accuracy, beyond which the 
 def percent(share: float | None, digits: int = 1) -> str:
     """A share as people read it.
 
-    >>> percent(0.9786), percent(None)
-    ('97.9 %', '')
+    >>> percent(0.9786).split(), percent(None)
+    (['97.9', '%'], '')
     """
     return "" if share is None else f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
 
