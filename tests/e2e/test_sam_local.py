@@ -52,7 +52,7 @@ def api(template: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest
         port = probe.getsockname()[1]
     log = tmp_path_factory.mktemp("api") / "log"
     command = [SAM, "local", "start-api", "--template", template, "--port", str(port), "--host", "127.0.0.1"]
-    command += ["--skip-pull-image", "--warm-containers", "EAGER"]
+    command += ["--skip-pull-image", "--warm-containers", "EAGER", "--disable-authorizer"]  # as samconfig.toml says
     command += ["--parameter-overrides", f"{PARAMETERS} Bootstrap={request.param}"]
     with log.open("w") as sink, subprocess.Popen(command, env=ENVIRONMENT, stdout=sink, stderr=sink) as process:
         try:

@@ -131,7 +131,7 @@ def test_the_report_has_the_training_history(built_artifact: BuiltArtifact) -> N
     assert set(report["seconds"]) >= {"data", "train", "quantize"}
     assert report["latency_us"]["quantized"] > 0
     page = (built_artifact.folder / "report.html").read_text()
-    assert page.count("<svg") == 3  # calibration, loss, accuracy
+    assert page.count("<svg") == 4  # calibration, explanations, loss, accuracy
     assert "https://" not in page
     opened = open_report(built_artifact.store_url, "tiny@stable", show=False).read_text()
     assert built_artifact.result.published.digest in opened
