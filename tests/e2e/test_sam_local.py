@@ -102,7 +102,8 @@ def test_predict(api: int, expected: list[float]) -> None:
     assert (status, json.loads(answer)) == (200, {"predictions": [expected]})
 
 
-@pytest.mark.parametrize("path", ["/", "/healthz", "/v1/models/tiny", "/v1/models/tiny/metadata"])
+# Not "/": SAM ignores conditions, and takes the one of the REST API, whose function it cannot resolve.
+@pytest.mark.parametrize("path", ["/healthz", "/openapi.json", "/v1/models/tiny", "/v1/models/tiny/metadata", "/v2"])
 def test_get(api: int, path: str) -> None:
     """Every route of the template reaches the function."""
     status, answer = _request(api, "GET", path)
