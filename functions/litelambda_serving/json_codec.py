@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MIN_ARRAY_BYTES", "UnreadNumbers", "dumps", "loads", "nest_texts", "number_texts"]
 
-MIN_ARRAY_BYTES = 2048
-"""Of a document that holds tensors: from here on `json_numbers` reads it faster than `loads`."""
+MIN_ARRAY_BYTES = 16_384
+"""Of a document that holds tensors: from here on what `json_numbers` saves is worth its load, 0.6 ms of one request."""
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # Windows' tools put it before UTF-8, and `json.loads` skips it too
 _WHITESPACE = " \t\n\r"

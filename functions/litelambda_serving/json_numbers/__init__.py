@@ -106,9 +106,9 @@ def loads_with_arrays(document: bytes) -> Any:
     Raises:
         ValueError, RecursionError: see `json_codec.loads`.
 
-    >>> fields = loads_with_arrays(b'{"instances": [' + b"0.5," * 999 + b"1]}")
+    >>> fields = loads_with_arrays(b'{"instances": [' + b"0.5," * 9999 + b"1]}")
     >>> len(fields["instances"])
-    1000
+    10000
     """
     if _library is None or len(document) < MIN_ARRAY_BYTES:
         return loads(document)
