@@ -113,24 +113,34 @@ class Decrypter:
         if size_bytes < HEADER_BYTES + TAG_BYTES:
             raise self._refusal(f"has {size_bytes} bytes, too few for an encrypted file")
 
-    def __call__(self, data: Buffer) -> Iterator[bytes]:
-        """What the next bytes hold.
+    def __call__(self, data: Buffer) -> Iterator[memoryview]:
+        """What the next bytes hold, each piece until the next one is asked for.
 
         Raises:
             TrustError: a chunk is not what was encrypted, or not in its place.
         """
-        view = memoryview(self._rest + bytes(data)) if self._rest else memoryview(data)
-        position = 0
-        if not self._header and len(view) >= HEADER_BYTES:
+        view, position = memoryview(data), 0
+        if self._rest:  # what a chunk lacks comes first: the other bytes stay where they are
+            wanted = (min(self._sealed_bytes, self._left) if self._header else HEADER_BYTES) - len(self._rest)
+            position = max(0, min(wanted, len(view)))
+            started = self._rest + bytes(view[:position])
+            self._rest = b""
+            if wanted > position:
+                self._rest = started
+                return
+            if self._header:
+                yield self._next(memoryview(started))
+            else:
+                self._read_header(started)
+        elif len(view) >= HEADER_BYTES and not self._header:
             self._read_header(bytes(view[:HEADER_BYTES]))
             position = HEADER_BYTES
         while self._header and self._left:
             size = min(self._sealed_bytes, self._left)
             if len(view) - position < size:
                 break
-            yield self._open(view[position : position + size], is_last=size == self._left)
+            yield self._next(view[position : position + size])
             position += size
-            self._left -= size
         self._rest = bytes(view[position:])
         if self._header and self._rest and not self._left:
             raise self._refusal("has more bytes than it should")
@@ -143,12 +153,14 @@ class Decrypter:
         self._sealed_bytes = chunk_bytes + TAG_BYTES
         self._left -= HEADER_BYTES
 
-    def _open(self, sealed: memoryview, *, is_last: bool) -> bytes:
+    def _next(self, sealed: memoryview) -> memoryview:
+        is_last = len(sealed) == self._left
         nonce = self._header[-7:] + self._number.to_bytes(4, "big") + bytes([is_last])
         plain = self._cipher.open(nonce, sealed, self._header + self._place)
         if plain is None:
             raise self._refusal(f"cannot be decrypted: chunk {self._number} was changed, or the key is another")
         self._number += 1
+        self._left -= len(sealed)
         return plain
 
     def _refusal(self, reason: str) -> TrustError:
@@ -168,7 +180,7 @@ def _unwrap(path: str, wrapped: bytes, place: bytes, where: str) -> bytes:
         raise TrustError(
             f"MODEL_DECRYPTION_KEY does not open {where}: it was encrypted with another key, or as another version"
         )
-    return data_key
+    return bytes(data_key)
 
 
 def _text(fields: Any, name: str) -> str:

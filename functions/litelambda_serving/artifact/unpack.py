@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from litelambda_serving.digest import Hasher
     from litelambda_serving.manifest import FileEntry
 
-    Stage = Callable[[Buffer], Iterator[bytes]]
+    Stage = Callable[[Buffer], Iterator[Buffer]]
 
 __all__ = ["Unpacker", "unpack"]
 
@@ -108,7 +108,8 @@ class Unpacker:
             raise DigestError(f"{self._name} unpacks to SHA-256 {digest}, the manifest pins {self._sha256}")
         return self._target.obj
 
-    def _append(self, piece: bytes) -> None:
+    def _append(self, data: Buffer) -> None:
+        piece = memoryview(data)
         end = self._position + len(piece)
         if end > len(self._target):
             raise self._other_size()
@@ -144,7 +145,7 @@ def unpack(data: Buffer, entry: FileEntry, name: str, decrypt: Stage | None = No
 
 
 def _one_after_another(first: Stage, second: Stage) -> Stage:
-    def both(data: Buffer) -> Iterator[bytes]:
+    def both(data: Buffer) -> Iterator[Buffer]:
         for piece in first(data):
             yield from second(piece)
 

@@ -93,8 +93,8 @@ class AesGcm:
         if getattr(self, "_context", None):
             self._library.EVP_CIPHER_CTX_free(self._context)
 
-    def open(self, nonce: bytes, sealed: Buffer, associated: bytes) -> bytes | None:
-        """What was sealed; None where one bit of it, of the nonce, of the key or of `associated` is another.
+    def open(self, nonce: bytes, sealed: Buffer, associated: bytes) -> memoryview | None:
+        """What was sealed, until the next call; None where a bit of it, the nonce, the key or `associated` is another.
 
         Args:
             nonce: 12 bytes.
@@ -122,7 +122,7 @@ class AesGcm:
         if not good:
             library.ERR_clear_error()
             return None
-        return ctypes.string_at(plain, size)
+        return memoryview(plain).cast("B")[:size]
 
 
 def _library() -> ctypes.CDLL:
