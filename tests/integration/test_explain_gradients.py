@@ -122,8 +122,8 @@ def test_nothing_is_fetched_before_the_first_explanation(store):
 
 
 @pytest.mark.parametrize("kind", ["changed", "gone"])
-def test_a_file_that_is_not_what_was_pinned_fails_explanations_alone(store, tmp_path, kind):
-    """Gradients that were changed or lost are refused before the runtime sees them, and predictions go on."""
+def test_a_file_that_is_not_what_was_pinned_fails_explanations_alone(store, tmp_path, kind, capsys):
+    """Gradients that were changed or lost are refused and recorded, unseen by the runtime; predictions go on."""
     root = shutil.copytree(store, tmp_path / "store")
     file = root / "tiny/1/explain.tflite"
     module = load_module(root, "tiny")
@@ -133,6 +133,11 @@ def test_a_file_that_is_not_what_was_pinned_fails_explanations_alone(store, tmp_
         file.write_bytes(file.read_bytes()[:-1] + b"?")
     answer = ask(module, {"instances": ROWS})
     assert answer.status == 500, answer.json()
+    (record,) = [
+        json.loads(line)["audit"] for line in capsys.readouterr().out.splitlines() if line.startswith('{"audit"')
+    ]
+    assert (record["action"], record["outcome"], record["model"], record["version"]) == ("load", "refused", "tiny", 1)
+    assert record["reason"].startswith("DigestError" if kind == "changed" else "ArtifactError")
     assert ask(module, {"instances": ROWS}, PREDICT).status == 200
     assert ask(module, {"instances": ROWS, "parameters": {"method": "shapley"}}).status == 200
 

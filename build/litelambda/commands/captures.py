@@ -66,7 +66,7 @@ def read_lines(source: str | Path) -> Iterator[tuple[str, str]]:
     """The lines of a file, or of all files below a folder or prefix, each with its place for messages.
 
     Raises:
-        DataError: there is no such file, or nothing in the folder.
+        DataError: the file does not exist, or the folder is empty.
     """
     url = to_url(str(source))
     objects = objects_for(url)

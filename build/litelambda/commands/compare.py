@@ -95,7 +95,7 @@ def compare(
         reporter: told about both versions.
 
     Raises:
-        UsageError: the arguments make no sense, or there is no such model, alias or version.
+        UsageError: the arguments contradict each other, or the model, alias or version does not exist.
         ServingError: a version or the rows cannot be read.
         ScoreError, JobError: the rows do not fit a version.
 
@@ -141,7 +141,7 @@ def locate(reference: str, default: str) -> tuple[Store, str, int]:
         default: URL of the store of references that do not name one.
 
     Raises:
-        UsageError: there is no such store, model, alias or version.
+        UsageError: the store, model, alias or version does not exist.
     """
     head, slash, last = reference.rstrip("/").rpartition("/")
     if slash:

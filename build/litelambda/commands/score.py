@@ -130,7 +130,7 @@ def score(  # noqa: PLR0913 - all but the first two are named by the caller
         How many rows were scored, and where the predictions lie.
 
     Raises:
-        UsageError: the arguments make no sense.
+        UsageError: the arguments contradict each other.
         ScoreError: the output exists.
         ServingError: the input or the model cannot be used.
 
@@ -194,7 +194,7 @@ def make_job(  # noqa: PLR0913 - as `score`
     """Turn what a caller asks for into a job of the batch function; see `score`.
 
     Raises:
-        UsageError: the arguments make no sense.
+        UsageError: the arguments contradict each other.
     """
     target = to_url(str(output))
     try:

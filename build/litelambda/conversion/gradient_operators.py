@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from litelambda.common.errors import ConversionError
 from litelambda.keras_tools.backend import load_tensorflow
 
 _HUGE = 3e38
@@ -100,7 +101,7 @@ def _strided_slice(op: Any, gradient: Any) -> list[Any]:
         taken = tf.strided_slice(np.arange(int(np.prod(source.shape))).reshape(source.shape), *limits, **masks).numpy()
     places = [np.unique(axis) for axis in np.unravel_index(taken.ravel(), tuple(source.shape))]
     if np.any(np.asarray(limits[2]) < 0):
-        raise NotImplementedError("a slice backwards")
+        raise ConversionError("a slice that runs backwards has no gradient that is exported")
     values = tf.reshape(gradient, [len(kept) for kept in places])
     for axis, (kept, size) in enumerate(zip(places, source.shape, strict=True)):
         if len(kept) != size:
@@ -215,7 +216,7 @@ def _before(op: Any, axis: int, size: int, windows: int, stride: int, window: in
 
 def _sizes(op: Any, name: str) -> _Pair:
     if op.get_attr("data_format") != b"NHWC":
-        raise NotImplementedError(f"{op.type} of channels first")
+        raise ConversionError(f"{op.type} with its channels first has no gradient that is exported")
     return tuple(op.get_attr(name)[1:3])
 
 

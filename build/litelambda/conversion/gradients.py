@@ -39,7 +39,7 @@ class Gradients:
     Attributes:
         artifact: the flatbuffer; empty where there is none.
         document: the manifest's `explain.gradients`.
-        note: why there is no artifact; "" where there is one.
+        note: why nothing was exported; "" if it was.
     """
 
     artifact: bytes = b""

@@ -15,7 +15,7 @@ _MOST_VALUES = 1024  # a cold start parses them
 
 
 def baseline_of(data: Dataset, tensor: FlatbufferTensor, seed: int) -> dict[str, Any]:
-    """The manifest's `explain` of a model's only input; empty where there is no mean.
+    """The manifest's `explain` of a model's only input; empty if that has no mean.
 
     Args:
         data: of the build.

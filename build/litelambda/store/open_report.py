@@ -68,7 +68,7 @@ def _read_pinned(store: Store, name: str, version: int, manifest: Manifest) -> b
         raise UsageError(f"{name} version {version} in {store.url} has no {_REPORT_NAME}") from None
     except ObjectNotFoundError:
         raise DigestError(
-            f"{name} version {version} in {store.url} was published with a {_REPORT_NAME} that is no longer there"
+            f"{name} version {version} in {store.url} was published with a {_REPORT_NAME}, which has been deleted"
         ) from None
     digest = hashlib.sha256(page).hexdigest()
     if (len(page), digest) != (pin.size_bytes, pin.sha256):

@@ -10,7 +10,7 @@ Loaded with the first large document. Where there is no compiled file for a mach
 from __future__ import annotations
 
 import os
-from ctypes import CDLL, addressof, c_char, c_float, c_int64, c_void_p
+from ctypes import CDLL, addressof, c_char, c_char_p, c_float, c_int64, c_void_p, cast
 from math import prod
 
 from litelambda_serving.json_codec import MIN_ARRAY_BYTES, UnreadNumbers, loads
@@ -49,7 +49,7 @@ def _load() -> CDLL | None:
         return None
     library = CDLL(path)
     library.find_arrays.restype = library.read_array.restype = library.scale.restype = c_int64
-    library.find_arrays.argtypes = [c_void_p, c_int64, c_int64, c_void_p, c_int64]
+    library.find_arrays.argtypes = [c_char_p, c_int64, c_int64, c_void_p, c_int64]
     library.read_array.argtypes = [c_void_p, c_int64, c_void_p, c_int64, c_void_p]
     library.scale.argtypes = [c_void_p, c_int64, c_void_p, c_void_p, c_int64]
     return library
@@ -62,10 +62,10 @@ _mark = f"litelambda:{os.urandom(16).hex()}:"  # stands for an array; no client 
 class NumberArray(UnreadNumbers):
     """An array of a document that holds numbers, or arrays of them; made by `loads_with_arrays`."""
 
-    __slots__ = ("_buffer", "_end", "_length", "_start")
+    __slots__ = ("_document", "_end", "_length", "_start")
 
-    def __init__(self, buffer: bytearray, span: Sequence[int]) -> None:
-        self._buffer = buffer
+    def __init__(self, document: bytes, span: Sequence[int]) -> None:
+        self._document = document
         self._start, self._end, self._length, depth = span
         self.is_flat = depth == 1
 
@@ -74,7 +74,7 @@ class NumberArray(UnreadNumbers):
 
     def to_list(self) -> Any:
         """See `UnreadNumbers.to_list`."""
-        return loads(self._buffer[self._start : self._end])
+        return loads(self._document[self._start : self._end])
 
     def read(self, dtype: str, shape: Sequence[int]) -> bytearray | None:
         """See `UnreadNumbers.read`."""
@@ -84,7 +84,7 @@ class NumberArray(UnreadNumbers):
             return None
         data = bytearray(count * DTYPES[dtype].itemsize)
         sizes = (c_int64 * len(shape))(*shape)
-        text = addressof(c_char.from_buffer(self._buffer, self._start))
+        text = (cast(c_char_p(self._document), c_void_p).value or 0) + self._start  # CPython ends bytes with a zero
         into = addressof(c_char.from_buffer(data))
         return data if _library.read_array(text, kind, sizes, len(shape), into) else None
 
@@ -112,15 +112,12 @@ def loads_with_arrays(document: bytes) -> Any:
     """
     if _library is None or len(document) < MIN_ARRAY_BYTES:
         return loads(document)
-    buffer = bytearray(document)
-    buffer.append(0)
     found = (c_int64 * (_SPAN * _MAX_ARRAYS))()
-    start = addressof(c_char.from_buffer(buffer))
-    count = _library.find_arrays(start, len(document), _MIN_BYTES, found, _MAX_ARRAYS)
+    count = _library.find_arrays(document, len(document), _MIN_BYTES, found, _MAX_ARRAYS)
     if count <= 0:
         return loads(document)
     spans = [found[_SPAN * index : _SPAN * (index + 1)] for index in range(count)]
-    arrays = {f"{_mark}{index}": NumberArray(buffer, span) for index, span in enumerate(spans)}
+    arrays = {f"{_mark}{index}": NumberArray(document, span) for index, span in enumerate(spans)}
     pieces, position = [], 0
     for mark, span in zip(arrays, spans, strict=True):
         pieces += [document[position : span[0]], f'"{mark}"'.encode()]

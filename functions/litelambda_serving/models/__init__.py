@@ -329,7 +329,13 @@ class ModelRepository:
     def _open_companion(self, servable: Servable, file: str) -> CompiledModel:
         from litelambda_serving.models.companions import open_companion
 
-        return open_companion(self.store, servable, file, self._num_threads, self._make_room)
+        try:
+            return open_companion(self.store, servable, file, self._num_threads, self._make_room)
+        except ArtifactError as error:
+            from litelambda_serving.audit import refused
+
+            refused(servable.manifest.model, servable.manifest.version, error)
+            raise
 
     def _make_room(self, name: str, needed: int) -> None:
         """Drop the least recently used. What serves `name` now stays until its successor is ready.

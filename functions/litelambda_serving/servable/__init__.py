@@ -176,6 +176,24 @@ class Binding:
         has_rows = any(spec.batched for spec in self.inputs)
         self.joint_output = next((s.name for s in self.outputs if has_rows and not (s.batched or s.constant)), "")
 
+    def arrange(self, inputs: Mapping[str, Tensor]) -> tuple[list[Tensor], int]:
+        """The inputs in the runtime's order, and their number of rows.
+
+        Raises:
+            TensorError: values that the model cannot compute with.
+        """
+        tensors = [inputs[spec.name] for spec in self.inputs]
+        for spec in self.limited:
+            check_limits(inputs[spec.name], spec)
+        return tensors, next((t.shape[0] for t, s in zip(tensors, self.inputs, strict=True) if s.batched), 1)
+
+    def name(self, outputs: Sequence[Any], rows: int) -> dict[str, Tensor]:
+        """The runtime's outputs by the manifest's names, in its order."""
+        return {
+            spec.name: Tensor(spec.dtype, spec.shape_of(rows), outputs[place])
+            for spec, place in zip(self.outputs, self.output_places, strict=True)
+        }
+
 
 class Servable:
     """One version of a model, loaded and compiled.
@@ -257,10 +275,7 @@ class Servable:
             LiteRtError: the runtime failed, and would have with any values.
         """
         binding = self._bindings[signature_key]
-        tensors = [inputs[spec.name] for spec in binding.inputs]
-        for spec in binding.limited:
-            check_limits(inputs[spec.name], spec)
-        rows = next((t.shape[0] for t, s in zip(tensors, binding.inputs, strict=True) if s.batched), 1)
+        tensors, rows = binding.arrange(inputs)
         statistics = self.statistics
         statistics.failures += 1  # until it is known to have worked
         started = perf_counter_ns()
@@ -274,7 +289,7 @@ class Servable:
             raise self._explained(error, signature_key, tensors, deadline) from error
         statistics.failures -= 1
         statistics.add_run(started, rows)
-        answered = _named_outputs(binding, outputs, rows)
+        answered = binding.name(outputs, rows)
         if self.drift is not None and signature_key == self.manifest.default_signature:
             self.drift.count(inputs, answered, rows)
         return answered
@@ -282,15 +297,12 @@ class Servable:
     def run(self, signature_key: str, inputs: Mapping[str, Tensor], deadline: float = inf) -> dict[str, Tensor]:
         """Run a signature as `predict` does, for what is not a prediction of its own: only its runs are counted."""
         binding = self._bindings[signature_key]
-        tensors = [inputs[spec.name] for spec in binding.inputs]
-        for spec in binding.limited:
-            check_limits(inputs[spec.name], spec)
-        rows = next((t.shape[0] for t, s in zip(tensors, binding.inputs, strict=True) if s.batched), 1)
+        tensors, rows = binding.arrange(inputs)
         try:
             outputs = self._run_rows(signature_key, tensors, rows, deadline)
         except LiteRtError as error:
             raise self._explained(error, signature_key, tensors, deadline) from error
-        return _named_outputs(binding, outputs, rows)
+        return binding.name(outputs, rows)
 
     def companion(self, file: str) -> CompiledModel | None:
         """A further flatbuffer of the version, opened if it is not; None where it is out of reach.
@@ -353,13 +365,6 @@ class Servable:
         if actual is None:
             raise ArtifactError(f"the manifest names signature {key!r}, the flatbuffer has none of that name")
         return Binding(promised, actual, one_by_one=self.manifest.batch_sizes == (1,))
-
-
-def _named_outputs(binding: Binding, outputs: Sequence[Any], rows: int) -> dict[str, Tensor]:
-    return {
-        spec.name: Tensor(spec.dtype, spec.shape_of(rows), outputs[place])
-        for spec, place in zip(binding.outputs, binding.output_places, strict=True)
-    }
 
 
 def _run_as(spec: TensorSpec, one_by_one: bool) -> tuple[str, Sequence[int]]:

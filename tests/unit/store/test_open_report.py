@@ -76,7 +76,7 @@ def test_a_page_that_is_gone_or_never_was(tmp_path: Path, capsys: pytest.Capture
     store = published(tmp_path)
     (tmp_path / "store/m/1/report.html").unlink()
     assert main(["models", "--report", "m", "--store", store.url]) == 1
-    assert "no longer there" in capsys.readouterr().err
+    assert "which has been deleted" in capsys.readouterr().err
     (tmp_path / "other").mkdir()
     store = published(tmp_path / "other", page=b"")
     assert main(["models", "--report", "m", "--store", store.url]) == 2

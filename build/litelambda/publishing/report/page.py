@@ -85,7 +85,7 @@ def section(title: str, *contents: str) -> str:
 
 
 def paragraph(text: str) -> str:
-    """A paragraph; nothing where there is no text."""
+    """A paragraph; "" for an empty text."""
     return f"<p>{escape(text)}</p>" if text else ""
 
 
@@ -145,5 +145,5 @@ def shaded(text: str, share: float) -> Safe:
 
 
 def details(title: str, content: str) -> str:
-    """What is shown when it is asked for; nothing where there is no content."""
+    """Content that is hidden until it is asked for; "" if there is none."""
     return f"<details><summary>{escape(title)}</summary>{content}</details>" if content else ""
