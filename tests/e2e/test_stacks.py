@@ -15,6 +15,7 @@ from support.scoring_files import as_jsonl, expected, make_rows, read_jsonl
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = [needs_sam, needs_emulator, pytest.mark.slow]
 
@@ -205,3 +206,34 @@ def _keys(s3: Any, bucket: str, prefix: str, ending: str) -> list[str]:
 def _predictions(s3: Any, bucket: str, keys: list[str]) -> np.ndarray[Any, np.dtype[np.float32]]:
     lines = [line for key in keys for line in read_jsonl(s3.get_object(Bucket=bucket, Key=key)["Body"].read())]
     return np.array([line["prediction"] for line in lines], np.float32)
+
+
+def test_only_signed_versions_are_served(emulator: Emulator, api: dict[str, str], tmp_path: Path) -> None:
+    """An unsigned version that `latest` moves to is refused with a record; the signed one before it keeps serving."""
+    store, private = f"s3://{api['ArtifactBucket']}/models", tmp_path / "release.pem"
+    found = re.search(r"[A-Za-z0-9+/]{44}", emulator.run(f".venv/bin/litelambda keygen {private}"))
+    assert found is not None
+    emulator.run(f".venv/bin/litelambda sign tiny_int8:1 --store {store} --key {private}")
+    trusts = f"ModelVersion=latest ModelManifestSha256= AliasRefreshSeconds=0 ModelPublicKey={found[0]}"
+    emulator.run(f'make deploy PARAMETERS="{trusts}"')
+    assert _predict(emulator, api, signed=True)[0] == 200
+
+    emulator.run(f".venv/bin/litelambda import tests/golden/tiny_int8.tflite --name tiny_int8 --store {store}")
+    body = json.dumps({"instances": ROWS[:2].tolist()}).encode()
+
+    def refused() -> bool:
+        """Aliases are read again beside the requests: ask until that has happened."""
+        path = "/v1/models/tiny_int8:predict"
+        status, headers, _ = emulator.call(api["ApiUrl"], "POST", path, body, signed=True)
+        assert (status, headers.get("X-Model-Version")) == (200, "1")
+        return '"action":"load","outcome":"refused","model":"tiny_int8","version":2' in _lines(emulator, api)
+
+    emulator.wait_for(refused, 60)
+    assert refused()
+
+
+def _lines(emulator: Emulator, api: dict[str, str]) -> str:
+    """What the function has logged."""
+    group = f"/aws/lambda/{api['FunctionName']}"
+    events = emulator.client("logs").filter_log_events(logGroupName=group)["events"]
+    return "\n".join(each["message"] for each in events)
