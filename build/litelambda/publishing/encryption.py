@@ -10,12 +10,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from litelambda.common.errors import UsageError
-from litelambda.recipe.load import Recipe
 from litelambda.store.signing import call_kms, is_kms_key
 from litelambda_serving.artifact.decryption import MAGIC, context_of, place_of
+
+if TYPE_CHECKING:
+    from litelambda.recipe.load import Recipe  # needs the `build` extra, which `litelambda bench` does not
 
 __all__ = ["Encrypted", "Encryption", "make_key_file", "open_encryption"]
 
