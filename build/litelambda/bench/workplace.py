@@ -162,8 +162,9 @@ class Workplace:
                 return self._package
             if self._package:
                 tag = sys.implementation.cache_tag
-                self.notes.append(f"the package has no bytecode for {tag}: measured a copy compiled for it")
-                shutil.copytree(self._package, target, ignore=shutil.ignore_patterns("__pycache__"))
+                self.notes.append(f"the package has no bytecode for {tag}: measured this version's code instead")
+                shutil.copytree(self._package, target, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+                copy_sources("predict", target, platform.machine())
             else:
                 copy_sources("predict", target, platform.machine())
                 _link_installed(target)

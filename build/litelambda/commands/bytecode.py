@@ -1,10 +1,9 @@
-"""Bytecode beside the sources of a bundle: an import then reads it and nothing else."""
+"""Bytecode in a bundle: an import then reads it and nothing else."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 
 from litelambda.commands.wheels import PYTHON_VERSION
@@ -16,12 +15,19 @@ __all__ = ["add_bytecode", "load_optimized"]
 _TASK_ROOT = "/var/task"  # where Lambda puts the bundle: the path that tracebacks show
 
 
-def add_bytecode(bundle: Path, ours: Sequence[str]) -> str | None:
-    """Add bytecode beside the sources, if the interpreter that it is for is here.
+def add_bytecode(bundle: Path, handler: str, package: str) -> str | None:
+    """Compile the sources of a bundle, if the interpreter that the bytecode is for is here.
 
     Args:
         bundle: what to compile.
-        ours: files and folders in it that are compiled without docstrings, which INIT need not read.
+        handler: a file in it that is compiled without docstrings, which INIT need not read.
+        package: a folder in it that is compiled so too, and whose bytecode takes the place of its sources.
+
+    Returns:
+        The interpreter's version, None where there is none.
+
+    Raises:
+        PackageError: a source cannot be compiled.
     """
     interpreter = find_interpreter(PYTHON_VERSION)
     if interpreter is None:
@@ -32,11 +38,14 @@ def add_bytecode(bundle: Path, ours: Sequence[str]) -> str | None:
     ]
     # Sets of constants are marshalled in hash order.
     environment = {"PYTHONHASHSEED": "0", "PATH": os.environ.get("PATH", "")}
-    for compiled in ([str(bundle)], ["-o", "2", *(str(bundle / each) for each in ours)]):
+    in_place = ["-b", "-o", "2", str(bundle / package)]
+    for compiled in (["-x", f"/{package}/", str(bundle)], ["-o", "2", str(bundle / handler)], in_place):
         done = subprocess.run([*command, *compiled], env=environment, capture_output=True, text=True, check=False)  # noqa: S603 - fixed
         if done.returncode:
             raise PackageError(f"{interpreter.path} cannot compile the bundle:\n{(done.stdout + done.stderr).strip()}")
     load_optimized(bundle)
+    for source in (bundle / package).rglob("*.py"):
+        source.unlink()
     return interpreter.version
 
 

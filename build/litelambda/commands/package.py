@@ -1,7 +1,7 @@
 """The deployment package: what the handlers import, for one architecture, and the same bytes every time.
 
     <output>/function/              the bundle, as Lambda unpacks it into /var/task
-        predict.py, litelambda_serving/   the handler and what it imports, with bytecode next to them
+        predict.py, litelambda_serving/   the handler and what it imports, as bytecode: the sources are in the wheel
         lean-bootstrap              starts them without the stock runtime client, where AWS_LAMBDA_EXEC_WRAPPER names it
         obstore/_obstore.abi3.so    the S3 client, alone: the Python package around it is not imported
         lib/libLiteRt.so            alone out of the runtime's wheel, a seventh of its size
@@ -225,7 +225,7 @@ def _assemble(
         _add_part(arch, bundle, wheels.with_name(f"{name}-wheels"), PARTS[name])
     for own, file in own_files.items():
         copy(file, bundle / own)
-    version = add_bytecode(bundle, [SERVING.name, f"{function}.py"])
+    version = add_bytecode(bundle, f"{function}.py", SERVING.name)
     for path in (bundle, *bundle.rglob("*")):
         path.chmod(0o755 if path.is_dir() else _file_mode(path))
         os.utime(path, (_EPOCH_SECONDS, _EPOCH_SECONDS))

@@ -16,7 +16,8 @@ def test_contents(arch, tmp_path):
     result = package(arch, tmp_path, "score")
     names = set(zipfile.ZipFile(result.archive).namelist())
     engine = {
-        path.relative_to(FUNCTIONS).as_posix() for path in (FUNCTIONS / "litelambda_serving" / "scoring").rglob("*.py")
+        path.relative_to(FUNCTIONS).with_suffix(".pyc" if result.bytecode else ".py").as_posix()
+        for path in (FUNCTIONS / "litelambda_serving" / "scoring").rglob("*.py")
     }
     assert {"score.py", "lib/libLiteRt.so", *engine} <= names
     assert "predict.py" not in names
