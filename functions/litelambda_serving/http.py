@@ -12,7 +12,7 @@ from litelambda_serving import errors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
     from typing_extensions import Buffer
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_BODY_BYTES", "MAX_RESPONSE_BYTES", "RAW_TYPES", "ROUTING_KEY_HEADER", "VERSION_HEADER", "Request",
-    "Response", "add_headers", "check_response_bytes", "finish", "request_from_event", "response_to_event",
-    "segments", "status_of",
+    "Response", "StreamedResponse", "add_headers", "check_response_bytes", "finish", "request_from_event",
+    "response_to_event", "segments", "status_of",
 ]  # fmt: skip
 
 MAX_BODY_BYTES = 6 * 1024 * 1024
@@ -68,9 +68,11 @@ class Request:
         deadline: `time.monotonic()` at which an answer comes too late.
         base_path: what came before `path`: the stage, or what the setting BASE_PATH names; "" without either.
         rights: what the caller may do; None where the function has no access policy.
+        max_response_bytes: of an answer. More than `MAX_RESPONSE_BYTES` says that it may leave in parts, as a
+            `StreamedResponse`.
     """
 
-    __slots__ = ("base_path", "body", "deadline", "headers", "method", "path", "rights")
+    __slots__ = ("base_path", "body", "deadline", "headers", "max_response_bytes", "method", "path", "rights")
 
     def __init__(
         self,
@@ -89,6 +91,7 @@ class Request:
         self.deadline = deadline
         self.base_path = base_path
         self.rights = rights
+        self.max_response_bytes: float = MAX_RESPONSE_BYTES
 
     def allow(self, action: str, model: str = "") -> None:
         """Refuse the request unless its caller may do this: what every route asks before it touches a model.
@@ -143,6 +146,33 @@ class Response:
         self.version = version
         self.notes: Mapping[str, Any] | None = None
         self.timing: tuple[int, ...] | None = None
+
+
+class StreamedResponse(Response):
+    """A response whose body is made while it is sent, for requests with a larger `max_response_bytes`.
+
+    Attributes:
+        chunks: the parts of the body. Each is made when it is asked for; what that raises comes too late for a status,
+            so that whoever sends the response breaks it off.
+    """
+
+    __slots__ = ("chunks",)
+
+    def __init__(
+        self,
+        status: int,
+        chunks: Iterator[bytes],
+        *,
+        content_type: str = "application/json",
+        headers: Mapping[str, str] | None = None,
+        route: str = "",
+        model: str = "",
+        version: int = 0,
+    ) -> None:
+        super().__init__(
+            status, b"", content_type=content_type, headers=headers, route=route, model=model, version=version
+        )
+        self.chunks = chunks
 
 
 def status_of(error: Exception) -> int:

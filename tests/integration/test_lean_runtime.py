@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +24,7 @@ from litelambda.bench.workplace import Workplace
 from litelambda.common.errors import BenchError
 from litelambda.common.paths import FUNCTIONS, PROJECT
 from litelambda_serving.lean_runtime import RuntimeClient
+from litelambda_serving.lean_runtime.stream import Stream
 from litelambda_serving.litert import find_library
 from support.golden_store import golden, publish
 
@@ -73,6 +77,14 @@ def talk(event, context):
 
 def sleep(event, context):
     time.sleep(60)
+
+def stream(event, context):
+    assert context.streams
+    for part in event["parts"]:
+        if part is None:
+            raise ValueError("no such luck")
+        time.sleep(0.05)
+        yield part.encode()
 
 class Unreadable(Exception):
     def __str__(self):
@@ -340,6 +352,75 @@ def test_a_class_name_is_no_header(name: str, value: str) -> None:
     assert headers["Lambda-Runtime-Function-Error-Type"] == value
     assert "X-Injected" not in headers
     assert json.loads(body) == {"errorType": name}
+
+
+def test_an_iterator_is_sent_part_by_part(tree: Path, tmp_path: Path) -> None:
+    """The lean client sends what a handler yields in chunks, each when it is made, as Lambda's streaming asks."""
+    environ = lambda_environ("app.stream", tree, {})
+    with Environment(command_of("lean", tree, "app.stream"), tree, environ, tmp_path / "log") as environment:
+        streamed = environment.invoke({"parts": ["one", "", "two " * 50_000]})
+        empty = environment.invoke({"parts": []})
+    assert streamed.headers["lambda-runtime-function-response-mode"] == "streaming"
+    assert streamed.headers["transfer-encoding"] == "chunked"
+    assert streamed.headers["content-type"] == "application/vnd.awslambda.http-integration-response"
+    assert streamed.headers["trailer"] == "Lambda-Runtime-Function-Error-Type, Lambda-Runtime-Function-Error-Body"
+    (first_ms, first), (second_ms, second) = streamed.chunks
+    assert (first, second) == (b"one", b"two " * 50_000)
+    assert second_ms - first_ms > 50  # what is made in between
+    assert (empty.result, empty.trailers, streamed.trailers) == (b"", {}, {})
+
+
+def test_a_fault_in_a_stream_is_told_in_its_trailers(tree: Path, tmp_path: Path) -> None:
+    """Before the first part it is the invocation's error; after it, the answer ends with trailers that say so."""
+    environ = lambda_environ("app.stream", tree, {})
+    with Environment(command_of("lean", tree, "app.stream"), tree, environ, tmp_path / "log") as environment:
+        at_once = environment.invoke({"parts": [None]})
+        later = environment.invoke({"parts": ["one", None, "two"]})
+        assert environment.invoke({"parts": ["well"]}).result == b"well"
+        log = environment.log_tail()
+    assert at_once.error is not None
+    assert at_once.error["errorMessage"] == "no such luck"
+    assert (later.error, later.result) == (None, b"one")
+    assert later.trailers["lambda-runtime-function-error-type"] == "ValueError"
+    told = json.loads(base64.b64decode(later.trailers["lambda-runtime-function-error-body"]))
+    assert told == {"errorType": "ValueError", "errorMessage": "no such luck", "requestId": later.request_id}
+    assert log.count("[ERROR] ValueError: no such luck") == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "warning"),
+    [
+        (b"", "[WARNING] a streamed response was cut off: "),
+        (b"HTTP/1.1 413 Too Large\r\nContent-Length: 4\r\n\r\nover", "answered 413 to a streamed response: b'over'"),
+    ],
+)
+def test_an_api_that_takes_no_more_of_a_stream_is_no_end(
+    capsys: pytest.CaptureFixture[str], answer: bytes, warning: str
+) -> None:
+    """A connection that ends in the middle of a stream, or a refusal, is logged; the iterator is closed."""
+    closed = []
+
+    def parts() -> Iterator[bytes]:
+        try:
+            for _ in range(1 if answer else 20):
+                yield b"x" * 1_000_000
+        finally:
+            closed.append(True)
+
+    def take_some() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            while not connection.recv(100_000).endswith(b"\r\n0\r\n\r\n" if answer else b"x"):
+                pass
+            connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=take_some)
+        server.start()
+        Stream(parts()).send(RuntimeClient("{}:{}".format(*listener.getsockname())), "1")
+        server.join()
+    assert warning in capsys.readouterr().out
+    assert closed == [True]
 
 
 def test_errors_can_be_logged_as_json(start: Start) -> None:

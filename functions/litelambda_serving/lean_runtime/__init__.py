@@ -46,7 +46,7 @@ class RuntimeClient:
             address: `host:port`, as in AWS_LAMBDA_RUNTIME_API.
         """
         host, _, port = address.partition(":")
-        self._peer = (host, int(port or 80))
+        self.peer = (host, int(port or 80))
         self._host = f" HTTP/1.1\r\nHost: {address}\r\n".encode()
         self._socket: socket | None = None
         self._echo = b""
@@ -72,14 +72,19 @@ class RuntimeClient:
         """Post that INIT failed."""
         self._post("/init/error", dumps(error).encode(), error["errorType"])
 
+    def head_of(self, path: str, content_type: bytes = b"application/json") -> list[bytes]:
+        """The first lines of a POST."""
+        return [f"POST {_BASE}{path}".encode(), self._host, b"Content-Type: " + content_type + b"\r\n", self._echo]
+
+    @staticmethod
+    def shown_type(error_type: str) -> bytes:
+        """An error's type as a header: a class may have any name, and what is not printable ASCII could end one."""
+        return "".join(letter if " " <= letter <= "~" else "?" for letter in error_type).encode()
+
     def _post(self, path: str, payload: bytes, error_type: str = "") -> None:
-        head = [f"POST {_BASE}{path}".encode(), self._host, b"Content-Type: application/json\r\n", self._echo]
-        if error_type:
-            # A class may have any name; what is not printable ASCII would end the header, or not be one.
-            shown = "".join(letter if " " <= letter <= "~" else "?" for letter in error_type)
-            head.append(f"Lambda-Runtime-Function-Error-Type: {shown}\r\n".encode())
-        head.append(b"Content-Length: %d\r\n\r\n" % len(payload))
-        status, _, body = self._call(b"".join(head), payload)
+        kind = b"Lambda-Runtime-Function-Error-Type: %b\r\n" % self.shown_type(error_type) if error_type else b""
+        head = b"".join([*self.head_of(path), kind, b"Content-Length: %d\r\n\r\n" % len(payload)])
+        status, _, body = self._call(head, payload)
         if status not in (202, _TOO_LARGE):
             raise RuntimeClientError(f"the Runtime API answered {status} to {path}: {body[:200]!r}")
 
@@ -88,10 +93,10 @@ class RuntimeClient:
         if self._socket is not None:
             try:
                 return self._exchange(self._socket, head, payload)
-            except (ConnectionError, _ClosedError):
+            except ConnectionError:
                 self._socket.close()
         self._socket = socket(AF_INET, SOCK_STREAM)
-        self._socket.connect(self._peer)
+        self._socket.connect(self.peer)
         self._socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
         try:
             return self._exchange(self._socket, head, payload)
@@ -104,6 +109,10 @@ class RuntimeClient:
         else:
             connection.sendall(head)
             connection.sendall(payload)
+        return self.receive(connection)
+
+    def receive(self, connection: socket) -> tuple[int, Mapping[str, str], bytes]:
+        """Read one answer: its status, its headers by lower-cased name, its body."""
         received = _receive_until(connection, b"", b"\r\n\r\n")
         text, _, rest = received.partition(b"\r\n\r\n")
         lines = text.decode("utf-8", "replace").split("\r\n")
@@ -117,11 +126,12 @@ class RuntimeClient:
             body = _receive_exactly(connection, rest, int(headers.get("content-length", "0")))
         if headers.get("connection", "").lower() == "close":
             connection.close()
-            self._socket = None
+            if connection is self._socket:
+                self._socket = None
         return int(lines[0].split(" ", 2)[1]), headers, body
 
 
-class _ClosedError(Exception):
+class _ClosedError(ConnectionError):
     """The other side closed before a whole answer."""
 
 
@@ -179,9 +189,12 @@ class Context:
     Attributes:
         aws_request_id, invoked_function_arn, tenant_id: of this invocation.
         function_name, function_version, memory_limit_in_mb, log_group_name, log_stream_name: of the environment.
+        streams: that an iterator of bytes is taken for an answer: the stock client has no such thing.
         client_context: what a mobile SDK sent (`client`, `custom`, `env`), or None.
         identity: of Cognito (`cognito_identity_id`, `cognito_identity_pool_id`), each None where there is none.
     """
+
+    streams = True
 
     def __init__(self, headers: Mapping[str, str]) -> None:
         environment = os.environ
@@ -238,7 +251,10 @@ def serve(client: RuntimeClient, handler: Handler, after_response: Callable[[], 
             client.fail(request_id, described)
         else:
             _flush()
-            client.respond(request_id, answer)
+            if type(answer) is bytes:
+                client.respond(request_id, answer)
+            else:
+                answer.send(client, request_id)
             if after_response is not None:
                 after_response()
 
@@ -252,13 +268,18 @@ def _flush() -> None:
             continue
 
 
-def _answer(handler: Handler, headers: Mapping[str, str], payload: bytes) -> bytes:
+def _answer(handler: Handler, headers: Mapping[str, str], payload: bytes) -> Any:
+    """What the handler answers: as JSON, or as a `Stream` where it is an iterator, of bytes."""
     context = Context(headers)
     try:
         event = loads(payload)
     except ValueError as error:
         raise LeanRuntimeError("Runtime.UnmarshalError", f"Unable to unmarshal input: {error}") from error
     result = handler(event, context)
+    if type(result) is not dict and hasattr(result, "__next__"):
+        from litelambda_serving.lean_runtime.stream import Stream
+
+        return Stream(result)
     try:
         return dumps(result).encode()
     except (TypeError, ValueError, RecursionError) as error:

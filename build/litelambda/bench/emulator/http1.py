@@ -7,14 +7,15 @@ then charge to the handlers. Knows nothing of Lambda or S3.
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 
 _CHUNK_BYTES = 100_000
 _MAX_LINE_BYTES = 2 * 1024 * 1024  # a runtime client may send a megabyte of X-Ray cause in one header
-_MAX_BODY_BYTES = 64 * 1024 * 1024
+_MAX_BODY_BYTES = 256 * 1024 * 1024
 
 
 class ProtocolError(Exception):
@@ -23,12 +24,19 @@ class ProtocolError(Exception):
 
 @dataclass(frozen=True)
 class Request:
-    """One request as it came: header names in lower case, the body without its transfer coding."""
+    """One request as it came: header names in lower case, the body without its transfer coding.
+
+    Attributes:
+        chunks: of a body that came in such: when each was there, by `time.perf_counter`, and what it was.
+        trailers: what followed them, names in lower case.
+    """
 
     method: str
     target: str
     headers: Mapping[str, str]
     body: bytes
+    chunks: Sequence[tuple[float, bytes]] = ()
+    trailers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Connection:
@@ -53,14 +61,12 @@ class Connection:
             method, target, _version = line.split(" ")
         except ValueError as error:
             raise ProtocolError(f"not a request line: {line[:80]!r}") from error
-        headers = {}
-        while line := self._line():
-            name, _colon, value = line.partition(":")
-            headers[name.lower()] = value.strip()
+        headers = self._headers()
         if headers.get("expect", "").lower() == "100-continue":
             self.sock.sendall(self.head(100, {}))
         if "chunked" in headers.get("transfer-encoding", "").lower():
-            return Request(method, target, headers, self._chunks())
+            chunks = self._chunks()
+            return Request(method, target, headers, b"".join(data for _, data in chunks), chunks, self._headers())
         return Request(method, target, headers, self._read(int(headers.get("content-length", "0"))))
 
     def respond(self, status: int, headers: Mapping[str, str], body: bytes | memoryview = b"") -> None:
@@ -88,14 +94,23 @@ class Connection:
         self._reader.close()
         self.sock.close()
 
-    def _chunks(self) -> bytes:
-        body = b""
+    def _headers(self) -> dict[str, str]:
+        headers: dict[str, str] = {}
+        while line := self._line():
+            name, _colon, value = line.partition(":")
+            headers[name.lower()] = (
+                f"{headers[name.lower()]}, {value.strip()}" if name.lower() in headers else value.strip()
+            )
+        return headers
+
+    def _chunks(self) -> list[tuple[float, bytes]]:
+        chunks, length = [], 0
         while size := int(self._line().partition(";")[0], 16):
-            body += self._read(size, len(body))
+            data = self._read(size, length)
+            length += size
+            chunks.append((time.perf_counter(), data))
             self._line()
-        while self._line():  # trailers
-            pass
-        return body
+        return chunks
 
     def _line(self) -> str:
         line = self._reader.readline(_MAX_LINE_BYTES)

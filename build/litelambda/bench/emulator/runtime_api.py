@@ -12,8 +12,8 @@ import selectors
 import socket
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from litelambda.bench.emulator.http1 import Connection, ProtocolError, Request
@@ -22,6 +22,7 @@ from litelambda.common.errors import BenchError
 FUNCTION_ARN = "arn:aws:lambda:eu-west-1:123456789012:function:bench"
 TRACE_ID = "Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=0"
 MAX_RESPONSE_BYTES = 6_291_556
+MAX_STREAM_BYTES = 200 * 1024 * 1024
 _PREFIX = "/2018-06-01/runtime/"
 _LOOK_EVERY_S = 0.1
 _JSON = {"content-type": "application/json"}
@@ -29,12 +30,21 @@ _JSON = {"content-type": "application/json"}
 
 @dataclass(frozen=True)
 class Invocation:
-    """One answered invoke: its result or its error, and the round trip from event sent to answer received."""
+    """One answered invoke: its result or its error, and the round trip from event sent to answer received.
+
+    Attributes:
+        headers: of the answer, names in lower case.
+        chunks: of an answer that was streamed: how long after the event each was there, in ms, and what it was.
+        trailers: what followed them.
+    """
 
     request_id: str
     result: bytes | None
     error: dict[str, Any] | None
     ms: float
+    headers: Mapping[str, str] = field(default_factory=dict)
+    chunks: Sequence[tuple[float, bytes]] = ()
+    trailers: Mapping[str, str] = field(default_factory=dict)
 
     def json(self) -> Any:
         """The handler's return value.
@@ -68,7 +78,7 @@ class RuntimeApi:
         self._connections: list[Connection] = []
         self._parked: Connection | None = None
         self._in_flight = ""
-        self._answer: tuple[str, bytes, float] | None = None
+        self._answer: tuple[str, Request, float] | None = None
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=16)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
@@ -132,9 +142,11 @@ class RuntimeApi:
         self._hand_over(present, body, chunked)
         while self._answer is None:
             self._serve_one(deadline, "answer")
-        kind, payload, finished = self._answer
-        result, error = (payload, None) if kind == "response" else (None, json.loads(payload))
-        return Invocation(self._in_flight, result, error, (finished - started) * 1000)
+        kind, answer, finished = self._answer
+        result, error = (answer.body, None) if kind == "response" else (None, json.loads(answer.body))
+        chunks = [((at - started) * 1000, data) for at, data in answer.chunks]
+        ms = (finished - started) * 1000
+        return Invocation(self._in_flight, result, error, ms, answer.headers, chunks, answer.trailers)
 
     def close(self) -> None:
         """Close every socket; a runtime that still polls sees its connection end."""
@@ -207,16 +219,18 @@ class RuntimeApi:
 
     def _answered(self, connection: Connection, request: Request, path: str, now: float) -> None:
         _invocation, request_id, kind = path.split("/")
+        is_streamed = request.headers.get("lambda-runtime-function-response-mode") == "streaming"
+        most = MAX_STREAM_BYTES if is_streamed else MAX_RESPONSE_BYTES
         if request_id != self._in_flight or self._answer is not None:
             connection.respond(400, _JSON, b'{"errorType":"InvalidRequestID"}')
-        elif len(request.body) > MAX_RESPONSE_BYTES:
+        elif len(request.body) > most:
             size = len(request.body)
-            message = f"Response payload size ({size} bytes) exceeded maximum allowed ({MAX_RESPONSE_BYTES} bytes)."
+            message = f"Response payload size ({size} bytes) exceeded maximum allowed ({most} bytes)."
             error = {"errorMessage": message, "errorType": "Function.ResponseSizeTooLarge"}
-            self._answer = ("error", json.dumps(error).encode(), now)
+            self._answer = ("error", replace(request, body=json.dumps(error).encode()), now)
             connection.respond(413, _JSON, b'{"errorType":"RequestEntityTooLarge"}')
         else:
-            self._answer = (kind, request.body, now)
+            self._answer = (kind, request, now)
             connection.respond(202, _JSON, b'{"status":"OK"}')
             if not self._keep_alive:
                 self._drop(connection)
