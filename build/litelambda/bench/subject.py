@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from litelambda.commands.gateway import Route, make_event
 from litelambda.common.errors import BenchError
+from litelambda.store.reading import open_reader
 from litelambda_serving.artifact.unpack import unpack
 from litelambda_serving.errors import ObjectNotFoundError
 from litelambda_serving.manifest import Manifest
-from litelambda_serving.store import open_store
 from litelambda_serving.tensor import TensorSpec
 
 _ALIAS = "latest"
@@ -95,7 +95,7 @@ def load_subject(store_url: str, name: str) -> Subject:
         BenchError: the store has no such model; the message says how to build it.
         StoreError: the store cannot be read.
     """
-    store = open_store(store_url)
+    store = open_reader(store_url)
 
     def read(key: str) -> bytes:
         try:

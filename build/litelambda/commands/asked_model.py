@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Protocol
 
-from litelambda.commands.local_function import aws_environment, custom_code_path
+from litelambda.commands.local_function import custom_code_path
 from litelambda.common.errors import LitelambdaError, UsageError
 from litelambda.common.paths import store_url
 from litelambda.store.checks import check_store_exists, choices_named
+from litelambda.store.reading import open_reader
 from litelambda_serving.custom_code import CustomCode
 from litelambda_serving.http import Request
 from litelambda_serving.models import ModelRepository
@@ -19,7 +19,6 @@ from litelambda_serving.router import error_response, route
 from litelambda_serving.scoring.errors import JobError
 from litelambda_serving.scoring.models import parse_reference
 from litelambda_serving.servable import Servable
-from litelambda_serving.store import open_store
 
 __all__ = ["Answer", "AskError", "AskedModel", "AskedService", "StoredModel"]
 
@@ -82,9 +81,7 @@ class StoredModel:
             raise UsageError(str(error)) from error
         url = store_url(store)
         check_store_exists(url)
-        if url.startswith("s3://"):
-            os.environ.update(aws_environment())
-        self._repository = ModelRepository(open_store(url), num_threads=1, refresh_seconds=86400)
+        self._repository = ModelRepository(open_reader(url), num_threads=1, refresh_seconds=86400)
         self._repository.counts_drift = counts_drift
         if code is not None:
             self._repository.custom_code = CustomCode(str(custom_code_path(code)))

@@ -21,8 +21,8 @@ from litelambda.common.progress import Reporter
 from litelambda.evaluation.version_comparison import Address, Compared, Meaning, compare_answers
 from litelambda.store.artifact_store import Store
 from litelambda.store.checks import check_store_exists
+from litelambda.store.reading import open_reader
 from litelambda_serving.artifact import Artifact, fetch_artifact
-from litelambda_serving.store import open_store
 
 __all__ = ["Comparison", "Side", "compare"]
 
@@ -110,7 +110,7 @@ def compare(
     if recipe is not None and target is not None:
         raise UsageError("--target names a field of --data: the targets of a recipe's test rows are known")
     found = [locate(reference, store_url(store)) for reference in (first, second)]
-    artifacts = [fetch_artifact(open_store(each.url), name, str(version)) for each, name, version in found]
+    artifacts = [fetch_artifact(open_reader(each.url), name, str(version)) for each, name, version in found]
     with tempfile.TemporaryDirectory(prefix="litelambda-") as scratch:
         folder = Path(scratch)
         rows = rows_of_file(data, target, artifacts[0]) if data is not None else rows_of_recipe(str(recipe), folder)

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from litelambda.common.aws import export_credentials
 from litelambda.common.errors import UsageError
 from litelambda.common.paths import FUNCTIONS
 from litelambda.store.checks import check_store_exists, choices_named
@@ -15,7 +16,7 @@ from litelambda.store.checks import check_store_exists, choices_named
 if TYPE_CHECKING:
     from litelambda.commands.gateway import Handler
 
-__all__ = ["aws_environment", "custom_code_path", "load_handler"]
+__all__ = ["custom_code_path", "load_handler"]
 
 
 def load_handler(
@@ -44,8 +45,7 @@ def load_handler(
         "LOG_LEVEL": log_level,
         "METRICS_NAMESPACE": "",
     }
-    if url.startswith("s3://"):
-        environment |= aws_environment()
+    export_credentials(url)
     os.environ.update(environment)
     separator = ":" if version.isdecimal() else "@"
     with choices_named(url, f"{model}{separator}{version}" if version else model):
@@ -66,21 +66,3 @@ def custom_code_path(code: str | Path) -> Path:
     if path.suffix != ".py" or not path.is_file():
         raise UsageError(f"--code {code}: expected a Python file (.py) with preprocess, postprocess or both")
     return path
-
-
-def aws_environment() -> dict[str, str]:
-    """Credentials and region of this machine's AWS profile, in the variables that a function gets them in."""
-    import boto3
-
-    session = boto3.Session()
-    credentials = session.get_credentials()
-    if credentials is None:
-        raise UsageError("no AWS credentials found: run `aws configure`, or set AWS_PROFILE")
-    frozen = credentials.get_frozen_credentials()
-    values = {
-        "AWS_ACCESS_KEY_ID": frozen.access_key,
-        "AWS_SECRET_ACCESS_KEY": frozen.secret_key,
-        "AWS_SESSION_TOKEN": frozen.token,
-        "AWS_REGION": session.region_name,
-    }
-    return {name: value for name, value in values.items() if value}

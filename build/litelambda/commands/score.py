@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from litelambda.commands.local_function import custom_code_path
+from litelambda.common.aws import export_credentials
 from litelambda.common.errors import LitelambdaError, UsageError
 from litelambda.common.interrupts import hold, interrupts_noted
 from litelambda.common.paths import DEFAULT_STORE, store_url
@@ -155,6 +156,7 @@ def score(  # noqa: PLR0913 - all but the first two are named by the caller
     )
     url = store_url(store)
     check_store_exists(url)
+    export_credentials(url)
     custom_code = None if code is None else CustomCode(str(custom_code_path(code)))
     cores = workers or available_cores()
     with (

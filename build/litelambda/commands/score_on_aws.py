@@ -7,6 +7,7 @@ import time
 import uuid
 
 from litelambda.commands.score import ScoreError, ScoreResult
+from litelambda.common.aws import aws_client
 from litelambda.common.errors import UsageError
 from litelambda_serving.scoring.job import Job
 
@@ -40,12 +41,11 @@ def submit(job: Job, state_machine: str) -> ScoreResult:
 
 
 def _run(job: Job, state_machine: str, region: str) -> dict[str, object]:
-    import boto3
     import orjson
     from botocore.exceptions import BotoCoreError, ClientError
 
+    client = aws_client("stepfunctions", region)
     try:
-        client = boto3.client("stepfunctions", region_name=region)
         request = orjson.dumps(job.to_dict()).decode()
         name = f"litelambda-{uuid.uuid4().hex}"
         arn = client.start_execution(stateMachineArn=state_machine, name=name, input=request)["executionArn"]

@@ -23,11 +23,11 @@ from litelambda.publishing.manifest_format import ManifestDocument
 from litelambda.publishing.provenance import make_provenance
 from litelambda.store.artifact_store import Store
 from litelambda.store.model_signing import make_bundle
+from litelambda.store.reading import open_reader
 from litelambda.store.signing import Signer
 from litelambda_serving.artifact import ARTIFACT_NAME, fetch_artifact
 from litelambda_serving.errors import ServingError
 from litelambda_serving.manifest import ENCRYPTED
-from litelambda_serving.store import open_store
 from litelambda_serving.trust import BUNDLE_NAME, SIGNATURE_NAME, Trust
 
 REPORT_NAME = "report.json"
@@ -242,7 +242,7 @@ def _read_back(
 ) -> None:
     """Fetch what was published through the reader that serves it."""
     name, _, version = path.partition("/")
-    reader = open_store(store.url)
+    reader = open_reader(store.url)
     reader.trust = Trust(data_key=data_key) if data_key else None  # pinned by its digest: it need not be signed yet
     try:
         same = bytes(fetch_artifact(reader, name, version, digest).model) == artifact

@@ -23,9 +23,9 @@ from litelambda.evaluation.gate import check_loss
 from litelambda.keras_tools.finite_checks import count_not_finite
 from litelambda.recipe.sections import Gate, Publish
 from litelambda.store.artifact_store import Store
+from litelambda.store.reading import open_reader
 from litelambda_serving.artifact import Artifact, fetch_artifact
 from litelambda_serving.preprocessing import open_preprocessor
-from litelambda_serving.store import open_store
 from litelambda_serving.tensor import TensorSpec
 
 _OVERRIDE = "--accept-worse publishes it all the same. "
@@ -88,7 +88,7 @@ def check_served(
     """
     found = []
     for version, aliases in _targets(store, publish).items():
-        artifact = fetch_artifact(open_store(store.url), publish.name, str(version))
+        artifact = fetch_artifact(open_reader(store.url), publish.name, str(version))
         served = _compare(artifact, aliases, data, from_logits, progress)
         found.append(served)
         if served.metrics is not None:

@@ -35,6 +35,7 @@ from litelambda.store.aliases_document import (
     target_of,
 )
 from litelambda.store.audit_trail import AUDIT_FOLDER, AuditTrail
+from litelambda.store.reading import open_reader
 from litelambda_serving.aliases import ALIASES_NAME, RESERVED_NAMES
 from litelambda_serving.artifact import MANIFEST_NAME, fetch_artifact
 from litelambda_serving.errors import ModelNotFoundError, ObjectNotFoundError, StoreConflictError
@@ -42,7 +43,7 @@ from litelambda_serving.manifest import is_valid_name
 from litelambda_serving.objects import objects_for
 from litelambda_serving.scoring.errors import JobError
 from litelambda_serving.scoring.models import parse_reference
-from litelambda_serving.store import open_store, split_store_url
+from litelambda_serving.store import split_store_url
 from litelambda_serving.trust import SIGNATURE_NAME
 
 _ATTEMPTS = 20
@@ -188,7 +189,7 @@ class Store:
         """
         name, version = self.resolve(reference)
         try:
-            fetched = fetch_artifact(open_store(self.url), name, str(version))
+            fetched = fetch_artifact(open_reader(self.url), name, str(version))
         except ModelNotFoundError as error:
             raise ModelNotFoundError(f"{error}; {self.describe(name)}") from error
         return FetchedModel(name, version, fetched.manifest.fields, bytes(fetched.model))

@@ -12,8 +12,8 @@ import orjson
 
 from litelambda.common.errors import UsageError
 from litelambda.store.audit_trail import is_sealed, key_of
+from litelambda.store.reading import open_reader
 from litelambda_serving.errors import ObjectNotFoundError
-from litelambda_serving.store import open_store
 
 if TYPE_CHECKING:
     from litelambda.store.artifact_store import Store
@@ -70,7 +70,7 @@ def read_trail(store: Store) -> Trail:
         StoreError: it cannot be read.
     """
     url = store.url.rstrip("/")
-    reader = open_store(url)
+    reader = open_reader(url)
 
     def read(number: int) -> tuple[int, bytes]:
         try:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from litelambda.common.errors import UsageError
 from litelambda.store.artifact_store import Store
+from litelambda.store.reading import open_reader
 from litelambda_serving.aliases import fetch_aliases
 from litelambda_serving.artifact import fetch_manifest
 from litelambda_serving.errors import DigestError, ModelNotFoundError, ObjectNotFoundError
 from litelambda_serving.manifest import Manifest
-from litelambda_serving.store import open_store
 
 CHECKED = "<!--checked-->"
 """Where a page says that it was checked, once it is opened."""
@@ -51,7 +51,7 @@ def open_report(store_url: str, reference: str, *, show: bool = True) -> Path:
 def _fetch_manifest(store: Store, name: str, version: int) -> Manifest:
     """The manifest, which must be the one that the model's aliases pin where one of them names the version."""
     store.read_manifest(name, version)  # says which versions there are, where this one is not there
-    reader = open_store(store.url)
+    reader = open_reader(store.url)
     try:
         pinned, _artifact = fetch_aliases(reader, name).pins.get(version, ("", ""))
     except ModelNotFoundError:  # it has no aliases

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from litelambda.common.errors import PublishError, UsageError
 from litelambda.store.model_signing import make_bundle, pinned_digests
+from litelambda.store.reading import open_reader
 from litelambda.store.signing import one_line
 from litelambda_serving.artifact import fetch_manifest
 from litelambda_serving.artifact.decryption import DataKey
@@ -15,7 +16,6 @@ from litelambda_serving.artifact.unpack import unpack
 from litelambda_serving.errors import DigestError, TrustError
 from litelambda_serving.manifest import ENCRYPTED
 from litelambda_serving.objects import objects_for
-from litelambda_serving.store import open_store
 from litelambda_serving.trust import BUNDLE_NAME, SIGNATURE_NAME, Trust, read_public_keys
 from litelambda_serving.trust.bundle import signed_digests
 
@@ -70,7 +70,7 @@ def verify_version(store: Store, reference: str, public_key: str) -> tuple[str, 
         ArtifactError, StoreError: a file is missing, or not what the manifest pins.
     """
     name, version = store.resolve(reference)
-    reader = open_store(store.url)
+    reader = open_reader(store.url)
     path = Path(public_key)
     reader.trust = Trust(read_public_keys(str(path.resolve()) if path.is_file() else public_key))
     manifest = fetch_manifest(reader, name, version)
@@ -109,7 +109,7 @@ def decrypt_file(store: Store, reference: str, file: str, key: str) -> bytes:
         ArtifactError, StoreError: it is missing, or not what the manifest pins.
     """
     name, version = store.resolve(reference)
-    reader = open_store(store.url)
+    reader = open_reader(store.url)
     if key:
         reader.trust = Trust(decryption_key=str(Path(key).absolute()))
     manifest = fetch_manifest(reader, name, version)

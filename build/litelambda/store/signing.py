@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from litelambda.common.aws import aws_client
 from litelambda.common.errors import PublishError, UsageError
 
 if TYPE_CHECKING:
@@ -110,13 +111,13 @@ def call_kms(arn: str, operation: str, **arguments: Any) -> dict[str, Any]:
     """Ask KMS to do something with a key.
 
     Raises:
+        UsageError: this machine's AWS profile does not exist.
         PublishError: it refuses, or cannot be reached.
     """
-    import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 
+    client = aws_client("kms", arn.split(":")[3])
     try:
-        client = boto3.client("kms", region_name=arn.split(":")[3])
         answer: dict[str, Any] = getattr(client, operation)(KeyId=arn, **arguments)
     except (BotoCoreError, ClientError) as error:
         raise PublishError(f"KMS does not use {arn}: {error}") from error

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from litelambda_serving.errors import SettingsError
+from litelambda_serving.store import check_bucket
 
 if TYPE_CHECKING:
     from litelambda_serving.objects.base import Objects
@@ -30,14 +31,15 @@ def objects_for(url: str) -> Objects:
     """The place that a URL names.
 
     Raises:
-        SettingsError: neither file:// nor s3://.
+        SettingsError: neither file:// nor s3://, or a bucket that is not taken.
     """
     global _s3  # noqa: PLW0603 - one client, whose connections are reused
     if url.startswith("file:///"):
         from litelambda_serving.objects.files import FileObjects
 
         return FileObjects()
-    if url.startswith("s3://") and url[5:].partition("/")[0]:
+    if url.startswith("s3://") and (bucket := url[5:].partition("/")[0]):
+        check_bucket(url, bucket)
         if _s3 is None:
             from litelambda_serving.objects.s3 import S3Objects
 

@@ -35,15 +35,23 @@ _CONFLICT_PAUSE_S = 0.05  # before the second try of a write that met another on
 
 
 def make_client() -> Any:
-    """A client with a session of its own: boto3's default one is not thread-safe."""
+    """A client with a session of its own: boto3's default one is not thread-safe.
+
+    Raises:
+        StoreAccessError: the environment names a profile that does not exist, or is wrong in another way.
+    """
     import boto3
     from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
 
     retries: Any = {"mode": "standard", "max_attempts": _ATTEMPTS}
     config = Config(
         retries=retries, max_pool_connections=_CONNECTIONS, connect_timeout=5, read_timeout=30, tcp_keepalive=True
     )
-    return boto3.session.Session().client("s3", config=config)
+    try:
+        return boto3.session.Session().client("s3", config=config)
+    except BotoCoreError as error:
+        raise StoreAccessError(f"S3 cannot be asked: {error}") from error
 
 
 def owned_by(owner: str) -> dict[str, Any]:

@@ -82,7 +82,7 @@ if TYPE_CHECKING:
             """Forget connections and credentials, for a process that was restored from a snapshot."""
 
 
-__all__ = ["FileStore", "Store", "open_store", "split_store_url"]
+__all__ = ["FileStore", "Store", "check_bucket", "open_store", "split_store_url"]
 
 
 _MAPPED_BYTES = 64 * 1024
@@ -93,7 +93,7 @@ def split_store_url(url: str) -> tuple[str, str, str]:
     """Split a store URL into scheme, bucket ("" for files) and path without slashes at its ends for S3.
 
     Raises:
-        SettingsError: not a `file:///…` or `s3://bucket[/prefix]` URL.
+        SettingsError: not a `file:///…` or `s3://bucket[/prefix]` URL, or a bucket or prefix that is not taken.
 
     >>> split_store_url("s3://bucket/models/")
     ('s3', 'bucket', 'models')
@@ -103,8 +103,24 @@ def split_store_url(url: str) -> tuple[str, str, str]:
         return scheme, "", rest.rstrip("/") or "/"
     bucket, _, prefix = rest.partition("/")
     if separator and scheme == "s3" and bucket:
-        return scheme, bucket, prefix.strip("/")
+        check_bucket(url, bucket)
+        path = prefix.strip("/")
+        if path and not {"", ".", ".."}.isdisjoint(path.split("/")):
+            raise SettingsError(f"store URL {url!r} has '//', '.' or '..' in its prefix: leave them out")
+        return scheme, bucket, path
     raise SettingsError(f"store URL {url!r} is neither file:///path nor s3://bucket/prefix")
+
+
+def check_bucket(url: str, bucket: str) -> None:
+    """Refuse buckets whose names or whose ways differ from those of general purpose buckets.
+
+    Raises:
+        SettingsError: it is the ARN of an access point, or a directory bucket (S3 Express One Zone).
+    """
+    if bucket.startswith("arn:"):
+        raise SettingsError(f"{url!r} has an ARN in a bucket's place: give the bucket, or the access point's alias")
+    if bucket.endswith(("--x-s3", "--xa-s3")):
+        raise SettingsError(f"{url!r} is in a directory bucket (S3 Express One Zone): use a general purpose bucket")
 
 
 def open_store(url: str) -> Store:

@@ -398,12 +398,12 @@ def test_model_store_pattern(template: Template, value: str, *, accepted: bool) 
 
 
 def test_samconfig_names_known_parameters(template: Template) -> None:
-    """samconfig.toml overrides only parameters that exist, alike for build and deploy."""
+    """samconfig.toml overrides only parameters that exist, alike for build, deploy and `sam local`."""
     config = tomllib.loads((PROJECT / "samconfig.toml").read_text(encoding="utf-8"))
     for environment in (value for value in config.values() if isinstance(value, dict)):
         overrides = {
             command: environment[command]["parameters"].get("parameter_overrides", "")
-            for command in ("build", "deploy")
+            for command in ("build", "deploy", "local_invoke", "local_start_api")
             if command in environment
         }
         assert len(set(overrides.values())) <= 1

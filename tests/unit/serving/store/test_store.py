@@ -24,6 +24,7 @@ from litelambda_serving.aliases import Aliases
 from litelambda_serving.artifact import fetch_artifact
 from litelambda_serving.background import Background
 from litelambda_serving.digest import hexdigest
+from litelambda_serving.objects import objects_for
 from litelambda_serving.store import open_store, split_store_url
 from support.faulty_s3 import CUT_SHORT, faulty_s3, refusing_s3
 from support.golden_store import golden, make_manifest, publish
@@ -96,6 +97,25 @@ def test_other_urls_are_refused(url):
     """Anything else is refused with the two forms that are taken."""
     with pytest.raises(errors.SettingsError, match="neither file:///path nor s3://bucket/prefix"):
         open_store(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("s3://bucket/a//b", "'//', '.' or '..' in its prefix"),
+        ("s3://bucket/a/../b", "'//', '.' or '..' in its prefix"),
+        ("s3://bucket/.", "'//', '.' or '..' in its prefix"),
+        ("s3://arn:aws:s3:eu-west-1:111122223333:accesspoint/mine/models", "the access point's alias"),
+        ("s3://models--euw1-az1--x-s3/models", "use a general purpose bucket"),
+    ],
+)
+def test_places_that_would_be_misread_are_refused(url, reason):
+    """A prefix that the S3 client cannot have, an ARN and a directory bucket are refused by whoever reads or writes."""
+    with pytest.raises(errors.SettingsError, match=reason):
+        open_store(url)
+    if "prefix" not in reason:  # a key of an input may have such parts: only a store's prefix may not
+        with pytest.raises(errors.SettingsError, match=reason):
+            objects_for(url)
 
 
 def test_files_are_read(folder):
