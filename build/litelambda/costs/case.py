@@ -25,8 +25,8 @@ def vcpu_share(memory_mb: float) -> float:
     """The part of one vCPU that a function of this size has for one thread.
 
     Example:
-        >>> vcpu_share(512), vcpu_share(3008)
-        (0.28942905596382136, 1.0)
+        >>> round(vcpu_share(512), 3), vcpu_share(3008)
+        (0.289, 1.0)
     """
     return min(memory_mb / FULL_CORE_MB, 1.0)
 

@@ -50,7 +50,7 @@ class Price:
         value: USD for `per` units.
         unit: what is counted.
         source: the provider's page.
-        read: the day on which the page, or the price list behind it, had it.
+        read: the day on which the page, or the price list that it shows, had it.
         per: how many units `value` is for.
         free: units a month that cost nothing in the free tier.
         tiers: pairs of a number of units a month, and the value beyond it.
@@ -72,8 +72,9 @@ class Price:
         """USD for so many units in one month.
 
         Example:
+            >>> from datetime import date
             >>> price = Price("lambda.requests", "us-east-1", 0.20, "requests", "", date(2026, 9, 6), per=1_000_000)
-            >>> price.cost(3_000_000)
+            >>> round(price.cost(3_000_000), 6)
             0.6
         """
         left = quantity - min(quantity, self.free) if free_tier else quantity
@@ -91,6 +92,7 @@ class Price:
         """The price, as a person reads it.
 
         Example:
+            >>> from datetime import date
             >>> Price("lambda.requests", "us-east-1", 0.2, "requests", "", date(2026, 9, 6), per=1e6).describe()
             '0.2 USD per 1,000,000 requests'
         """
@@ -99,7 +101,7 @@ class Price:
 
 
 class Prices:
-    """The prices of a region, and of the other clouds' regions beside it; remembers which were asked for."""
+    """The prices of a region, and of the regions of other clouds that go with it; remembers which were asked for."""
 
     def __init__(self, region: str, prices: Mapping[str, Price]) -> None:
         self.region = region
