@@ -156,6 +156,19 @@ test-contract: setup $(CONTRACT_VENVS) $(NATIVE_VENV)/.up-to-date  ## tritonclie
 	@tests/contract/newer-libraries $(CURDIR)/$(@D)/libraries || echo "test-contract: perf_analyzer cannot run here" >&2
 	@touch $@
 
+# ---- stores in other clouds: Azure's own emulator, which npm has
+AZURITE := azurite@3.37.0
+AZURITE_PORT := 10010
+
+.PHONY: test-stores
+
+test-stores: setup  ## publishing to Azurite, Azure's emulator, where there is npm
+	@if ! command -v npm >/dev/null; then echo "test-stores: there is no npm here, so Azurite is not tried"; exit 0; fi; \
+	npm install --silent --no-audit --no-fund --prefix .venv-azurite $(AZURITE); \
+	.venv-azurite/node_modules/.bin/azurite-blob --silent --inMemoryPersistence --skipApiVersionCheck --blobPort $(AZURITE_PORT) & \
+	trap "kill $$!" EXIT; \
+	LITELAMBDA_TEST_AZURITE=http://127.0.0.1:$(AZURITE_PORT) $(BIN)/python -m pytest -q tests/unit/store/test_artifact_store.py -k "[az"
+
 # ---- the page at /, in a real browser
 PAGE_VENV := .venv-page
 

@@ -1,4 +1,4 @@
-"""A store in S3, read through obstore's native module: the one part of `litelambda_serving` that knows obstore.
+"""A store in S3, read through obstore's native module; `store.clouds` has the same for other clouds.
 
 Three choices here save INIT time. The extension is loaded alone: the Python package around it takes 12 ms to import,
 and reading does not need it. The client trusts Amazon's five root certificates: parsing all 140 of a
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Sink = Callable[[Buffer], None]
 
-__all__ = ["S3Store"]
+__all__ = ["S3Store", "load_native"]
 
 # INIT has 10 s in all: this is how much of them a failing S3 may take before the function reports it.
 _RETRIES = 3
@@ -56,13 +56,11 @@ class S3Store:
         self.url = url
         self._bucket = bucket
         self._prefix = prefix
-        self._native = _load_native()
+        self._native = load_native()
         self.reopen()
 
     def reopen(self) -> None:
         """Forget connections and credentials; see `Store.reopen`."""
-        from datetime import timedelta  # obstore has loaded it for itself
-
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
         provider = None
         if "AWS_CONTAINER_CREDENTIALS_FULL_URI" in os.environ:
@@ -71,16 +69,22 @@ class S3Store:
             provider = container_credentials.credentials if container_credentials.available() else None
         with _Trust(endpoint):
             self._client = self._native._store.S3Store(
-                self._bucket,
-                prefix=self._prefix or None,
-                client_options={
-                    "allow_http": endpoint.startswith("http://"),
-                    "connect_timeout": _CONNECT_TIMEOUT,
-                    "timeout": _READ_TIMEOUT,
-                },
-                retry_config={"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=_RETRY_S)},
-                credential_provider=provider,
+                self._bucket, credential_provider=provider, **self._options(endpoint)
             )
+
+    def _options(self, endpoint: str) -> dict[str, Any]:
+        """What a client for reading is made with."""
+        from datetime import timedelta  # obstore has loaded it for itself
+
+        return {
+            "prefix": self._prefix or None,
+            "client_options": {
+                "allow_http": endpoint.startswith("http://"),
+                "connect_timeout": _CONNECT_TIMEOUT,
+                "timeout": _READ_TIMEOUT,
+            },
+            "retry_config": {"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=_RETRY_S)},
+        }
 
     def fetch(self, key: str, max_bytes: int) -> Buffer:
         """GET one object; see `Store.fetch`."""
@@ -207,7 +211,7 @@ def _drain(answer: Any, target: memoryview) -> None:
         raise ConnectionError(f"the body ended after {position} of {len(target)} bytes")
 
 
-def _load_native() -> Any:
+def load_native() -> Any:
     """Obstore's extension module, without the package around it.
 
     It is loaded under its own name, so that `import obstore` elsewhere in the process still works.

@@ -37,7 +37,10 @@ class Setting:
 
 SETTINGS = (
     Setting(
-        "MODEL_STORE", None, "Store URL: s3://bucket/prefix, or file:///path (a path inside the package: bundled)."
+        "MODEL_STORE",
+        None,
+        "Store URL: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, or file:///path (a path inside the "
+        "package: bundled).",
     ),
     Setting(
         "MODEL_NAME", "", "Model loaded at INIT and served by default; empty loads each model on its first request."
@@ -100,8 +103,8 @@ SETTINGS = (
     Setting(
         "CAPTURE_STORE",
         "",
-        "Where requests and answers are kept, s3://bucket/prefix or file:///path, in the format of SageMaker's data "
-        "capture. Empty: they are not kept.",
+        "Where requests and answers are kept, a URL like MODEL_STORE's, in the format of SageMaker's data capture. "
+        "Empty: they are not kept.",
     ),
     Setting("CAPTURE_PERCENT", "100", "Share of the predictions that is kept."),
     Setting(

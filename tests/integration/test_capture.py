@@ -251,7 +251,7 @@ def test_off_is_nothing(store, monkeypatch):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"CAPTURE_STORE": "bucket/prefix"}, "neither file:///path nor s3://bucket/prefix"),
+        ({"CAPTURE_STORE": "bucket/prefix"}, "expected file:///path, s3://bucket/prefix"),
         ({"CAPTURE_PERCENT": "101"}, "CAPTURE_PERCENT is '101', expected a number from 0 to 100"),
         ({"CAPTURE_MAX_KB": "all"}, "CAPTURE_MAX_KB is 'all', expected a number from 0 to 6144"),
     ],

@@ -50,7 +50,7 @@ def store_option(*, default: str | None = DEFAULT_STORE) -> Callable[[Any], Any]
         default=default,
         show_default=f"{DEFAULT_STORE}/ in the current directory",
         metavar="URL",
-        help="A folder, or s3://bucket/prefix.",
+        help="A folder, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix.",
     )
 
 

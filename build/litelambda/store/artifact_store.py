@@ -89,7 +89,7 @@ class Store:
         """Open a store; no connection is made yet.
 
         Args:
-            store: a folder, `file:///…`, or `s3://bucket/prefix`.
+            store: a folder, `file:///…`, `s3://bucket/prefix`, `gs://…` or `az://…`.
 
         Raises:
             UsageError, SettingsError: it is none of these.

@@ -80,7 +80,7 @@ def read_trail(store: Store) -> Trail:
 
     last = store.trail.head()[0]
     numbers = [number for number in store.trail.numbers() if number <= last]
-    if not url.startswith("s3://"):  # files are read faster one by one
+    if url.startswith("file://"):  # files are read faster one by one
         return check_chain(map(read, numbers))
     with ThreadPoolExecutor(_STREAMS) as executor:
         return check_chain(executor.map(read, numbers))

@@ -19,7 +19,7 @@ def list_models(store_url: str) -> list[Model]:
     """List a store's models.
 
     Args:
-        store_url: `file:///…` or `s3://bucket/prefix`; a store that does not exist is empty.
+        store_url: `file:///…`, `s3://bucket/prefix`, `gs://…` or `az://…`; a store that does not exist is empty.
 
     Returns:
         `{"model", "versions": [{"version", "digest", "created", "metrics", "size_bytes"}], "aliases": {alias: version},

@@ -26,7 +26,7 @@ def open_report(store_url: str, reference: str, *, show: bool = True) -> Path:
     """Fetch a version's report, check it and show it in the browser.
 
     Args:
-        store_url: `file:///…` or `s3://bucket/prefix`.
+        store_url: `file:///…`, `s3://bucket/prefix`, `gs://…` or `az://…`.
         reference: `NAME`, `NAME@ALIAS` or `NAME:VERSION`; the alias `latest` where none is given.
         show: open it; otherwise it is only fetched.
 

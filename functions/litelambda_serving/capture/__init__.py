@@ -167,9 +167,13 @@ def _open_writer(url: str) -> Writer:
     scheme, bucket, path = split_store_url(url)
     if scheme == "file":
         return _Folder(path)
-    from litelambda_serving.s3_store import S3Store
+    if scheme == "s3":
+        from litelambda_serving.s3_store import S3Store
 
-    return S3Store(url, bucket, path)
+        return S3Store(url, bucket, path)
+    from litelambda_serving.store.clouds import CloudStore
+
+    return CloudStore(url, scheme, bucket, path)
 
 
 class _Folder:

@@ -1,8 +1,9 @@
-"""Objects that are read and written, as local files or in S3: what batch scoring and publishing have in common.
+"""Objects that are read and written, as local files or in a cloud: what batch scoring and publishing have in common.
 
     base      what an object, a place for objects and an upload are
     files     in local folders
-    s3        in S3, through boto3, which can do conditional and multipart writes; obstore's native module cannot
+    s3        in S3, through boto3, whose multipart uploads can be suspended
+    clouds    in Google Cloud Storage and Azure Blob Storage, through obstore; for publishing alone
     errors    what may go wrong besides `litelambda_serving.errors`
 
 Every write is conditional where its caller asks for that, and visible as a whole or not at all. URLs are whole
@@ -25,15 +26,16 @@ if TYPE_CHECKING:
 __all__ = ["objects_for", "to_url"]
 
 _s3: Objects | None = None
+_clouds: Objects | None = None
 
 
 def objects_for(url: str) -> Objects:
     """The place that a URL names.
 
     Raises:
-        SettingsError: neither file:// nor s3://, or a bucket that is not taken.
+        SettingsError: it names none, or a bucket that is not taken.
     """
-    global _s3  # noqa: PLW0603 - one client, whose connections are reused
+    global _s3, _clouds  # noqa: PLW0603 - one client each, whose connections are reused
     if url.startswith("file:///"):
         from litelambda_serving.objects.files import FileObjects
 
@@ -45,7 +47,13 @@ def objects_for(url: str) -> Objects:
 
             _s3 = S3Objects()
         return _s3
-    raise SettingsError(f"{url!r} is neither s3://bucket/key nor file:///path")
+    if url.startswith(("gs://", "az://")) and url[5:].partition("/")[0]:
+        if _clouds is None:
+            from litelambda_serving.objects.clouds import CloudObjects
+
+            _clouds = CloudObjects()
+        return _clouds
+    raise SettingsError(f"{url!r}: expected file:///path, s3://bucket/key, gs://bucket/key or az://container/key")
 
 
 def to_url(path_or_url: str) -> str:

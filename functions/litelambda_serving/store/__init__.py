@@ -1,4 +1,4 @@
-"""Reading objects from a store: a folder (`file:///…`) or S3 (`s3://bucket/prefix`), behind one small interface.
+"""Reading objects from a store: a folder (`file:///…`) or a cloud's (`s3://bucket/prefix`), behind one small interface.
 
 It does not know what the objects mean. It cannot write: what is deployed needs no right to.
 """
@@ -90,25 +90,43 @@ _MAPPED_BYTES = 64 * 1024
 
 
 def split_store_url(url: str) -> tuple[str, str, str]:
-    """Split a store URL into scheme, bucket ("" for files) and path without slashes at its ends for S3.
+    """Split a store URL into scheme, bucket ("" for files) and path, without slashes at its ends in a bucket.
 
     Raises:
-        SettingsError: not a `file:///…` or `s3://bucket[/prefix]` URL, or a bucket or prefix that is not taken.
+        SettingsError: not the URL of a store, or a bucket or prefix that is not taken.
 
     >>> split_store_url("s3://bucket/models/")
     ('s3', 'bucket', 'models')
+    >>> split_store_url("https://account.blob.core.windows.net/container/models")
+    ('az', 'container@account', 'models')
     """
     scheme, separator, rest = url.partition("://")
     if separator and scheme == "file" and rest.startswith("/"):
         return scheme, "", rest.rstrip("/") or "/"
     bucket, _, prefix = rest.partition("/")
-    if separator and scheme == "s3" and bucket:
+    if separator and scheme in ("s3", "gs") and bucket:
         check_bucket(url, bucket)
-        path = prefix.strip("/")
-        if path and not {"", ".", ".."}.isdisjoint(path.split("/")):
-            raise SettingsError(f"store URL {url!r} has '//', '.' or '..' in its prefix: leave them out")
-        return scheme, bucket, path
-    raise SettingsError(f"store URL {url!r} is neither file:///path nor s3://bucket/prefix")
+        return scheme, bucket, _check_prefix(url, prefix)
+    if separator and scheme in ("az", "abfs", "abfss", "https"):
+        from litelambda_serving.store.clouds import split_azure_url
+
+        place, path = split_azure_url(url)
+        return "az", place, _check_prefix(url, path)
+    raise SettingsError(
+        f"store URL {url!r}: expected file:///path, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix"
+    )
+
+
+def _check_prefix(url: str, prefix: str) -> str:
+    """A prefix without slashes at its ends.
+
+    Raises:
+        SettingsError: it has a segment that object stores and paths understand in different ways.
+    """
+    path = prefix.strip("/")
+    if path and not {"", ".", ".."}.isdisjoint(path.split("/")):
+        raise SettingsError(f"store URL {url!r} has '//', '.' or '..' in its prefix: leave them out")
+    return path
 
 
 def check_bucket(url: str, bucket: str) -> None:
@@ -135,10 +153,14 @@ def open_store(url: str) -> Store:
     store: Store
     if scheme == "file":
         store = FileStore(url, path)
-    else:
+    elif scheme == "s3":
         from litelambda_serving.s3_store import S3Store
 
         store = S3Store(url, bucket, path)
+    else:
+        from litelambda_serving.store.clouds import CloudStore
+
+        store = CloudStore(url, scheme, bucket, path)
     if any(os.environ.get(name) for name in TRUST_SETTINGS):
         from litelambda_serving.trust import Trust
 

@@ -1,13 +1,16 @@
-"""The publishing side of a store: the same promises on a folder and on S3."""
+"""The publishing side of a store: the same promises on a folder, on S3, and in other clouds."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import secrets
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,7 @@ from litelambda_serving.objects import objects_for
 from litelambda_serving.objects.files import FileObjects
 from litelambda_serving.store import open_store
 from support import golden_store
+from support.fake_clouds import BUCKET, environment_of, fake_cloud, prepare_azurite
 from support.faulty_aws import CONFLICT, LOST_ANSWER, SLOW_DOWN, Fault, FaultyAws
 from support.moto_server import MotoServer
 
@@ -61,13 +65,30 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         yield client
 
 
-@pytest.fixture(params=["file", "s3", "s3 without prefix"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+@contextmanager
+def cloud(scheme: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """URL of an empty store in a fake of another cloud, or in Azurite where `make test-stores` runs it."""
+    monkeypatch.setattr(objects, "_clouds", None)
+    azurite = os.environ.get("LITELAMBDA_TEST_AZURITE") if scheme == "az" else None
+    if azurite:
+        prepare_azurite(azurite)
+    with nullcontext((azurite, None)) if azurite else fake_cloud(scheme) as (endpoint, _):
+        for name, value in environment_of(scheme, endpoint).items():
+            monkeypatch.setenv(name, value)
+        yield f"{scheme}://{BUCKET}/{secrets.token_hex(8)}"
+
+
+@pytest.fixture(params=["file", "s3", "s3 without prefix", "gs", "az"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """An empty store of each kind."""
     if request.param == "file":
-        return Store((tmp_path / "store").as_uri())
-    request.getfixturevalue("bucket")
-    return Store("s3://models/team/a" if request.param == "s3" else "s3://models")
+        yield Store((tmp_path / "store").as_uri())
+    elif request.param in ("gs", "az"):
+        with cloud(request.param, monkeypatch) as url:
+            yield Store(url)
+    else:
+        request.getfixturevalue("bucket")
+        yield Store("s3://models/team/a" if request.param == "s3" else "s3://models")
 
 
 def manifest_of(version: int, note: str = "") -> bytes:
@@ -382,9 +403,9 @@ def test_a_missing_bucket_and_missing_credentials_are_named(
 
 
 def test_other_urls_are_refused() -> None:
-    """Only folders and S3 can be published to."""
-    with pytest.raises(SettingsError, match="neither"):
-        Store("https://example.com/models")
+    """What is not a store is refused with the forms that are."""
+    with pytest.raises(SettingsError, match="expected file:///path, s3://bucket/prefix, gs://bucket/prefix or az://"):
+        Store("ftp://example.com/models")
 
 
 def test_the_catalogue_lists_models_versions_and_aliases(store: Store) -> None:

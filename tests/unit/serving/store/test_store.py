@@ -95,7 +95,9 @@ def test_store_urls(url, parts):
 @pytest.mark.parametrize("url", ["", "models", "file://relative", "s3://", "s3:///x", "ftp://host/x"])
 def test_other_urls_are_refused(url):
     """Anything else is refused with the two forms that are taken."""
-    with pytest.raises(errors.SettingsError, match="neither file:///path nor s3://bucket/prefix"):
+    with pytest.raises(
+        errors.SettingsError, match="expected file:///path, s3://bucket/prefix, gs://bucket/prefix or az://"
+    ):
         open_store(url)
 
 
@@ -468,8 +470,8 @@ def test_an_obstore_of_another_architecture(tmp_path):
 def test_obstore_itself_still_imports_beside_its_native_module(aws):
     """The extension alone and the whole package live in one process."""
     script = (
-        "from litelambda_serving.s3_store import _load_native; native = _load_native(); "
-        "import obstore, obstore.store; print(obstore.store.S3Store('b') is not None and native is _load_native())"
+        "from litelambda_serving.s3_store import load_native; native = load_native(); "
+        "import obstore, obstore.store; print(obstore.store.S3Store('b') is not None and native is load_native())"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", script]
