@@ -26,6 +26,7 @@ from litelambda.cli import main as command_line
 from litelambda.common import errors as build_errors
 from litelambda.publishing.manifest_format import ManifestDocument
 from litelambda_serving import errors as serving_errors
+from litelambda_serving.asgi import SERVER_SETTINGS
 from litelambda_serving.http import status_of
 from litelambda_serving.manifest import Manifest
 from litelambda_serving.objects import errors as object_errors
@@ -58,6 +59,12 @@ def _default(value: str | None) -> str:
 def score_settings() -> str:
     """The environment variables that only the batch function has."""
     rows = [(f"`{s.name}`", _default(s.default), s.meaning) for s in SCORING_SETTINGS]
+    return table(("variable", "default", "meaning"), rows)
+
+
+def server_settings() -> str:
+    """The environment variables of the ASGI application alone."""
+    rows = [(f"`{s.name}`", _default(s.default), s.meaning) for s in SERVER_SETTINGS]
     return table(("variable", "default", "meaning"), rows)
 
 
@@ -195,6 +202,7 @@ def table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
 REGIONS: dict[str, Callable[[], str]] = {
     "settings": settings,
     "score-settings": score_settings,
+    "server-settings": server_settings,
     "predict-parameters": lambda: parameters(PREDICT_TEMPLATE),
     "predict-outputs": lambda: outputs(PREDICT_TEMPLATE),
     "score-parameters": lambda: parameters(SCORE_TEMPLATE),

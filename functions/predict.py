@@ -32,17 +32,33 @@ _fetch_started = time.perf_counter()
 
 # From here on the fetch is under way: what is imported now costs nothing while the network is slower.
 from litelambda_serving import litert  # noqa: E402 - as above
-from litelambda_serving.errors import AccessDeniedError, ArtifactError, RequestError, ServingError  # noqa: E402
-from litelambda_serving.http import Request, add_headers, request_from_event, response_to_event  # noqa: E402
-from litelambda_serving.models import ModelRepository  # noqa: E402
+from litelambda_serving.errors import (  # noqa: E402 - as above
+    AccessDeniedError,
+    ArtifactError,
+    BusyError,
+    LateError,
+    RequestError,
+    ServingError,
+)
+from litelambda_serving.http import (  # noqa: E402 - as above
+    Request,
+    add_headers,
+    request_from_event,
+    request_of,
+    response_to_event,
+)
+from litelambda_serving.models import ModelRepository  # noqa: E402 - as above
 from litelambda_serving.observability import Log, trace_context  # noqa: E402
 from litelambda_serving.router import cors_headers, error_response, route, without_body  # noqa: E402
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable
+    from typing import Any, TypeVar
 
     from litelambda_serving.http import Response
+
+    Answer = TypeVar("Answer")
 
 litert.load_library()
 _runtime_loaded = _loaded = time.perf_counter()
@@ -119,15 +135,60 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
     Returns:
         A response in the form that the event's sender expects; errors too, never an exception.
     """
+    return _answer(
+        lambda: request_from_event(event, _deadline(context), _settings.base_path, _policy),
+        lambda response: response_to_event(response, event),
+        getattr(context, "aws_request_id", ""),
+        os.environ.get("_X_AMZN_TRACE_ID", ""),
+    )
+
+
+def respond(method: str, path: str, headers: dict[str, str], body: bytes, deadline: float, request_id: str) -> Response:
+    """Answer one request that came over HTTP itself, for `litelambda_serving.asgi`; any thread may ask.
+
+    Args:
+        method: HTTP method.
+        path: percent-encoded.
+        headers: by lower-cased name.
+        body: as it came.
+        deadline: `time.monotonic()` at which an answer comes too late.
+        request_id: for messages and the log.
+
+    Returns:
+        What `handler` puts into the form of an event; errors too, never an exception.
+    """
+    return _answer(
+        lambda: request_of(method, path, headers, body, deadline - _ROOM_SECONDS, _settings.base_path, _policy),
+        lambda response: response,
+        request_id,
+        headers.get("x-amzn-trace-id", ""),
+    )
+
+
+def refuse(error: ServingError, request_id: str) -> Response:
+    """The response to a request that the server does not hand on."""
+
+    def read() -> Request:
+        raise error
+
+    return _answer(read, lambda response: response, request_id, "")
+
+
+def run_concurrently(copies: int) -> None:
+    """From here on, let each model run so many times at once; see `ModelRepository.run_concurrently`."""
+    _repository.run_concurrently(copies)
+
+
+def _answer(read: Callable[[], Request], write: Callable[[Response], Answer], request_id: str, xray: str) -> Answer:
+    """Read a request, route it, and write its response, or that of an error."""
     global _cold
     started = time.perf_counter_ns()
     cold, _cold = _cold, False
-    request_id = getattr(context, "aws_request_id", "")
     method, traceparent = "-", ""
     if _recorder is not None:
         _recorder.before_request()
     try:
-        request: Request = request_from_event(event, _deadline(context), _settings.base_path, _policy)
+        request = read()
         method, traceparent = request.method, request.headers.get("traceparent", "")
         response = route(request, _repository, page=_settings.page)
     except AccessDeniedError as error:
@@ -135,7 +196,7 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
 
         audit.record(error.action or "any", "refused", actor=error.caller, model=error.model, reason="ACCESS_POLICY")
         response = error_response(error, request_id)
-    except RequestError as error:
+    except (RequestError, BusyError, LateError) as error:
         response = error_response(error, request_id)
     except ServingError as error:
         _log.write("ERROR", str(error), error=type(error).__name__, request_id=request_id)
@@ -153,14 +214,15 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
         add_headers(response, cors_headers(_settings.cors_allow_origin))
     if _recorder is not None and response.status == 200:
         _recorder.answered(request, response, request_id)
-    answer = response_to_event(response, event)
-    _observe(response, method, traceparent, started, request_id, cold)
+    answer = write(response)
+    _observe(response, method, traceparent, xray, started, request_id, cold)
     return answer
 
 
-def _observe(response: Response, method: str, traceparent: str, started: int, request_id: str, cold: bool) -> None:
+def _observe(
+    response: Response, method: str, traceparent: str, xray: str, started: int, request_id: str, cold: bool
+) -> None:
     """Write the request's line, and send its trace where traces are sent."""
-    xray = os.environ.get("_X_AMZN_TRACE_ID", "")
     trace, init = trace_context(traceparent, xray), _init if cold else None
     _log.request(response, method, started, request_id, init, trace, cold_start=cold)
     if _tracer is not None:

@@ -23,6 +23,8 @@
     │   ├── ModelTooLargeError       beyond the function's memory; the message says what to set
     │   └── TrustError               unsigned, signed by another key, rolled back, or it cannot be decrypted
     ├── CustomCodeError              the function's own code failed; the message has its traceback
+    ├── BusyError                    a server has as many requests as it takes
+    ├── LateError                    a server's time for a request is over
     └── LiteRtError                  the runtime refused a model or a run
         └── RuntimeLibraryError      libLiteRt.so is missing or is not for this machine
 
@@ -150,6 +152,14 @@ class TrustError(ArtifactError):
 
 class CustomCodeError(ServingError):
     """The function's own code cannot be imported, failed, or returned something else than it should."""
+
+
+class BusyError(ServingError):
+    """A server has as many requests as it takes."""
+
+
+class LateError(ServingError):
+    """A server's time for a request is over."""
 
 
 class LiteRtError(ServingError):

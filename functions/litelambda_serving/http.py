@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_BODY_BYTES", "MAX_RESPONSE_BYTES", "RAW_TYPES", "ROUTING_KEY_HEADER", "VERSION_HEADER", "Request",
-    "Response", "StreamedResponse", "add_headers", "check_response_bytes", "finish", "request_from_event",
-    "response_to_event", "segments", "status_of",
+    "Response", "StreamedResponse", "add_headers", "check_body_bytes", "check_response_bytes", "finish",
+    "request_from_event", "request_of", "response_to_event", "segments", "status_of",
 ]  # fmt: skip
 
 MAX_BODY_BYTES = 6 * 1024 * 1024
@@ -47,6 +47,8 @@ _STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (errors.UnsupportedError, 501),
     (errors.RequestError, 400),
     (errors.StoreUnavailableError, 503),
+    (errors.BusyError, 503),
+    (errors.LateError, 504),
 )
 
 
@@ -221,6 +223,37 @@ def request_from_event(event: Any, deadline: float = inf, base_path: str = "", p
     return Request(method, path[len(base) :], headers, data, deadline, shown, rights)
 
 
+def request_of(
+    method: str,
+    path: str,
+    headers: dict[str, str],
+    body: bytes,
+    deadline: float,
+    base_path: str,
+    policy: Policy | None,
+) -> Request:
+    """A request that came over HTTP itself, whose caller is anonymous to an access policy.
+
+    Args:
+        method: HTTP method.
+        path: percent-encoded.
+        headers: by lower-cased name.
+        body: as it came.
+        deadline: see `request_from_event`.
+        base_path: likewise.
+        policy: likewise.
+
+    Raises:
+        PayloadTooLargeError, UnsupportedEncodingError: see `request_from_event`.
+    """
+    if "content-type" in headers:
+        headers["content-type"] = headers["content-type"].lower()
+    base = _base_path(path, base_path, {}) if base_path else ""
+    rights = None if policy is None else policy.rights_of({})
+    data = b"" if rights is not None and not rights else _decompressed(body, headers)
+    return Request(method.upper(), path[len(base) :], headers, data, deadline, base, rights)
+
+
 def _not_http() -> errors.MalformedRequestError:
     return errors.MalformedRequestError(
         "not an HTTP event: expected one of an API Gateway (payload 2.0 or 1.0), a Function URL or an ALB"
@@ -297,12 +330,16 @@ def _decoded_body(body: str, is_base64: Any, headers: Mapping[str, str]) -> Any:
         length = len(data)
     else:
         length = len(body) * 3 // 4 - 2
-        _check_length(length)
+        check_body_bytes(length)
         try:
             data = _decode_base64(body, length)
         except ValueError as error:  # binascii's own is one, and it has another for what is not ASCII
             raise errors.MalformedRequestError(f"the body is marked as base64 but is not: {error}") from error
-    _check_length(length)
+    check_body_bytes(length)
+    return _decompressed(data, headers)
+
+
+def _decompressed(data: Any, headers: Mapping[str, str]) -> Any:
     encoding = ""
     if "content-encoding" in headers:
         from litelambda_serving.bodies.compression import content_encoding
@@ -383,7 +420,12 @@ def check_response_bytes(length: int) -> None:
         )
 
 
-def _check_length(length: int) -> None:
+def check_body_bytes(length: int) -> None:
+    """Refuse a body of so many bytes.
+
+    Raises:
+        PayloadTooLargeError: over Lambda's limit on a synchronous request.
+    """
     if length > MAX_BODY_BYTES:
         raise errors.PayloadTooLargeError(
             f"the request body exceeds {MAX_BODY_BYTES} bytes, the limit of a synchronous request: "

@@ -403,6 +403,7 @@ def test_init_leaves_the_rest_for_later(store):
     )
     later = (
         "access",
+        "asgi",
         "audit",
         "custom_code",
         "servable.",
@@ -414,6 +415,7 @@ def test_init_leaves_the_rest_for_later(store):
         "page",
         "scoring",
         "tfserving.",
+        "turns",
     )
     loaded = json.loads(done.stdout)
     assert "litelambda_serving.tfserving" in loaded

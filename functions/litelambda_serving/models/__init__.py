@@ -81,6 +81,7 @@ class ModelRepository:
         self._digests: dict[tuple[str, int], str] = {}
         self._loading: dict[tuple[str, int], Any] = {}
         self._lock = allocate_lock()
+        self._copies = 1
         self._requests = 0
         self._pinned = pinned
         if pinned is not None:
@@ -239,6 +240,16 @@ class ModelRepository:
             if self._pinned is None:
                 self._aliases.pop(name, None)
 
+    def run_concurrently(self, copies: int) -> None:
+        """Compile each model so often that it can run several times at once, where memory has room.
+
+        Args:
+            copies: runs of one model at once. Those that other models need the memory of go first.
+        """
+        self._copies = copies
+        for servable in self.loaded():
+            self._add_copies(servable)
+
     def is_loaded(self, name: str, number: int) -> bool:
         """Whether a version is in memory."""
         return (name, number) in self._servables
@@ -315,6 +326,8 @@ class ModelRepository:
 
             servable.drift = DriftCounter(manifest)
         servable.warm_up()
+        if self._copies > 1:
+            self._add_copies(servable)
         if began_ns:
             servable.statistics.loaded = began_ns, fetched_ns, perf_counter_ns()
         with self._lock:
@@ -345,9 +358,22 @@ class ModelRepository:
         cached = self._aliases.get(name)
         kept = set(cached.aliases.targets.values()) if cached is not None else set()
         with self._lock:
-            free = self._memory_bytes - sum(servable.memory_bytes for servable in self._servables.values())
+            free = self._free_bytes()
+            for servable in sorted(self._servables.values(), key=lambda servable: servable.used):
+                if free < needed:
+                    free += servable.drop_copies()
             candidates = [key for key in self._servables if key[0] != name or key[1] not in kept]
             for key in sorted(candidates, key=lambda key: self._servables[key].used):
                 if free >= needed:
                     return
                 free += self._servables.pop(key).memory_bytes
+
+    def _free_bytes(self) -> int:
+        return self._memory_bytes - sum(servable.memory_bytes for servable in self._servables.values())
+
+    def _add_copies(self, servable: Servable) -> None:
+        with self._lock:
+            free = self._free_bytes()
+            if not self.is_loaded(servable.manifest.model, servable.manifest.version):
+                free -= servable.memory_bytes
+        servable.add_copies(min(self._copies - 1, free // servable.copy_bytes))

@@ -5,6 +5,7 @@ Knows the runtime and the manifest; does not know protocols or other versions.
 
 from __future__ import annotations
 
+from _thread import _local
 from itertools import chain
 from math import inf
 from time import monotonic, perf_counter_ns, time
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from litelambda_serving.litert import Signature
     from litelambda_serving.manifest import Manifest, SignatureSpec
     from litelambda_serving.preprocessing import RawInputs
+    from litelambda_serving.servable.copies import Copies
     from litelambda_serving.tensor import TensorSpec
 
 __all__ = ["Binding", "Servable", "Statistics", "size_in_memory", "warm_up_inputs"]
@@ -52,7 +54,9 @@ def size_in_memory(artifact_bytes: int) -> int:
 
 
 class Statistics:
-    """What a servable has done in this process.
+    """What a servable has done in this process, in any of its threads.
+
+    No counter loses what another thread adds: none of them is read before a call and written after it.
 
     Attributes:
         requests: predictions that were answered.
@@ -68,13 +72,14 @@ class Statistics:
 
     __slots__ = (
         *("failures", "input_ns", "last_ms", "loaded", "output_ns", "requests", "rows", "run_ns", "runs"),
-        *("_run_began", "_run_ended"),
+        "_last_run",
     )
 
     def __init__(self) -> None:
         self.requests = self.failures = self.rows = self.runs = self.last_ms = 0
-        self.run_ns = self.input_ns = self.output_ns = self._run_began = self._run_ended = 0
+        self.run_ns = self.input_ns = self.output_ns = 0
         self.loaded = (0, 0, 0)
+        self._last_run = _local()  # when it began and ended: each thread's own
 
     def add_run(self, began_ns: int, rows: int) -> None:
         """Count a prediction that has just worked.
@@ -83,16 +88,19 @@ class Statistics:
             began_ns: `time.perf_counter_ns()` of the beginning of its first run.
             rows: in it.
         """
-        self._run_began, self._run_ended = began_ns, perf_counter_ns()
-        self.run_ns += self._run_ended - began_ns
+        last_run, ended = self._last_run, perf_counter_ns()
+        last_run.began, last_run.ended = began_ns, ended
+        self.run_ns += ended - began_ns
         self.requests += 1
         self.rows += rows
         self.last_ms = int(time() * 1000)
 
     def extend_run(self) -> None:
         """Count what ran since the prediction, an explanation, as part of its run."""
-        ended, self._run_ended = self._run_ended, perf_counter_ns()
-        self.run_ns += self._run_ended - ended
+        last_run = self._last_run
+        before, last_run.ended = last_run.ended, perf_counter_ns()
+        longer = last_run.ended - before
+        self.run_ns += longer
 
     def add_request(self, began_ns: int) -> tuple[int, ...]:
         """Count the time that the request of the last run has taken before it and after it, from `began_ns` to now.
@@ -100,9 +108,11 @@ class Statistics:
         Returns:
             When that run began and ended, followed by `loaded`.
         """
-        self.input_ns += self._run_began - began_ns
-        self.output_ns += perf_counter_ns() - self._run_ended
-        return self._run_began, self._run_ended, *self.loaded
+        last_run, now = self._last_run, perf_counter_ns()
+        run_began, run_ended = last_run.began, last_run.ended
+        self.input_ns += run_began - began_ns
+        self.output_ns += now - run_ended
+        return run_began, run_ended, *self.loaded
 
 
 def warm_up_inputs(manifest: Manifest, key: str, inputs: Sequence[TensorSpec]) -> list[Any]:
@@ -235,7 +245,8 @@ class Servable:
         self.memory_bytes = size_in_memory(len(memoryview(artifact.model)) + sum(map(len, artifact.assets.values())))
         self.used = 0
         self.companions: dict[str, CompiledModel] = {}
-        self._model = CompiledModel(artifact.model, num_threads=num_threads)
+        self._source = artifact.model, num_threads
+        self._model: CompiledModel | Copies = CompiledModel(artifact.model, num_threads=num_threads)
         self._batch_sizes = [size for size in reversed(self.manifest.batch_sizes) if size >= min_batch]
         self._bindings = {key: self._bound(key, spec) for key, spec in self.manifest.signatures.items()}
         if self.manifest.preprocessing:
@@ -257,6 +268,30 @@ class Servable:
         key = self.manifest.default_signature
         self._model.run(key, warm_up_inputs(self.manifest, key, self._bindings[key].inputs))
 
+    @property
+    def copy_bytes(self) -> int:
+        """Estimated bytes that one more compiled copy takes."""
+        length = len(memoryview(self._source[0]))
+        return size_in_memory(length) - length
+
+    def add_copies(self, count: int) -> None:
+        """Compile the model so many times more, for as many runs at once."""
+        from litelambda_serving.servable.copies import Copies
+
+        if count > 0 and isinstance(self._model, CompiledModel):
+            source, num_threads = self._source
+            more = [CompiledModel(source, num_threads=num_threads) for _ in range(count)]
+            self._model = Copies(self._model, more)
+            self.memory_bytes += count * self.copy_bytes
+
+    def drop_copies(self) -> int:
+        """Keep one compiled copy alone; how many bytes that frees once the runs of the others are done."""
+        if isinstance(self._model, CompiledModel):
+            return 0
+        freed = self._model.drop() * self.copy_bytes
+        self.memory_bytes -= freed
+        return freed
+
     def predict(self, signature_key: str, inputs: Mapping[str, Tensor], deadline: float = inf) -> dict[str, Tensor]:
         """Run a signature on any number of rows.
 
@@ -277,7 +312,6 @@ class Servable:
         binding = self._bindings[signature_key]
         tensors, rows = binding.arrange(inputs)
         statistics = self.statistics
-        statistics.failures += 1  # until it is known to have worked
         started = perf_counter_ns()
         try:
             if rows == 1:
@@ -285,9 +319,11 @@ class Servable:
                 statistics.runs += 1
             else:
                 outputs = self._run_rows(signature_key, tensors, rows, deadline)
-        except LiteRtError as error:
-            raise self._explained(error, signature_key, tensors, deadline) from error
-        statistics.failures -= 1
+        except BaseException as error:
+            statistics.failures += 1
+            if isinstance(error, LiteRtError):
+                raise self._explained(error, signature_key, tensors, deadline) from error
+            raise
         statistics.add_run(started, rows)
         answered = binding.name(outputs, rows)
         if self.drift is not None and signature_key == self.manifest.default_signature:
@@ -334,7 +370,8 @@ class Servable:
                 error.rows = range(start, start + size)
                 raise
             start += size
-        self.statistics.runs += len(parts)
+        runs = len(parts)
+        self.statistics.runs += runs
         with_rows = {place for spec, place in zip(binding.outputs, binding.output_places, strict=True) if spec.batched}
         columns = zip(*parts, strict=True)
         return [_joined(column) if place in with_rows else column[0] for place, column in enumerate(columns)]

@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 
     from litelambda_serving.errors import RequestError
     from litelambda_serving.litert import CompiledModel
+    from litelambda_serving.servable.copies import Copies
     from litelambda_serving.tensor import TensorSpec
 
 __all__ = ["explain", "refusal", "refused_inputs"]
 
 
 def explain(
-    model: CompiledModel,
+    model: CompiledModel | Copies,
     key: str,
     inputs: Sequence[TensorSpec],
     rows: Iterable[tuple[int, Sequence[Any]]],
@@ -53,7 +54,7 @@ def explain(
 
 
 def refused_inputs(
-    model: CompiledModel, key: str, inputs: Sequence[TensorSpec], values: Sequence[Any], spare: Sequence[Any]
+    model: CompiledModel | Copies, key: str, inputs: Sequence[TensorSpec], values: Sequence[Any], spare: Sequence[Any]
 ) -> list[str]:
     """Names of the inputs for whose values a run of one row fails; none where it does not, or fails with others too.
 
@@ -75,7 +76,7 @@ def refused_inputs(
     return alone or [spec.name for spec in inputs]
 
 
-def _fails(model: CompiledModel, key: str, values: Sequence[Any]) -> bool:
+def _fails(model: CompiledModel | Copies, key: str, values: Sequence[Any]) -> bool:
     try:
         model.run(key, values)
     except LiteRtError:

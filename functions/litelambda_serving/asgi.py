@@ -1,0 +1,295 @@
+"""The service as an ASGI application, for servers that have many requests at once: `litelambda_serving.asgi:app`.
+
+    python -m litelambda_serving.asgi            # uvicorn on $PORT, as containers are started
+    uvicorn litelambda_serving.asgi:app          # the same, with uvicorn's own options
+
+Its environment and its answers are those of the function, whose composition root, `predict`, it asks; the function
+never imports it. A request waits for its turn without a thread, then has one: while the runtime computes, which needs
+no GIL, others are read and written.
+
+Knows ASGI, and neither events nor protocols. The caller is anonymous to an access policy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec
+from time import monotonic
+from urllib.parse import quote
+
+from litelambda_serving.errors import BusyError, LateError, PayloadTooLargeError, ServingError, SettingsError
+from litelambda_serving.http import MAX_BODY_BYTES, check_body_bytes
+from litelambda_serving.settings import Setting
+from litelambda_serving.turns import Turns
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, MutableMapping
+    from types import ModuleType
+    from typing import Any
+
+    from litelambda_serving.http import Response
+
+    Message = MutableMapping[str, Any]
+    Receive = Callable[[], Awaitable[Message]]
+    Send = Callable[[Message], Awaitable[None]]
+
+__all__ = ["SERVER_SETTINGS", "Application", "app"]
+
+SERVER_SETTINGS = (
+    Setting("PORT", "8080", "Port that `python -m litelambda_serving.asgi` listens on, on all addresses."),
+    Setting(
+        "CONCURRENCY",
+        "",
+        "Requests for one model that run at the same time, each on a compiled copy of the model as far as "
+        "MODEL_MEMORY_MB has room. Empty: one per core.",
+    ),
+    Setting("QUEUE_LIMIT", "256", "Requests that wait for their turn; further ones are answered with 503."),
+    Setting("REQUEST_SECONDS", "30", "Time of a request, waiting included; then it is answered with 503 or 504."),
+)
+
+_PROBES = ("/", "", "/healthz", "/v2/health/live", "/v2/health/ready")
+"""Answered at once: whoever asks whether the server is alive must not wait behind predictions."""
+
+_SPARE = 1  # threads that the requests for one model leave to others
+_DROPPED_BYTES = 4 * MAX_BODY_BYTES  # of a body that is too large, so that its sender reads the answer
+
+
+class Application:
+    """The ASGI application."""
+
+    def __init__(self, predict: ModuleType | None = None) -> None:
+        """Make the application.
+
+        Args:
+            predict: the composition root, imported; None imports it when the server starts, with the environment of
+                that moment.
+        """
+        self._predict = predict
+        self._opening: asyncio.Task[_Service] | None = None
+        self._service: _Service | None = None
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Take one connection's events: the server's lifespan, or a request."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] == "http":
+            await (self._service or await self._opened()).answer(scope, receive, send)
+        else:
+            await send({"type": "websocket.close"})
+
+    async def _opened(self) -> _Service:
+        """The service, loaded once; by the first request where a server has no lifespan."""
+        if self._opening is None:
+            self._opening = asyncio.create_task(asyncio.to_thread(_Service, self._predict))
+        self._service = await asyncio.shield(self._opening)
+        return self._service
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            service = await self._opened()
+        except Exception as error:  # noqa: BLE001 - a server takes what is raised here for an application without lifespan
+            if not isinstance(error, ServingError):
+                traceback.print_exc()
+            await send({"type": "lifespan.startup.failed", "message": f"{type(error).__name__}: {error}"})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await asyncio.to_thread(service.close)
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+class _Service:
+    """The handlers, and the threads that run them."""
+
+    def __init__(self, predict: ModuleType | None) -> None:
+        """Load the models that the environment names.
+
+        Raises:
+            ServingError: a setting is impossible, or a model cannot be loaded.
+        """
+        per_model = _number("CONCURRENCY", 256) or _num_cores()
+        self._seconds = _number("REQUEST_SECONDS", 86400)
+        self._turns = Turns(per_model + _SPARE, per_model, _number("QUEUE_LIMIT", 1_000_000))
+        self._predict = predict or _import_predict()
+        self._predict.run_concurrently(per_model)
+        self._threads = ThreadPoolExecutor(per_model + _SPARE, "predict")
+        self._afterwards: asyncio.Future[Any] | None = None
+
+    def close(self) -> None:
+        """Wait for the requests that run, and write what was to be written after them."""
+        self._threads.shutdown()
+        if self._predict.after_response:
+            self._predict.after_response()
+
+    async def answer(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        deadline = monotonic() + self._seconds
+        request_id = os.urandom(16).hex()
+        headers = _headers(scope)
+        try:
+            async with asyncio.timeout(self._seconds):
+                body = await _read(receive, headers)
+        except TimeoutError:
+            response = self._predict.refuse(LateError("the request's body did not arrive in time"), request_id)
+        except PayloadTooLargeError as error:
+            response = self._predict.refuse(error, request_id)
+            await _send(response, send, more=True)
+            await _drop(receive)
+            await send({"type": "http.response.body"})
+            return
+        else:
+            if body is None:
+                return
+            path = (scope.get("raw_path") or quote(scope["path"]).encode()).decode("latin-1").partition("?")[0]
+            response = await self._respond(scope["method"], path, headers, body, deadline, request_id)
+        await _send(response, send)
+        self._write_afterwards()
+
+    async def _respond(
+        self, method: str, path: str, headers: dict[str, str], body: bytes, deadline: float, request_id: str
+    ) -> Response:
+        request = (method, path, headers, body, deadline, request_id)
+        if path in _PROBES:
+            probed: Response = self._predict.respond(*request)
+            return probed
+        model = _model_of(path)
+        try:
+            await self._turns.wait(model, deadline)
+        except BusyError as error:
+            return self._refused(error, request_id)
+        run = asyncio.get_running_loop().run_in_executor(self._threads, self._predict.respond, *request)
+        run.add_done_callback(lambda _: self._turns.end(model))  # however long it takes, and whoever waits for it
+        done, _ = await asyncio.wait([run], timeout=deadline - monotonic())
+        if not done:
+            return self._refused(LateError(f"no answer within {self._seconds} s: send fewer rows"), request_id)
+        answered: Response = run.result()
+        return answered
+
+    def _refused(self, error: ServingError, request_id: str) -> Response:
+        response: Response = self._predict.refuse(error, request_id)
+        return response
+
+    def _write_afterwards(self) -> None:
+        """What a function does between an answer and the next request, in one thread at a time."""
+        if self._predict.after_response and (self._afterwards is None or self._afterwards.done()):
+            self._afterwards = asyncio.ensure_future(asyncio.to_thread(self._predict.after_response))
+
+
+def _number(name: str, most: int) -> int:
+    """A server's setting; 0 where it is empty and has no default.
+
+    Raises:
+        SettingsError: it is not a number in its range.
+    """
+    text = os.environ.get(name) or next(each.default for each in SERVER_SETTINGS if each.name == name)
+    if not text:
+        return 0
+    if not text.isdecimal() or not 1 <= int(text) <= most:
+        raise SettingsError(f"{name} is {text!r}, expected a number from 1 to {most}")
+    return int(text)
+
+
+def _num_cores() -> int:
+    """Cores that this process may use: a container's share of its machine's, rounded up."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
+            quota, period = file.read().split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else max(1, min(cores, -(-int(quota) // int(period))))
+
+
+def _import_predict() -> ModuleType:
+    """Import the composition root, which loads models; it is next to this package, or where wheels have it."""
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    spec = PathFinder.find_spec("predict", [root, os.path.join(root, "litelambda", "project", "functions")])
+    if spec is None or spec.loader is None:
+        raise SettingsError(f"{root} has no predict.py: install or package litelambda as a whole")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _headers(scope: Message) -> dict[str, str]:
+    """Headers by lower-cased name, as API Gateway hands them on: joined where there are several of one name."""
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in scope["headers"]:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]},{value}" if name in headers else value
+    return headers
+
+
+def _model_of(path: str) -> str:
+    """The model that a path names, whatever it is; "" without one."""
+    parts = path.split("/", 4)
+    return parts[3].partition(":")[0] if len(parts) > 3 and parts[2] == "models" else ""
+
+
+async def _read(receive: Receive, headers: dict[str, str]) -> bytes | None:
+    """Read a request's body; None if its client has gone.
+
+    Raises:
+        PayloadTooLargeError: as soon as it is known to be over the limit.
+    """
+    announced = headers.get("content-length", "")
+    if announced.isdecimal():
+        check_body_bytes(int(announced))
+    body = b""
+    chunks: list[bytes] = []
+    length = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        body = message.get("body", b"")
+        length += len(body)
+        check_body_bytes(length)
+        if not message.get("more_body"):
+            return b"".join([*chunks, body]) if chunks else body
+        chunks.append(body)
+
+
+async def _drop(receive: Receive) -> None:
+    """Read on for a moment: a client that is cut off while it sends does not see the answer."""
+    length = 0
+    try:
+        async with asyncio.timeout(1):
+            while length < _DROPPED_BYTES:
+                message = await receive()
+                length += len(message.get("body", b""))
+                if not message.get("more_body"):
+                    return
+    except TimeoutError:
+        return
+
+
+async def _send(response: Response, send: Send, *, more: bool = False) -> None:
+    body = response.body.encode() if isinstance(response.body, str) else response.body
+    headers = {"content-type": response.content_type, **{name.lower(): each for name, each in response.headers.items()}}
+    if response.status not in (204, 304):
+        headers.setdefault("content-length", str(len(body)))
+    if more:
+        headers["connection"] = "close"
+    raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": response.status, "headers": raw})
+    await send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+def main() -> None:
+    """Serve on `PORT` until SIGTERM or SIGINT, which let the requests at hand end."""
+    import uvicorn
+
+    uvicorn.run(app, host="0.0.0.0", port=_number("PORT", 65535), log_level="warning", ws="none", server_header=False)  # noqa: S104 - a container's
+
+
+app = Application()
+
+if __name__ == "__main__":
+    main()
