@@ -7,6 +7,7 @@ must stay is the packed copy alone. Where not even one copy fits, nothing is loa
 
 from __future__ import annotations
 
+import mmap as _mmap
 import os
 from mmap import ACCESS_DEFAULT, MAP_ANONYMOUS, MAP_PRIVATE, mmap
 
@@ -19,6 +20,7 @@ FLOOR_BYTES = 48 * 1024 * 1024
 
 _ANONYMOUS = 2.05  # of the model's size: the file and XNNPACK's packed copy of its weights
 _MAPPED = 1.05  # the packed copy; the file's own pages can be dropped
+_HUGE_PAGES = getattr(_mmap, "MADV_HUGEPAGE", None)  # Linux alone
 _EPHEMERAL_STORAGE = "/tmp"  # noqa: S108 - Lambda's one writable folder, private to the environment
 
 
@@ -59,7 +61,7 @@ def allocate(name: str, size_bytes: int, *, in_memory: bool = False) -> mmap:
     check_fits(name, size_bytes)
     memory = _memory_bytes()
     if not memory or size_bytes * _ANONYMOUS + FLOOR_BYTES <= memory:
-        return mmap(-1, size_bytes, flags=MAP_PRIVATE | MAP_ANONYMOUS)  # shared memory, the default, is filled slower
+        return _anonymous(size_bytes)
     if in_memory:
         raise ModelTooLargeError(
             f"{name} has {size_bytes / 2**20:.0f} MB and was encrypted, so that it is decrypted in memory alone: set "
@@ -82,6 +84,17 @@ def allocate(name: str, size_bytes: int, *, in_memory: bool = False) -> mmap:
         return mmap(descriptor, size_bytes, access=ACCESS_DEFAULT)
     finally:
         os.close(descriptor)
+
+
+def _anonymous(size_bytes: int) -> mmap:
+    """Private memory, in pages of 2 MB where the kernel has them: the 25,000 small ones of 100 MB take it 25 ms."""
+    memory = mmap(-1, size_bytes, flags=MAP_PRIVATE | MAP_ANONYMOUS)  # shared memory, the default, is filled slower
+    if _HUGE_PAGES is not None:
+        try:  # noqa: SIM105 - contextlib is not for INIT
+            memory.madvise(_HUGE_PAGES)
+        except OSError:
+            pass  # a kernel without them
+    return memory
 
 
 def _memory_bytes() -> int:

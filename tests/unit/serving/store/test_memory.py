@@ -33,6 +33,16 @@ def test_memory_is_the_first_choice(function_of):
     assert len(buffer) == 100 * MB
 
 
+@pytest.mark.parametrize("advice", [None, -1], ids=["a system that has no such advice", "a kernel that refuses it"])
+def test_huge_pages_are_a_wish(function_of, monkeypatch, advice):
+    """Where there are none, the memory is there all the same."""
+    function_of(512)
+    monkeypatch.setattr(memory, "_HUGE_PAGES", advice)
+    buffer = allocate("m", 4 * MB)
+    buffer[-5:] = b"12345"
+    assert buffer[-5:] == b"12345"
+
+
 def test_short_memory_maps_a_nameless_file(function_of, monkeypatch, tmp_path):
     """Where it fits once but not twice, the bytes are a file's that nobody can open."""
     monkeypatch.setattr(memory, "_EPHEMERAL_STORAGE", str(tmp_path))
