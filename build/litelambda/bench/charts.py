@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from litelambda.bench.contenders import FLOOR, USUAL
+from litelambda.bench.contenders import FLOOR, OURS_LEAN, USUAL
 from litelambda.common.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,6 +28,30 @@ _STYLE: Any = {
     "svg.hashsalt": "litelambda",  # the same result, the same file
 }
 _ROW_INCHES, _FRAME_INCHES, _WIDTH_INCHES = 0.38, 1.25, 8.0
+_PANEL_INCHES = 3.6
+_HIGHLIGHT = "#e8590c"
+_PANELS: dict[str, tuple[str, str, tuple[tuple[str, str, str], ...]]] = {
+    "models": (
+        "models",
+        "models in the store",
+        (
+            ("init_ms", "INIT", _OURS),
+            ("index_ms", "V2's index", _HIGHLIGHT),
+            ("openapi_ms", "/openapi.json", _FLOOR),
+        ),
+    ),
+    "rows": (
+        "rows",
+        "rows of a request",
+        ((f"{OURS_LEAN}_ms", "litelambda", _OURS), (f"{USUAL}_ms", "the usual handler", _THEIRS)),
+    ),
+    "size": (
+        "size_mb",
+        "MB of the model, against INIT",
+        ((f"{OURS_LEAN}_init_ms", "litelambda", _OURS), (f"{USUAL}_init_ms", "the usual handler", _THEIRS)),
+    ),
+}
+"""By curve: what grows, its label, and a line for each column."""
 
 
 def check_chart_path(path: Path | None) -> None:
@@ -102,16 +126,40 @@ def draw_warm(result: dict[str, Any], path: Path) -> None:
         _add_title(axes, "Warm predictions", f"{result['invokes']:,} invokes each · {_name_machine(result)}")
 
 
+def draw_growth(result: dict[str, Any], path: Path) -> None:
+    """Draw a panel for each curve that was measured, on logarithmic axes."""
+    curves = result["curves"]
+    with _panels(path, len(curves)) as panels:
+        for axes, (name, points) in zip(panels, curves.items(), strict=True):
+            key, label, lines = _PANELS[name]
+            for column, title, color in lines:
+                values = [max(point[column], 0.01) for point in points]
+                axes.plot([point[key] for point in points], values, "o-", markersize=4, label=title, color=color)
+            axes.set(xscale="log", yscale="log", xlabel=label)
+            axes.yaxis.set_major_formatter(lambda ms, _place: f"{ms:,.0f} ms" if ms < 1000 else f"{ms / 1000:,.0f} s")
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.grid(color=_FAINT, linewidth=0.6)
+            axes.legend(frameon=False, fontsize=8.5)
+        _add_title(panels[0], "Growth", f"medians of {result['runs']} · {_name_machine(result)}")
+
+
 @contextmanager
 def _figure(path: Path, rows: int) -> Iterator[Axes]:
     """A figure with as much height as it has rows, written to a file at the end of the block."""
+    with _panels(path, 1, (_WIDTH_INCHES, _FRAME_INCHES + _ROW_INCHES * rows)) as (axes,):
+        yield axes
+
+
+@contextmanager
+def _panels(path: Path, count: int, size: tuple[float, float] | None = None) -> Iterator[Sequence[Axes]]:
+    """Panels side by side, each of a size in inches, written to a file at the end of the block."""
     # Here, so that a benchmark that draws nothing does not wait for matplotlib.
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     with mpl.rc_context(_STYLE):
-        made = Figure(figsize=(_WIDTH_INCHES, _FRAME_INCHES + _ROW_INCHES * rows), layout="constrained")
-        yield made.add_subplot()
+        made = Figure(figsize=size or (_PANEL_INCHES * count, _PANEL_INCHES), layout="constrained")
+        yield list(made.subplots(1, count, squeeze=False)[0])
         metadata = {"Date": None} if path.suffix == ".svg" else {}
         made.savefig(path, dpi=160, metadata=metadata, bbox_inches="tight")
 

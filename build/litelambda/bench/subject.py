@@ -157,11 +157,11 @@ def predict_event(model: str, rows: list[Any]) -> bytes:
     return http_event(f"/v1/models/{model}:predict", {"content-type": "application/json"}, body)
 
 
-def http_event(path: str, headers: Mapping[str, str], body: bytes) -> bytes:
-    """The event of a POST from API Gateway, as the Runtime API hands it over."""
+def http_event(path: str, headers: Mapping[str, str], body: bytes, *, method: str = "POST") -> bytes:
+    """The event of a request from API Gateway, as the Runtime API hands it over."""
     sent = {"accept": "*/*", "host": _HOST, "user-agent": "bench", **headers}
     raw = [(name.encode(), value.encode()) for name, value in sent.items()]
-    scope = {"method": "POST", "headers": raw, "query_string": b"", "http_version": "1.1"}
+    scope = {"method": method, "headers": raw, "query_string": b"", "http_version": "1.1"}
     return json.dumps(make_event(scope, path, Route("ANY /{proxy+}"), {}, body)).encode()
 
 

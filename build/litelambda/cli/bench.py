@@ -12,6 +12,20 @@ from litelambda.cli.options import PATH, json_option, print_json, store_option
 from litelambda.common.interrupts import interrupts_noted
 
 _CHART = click.option("--chart", type=PATH, metavar="FILE", help="Also draw the result, as .svg or .png.")
+_LATENCY = click.option(
+    "--store-latency-ms",
+    type=float,
+    default=0.0,
+    metavar="MS",
+    help="Time to first byte of the loopback S3; S3 itself takes about 30.",
+)
+_BANDWIDTH = click.option(
+    "--store-mb-per-s",
+    type=float,
+    show_default="unlimited",
+    metavar="MB",
+    help="Bandwidth of each stream of the loopback S3; S3 itself gives about 80.",
+)
 _PACKAGE = click.option("--package", type=PATH, metavar="DIR", help="Unpacked deployment package to measure as it is.")
 
 
@@ -25,20 +39,8 @@ def command() -> None:
 @store_option()
 @_PACKAGE
 @click.option("--runs", type=int, default=11, metavar="N", help="Counted starts of each handler.")
-@click.option(
-    "--store-latency-ms",
-    type=float,
-    default=0.0,
-    metavar="MS",
-    help="Time to first byte of the loopback S3; S3 itself takes about 30.",
-)
-@click.option(
-    "--store-mb-per-s",
-    type=float,
-    show_default="unlimited",
-    metavar="MB",
-    help="Bandwidth of each stream of the loopback S3; S3 itself gives about 80.",
-)
+@_LATENCY
+@_BANDWIDTH
 @click.option("--handlers", metavar="A,B,…", show_default="all except the peers", help="Only these, in this order.")
 @click.option(
     "--peers",
@@ -80,6 +82,28 @@ def warm(as_json: bool, **options: Any) -> None:
 def batch(as_json: bool, **options: Any) -> None:
     """Time rows through the batch engine, on one core."""
     _measure("batch", options, as_json=as_json)
+
+
+@command.command()
+@click.option(
+    "--curve",
+    "curves",
+    type=click.Choice(["models", "rows", "size"]),
+    multiple=True,
+    default=("models", "rows", "size"),
+    show_default="all",
+    help="Only this one: models in the store, rows of a request, size of the model; may be given several times.",
+)
+@click.option("--runs", type=int, default=5, metavar="N", help="Counted starts of each handler at each point.")
+@click.option("--largest-mb", type=float, default=400.0, metavar="MB", help="Models no larger than this.")
+@click.option("--most-models", type=int, default=10_000, metavar="N", help="Stores with no more models than this.")
+@_LATENCY
+@_BANDWIDTH
+@_CHART
+@json_option
+def growth(as_json: bool, **options: Any) -> None:
+    """Time how a function grows with its store, its requests and its model."""
+    _measure("growth", options, as_json=as_json)
 
 
 @command.command()

@@ -1,8 +1,8 @@
 """An S3 on loopback that is as slow as it is told: GET and HEAD of objects held in memory.
 
-Just enough for readers (ranges, entity tags, 404 as S3 words it), with a time to first byte and a bandwidth per
-stream, so that a cold start over a network can be measured without one. Writing, listing and signatures are not its
-business: moto has those.
+Just enough for readers (ranges, entity tags, 404 as S3 words it, a list of folders), with a time to first byte and a
+bandwidth per stream, so that a cold start over a network can be measured without one. Writing and signatures are not
+its business: moto has those.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from collections.abc import Mapping
 from contextlib import suppress
 from email.utils import formatdate
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
+from xml.sax.saxutils import escape
 
 from litelambda.bench.emulator.http1 import Connection, ProtocolError, Request
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _PIECE_BYTES = 64 * 1024
 _IDLE_S = 60.0
+_PAGE_KEYS = 1000  # of a list, as S3 has them
 _LOOK_EVERY_S = 0.1  # whether to stop
 _MISSING = b"""<?xml version="1.0" encoding="UTF-8"?>
 <Error><Code>NoSuchKey</Code><Message>The specified key does not exist.</Message></Error>"""
@@ -74,8 +76,15 @@ class LoopbackS3(socketserver.ThreadingTCPServer):
         self.requests.append(f"{request.method} {request.target}")
         time.sleep(self._latency_s)
         headers = {"x-amz-request-id": "0123456789ABCDEF", "accept-ranges": "bytes"}
-        found = self._objects.get(unquote(urlsplit(request.target).path).lstrip("/"))
-        if request.method not in ("GET", "HEAD"):
+        target = urlsplit(request.target)
+        name, query = unquote(target.path).lstrip("/"), parse_qs(target.query)
+        found = self._objects.get(name)
+        if "list-type" in query:
+            document = self._list(
+                name.rstrip("/"), query.get("prefix", [""])[0], query.get("continuation-token", [""])[0]
+            )
+            connection.respond(200, {**headers, "content-type": "application/xml"}, document)
+        elif request.method not in ("GET", "HEAD"):
             connection.respond(405, headers)
         elif found is None:
             message = b"" if request.method == "HEAD" else _MISSING
@@ -87,6 +96,22 @@ class LoopbackS3(socketserver.ThreadingTCPServer):
                 connection.respond(304, headers)
             else:
                 self._send(connection, request, headers, data)
+
+    def _list(self, bucket: str, prefix: str, after: str) -> bytes:
+        """A page of the folders below a prefix; the token of the next page is the last folder of this one."""
+        start = f"{bucket}/{prefix}"
+        folders = {
+            f"{prefix}{name[len(start) :].partition('/')[0]}/" for name in self._objects if name.startswith(start)
+        }
+        left = sorted(folder for folder in folders if folder > after)
+        page = left[:_PAGE_KEYS]
+        cut = len(left) > len(page)
+        token = f"<NextContinuationToken>{escape(page[-1])}</NextContinuationToken>" if cut else ""
+        listed = "".join(f"<CommonPrefixes><Prefix>{escape(folder)}</Prefix></CommonPrefixes>" for folder in page)
+        return (
+            f"<ListBucketResult><Name>{escape(bucket)}</Name><Prefix>{escape(prefix)}</Prefix>{token}"
+            f"<IsTruncated>{str(cut).lower()}</IsTruncated>{listed}</ListBucketResult>"
+        ).encode()
 
     def _send(self, connection: Connection, request: Request, headers: dict[str, str], data: bytes) -> None:
         start, end, status = 0, len(data), 200
