@@ -6,10 +6,10 @@ from _thread import allocate_lock, start_new_thread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
-__all__ = ["Background"]
+__all__ = ["Background", "start_in_order"]
 
 
 class Background:
@@ -43,3 +43,19 @@ class Background:
             if self._error is not None:
                 raise self._error
             return self._value
+
+
+def start_in_order(
+    function: Callable[..., Any], arguments: Iterable[Any], at_once: int
+) -> Iterator[tuple[Any, Background]]:
+    """Call a function for each argument, so many at once; yield the arguments and their calls in order.
+
+    >>> [call.result() for _, call in start_in_order(abs, [-3, 2, -1], at_once=2)]
+    [3, 2, 1]
+    """
+    window: list[tuple[Any, Background]] = []
+    for argument in arguments:
+        window.append((argument, Background(function, argument)))
+        if len(window) == at_once:
+            yield window.pop(0)
+    yield from window

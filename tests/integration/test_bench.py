@@ -210,3 +210,16 @@ def _wait_for_child(pid: int) -> int:
         assert time.monotonic() < deadline
         os.sched_yield()
     return int(found[0])
+
+
+def test_growth(tmp_path, capsys):
+    """Each curve has its points, and a store of more models is a longer list; the chart has a panel for each."""
+    chart = tmp_path / "growth.svg"
+    sizes = ["--runs", "1", "--largest-mb", "0.1", "--most-models", "100", "--chart", str(chart), "--json"]
+    assert main(["bench", "growth", *sizes]) == 0
+    curves = json.loads(capsys.readouterr().out)["curves"]
+    assert [point["models"] for point in curves["models"]] == [10, 100]
+    assert [point["rows"] for point in curves["rows"]] == [1, 4, 16, 64, 256, 640]
+    assert [point["size_mb"] for point in curves["size"]] == [0.1]
+    assert curves["size"][0]["usual_init_ms"] > curves["size"][0]["litelambda_lean_init_ms"]
+    assert chart.read_text(encoding="utf-8").count("<g id=\"axes_") == 3

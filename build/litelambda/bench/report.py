@@ -62,9 +62,13 @@ def _version(name: str) -> str | None:
 
 
 def show_table(
-    headings: Sequence[str], rows: Sequence[Sequence[str]], result: dict[str, Any], notes: Sequence[str]
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    result: dict[str, Any],
+    notes: Sequence[str],
+    title: str | None = None,
 ) -> None:
-    """Print a table with the model above it, and below it notes and the machine."""
+    """Print a table with a title, the model unless there is another, and below it notes and the machine."""
     # Here, so that neither `--json` nor another command waits for rich.
     from rich import box
     from rich.console import Console
@@ -72,7 +76,7 @@ def show_table(
 
     model, machine = result["model"], result["machine"]
     table = Table(
-        title=f"{model['name']} version {model['version']}, artifact of {model['artifact_bytes']:,} bytes",
+        title=title or f"{model['name']} version {model['version']}, artifact of {model['artifact_bytes']:,} bytes",
         box=box.SIMPLE,
     )
     for index, heading in enumerate(headings):

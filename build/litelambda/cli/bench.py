@@ -94,7 +94,9 @@ def batch(as_json: bool, **options: Any) -> None:
     show_default="all",
     help="Only this one: models in the store, rows of a request, size of the model; may be given several times.",
 )
-@click.option("--runs", type=int, default=5, metavar="N", help="Counted starts of each handler at each point.")
+@click.option(
+    "--runs", type=int, default=5, metavar="N", help="Counted starts at each point, and a quarter of the requests."
+)
 @click.option("--largest-mb", type=float, default=400.0, metavar="MB", help="Models no larger than this.")
 @click.option("--most-models", type=int, default=10_000, metavar="N", help="Stores with no more models than this.")
 @_LATENCY

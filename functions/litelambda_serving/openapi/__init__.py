@@ -6,9 +6,9 @@ Made for each request of `/openapi.json`, and loaded with the first.
 from __future__ import annotations
 
 from litelambda_serving import __version__
-from litelambda_serving.background import Background
+from litelambda_serving.background import start_in_order
 from litelambda_serving.errors import MethodNotAllowedError, ServingError
-from litelambda_serving.http import Response
+from litelambda_serving.http import MAX_RESPONSE_BYTES, Response, sent_bytes
 from litelambda_serving.json_codec import dumps
 from litelambda_serving.openapi.schemas import COMMON_SCHEMAS, model_schemas
 from litelambda_serving.tensor import DYNAMIC
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["answer", "document"]
 
 MAX_MODELS = 200
-"""Models beyond these are served, but not described: the document has to fit a response."""
+"""Models beyond these are served, but not described; fewer are where the document would not fit a response."""
 
-_AT_ONCE = 16
+_AT_ONCE = 32  # fetches
 _ERRORS = {"400": "The request cannot be answered as it is.", "403": "The caller lacks the right.",
            "404": "No such model or version.",
            "413": "Beyond Lambda's limit on a synchronous request or response.",
@@ -47,14 +47,18 @@ def answer(request: Request, repository: ModelRepository) -> Response:
     request.allow("metadata")
     names = [name for name in repository.published_names() if request.may("metadata", name)]
     models = []
-    for start in range(0, min(len(names), MAX_MODELS), _AT_ONCE):
-        block = names[start : min(start + _AT_ONCE, MAX_MODELS)]
-        for name, fetch in [(name, Background(_describe, repository, name)) for name in block]:
-            try:
-                models.append(fetch.result())
-            except ServingError as error:
-                repository.warn(f"openapi.json leaves {name} out: {error}")
-    return Response(200, dumps(document(models, request.base_path)), route="openapi")
+    for name, fetch in start_in_order(lambda name: _describe(repository, name), names[:MAX_MODELS], _AT_ONCE):
+        try:
+            models.append(fetch.result())
+        except ServingError as error:
+            repository.warn(f"openapi.json leaves {name} out: {error}")
+    body = dumps(document(models, request.base_path))
+    while (size := sent_bytes(body)) > MAX_RESPONSE_BYTES and models:
+        models = models[: min(len(models) - 1, len(models) * MAX_RESPONSE_BYTES // size)]
+        body = dumps(document(models, request.base_path))
+    if len(models) < len(names):
+        repository.warn(f"openapi.json describes {len(models)} of {len(names)} models")
+    return Response(200, body, route="openapi")
 
 
 def document(models: list[tuple[Manifest, list[str]]], base_path: str = "") -> dict[str, Any]:
@@ -74,7 +78,13 @@ def document(models: list[tuple[Manifest, list[str]]], base_path: str = "") -> d
         },
         "servers": [{"url": base_path or "/"}],
         "paths": paths,
-        "components": {"schemas": schemas},
+        "components": {
+            "schemas": schemas,
+            "responses": {
+                status: {"description": text, "content": {"application/json": {"schema": _ref("Error")}}}
+                for status, text in _ERRORS.items()
+            },
+        },
     }
 
 
@@ -172,10 +182,7 @@ def _operation(
         "summary": summary,
         "responses": {
             "200": {"description": "Done", "content": {"application/json": {"schema": answer_schema}}},
-            **{
-                status: {"description": text, "content": {"application/json": {"schema": _ref("Error")}}}
-                for status, text in _ERRORS.items()
-            },
+            **{status: {"$ref": f"#/components/responses/{status}"} for status in _ERRORS},
         },
     }
     if parameters:

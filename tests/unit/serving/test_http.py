@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 
 from litelambda_serving import errors
-from litelambda_serving.http import MAX_BODY_BYTES, Response, request_from_event, response_to_event, status_of
+from litelambda_serving.http import (
+    MAX_BODY_BYTES,
+    MAX_RESPONSE_BYTES,
+    Response,
+    finish,
+    request_from_event,
+    response_to_event,
+    sent_bytes,
+    status_of,
+)
 
 EVENTS = Path(__file__).parents[2] / "events"
 
@@ -230,6 +239,24 @@ def test_bad_base64_is_refused():
     for body in ("!!!", "ü", "ü" * 20_000, "!" * 40_000):
         with pytest.raises(errors.MalformedRequestError, match="base64"):
             request_from_event(event("http_api_v2_predict", body=body, isBase64Encoded=True))
+
+
+@pytest.mark.parametrize("value", [[0.5] * 9, ['"', "\\", "\n", "é", "\x00"], {"a b": "c"}, b"", b"1", b"1234"])
+def test_what_a_body_takes_is_what_lambda_counts(value):
+    """Lambda's limit is on the answer as JSON, in which quotes are escaped and bytes are base64."""
+    body = value if isinstance(value, bytes) else json.dumps(value)
+    sent = base64.b64encode(body).decode() if isinstance(body, bytes) else body
+    assert sent_bytes(body) == len(json.dumps(sent)) - 2
+
+
+def test_strings_that_do_not_fit_once_they_are_escaped_are_refused():
+    """An answer of many short strings is below the limit by its length, and beyond it as Lambda counts."""
+    body = json.dumps({"predictions": ["a"] * (MAX_RESPONSE_BYTES // 6)})
+    assert len(body) < MAX_RESPONSE_BYTES < len(json.dumps(body))
+    with pytest.raises(errors.PayloadTooLargeError, match="the predictions take"):
+        finish(Response(200, body), {})
+    numbers = json.dumps({"predictions": [1.5] * (MAX_RESPONSE_BYTES // 6)})
+    assert finish(Response(200, numbers), {}).body == numbers
 
 
 def test_response_forms():

@@ -28,17 +28,43 @@ from litelambda.bench.workplace import Workplace, require_runtime
 from litelambda.common.errors import BenchError, UsageError
 from litelambda.common.progress import open_reporter
 
-CURVES = ("models", "rows", "size")
-
 _NAME = "made"
+_PINNED = "litelambda_lean_pinned"
 _SMALL_BYTES = 100_000
 _MODEL_COUNTS = (10, 100, 1_000, 10_000)
 _ROW_COUNTS = (1, 4, 16, 64, 256, 640)  # Lambda takes 6 MB, which are some 700 rows of 784 numbers
 _SIZES_MB = (0.1, 1, 10, 100, 400)
-_INVOKES = 20
+_INVOKES_PER_RUN = 4
 _MEMORY_MB = 3_008  # what the largest model needs in the usual handler, and then some
 _TIMEOUT_S = 300.0
-_MIN_ROWS = 1
+_GROWS = {"models": "models", "rows": "rows", "size": "MB"}
+_TABLES = {
+    "models": (
+        "models in the store",
+        {
+            "init_ms": "INIT ms",
+            "index_ms": "index ms",
+            "index_again_ms": "index again ms",
+            "openapi_ms": "/openapi.json ms",
+        },
+    ),
+    "rows": (
+        "rows of a request, on top of hello world",
+        {"event_mb": "event MB", f"{OURS_LEAN}_ms": "litelambda ms", f"{USUAL}_ms": "usual ms"},
+    ),
+    "size": (
+        "size of the model",
+        {
+            f"{FLOOR}_init_ms": "hello world INIT ms",
+            f"{OURS_LEAN}_init_ms": "litelambda INIT ms",
+            f"{_PINNED}_init_ms": "pinned INIT ms",
+            f"{USUAL}_init_ms": "usual INIT ms",
+            f"{OURS_LEAN}_peak_mb": "litelambda peak MB",
+            f"{USUAL}_peak_mb": "usual peak MB",
+        },
+    ),
+}
+"""By curve: the title of its table, and the columns of it."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +152,7 @@ def _measure_rows(options: Options) -> Iterator[tuple[float, dict[str, Any]]]:
         for index, count in enumerate(_ROW_COUNTS):
             event = predict_event(_NAME, rows[:count])
             times: dict[str, list[float]] = {name: [] for name in started}
-            for invoke in range(_INVOKES + 2):
+            for invoke in range(_INVOKES_PER_RUN * options.runs + 2):
                 for name, environment in started.items():
                     answer = environment.invoke(event, timeout_s=_TIMEOUT_S)
                     if name != FLOOR:
@@ -145,9 +171,7 @@ def _measure_sizes(options: Options) -> Iterator[tuple[float, dict[str, Any]]]:
     for index, size in enumerate(sizes):
         subject = make_subject(_NAME, make_flatbuffer(int(size * 1e6)))
         event = first_event(subject)
-        contenders = _with_memory(
-            choose(contenders_for(subject), f"{FLOOR},{OURS_LEAN},litelambda_lean_pinned,{USUAL}")
-        )
+        contenders = _with_memory(choose(contenders_for(subject), f"{FLOOR},{OURS_LEAN},{_PINNED},{USUAL}"))
         times: dict[str, list[float]] = {}
         with _workplace(subject, options) as workplace:
             for round_number in range(options.runs + 1):
@@ -155,7 +179,7 @@ def _measure_sizes(options: Options) -> Iterator[tuple[float, dict[str, Any]]]:
                     with workplace.start(contender, cache_bytecode=not round_number) as environment:
                         answer = environment.invoke(event, timeout_s=_TIMEOUT_S)
                         if contender.name != FLOOR:
-                            read_predictions(answer.json(), _MIN_ROWS, contender.name)
+                            read_predictions(answer.json(), 1, contender.name)
                         if round_number:
                             measured = {
                                 "init_ms": environment.init_ms,
@@ -195,10 +219,13 @@ def show(result: dict[str, Any]) -> None:
     store = result["store"]
     speed = f"{store['mb_per_s']:g} MB/s a stream" if store["mb_per_s"] else "as fast as loopback"
     notes = [f"medians of {result['runs']} starts; S3 on loopback, {store['latency_ms']:g} ms, {speed}"]
-    for points in result["curves"].values():
-        headings = list(points[0])
-        rows = [
-            [f"{point[name]:,g}" if index == 0 else f"{point[name]:,.1f}" for index, name in enumerate(headings)]
-            for point in points
-        ]
-        show_table([name.replace("_", " ") for name in headings], rows, result, notes)
+    for curve, points in result["curves"].items():
+        title, columns = _TABLES[curve]
+        rows = [[f"{value:,g}", *(f"{point[name]:,.1f}" for name in columns)] for value, point in _by_first(points)]
+        show_table([_GROWS[curve], *columns.values()], rows, result, notes, title)
+
+
+def _by_first(points: Sequence[dict[str, Any]]) -> Iterator[tuple[float, dict[str, Any]]]:
+    """Each point with the value of what grows, its first."""
+    for point in points:
+        yield next(iter(point.values())), point
