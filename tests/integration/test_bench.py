@@ -222,4 +222,4 @@ def test_growth(tmp_path, capsys):
     assert [point["rows"] for point in curves["rows"]] == [1, 4, 16, 64, 256, 640]
     assert [point["size_mb"] for point in curves["size"]] == [0.1]
     assert curves["size"][0]["usual_init_ms"] > curves["size"][0]["litelambda_lean_init_ms"]
-    assert chart.read_text(encoding="utf-8").count("<g id=\"axes_") == 3
+    assert chart.read_text(encoding="utf-8").count('<g id="axes_') == 3
