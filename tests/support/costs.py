@@ -1,4 +1,4 @@
-"""An artifact of round numbers, and loads of it, for the bills."""
+"""An artifact of round numbers and loads of it, for the bills; and what the benchmarks wrote of another."""
 
 from __future__ import annotations
 
@@ -23,6 +23,32 @@ PROFILE = Profile(
     case="json_1_row",
     source="a machine",
 )
+
+MODEL = {"name": "mnist_mlp", "version": 3, "artifact_bytes": 61_520}
+MACHINE = {"cpu": "a processor", "cores": 2, "python": "3.13.0", "measured": "2026-11-29"}
+COLD: dict[str, Any] = {
+    "handlers": {
+        "hello": {"init_ms": 40.0, "init_ms_max": 44.0, "first_ms": 0.4, "first_ms_max": 0.5, "rss_mb": 14.0},
+        "litelambda_lean": {"init_ms": 32.5, "init_ms_max": 33.3, "first_ms": 0.8, "first_ms_max": 0.9, "rss_mb": 25.9},
+    },
+    "store": {"latency_ms": 30.0, "mb_per_s": 80.0},
+    "model": MODEL,
+    "machine": MACHINE,
+}
+CASE = {
+    "p50_us": 400.0,
+    "p99_us": 900.0,
+    "lean_us": 300.0,
+    "lean_p99_us": 700.0,
+    "hello_us": 250.0,
+    "event_bytes": 9240,
+}
+WARM: dict[str, Any] = {
+    "cases": {"json_1_row": CASE, "json_32_rows": {**CASE, "lean_us": 2000.0, "event_bytes": 271_590}},
+    "model": MODEL,
+    "machine": MACHINE,
+}
+BATCH = {"cases": {"npy": {"rows_per_s": 567_364}, "jsonl": {"rows_per_s": 39_137}}, "model": MODEL}
 
 
 def make_case(

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from litelambda.bench.contenders import FLOOR, OURS_LEAN, USUAL
 from litelambda.common.errors import UsageError
+from litelambda.costs.bills import PLATFORMS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from litelambda.costs.estimate import Estimate
 
 _KINDS = (".svg", ".png")
 _CROP = 2.5  # a bar this many times longer than the next is cut off, and says so
@@ -27,6 +30,14 @@ _STYLE: Any = {
     "ytick.color": _INK,
     "svg.hashsalt": "litelambda",  # the same result, the same file
 }
+_COST_ROWS = 9  # as high as a chart of so many bars
+_COST_SHADES: tuple[dict[str, Any], ...] = (
+    *({"color": _OURS, "linestyle": style} for style in ("-", "--", ":", "-.", (0, (1, 3)))),
+    *(
+        {"color": color}
+        for color in ("#5f3dc4", "#9c36b5", "#e8590c", "#f08c00", "#868e96", _INK, "#1971c2", "#2f9e44")
+    ),
+)
 _ROW_INCHES, _FRAME_INCHES, _WIDTH_INCHES = 0.38, 1.25, 8.0
 _PANEL_INCHES = 3.6
 _HIGHLIGHT = "#e8590c"
@@ -141,6 +152,26 @@ def draw_growth(result: dict[str, Any], path: Path) -> None:
             axes.grid(color=_FAINT, linewidth=0.6)
             axes.legend(frameon=False, fontsize=8.5)
         _add_title(panels[0], "Growth", f"medians of {result['runs']} · {_name_machine(result)}")
+
+
+def draw_costs(estimate: Estimate, path: Path) -> None:
+    """Draw what each platform costs by requests a month, both on logarithmic axes, with the load as a line across."""
+    requests, curves = estimate.curves()
+    case = estimate.case
+    with _figure(path, _COST_ROWS) as axes:
+        shades = iter(_COST_SHADES)
+        for name in PLATFORMS:
+            if name in curves:
+                axes.plot(requests, curves[name], label=PLATFORMS[name].title, linewidth=1.6, **next(shades))
+        axes.axvline(case.load.requests, color=_FLOOR, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
+        axes.set(xscale="log", yscale="log", xlabel="requests a month", ylabel="USD a month")
+        axes.xaxis.set_major_formatter(lambda count, _place: f"{count / 1e6:,g} M" if count >= 1e6 else f"{count:,.0f}")
+        axes.yaxis.set_major_formatter(lambda usd, _place: f"{usd:,.2g}" if usd < 1 else f"{usd:,.0f}")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color=_FAINT, linewidth=0.6)
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8.5)
+        function = f"a function of {case.memory_mb} MB on {case.architecture}"
+        _add_title(axes, f"What {case.profile.model} costs", f"{function} · {case.prices.region} · list prices")
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import os
 import platform
 import resource
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ def ratio(numerator: float, denominator: float) -> float | None:
 
 
 def describe_machine() -> dict[str, Any]:
-    """The processor, the system, the interpreter and the versions of the packages that handlers import.
+    """The processor, the system, the interpreter, the day, and the versions of the packages that handlers import.
 
     Without them a figure means nothing; with them two reports can be told apart.
     """
@@ -29,6 +30,7 @@ def describe_machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "system": platform.platform(aliased=True),
         "python": platform.python_version(),
+        "measured": datetime.now(UTC).date().isoformat(),
         "packages": {name: _version(name) for name in _PACKAGES},
     }
 

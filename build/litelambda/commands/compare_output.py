@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from litelambda.common.wording import columns
 from litelambda.publishing.report.figures import percent, show_figure
 from litelambda.publishing.report.page import cards, document, escape, fact, paragraph, section, table
 
@@ -33,15 +33,15 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
 def describe(comparison: Comparison) -> str:
     """What a person reads in a terminal."""
     head = ("", *(_name(comparison, place) for place in (0, 1)), "")
-    lines = [_summary(comparison), "", _columns([head, *_figures(comparison)])]
+    lines = [_summary(comparison), "", columns([head, *_figures(comparison)])]
     found = comparison.found
     if found.flips:
         shown = [("ROW", "FIRST", "SECOND", "TARGET"), *map(_flip, found.flips[:_MOST_IN_TEXT])]
-        lines += ["", "answered differently:", _columns(shown)]
+        lines += ["", "answered differently:", columns(shown)]
         if (more := len(found.flips) - _MOST_IN_TEXT) > 0:
             lines.append(f"and {more:,} more: see --json or --html")
     if found.differences:
-        lines += ["", "largest differences:", _columns([(str(row), f"{each:.4g}") for row, each in found.differences])]
+        lines += ["", "largest differences:", columns([(str(row), f"{each:.4g}") for row, each in found.differences])]
     return "\n".join(lines)
 
 
@@ -141,10 +141,3 @@ def _change(comparison: Comparison, name: str) -> str:
 
 def _relative(before: float, after: float) -> str:
     return f"{100 * (after / before - 1):+.1f} %" if before else ""
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )

@@ -18,7 +18,6 @@ UTILIZATION = 0.6
 """How busy the vCPUs of a service are in its busiest hour, before it gets another instance."""
 
 _PLATFORM_LOG_BYTES = 400  # what Lambda writes of each request besides: START, END and REPORT
-_METRICS = 17  # of the request lines of one model and version: by function, by route, and by version
 _METERED_BYTES = 512 * 1024  # an HTTP API counts a request once for each such part of its payload
 _LCU_CONNECTIONS_PER_S = 25
 _T4G_SMALL_BASELINE, _DISK_GB = 0.4, 8
@@ -149,7 +148,7 @@ def around_aws(case: Case, extra_log_bytes: int = 0) -> Lines:
     lines.add("data out", "transfer.out", case.load.requests * case.load.response_bytes / GB)
     lines.add("logs", "logs.ingested", log_gb)
     lines.add("logs kept a month", "logs.stored", log_gb)
-    lines.add("metrics", "logs.metrics", _METRICS * hours)
+    lines.add("metrics", "logs.metrics", case.metrics * hours)
     lines.add("store", "s3.storage", case.profile.artifact_bytes / GB)
     return lines
 

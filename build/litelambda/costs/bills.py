@@ -31,7 +31,6 @@ from litelambda.costs.load import DAYS_PER_MONTH, HOURS_PER_MONTH, concurrency
 __all__ = ["PLATFORMS", "Platform"]
 
 _COOL_DOWN_S = 300.0
-_SERVER_NOTE = "the function's time stands for the container's, whose HTTP server is not measured here"
 _TASK_SIZES = ((0.25, (0.5, 1, 2)), (0.5, (1, 2, 3, 4)), (1, (2, 3, 4, 5, 6, 7, 8)), (2, tuple(range(4, 17))))
 _T4G_SMALL_VCPUS = 2
 
@@ -126,7 +125,7 @@ def fargate(case: Case) -> Bill:
     lines.add("vCPUs", f"fargate.vcpu-{case.architecture}", hours * vcpu)
     lines.add("memory", f"fargate.memory-{case.architecture}", hours * memory_gb)
     note = f"{tasks} tasks of {vcpu:g} vCPU and {memory_gb:g} GB in public subnets, two at least"
-    return Bill((*lines, *load_balancer(case, 2 + tasks), *around_aws(case)), (note, _SERVER_NOTE))
+    return Bill((*lines, *load_balancer(case, 2 + tasks), *around_aws(case)), (note,))
 
 
 def app_runner(case: Case) -> Bill:
@@ -140,22 +139,21 @@ def app_runner(case: Case) -> Bill:
     lines = Lines(case)
     lines.add("vCPUs while active", "app-runner.vcpu", active_hours * vcpu)
     lines.add("memory", "app-runner.memory", (HOURS_PER_MONTH + extra_hours * DAYS_PER_MONTH) * memory_gb)
-    notes = (f"instances of {vcpu:g} vCPU and {memory_gb:g} GB", "closed to new customers since 2026-04-30")
-    return Bill((*lines, *around_aws(case)), (*notes, _SERVER_NOTE))
+    return Bill((*lines, *around_aws(case)), (f"instances of {vcpu:g} vCPU and {memory_gb:g} GB",))
 
 
 def ec2(case: Case) -> Bill:
     """Small machines with an address each, and nothing in front."""
     count = _machines(case, 1)
     note = f"{count} of t4g.small" + (", without a second one to fall back on" if count == 1 else "")
-    return Bill((*machine_lines(case, count), *around_aws(case)), (note, _SERVER_NOTE))
+    return Bill((*machine_lines(case, count), *around_aws(case)), (note,))
 
 
 def ec2_balanced(case: Case) -> Bill:
     """Two or more small machines behind a load balancer."""
     count = _machines(case, 2)
     lines = [*machine_lines(case, count), *load_balancer(case, 2), *around_aws(case)]
-    return Bill(tuple(lines), (f"{count} of t4g.small, two at least", _SERVER_NOTE))
+    return Bill(tuple(lines), (f"{count} of t4g.small, two at least",))
 
 
 # Other clouds
@@ -175,7 +173,7 @@ def cloud_run(case: Case) -> Bill:
     lines.add("logs", "google-logs.ingested", case.load.requests * case.log_bytes / GB)
     lines.add("data out", "google-transfer.out", case.load.requests * case.load.response_bytes / GB)
     note = f"1 vCPU and {memory_gb:g} GiB; of its start only INIT is measured here"
-    return Bill(tuple(lines), (note, _SERVER_NOTE))
+    return Bill(tuple(lines), (note,))
 
 
 def container_apps(case: Case) -> Bill:
@@ -197,7 +195,7 @@ def container_apps(case: Case) -> Bill:
     lines.add("logs", "azure-logs.ingested", case.load.requests * case.log_bytes / GB)
     lines.add("data out", "azure-transfer.out", case.load.requests * case.load.response_bytes / GB)
     note = f"replicas of {vcpu:g} vCPU and {memory_gb:g} GiB, gone {_COOL_DOWN_S:g} s after the last request"
-    return Bill(tuple(lines), (note, _SERVER_NOTE))
+    return Bill(tuple(lines), (note,))
 
 
 @dataclass(frozen=True)
@@ -207,10 +205,12 @@ class Platform:
     Attributes:
         title: what people call it.
         bill: makes its bill.
+        closed: why new customers cannot have it.
     """
 
     title: str
     bill: Callable[[Case], Bill]
+    closed: str = ""
 
 
 PLATFORMS = {
@@ -222,7 +222,7 @@ PLATFORMS = {
     "lambda-managed-instances": Platform("Lambda Managed Instances", managed_instances),
     "sagemaker-serverless": Platform("SageMaker Serverless Inference", sagemaker_serverless),
     "fargate": Platform("Fargate, load balancer", fargate),
-    "app-runner": Platform("App Runner", app_runner),
+    "app-runner": Platform("App Runner", app_runner, "closed to new customers since 2026-04-30"),
     "ec2": Platform("EC2, one small machine", ec2),
     "ec2-balanced": Platform("EC2, load balancer", ec2_balanced),
     "cloud-run": Platform("Google Cloud Run", cloud_run),

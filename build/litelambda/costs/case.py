@@ -44,6 +44,7 @@ class Case:
         free_tier: whether what is free each month counts.
         cpu_factor: how many times as long the platform's vCPU takes as the core that measured.
         log_bytes: what the function writes to the log of a request.
+        metrics: of CloudWatch, which the log lines of one model and version keep: by function, by route, by version.
         bound: -1 for the least that the bill may be, 1 for the most, 0 for what to expect.
     """
 
@@ -55,18 +56,23 @@ class Case:
     free_tier: bool = False
     cpu_factor: float = 1.0
     log_bytes: int = 1000
+    metrics: int = 17
     bound: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be.
 
         Raises:
-            UsageError: a batch without its measurement, or a factor that is not a positive number.
+            UsageError: a batch without its measurement, or a number that is out of range.
         """
         if self.load.batch_rows and not self.profile.rows_per_s:
             raise UsageError("--batch-rows needs rows per second: add --bench FILE of `litelambda bench batch --json`")
         if not 0 < self.cpu_factor < math.inf:
             raise UsageError(f"--cpu-factor {self.cpu_factor:g}: use a number greater than 0")
+        if not 128 <= self.memory_mb <= 10240:
+            raise UsageError(f"--memory {self.memory_mb}: use 128 to 10240 MB")
+        if self.log_bytes < 0 or self.metrics < 0:
+            raise UsageError("--log-bytes and --metrics: use numbers of 0 or more")
 
     def bounded(self, bound: int) -> Case:
         """The same case at its cheapest (-1) or dearest (1)."""

@@ -95,12 +95,12 @@ def _kind(document: Mapping[str, Any]) -> str | None:
     return None
 
 
-def make_profile(documents: Sequence[Mapping[str, Any]], case: str | None = None) -> Profile:
+def make_profile(documents: Sequence[Mapping[str, Any]], case: str = "json_1_row") -> Profile:
     """Put together what the benchmarks of one artifact say.
 
     Args:
         documents: of `bench cold` and `bench warm`, and of `bench batch` where rows are scored in batches.
-        case: the request of `bench warm` to bill; by default one row in JSON.
+        case: the request of `bench warm` to bill.
 
     Raises:
         UsageError: one of the two is missing, they measured different models, or have no such case.
@@ -120,10 +120,7 @@ def make_profile(documents: Sequence[Mapping[str, Any]], case: str | None = None
         raise UsageError(f"the measurements lack {error}: write them again with this version of litelambda") from error
 
 
-def _profile(
-    cold: Mapping[str, Any], warm: Mapping[str, Any], batch: Mapping[str, Any] | None, case: str | None
-) -> Profile:
-    name = case or "json_1_row"
+def _profile(cold: Mapping[str, Any], warm: Mapping[str, Any], batch: Mapping[str, Any] | None, name: str) -> Profile:
     if name not in warm["cases"]:
         raise UsageError(f"--case {name}: bench warm measured {', '.join(warm['cases'])}")
     times, model, machine = warm["cases"][name], cold["model"], warm["machine"]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from litelambda.common.wording import columns
 from litelambda.store.artifact_store import Store
 
 Model = dict[str, Any]
@@ -60,9 +61,7 @@ def describe_models(models: Sequence[Model], store_url: str) -> str:
                     version["digest"][:12],
                 )
             )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
-    return "\n".join(lines)
+    return columns(rows)
 
 
 def age(created: str, now: datetime) -> str:

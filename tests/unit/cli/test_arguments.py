@@ -19,6 +19,13 @@ from litelambda.cli.main import commands, main
 REQUIRED = "required"
 STORE = "models"
 
+LOAD = {
+    "--store": STORE, "--bench": (), "--case": "json_1_row", "--requests": REQUIRED, "--shape": "flat",
+    "--request-bytes": None, "--response-bytes": 1000, "--cold-share": None, "--idle-s": 600.0, "--batch-rows": 0.0,
+    "--arch": "arm64", "--region": "us-east-1", "--prices": None, "--free-tier": False, "--cpu-factor": 1.0,
+    "--log-bytes": 1000, "--metrics": 17,
+}  # fmt: skip
+
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "build": {
         "RECIPE.toml": REQUIRED, "--store": STORE, "--set": (), "--accept-worse": False, "--sign": None,
@@ -77,6 +84,9 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "[NAME]…": (), "--model": (), "--all": False, "--image-size": None, "--markdown": None,
         "--state": Path(".bench", "conversion.json"), "--fresh": False, "--memory-gb": 12.0, "--timeout-s": 1800.0,
         "--json": False,
+    },
+    "cost": {
+        "[MODEL]": None, **LOAD, "--memory": None, "--latency-ms": None, "--chart": None, "--json": False,
     },
     "replay": {
         "CAPTURE": REQUIRED, "--model": REQUIRED, "--store": STORE, "--code": None, "--tolerance": 0.0, "--limit": 20,
