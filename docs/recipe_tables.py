@@ -8,6 +8,7 @@ import json
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, get_args
 
+from litelambda.recipe.imports import ImportSection
 from litelambda.recipe.section_types import Section
 from litelambda.recipe.sections import Recipe
 
@@ -20,10 +21,11 @@ _SIMPLE = {"integer": "integer", "number": "number", "string": "text", "boolean"
 
 
 def sections(table: Table) -> str:
-    """Every table of a recipe, in the order of the recipe."""
+    """Every table of a recipe, in the order of the recipe; then that of a recipe that imports."""
     parts: list[str] = []
     for name, field in Recipe.model_fields.items():
         parts += _section(name, _classes(field.annotation), table)
+    parts += _section("import", [ImportSection], table)
     return "\n\n".join(parts)
 
 

@@ -25,7 +25,7 @@ pytestmark = [needs_wheel, pytest.mark.slow]
 
 VERSIONS = ["3.11", "3.12", "3.13"]
 COMMANDS = [
-    ["build"], ["import"], ["models"], ["alias"], ["serve"], ["predict"], ["score"], ["package"], ["deploy"],
+    ["init"], ["build"], ["import"], ["models"], ["alias"], ["serve"], ["predict"], ["score"], ["package"], ["deploy"],
     ["bench", "cold"], ["bench", "warm"], ["bench", "batch"], ["bench", "conversion"],
 ]  # fmt: skip
 MODEL = "half_plus_two"

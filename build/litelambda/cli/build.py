@@ -22,7 +22,11 @@ from litelambda.common.progress import open_reporter
 
 @click.command()
 @click.argument(
-    "recipe", type=PATH, metavar="RECIPE.toml", help="A recipe, or the name of one that ships, such as mnist_mlp."
+    "recipe",
+    type=PATH,
+    default="recipe.toml",
+    metavar="[RECIPE.toml]",
+    help="A recipe, or the name of one that ships, such as mnist_mlp.",
 )
 @store_option()
 @click.option(
@@ -49,14 +53,21 @@ def command(
     encrypt: str | None,
     as_json: bool,
 ) -> None:
-    """Train, compress, quantize, verify and publish a model."""
+    """Train, compress, quantize, verify and publish a model, as the folder's recipe.toml says, or another one."""
     with interrupts_noted():
-        from litelambda.recipe.load import load_recipe
+        from litelambda.recipe.load import Recipe, load_any_recipe
 
-        loaded = load_recipe(recipe, (*overrides, *_encrypt(encrypt)))  # before TensorFlow: a typo answers at once
+        # Before TensorFlow: a typo answers at once.
+        loaded, folder = load_any_recipe(recipe, (*overrides, *_encrypt(encrypt)))
         from litelambda.store.signing import open_signer
 
         signer = open_signer(sign) if sign else None
+        if not isinstance(loaded, Recipe):
+            from litelambda.commands.import_recipe import import_by_recipe
+
+            reporter = open_reporter(terminal_only=as_json)
+            print_result(import_by_recipe(loaded, folder, store, reporter, signer=signer), as_json=as_json)
+            return
         from litelambda.commands.build import build, train_with_others
         from litelambda.training.cluster import read_cluster
 

@@ -26,7 +26,7 @@ COMPLETION_VARIABLE = "_LITELAMBDA_COMPLETE"
 """Set by a shell's completion script, to what it wants to know."""
 
 _SECTIONS = {
-    "Make a model": {"build": "build", "import": "import_model"},
+    "Make a model": {"init": "init", "build": "build", "import": "import_model"},
     "Use it": {"serve": "serve", "predict": "predict", "score": "score", "replay": "replay", "drift": "drift"},
     "Look after a store": {"models": "models", "compare": "compare", "alias": "alias"},
     "Answer for it": {"keygen": "keygen", "sign": "sign", "verify": "verify", "decrypt": "decrypt", "audit": "audit"},
@@ -102,7 +102,7 @@ def _run(arguments: list[str]) -> int:
     except (LitelambdaError, ServingError) as error:
         print(f"litelambda: error: {error}", file=sys.stderr)
         return getattr(error, "exit_code", 1)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, click.Abort):  # Abort: Ctrl-C or Ctrl-D at a question
         print("litelambda: interrupted", file=sys.stderr)
         return _INTERRUPTED
     return 0

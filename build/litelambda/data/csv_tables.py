@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from math import isfinite, isnan, nan
@@ -37,22 +37,30 @@ def read_table(path: Path, settings: CsvData) -> RawDataset:
     """
     num_bytes = path.stat().st_size
     streamed = needs_streaming(num_bytes) if settings.streaming is None else settings.streaming
-    file = _File(path, settings)
-    rows = TableRows(path, settings, _columns(file), "line")
-    notes = [] if file.dialect.is_plain else [file.dialect.describe()]
-    return rows.dataset(_parts(file, rows), [*file.notes, *notes], streamed=streamed)
+    names = {*label_names(settings), *(settings.features or [])}
+    file = CsvFile(path, names, settings.delimiter or "", settings.decimal or "")
+    features, notes = choose_columns(path, settings, file.header)
+    rows = TableRows(path, settings, _columns(file, features, settings.categories), "line")
+    if not file.dialect.is_plain:
+        notes.append(file.dialect.describe())
+    return rows.dataset(_parts(file, rows), notes, streamed=streamed)
 
 
-class _File:
-    """A CSV file: its dialect and its header, and the lines after it."""
+class CsvFile:
+    """A CSV file: its dialect and its header, and the lines after it.
 
-    def __init__(self, path: Path, settings: CsvData) -> None:
-        self.path, self.settings = path, settings
-        names = {*label_names(settings), *(settings.features or [])}
-        self.dialect = sniff(self._head(), names, settings.delimiter or "", settings.decimal or "")
+    Args:
+        path: of the file.
+        names: of columns that it should have.
+        delimiter: where it is known.
+        decimal: the decimal mark, where it is known.
+    """
+
+    def __init__(self, path: Path, names: Collection[str] = (), delimiter: str = "", decimal: str = "") -> None:
+        self.path = path
+        self.dialect = sniff(self._head(), names, delimiter, decimal)
         _, header = next(self._records(), (1, []))
         self.header = [name.strip() for name in header]
-        self.features, self.notes = choose_columns(path, settings, self.header)
 
     def lines(self) -> _Lines:
         """The number and the cells of each line after the header.
@@ -105,15 +113,15 @@ class _Kinds:
     line: int = 0
 
 
-def _columns(file: _File) -> list[TableColumn]:
+def _columns(file: CsvFile, features: Sequence[str], categories: Collection[str]) -> list[TableColumn]:
     """The columns to predict from: categories where the recipe says so, or where their cells are text."""
-    places = {name: file.header.index(name) for name in file.features if name not in file.settings.categories}
+    places = {name: file.header.index(name) for name in features if name not in categories}
     kinds = {name: _Kinds() for name in places}
     decimal = file.dialect.decimal
     for number, cells in file.lines():
         for name, place in places.items():
             _look_at(kinds[name], cells[place], number, decimal)
-    return [TableColumn(name, _type_of(file, name, kinds.get(name))) for name in file.features]
+    return [TableColumn(name, _type_of(file, name, kinds.get(name))) for name in features]
 
 
 def _look_at(kinds: _Kinds, cell: str, line: int, decimal: str) -> None:
@@ -128,7 +136,7 @@ def _look_at(kinds: _Kinds, cell: str, line: int, decimal: str) -> None:
         kinds.numbers += not isnan(value)
 
 
-def _type_of(file: _File, name: str, kinds: _Kinds | None) -> str:
+def _type_of(file: CsvFile, name: str, kinds: _Kinds | None) -> str:
     if kinds is None:
         return "category"
     other = "," if file.dialect.decimal == "." else "."
@@ -147,17 +155,18 @@ def _type_of(file: _File, name: str, kinds: _Kinds | None) -> str:
     return "number"
 
 
-def _parts(file: _File, rows: TableRows) -> Iterator[NDArray[np.float64]]:
+def _parts(file: CsvFile, rows: TableRows) -> Iterator[NDArray[np.float64]]:
     """The values, some thousand rows at a time."""
     readers = [(column, _reader(column, file.dialect.decimal)) for column in rows.columns]
     where = [file.header.index(column.name) for column in rows.columns]
-    labels = [(name, file.header.index(name)) for name in label_names(file.settings)]
-    single = isinstance(file.settings.label, str)
+    labels = [(name, file.header.index(name)) for name in label_names(rows.settings)]
+    single = isinstance(rows.settings.label, str)
     lines = file.lines()
     while block := list(islice(lines, _ROWS_AT_ONCE)):
         values = np.empty((len(block), len(where)))
         found = [
-            [_target(file, number, name, cells[place].strip()) for name, place in labels] for number, cells in block
+            [_target(rows, number, name, cells[place].strip(), file.dialect.decimal) for name, place in labels]
+            for number, cells in block
         ]
         targets = [each[0] for each in found] if single else found
         for row, (number, cells) in enumerate(block):
@@ -169,8 +178,8 @@ def _parts(file: _File, rows: TableRows) -> Iterator[NDArray[np.float64]]:
         yield rows.kept(values, targets, [number for number, _ in block])
 
 
-def _target(file: _File, line: int, column: str, text: str) -> Any:
-    settings, place = file.settings, f"{file.path}, line {line}"
+def _target(rows: TableRows, line: int, column: str, text: str, decimal: str) -> Any:
+    settings, place = rows.settings, rows.where(line)
     names_several = settings.task == "multi_label" and isinstance(settings.label, str)
     if names_several and not text:
         return ""  # none of the classes
@@ -182,7 +191,7 @@ def _target(file: _File, line: int, column: str, text: str) -> Any:
     if settings.task == "classification" or names_several:
         return sys.intern(text)
     try:
-        return parse_number(text, file.dialect.decimal)
+        return parse_number(text, decimal)
     except ValueError as error:
         raise DataError(f"{place}: column {column!r}: {error}") from None
 

@@ -30,7 +30,7 @@ from litelambda_serving.errors import RequestError
 from litelambda_serving.preprocessing.image import Image
 from litelambda_serving.preprocessing.pictures import PictureDecoder, size_of
 
-__all__ = ["Pictures", "read_images"]
+__all__ = ["Pictures", "find_images", "read_images"]
 
 _SUFFIXES = {
     *(".avif", ".bmp", ".gif", ".heic", ".jfif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -52,15 +52,7 @@ def read_images(path: Path, settings: ImagesData) -> RawDataset:
         DataError: there are none, more are broken than the recipe tolerates, or they have different sizes.
         OSError: a folder cannot be read.
     """
-    root, unpacked = path, None
-    if path.suffix.lower() == ".zip" and path.is_file():
-        unpacked = _Unpacked(path)
-        root = unpacked.folder
-    elif not path.is_dir():
-        raise DataError(f"{path} is a file; data.format = 'images' expects a folder with a folder per class, or a .zip")
-    parts = {name: root / name for name in ("train", "validation", "test") if (root / name).is_dir()}
-    folders = parts if "train" in parts else {"train": root}
-    files = {name: _list(folder) for name, folder in folders.items()}
+    files, unpacked = find_images(path)
     every = [each for listed in files.values() for each in listed]
     shape = _shape([file for _, file in every], settings)
     num_bytes = len(every) * prod(shape) * 4
@@ -77,7 +69,31 @@ def read_images(path: Path, settings: ImagesData) -> RawDataset:
     return RawDataset(splits["train"], splits.get("validation"), splits.get("test"), streamed, pictures, notes)
 
 
-class _Unpacked:
+def find_images(path: Path) -> tuple[dict[str, _Files], Unpacked | None]:
+    """The images of a data set.
+
+    Args:
+        path: a folder with a folder per class, or with such folders below `train` and `test`; or a .zip of one.
+
+    Returns:
+        By split, the class and the file of each; and what keeps the files of a .zip while they are used.
+
+    Raises:
+        DataError: there are none.
+        OSError: a folder cannot be read.
+    """
+    root, unpacked = path, None
+    if path.suffix.lower() == ".zip" and path.is_file():
+        unpacked = Unpacked(path)
+        root = unpacked.folder
+    elif not path.is_dir():
+        raise DataError(f"{path} is a file; data.format = 'images' expects a folder with a folder per class, or a .zip")
+    parts = {name: root / name for name in ("train", "validation", "test") if (root / name).is_dir()}
+    folders = parts if "train" in parts else {"train": root}
+    return {name: _list(folder) for name, folder in folders.items()}, unpacked
+
+
+class Unpacked:
     """The content of a .zip in a temporary folder, which is removed with its last reader.
 
     Attributes:
@@ -146,7 +162,7 @@ class Pictures:
         files: Sequence[Path],
         shape: tuple[int, int, int],
         settings: ImagesData,
-        unpacked: _Unpacked | None = None,
+        unpacked: Unpacked | None = None,
     ) -> None:
         self._files, self._shape, self._settings = files, shape, settings
         self._unpacked = unpacked

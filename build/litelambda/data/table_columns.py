@@ -13,7 +13,8 @@ from litelambda.recipe.sections import TableData
 from litelambda_serving.preprocessing.cells import INDEX_NAMES, is_number
 from litelambda_serving.preprocessing.table import category_of
 
-_PARQUET_INDEX = "__index_level_0__"  # as pandas names it
+PARQUET_INDEX = "__index_level_0__"
+"""As pandas names it."""
 
 
 @dataclass
@@ -66,7 +67,7 @@ def choose_columns(path: Path, settings: TableData, header: Sequence[str]) -> tu
         raise DataError(f"{path} begins with {', '.join(header[:5])}: expected a header with the names of the columns")
     if duplicates := sorted({name for name in header if header.count(name) > 1}):
         raise DataError(f"{path} has several columns of the name {', '.join(map(repr, duplicates))}: rename them")
-    index = {*header[:1]} & INDEX_NAMES | {*header} & {_PARQUET_INDEX}
+    index = {*header[:1]} & INDEX_NAMES | {*header} & {PARQUET_INDEX}
     if "" in header[1:]:
         raise DataError(f"{path}: column {header.index('', 1) + 1} has no name: give it one in the first line")
     labels = label_names(settings)

@@ -16,12 +16,13 @@ from litelambda.common.errors import RecipeError
 from litelambda.common.paths import RECIPES
 from litelambda.common.wording import counted
 from litelambda.recipe.compression import Compress
+from litelambda.recipe.imports import ImportRecipe
 from litelambda.recipe.messages import describe_problems
 from litelambda.recipe.models import TextModel
 from litelambda.recipe.sections import ArraysData, ImagesData, InteractionsData, Recipe, TableData, TextData
 from litelambda.recipe.training import CROSS_ENTROPIES, Train
 
-__all__ = ["Recipe", "load_recipe"]
+__all__ = ["ImportRecipe", "Recipe", "load_any_recipe", "load_recipe"]
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -43,11 +44,46 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         litelambda.common.errors.RecipeError: ...mnist_mlp.toml: 1 problem
           train.epoch: unknown key; choose ...; did you mean 'epochs'?
     """
+    table, path = _overridden(path, overrides)
+    if "import" in table:
+        raise RecipeError(f"{path} imports a model, it does not train one: use `litelambda.import_model`")
+    return _validate(table, path)
+
+
+def load_any_recipe(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Recipe | ImportRecipe, Path]:
+    """Read, override and check a recipe that trains a model, or one that imports one.
+
+    Args:
+        path: see `load_recipe`.
+        overrides: see there.
+
+    Returns:
+        The recipe, and the folder that its relative paths start at.
+
+    Raises:
+        RecipeError: as `load_recipe`.
+    """
+    table, path = _overridden(path, overrides)
+    folder = path.resolve().parent
+    if "import" not in table:
+        return _validate(table, path), folder
+    try:
+        return ImportRecipe.model_validate(table), folder
+    except ValidationError as error:
+        raise _refused(path, describe_problems(error, ImportRecipe)) from None
+
+
+def _overridden(path: str | Path, overrides: Sequence[str]) -> tuple[dict[str, Any], Path]:
     path = _find(Path(path))
     table = _read_toml(path)
     for override in overrides:
         _apply(table, override)
-    return _validate(table, path)
+    return table, path
+
+
+def _refused(path: Path, problems: Sequence[str]) -> RecipeError:
+    lines = "\n".join(f"  {problem}" for problem in problems)
+    return RecipeError(f"{path}: {counted(len(problems), 'problem')}\n{lines}")
 
 
 def _find(path: Path) -> Path:
@@ -68,9 +104,7 @@ def _validate(table: dict[str, Any], path: Path) -> Recipe:
         recipe._folder = path.resolve().parent
         problems = _contradictions(recipe)
     if problems:
-        raise RecipeError(
-            f"{path}: {counted(len(problems), 'problem')}\n" + "\n".join(f"  {problem}" for problem in problems)
-        )
+        raise _refused(path, problems)
     return recipe
 
 
@@ -201,7 +235,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RecipeError(
-            f"{path}: no such recipe: use a TOML file, or the name of one that ships: {', '.join(_shipped())}"
+            f"{path}: no such recipe: use a TOML file, or the name of one that ships: {', '.join(_shipped())}; "
+            "`litelambda init` writes one"
         ) from None
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error

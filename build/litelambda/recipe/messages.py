@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, get_args
 from pydantic import BaseModel, Tag, ValidationError
 
 if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
 
 _QUOTED = r"'([^']*)'"  # pydantic lists a literal's values as 'a', 'b' or 'c'
@@ -41,7 +42,7 @@ def _describe(details: ErrorDetails, root: type[BaseModel]) -> str:
     place = _locate(details["loc"], root)
     path, kind, given, context = place.path, details["type"], details["input"], details.get("ctx", {})
     if kind == "extra_forbidden":
-        keys = place.section.model_fields if place.section else ()
+        keys = _fields(place.section) if place.section else ()
         return f"{path}: unknown key{_suggest(path.rpartition('.')[2], keys)}"
     if kind == "missing":
         return f"{path}: is missing"
@@ -78,9 +79,14 @@ def _locate(location: tuple[int | str, ...], root: type[BaseModel]) -> _Place:
             continue
         section = _section(annotation)
         path += f"[{step}]" if isinstance(step, int) else f".{step}"
-        field = section.model_fields.get(str(step)) if section else None
+        field = _fields(section).get(str(step)) if section else None
         annotation = field.annotation if field else None
     return _Place(path.removeprefix("."), section, annotation)
+
+
+def _fields(section: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The fields of a section by their keys in the recipe."""
+    return {field.alias or name: field for name, field in section.model_fields.items()}
 
 
 def _members(annotation: object) -> dict[int | str, object]:

@@ -28,8 +28,12 @@ LOAD = {
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "build": {
-        "RECIPE.toml": REQUIRED, "--store": STORE, "--set": (), "--accept-worse": False, "--sign": None,
+        "[RECIPE.toml]": Path("recipe.toml"), "--store": STORE, "--set": (), "--accept-worse": False, "--sign": None,
         "--encrypt": None, "--json": False,
+    },
+    "init": {
+        "[DIR]": Path(), "--data": None, "--model": None, "--example": None, "--label": (), "--task": None,
+        "--representative": None, "--labels": None, "--name": None, "--json": False,
     },
     "import": {
         "PATH": REQUIRED, "--store": STORE, "--name": REQUIRED, "--representative": None, "--labels": None,
@@ -156,7 +160,7 @@ def test_a_benchmark_takes_what_its_flags_give(kind: str) -> None:
         (["biuld"], "litelambda: error: no such command 'biuld'. Did you mean 'build'? See `litelambda --help`"),
         (["bench", "clod"], "litelambda bench: error: no such command 'clod'. Did you mean 'cold'? See `lite"),
         (["models", "--reprot", "x"], "litelambda models: error: no such option '--reprot'. Did you mean '--report'?"),
-        (["build"], "litelambda build: error: missing argument 'RECIPE.toml'. See `litelambda build --help`"),
+        (["sign", "m"], "litelambda sign: error: missing option '--key'. See `litelambda sign --help`"),
         (["import", "m.tflite"], "litelambda import: error: missing option '--name'."),
         (["serve", "--port", "70000"], "litelambda serve: error: invalid value for '--port': '70000' is not a port: "),
         (["import", "m", "--name", "m", "--max-difference", "-1"], "litelambda import: error: invalid value for '--ma"),
@@ -188,7 +192,7 @@ def test_help_lists_every_subcommand_in_a_section(capsys: pytest.CaptureFixture[
     """Grouped by what they are for, each with its summary."""
     assert main(["--help"]) == 0
     said = capsys.readouterr().out
-    assert "Make a model:\n  build " in said
+    assert "Make a model:\n  init " in said
     assert [name for name in commands.list_commands(click.Context(commands)) if f"\n  {name} " not in said] == []
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("litelambda ")
