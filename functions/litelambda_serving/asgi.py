@@ -16,8 +16,10 @@ import asyncio
 import os
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
+from threading import Lock
 from time import monotonic
 from urllib.parse import quote
 
@@ -70,29 +72,36 @@ class Application:
                 that moment.
         """
         self._predict = predict
-        self._opening: asyncio.Task[_Service] | None = None
+        self._loading = Lock()
         self._service: _Service | None = None
+
+    def load(self) -> _Service:
+        """Load what the environment names, once; else the server's start does so, or the first request.
+
+        Raises:
+            ServingError: a setting is impossible, or a model cannot be loaded.
+        """
+        with self._loading:
+            if self._service is None:
+                self._service = _Service(self._predict)
+            return self._service
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Take one connection's events: the server's lifespan, or a request."""
         if scope["type"] == "lifespan":
             await self._live(receive, send)
         elif scope["type"] == "http":
-            await (self._service or await self._opened()).answer(scope, receive, send)
+            service = self._service
+            if service is None:
+                service = await asyncio.to_thread(self.load)
+            await service.answer(scope, receive, send)
         else:
             await send({"type": "websocket.close"})
-
-    async def _opened(self) -> _Service:
-        """The service, loaded once; by the first request where a server has no lifespan."""
-        if self._opening is None:
-            self._opening = asyncio.create_task(asyncio.to_thread(_Service, self._predict))
-        self._service = await asyncio.shield(self._opening)
-        return self._service
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
         try:
-            service = await self._opened()
+            service = await asyncio.to_thread(self.load)
         except Exception as error:  # noqa: BLE001 - a server takes what is raised here for an application without lifespan
             if not isinstance(error, ServingError):
                 traceback.print_exc()
@@ -154,22 +163,22 @@ class _Service:
     async def _respond(
         self, method: str, path: str, headers: dict[str, str], body: bytes, deadline: float, request_id: str
     ) -> Response:
-        request = (method, path, headers, body, deadline, request_id)
+        respond: Callable[[], Response] = partial(
+            self._predict.respond, method, path, headers, body, deadline, request_id
+        )
         if path in _PROBES:
-            probed: Response = self._predict.respond(*request)
-            return probed
+            return await asyncio.to_thread(respond)
         model = _model_of(path)
         try:
             await self._turns.wait(model, deadline)
         except BusyError as error:
             return self._refused(error, request_id)
-        run = asyncio.get_running_loop().run_in_executor(self._threads, self._predict.respond, *request)
+        run = asyncio.get_running_loop().run_in_executor(self._threads, respond)
         run.add_done_callback(lambda _: self._turns.end(model))  # however long it takes, and whoever waits for it
         done, _ = await asyncio.wait([run], timeout=deadline - monotonic())
         if not done:
             return self._refused(LateError(f"no answer within {self._seconds} s: send fewer rows"), request_id)
-        answered: Response = run.result()
-        return answered
+        return run.result()
 
     def _refused(self, error: ServingError, request_id: str) -> Response:
         response: Response = self._predict.refuse(error, request_id)

@@ -1,4 +1,4 @@
-"""The service that clients are held against: `litelambda serve`, the real handler behind the faithful gateway."""
+"""The service that clients are held against: `litelambda serve`, the real handlers over HTTP."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import re
@@ -18,7 +17,6 @@ import pytest
 from litelambda.bench.emulator.environment import library_path
 from litelambda.bench.emulator.object_store import LoopbackS3
 from litelambda.bench.peers import make_peer_environment
-from litelambda.commands.gateway import Gateway, Route
 from litelambda.commands.package import PYTHON_VERSION, WRAPPER, package
 from litelambda.common.errors import BenchError
 from litelambda.common.paths import PROJECT
@@ -125,40 +123,6 @@ def predictions(answer: Any) -> list[float]:
     return list(row)
 
 
-def over_http(emulator: Emulator, body: bytes) -> tuple[int, bytes]:
-    """POST a prediction through the gateway, which an HTTP client sees instead of the function."""
-
-    def invoke(event: dict[str, Any], _context: object) -> dict[str, Any]:
-        answer = emulator.invoke(event)
-        if not isinstance(answer, dict) or "errorType" in answer:
-            raise FunctionError(answer)
-        return answer
-
-    gateway = Gateway(invoke, [Route("ANY /v1/{proxy+}")])
-    path = "/v1/models/tiny:predict"
-    scope = {
-        "type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"",
-        "http_version": "1.1", "headers": [(b"content-type", b"application/json")],
-    }  # fmt: skip
-    sent: list[dict[str, Any]] = []
-
-    async def exchange() -> None:
-        async def receive() -> dict[str, Any]:
-            return {"type": "http.request", "body": body}
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        await gateway(scope, receive, send)
-
-    asyncio.run(exchange())
-    return sent[0]["status"], sent[1]["body"]
-
-
-class FunctionError(Exception):
-    """An invocation failed, as Lambda tells API Gateway."""
-
-
 def test_a_prediction(start: Any, objects: Objects, expected: list[float]) -> None:
     """The packaged function predicts out of S3, warm as cold, and the emulator has timed its INIT."""
     with faulty_s3(objects, lambda _key: None) as (endpoint, asked), start(endpoint) as emulator:
@@ -178,7 +142,7 @@ def test_what_an_event_may_bring(start: Any, objects: Objects) -> None:
         wrong = predict_event() | {"body": json.dumps({"instances": [[1, 2]]})}
         assert emulator.invoke(wrong)["statusCode"] == 400
         assert emulator.invoke({"no": "http"})["statusCode"] == 400
-        assert over_http(emulator, json.dumps({"instances": [ROW]}).encode())[0] == 200
+        assert emulator.invoke(predict_event())["statusCode"] == 200
 
 
 def missing(objects: Objects) -> Objects:
@@ -269,8 +233,6 @@ def check_failed_init(emulator: Emulator, endpoint: str, error_type: str, messag
     error = emulator.invoke(predict_event())
     assert error["errorType"] == error_type
     assert message in error["errorMessage"]
-    status, body = over_http(emulator, json.dumps({"instances": [ROW]}).encode())
-    assert (status, json.loads(body)) == (500, {"message": "Internal Server Error"})
     log = emulator.log()
     line = next(line for line in log.split("\n") if "[ERROR] " in line and error_type in line)
     assert f"[ERROR] {error_type}: " in line

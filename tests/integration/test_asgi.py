@@ -16,7 +16,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import uvicorn
 
+from litelambda.commands.serve import serve
 from litelambda_serving.asgi import Application
 from litelambda_serving.errors import BusyError
 from litelambda_serving.http import MAX_BODY_BYTES, Response
@@ -299,3 +301,24 @@ def is_up(port):
         return send(port, "GET", "/v2/health/ready")[0] == 200
     except OSError:
         return False
+
+
+def test_small_answers_are_sent_at_once(store, monkeypatch):
+    """Nagle's algorithm is off on the connections of `litelambda serve`: a body never waits for its head's receipt."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    monkeypatch.setattr(uvicorn.Config, "bind_socket", lambda config: listener)
+    accepted = []
+
+    def accept_one(server, sockets):
+        with socket.create_connection(sockets[0].getsockname()):
+            connection, _ = sockets[0].accept()
+            accepted.append(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            connection.close()
+
+    monkeypatch.setattr(uvicorn.Server, "run", accept_one)
+    monkeypatch.setattr(os, "environ", {**os.environ})
+    serve(store.as_uri(), host="127.0.0.1", port=0)
+    listener.close()
+    assert accepted
+    assert accepted[0] != 0

@@ -17,10 +17,11 @@ from litelambda.commands.build import build
 from litelambda.common.progress import Reporter
 from litelambda.data.dataset import load_data
 from litelambda.recipe.load import load_recipe
+from litelambda_serving.asgi import Application
 from litelambda_serving.scoring.job import Job
 from litelambda_serving.scoring.models import ModelSource
 from litelambda_serving.scoring.running.engine import run_job
-from support import http_gateway
+from support import server
 from support.handler_client import load_module
 from support.odd_pictures import encoded, with_orientation
 
@@ -121,7 +122,7 @@ def sides(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 
 @pytest.fixture(scope="module")
 def port(sides: SimpleNamespace) -> Any:
-    with http_gateway.running(load_module(sides.store).handler) as port:
+    with server.running(Application(load_module(sides.store))) as port:
         yield port
 
 
@@ -136,7 +137,7 @@ def answers(sides: SimpleNamespace, port: int) -> list[list[float]]:
 def send(port: int, path: str, body: Any, headers: tuple[tuple[str, str], ...] = ()) -> Any:
     """A request over HTTP, and its answer's JSON."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    status, _headers, answer = http_gateway.send(port, "POST", path, data, dict(headers))
+    status, _headers, answer = server.send(port, "POST", path, data, dict(headers))
     assert status == 200, answer
     return json.loads(answer)
 

@@ -11,9 +11,10 @@ import pytest
 from litelambda.cli.main import main
 from litelambda.commands.replay import replay
 from litelambda.common.errors import DataError, UsageError
+from litelambda_serving.asgi import Application
 from support.golden_store import golden, publish, set_aliases
 from support.handler_client import load_module, send
-from support.http_gateway import running
+from support.server import running
 
 SCALED = {"x": {"kind": "numbers", "scale": 3.0, "offset": 0.0}}
 
@@ -104,7 +105,7 @@ def test_the_command_exits_with_1_where_something_changed(store, capture, capsys
 
 def test_a_service_at_a_url_is_asked(store, capture):
     """The same over HTTP, where the capture's own version answers."""
-    with running(load_module(store, "fruit").handler) as port:
+    with running(Application(load_module(store, "fruit"))) as port:
         result = replay(capture, f"http://127.0.0.1:{port}/v1/models/fruit")
     assert (result.requests, result.rows, result.is_same) == (22, 40, True)
 

@@ -18,6 +18,7 @@ import pytest
 from litelambda.commands.build import build
 from litelambda.common.progress import Reporter
 from litelambda.recipe.load import load_recipe
+from litelambda_serving.asgi import Application
 from litelambda_serving.objects import to_url
 from litelambda_serving.preprocessing import RawInputs
 from litelambda_serving.scoring.job import Job
@@ -25,7 +26,7 @@ from litelambda_serving.scoring.models import ModelSource
 from litelambda_serving.scoring.running.engine import run_job
 from litelambda_serving.tensor import DTYPES, TensorSpec
 from support.handler_client import load_module
-from support.http_gateway import running, send
+from support.server import running, send
 
 pytestmark = pytest.mark.slow
 
@@ -105,7 +106,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 
 @pytest.fixture(scope="module")
 def port(people):
-    with running(load_module(people.store).handler) as port:
+    with running(Application(load_module(people.store))) as port:
         yield port
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from litelambda.commands.gateway import Route, make_event
+from litelambda.bench.events import http_event
 from litelambda.common.errors import BenchError
 from litelambda.store.reading import open_reader
 from litelambda_serving.artifact.unpack import unpack
@@ -26,7 +26,6 @@ from litelambda_serving.tensor import TensorSpec
 _ALIAS = "latest"
 _SEED = 20261123
 _TEXT = "Although the plot was not at all clumsy, I suffered through the second half. It runs for 121 minutes."
-_HOST = "a1b2c3d4e5.execute-api.eu-west-1.amazonaws.com"
 _MAX_BYTES = 8 * 1024**3
 
 
@@ -155,14 +154,6 @@ def predict_event(model: str, rows: list[Any]) -> bytes:
     """The event of a JSON predict; with the model's own values, since the peers prepare none."""
     body = json.dumps({"prepared": True, "instances": rows}).encode()
     return http_event(f"/v1/models/{model}:predict", {"content-type": "application/json"}, body)
-
-
-def http_event(path: str, headers: Mapping[str, str], body: bytes, *, method: str = "POST") -> bytes:
-    """The event of a request from API Gateway, as the Runtime API hands it over."""
-    sent = {"accept": "*/*", "host": _HOST, "user-agent": "bench", **headers}
-    raw = [(name.encode(), value.encode()) for name, value in sent.items()]
-    scope = {"method": method, "headers": raw, "query_string": b"", "http_version": "1.1"}
-    return json.dumps(make_event(scope, path, Route("ANY /{proxy+}"), {}, body)).encode()
 
 
 def read_predictions(answer: Any, count: int, who: str) -> list[Any]:

@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from litelambda.commands.gateway import LambdaContext
-from litelambda.commands.local_function import load_handler
+from litelambda.commands.local_function import LambdaContext, load_handler
 from litelambda.common.child_process import ChildCrashError, ChildProcess, shared_folder
 from litelambda.common.errors import VerificationError
 from litelambda.data.dataset import Dataset
@@ -99,7 +98,7 @@ def explain_in_child(url: str, name: str, version: int, instances: list[Any]) ->
         ServingError: the version cannot be loaded.
     """
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
-        handler = load_handler(url, name, version=str(version), log_level="ERROR")
+        handler = load_handler(url, name, version=str(version))
         return [_explain(handler, name, version, instance) for instance in instances]
 
 

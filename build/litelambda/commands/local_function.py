@@ -1,12 +1,14 @@
-"""The deployed handler in this process, for `serve` and `predict`."""
+"""The deployed function in this process, for `serve` and `predict`."""
 
 from __future__ import annotations
 
 import os
+import uuid
+from dataclasses import dataclass, field
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from litelambda.common.aws import export_credentials
 from litelambda.common.errors import UsageError
@@ -14,14 +16,32 @@ from litelambda.common.paths import FUNCTIONS
 from litelambda.store.checks import check_store_exists, choices_named
 
 if TYPE_CHECKING:
-    from litelambda.commands.gateway import Handler
+    from collections.abc import Callable
 
-__all__ = ["custom_code_path", "load_handler"]
+    Handler = Callable[[dict[str, Any], "LambdaContext"], dict[str, Any]]
+
+__all__ = ["LambdaContext", "custom_code_path", "load_function", "load_handler"]
 
 
-def load_handler(
+@dataclass(frozen=True)
+class LambdaContext:
+    """What a handler may read of its invocation."""
+
+    aws_request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    function_name: str = "local"
+    memory_limit_in_mb: str = "512"
+    invoked_function_arn: str = "arn:aws:lambda:local:000000000000:function:local"
+
+
+def load_handler(url: str, model: str = "", *, version: str = "", code: str | Path | None = None) -> Handler:
+    """The handler of a function that logs errors alone; see `load_function`."""
+    handler: Handler = load_function(url, model, version=version, code=code, log_level="ERROR").handler
+    return handler
+
+
+def load_function(
     url: str, model: str = "", *, version: str = "", code: str | Path | None = None, log_level: str = "INFO"
-) -> Handler:
+) -> ModuleType:
     """INIT, as Lambda does it: the environment first, then the import.
 
     Args:
@@ -52,8 +72,7 @@ def load_handler(
         # From its file: a wheel has no top-level module `predict`.
         module = ModuleType("predict")
         SourceFileLoader(module.__name__, str(FUNCTIONS / "predict.py")).exec_module(module)
-    handler: Handler = module.handler
-    return handler
+    return module
 
 
 def custom_code_path(code: str | Path) -> Path:

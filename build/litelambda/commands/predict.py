@@ -11,8 +11,7 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from litelambda.commands.gateway import LambdaContext
-from litelambda.commands.local_function import load_handler
+from litelambda.commands.local_function import LambdaContext, load_handler
 from litelambda.common.errors import LitelambdaError, UsageError
 from litelambda.common.paths import DEFAULT_STORE, store_url
 from litelambda_serving.scoring.errors import JobError
@@ -70,7 +69,7 @@ def _ask_store(model: str, body: str, url: str, code: str | Path | None) -> dict
     except JobError as error:
         raise UsageError(str(error)) from error
     with _environment_kept(), contextlib.redirect_stdout(sys.stderr):  # what the function logs
-        handler = load_handler(url, name, version=version, code=code, log_level="ERROR")
+        handler = load_handler(url, name, version=version, code=code)
         path = f"/v1/models/{name}:predict"
         context = {"http": {"method": "POST", "path": path}, "stage": "$default"}
         event = {"version": "2.0", "rawPath": path, "headers": {}, "requestContext": context, "body": body}

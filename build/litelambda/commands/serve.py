@@ -1,19 +1,17 @@
-"""`litelambda serve`: the deployed handler, behind the local gateway, on this machine."""
+"""`litelambda serve`: the deployed handlers as an ASGI application, on this machine."""
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
 from typing import TYPE_CHECKING
 
 import uvicorn
 
-from litelambda.commands.gateway import Gateway, routes_of_template
-from litelambda.commands.local_function import load_handler
+from litelambda.commands.local_function import load_function
 from litelambda.common.errors import UsageError
-from litelambda.common.paths import DEFAULT_STORE, TEMPLATE, store_url
-from litelambda_serving.settings import Settings
+from litelambda.common.paths import DEFAULT_STORE, store_url
+from litelambda_serving.asgi import Application
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,15 +49,14 @@ def serve(
         serve("models", port=8080, model="fruit")
     """
     url = store_url(store)
-    handler = load_handler(url, model, code=code, log_level=log_level)
-    settings = Settings.from_environment(os.environ)
-    routes = routes_of_template(TEMPLATE, with_cors=bool(settings.cors_allow_origin))
+    application = Application(load_function(url, model, code=code, log_level=log_level))
+    application.load()
     config = uvicorn.Config(
-        Gateway(handler, routes, settings.base_path),
+        application,
         host=host,
         port=port,
         log_level="warning",
-        lifespan="off",
+        lifespan="on",
         ws="none",
         server_header=False,
         date_header=False,

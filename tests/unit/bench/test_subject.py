@@ -9,6 +9,7 @@ import pytest
 
 from litelambda.bench.contenders import choose, contenders_for
 from litelambda.bench.emulator.object_store import LoopbackS3
+from litelambda.bench.events import http_event
 from litelambda.bench.subject import largest_difference, load_subject, make_rows, predict_event, read_predictions
 from litelambda.common.errors import BenchError, UsageError
 from litelambda_serving.tensor import DTYPES, TensorSpec
@@ -84,6 +85,17 @@ def test_the_event_is_an_api_gateway_predict():
     event = json.loads(predict_event("m", [[1.0]]))
     assert (event["version"], event["rawPath"]) == ("2.0", "/v1/models/m:predict")
     assert json.loads(event["body"]) == {"prepared": True, "instances": [[1.0]]}
+    assert event["isBase64Encoded"] is False
+
+
+def test_bytes_travel_as_base64():
+    """What is not text, or is compressed, is in base64, as API Gateway hands it on."""
+    for headers in (
+        {"content-type": "application/octet-stream"},
+        {"content-type": "text/x", "content-encoding": "gzip"},
+    ):
+        event = json.loads(http_event("/v1/models/m:predict", headers, b"\xff"))
+        assert (event["isBase64Encoded"], event["body"]) == (True, "/w==")
 
 
 @pytest.mark.parametrize(

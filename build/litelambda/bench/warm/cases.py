@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from litelambda.bench.subject import Subject, http_event, make_columns, make_rows, predict_event, read_predictions
+from litelambda.bench.events import http_event
+from litelambda.bench.subject import Subject, make_columns, make_rows, predict_event, read_predictions
 from litelambda.common.errors import BenchError
 from litelambda_serving.inference_protocol.inputs import DATATYPES
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from litelambda.bench.contenders import FLOOR, OURS
 from litelambda.bench.emulator.environment import Environment
+from litelambda.bench.events import http_event
 from litelambda.bench.report import ratio
-from litelambda.bench.subject import Subject, http_event, make_rows, predict_event
+from litelambda.bench.subject import Subject, make_rows, predict_event
 from litelambda.common.errors import BenchError
 
 _BLOCK = 10
