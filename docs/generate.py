@@ -26,13 +26,13 @@ from litelambda.cli import main as command_line
 from litelambda.common import errors as build_errors
 from litelambda.publishing.manifest_format import ManifestDocument
 from litelambda_serving import errors as serving_errors
-from litelambda_serving.asgi import SERVER_SETTINGS
 from litelambda_serving.http import status_of
 from litelambda_serving.manifest import Manifest
 from litelambda_serving.objects import errors as object_errors
 from litelambda_serving.openapi import document
 from litelambda_serving.scoring import errors as scoring_errors
 from litelambda_serving.scoring.settings import SCORING_SETTINGS
+from litelambda_serving.server_settings import SERVER_SETTINGS
 from litelambda_serving.settings import SETTINGS
 
 if TYPE_CHECKING:

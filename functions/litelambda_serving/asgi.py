@@ -25,7 +25,7 @@ from urllib.parse import quote
 
 from litelambda_serving.errors import BusyError, LateError, PayloadTooLargeError, ServingError, SettingsError
 from litelambda_serving.http import MAX_BODY_BYTES, check_body_bytes
-from litelambda_serving.settings import Setting
+from litelambda_serving.server_settings import ServerSettings
 from litelambda_serving.turns import Turns
 
 TYPE_CHECKING = False
@@ -40,19 +40,7 @@ if TYPE_CHECKING:
     Receive = Callable[[], Awaitable[Message]]
     Send = Callable[[Message], Awaitable[None]]
 
-__all__ = ["SERVER_SETTINGS", "Application", "app"]
-
-SERVER_SETTINGS = (
-    Setting("PORT", "8080", "Port that `python -m litelambda_serving.asgi` listens on, on all addresses."),
-    Setting(
-        "CONCURRENCY",
-        "",
-        "Requests for one model that run at the same time, each on a compiled copy of the model as far as "
-        "MODEL_MEMORY_MB has room. Empty: one per core.",
-    ),
-    Setting("QUEUE_LIMIT", "256", "Requests that wait for their turn; further ones are answered with 503."),
-    Setting("REQUEST_SECONDS", "30", "Time of a request, waiting included; then it is answered with 503 or 504."),
-)
+__all__ = ["Application", "app"]
 
 _PROBES = ("/", "", "/healthz", "/v2/health/live", "/v2/health/ready")
 """Answered at once: whoever asks whether the server is alive must not wait behind predictions."""
@@ -122,9 +110,10 @@ class _Service:
         Raises:
             ServingError: a setting is impossible, or a model cannot be loaded.
         """
-        per_model = _number("CONCURRENCY", 256) or _num_cores()
-        self._seconds = _number("REQUEST_SECONDS", 86400)
-        self._turns = Turns(per_model + _SPARE, per_model, _number("QUEUE_LIMIT", 1_000_000))
+        settings = ServerSettings.from_environment(os.environ)
+        per_model = settings.concurrency
+        self._seconds = settings.request_seconds
+        self._turns = Turns(per_model + _SPARE, per_model, settings.queue_limit)
         self._predict = predict or _import_predict()
         self._predict.run_concurrently(per_model)
         self._threads = ThreadPoolExecutor(per_model + _SPARE, "predict")
@@ -188,31 +177,6 @@ class _Service:
         """What a function does between an answer and the next request, in one thread at a time."""
         if self._predict.after_response and (self._afterwards is None or self._afterwards.done()):
             self._afterwards = asyncio.ensure_future(asyncio.to_thread(self._predict.after_response))
-
-
-def _number(name: str, most: int) -> int:
-    """A server's setting; 0 where it is empty and has no default.
-
-    Raises:
-        SettingsError: it is not a number in its range.
-    """
-    text = os.environ.get(name) or next(each.default for each in SERVER_SETTINGS if each.name == name)
-    if not text:
-        return 0
-    if not text.isdecimal() or not 1 <= int(text) <= most:
-        raise SettingsError(f"{name} is {text!r}, expected a number from 1 to {most}")
-    return int(text)
-
-
-def _num_cores() -> int:
-    """Cores that this process may use: a container's share of its machine's, rounded up."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
-            quota, period = file.read().split()
-    except (OSError, ValueError):
-        return cores
-    return cores if quota == "max" else max(1, min(cores, -(-int(quota) // int(period))))
 
 
 def _import_predict() -> ModuleType:
@@ -295,7 +259,8 @@ def main() -> None:
     """Serve on `PORT` until SIGTERM or SIGINT, which let the requests at hand end."""
     import uvicorn
 
-    uvicorn.run(app, host="0.0.0.0", port=_number("PORT", 65535), log_level="warning", ws="none", server_header=False)  # noqa: S104 - a container's
+    port = ServerSettings.from_environment(os.environ).port
+    uvicorn.run(app, host="0.0.0.0", port=port, log_level="warning", ws="none", server_header=False)  # noqa: S104 - a container's
 
 
 app = Application()

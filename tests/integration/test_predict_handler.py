@@ -414,6 +414,7 @@ def test_init_leaves_the_rest_for_later(store):
         "openapi",
         "page",
         "scoring",
+        "server_settings",
         "tfserving.",
         "turns",
     )

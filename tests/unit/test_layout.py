@@ -23,7 +23,7 @@ FUNCTIONS_ORDER = [
     *("errors", "json_codec", "digest", "background", "settings", "lean_runtime", "tensor", "json_numbers", "manifest"),
     *("trust", "audit", "access", "store", "objects", "aliases", "artifact", "litert", "preprocessing", "custom_code"),
     *("drift", "servable", "models", "bodies", "http", "observability", "xray", "capture", "recorder", "explain"),
-    *("tfserving", "inference_protocol", "openapi", "page", "router", "scoring", "turns", "asgi"),
+    *("tfserving", "inference_protocol", "openapi", "page", "router", "scoring", "turns", "server_settings", "asgi"),
     *("predict", "score"),
 ]
 TOOLCHAIN_ORDER = [

@@ -21,9 +21,10 @@ from typing import Any
 from litelambda.bench.charts import check_chart_path, draw_growth
 from litelambda.bench.contenders import FLOOR, OURS_LEAN, USUAL, Contender, choose, contenders_for
 from litelambda.bench.emulator.environment import Environment
+from litelambda.bench.events import http_event
 from litelambda.bench.growth.made_models import make_documents, make_flatbuffer, make_subject
 from litelambda.bench.report import describe_machine, show_table
-from litelambda.bench.subject import Subject, first_event, http_event, make_rows, predict_event, read_predictions
+from litelambda.bench.subject import Subject, first_event, make_rows, predict_event, read_predictions
 from litelambda.bench.workplace import Workplace, require_runtime
 from litelambda.common.errors import BenchError, UsageError
 from litelambda.common.progress import open_reporter

@@ -1,0 +1,79 @@
+"""What a server has in its environment beside the function's settings, read once when it starts."""
+
+from __future__ import annotations
+
+import os
+
+from litelambda_serving.errors import SettingsError
+from litelambda_serving.settings import Setting
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["SERVER_SETTINGS", "ServerSettings"]
+
+SERVER_SETTINGS = (
+    Setting("PORT", "8080", "Port that `python -m litelambda_serving.asgi` listens on, on all addresses."),
+    Setting(
+        "CONCURRENCY",
+        "",
+        "Requests for one model that run at the same time, each on a compiled copy of the model as far as "
+        "MODEL_MEMORY_MB has room. Empty: one per core.",
+    ),
+    Setting("QUEUE_LIMIT", "256", "Requests that wait for their turn; further ones are answered with 503."),
+    Setting("REQUEST_SECONDS", "30", "Time of a request, waiting included; then it is answered with 503 or 504."),
+)
+
+_CPU_QUOTA = "/sys/fs/cgroup/cpu.max"
+
+
+class ServerSettings:
+    """Validated settings.
+
+    Attributes:
+        port: 1 to 65535.
+        concurrency: runs of one model at the same time, >= 1.
+        queue_limit: requests that wait, >= 1.
+        request_seconds: of each request, >= 1.
+    """
+
+    port: int
+    concurrency: int
+    queue_limit: int
+    request_seconds: int
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> ServerSettings:
+        """Read and check a server's environment.
+
+        Raises:
+            SettingsError: a variable is impossible; the message says what it may be.
+
+        >>> ServerSettings.from_environment({"CONCURRENCY": "4"}).concurrency
+        4
+        """
+        values = {each.name: environment.get(each.name) or each.default or "" for each in SERVER_SETTINGS}
+        self = cls()
+        self.port = _number("PORT", values["PORT"], 65535)
+        self.concurrency = _number("CONCURRENCY", values["CONCURRENCY"] or f"{_num_cores()}", 256)
+        self.queue_limit = _number("QUEUE_LIMIT", values["QUEUE_LIMIT"], 1_000_000)
+        self.request_seconds = _number("REQUEST_SECONDS", values["REQUEST_SECONDS"], 86400)
+        return self
+
+
+def _number(name: str, text: str, most: int) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= most:
+        raise SettingsError(f"{name} is {text!r}, expected a number from 1 to {most}")
+    return int(text)
+
+
+def _num_cores() -> int:
+    """Cores that this process may use: a container's share of its machine's, rounded up."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        with open(_CPU_QUOTA, encoding="ascii") as file:
+            quota, period = file.read().split()
+        return max(1, min(cores, -(-int(quota) // int(period))))
+    except (OSError, ValueError):  # not Linux, or no limit: "max"
+        return cores
