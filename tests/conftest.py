@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,8 +32,10 @@ hypothesis.settings.load_profile("untimed")
 def pytest_configure(config: pytest.Config) -> None:
     """Let Keras be: TensorFlow's variables have not caught up with NumPy 2.4's `copy` keyword.
 
-    And let Ctrl-C reach the commands under test where this process was started to ignore it, as by `&` in a script.
+    And let Ctrl-C reach the commands under test where this process was started to ignore it, as by `&` in a script. The
+    garbage collector rests while tests are collected: there is no garbage, and a million objects to look at.
     """
+    gc.disable()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line(
@@ -47,6 +48,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     schedule.longest_first(items)
 
 
+def pytest_collection_finish() -> None:
+    """Collect garbage again, but pass over what is there by now: Keras has all objects visited before each training."""
+    gc.freeze()
+    gc.enable()
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Where several workers share the tests, give each worker whole files; see `support.schedule`."""
@@ -55,16 +62,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time each artifact in one process, and export no gradients that a test does not ask for.
-
-    And let the garbage collector pass over TensorFlow's million of objects: Keras has everything collected before each
-    training.
-    """
+    """Time each artifact in one process, and export no gradients that a test does not ask for."""
     monkeypatch.setattr(latency, "PROCESSES", 1)
     monkeypatch.setattr(explain, "MOST_BYTES", 0)
-    if "tensorflow" in sys.modules and not gc.get_freeze_count():
-        gc.collect()
-        gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import keras
 import numpy as np
 import pytest
-import tensorflow as tf
-from keras import layers
 
 from litelambda.commands.import_model import import_model
+from litelambda.keras_tools.backend import load_keras, load_tensorflow
 from support.corpus import ask, check, flatbuffer_source, keras_source, saved_model_source
 from support.golden_store import GOLDEN
+
+keras, tf = load_keras(), load_tensorflow()
+layers = keras.layers
 
 pytestmark = pytest.mark.slow
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import urllib.request
 
-import keras
 import numpy as np
 import pytest
-from keras import layers, ops
 from tokenizers import Tokenizer, processors
 
 from litelambda.artifact.flatbuffer import FlatbufferTensor
@@ -16,7 +14,11 @@ from litelambda.commands.import_model import import_model
 from litelambda.commands.import_text import complete_text
 from litelambda.common.errors import UsageError
 from litelambda.data.tokenizer_training import train_tokenizer
+from litelambda.keras_tools.backend import load_keras
 from support.odd_texts import odd_texts
+
+keras = load_keras()
+layers, ops = keras.layers, keras.ops
 
 _LENGTH, _WIDTH, _VOCABULARY = 16, 32, 400
 _INPUTS = {"ids": {"kind": "text", "emits": "ids"}, "mask": {"kind": "text", "emits": "mask"}}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from types import SimpleNamespace
 
-import keras
 import numpy as np
 import pytest
 
@@ -15,11 +14,14 @@ from litelambda.commands.build import build
 from litelambda.common.errors import GateError, RecipeError, TrainError
 from litelambda.conversion.quantize import quantize
 from litelambda.data.interactions import load_interactions
+from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.load import load_recipe
 from litelambda.recipe.models import TwoTowerModel
 from litelambda.recipe.sections import Quantize
 from litelambda.training import two_tower
 from support.handler_client import load_module, send
+
+keras = load_keras()
 
 ITEMS, GROUPS, K = 2_000, 20, 10
 RECIPE = """
