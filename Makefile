@@ -48,7 +48,7 @@ test-wheel: setup  ## build the wheel, install it outside the checkout, and use 
 TEMPLATES := template.yaml $(wildcard infra/*.yaml)
 
 # What ships first; dev.txt has all that the toolchain is made with.
-AUDITED := functions scoring images text dev
+AUDITED := functions scoring images text server dev
 
 check: setup $(CHECKS_VENV)/.up-to-date  ## lint, format, type and security checks
 	@$(BIN)/ruff check
@@ -116,6 +116,7 @@ lock: $(VENV)/.bootstrapped  ## renew the locks in requirements/ from pyproject.
 	$(LOCK) --group pyproject.toml:functions --no-deps -o requirements/functions.txt
 	$(LOCK) --group pyproject.toml:images -c requirements/dev.txt -o requirements/images.txt
 	$(LOCK) --group pyproject.toml:scoring -c requirements/dev.txt -o requirements/scoring.txt
+	$(LOCK) --group pyproject.toml:server -c requirements/dev.txt -o requirements/server.txt
 	$(LOCK) --group pyproject.toml:text -c requirements/dev.txt --no-deps -o requirements/text.txt
 	$(LOCK) --group pyproject.toml:docs -o requirements/docs.txt
 	$(LOCK) --group pyproject.toml:checks -o requirements/checks.txt

@@ -53,13 +53,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ARCHITECTURES",
+    "NO_BYTECODE",
     "PARTS",
     "PYTHON_VERSION",
     "Architecture",
     "Function",
     "PackageResult",
     "PartName",
+    "assemble",
+    "check_request",
     "copy_sources",
+    "find_own_files",
     "package",
 ]
 
@@ -75,6 +79,8 @@ _SCORE_BUDGET_BYTES = 50_000_000  # what Lambda takes without a bucket
 _SHIPPED = ("*.py", "*.pem", "*.html", "*.css", "*.js")  # of this project
 _NOT_RUN = {".pyi", ".pyx", ".pxd", ".c", ".cpp", ".h", ".a"}  # what a wheel has for type checkers and compilers
 _NOT_SHIPPED = ("tests", "_pyinstaller", "f2py", "include", "__pycache__")  # folders of the batch handler's wheels
+NO_BYTECODE = f"no bytecode: no CPython {PYTHON_VERSION} here; cold starts will compile every module"
+"""A note of results."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment that a zip can name
 _EPOCH_SECONDS = 315_619_200  # a day later, UTC: `sam deploy` zips the folder in local time, which must not be 1979
 _COMPRESSION_LEVEL = 9
@@ -158,15 +164,8 @@ def package(
         Traceback (most recent call last):
         litelambda.common.errors.UsageError: architecture 'mips': expected one of x86_64, arm64
     """
-    if arch not in ARCHITECTURES:
-        raise UsageError(f"architecture {arch!r}: expected one of {', '.join(ARCHITECTURES)}")
-    _check_parts(parts, function)
-    own_files = {}
-    if code is not None:
-        own_files[f"{MODULE}.py"] = custom_code_path(code)
-    if access_policy is not None:
-        own_files[ACCESS_POLICY] = Path(access_policy).resolve()
-        Policy.read(str(own_files[ACCESS_POLICY]))
+    check_request(arch, parts, function)
+    own_files = find_own_files(code, access_policy)
     output = Path(output)
     directory, archive = output / "function", output / f"function-{arch}.zip"
     if directory.exists() and not (directory / LIBRARY).exists():
@@ -174,7 +173,7 @@ def package(
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output, prefix=".package-") as scratch:
         bundle = Path(scratch, "function")
-        bytecode = _assemble(arch, bundle, Path(scratch, "wheels"), function, parts, own_files)
+        bytecode = assemble(arch, bundle, Path(scratch, "wheels"), function, parts, own_files=own_files)
         zipped = Path(scratch, "function.zip")
         _zip(bundle, zipped)
         _check_budget(arch, bundle, zipped, function, parts)
@@ -182,9 +181,7 @@ def package(
             shutil.rmtree(directory)
         bundle.rename(directory)
         zipped.replace(archive)
-    notes = (
-        () if bytecode else (f"no bytecode: no CPython {PYTHON_VERSION} here; cold starts will compile every module",)
-    )
+    notes = () if bytecode else (NO_BYTECODE,)
     return PackageResult(
         arch=arch,
         directory=directory,
@@ -197,30 +194,72 @@ def package(
     )
 
 
-def _check_parts(parts: Sequence[PartName], function: Function) -> None:
+def check_request(arch: Architecture, parts: Sequence[PartName], function: Function) -> None:
+    """Refuse what cannot be made.
+
+    Raises:
+        UsageError: no such architecture or part, or a part that the batch function has already.
+    """
+    if arch not in ARCHITECTURES:
+        raise UsageError(f"architecture {arch!r}: expected one of {', '.join(ARCHITECTURES)}")
     if unknown := [part for part in parts if part not in PARTS]:
         raise UsageError(f"part {unknown[0]!r}: expected one of {', '.join(PARTS)}")
     if parts and function == "score":
         raise UsageError("the batch function has every part already: leave out --with")
 
 
-def _assemble(
+def find_own_files(code: str | Path | None, access_policy: str | Path | None) -> dict[str, Path]:
+    """The function's own files, by their names in the bundle.
+
+    Raises:
+        UsageError: the code is not a Python file.
+        SettingsError: the access policy is not one.
+    """
+    own_files = {}
+    if code is not None:
+        own_files[f"{MODULE}.py"] = custom_code_path(code)
+    if access_policy is not None:
+        own_files[ACCESS_POLICY] = Path(access_policy).resolve()
+        Policy.read(str(own_files[ACCESS_POLICY]))
+    return own_files
+
+
+def assemble(
     arch: Architecture,
     bundle: Path,
     wheels: Path,
     function: Function,
     parts: Sequence[PartName],
+    *,
     own_files: Mapping[str, Path],
+    locks: Sequence[str] = (),
 ) -> str | None:
-    """Lay out the bundle; return the version of the interpreter that compiled it, if there is one."""
+    """Lay out a bundle.
+
+    Args:
+        arch: the machine that it is for.
+        bundle: folder for it.
+        wheels: folder for unpacked wheels; further ones are next to it.
+        function: what it runs.
+        parts: see `package`.
+        own_files: see `find_own_files`.
+        locks: files in `requirements/` whose wheels are in it whole.
+
+    Returns:
+        The version of the interpreter that compiled it, None where there is none.
+
+    Raises:
+        PackageError: wheels are not available.
+    """
     unpack("functions.txt", ARCHITECTURES[arch].platform, wheels)
     copy_sources(function, bundle, MACHINES[arch])
     copy_library(wheels / _OBSTORE, bundle / _OBSTORE)
     copy_library(wheels / "ai_edge_litert" / "libLiteRt.so", bundle / LIBRARY)
     _add_licenses(bundle / "licenses", wheels)
     if function == "score":
-        _add_scoring_wheels(arch, bundle, wheels.with_name("scoring-wheels"))
-        parts = ["text"]  # Pillow is among its wheels
+        locks, parts = ["scoring.txt"], ["text"]  # Pillow is among its wheels
+    for lock in locks:
+        _add_wheels(arch, lock, bundle, wheels.with_name(f"{lock}-wheels"))
     for name in parts:
         _add_part(arch, bundle, wheels.with_name(f"{name}-wheels"), PARTS[name])
     for own, file in own_files.items():
@@ -252,9 +291,9 @@ def copy_sources(function: Function, bundle: Path, machine: str) -> None:
         (bundle / WRAPPER).chmod(0o755)
 
 
-def _add_scoring_wheels(arch: Architecture, bundle: Path, wheels: Path) -> None:
-    """Copy what the batch handler imports from PyPI, without tests, type stubs and sources of compiled modules."""
-    unpack("scoring.txt", ARCHITECTURES[arch].platform, wheels)
+def _add_wheels(arch: Architecture, lock: str, bundle: Path, wheels: Path) -> None:
+    """Copy the wheels of a lock, without tests, type stubs and sources of compiled modules."""
+    unpack(lock, ARCHITECTURES[arch].platform, wheels)
     add_licenses(wheels, bundle)
     for source in files(wheels):
         place = source.relative_to(wheels)

@@ -70,6 +70,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "--explain": None, "--force": False, "--json": False,
     },
     "package": {
+        "--target": "lambda-zip", "--base": None, "--tag": None,
         "--arch": "arm64", "--function": "predict", "--with": (), "--code": None, "--access-policy": None,
         "--output": REQUIRED, "--json": False,
     },
