@@ -74,10 +74,12 @@ def command(
         result = package(arch, output, function, parts, code=code, access_policy=access_policy)
         line = f"{result.archive}: {result.size_bytes / 1e6:.2f} MB, SHA-256 {result.sha256}"
     else:
-        from litelambda.commands.image import make_image
+        from litelambda.commands.image import build_image, make_image
 
         _refuse({"--function": function == "score"}, "a zip: the batch function has no image")
-        result = make_image(target, arch, output, parts, code=code, access_policy=access_policy, base=base, tag=tag)
+        result = made = make_image(target, arch, output, parts, code=code, access_policy=access_policy, base=base)
+        if tag:
+            build_image(made, tag)
         line = f"{result.directory}: {result.unpacked_bytes / 1e6:.2f} MB on {result.base}, "
         line += f"built as {tag}" if tag else f"for `docker build {result.directory}`"
     if as_json:

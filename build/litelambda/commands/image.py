@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import tempfile
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
     from litelambda.commands.package import Architecture, PartName
 
-__all__ = ["BASES", "ImageResult", "ImageTarget", "make_image"]
+__all__ = ["BASES", "ImageResult", "ImageTarget", "build_image", "make_image"]
 
 ImageTarget = Literal["lambda-image", "container"]
 
@@ -48,7 +47,7 @@ _ROOTS: dict[ImageTarget, str] = {"lambda-image": "/var/task", "container": "/ap
 _NAMESPACE = uuid.UUID("0d2b8f4a-6a0c-4f56-9a8e-2f6f6c0f4c1d")  # of serial numbers, which follow from what is in it
 
 _HEAD = """\
-# Made by `litelambda package --target {target}`. To rebuild it later as it is, pin the base: --build-arg BASE=NAME@sha256:…
+# Made by `litelambda package --target {target}`. --build-arg BASE=NAME@sha256:… pins another base.
 ARG BASE={base}
 FROM ${{BASE}}
 LABEL org.opencontainers.image.title="litelambda" \\
@@ -66,7 +65,7 @@ ENTRYPOINT ["/var/task/{WRAPPER}", "python{PYTHON_VERSION}"]
 CMD ["predict.handler"]
 """,
     "container": f"""\
-ENV PORT=8080 PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 USER 65532:65532
 EXPOSE 8080
 STOPSIGNAL SIGTERM
@@ -84,7 +83,6 @@ class ImageResult:
         arch: x86_64 or arm64.
         directory: the context, with the Dockerfile in it.
         base: the image that it builds on.
-        tag: of the image that was built, None where none was.
         unpacked_bytes: of the bundle's files.
         bytecode: the version of the interpreter that compiled the bytecode, None when there is none in the bundle.
         notes: what a person should know, a sentence each.
@@ -94,7 +92,6 @@ class ImageResult:
     arch: Architecture
     directory: Path
     base: str
-    tag: str | None
     unpacked_bytes: int
     bytecode: str | None
     notes: tuple[str, ...]
@@ -115,9 +112,8 @@ def make_image(
     code: str | Path | None = None,
     access_policy: str | Path | None = None,
     base: str | None = None,
-    tag: str | None = None,
 ) -> ImageResult:
-    """Make the folder of an image, and build it where it gets a tag.
+    """Make the folder that an image is built of.
 
     Args:
         target: "lambda-image" for a function, "container" for everything that runs containers.
@@ -127,10 +123,9 @@ def make_image(
         code: see `package`.
         access_policy: see `package`.
         base: the image to build on, which has Python 3.13; None for the target's own.
-        tag: name of the image to build.
 
     Raises:
-        PackageError: the wheels are not available, or the image cannot be built.
+        PackageError: the wheels are not available.
         UsageError: no such architecture or part, or `<output>/<target>` is something else than such a folder.
         SettingsError: the access policy is not one.
     """
@@ -152,14 +147,11 @@ def make_image(
         if directory.exists():
             shutil.rmtree(directory)
         context.rename(directory)
-    if tag:
-        _build(directory, tag, arch)
     return ImageResult(
         target=target,
         arch=arch,
         directory=directory,
         base=base,
-        tag=tag,
         unpacked_bytes=sum(path.stat().st_size for path in files(directory / "app")),
         bytecode=bytecode,
         notes=tuple(_notes(base, bytecode)),
@@ -173,11 +165,20 @@ def _notes(base: str, bytecode: str | None) -> Iterator[str]:
         yield f"the base {base} is not pinned: its contents may change from build to build; give --base NAME@sha256:…"
 
 
-def _build(directory: Path, tag: str, arch: Architecture) -> None:
-    command = ["docker", "build", "--quiet", "--platform", _PLATFORMS[arch], "--tag", tag, str(directory)]
+def build_image(made: ImageResult, tag: str) -> None:
+    """Build an image with docker.
+
+    Args:
+        made: what it is built of.
+        tag: its name.
+
+    Raises:
+        PackageError: there is no docker, or it cannot build it.
+    """
+    directory = made.directory
+    command = ["docker", "build", "--quiet", "--platform", _PLATFORMS[made.arch], "--tag", tag, str(directory)]
     try:
-        # Docker's older builder warns that it is older, on stderr; the environment names the engine.
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))  # noqa: S603 - fixed
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - a fixed command
     except FileNotFoundError as error:
         raise PackageError(
             f"there is no docker command to build {tag} with. {directory} is complete: build it where there is one, or "

@@ -299,7 +299,7 @@ def _add_wheels(arch: Architecture, lock: str, bundle: Path, wheels: Path) -> No
         place = source.relative_to(wheels)
         if (
             not place.parts[0].endswith(".dist-info")
-            and place.parts[0] != "bin"
+            and place.parts[0] not in ("bin", ".lock")  # commands, and uv's
             and source.suffix not in _NOT_RUN
             and not {*place.parts} & {*_NOT_SHIPPED}
         ):
