@@ -243,5 +243,5 @@ $(EMULATOR_VENV)/.up-to-date: requirements/emulator.txt | $(VENV)/.up-to-date
 	fi
 
 # Its middle part needs a Docker engine: infra/local-image/README.md.
-test-sam: setup-sam $(EMULATOR_VENV)/.up-to-date  ## sam validate, build, local invoke and start-api; both stacks on an emulator
-	@LITELAMBDA_TEST_SAM=1 infra/local-image/with-engine $(BIN)/python -m pytest -q -n logical tests/e2e/test_sam.py tests/e2e/test_sam_local.py tests/e2e/test_rie.py tests/e2e/test_score_rie.py tests/e2e/test_stacks.py
+test-sam: setup-sam $(EMULATOR_VENV)/.up-to-date  ## sam validate, build, local invoke and start-api; both stacks on an emulator; both images
+	@LITELAMBDA_TEST_SAM=1 infra/local-image/with-engine $(BIN)/python -m pytest -q -n logical tests/e2e/test_sam.py tests/e2e/test_sam_local.py tests/e2e/test_rie.py tests/e2e/test_score_rie.py tests/e2e/test_stacks.py tests/e2e/test_image.py

@@ -31,8 +31,8 @@ from litelambda.bench.emulator.object_store import LoopbackS3
 from litelambda.bench.peers import convert_to_onnx, make_peer_environment
 from litelambda.bench.sealed import Sealed, seal
 from litelambda.bench.subject import Subject
+from litelambda.commands.bundle import copy_sources
 from litelambda.commands.bytecode import load_optimized
-from litelambda.commands.package import copy_sources
 from litelambda.common.errors import BenchError
 from litelambda.common.extras import require_extra
 from litelambda_serving.litert import find_library

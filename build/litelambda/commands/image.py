@@ -21,7 +21,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from litelambda.commands.package import NO_BYTECODE, WRAPPER, assemble, check_request, find_own_files
+from litelambda.commands.bundle import NO_BYTECODE, WRAPPER, assemble, check_request, find_own_files
 from litelambda.commands.wheels import PYTHON_VERSION, files
 from litelambda.common.errors import PackageError, UsageError
 from litelambda_serving import __version__
@@ -29,7 +29,8 @@ from litelambda_serving import __version__
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from litelambda.commands.package import Architecture, PartName
+    from litelambda.commands.bundle import Architecture
+    from litelambda.commands.package_parts import PartName
 
 __all__ = ["BASES", "ImageResult", "ImageTarget", "build_image", "make_image"]
 
