@@ -1,4 +1,4 @@
-"""Write the tables of the reference pages from the code that they describe.
+"""Write the tables of the pages, of the reference above all, from the code that they describe.
 
     .venv/bin/python docs/generate.py            # rewrites what has changed
     .venv/bin/python docs/generate.py --check    # changes nothing; exit code 1 where a page is out of date
@@ -24,6 +24,12 @@ import litelambda
 import recipe_tables
 from litelambda.cli import main as command_line
 from litelambda.common import errors as build_errors
+from litelambda.costs.case import Case
+from litelambda.costs.choose import make_choice
+from litelambda.costs.choose_output import to_markdown
+from litelambda.costs.load import SHAPES, Load
+from litelambda.costs.measured import make_profile, read_documents
+from litelambda.costs.prices import load_prices
 from litelambda.publishing.manifest_format import ManifestDocument
 from litelambda_serving import errors as serving_errors
 from litelambda_serving.http import status_of
@@ -39,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 PROJECT = Path(__file__).resolve().parents[1]
-PAGES = PROJECT / "docs" / "reference"
+PAGES = PROJECT / "docs"
 PREDICT_TEMPLATE = PROJECT / "template.yaml"
 SCORE_TEMPLATE = PROJECT / "infra" / "scoring.yaml"
 ROLES_TEMPLATE = PROJECT / "infra" / "roles.yaml"
@@ -152,6 +158,13 @@ def exit_codes() -> str:
     return table(("error", "exit code", "meaning"), rows)
 
 
+def platforms() -> str:
+    """The five questions of `litelambda choose`, for the example of the page on cost."""
+    profile = make_profile(read_documents([PAGES / "examples" / "mnist_mlp-bench.json"]))
+    load = Load(2_000_000, SHAPES["office"], profile.event_bytes)
+    return to_markdown(make_choice(Case(load, profile, load_prices())))
+
+
 def _tree(root: type[Any], depth: int = 0) -> Iterator[tuple[str, type[Any], str]]:
     """An error and those below it, in the order of their definition."""
     yield f"{'— ' * depth}`{root.__name__}`", root, (root.__doc__ or "").partition("\n")[0]
@@ -216,6 +229,7 @@ REGIONS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "python-api": lambda: api_tables.public_api(litelambda),
     "recipe": lambda: recipe_tables.sections(table),
+    "platforms": platforms,
 }
 
 
@@ -223,10 +237,10 @@ def main() -> int:
     """Rewrite the pages that are out of date; with --check, only name them."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 where a page is out of date")
-    parser.add_argument("folder", nargs="?", type=Path, default=PAGES, help="the pages (default: docs/reference)")
+    parser.add_argument("folder", nargs="?", type=Path, default=PAGES, help="the pages (default: docs)")
     arguments = parser.parse_args()
     outdated, made = [], set()
-    for page in sorted(arguments.folder.glob("*.md")):
+    for page in sorted(arguments.folder.rglob("*.md")):
         text = page.read_text(encoding="utf-8")
         made |= {name for _, name, _ in _REGION.findall(text)}
         written = _REGION.sub(lambda match: f"{match[1]}{REGIONS[match[2]]()}\n{match[3]}", text)

@@ -30,7 +30,13 @@ _SECTIONS = {
     "Use it": {"serve": "serve", "predict": "predict", "score": "score", "replay": "replay", "drift": "drift"},
     "Look after a store": {"models": "models", "compare": "compare", "alias": "alias"},
     "Answer for it": {"keygen": "keygen", "sign": "sign", "verify": "verify", "decrypt": "decrypt", "audit": "audit"},
-    "Deploy and measure": {"package": "package", "deploy": "deploy", "bench": "bench", "cost": "cost"},
+    "Deploy and measure": {
+        "package": "package",
+        "deploy": "deploy",
+        "bench": "bench",
+        "cost": "cost",
+        "choose": "choose",
+    },
     "Set up": {"completion": "completion"},
 }
 """By section of the help, the subcommands and their modules."""

@@ -172,7 +172,7 @@ def machine_lines(case: Case, count: int) -> Lines:
     lines.add("machines", "ec2.t4g-small", count * HOURS_PER_MONTH)
     lines.add("vCPUs beyond the baseline", "ec2.t4g-credits", max(busy_vcpus - baseline, 0.0) * HOURS_PER_MONTH)
     lines.add("disks", "ec2.gp3", count * _DISK_GB)
-    lines.add("public addresses", "ipv4.hours", count * HOURS_PER_MONTH)
+    lines.add("their addresses", "ipv4.hours", count * HOURS_PER_MONTH)
     return lines
 
 

@@ -93,6 +93,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "cost": {
         "[MODEL]": None, **LOAD, "--memory": None, "--latency-ms": None, "--chart": None, "--json": False,
     },
+    "choose": {"[MODEL]": None, **LOAD, "--memory": None, "--markdown": None, "--json": False},
     "replay": {
         "CAPTURE": REQUIRED, "--model": REQUIRED, "--store": STORE, "--code": None, "--tolerance": 0.0, "--limit": 20,
         "--json": False,

@@ -89,3 +89,13 @@ def test_wrong_usage_is_one_line(
     error = capsys.readouterr().err
     assert error.startswith(f"litelambda: error: {said}")
     assert error.count("\n") == 1
+
+
+def test_choose_writes_markdown_and_prints_json(
+    bench: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both say the same of the same load."""
+    page = tmp_path / "platforms.md"
+    assert main(["choose", *bench, *LOAD, "--markdown", str(page), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["platforms"]["lambda-http-api"]["price"]["text"] in page.read_text()
