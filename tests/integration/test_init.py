@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,44 +18,44 @@ from support.golden_store import GOLDEN
 pytestmark = pytest.mark.slow
 
 
-def run_tests(folder: Path) -> str:
-    """What the project's own tests print."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(folder), str(folder)]
-    done = subprocess.run(command, cwd=folder, env=os.environ, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def test_a_table_becomes_a_service_that_answers_right(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Three classes that lie far apart: init, build, predict, and the project's test over HTTP, without an argument."""
-    monkeypatch.chdir(tmp_path)
-    noise = np.random.default_rng(0)
-    names = ["cold", "mild", "hot"]
+@pytest.fixture(scope="module")
+def days(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project of a table, built in its folder without an argument: three classes that lie far apart."""
+    folder = tmp_path_factory.mktemp("days")
+    noise, names = np.random.default_rng(0), ["cold", "mild", "hot"]
     lines = [
         f"{place * 20 + noise.normal():.2f};{-place * 7 + noise.normal():.2f};{names[place]}".replace(".", ",")
         for place in noise.integers(0, 3, 240)
     ]
-    Path("days.csv").write_text("\n".join(["temperature;pressure;day", *lines]) + "\n")
-    assert main(["init", "--data", "days.csv"]) == 0
-    assert main(["build", "--set", "train.epochs=4"]) == 0
-    capsys.readouterr()
+    (folder / "days.csv").write_text("\n".join(["temperature;pressure;day", *lines]) + "\n")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(folder)
+        assert main(["init", "--data", "days.csv"]) == 0
+        assert main(["build", "--set", "train.epochs=4"]) == 0
+    return folder
+
+
+def test_a_table_becomes_a_model_that_answers_right(
+    days: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A day of 40 degrees is hot."""
+    monkeypatch.chdir(days)
     Path("row.json").write_text(json.dumps({"temperature": 40, "pressure": -14}))
     assert main(["predict", "days", "--input", "row.json", "--top-k", "1"]) == 0
     ((best,),) = json.loads(capsys.readouterr().out)["predictions"]
     assert best["label"] == "hot"
     assert best["score"] > 0.5
-    assert "2 passed" in run_tests(tmp_path)
 
 
-def test_a_model_becomes_a_service_that_answers_as_it_does(tmp_path: Path) -> None:
-    """TensorFlow Serving's own example: a project that imports is built by the same command, and its test passes."""
-    folder = tmp_path / "half"
-    assert main(["init", str(folder), "--model", str(GOLDEN / "half_plus_two.tflite")]) == 0
-    recipe, store = folder / "recipe.toml", folder / "models"
-    assert main(["build", str(recipe), "--store", str(store)]) == 0
-    assert "2 passed" in run_tests(folder)
+def test_the_tests_of_projects_pass(days: Path, tmp_path: Path) -> None:
+    """Over HTTP: of the table, and of a project that imports TensorFlow Serving's own example, built by its recipe."""
+    half = tmp_path / "half"
+    assert main(["init", str(half), "--model", str(GOLDEN / "half_plus_two.tflite")]) == 0
+    assert main(["build", str(half / "recipe.toml"), "--store", str(half / "models")]) == 0
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib", days, half]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 passed" in done.stdout
 
 
 def test_a_keras_model_of_two_inputs(tmp_path: Path) -> None:

@@ -20,14 +20,17 @@ from litelambda.data.csv_tables import CsvFile
 from litelambda.data.table_columns import PARQUET_INDEX
 from litelambda_serving.preprocessing.cells import INDEX_NAMES, Dialect, is_missing, parse_number
 
-Kind = Literal["number", "category", "text", "date", "id", "constant", "empty", "mixed", "many"]
+Kind = Literal["number", "category", "text", "date", "id", "constant", "empty", "mixed", "many", "sparse"]
 
 MOST_ROWS = 200_000
 """Rows that are looked at."""
 _MOST_DISTINCT = 1001  # one more than one-hot takes
-_DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}([T ].*)?|\d{1,2}[./]\d{1,2}[./]\d{2,4}( .*)?")
+_DATE = re.compile(
+    r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}"
+    r"|[A-Za-z]{3,9}\.? \d{1,2},? \d{4}|\d{1,2}\.? [A-Za-z]{3,9}\.? \d{4})([T ].*)?"
+)
 _ID_NAME = re.compile(r"(.*[_ ])?(id|uuid|guid|key)|.*[a-z]I[dD]", re.ASCII)
-_WORDS_OF_TEXT = 3.0  # from so many words to a cell on, it is text to read, not a name
+_WORDS_OF_TEXT = 4.0  # from so many words to a cell on, it is text to read, not a name
 
 
 @dataclass
@@ -87,19 +90,17 @@ class Column:
     @property
     def kind(self) -> Kind:
         """What the column is."""
-        if not self.filled:
-            return "empty"
+        if self.gaps > self.filled:
+            return "sparse" if self.filled else "empty"
         if len(self.values) == 1 and not self.gaps:
             return "constant"
         if not self.texts:
             return "id" if self._is_row_number() else "number"
-        if self.texts <= self.numbers:
-            return "mixed"
-        if self.dates > 0.9 * self.texts:
-            return "date"
-        return self._kind_of_texts()
+        return "mixed" if self.texts <= self.numbers else self._kind_of_texts()
 
     def _kind_of_texts(self) -> Kind:
+        if self.dates > 0.9 * self.texts:
+            return "date"
         distinct = len(self.values)
         mostly_distinct = self.filled >= 10 and distinct > 0.5 * min(self.filled, _MOST_DISTINCT)
         if self.words >= _WORDS_OF_TEXT * self.texts and (mostly_distinct or distinct > 100):
@@ -139,18 +140,20 @@ class Column:
 _WHAT = {
     "text": "text",
     "date": "dates",
-    "id": "a name or number of its own for each row",
+    "id": "a value of its own for nearly every row",
     "constant": "one value in all rows",
     "empty": "no value in any row",
     "mixed": "numbers and other text",
     "many": "more than 1,000 categories",
+    "sparse": "mostly gaps",
 }
 _LEFT_OUT = {
     "text": "it holds text",
     "date": "it holds dates: write what matters of them, such as the weekday, into columns of numbers",
-    "id": "it names or numbers the rows",
+    "id": "nearly every row has a value of its own",
     "constant": "it has one value in all rows",
     "empty": "it has no value in any row",
+    "sparse": "most rows have no value",
     "many": "it has more than 1,000 categories: set data.unknown = 'other' and data.min_rows to use it",
 }
 

@@ -92,9 +92,8 @@ def _summary(found: Found, data: Dataset) -> str:
         kind = f"any of {len(data.labels)} labels" if data.multi_label else f"one of {len(data.labels)} classes"
         what = f"{named}{', ' if named else ''}{kind} ({classes})"
     shape = " x ".join(map(str, data.input_shape))
-    return (
-        f"predicts {what}; learns from {counted(rows, 'row')} of {found.tables['data']['format']}, {shape} values each"
-    )
+    values = f"{shape} value{'' if shape == '1' else 's'} each"
+    return f"predicts {what}; learns from {counted(rows, 'row')} of {found.tables['data']['format']}, {values}"
 
 
 def _inspect(path: Path, given: Given) -> Found:

@@ -63,9 +63,9 @@ def _likely_label(seen: Survey) -> tuple[str, str]:
     for wanted in _LABEL_NAMES:
         if matches := [name for name in seen.columns if name.lower() == wanted]:
             return matches[0], "columns of this name are usually what is predicted"
-    categories = [column.name for column in seen.columns.values() if column.kind == "category"]
-    if len(categories) == 1:
-        return categories[0], "the only column of categories"
+    *others, last = seen.columns.values()
+    if last.kind == "category" and not any(column.kind == "category" for column in others):
+        return last.name, "the last column, and the only one of categories"
     return "", ""
 
 
