@@ -86,17 +86,17 @@ $(DOCS_VENV)/.up-to-date: requirements/docs.txt | $(VENV)/.up-to-date
 	@touch $@
 
 # Zig is a C compiler for both of Lambda's architectures that PyPI has; it makes the same bytes everywhere.
-JSON_NUMBERS := functions/litelambda_serving/json_numbers/json_numbers
+NATIVE := functions/litelambda_serving/native/native
 NATIVE_FLAGS := -O2 -ffp-contract=off -shared -fPIC -s -Wall -Wextra -Werror
 
-NATIVE_OUTPUT ?= $(dir $(JSON_NUMBERS))
+NATIVE_OUTPUT ?= $(dir $(NATIVE))
 
 native: $(NATIVE_VENV)/.up-to-date  ## compile what is in C, for both architectures; the results are committed
 	@for machine in x86_64 aarch64; do \
 	  $(NATIVE_VENV)/bin/python -m ziglang cc -target $$machine-linux-gnu.2.17 $(NATIVE_FLAGS) \
-	    -o "$(NATIVE_OUTPUT)/json_numbers-$$machine.so" $(JSON_NUMBERS).c; \
+	    -o "$(NATIVE_OUTPUT)/native-$$machine.so" $(NATIVE).c; \
 	done
-	@sha256sum $(JSON_NUMBERS).c "$(NATIVE_OUTPUT)"/json_numbers-*.so | sed 's#  .*/#  #' > "$(NATIVE_OUTPUT)/json_numbers.sha256"
+	@sha256sum $(NATIVE).c "$(NATIVE_OUTPUT)"/native-*.so | sed 's#  .*/#  #' > "$(NATIVE_OUTPUT)/native.sha256"
 
 $(NATIVE_VENV)/.up-to-date: requirements/native.txt | $(VENV)/.up-to-date
 	@echo "native: installing the locked zig in $(NATIVE_VENV)"

@@ -31,7 +31,7 @@ _fetch = (
 _fetch_started = time.perf_counter()
 
 # From here on the fetch is under way: what is imported now costs nothing while the network is slower.
-from litelambda_serving import litert  # noqa: E402 - as above
+from litelambda_serving import http, litert  # noqa: E402 - as above
 from litelambda_serving.errors import (  # noqa: E402 - as above
     AccessDeniedError,
     ArtifactError,
@@ -115,6 +115,9 @@ if _settings.tracing and os.environ.get("AWS_XRAY_DAEMON_ADDRESS"):
     from litelambda_serving.xray import Tracer
 
     _tracer = Tracer(os.environ["AWS_XRAY_DAEMON_ADDRESS"], lambda message: _log.write("WARNING", message))
+
+read_event = http.read_event
+"""For the lean bootstrap: what makes an event of its JSON."""
 
 after_response = _recorder and _recorder.after_response
 """For the lean bootstrap: what to call when a caller has the answer; None for nothing."""

@@ -9,6 +9,7 @@ from binascii import a2b_base64, b2a_base64
 from math import inf
 
 from litelambda_serving import errors
+from litelambda_serving.json_codec import loads, pays_native
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,9 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_BODY_BYTES", "MAX_RESPONSE_BYTES", "RAW_TYPES", "ROUTING_KEY_HEADER", "VERSION_HEADER", "Request",
-    "Response", "StreamedResponse", "add_headers", "check_body_bytes", "check_response_bytes", "finish",
-    "request_from_event", "request_of", "response_to_event", "segments", "sent_bytes",
-    "status_of",
+    "Response", "StreamedResponse", "add_headers", "check_body_bytes", "check_response_bytes", "finish", "read_event",
+    "request_from_event", "request_of", "response_to_event", "segments", "sent_bytes", "status_of",
 ]  # fmt: skip
 
 MAX_BODY_BYTES = 6 * 1024 * 1024
@@ -34,7 +34,7 @@ _FEWER_ROWS = "send fewer rows at a time, or score the file in batch"
 MAX_RESPONSE_BYTES = 6 * 1024 * 1024 - 1024
 """Lambda's limit on a synchronous response, less room for the envelope."""
 
-_LARGE_BASE64 = 16 * 1024  # from here on the native decoder earns its import
+_LARGE_EVENT_BYTES = 16 * 1024  # from here on it is worth cutting its body out in C
 _MIN_COMPRESSED_BYTES = 2048  # compressing what fits a packet or two gains no time
 
 RAW_TYPES = ("application/octet-stream", "application/x-npy", "image/")
@@ -189,11 +189,24 @@ def status_of(error: Exception) -> int:
     return next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
 
 
+def read_event(payload: bytes) -> Any:
+    """Read an event from its JSON; a large body may be UTF-8 bytes in it, where others have text.
+
+    Raises:
+        ValueError, RecursionError: see `litelambda_serving.json_codec.loads`.
+    """
+    if len(payload) < _LARGE_EVENT_BYTES or not pays_native(len(payload)):
+        return loads(payload)
+    from litelambda_serving.native import loads_event
+
+    return loads_event(payload)
+
+
 def request_from_event(event: Any, deadline: float = inf, base_path: str = "", policy: Policy | None = None) -> Request:
     """Read a request from an event.
 
     Args:
-        event: of an API Gateway HTTP API (payload 2.0 or 1.0) or REST API, a Function URL or an ALB.
+        event: of an API Gateway HTTP API (payload 2.0 or 1.0) or REST API, a Function URL or an ALB; see `read_event`.
         deadline: `time.monotonic()` at which an answer comes too late.
         base_path: under which the API is published, "/ml"; cut off where a path begins with it.
         policy: who may do what; the body of a caller without any right is not read.
@@ -219,7 +232,7 @@ def request_from_event(event: Any, deadline: float = inf, base_path: str = "", p
     except (LookupError, TypeError, AttributeError) as error:
         raise _not_http() from error
     # An authorizer's event looks like a request: an answer to it would let the caller in.
-    if type(path) is not str or type(body) is not str or "methodArn" in event or "routeArn" in event:
+    if type(path) is not str or type(body) not in (str, bytearray) or "methodArn" in event or "routeArn" in event:
         raise _not_http()
     rights = None if policy is None else policy.rights_of(event)
     data = b"" if rights is not None and not rights else _decoded_body(body, event.get("isBase64Encoded"), headers)
@@ -327,15 +340,15 @@ def _headers(event: Mapping[str, Any]) -> dict[str, str]:
     return headers
 
 
-def _decoded_body(body: str, is_base64: Any, headers: Mapping[str, str]) -> Any:
+def _decoded_body(body: str | bytearray, is_base64: Any, headers: Mapping[str, str]) -> Any:
     if not is_base64:
-        data: Any = body.encode("utf-8", "surrogatepass")
+        data: Any = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body
         length = len(data)
     else:
         length = len(body) * 3 // 4 - 2
         check_body_bytes(length)
         try:
-            data = _decode_base64(body, length)
+            data = _decode_base64(body)
         except ValueError as error:  # binascii's own is one, and it has another for what is not ASCII
             raise errors.MalformedRequestError(f"the body is marked as base64 but is not: {error}") from error
     check_body_bytes(length)
@@ -358,12 +371,12 @@ def _decompressed(data: Any, headers: Mapping[str, str]) -> Any:
     return decompress(data, encoding, MAX_BODY_BYTES) if encoding == "gzip" or is_zlib(data) else data
 
 
-def _decode_base64(body: str, length: int) -> Any:
-    if length <= _LARGE_BASE64:
+def _decode_base64(body: str | bytearray) -> Any:
+    if not pays_native(len(body) // 8):  # binascii is that much faster than Python is with JSON
         return a2b_base64(body, strict_mode=True)
-    from litelambda_serving.bodies.base64_codec import decode
+    from litelambda_serving.native import decode_base64
 
-    return decode(body)
+    return decode_base64(body)
 
 
 def segments(path: str) -> list[str]:

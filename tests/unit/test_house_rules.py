@@ -84,6 +84,7 @@ MAX_LINES = 330
 LONGER = {
     "functions/litelambda_serving/litert/__init__.py": "INIT loads all of it, and one module more costs 0.12 ms",
     "functions/litelambda_serving/http.py": "as litert",
+    "functions/litelambda_serving/lean_runtime/__init__.py": "as litert",
     "functions/litelambda_serving/models/__init__.py": "as litert",
     "functions/litelambda_serving/servable/__init__.py": "as litert",
     "functions/litelambda_serving/tfserving/__init__.py": "as litert",

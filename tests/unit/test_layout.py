@@ -20,7 +20,7 @@ UNIT_TESTS = PROJECT / "tests" / "unit"
 
 # Each folder, or module at the root, imports only what stands to its left.
 FUNCTIONS_ORDER = [
-    *("errors", "json_codec", "digest", "background", "settings", "lean_runtime", "tensor", "json_numbers", "manifest"),
+    *("errors", "json_codec", "native", "digest", "background", "settings", "lean_runtime", "tensor", "manifest"),
     *("trust", "audit", "access", "store", "objects", "aliases", "artifact", "litert", "preprocessing", "custom_code"),
     *("drift", "servable", "models", "bodies", "http", "observability", "xray", "capture", "recorder", "explain"),
     *("tfserving", "inference_protocol", "openapi", "page", "router", "scoring", "turns", "server_settings", "asgi"),

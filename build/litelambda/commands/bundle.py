@@ -27,7 +27,7 @@ from litelambda.common.errors import UsageError
 from litelambda.common.paths import FUNCTIONS, PROJECT, SERVING
 from litelambda_serving.access import Policy
 from litelambda_serving.custom_code import MODULE
-from litelambda_serving.json_numbers import library_path
+from litelambda_serving.native import library_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

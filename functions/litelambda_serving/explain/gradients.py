@@ -12,7 +12,8 @@ from time import monotonic
 
 from litelambda_serving.errors import ManifestError, PayloadTooLargeError, UnsupportedError
 from litelambda_serving.explain.attribution import Attribution
-from litelambda_serving.tensor import Tensor, check_limits
+from litelambda_serving.tensor import Tensor
+from litelambda_serving.tensor.limits import check_limits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

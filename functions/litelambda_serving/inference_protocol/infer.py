@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from time import perf_counter_ns
 
-from litelambda_serving import json_codec
 from litelambda_serving.bodies.raw import decode_raw, holds_json
 from litelambda_serving.errors import MalformedRequestError, RequestError
 from litelambda_serving.http import RAW_TYPES, Response, check_response_bytes, finish
 from litelambda_serving.inference_protocol.inputs import decode_inputs, parse_request
 from litelambda_serving.inference_protocol.outputs import LENGTH_HEADER, encode_outputs, wanted_outputs
-from litelambda_serving.json_codec import loads
+from litelambda_serving.json_codec import loads, pays_native
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,9 +44,9 @@ def infer(request: Request, servable: Servable | Shadowed) -> Response:
         signature = manifest.signatures[key]
         tensors = raw_tensors(request, binary, servable)
     else:
-        read: Callable[[bytes], Any] = loads
-        if len(document) >= json_codec.MIN_ARRAY_BYTES:
-            from litelambda_serving.json_numbers import loads_with_arrays
+        read: Callable[[bytes | bytearray], Any] = loads
+        if pays_native(len(document)):
+            from litelambda_serving.native import loads_with_arrays
 
             read = loads_with_arrays
         fields = parse_request(document, read)

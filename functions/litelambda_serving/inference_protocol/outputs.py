@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from litelambda_serving.errors import MalformedRequestError, RequestError
 from litelambda_serving.http import VERSION_HEADER, Response
 from litelambda_serving.inference_protocol.inputs import DATATYPES, entries_by_name
-from litelambda_serving.json_codec import dumps, number_texts
-from litelambda_serving.tensor import DTYPES
+from litelambda_serving.json_codec import dumps
+from litelambda_serving.tensor import DTYPES, json_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,7 +117,7 @@ def _json_values(name: str, tensor: Tensor) -> str:
         return dumps(to_text(tensor.data, name))
     if tensor.dtype is DTYPES["float16"]:
         raise RequestError(f"output {name!r}: FP16 cannot be sent as JSON: request it with 'binary_data'")
-    text = f"[{','.join(number_texts(tensor.data, tensor.dtype.format))}]"
+    text = f"[{json_text(tensor.data, tensor.dtype, (prod(tensor.shape),))}]"
     if "N" in text or "I" in text:
         text = text.replace("-Infinity", "null").replace("Infinity", "null").replace("NaN", "null")
     return text

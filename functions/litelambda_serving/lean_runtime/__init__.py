@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     Handler = Callable[[Any, "Context"], Any]
+    AfterResponse = Callable[[], object]
+    ReadEvent = Callable[[bytes], Any]
 
 __all__ = ["Context", "RuntimeClient", "RuntimeClientError", "main", "serve"]
 
@@ -221,13 +223,19 @@ class Context:
         return max(0, self._deadline_ms - int(time.time() * 1000))
 
 
-def serve(client: RuntimeClient, handler: Handler, after_response: Callable[[], object] | None = None) -> NoReturn:
+def serve(
+    client: RuntimeClient,
+    handler: Handler,
+    after_response: AfterResponse | None = None,
+    read_event: ReadEvent = loads,
+) -> NoReturn:
     """Answer invocations for as long as the environment lives.
 
     Args:
         client: of the Runtime API.
         handler: answers an invocation.
         after_response: called when the caller has the answer, before the environment waits, or is frozen.
+        read_event: makes an event of its JSON.
 
     Raises:
         RuntimeClientError: the Runtime API is beyond talking to.
@@ -241,7 +249,7 @@ def serve(client: RuntimeClient, handler: Handler, after_response: Callable[[], 
         else:
             os.environ.pop("_X_AMZN_TRACE_ID", None)
         try:
-            answer = _answer(handler, headers, payload)
+            answer = _answer(handler, headers, payload, read_event)
         except Exception as error:  # noqa: BLE001 - a handler's failure is the invocation's, not the loop's
             from litelambda_serving.lean_runtime.errors import describe, log
 
@@ -268,11 +276,11 @@ def _flush() -> None:
             continue
 
 
-def _answer(handler: Handler, headers: Mapping[str, str], payload: bytes) -> Any:
+def _answer(handler: Handler, headers: Mapping[str, str], payload: bytes, read_event: ReadEvent) -> Any:
     """What the handler answers: as JSON, or as a `Stream` where it is an iterator, of bytes."""
     context = Context(headers)
     try:
-        event = loads(payload)
+        event = read_event(payload)
     except ValueError as error:
         raise LeanRuntimeError("Runtime.UnmarshalError", f"Unable to unmarshal input: {error}") from error
     result = handler(event, context)
@@ -293,7 +301,7 @@ def main() -> None:
     sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115 - see above
     client = RuntimeClient(os.environ["AWS_LAMBDA_RUNTIME_API"])
     try:
-        handler, after_response = _load_handler(os.environ["_HANDLER"])
+        handler, after_response, read_event = _load_handler(os.environ["_HANDLER"])
     except Exception as error:  # noqa: BLE001 - INIT has failed, for any reason
         from litelambda_serving.lean_runtime.errors import describe, log
 
@@ -303,11 +311,11 @@ def main() -> None:
         sys.exit(1)
     gc.freeze()
     gc.enable()
-    serve(client, handler, after_response)
+    serve(client, handler, after_response, read_event)
 
 
-def _load_handler(name: str) -> tuple[Handler, Callable[[], object] | None]:
-    """The handler, and what its module wants to be called after a response."""
+def _load_handler(name: str) -> tuple[Handler, AfterResponse | None, ReadEvent]:
+    """The handler, what its module wants to be called after a response, and what it reads its events with."""
     module_name, dot, function_name = name.rpartition(".")
     if not dot:
         raise LeanRuntimeError("Runtime.MalformedHandlerName", f"Bad handler '{name}': expected module.function")
@@ -327,4 +335,5 @@ def _load_handler(name: str) -> tuple[Handler, Callable[[], object] | None]:
     except AttributeError as error:
         message = f"Handler '{function_name}' missing on module '{module_name}'"
         raise LeanRuntimeError("Runtime.HandlerNotFound", message) from error
-    return handler, getattr(sys.modules[dotted], "after_response", None)
+    module = sys.modules[dotted]
+    return handler, getattr(module, "after_response", None), getattr(module, "read_event", loads)

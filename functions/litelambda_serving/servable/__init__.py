@@ -19,7 +19,7 @@ from litelambda_serving.errors import (
     TensorError,
 )
 from litelambda_serving.litert import CompiledModel
-from litelambda_serving.tensor import Tensor, check_limits, pack
+from litelambda_serving.tensor import Tensor, pack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -193,8 +193,11 @@ class Binding:
             TensorError: values that the model cannot compute with.
         """
         tensors = [inputs[spec.name] for spec in self.inputs]
-        for spec in self.limited:
-            check_limits(inputs[spec.name], spec)
+        if self.limited:
+            from litelambda_serving.tensor.limits import check_limits
+
+            for spec in self.limited:
+                check_limits(inputs[spec.name], spec)
         return tensors, next((t.shape[0] for t, s in zip(tensors, self.inputs, strict=True) if s.batched), 1)
 
     def name(self, outputs: Sequence[Any], rows: int) -> dict[str, Tensor]:

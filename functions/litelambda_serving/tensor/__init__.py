@@ -11,7 +11,7 @@ from itertools import chain
 from math import isfinite, prod
 
 from litelambda_serving.errors import TensorError
-from litelambda_serving.json_codec import UnreadNumbers
+from litelambda_serving.json_codec import UnreadNumbers, nest_texts, number_texts, pays_native
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 __all__ = [
-    "DTYPES", "DYNAMIC", "Dtype", "Quantization", "Tensor", "TensorSpec", "check_finite", "check_limits",
-     "pack", "row_count", "type_error", "unpack_flat",
+    "DTYPES", "DYNAMIC", "Dtype", "Quantization", "Tensor", "TensorSpec", "check_finite", "json_text",
+    "pack", "row_count", "type_error", "unpack_flat",
 ]  # fmt: skip
 
 DYNAMIC = -1
@@ -239,32 +239,17 @@ def check_finite(values: Sequence[float], spec: TensorSpec) -> None:
     Raises:
         TensorError: there are some.
     """
-    # One sum settles nearly all cases: NaN and infinities survive addition, and few finite values add up to one.
-    if spec.finite and spec.dtype.kind == "float" and not (isfinite(sum(values)) or all(map(isfinite, values))):
+    if spec.finite and spec.dtype.kind == "float" and not _are_finite(values):
         raise TensorError(f"input {spec.name!r} holds NaN or an infinity, which a quantized model cannot represent")
 
 
-def check_limits(tensor: Tensor, spec: TensorSpec) -> None:
-    """Refuse values outside the range that the graph can look up.
+def _are_finite(values: Sequence[float]) -> bool:
+    if isinstance(values, memoryview) and values.format == "f" and pays_native(values.nbytes // 8):
+        from litelambda_serving.native import are_finite
 
-    Args:
-        tensor: values for an input.
-        spec: the input, which has `limits`.
-
-    Raises:
-        TensorError: a value is outside `limits`.
-    """
-    low, high = spec.limits or (0, 0)
-    data: Any = memoryview(tensor.data).cast("B")
-    # A memoryview reads every dtype but the 16-bit floats.
-    values = unpack_flat(tensor) if spec.dtype.format == "e" else data.cast(spec.dtype.format)
-    # One pass in C for the many requests that are right. NaN is not between the limits, so that floats are compared.
-    if spec.dtype.kind == "int" and low <= min(values, default=low) and max(values, default=low) <= high:
-        return
-    for place, value in enumerate(values):
-        if not low <= value <= high:
-            row = f", row {place // spec.row_values}" if spec.batched else ""
-            raise TensorError(f"input {spec.name!r}{row}: {value} is outside the range [{low}, {high}]")
+        return are_finite(values)
+    # One sum settles nearly all cases: NaN and infinities survive addition, and few finite values add up to one.
+    return isfinite(sum(values)) or all(map(isfinite, values))
 
 
 def type_error(value: Any, spec: TensorSpec) -> TensorError:
@@ -285,6 +270,26 @@ def unpack_flat(tensor: Tensor) -> tuple[Any, ...]:
         return tuple(tensor.data)
     count = len(memoryview(tensor.data)) // tensor.dtype.itemsize
     return struct.unpack(f"<{count}{tensor.dtype.format}", tensor.data)
+
+
+def json_text(data: Buffer, dtype: Dtype, shape: Sequence[int], between: str = ",") -> str:
+    r"""Write numbers or booleans as JSON, nested as their shape, without the outermost brackets.
+
+    Args:
+        data: their bytes, row-major little-endian.
+        dtype: not strings.
+        shape: sizes of all dimensions.
+        between: the character between the entries of the first dimension; one that no number has parts them again.
+
+    >>> json_text(b"\x01\x00\xff\xff", DTYPES["int16"], (2, 1))
+    '[1],[-1]'
+    """
+    text = None
+    if pays_native(16 * prod(shape)):  # to write a value takes as long as to read so many bytes
+        from litelambda_serving.native import array_text
+
+        text = array_text(data, dtype.name, shape, between)
+    return between.join(nest_texts(number_texts(data, dtype.format), shape)) if text is None else text
 
 
 def _flatten(values: Any, spec: TensorSpec, shape: Sequence[int]) -> list[Any]:

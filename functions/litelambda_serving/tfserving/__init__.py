@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from time import perf_counter_ns
 
-from litelambda_serving import json_codec
 from litelambda_serving.errors import (
     MalformedRequestError,
     MethodNotAllowedError,
@@ -24,9 +23,9 @@ from litelambda_serving.http import (
     finish,
     segments,
 )
-from litelambda_serving.json_codec import UnreadNumbers, dumps, loads, nest_texts, number_texts
+from litelambda_serving.json_codec import UnreadNumbers, dumps, loads, nest_texts, pays_native
 from litelambda_serving.manifest import DEFAULT_SIGNATURE, is_valid_name
-from litelambda_serving.tensor import DYNAMIC, pack, row_count
+from litelambda_serving.tensor import DYNAMIC, json_text, pack, row_count
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -134,10 +133,10 @@ def _predict(request: Request, servable: Servable | Shadowed, code: CustomCode |
         if not holds_json(body, content_type):
             return _predict_raw(request, servable, code)
     raw_inputs = servable.raw_inputs
-    read: Callable[[bytes], Any] = loads
+    read: Callable[[bytes | bytearray], Any] = loads
     takes_arrays = code is None and (raw_inputs is None or raw_inputs.takes_arrays)
-    if takes_arrays and len(memoryview(body)) >= json_codec.MIN_ARRAY_BYTES:
-        from litelambda_serving.json_numbers import loads_with_arrays
+    if takes_arrays and pays_native(len(memoryview(body))):
+        from litelambda_serving.native import loads_with_arrays
 
         read = loads_with_arrays
     return _predict_json(_parse_json(body, read), request.deadline, servable, code)
@@ -271,13 +270,13 @@ def _checked(
     return tensors
 
 
-def _parse_json(body: Buffer, read: Callable[[bytes], Any] = loads) -> dict[str, Any]:
+def _parse_json(body: Buffer, read: Callable[[bytes | bytearray], Any] = loads) -> dict[str, Any]:
     """Read a request's JSON object.
 
     Raises:
         MalformedRequestError: empty, not JSON, nested too deeply, or no object.
     """
-    data = body if isinstance(body, bytes) else bytes(body)
+    data = body if isinstance(body, (bytes, bytearray)) else bytes(body)
     if not data or data.isspace():
         raise MalformedRequestError("JSON Parse error: The document is empty")
     try:
@@ -377,9 +376,9 @@ def _check_outputs(signature: SignatureSpec, rows: int) -> None:
 
 
 def _encode_rows(outputs: Mapping[str, Tensor], best: BestClasses | None = None) -> str:
+    if len(outputs) == 1:
+        return f'{{"predictions":[{_joined_rows(*next(iter(outputs.items())), best)}]}}'
     columns = [_row_texts(name, tensor, best) for name, tensor in outputs.items()]
-    if len(columns) == 1:
-        return f'{{"predictions":[{",".join(columns[0])}]}}'
     names = [dumps(name) + ":" for name in outputs]
     rows = [",".join(map(str.__add__, names, row)) for row in zip(*columns, strict=True)]
     return f'{{"predictions":[{{{"},{".join(rows)}}}]}}'
@@ -387,7 +386,7 @@ def _encode_rows(outputs: Mapping[str, Tensor], best: BestClasses | None = None)
 
 def _encode_columns(outputs: Mapping[str, Tensor], best: BestClasses | None = None) -> str:
     texts = {
-        name: f"[{','.join(_row_texts(name, tensor, best))}]" if tensor.shape else _row_texts(name, tensor)[0]
+        name: f"[{_joined_rows(name, tensor, best)}]" if tensor.shape else _joined_rows(name, tensor)
         for name, tensor in outputs.items()
     }
     if len(texts) == 1:
@@ -396,12 +395,19 @@ def _encode_columns(outputs: Mapping[str, Tensor], best: BestClasses | None = No
     return f'{{"outputs":{{{named}}}}}'
 
 
+def _joined_rows(name: str, tensor: Tensor, best: BestClasses | None = None) -> str:
+    """What a tensor holds along its first dimension, as JSON; of a scalar, its value."""
+    if tensor.dtype.itemsize and (best is None or name != best.output):
+        return json_text(tensor.data, tensor.dtype, tensor.shape)
+    return ",".join(_row_texts(name, tensor, best))
+
+
 def _row_texts(name: str, tensor: Tensor, best: BestClasses | None = None) -> list[str]:
     """What a tensor holds along its first dimension, each as JSON; of a scalar, its value."""
     if best is not None and name == best.output:
         return best.row_texts(tensor)
     if tensor.dtype.itemsize:
-        return nest_texts(number_texts(tensor.data, tensor.dtype.format), tensor.shape)
+        return json_text(tensor.data, tensor.dtype, tensor.shape, "\n").splitlines()
     from litelambda_serving.tensor.strings import to_json
 
     return nest_texts([dumps(text) for text in to_json(tensor.data, name)], tensor.shape)

@@ -6,8 +6,8 @@ Imported with the first such request.
 from __future__ import annotations
 
 from litelambda_serving.errors import MalformedRequestError, RequestError
-from litelambda_serving.json_codec import dumps, number_texts
-from litelambda_serving.tensor import unpack_flat
+from litelambda_serving.json_codec import dumps
+from litelambda_serving.tensor import json_text, unpack_flat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ class BestClasses:
 
     def row_texts(self, tensor: Tensor) -> list[str]:
         """The best classes of each row as JSON, the best first; of equal ones, that with the smaller index."""
-        values, texts = unpack_flat(tensor), number_texts(tensor.data, tensor.dtype.format)
+        values = unpack_flat(tensor)
+        texts = json_text(tensor.data, tensor.dtype, (len(values),)).split(",")
         width = len(self._labels)
         return [
             self._row_text(values[start : start + width], texts[start : start + width])

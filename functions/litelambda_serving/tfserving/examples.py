@@ -7,10 +7,11 @@ requests describe. Imported with the first such request.
 from __future__ import annotations
 
 from itertools import cycle
+from math import prod
 
 from litelambda_serving.errors import RequestError, TensorError
-from litelambda_serving.json_codec import dumps, nest_texts, number_texts
-from litelambda_serving.tensor import pack
+from litelambda_serving.json_codec import dumps, nest_texts
+from litelambda_serving.tensor import json_text, pack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,9 +50,10 @@ def scores_of(verb: str, signature: SignatureSpec, manifest: Manifest) -> str:
 
 def encode(verb: str, scores: Tensor, manifest: Manifest) -> str:
     """The body: `{"results": [[[label, score], …], …]}` or `{"results": [value, …]}`."""
-    texts = number_texts(scores.data, scores.dtype.format)
+    text = json_text(scores.data, scores.dtype, (prod(scores.shape),))
     if verb == "regress":
-        return f'{{"results":[{",".join(texts)}]}}'
+        return f'{{"results":[{text}]}}'
+    texts = text.split(",")
     if scores.dtype.kind == "int":
         texts = [f"{text}.0" for text in texts]
     labels = [dumps(label) for label in _labels(manifest, scores.shape[1])]

@@ -77,7 +77,7 @@ def test_contents(packages: dict[str, PackageResult], arch: str) -> None:
         path.relative_to(FUNCTIONS).as_posix() for path in page.iterdir() if path.suffix in (".html", ".css", ".js")
     }
     others = {"obstore/_obstore.abi3.so", "lib/libLiteRt.so", "lean-bootstrap", "litelambda_serving/amazon_trust.pem"}
-    others.add(f"litelambda_serving/json_numbers/json_numbers-{MACHINES[arch]}.so")
+    others.add(f"litelambda_serving/native/native-{MACHINES[arch]}.so")
     expected = sources | others | texts_of_page | {f"licenses/{name}" for name in licenses}
     if packages[arch].bytecode:
         expected -= serving

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from litelambda_serving import json_codec
-from litelambda_serving.json_codec import dumps, loads, nest_texts, number_texts
+from litelambda_serving.json_codec import dumps, loads, nest_texts, number_texts, pays_native
 from litelambda_serving.tensor import DTYPES
 
 VALUES = st.recursive(
@@ -187,3 +187,13 @@ def test_texts_are_nested_as_their_array(shape):
     array = np.arange(np.prod(shape)).reshape(shape)
     rows = nest_texts([str(value) for value in array.ravel().tolist()], shape)
     assert [json.loads(row) for row in rows] == array.tolist()
+
+
+def test_c_pays_for_much_at_once_and_for_little_often(monkeypatch):
+    """A large document, or as much in smaller ones; what Python does as fast does not count."""
+    monkeypatch.setattr(json_codec, "_done_bytes", 0)
+    assert not any(pays_native(1000) for _ in range(1000))
+    assert [pays_native(8_000) for _ in range(4)] == [False, False, True, True]
+    assert not pays_native(1000)
+    monkeypatch.setattr(json_codec, "_done_bytes", 0)
+    assert pays_native(20_000)

@@ -13,7 +13,8 @@ from litelambda_serving.artifact import Artifact
 from litelambda_serving.errors import ArtifactError, LiteRtError, PayloadTooLargeError, RequestError, TensorError
 from litelambda_serving.manifest import Manifest
 from litelambda_serving.servable import Servable
-from litelambda_serving.tensor import DTYPES, Tensor, TensorSpec, check_limits, pack
+from litelambda_serving.tensor import DTYPES, Tensor, TensorSpec, pack
+from litelambda_serving.tensor.limits import check_limits
 from support.golden_store import describe, golden, make_manifest
 from support.tensor_values import values_of
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -11,17 +10,15 @@ import random
 import struct
 from collections.abc import Iterator
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from litelambda_serving import json_codec, json_numbers
-from litelambda_serving.json_numbers import NumberArray, library_path, loads_with_arrays
+from litelambda_serving import json_codec, native
+from litelambda_serving.native import NumberArray, loads_with_arrays
 from litelambda_serving.tensor import DTYPES
 
-SOURCE = Path(json_numbers.__file__).with_name("json_numbers.c")
 READ = ["float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
 DOCUMENTS = int(os.environ.get("LITELAMBDA_DOCUMENTS", "20000"))
 EDGES = [
@@ -36,16 +33,13 @@ DOCUMENT_FORMS = [
     '{{"inputs": [{{"shape": [1], "data":{}}}]}}', '{{"a": {}}}',
 ]  # fmt: skip
 
-pytestmark = pytest.mark.skipif(
-    json_numbers._library is None, reason=f"nothing is compiled for {platform.machine()} here"
-)
+pytestmark = pytest.mark.skipif(native._library is None, reason=f"nothing is compiled for {platform.machine()} here")
 
 
 @pytest.fixture(autouse=True)
 def every_array_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small documents are read in the same way as large ones."""
-    monkeypatch.setattr(json_numbers, "MIN_ARRAY_BYTES", 0)
-    monkeypatch.setattr(json_numbers, "_MIN_BYTES", 1)
+    monkeypatch.setattr(native, "_MIN_BYTES", 1)
 
 
 def flatten(value: Any) -> Iterator[Any]:
@@ -238,16 +232,21 @@ def test_scaling_rounds_each_step(scale: tuple[float, ...], offset: tuple[float,
     assert not array_of("[1]").scale(bytearray(np.float32([1e38]).tobytes()), (10.0,), (0.0,))
 
 
-def test_the_compiled_files_are_of_this_source() -> None:
-    """`make native` writes down what it compiled; `make test-contract` compiles it again."""
-    written = dict(reversed(line.split()) for line in SOURCE.with_suffix(".sha256").read_text().splitlines())
-    files = [SOURCE, *(Path(library_path(machine)) for machine in ("aarch64", "x86_64"))]
-    assert written == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-    assert all(path.stat().st_size < 16_384 for path in files)
-
-
 def test_without_a_compiled_file_python_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a machine that nothing is compiled for, the result is the same."""
-    monkeypatch.setattr(json_numbers, "_library", None)
+    monkeypatch.setattr(native, "_library", None)
     document = json.dumps({"a": [math.pi] * 3}).encode()
     assert loads_with_arrays(document) == json_codec.loads(document) == {"a": [math.pi] * 3}
+
+
+@pytest.mark.parametrize("is_compiled", [True, False])
+def test_what_is_not_finite_is_found(is_compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NaN and infinities at any place; not the largest numbers, wherever in a body they lie."""
+    if not is_compiled:
+        monkeypatch.setattr(native, "_library", None)
+    values = np.full(1000, 3.4e38, np.float32)
+    assert native.are_finite(memoryview(b"x" + values.tobytes())[1:].cast("f"))
+    for place, value in [(0, np.nan), (999, np.inf), (500, -np.inf)]:
+        spoiled = values.copy()
+        spoiled[place] = value
+        assert not native.are_finite(memoryview(spoiled))
