@@ -127,6 +127,8 @@ lock: $(VENV)/.bootstrapped  ## renew the locks in requirements/ from pyproject.
 	for client in $(CONTRACT_CLIENTS); do \
 	  $(LOCK) --group pyproject.toml:contract-$$client -o requirements/contract-$$client.txt; \
 	done
+	$(LOCK) --group pyproject.toml:bench-litserve -o requirements/bench-litserve.txt
+	$(LOCK) --group pyproject.toml:bench-mlserver -o requirements/bench-mlserver.txt
 	$(LOCK) --group pyproject.toml:bench-onnxruntime -c requirements/dev.txt -o requirements/bench-onnxruntime.txt
 	$(LOCK) --group pyproject.toml:bench-runtime-client -c requirements/dev.txt -o requirements/bench-runtime-client.txt
 	$(LOCK) --group pyproject.toml:bench-tf2onnx -c requirements/dev.txt -o requirements/bench-tf2onnx.txt

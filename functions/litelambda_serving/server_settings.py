@@ -16,10 +16,16 @@ __all__ = ["SERVER_SETTINGS", "ServerSettings"]
 SERVER_SETTINGS = (
     Setting("PORT", "8080", "Port that `python -m litelambda_serving.asgi` listens on, on all addresses."),
     Setting(
+        "PROCESSES",
+        "1",
+        "Processes that `python -m litelambda_serving.asgi` serves with, each with models and memory of its own: for "
+        "models that compute for less time than Python takes to read and write a request.",
+    ),
+    Setting(
         "CONCURRENCY",
         "",
-        "Requests for one model that run at the same time, each on a compiled copy of the model as far as "
-        "MODEL_MEMORY_MB has room. Empty: one per core.",
+        "Requests for one model that a process runs at the same time, each on a compiled copy of the model as far as "
+        "MODEL_MEMORY_MB has room. Empty: the cores that each process has.",
     ),
     Setting("QUEUE_LIMIT", "256", "Requests that wait for their turn; further ones are answered with 503."),
     Setting("REQUEST_SECONDS", "30", "Time of a request, waiting included; then it is answered with 503 or 504."),
@@ -33,12 +39,14 @@ class ServerSettings:
 
     Attributes:
         port: 1 to 65535.
+        processes: >= 1.
         concurrency: runs of one model at the same time, >= 1.
         queue_limit: requests that wait, >= 1.
         request_seconds: of each request, >= 1.
     """
 
     port: int
+    processes: int
     concurrency: int
     queue_limit: int
     request_seconds: int
@@ -56,7 +64,9 @@ class ServerSettings:
         values = {each.name: environment.get(each.name) or each.default or "" for each in SERVER_SETTINGS}
         self = cls()
         self.port = _number("PORT", values["PORT"], 65535)
-        self.concurrency = _number("CONCURRENCY", values["CONCURRENCY"] or f"{_num_cores()}", 256)
+        self.processes = _number("PROCESSES", values["PROCESSES"], 256)
+        cores = max(1, _num_cores() // self.processes)
+        self.concurrency = _number("CONCURRENCY", values["CONCURRENCY"] or f"{cores}", 256)
         self.queue_limit = _number("QUEUE_LIMIT", values["QUEUE_LIMIT"], 1_000_000)
         self.request_seconds = _number("REQUEST_SECONDS", values["REQUEST_SECONDS"], 86400)
         return self

@@ -161,9 +161,28 @@ def test_warm_measures_every_form(built_artifact, tmp_path, capfd):
     assert chart.stat().st_size > 0
 
 
+def test_load_measures_each_server(store, capsys):
+    """Clients in turn and requests by chance: all are answered as the same request alone, with their times."""
+    arguments = ["bench", "load", "--store", store, "--model", "tiny", "--clients", "1,4", "--requests", "50"]
+    assert main([*arguments, "--share", "0.5", "--seconds", "0.3", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert list(result["servers"]) == ["litelambda", "litelambda_processes"]
+    for loads in result["servers"].values():
+        assert [(load.get("clients"), load.get("share")) for load in loads] == [(1, None), (4, None), (None, 0.5)]
+        assert [load["requests"] for load in loads[:2]] == [50, 50]
+        for load in loads:
+            assert 0 < load["p50_ms"] <= load["p90_ms"] <= load["p99_ms"]
+            assert load["errors"] == {}
+            assert load["by_model"].keys() == {"tiny"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
+        (["load", "--model", "absent"], 1, "litelambda build absent`"),
+        (["load", "--model", "tiny", "--clients", "0"], 2, "a list of numbers from 1 to 1024"),
+        (["load", "--model", "tiny", "--share", "1"], 2, "--share between 0 and 1"),
+        (["load", "--model", "tiny", "--cores", "999"], 2, "those of this machine"),
         (["cold", "--model", "absent"], 1, "litelambda build absent`"),
         (["warm", "--model", "absent"], 1, "litelambda build absent`"),
         (["cold", "--model", "tiny", "--handlers", "helo"], 2, "choose from hello"),

@@ -29,6 +29,13 @@ _BANDWIDTH = click.option(
 _PACKAGE = click.option("--package", type=PATH, metavar="DIR", help="Unpacked deployment package to measure as it is.")
 
 
+def _counts(text: str) -> tuple[int, ...]:
+    counts = text.split(",")
+    if not all(each.isdecimal() and 1 <= int(each) <= 1024 for each in counts):
+        raise click.BadParameter(f"{text!r} is not a list of numbers from 1 to 1024: 1,16,64")
+    return tuple(map(int, counts))
+
+
 @click.group(no_args_is_help=True)
 def command() -> None:
     """Measure cold starts, requests, batches and conversions."""
@@ -141,6 +148,40 @@ def growth(as_json: bool, **options: Any) -> None:
 def conversion(names: tuple[str, ...], models: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Convert every architecture and kind of layer."""
     _measure("conversion", {"models": [*models, *names], **options}, as_json=as_json)
+
+
+@command.command()
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    default=("mnist_mlp",),
+    metavar="NAME",
+    help="Model to serve; several are asked in turn.",
+)
+@store_option()
+@click.option(
+    "--clients",
+    type=_counts,
+    default="1,4,16,64",
+    metavar="N,N,…",
+    help="Clients that ask one request after the other, one load after the other.",
+)
+@click.option(
+    "--share",
+    type=float,
+    default=0.7,
+    metavar="S",
+    help="Then requests arrive by chance, this share of the most that were answered in a second.",
+)
+@click.option("--seconds", type=float, default=10.0, metavar="S", help="How long each load lasts.")
+@click.option("--requests", type=int, metavar="N", help="Requests of each load of clients, instead of a time.")
+@click.option("--cores", type=int, metavar="N", show_default="all", help="Cores that each server may use.")
+@click.option("--peers", is_flag=True, help="Also MLServer and LitServe: made on first use.")
+@json_option
+def load(as_json: bool, **options: Any) -> None:
+    """Ask servers by many clients at once."""
+    _measure("load", options, as_json=as_json)
 
 
 def _measure(benchmark: str, options: dict[str, Any], *, as_json: bool) -> None:

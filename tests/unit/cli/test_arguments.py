@@ -85,6 +85,10 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "bench batch": {
         "--model": "mnist_mlp", "--store": STORE, "--rows": 409_600, "--runs": 3, "--seconds": 60.0, "--json": False,
     },
+    "bench load": {
+        "--model": ("mnist_mlp",), "--store": STORE, "--clients": (1, 4, 16, 64), "--share": 0.7, "--seconds": 10.0,
+        "--requests": None, "--cores": None, "--peers": False, "--json": False,
+    },
     "bench conversion": {
         "[NAME]…": (), "--model": (), "--all": False, "--image-size": None, "--markdown": None,
         "--state": Path(".bench", "conversion.json"), "--fresh": False, "--memory-gb": 12.0, "--timeout-s": 1800.0,
@@ -145,7 +149,7 @@ def test_every_argument_is_there_with_its_default() -> None:
     }
 
 
-@pytest.mark.parametrize("kind", ["cold", "warm", "batch", "conversion"])
+@pytest.mark.parametrize("kind", ["cold", "warm", "load", "batch", "conversion"])
 def test_a_benchmark_takes_what_its_flags_give(kind: str) -> None:
     """A flag that no benchmark reads, or an option that no flag sets, is a mistake."""
     context = click.Context(commands)
@@ -160,7 +164,7 @@ def test_a_benchmark_takes_what_its_flags_give(kind: str) -> None:
     ("arguments", "line"),
     [
         (["biuld"], "litelambda: error: no such command 'biuld'. Did you mean 'build'? See `litelambda --help`"),
-        (["bench", "clod"], "litelambda bench: error: no such command 'clod'. Did you mean 'cold'? See `lite"),
+        (["bench", "wram"], "litelambda bench: error: no such command 'wram'. Did you mean 'warm'? See `lite"),
         (["models", "--reprot", "x"], "litelambda models: error: no such option '--reprot'. Did you mean '--report'?"),
         (["sign", "m"], "litelambda sign: error: missing option '--key'. See `litelambda sign --help`"),
         (["import", "m.tflite"], "litelambda import: error: missing option '--name'."),

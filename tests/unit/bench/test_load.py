@@ -1,0 +1,74 @@
+"""The clients of `bench load`."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+
+from litelambda.bench.load.client import Load
+
+
+def run(plan, answer):
+    """Run a plan against a server that answers each body with `answer` of it: a status and a body."""
+
+    async def serve(reader, writer):
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+                reply = answer(await reader.readexactly(length))
+                if reply is None:
+                    break
+                status, body = reply
+                writer.write(b"HTTP/1.1 %d X\r\ncontent-length: %d\r\n\r\n" % (status, len(body)))
+                await writer.drain()
+                writer.write(body)
+        except asyncio.IncompleteReadError:
+            pass
+        finally:
+            writer.close()
+
+    async def both():
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            return await Load({"host": "127.0.0.1", "port": port, **plan}).run()
+
+    return asyncio.run(both())
+
+
+def case(name, body, answer=None):
+    """A case of a plan."""
+    fields = {"name": name, "path": "/", "headers": {}, "body": base64.b64encode(body).decode()}
+    return fields if answer is None else {**fields, "answer": base64.b64encode(answer).decode()}
+
+
+def test_every_request_is_counted_once():
+    """As many as were asked for, in turn over the cases, whatever the number of clients."""
+    figures = run(
+        {"clients": 3, "requests": 100, "cases": [case("a", b"1"), case("b", b"2")]}, lambda body: (200, body)
+    )
+    assert {name: len(times) for name, times in figures["times_ms"].items()} == {"a": 50, "b": 50}
+    assert figures["errors"] == {}
+    assert json.dumps(figures)
+
+
+def test_what_goes_wrong_is_counted_by_kind():
+    """A status, an answer that is not the expected one and a connection that closes are errors, and have no time."""
+    replies = {b"ok": (200, b"yes"), b"other": (200, b"no"), b"busy": (503, b""), b"gone": None}
+    cases = [case(name.decode(), name, b"yes") for name in replies]
+    figures = run({"clients": 2, "requests": 40, "cases": cases}, replies.get)
+    assert {name: len(times) for name, times in figures["times_ms"].items()} == {
+        "ok": 10,
+        "other": 0,
+        "busy": 0,
+        "gone": 0,
+    }
+    assert figures["errors"] == {"another answer": 10, "status 503": 10, "ConnectionError": 10}
+
+
+def test_arrivals_do_not_wait_for_answers():
+    """A request's time begins when it was due, also where a server is slower than requests arrive."""
+    figures = run({"clients": 1, "rate": 200.0, "seconds": 0.5, "cases": [case("a", b"1")]}, lambda body: (200, body))
+    assert 40 <= len(figures["times_ms"]["a"]) <= 200
+    assert figures["errors"] == {}
