@@ -85,6 +85,10 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "bench batch": {
         "--model": "mnist_mlp", "--store": STORE, "--rows": 409_600, "--runs": 3, "--seconds": 60.0, "--json": False,
     },
+    "bench growth": {
+        "--curve": ("models", "rows", "size"), "--runs": 5, "--largest-mb": 400.0, "--most-models": 10_000,
+        "--store-latency-ms": 0.0, "--store-mb-per-s": None, "--chart": None, "--json": False,
+    },
     "bench load": {
         "--model": ("mnist_mlp",), "--store": STORE, "--clients": (1, 4, 16, 64), "--share": 0.7, "--seconds": 10.0,
         "--requests": None, "--cores": None, "--peers": False, "--json": False,
