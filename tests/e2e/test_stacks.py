@@ -176,6 +176,23 @@ def test_a_run_is_merged(emulator: Emulator, scoring: dict[str, str]) -> None:
     np.testing.assert_array_equal(_predictions(s3, bucket, parts), expected(ROWS))
 
 
+def test_an_update_that_fails_loses_nothing(emulator: Emulator, api: dict[str, str]) -> None:
+    """Half-way it turns out that the domain's zone does not exist: all is as before, and the model still answers."""
+    bucket, s3 = api["ArtifactBucket"], emulator.client("s3")
+    objects = {each["Key"]: each["ETag"] for each in s3.list_objects_v2(Bucket=bucket)["Contents"]}
+    before = _live(emulator, api["FunctionName"])
+    certificate = "arn:aws:acm:eu-west-1:000000000000:certificate/missing"
+    domain = f"DomainName=api.example.com DomainCertificateArn={certificate} HostedZoneId=Z1"
+    said = emulator.run(f'make deploy PARAMETERS="MemorySize=2048 {domain}" 2>&1 || echo "ended with $?"')
+    assert "UPDATE_ROLLBACK_COMPLETE" in said
+    assert "ended with" in said
+    assert {each["Key"]: each["ETag"] for each in s3.list_objects_v2(Bucket=bucket)["Contents"]} == objects
+    after = _live(emulator, api["FunctionName"])
+    assert (after["Version"], after["MemorySize"]) == (before["Version"], before["MemorySize"])
+    s3.delete_bucket_policy(Bucket=bucket)
+    assert _predict(emulator, api, signed=True)[0] == 200
+
+
 def test_keys_open_a_rest_api(emulator: Emulator, api: dict[str, str]) -> None:
     """With API_KEY the stack's address is a REST API's, which lets keys through alone; last, since it stays so."""
     emulator.run('make deploy PARAMETERS="Authorization=API_KEY QuotaLimit=500"')

@@ -34,7 +34,7 @@ _MAX_DESCRIPTION = 256
 """Characters that Lambda allows in a version's description, which holds the parameters that a version is made of."""
 _TEXTS = (
     *("ModelStore", "ModelName", "ModelVersion", "CorsAllowOrigin", "BasePath", "MetricsNamespace"),
-    *("ModelPublicKey", "ModelMinimumVersion", "CaptureStore", "CaptureRedact"),
+    *("ModelPublicKey", "ModelMinimumVersion", "CaptureStore", "CaptureRedact", "SubnetIds"),
 )
 _DESCRIBED = (
     *_TEXTS,
@@ -149,7 +149,7 @@ def _check_description(stack: str, values: Mapping[str, str]) -> None:
     lengths = {name: len(values[name]) for name in _DESCRIBED}
     lengths["ModelStore"] = len(values["ModelStore"].partition("://")[2] or f"{own_bucket}/models")
     lengths["KmsKeyArn"] = len(values["KmsKeyArn"].partition(":key/")[2])
-    total = sum(length + 1 for length in lengths.values()) + 4
+    total = sum(length + 1 for length in lengths.values()) + 4 - (not values["SubnetIds"])
     if total > _MAX_DESCRIPTION:
         longest = sorted(_TEXTS, key=lengths.__getitem__, reverse=True)[:3]
         raise UsageError(

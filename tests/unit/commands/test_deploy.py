@@ -188,7 +188,7 @@ def test_a_template_finds_what_it_names(sam: Path, function: str, name: str) -> 
     assert call[call.index("--template-file") + 1].endswith(name)
     named = sam.parent / "seen" / name
     paths = re.findall(r"^ +(?:CodeUri|TemplateURL|DefinitionUri): (\S+)$", named.read_text(), re.MULTILINE)
-    assert len(paths) == {"predict": 5, "score": 2}[function]
+    assert len(paths) == {"predict": 7, "score": 2}[function]
     assert all((named.parent / path).exists() for path in paths)
 
 

@@ -31,7 +31,7 @@ def _of_type(template: Template, *types: str) -> dict[str, Template]:
 
 
 # Service Authorization Reference: these actions of X-Ray have no resource types.
-WITHOUT_RESOURCES = {"PredictRole.SendTraces"}
+WITHOUT_RESOURCES = {"PredictRole.SendTraces", "PredictRole.ConnectToVpc"}
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
@@ -45,7 +45,8 @@ def test_no_statement_allows_everything(path: Path) -> None:
             assert "*" not in action, f"{where} allows {action}"
         for resource in alternatives(statement.get("Resource", [])):
             assert resource != "*" or where in WITHOUT_RESOURCES, f"{where} reaches every resource"
-        assert statement.get("Principal") != "*", f"{where} trusts everyone"
+        # The policy of a VPC's endpoint is about what it is asked for, not about who asks.
+        assert name == "S3Endpoint" or statement.get("Principal") != "*", f"{where} trusts everyone"
 
 
 def test_functions_have_written_roles(template: Template) -> None:
@@ -69,7 +70,48 @@ def test_predict_can_only_read(template: Template) -> None:
     captures = {"s3:PutObject", "kms:GenerateDataKey"}
     reads = {"logs:CreateLogStream", "logs:PutLogEvents", "s3:GetObject", "s3:ListBucket", "kms:Decrypt"}
     traces = {"xray:PutTraceSegments", "xray:PutTelemetryRecords"}
-    assert actions == reads | captures | traces
+    interfaces = {action for action in actions if action.startswith("ec2:") and action != "ec2:*"}
+    assert actions == reads | captures | traces | interfaces | {"ec2:*"}
+
+
+NAMES_WITHIN = {"MetricName", "PolicyName", "StageName", "DomainName", "ServiceName"}
+"""Properties that name what lies within something of the stack, or what is there already."""
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
+def test_stacks_lie_side_by_side(path: Path) -> None:
+    """Whatever has a name of its own in an account has the stack's in it, so that a second stack has another."""
+    for name, resource in load(path)["Resources"].items():
+        for key, value in resource.get("Properties", {}).items():
+            if key.endswith("Name") and key not in NAMES_WITHIN and resource["Type"] != "AWS::ApiGatewayV2::Authorizer":
+                assert "AWS::StackName" in json.dumps(value) or "Ref" in value, f"{name}.{key} is {value}"
+
+
+def test_a_vpc_is_lambdas_to_enter_and_not_the_codes(template: Template) -> None:
+    """Only with a VPC may Lambda make interfaces with the role, and the function's own code may not."""
+    assert {"ConnectToVpc", "LeaveVpcToLambda"}.isdisjoint(_predict_statements(template))
+    statements_ = _predict_statements(template, VpcId="vpc-1", SubnetIds="subnet-1,subnet-2")
+    assert all(
+        "NetworkInterface" in each or "PrivateIp" in each or "Subnets" in each
+        for each in statements_["ConnectToVpc"]["Action"]
+    )
+    denied = statements_["LeaveVpcToLambda"]
+    assert (denied["Effect"], denied["Action"]) == ("Deny", "ec2:*")
+    (source,) = denied["Condition"]["ArnEquals"].values()
+    assert source.endswith(":function:stack-predict")
+    function = Evaluator(template, {"VpcId": "vpc-1", "SubnetIds": "subnet-1,subnet-2"}).resolve(
+        template["Resources"]["PredictFunction"]["Properties"]
+    )
+    assert function["VpcConfig"]["SubnetIds"] == ["subnet-1", "subnet-2"]
+    assert "VpcConfig" not in Evaluator(template, {}).resolve(template["Resources"]["PredictFunction"]["Properties"])
+
+
+@pytest.mark.parametrize(("base", "key"), [("/ml", "ml"), ("/ml/v1", "ml/v1"), ("", None)])
+def test_a_domains_mapping_has_the_base_path(base: str, key: str | None) -> None:
+    """API Gateway's key of a mapping is the path without its first slash; none is the whole domain."""
+    domain = load(PROJECT / "infra" / "domain.yaml")
+    mapping = Evaluator(domain, {"BasePath": base}).resolve(domain["Resources"]["Mapping"]["Properties"])
+    assert mapping.get("ApiMappingKey") == key
 
 
 def _predict_statements(template: Template, **values: str) -> dict[str, Template]:
@@ -467,7 +509,13 @@ OTHER_VALUES = {
     "ThrottlingRateLimit": "7",
     "ThrottlingBurstLimit": "7",
     "CorsAllowOrigin": "https://example.com",
+    "DomainName": "api.example.com",
+    "DomainCertificateArn": "arn:aws:acm:eu-west-1:123456789012:certificate/1234abcd",
+    "HostedZoneId": "Z123",
     "BasePath": "/ml",
+    "VpcId": "vpc-1",
+    "SubnetIds": "subnet-1,subnet-2",
+    "RouteTableIds": "rtb-1",
     "CaptureStore": "s3://kept/fruit",
     "CapturePercent": "5",
     "CaptureRedact": "name",
@@ -536,7 +584,7 @@ def test_the_own_store_spelt_out_is_no_change(template: Template) -> None:
 
 TEXTS = (
     *("ModelStore", "ModelName", "ModelVersion", "CorsAllowOrigin", "BasePath", "MetricsNamespace"),
-    *("ModelPublicKey", "ModelMinimumVersion", "CaptureStore", "CaptureRedact"),
+    *("ModelPublicKey", "ModelMinimumVersion", "CaptureStore", "CaptureRedact", "SubnetIds"),
 )
 
 
@@ -551,7 +599,7 @@ def _longest(parameter: Template) -> str:
 def test_texts_have_their_share_of_a_description(template: Template) -> None:
     """Of Lambda's 256 characters 90 are left for the texts with everything else at its longest."""
     values = {name: _longest(each) for name, each in template["Parameters"].items() if name not in TEXTS}
-    values |= {"KmsKeyArn": OTHER_VALUES["KmsKeyArn"], "SnapStart": "on"}
+    values |= {"KmsKeyArn": OTHER_VALUES["KmsKeyArn"], "SnapStart": "on", "VpcId": ""}
     assert (len(values["ModelManifestSha256"]), values["ModelMemoryMb"], values["MemorySize"]) == (64, "99999", "10240")
     texts = {**dict.fromkeys(TEXTS, ""), "ModelStore": "s3://" + "m" * 90}
     _, description = _version(template, {**values, **texts})
@@ -565,7 +613,7 @@ def test_a_description_is_readable(template: Template) -> None:
     assert description == (
         "other/models fruit 7 https://example.com /ml other "
         f"{'A' * 44} 3 {'0' * 64} 1234abcd-12ab-34cd-56ef-1234567890ab 300 5 2 1024 20 DEBUG "
-        "s3://kept/fruit name 5 64 9 500 Xdoz"
+        "s3://kept/fruit name 5 64 9 500 Xdoz subnet-1,subnet-2"
     )
 
 
