@@ -7,7 +7,7 @@ added up: how much a question weighs is for the reader.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 
@@ -15,15 +15,14 @@ from litelambda.costs.bill_lines import Bill
 from litelambda.costs.bills import PLATFORMS
 from litelambda.costs.case import Case, vcpu_share
 from litelambda.costs.estimate import make_estimate
-from litelambda.costs.limits import Facts, Limit, Source, load_facts
-from litelambda.costs.load import concurrency
+from litelambda.costs.fit import misfits, needed_quotas
+from litelambda.costs.limits import Facts, Source, load_facts
 from litelambda.costs.prices import Price
 
 __all__ = ["QUESTIONS", "Answer", "Candidate", "Choice", "make_choice"]
 
 QUESTIONS = ("performance", "scalability", "price", "security", "support")
 
-_HEADROOM = 1.25
 _MEASURED = ("lambda-http-api", "lambda-rest-api", "lambda-function-url", "lambda-provisioned")
 _NOT_MEASURED = "not measured here"
 
@@ -79,7 +78,7 @@ def make_choice(case: Case, *, memory_mb: int | None = None, today: date | None 
     """
     estimate = make_estimate(case, memory_mb=memory_mb, today=today)
     case, facts = estimate.case, load_facts()
-    excluded = {name: tuple(_exclusions(name, case, facts[name])) for name in PLATFORMS}
+    excluded = {name: (*filter(None, [PLATFORMS[name].closed]), *misfits(name, case)) for name in PLATFORMS}
     taking = [name for name in PLATFORMS if not excluded[name]]
     prices = {name: offer.bill.usd for name, offer in estimate.offers.items() if name in taking}
     price_ranks = _ranks(prices)
@@ -89,7 +88,7 @@ def make_choice(case: Case, *, memory_mb: int | None = None, today: date | None 
         bill = estimate.offers[name].bill if name in estimate.offers else None
         answers = {
             "performance": _performance(name, case, performance_ranks.get(name)),
-            "scalability": _scalability(case, facts[name]),
+            "scalability": _scalability(name, case, facts[name]),
             "price": _price(bill, estimate.left_out.get(name, ""), price_ranks.get(name)),
             **{question: _text(facts[name], question) for question in ("security", "support")},
         }
@@ -101,54 +100,6 @@ def _ranks(values: Mapping[str, float]) -> dict[str, int]:
     """1 for the smallest; equal values share a rank."""
     ordered = sorted(values.values())
     return {name: 1 + ordered.index(value) for name, value in values.items()}
-
-
-def _needs(case: Case) -> dict[str, float]:
-    """What of each limit the load takes, at its worst."""
-    worst, share = case.bounded(1), vcpu_share(case.memory_mb)
-    return {
-        "request_bytes": case.load.request_bytes,
-        "response_bytes": case.load.response_bytes,
-        "seconds": (worst.init_ms + worst.first_ms / share) / 1000,
-        "memory_mb": case.profile.rss_mb * _HEADROOM,
-        "concurrency": concurrency(case.load.peak_rate, case.warm_ms / share / 1000),
-        "requests_per_s": case.load.peak_rate,
-    }
-
-
-def _exclusions(name: str, case: Case, facts: Facts) -> Iterator[str]:
-    """Why a platform cannot take the load, or be had."""
-    if PLATFORMS[name].closed:
-        yield PLATFORMS[name].closed
-    for limit in _exceeded(case, facts.limits):
-        if not limit.adjustable:
-            yield f"{_words(limit)}, and this load needs {_amount(limit.of, _needs(case)[limit.of])}"
-
-
-def _exceeded(case: Case, limits: Sequence[Limit]) -> Iterator[Limit]:
-    needs = _needs(case)
-    return (limit for limit in limits if needs[limit.of] > limit.most)
-
-
-def _words(limit: Limit) -> str:
-    return f"{_NOUNS[limit.of]} {_amount(limit.of, limit.most)} at most"
-
-
-_NOUNS = {
-    "request_bytes": "a request is",
-    "response_bytes": "an answer is",
-    "seconds": "a request takes",
-    "memory_mb": "memory is",
-    "concurrency": "requests at once are",
-    "requests_per_s": "a second has",
-}
-
-
-def _amount(of: str, value: float) -> str:
-    if of.endswith("_bytes"):
-        return f"{value:,.0f} bytes"
-    units = {"seconds": " s", "memory_mb": " MB", "requests_per_s": " requests"}
-    return f"{value:,.3g}{units[of]}" if value < 100 and of in units else f"{value:,.0f}{units.get(of, '')}"
 
 
 def _latency_ms(name: str, case: Case) -> float:
@@ -169,12 +120,11 @@ def _performance(name: str, case: Case, rank: int | None) -> Answer:
     return Answer(text, (Source(f"litelambda bench, {case.profile.source}", None),), rank)
 
 
-def _scalability(case: Case, facts: Facts) -> Answer:
+def _scalability(name: str, case: Case, facts: Facts) -> Answer:
     """Its limits against the load: how it grows, and which adjustable quotas have to be raised first."""
     scaling, source = facts.texts["scaling"]
-    asked = [f"raise the quota: {_words(limit)}" for limit in _exceeded(case, facts.limits) if limit.adjustable]
     sources = dict.fromkeys([source, *(limit.source for limit in facts.limits)])
-    return Answer("; ".join([scaling, *asked]), tuple(sources))
+    return Answer("; ".join([scaling, *needed_quotas(name, case)]), tuple(sources))
 
 
 def _price(bill: Bill | None, left_out: str, rank: int | None) -> Answer:

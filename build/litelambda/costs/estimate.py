@@ -15,12 +15,12 @@ from litelambda.common.errors import UsageError
 from litelambda.costs.bill_lines import Bill, function_lines
 from litelambda.costs.bills import PLATFORMS
 from litelambda.costs.case import ARCHITECTURES, FULL_CORE_MB, Case, vcpu_share
-from litelambda.costs.prices import MissingPriceError
+from litelambda.costs.fit import HEADROOM, misfits
+from litelambda.costs.prices import DEFAULT_REGION, MissingPriceError, load_prices
 
 __all__ = ["MEMORY_SIZES", "BreakEven", "Estimate", "Offer", "Size", "make_estimate"]
 
 MEMORY_SIZES = (128, 192, 256, 384, 512, 768, 1024, 1280, 1536, 1769, 2048, 3008, 4096, 6144, 8192, 10240)
-_HEADROOM = 1.25  # the least memory of a function, by what the artifact took
 _WORTH_IT = 1.10  # a faster size may cost so many times what the cheapest does
 _LEAST, _MOST, _STEPS_PER_DECADE = 1e3, 1e9, 5
 _BISECTIONS = 20
@@ -72,7 +72,7 @@ class Estimate:
         recommended_mb: the size to give it.
         reason: why that one.
         offers: the bills, by platform, the cheapest first.
-        left_out: platforms without a bill, and why.
+        left_out: platforms that lack a price or cannot take the load, and why.
         cheapest: of those that take new customers, by the number of requests, from few to many.
         warnings: old and unverified prices.
     """
@@ -112,6 +112,9 @@ def make_estimate(
     offers: dict[str, Offer] = {}
     left_out: dict[str, str] = {}
     for name, platform in PLATFORMS.items():
+        if why := misfits(name, case):
+            left_out[name] = "; ".join(why)
+            continue
         try:
             low, bill, high = (platform.bill(case.bounded(bound)) for bound in (-1, 0, 1))
         except MissingPriceError as error:
@@ -119,7 +122,7 @@ def make_estimate(
         else:
             offers[name] = Offer(bill, min(low.usd, bill.usd), max(high.usd, bill.usd))
     if not offers:
-        raise UsageError(next(iter(left_out.values())))
+        raise UsageError(_nothing_to_bill(case, left_out))
     offers = dict(sorted(offers.items(), key=lambda item: item[1].bill.usd))
     return Estimate(
         case,
@@ -133,9 +136,23 @@ def make_estimate(
     )
 
 
+def _nothing_to_bill(case: Case, left_out: Mapping[str, str]) -> str:
+    """Why no platform has a bill: the prices of a function URL that the region lacks, if it is that."""
+    known = load_prices(DEFAULT_REGION)
+    PLATFORMS["lambda-function-url"].bill(replace(case, prices=known))
+    missing = [price.key for price in known.used if price.key not in case.prices]
+    if not missing:
+        return next(iter(left_out.values()))
+    region = case.prices.region
+    return (
+        f"no platform has all its prices in {region}: a function URL alone needs {', '.join(missing)} too. Write tables "
+        f"such as [{region}.{missing[0]}] into a file and pass --prices FILE"
+    )
+
+
 def _sizes(case: Case) -> Iterator[Size]:
     """The sizes that hold the artifact, up to the first with a whole vCPU."""
-    needed_mb = case.profile.rss_mb * _HEADROOM
+    needed_mb = case.profile.rss_mb * HEADROOM
     fitting = [memory_mb for memory_mb in MEMORY_SIZES if memory_mb >= needed_mb]
     if not fitting:
         raise UsageError(
@@ -147,6 +164,7 @@ def _sizes(case: Case) -> Iterator[Size]:
         usd = {
             architecture: sum(line.usd for line in function_lines(replace(sized, architecture=architecture)))
             for architecture in ARCHITECTURES
+            if f"lambda.{architecture}" in case.prices
         }
         worst_ms = sized.bounded(1).warm_ms / share
         yield Size(memory_mb, sized.warm_ms / share, worst_ms, sized.init_ms + sized.first_ms / share, usd)

@@ -10,6 +10,7 @@ from typing import Any
 from litelambda.common.wording import columns, counted
 from litelambda.costs.bill_lines import Bill
 from litelambda.costs.bills import PLATFORMS
+from litelambda.costs.case import ARCHITECTURES
 from litelambda.costs.estimate import Estimate
 from litelambda.costs.prices import Price
 
@@ -72,8 +73,8 @@ def _paragraphs(estimate: Estimate) -> Iterator[str]:
     yield f"{case.profile.model}, {case.profile.case}, measured on {case.profile.source}"
     cold = case.cold_starts / load.requests if load.requests else 0.0
     yield (
-        f"{load.requests:,.0f} requests a month, {load.peak_rate:.3g} per second in the busiest hour, "
-        f"{100 * cold:.2g} % of them cold" + (f"; {load.batch_rows:,.0f} batch rows" if load.batch_rows else "")
+        f"{load.requests:,.0f} requests a month, {_rate(load.peak_rate)} per second in the busiest hour, "
+        f"{_percent(cold)} of them cold" + (f"; {load.batch_rows:,.0f} batch rows" if load.batch_rows else "")
     )
     yield "\nLambda itself by memory, in USD a month\n"
     yield _sizes(estimate)
@@ -95,6 +96,14 @@ def _paragraphs(estimate: Estimate) -> Iterator[str]:
     yield from (f"- {line}" for line in estimate.warnings)
 
 
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
+
+
+def _rate(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
+
+
 def _sizes(estimate: Estimate) -> str:
     head = ("MEMORY", "WARM MS", "P99 MS", "COLD MS", "ARM64", "X86_64", "")
     rows = [
@@ -103,8 +112,7 @@ def _sizes(estimate: Estimate) -> str:
             f"{size.warm_ms:.2f}",
             f"{size.worst_ms:.2f}",
             f"{size.cold_ms:.0f}",
-            f"{size.usd['arm64']:,.3f}",
-            f"{size.usd['x86_64']:,.3f}",
+            *(f"{size.usd[each]:,.3f}" if each in size.usd else "" for each in ARCHITECTURES),
             "recommended" if size.memory_mb == estimate.recommended_mb else "",
         )
         for size in estimate.sizes

@@ -120,6 +120,10 @@ class Prices:
             )
         return self._used.setdefault(key, self._prices[key])
 
+    def __contains__(self, key: str) -> bool:
+        """Whether there is a price of this name."""
+        return key in self._prices
+
     def __iter__(self) -> Iterator[Price]:
         """All of them."""
         return iter(self._prices.values())

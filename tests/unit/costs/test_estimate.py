@@ -76,6 +76,25 @@ def test_a_platform_without_prices_is_left_out_and_named() -> None:
     assert "no price fargate.vcpu-arm64 in here-1: write [here-1.fargate.vcpu-arm64]" in describe(estimate)
 
 
+def test_without_any_platforms_prices_all_that_miss_are_named() -> None:
+    """So that a file for another region is written once."""
+    known = {price.key: price for price in load_prices() if price.key in ("lambda.requests", "lambda.arm64")}
+    with pytest.raises(UsageError) as refused:
+        make_estimate(replace(make_case(), prices=Prices("here-1", known)))
+    assert str(refused.value) == (
+        "no platform has all its prices in here-1: a function URL alone needs transfer.out, logs.ingested, logs.stored, "
+        "logs.metrics, s3.storage, s3.get too. Write tables such as [here-1.transfer.out] into a file and pass "
+        "--prices FILE"
+    )
+
+
+def test_a_platform_that_cannot_take_the_load_has_no_bill() -> None:
+    """The limit is named."""
+    large = make_estimate(replace(make_case(), profile=replace(PROFILE, rss_mb=2000.0)), today=TODAY)
+    assert large.left_out.keys() == {"ec2", "ec2-balanced"}
+    assert large.left_out["ec2"] == "memory is 1,536 MB at most, and this load needs 2,500 MB"
+
+
 def test_what_is_old_unverified_or_assumed_is_said() -> None:
     """At the end of the table, with the page to check."""
     said = describe(make_estimate(make_case(), today=TODAY))

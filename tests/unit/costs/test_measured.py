@@ -42,11 +42,16 @@ def test_files_hold_one_benchmark_or_several(files: list[dict[str, Any]], tmp_pa
     [
         ([WARM], "json_1_row", "no measurement by bench cold: add --bench FILE of `litelambda bench cold --json`"),
         ([COLD, BATCH], "json_1_row", "no measurement by bench warm"),
-        ([COLD, WARM], "raw_1_row", "--case raw_1_row: bench warm measured json_1_row, json_32_rows"),
+        ([COLD, WARM], "raw_1_row", "--case raw_1_row: bench warm measured json_1_row, json_32_rows of this model"),
         (
             [COLD, {**WARM, "model": {**MODEL, "version": 4}}],
             "json_1_row",
             "different models: cold of mnist_mlp version 3, warm of mnist_mlp version 4. Measure one version with each",
+        ),
+        (
+            [COLD, {**WARM, "cases": {**WARM["cases"], "mobilenet_v2_json_1_row": WARM["cases"]["json_1_row"]}}],
+            "mobilenet_v2_json_1_row",
+            "--case mobilenet_v2_json_1_row: bench warm measured json_1_row, json_32_rows of this model",
         ),
         ([{**COLD, "store": {}}, WARM], "json_1_row", "the measurements lack 'latency_ms': write them again"),
         ([{**COLD, "handlers": {"usual": {}}}, WARM], "json_1_row", "the measurements lack .*: write them again"),
