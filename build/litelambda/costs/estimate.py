@@ -145,8 +145,8 @@ def _nothing_to_bill(case: Case, left_out: Mapping[str, str]) -> str:
         return next(iter(left_out.values()))
     region = case.prices.region
     return (
-        f"no platform has all its prices in {region}: a function URL alone needs {', '.join(missing)} too. Write tables "
-        f"such as [{region}.{missing[0]}] into a file and pass --prices FILE"
+        f"no platform has all its prices in {region}: a function URL alone needs {', '.join(missing)} too. Write "
+        f"tables such as [{region}.{missing[0]}] into a file and pass --prices FILE"
     )
 
 

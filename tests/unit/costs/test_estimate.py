@@ -82,9 +82,9 @@ def test_without_any_platforms_prices_all_that_miss_are_named() -> None:
     with pytest.raises(UsageError) as refused:
         make_estimate(replace(make_case(), prices=Prices("here-1", known)))
     assert str(refused.value) == (
-        "no platform has all its prices in here-1: a function URL alone needs transfer.out, logs.ingested, logs.stored, "
-        "logs.metrics, s3.storage, s3.get too. Write tables such as [here-1.transfer.out] into a file and pass "
-        "--prices FILE"
+        "no platform has all its prices in here-1: a function URL alone needs transfer.out, logs.ingested, "
+        "logs.stored, logs.metrics, s3.storage, s3.get too. Write tables such as [here-1.transfer.out] into a "
+        "file and pass --prices FILE"
     )
 
 
