@@ -1,4 +1,4 @@
-"""The service that clients are held against: `litelambda serve`, the real handlers over HTTP."""
+"""The service that clients are held against: `litelambda serve`, or the container that LITELAMBDA_TEST_IMAGE names."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from support.containers import container
 from support.golden_store import golden, publish
 from support.service import read_address
 
@@ -40,9 +41,15 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Any:
         publish(root, name, batching={"dynamic": False})
     for name in ("bool", "float16", "int8", "int64", "uint8", "float64"):
         publish(root, f"dtype_{name}")
+    settings = {"CORS_ALLOW_ORIGIN": "*", "MODEL_CONTROL": "explicit"}
+    if image := os.environ.get("LITELAMBDA_TEST_IMAGE"):
+        environment = {**settings, "MODEL_NAME": "tiny", "LOG_LEVEL": "ERROR", "PAGE": "on"}
+        with container(image, root, ready="/v2/health/ready", **environment) as (_, port):
+            yield f"127.0.0.1:{port}"
+        return
     command = [sys.executable, "-m", "litelambda", "serve", "--store", root.as_uri(), "--port", "0",
                "--model", "tiny", "--log-level", "ERROR"]  # fmt: skip
-    environment = {**os.environ, "CORS_ALLOW_ORIGIN": "*", "MODEL_CONTROL": "explicit"}
+    environment = {**os.environ, **settings}
     with subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment
     ) as server:
