@@ -50,14 +50,26 @@ TEMPLATES := template.yaml $(wildcard infra/*.yaml)
 # What ships first; dev.txt has all that the toolchain is made with.
 AUDITED := functions scoring images text server dev
 
-check: setup $(CHECKS_VENV)/.up-to-date  ## lint, format, type and security checks
+.PHONY: check-style check-types check-templates check-checkov check-advisories
+
+check: check-style check-types check-templates check-checkov check-advisories  ## lint, format, type and security checks; with -j side by side
+	@echo "check: ruff, mypy, cfn-lint and checkov have nothing to say"
+
+check-style: setup
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check --quiet
+
+check-types: setup
 	@$(BIN)/mypy
+
+check-templates: $(CHECKS_VENV)/.up-to-date
 	@$(CHECKS_VENV)/bin/cfn-lint $(TEMPLATES)
+
+check-checkov: $(CHECKS_VENV)/.up-to-date
 	@$(CHECKS_VENV)/bin/checkov --quiet --compact --skip-download --framework cloudformation $(TEMPLATES:%=--file %)
+
+check-advisories: setup $(CHECKS_VENV)/.up-to-date
 	@$(BIN)/python requirements/advisories.py $(CHECKS_VENV)/bin/pip-audit $(AUDITED:%=requirements/%.txt)
-	@echo "check: ruff, mypy, cfn-lint and checkov have nothing to say"
 
 $(CHECKS_VENV)/.up-to-date: requirements/checks.txt | $(VENV)/.up-to-date
 	@echo "check: installing the locked cfn-lint, checkov and pip-audit in $(CHECKS_VENV)"
@@ -191,6 +203,13 @@ $(PAGE_VENV)/.up-to-date: requirements/page.txt | $(VENV)/.up-to-date
 	@$(BIN)/python -m venv --clear --without-pip $(PAGE_VENV)
 	@$(UV) pip sync --quiet --python $(PAGE_VENV)/bin/python --require-hashes $<
 	@touch $@
+
+# ---- all of them: continuous integration waits for their downloads at once
+.PHONY: environments
+
+OWN_VENVS := $(CHECKS_VENV) $(DOCS_VENV) $(SAM_VENV) $(EMULATOR_VENV) $(NATIVE_VENV)
+
+environments: $(OWN_VENVS:%=%/.up-to-date) $(CONTRACT_VENVS)  ## make the virtual environments of the other targets; with -j side by side
 
 # ---- deployment: what ships, and the SAM command line, which has an environment of its own
 ARCH ?= arm64
