@@ -244,13 +244,13 @@ $(SAM_VENV)/.up-to-date: requirements/sam.txt | $(VENV)/.up-to-date
 # Both take PARAMETERS="Name=value …"; a parameter that is not named keeps the value of the last deployment.
 deploy: STACK ?= litelambda
 deploy: FUNCTION := predict
-deploy: setup-sam  ## package and deploy: make deploy PARAMETERS="ModelName=mnist_mlp ModelVersion=1"
+deploy: setup-sam  ## package and deploy: make deploy MODEL=fruit PARAMETERS="MemorySize=1024"
 deploy-scoring: STACK ?= litelambda-scoring
 deploy-scoring: FUNCTION := score
 deploy-scoring: setup-sam  ## the same for the batch stack: PARAMETERS="ModelStore=s3://… ModelName=…"
 deploy deploy-scoring:
 	@set -f; PATH="$(CURDIR)/$(SAM_VENV)/bin:$$PATH" \
-	  $(BIN)/litelambda deploy $(OWN) --function $(FUNCTION) --stack $(STACK) $(PARAMETERS)
+	  $(BIN)/litelambda deploy $(OWN) --function $(FUNCTION) --stack $(STACK) $(MODEL) $(PARAMETERS)
 
 # On Lambda's Python, which the package is for: one that is here, or else uv fetches it. Without it those tests are skipped.
 $(EMULATOR_VENV)/.up-to-date: requirements/emulator.txt | $(VENV)/.up-to-date

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from litelambda_serving import __version__
 
 if TYPE_CHECKING:
+    from litelambda.client import Client, ServiceError
     from litelambda.commands.build import build
     from litelambda.commands.import_model import import_model
     from litelambda.commands.package import PackageResult, package
@@ -28,12 +29,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BuildResult",
+    "Client",
     "FetchedModel",
     "ImportResult",
     "LitelambdaError",
     "PackageResult",
     "Recipe",
     "ScoreResult",
+    "ServiceError",
     "Store",
     "__version__",
     "build",
@@ -46,12 +49,14 @@ __all__ = [
 
 _MODULES = {
     "BuildResult": "commands.results",
+    "Client": "client",
     "FetchedModel": "store.artifact_store",
     "ImportResult": "commands.results",
     "LitelambdaError": "common.errors",
     "PackageResult": "commands.package",
     "Recipe": "recipe.load",
     "ScoreResult": "commands.score",
+    "ServiceError": "client",
     "Store": "store.artifact_store",
     "build": "commands.build",
     "import_model": "commands.import_model",

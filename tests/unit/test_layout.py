@@ -28,7 +28,7 @@ FUNCTIONS_ORDER = [
 ]
 TOOLCHAIN_ORDER = [
     *("common", "recipe", "data", "keras_tools", "training", "compression", "artifact", "conversion", "evaluation"),
-    *("search", "store", "publishing", "costs", "commands", "scaffold", "bench", "cli"),
+    *("search", "store", "publishing", "costs", "stacks", "client", "commands", "scaffold", "bench", "cli"),
 ]
 
 # The store in S3 is a module at the root, not in `store/`: INIT loads it, and a folder's first module costs more.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from litelambda.cli.options import access_policy_option, code_option
+from litelambda.cli.options import access_policy_option, code_option, store_option
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("assignments", metavar="[NAME=VALUE]…", nargs=-1, help="Parameters of the template to set.")
+@click.argument(
+    "words",
+    metavar="[MODEL] [NAME=VALUE]…",
+    nargs=-1,
+    help="A model to publish and pin: NAME, NAME@ALIAS or NAME:VERSION; and parameters of the template to set.",
+)
+@store_option()
 @click.option(
     "--function",
     type=click.Choice(["predict", "score"]),
@@ -25,14 +31,27 @@ if TYPE_CHECKING:
 @code_option
 @access_policy_option
 @click.option("--stack", metavar="NAME", show_default="litelambda, or litelambda-scoring", help="The stack's name.")
+@click.option("--dry-run", is_flag=True, help="Show the change set, and change nothing.")
 def command(
-    assignments: tuple[str, ...],
+    words: tuple[str, ...],
+    store: str,
     function: Function,
     code: Path | None,
     access_policy: Path | None,
     stack: str | None,
+    dry_run: bool,
 ) -> None:
-    """Package a function and deploy its stack to AWS; parameters that are not named keep their values."""
+    """Package a function and deploy its stack to AWS, with a model; parameters that are not named keep their values."""
     from litelambda.commands.deploy import deploy
 
-    deploy(function, assignments, stack, code=code, access_policy=access_policy)
+    models = [word for word in words[:1] if "=" not in word]
+    deploy(
+        function,
+        words[len(models) :],
+        stack,
+        model="".join(models),
+        store=store,
+        code=code,
+        access_policy=access_policy,
+        dry_run=dry_run,
+    )

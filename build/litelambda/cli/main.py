@@ -37,6 +37,7 @@ _SECTIONS = {
         "cost": "cost",
         "choose": "choose",
     },
+    "Look after a stack": {"status": "status", "logs": "logs", "rollback": "rollback", "delete": "delete"},
     "Set up": {"completion": "completion"},
 }
 """By section of the help, the subcommands and their modules."""

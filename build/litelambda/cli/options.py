@@ -23,6 +23,7 @@ __all__ = [
     "print_json",
     "print_result",
     "sign_option",
+    "stack_option",
     "store_option",
 ]
 
@@ -71,6 +72,9 @@ sign_option = click.option(
 )
 encrypt_option = click.option(
     "--encrypt", metavar="KEY", help="Encrypt the version: the ARN of a key of KMS, or a file of keygen --encryption."
+)
+stack_option = click.option(
+    "--stack", default="litelambda", metavar="NAME", help="The stack's name, as `deploy --stack` has it."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout, nothing else.")
 

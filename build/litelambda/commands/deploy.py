@@ -1,4 +1,4 @@
-"""Deploying a stack: the deployment package in the template's place for it, and `sam deploy`.
+"""Deploying a stack: the deployment package in the template's place for it, `sam deploy`, and a model to answer with.
 
 A parameter that is not named keeps the value of the last deployment, and is shown. `samconfig.toml` is not read: what
 `sam deploy --guided` saved there would reset every parameter that was set since.
@@ -6,19 +6,28 @@ A parameter that is not named keeps the value of the last deployment, and is sho
 
 from __future__ import annotations
 
-import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
-import yaml
-
+from litelambda.commands.first_prediction import predict_once
 from litelambda.commands.package import package
-from litelambda.common.errors import LitelambdaError, UsageError
-from litelambda.common.paths import PROJECT
+from litelambda.common.errors import UsageError
+from litelambda.common.paths import DEFAULT_STORE, PROJECT, store_url
+from litelambda.stacks.parameters import (
+    check_description,
+    check_store,
+    declared_parameters,
+    read_assignments,
+    show_parameters,
+)
+from litelambda.stacks.sam import deploy_template, find_sam, show_changes
+from litelambda.stacks.stack import DEFAULT_STACK, check_usable, read_stack, wait_while_busy
+from litelambda.store.artifact_store import Store
+from litelambda.store.checks import check_store_exists
+from litelambda.store.copies import Version, copy_version, find_version
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,158 +37,141 @@ if TYPE_CHECKING:
 __all__ = ["deploy"]
 
 _TEMPLATES: dict[Function, str] = {"predict": "template.yaml", "score": "infra/scoring.yaml"}
-_STACKS: dict[Function, str] = {"predict": "litelambda", "score": "litelambda-scoring"}
+_STACKS: dict[Function, str] = {"predict": DEFAULT_STACK, "score": "litelambda-scoring"}
 _HOOK = "infra/pre_traffic"  # the function that CodeDeploy asks before a gradual deployment
-_MAX_DESCRIPTION = 256
-"""Characters that Lambda allows in a version's description, which holds the parameters that a version is made of."""
-_TEXTS = (
-    *("ModelStore", "ModelName", "ModelVersion", "CorsAllowOrigin", "BasePath", "MetricsNamespace"),
-    *("ModelPublicKey", "ModelMinimumVersion", "CaptureStore", "CaptureRedact", "SubnetIds"),
-)
-_DESCRIBED = (
-    *_TEXTS,
-    *("ModelManifestSha256", "KmsKeyArn", "ModelMemoryMb", "AliasRefreshSeconds"),
-    *(
-        "NumThreads",
-        "MemorySize",
-        "Timeout",
-        "LogLevel",
-        "CapturePercent",
-        "CaptureMaxKb",
-        "CaptureSeconds",
-        "DriftWindow",
-    ),
-)
-"""Each with a space after it in the description; four letters follow."""
-
 _NOTHING = "nothing"  # the parameter PackageWith, where the package has no optional part
+_PINS = ("ModelName", "ModelVersion", "ModelManifestSha256")
+_PARTS = {"image": "images", "text": "text"}
+"""By the kind of raw values that a model reads, the part that its package needs."""
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML whose tags (`!Ref`) mean nothing: only plain values are read here."""
-
-
-_Loader.add_multi_constructor("!", lambda _loader, _suffix, _node: None)
-
-
-def deploy(
+def deploy(  # noqa: PLR0913 - all but the first three are named by the caller
     function: Function,
     assignments: Sequence[str] = (),
     stack: str | None = None,
     *,
+    model: str = "",
+    store: str | Path = DEFAULT_STORE,
     code: str | Path | None = None,
     access_policy: str | Path | None = None,
+    dry_run: bool = False,
 ) -> None:
-    """Package a function and deploy its stack.
+    """Package a function and deploy its stack; with a model, publish it there, pin it and have it predict.
+
+    Everything is looked up before it is done: after an interruption the same call does what is left.
 
     Args:
         function: whose stack: "predict", the HTTP API, or "score", the batch stack.
         assignments: the parameters to set, each as `Name=value`.
         stack: its name; None is "litelambda", or "litelambda-scoring" for the batch stack.
+        model: `NAME`, `NAME@ALIAS` or `NAME:VERSION` of `store`, which the API is to serve; "" for none.
+        store: where the model is: a folder, or `s3://bucket/prefix`.
         code: a file with `preprocess`, `postprocess` or both, which the function runs before and after the model.
         access_policy: a file that says who may do what with which model; it sets `AccessPolicy=packaged`.
+        dry_run: show the change set, and change nothing.
 
     Raises:
-        UsageError: an assignment sets no parameter of the template, SAM is not installed, or the stack asks for an
-            access policy and there is none.
-        LitelambdaError: AWS cannot be asked, or the deployment failed.
+        UsageError: an assignment sets no parameter of the template, SAM is not installed, there are no credentials, or
+            the stack asks for an access policy and there is none.
+        PublishError, StoreError: the model is not there, or the stack's store does not take it.
+        AwsError: AWS cannot be asked, or the deployment failed.
+        ServiceError: what was deployed does not predict.
     """
-    stack = stack or _STACKS[function]
-    sam = shutil.which("sam")
-    if sam is None:
-        raise UsageError("the SAM command line, `sam`, is not installed: run `uv tool install aws-sam-cli`")
-    declared = _declared(PROJECT / _TEMPLATES[function])
-    given = _given(assignments, declared)
-    deployed = _deployed(stack)
-    architecture = given.get("Architecture") or deployed.get("Architecture") or declared["Architecture"]
-    given["Architecture"] = architecture  # of what is packaged
+    name = stack or _STACKS[function]
+    sam = find_sam()
+    declared = declared_parameters(PROJECT / _TEMPLATES[function])
+    given = read_assignments(assignments, declared)
+    check_store(given)
+    if model in declared:
+        read_assignments([model], declared)  # which refuses it: a value is missing
+    version = _find_model(model, store, function, given)
+    found = wait_while_busy(name, lambda said: print(f"deploy: {said}", flush=True))
+    if found is not None:
+        check_usable(found)
+    deployed = found.parameters if found else {}
+    _complete(given, {**declared, **deployed}, function, version, access_policy)
+    values = {**declared, **deployed, **given, **_pins(version)}
     if function == "predict":
-        _set_access_policy(access_policy, given, deployed)
-        _check_description(stack, {**declared, **deployed, **given})
-    elif access_policy is not None:
-        raise UsageError("--access-policy is for the HTTP API: leave it out for the batch stack, which has IAM alone")
-    with_ = given.get("PackageWith") or deployed.get("PackageWith") or declared.get("PackageWith", _NOTHING)
-    parts = [cast("PartName", name) for name in with_.split(",") if name != _NOTHING]
-    _show(stack, given, deployed, declared)
+        check_description(name, values)
+    print(f"deploy: the stack {name}{'' if found else ', for the first time'}", flush=True)
+    show_parameters({**given, **_pins(version)}, deployed, declared)
     with tempfile.TemporaryDirectory(prefix="litelambda-deploy-") as scratch:
         folder = Path(scratch)
-        chosen = cast("Architecture", architecture)
-        made = package(chosen, folder, function, parts, code=code, access_policy=access_policy)
-        _lay_out(folder, made)
-        _run_sam(sam, folder / _TEMPLATES[function], stack, given)
+        _make(folder, function, values, code, access_policy)
+        template = folder / _TEMPLATES[function]
+        if dry_run:
+            show_changes(sam, template, name, {**given, **_pins(version)})
+            print("deploy: nothing was changed: leave out --dry-run to deploy", flush=True)
+            return
+        if version is not None:
+            if not values["ModelStore"] and not (found and "ArtifactBucket" in found.outputs):
+                deploy_template(sam, template, name, given)  # the bucket comes first, then the model, then its pin
+            _publish(version, values["ModelStore"] or read_stack(name).store)
+        deploy_template(sam, template, name, {**given, **_pins(version)})
+    if version is not None:
+        predict_once(read_stack(name), version)
 
 
-def _declared(template: Path) -> dict[str, str]:
-    """The template's parameters with their defaults; a parameter without one has ""."""
-    loaded: dict[str, Any] = yaml.load(template.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
-    return {name: str(each.get("Default", "")) for name, each in loaded["Parameters"].items()}
+def _find_model(model: str, store: str | Path, function: Function, given: Mapping[str, str]) -> Version | None:
+    """The version to publish, before anything is built for it."""
+    if not model:
+        return None
+    if function != "predict":
+        raise UsageError(f"{model}: the batch stack has no store: it reads what ModelStore=s3://… names")
+    if said := [name for name in _PINS if name in given]:
+        raise UsageError(f"{model} sets {', '.join(_PINS)}: leave out {', '.join(said)}, or the model")
+    if given.get("ModelStore", "").startswith("file:"):
+        raise UsageError(f"{model} cannot be published to {given['ModelStore']}: models of the package are put into it")
+    url = store_url(store)
+    check_store_exists(url)
+    return find_version(Store(url), model)
 
 
-def _given(assignments: Sequence[str], declared: Mapping[str, str]) -> dict[str, str]:
-    given = {}
-    for assignment in assignments:
-        name, separator, value = assignment.partition("=")
-        if not separator or name not in declared:  # SAM drops it without a word
-            raise UsageError(f"{assignment!r} sets no parameter, expected Name=value with one of {', '.join(declared)}")
-        given[name] = value
-    return given
-
-
-def _deployed(stack: str) -> dict[str, str]:
-    """The parameters of the last deployment; none where there was no deployment."""
-    import boto3
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        (found,) = boto3.client("cloudformation").describe_stacks(StackName=stack)["Stacks"]
-    except ClientError as error:
-        if "does not exist" in str(error):
-            return {}
-        raise LitelambdaError(f"the stack {stack} cannot be read: {error}") from error
-    except BotoCoreError as error:
-        raise LitelambdaError(f"AWS cannot be asked for the stack {stack}: {error}") from error
-    if found["StackStatus"] == "REVIEW_IN_PROGRESS":  # its first change set was declined: nothing was deployed
+def _pins(version: Version | None) -> dict[str, str]:
+    """The parameters that have the function serve this version and no other."""
+    if version is None:
         return {}
-    return {each["ParameterKey"]: each["ParameterValue"] for each in found.get("Parameters", [])}
+    return dict(zip(_PINS, (version.model, str(version.number), version.digest), strict=True))
 
 
-def _check_description(stack: str, values: Mapping[str, str]) -> None:
-    """Refuse values that are too long together for a version's description: Lambda would, minutes later."""
-    own_bucket = f"{stack}-artifactbucket-".ljust(len(stack) + 29, "?")[:63]  # as CloudFormation names it
-    lengths = {name: len(values[name]) for name in _DESCRIBED}
-    lengths["ModelStore"] = len(values["ModelStore"].partition("://")[2] or f"{own_bucket}/models")
-    lengths["KmsKeyArn"] = len(values["KmsKeyArn"].partition(":key/")[2])
-    total = sum(length + 1 for length in lengths.values()) + 4 - (not values["SubnetIds"])
-    if total > _MAX_DESCRIPTION:
-        longest = sorted(_TEXTS, key=lengths.__getitem__, reverse=True)[:3]
-        raise UsageError(
-            f"the parameters take {total} characters together, expected at most {_MAX_DESCRIPTION}, since Lambda keeps "
-            f"them in a version's description: shorten {', '.join(f'{name} ({lengths[name]})' for name in longest)}"
-        )
-
-
-def _show(stack: str, given: Mapping[str, str], deployed: Mapping[str, str], declared: Mapping[str, str]) -> None:
-    """Say what is set and what stays; values that are the template's defaults go without saying."""
-    print(f"deploy: the stack {stack}{'' if deployed else ', for the first time'}", flush=True)
-    for name, value in given.items():
-        before = deployed.get(name)
-        if value != before:
-            print(f"deploy: sets  {name}={value}" + (f" (was {before!r})" if before is not None else ""), flush=True)
-    for name, value in deployed.items():
-        if given.get(name, value) == value != declared.get(name, value):
-            print(f"deploy: keeps {name}={value}", flush=True)
-
-
-def _set_access_policy(file: str | Path | None, given: dict[str, str], deployed: Mapping[str, str]) -> None:
-    """Have the function ask for a policy that is packaged; without one it would not start where it asks."""
-    if file is not None:
+def _complete(
+    given: dict[str, str],
+    values: Mapping[str, str],
+    function: Function,
+    version: Version | None,
+    access_policy: str | Path | None,
+) -> None:
+    """Set what follows from the package: its architecture, the parts that the model needs, and the access policy."""
+    given.setdefault("Architecture", values["Architecture"])
+    if function == "score":
+        if access_policy is not None:
+            raise UsageError(
+                "--access-policy is for the HTTP API: leave it out for the batch stack, which has IAM alone"
+            )
+        return
+    if version is not None and "PackageWith" not in given:
+        kinds = {each.get("kind") for each in version.fields.get("preprocessing", {}).values()}
+        has = set(values["PackageWith"].split(",")) - {_NOTHING}
+        if missing := {_PARTS[kind] for kind in kinds & _PARTS.keys()} - has:
+            given["PackageWith"] = ",".join(sorted(has | missing))
+    # Without a policy in the package the function would not start where it asks for one.
+    if access_policy is not None:
         given.setdefault("AccessPolicy", "packaged")
-    elif given.get("AccessPolicy", deployed.get("AccessPolicy")) == "packaged":
+    elif given.get("AccessPolicy", values["AccessPolicy"]) == "packaged":
         raise UsageError("the stack has AccessPolicy=packaged: give --access-policy FILE, or AccessPolicy=none")
 
 
-def _lay_out(folder: Path, made: PackageResult) -> None:
+def _make(
+    folder: Path,
+    function: Function,
+    values: Mapping[str, str],
+    code: str | Path | None,
+    access_policy: str | Path | None,
+) -> None:
     """The templates and what they name, with the package in the place of its sources."""
+    parts = [cast("PartName", part) for part in values.get("PackageWith", _NOTHING).split(",") if part != _NOTHING]
+    architecture = cast("Architecture", values["Architecture"])
+    made: PackageResult = package(architecture, folder, function, parts, code=code, access_policy=access_policy)
     for note in made.notes:
         print(f"deploy: note: {note}", file=sys.stderr)
     made.directory.rename(folder / "functions")
@@ -189,11 +181,9 @@ def _lay_out(folder: Path, made: PackageResult) -> None:
     shutil.copytree(PROJECT / _HOOK, folder / _HOOK, ignore=shutil.ignore_patterns("__pycache__"))
 
 
-def _run_sam(sam: str, template: Path, stack: str, given: Mapping[str, str]) -> None:
-    command = [sam, "deploy", "--template-file", str(template), "--stack-name", stack, "--resolve-s3"]
-    command += ["--capabilities", "CAPABILITY_IAM", "--no-fail-on-empty-changeset"]
-    command += ["--confirm-changeset"] if sys.stdin.isatty() else []
-    command += ["--parameter-overrides", *(f"{name}={shlex.quote(value)}" for name, value in given.items())]
-    done = subprocess.run(command, check=False)  # noqa: S603 - the user's own parameters
-    if done.returncode:
-        raise LitelambdaError(f"sam deploy ended with exit code {done.returncode}")
+def _publish(version: Version, url: str) -> None:
+    if url.startswith("file:"):
+        raise UsageError(f"{version.model} cannot be published to {url}: models of the package are put into it")
+    is_new = copy_version(version, Store(url))
+    what = f"{version.model}:{version.number} ({version.digest[:12]}…)"
+    print(f"deploy: {'published' if is_new else 'has'} {what} in {url}", flush=True)

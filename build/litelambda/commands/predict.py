@@ -6,11 +6,10 @@ import contextlib
 import json
 import os
 import sys
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from litelambda.client import Client
 from litelambda.commands.local_function import LambdaContext, load_handler
 from litelambda.common.errors import LitelambdaError, UsageError
 from litelambda.common.paths import DEFAULT_STORE, store_url
@@ -20,9 +19,7 @@ from litelambda_serving.scoring.models import parse_reference
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["PredictError", "predict"]
-
-_TIMEOUT_SECONDS = 60
+__all__ = ["PredictError", "open_service", "predict"]
 
 
 class PredictError(LitelambdaError):
@@ -36,31 +33,57 @@ def predict(
     store: str | Path = DEFAULT_STORE,
     code: str | Path | None = None,
     more: Mapping[str, Any] | None = None,
+    service: Client | None = None,
 ) -> dict[str, Any]:
     """Ask a model for its prediction.
 
     Args:
-        model: `NAME`, `NAME@ALIAS` or `NAME:VERSION` of a store, or the URL of a model, `http://host/v1/models/NAME`.
+        model: `NAME`, `NAME@ALIAS` or `NAME:VERSION`; "" for the one that the service's URL names.
         value: a row, or a whole body: an object with `instances` or `inputs`.
         store: where the model is: a folder, or `s3://bucket/prefix`.
         code: file with the function's own code, which runs before and after the model.
         more: further members of the body, such as `top_k`.
+        service: asked instead of the store.
 
     Returns:
         The answer.
 
     Raises:
         UsageError: the model's name, the store or the file makes no sense.
-        PredictError: the request was refused, or it failed.
+        PredictError, ServiceError: the request was refused, or it failed.
         ServingError: the model or the code cannot be loaded.
     """
     is_body = isinstance(value, dict) and not value.keys().isdisjoint({"instances", "inputs"})
-    body = json.dumps({**(value if is_body else {"instances": [value]}), **(more or {})})
-    if model.startswith(("http://", "https://")):
-        if code is not None:
-            raise UsageError("--code is for a model of a store: a service has the code that it was packaged with")
-        return _ask_service(model, body)
-    return _ask_store(model, body, store_url(store), code)
+    body = {**(value if is_body else {"instances": [value]}), **(more or {})}
+    if service is None:
+        return _ask_store(model, json.dumps(body), store_url(store), code)
+    if code is not None:
+        raise UsageError("--code is for a model of a store: a service has the code that it was packaged with")
+    return service.ask(body, model)
+
+
+def open_service(
+    model: str, *, url: str = "", stack: str = "", headers: Mapping[str, str] | None = None
+) -> tuple[Client | None, str]:
+    """The service that a command names, None for a store, and the model in it.
+
+    Args:
+        model: its name, or its URL.
+        url: address of a service.
+        stack: name of a deployed stack.
+        headers: sent to either.
+
+    Raises:
+        UsageError: the service is named twice, there is no such stack, or a store would not take the headers.
+    """
+    is_url = model.startswith(("http://", "https://"))
+    if sum(map(bool, (is_url, url, stack))) > 1:
+        raise UsageError("name the service once: by the model's URL, by --url or by --stack")
+    if is_url or url or stack:
+        return Client(model if is_url else url, stack=stack, headers=headers), "" if is_url else model
+    if headers:
+        raise UsageError("--header is for a service: give --url or --stack too")
+    return None, model
 
 
 def _ask_store(model: str, body: str, url: str, code: str | Path | None) -> dict[str, Any]:
@@ -86,19 +109,6 @@ def _environment_kept() -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
-
-
-def _ask_service(url: str, body: str) -> dict[str, Any]:
-    address = url if url.endswith(":predict") else f"{url.rstrip('/')}:predict"
-    request = urllib.request.Request(address, body.encode(), {"Content-Type": "application/json"})  # noqa: S310 - http(s)
-    try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310 - as above
-            return _checked(response.status, response.read().decode())
-    except urllib.error.HTTPError as error:
-        with error:
-            return _checked(error.code, error.read().decode(errors="replace"))
-    except OSError as error:
-        raise PredictError(f"{address} cannot be asked: {error}") from error
 
 
 def _checked(status: int, text: str) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Deployed stacks: what they are, what they log, and going back. CloudFormation and SAM do the work."""
