@@ -67,7 +67,7 @@ def test_the_cold_share_is_that_of_a_simulation(rate: float, busy_s: float, idle
     """Environments that are asked at random, one by one, start cold as often as the formula says."""
     load = Load(rate * 730 * 3600, idle_s=idle_s)
     share = load.cold_starts(busy_s) / load.requests
-    assert share == pytest.approx(simulate(rate, busy_s, idle_s), rel=0.15)
+    assert share == pytest.approx(simulate(rate, busy_s, idle_s), rel=0.2)
 
 
 def test_a_load_that_rises_starts_environments() -> None:
