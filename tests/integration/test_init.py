@@ -51,6 +51,7 @@ def test_the_tests_of_projects_pass(days: Path, tmp_path: Path) -> None:
     """Over HTTP: of the table, and of a project that imports TensorFlow Serving's own example, built by its recipe."""
     half = tmp_path / "half"
     assert main(["init", str(half), "--model", str(GOLDEN / "half_plus_two.tflite")]) == 0
+    assert main(["build", str(half / "recipe.toml"), "--accept-worse"]) == 2  # there is nothing that it accepts
     assert main(["build", str(half / "recipe.toml"), "--store", str(half / "models")]) == 0
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib", days, half]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -63,6 +63,10 @@ def command(
 
         signer = open_signer(sign) if sign else None
         if not isinstance(loaded, Recipe):
+            if accept_worse:
+                raise click.UsageError(
+                    f"{recipe} imports a model, which is compared with its source: leave out --accept-worse"
+                )
             from litelambda.commands.import_recipe import import_by_recipe
 
             reporter = open_reporter(terminal_only=as_json)

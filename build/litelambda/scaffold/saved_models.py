@@ -57,6 +57,8 @@ def inspect_model(path: Path, given: Given) -> tuple[Found, str, Examples]:
         found.put("import.representative", str(given.representative.absolute()))
     if given.labels is not None:
         found.put("import.labels", str(given.labels.absolute()))
+    if not examples.rows:
+        found.notes.append("write a row or more into tests/rows.json, and the right answers into tests/expected.json")
     shapes = "; ".join(f"{name}: {dtype} {list(shape)}" for name, dtype, shape in inputs)
     return found, f"a model that takes {shapes}", examples
 
@@ -109,9 +111,10 @@ def _ask_tflite(path: Path) -> tuple[list[_Input], Examples]:
 
 
 def _examples(runs: Mapping[str, NDArray[Any]], outputs: Mapping[str, NDArray[Any]]) -> Examples:
-    """Runs and their outputs as rows of a request, and as its answers."""
-    if any(values.ndim < 2 for values in (*runs.values(), *outputs.values())):
-        return Examples([], [])  # an input or output without rows
+    """Runs and their outputs as rows of a request, and as its answers; none where a tensor has no row for each."""
+    arrays = [*runs.values(), *outputs.values()]
+    if any(values.ndim < 2 for values in arrays) or len({len(v) * v.shape[1] for v in arrays}) > 1:
+        return Examples([], [])
     return Examples(_rows(runs), _rows(outputs))
 
 

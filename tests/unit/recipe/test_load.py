@@ -10,7 +10,7 @@ import pytest
 
 from litelambda.common.errors import RecipeError
 from litelambda.common.paths import RECIPES
-from litelambda.recipe.load import load_recipe
+from litelambda.recipe.load import load_any_recipe, load_recipe
 from litelambda.recipe.sections import Scaling
 from litelambda.recipe.training import Adam, Momentum
 
@@ -196,3 +196,21 @@ def test_loading_a_recipe_is_light() -> None:
     script = "import sys, litelambda.recipe; print([m for m in ('tensorflow', 'keras', 'numpy') if m in sys.modules])"
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("path = 'm.tflite'\nlabel = 'x'", "import.label: unknown key; choose path, .* did you mean 'labels'?"),
+        ("labels = 'x'", "import.path: is missing"),
+        ("path = 'm.tflite'\n[model]\nbuilder = 'mlp'", "model: unknown key; choose import or publish"),
+    ],
+)
+def test_a_recipe_that_imports_has_keys_of_its_own(tmp_path: Path, content: str, problem: str) -> None:
+    """What is wrong in it is named as in any recipe; `load_recipe`, which is for training, says what to call."""
+    path = tmp_path / "recipe.toml"
+    path.write_text(f"[import]\n{content}\n[publish]\nname = 'm'\n")
+    with pytest.raises(RecipeError, match=problem):
+        load_any_recipe(path)
+    with pytest.raises(RecipeError, match="imports a model, it does not train one"):
+        load_recipe(path)

@@ -194,6 +194,14 @@ def test_a_tflite_file_is_imported(tmp_path: Path) -> None:
     np.testing.assert_allclose(expected, rows / 2 + 2, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("name", "count"), [("labelled", 8), ("totals", 0), ("strings", 0), ("scalar", 0)])
+def test_a_model_has_rows_for_its_test_where_each_has_an_answer(tmp_path: Path, name: str, count: int) -> None:
+    """An output of texts has its answers; where there is no row for each answer, the user is asked to write some."""
+    project = inspect_project(Given(model=GOLDEN / f"{name}.tflite"), tmp_path)
+    assert len(project.examples.rows) == len(project.examples.expected) == count
+    assert any("tests/rows.json" in note for note in project.found.notes) == (not count)
+
+
 @pytest.mark.parametrize(
     ("name", "lines", "given", "message"),
     [
