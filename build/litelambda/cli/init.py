@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from litelambda.scaffold.project import Project
 
 _MODELS = (".keras", ".h5", ".tflite")
+_WIDEST = 48  # of the guesses' column
 
 
 @click.command()
@@ -74,16 +75,28 @@ def command(
         check_free(folder, ["recipe.toml", "README.md", "requirements.txt"])
         more: dict[str, Any] = {"label": label, "task": task, "name": name, "ask": _ask if asks else None}
         more |= {"representative": representative, "labels": labels}
+        if sys.stderr.isatty() and not as_json:
+            print(f"init: looking at {given['data'] or given['model'] or given['example']}", file=sys.stderr)
         project = inspect_project(Given(**given, **more), folder)
         files = project_files(project)
         write_project(folder, files, project.copies)
     written = sorted([*files, *project.copies])
     if as_json:
-        guesses = [{"key": each.key, "value": each.value, "reason": each.reason} for each in project.found.guesses]
-        print_json({"name": project.name, "task": project.task, "folder": str(folder), "files": written,
-                    "summary": project.summary, "guesses": guesses, "notes": project.found.notes})  # fmt: skip
+        print_json(_to_json(project, folder, written))
     else:
         print(_describe(project, folder, written))
+
+
+def _to_json(project: Project, folder: Path, written: Sequence[str]) -> dict[str, Any]:
+    return {
+        "name": project.name,
+        "task": project.task,
+        "summary": project.summary,
+        "guesses": [{"key": each.key, "value": each.value, "reason": each.reason} for each in project.found.guesses],
+        "notes": project.found.notes,
+        "folder": str(folder),
+        "files": [*written],
+    }
 
 
 def _describe(project: Project, folder: Path, written: Sequence[str]) -> str:
@@ -92,8 +105,7 @@ def _describe(project: Project, folder: Path, written: Sequence[str]) -> str:
     lines = [f"{project.name}: {project.summary}"]
     if found.guesses:
         lines.append("guessed, to be changed in recipe.toml:")
-        width = max(len(f"{each.key} = {each.value}") for each in found.guesses)
-        width = min(width, 48)
+        width = min(max(len(f"{each.key} = {each.value}") for each in found.guesses), _WIDEST)
         lines += [f"  {f'{each.key} = {each.value}':<{width}}  {each.reason}" for each in found.guesses]
     lines += [f"note: {note}" for note in found.notes]
     lines.append(f"wrote {', '.join(written)}")

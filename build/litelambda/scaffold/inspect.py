@@ -42,7 +42,7 @@ def inspect_project(given: Given, folder: Path) -> Project:
     assert source is not None  # noqa: S101 - the caller checks what is given
     if not source.exists():
         raise UsageError(f"{source} does not exist")
-    path = source.absolute()
+    path = source.resolve()
     try:
         found, summary, examples = (inspect_data if given.data else inspect_model)(path, given)
     except OSError as error:
@@ -51,7 +51,7 @@ def inspect_project(given: Given, folder: Path) -> Project:
         found.put("publish.name", _checked_name(given.name))
     else:
         found.guess("publish.name", _name_of(path), "from the name of the file")
-    copies = _place_files(found, folder.absolute())
+    copies = _place_files(found, folder.resolve())
     return Project(found.tables["publish"]["name"], recipe_text(found, summary), found, summary, examples, copies)
 
 

@@ -54,9 +54,9 @@ def inspect_model(path: Path, given: Given) -> tuple[Found, str, Examples]:
     else:
         raise UsageError(f"{path}: expected a .tflite, .keras or .h5 file, or the folder of a SavedModel")
     if given.representative is not None:
-        found.put("import.representative", str(given.representative.absolute()))
+        found.put("import.representative", str(given.representative.resolve()))
     if given.labels is not None:
-        found.put("import.labels", str(given.labels.absolute()))
+        found.put("import.labels", str(given.labels.resolve()))
     if not examples.rows:
         found.notes.append("write a row or more into tests/rows.json, and the right answers into tests/expected.json")
     shapes = "; ".join(f"{name}: {dtype} {list(shape)}" for name, dtype, shape in inputs)
