@@ -25,7 +25,7 @@ from time import monotonic
 from urllib.parse import quote
 
 from litelambda_serving.errors import BusyError, LateError, PayloadTooLargeError, ServingError, SettingsError
-from litelambda_serving.http import MAX_BODY_BYTES, check_body_bytes
+from litelambda_serving.http import MAX_BODY_BYTES, StreamedResponse, check_body_bytes
 from litelambda_serving.server_settings import ServerSettings
 from litelambda_serving.turns import Turns
 
@@ -138,6 +138,7 @@ class _Service:
             response = self._predict.refuse(LateError("the request's body did not arrive in time"), request_id)
         except PayloadTooLargeError as error:
             response = self._predict.refuse(error, request_id)
+            response.headers = {**response.headers, "Connection": "close"}
             await _send(response, send, more=True)
             await _drop(receive)
             await send({"type": "http.response.body"})
@@ -147,8 +148,17 @@ class _Service:
                 return
             path = (scope.get("raw_path") or quote(scope["path"]).encode()).decode("latin-1").partition("?")[0]
             response = await self._respond(scope["method"], path, headers, body, deadline, request_id)
-        await _send(response, send)
+        await _send(response, send, more=isinstance(response, StreamedResponse))
+        if isinstance(response, StreamedResponse):
+            await self._stream(response, send)
         self._write_afterwards()
+
+    async def _stream(self, response: StreamedResponse, send: Send) -> None:
+        """Send a body part by part; what a part raises breaks the connection off, as it comes too late for a status."""
+        loop = asyncio.get_running_loop()
+        while (chunk := await loop.run_in_executor(self._threads, next, response.chunks, None)) is not None:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body"})
 
     async def _respond(
         self, method: str, path: str, headers: dict[str, str], body: bytes, deadline: float, request_id: str
@@ -244,13 +254,12 @@ async def _drop(receive: Receive) -> None:
         return
 
 
-async def _send(response: Response, send: Send, *, more: bool = False) -> None:
+async def _send(response: Response, send: Send, *, more: bool) -> None:
+    """Send a response: all of it, or what comes before `more`."""
     body = response.body.encode() if isinstance(response.body, str) else response.body
     headers = {"content-type": response.content_type, **{name.lower(): each for name, each in response.headers.items()}}
-    if response.status not in (204, 304):
+    if response.status not in (204, 304) and not isinstance(response, StreamedResponse):
         headers.setdefault("content-length", str(len(body)))
-    if more:
-        headers["connection"] = "close"
     raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": response.status, "headers": raw})
     await send({"type": "http.response.body", "body": body, "more_body": more})

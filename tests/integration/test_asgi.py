@@ -21,7 +21,7 @@ import uvicorn
 from litelambda.commands.serve import serve
 from litelambda_serving.asgi import Application
 from litelambda_serving.errors import BusyError
-from litelambda_serving.http import MAX_BODY_BYTES, Response
+from litelambda_serving.http import MAX_BODY_BYTES, Response, StreamedResponse
 from litelambda_serving.router import error_response
 from litelambda_serving.turns import Turns
 from support.golden_store import golden, publish
@@ -67,10 +67,19 @@ class Fake:
 
     def respond(self, _method, path, *_request):
         self.asked.append(path)
+        if path == "/stream":
+            return StreamedResponse(200, self.parts(), content_type="application/x-ndjson")
+        if path == "/broken":
+            return StreamedResponse(200, (1 // index and b"part" for index in (1, 0)))
         if path.startswith("/v1/models/"):
             self.began.release()
             self.release.wait(10)
         return Response(200, path)
+
+    def parts(self):
+        yield b"first\n"
+        self.release.wait(10)
+        yield b"second\n"
 
     def refuse(self, error, request_id):
         return error_response(error, request_id)
@@ -212,6 +221,25 @@ def test_a_request_has_a_time(fake, monkeypatch):
         assert sorted(each.result()[0] for each in answers) == [503, 504]
         fake.release.set()
         assert send(port, "POST", "/v1/models/a:predict")[0] == 200
+
+
+def test_a_streamed_answer_leaves_in_parts(fake):
+    """A part is sent before the next one is made; what fails in between breaks the connection off."""
+    with running(Application(fake)) as port:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection.request("POST", "/stream")
+        response = connection.getresponse()
+        assert (response.headers["content-type"], response.headers["transfer-encoding"]) == (
+            "application/x-ndjson",
+            "chunked",
+        )
+        assert response.readline() == b"first\n"
+        fake.release.set()
+        assert response.read() == b"second\n"
+        connection.request("POST", "/broken")
+        with pytest.raises(http.client.IncompleteRead):
+            connection.getresponse().read()
+        connection.close()
 
 
 def test_models_take_turns():
