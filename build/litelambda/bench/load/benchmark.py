@@ -128,7 +128,7 @@ def _cases(subject: Subject) -> list[dict[str, Any]]:
             }
             for spec in subject.inputs
         ]
-        body = json.dumps({"inputs": inputs, "parameters": {"prepared": True}}).encode()
+        body = json.dumps({"id": f"{row}", "inputs": inputs, "parameters": {"prepared": True}}).encode()
         cases.append(
             {
                 "name": name,
