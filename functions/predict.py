@@ -41,11 +41,13 @@ from litelambda_serving.errors import (  # noqa: E402 - as above
     ServingError,
 )
 from litelambda_serving.http import (  # noqa: E402 - as above
+    MAX_RESPONSE_BYTES,
     Request,
     add_headers,
     request_from_event,
     request_of,
     response_to_event,
+    status_of,
 )
 from litelambda_serving.models import ModelRepository  # noqa: E402 - as above
 from litelambda_serving.observability import Log, trace_context  # noqa: E402
@@ -53,7 +55,7 @@ from litelambda_serving.router import cors_headers, error_response, route, witho
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any, TypeVar
 
     from litelambda_serving.http import Response
@@ -128,20 +130,22 @@ _cold = True
 _init = _spans if os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") != "snap-start" else None
 
 
-def handler(event: Any, context: Any) -> dict[str, Any]:
+def handler(event: Any, context: Any) -> dict[str, Any] | Iterator[bytes]:
     """Answer one HTTP event.
 
     Args:
         event: see `litelambda_serving.http.request_from_event`.
-        context: Lambda's; only `aws_request_id` is read.
+        context: Lambda's, or the lean bootstrap's.
 
     Returns:
-        A response in the form that the event's sender expects; errors too, never an exception.
+        A response in the form that the event's sender expects; errors too, never an exception. For one that invokes
+        with response streaming, its parts.
     """
+    limit, request_id = _most_bytes(event, context), getattr(context, "aws_request_id", "")
     return _answer(
-        lambda: request_from_event(event, _deadline(context), _settings.base_path, _policy),
-        lambda response: response_to_event(response, event),
-        getattr(context, "aws_request_id", ""),
+        lambda: _set_up(request_from_event(event, _deadline(context), _settings.base_path, _policy), request_id, limit),
+        lambda response, observe: _deliver(response, event, limit, request_id, observe),
+        request_id,
         os.environ.get("_X_AMZN_TRACE_ID", ""),
     )
 
@@ -161,8 +165,10 @@ def respond(method: str, path: str, headers: dict[str, str], body: bytes, deadli
         What `handler` puts into the form of an event; errors too, never an exception.
     """
     return _answer(
-        lambda: request_of(method, path, headers, body, deadline - _ROOM_SECONDS, _settings.base_path, _policy),
-        lambda response: response,
+        lambda: _set_up(
+            request_of(method, path, headers, body, deadline - _ROOM_SECONDS, _settings.base_path, _policy), request_id
+        ),
+        _plain,
         request_id,
         headers.get("x-amzn-trace-id", ""),
     )
@@ -174,7 +180,7 @@ def refuse(error: ServingError, request_id: str) -> Response:
     def read() -> Request:
         raise error
 
-    return _answer(read, lambda response: response, request_id, "")
+    return _answer(read, _plain, request_id, "")
 
 
 def run_concurrently(copies: int) -> None:
@@ -182,7 +188,9 @@ def run_concurrently(copies: int) -> None:
     _repository.run_concurrently(copies)
 
 
-def _answer(read: Callable[[], Request], write: Callable[[Response], Answer], request_id: str, xray: str) -> Answer:
+def _answer(
+    read: Callable[[], Request], write: Callable[[Response, Callable[[], None]], Answer], request_id: str, xray: str
+) -> Answer:
     """Read a request, route it, and write its response, or that of an error."""
     global _cold
     started = time.perf_counter_ns()
@@ -217,9 +225,58 @@ def _answer(read: Callable[[], Request], write: Callable[[Response], Answer], re
         add_headers(response, cors_headers(_settings.cors_allow_origin))
     if _recorder is not None and response.status == 200:
         _recorder.answered(request, response, request_id)
-    answer = write(response)
-    _observe(response, method, traceparent, xray, started, request_id, cold)
+    return write(response, lambda: _observe(response, method, traceparent, xray, started, request_id, cold))
+
+
+def _set_up(request: Request, request_id: str, limit: float = MAX_RESPONSE_BYTES) -> Request:
+    """A request with what the settings allow it."""
+    request.request_id = request_id
+    request.max_response_bytes = limit
+    request.request_store = _settings.request_store
+    return request
+
+
+def _plain(response: Response, observe: Callable[[], None]) -> Response:
+    observe()
+    return response
+
+
+def _deliver(
+    response: Response, event: Any, limit: int, request_id: str, observe: Callable[[], None]
+) -> dict[str, Any] | Iterator[bytes]:
+    """The response as the event's sender takes it; `observe` is called when it is made."""
+    if limit > MAX_RESPONSE_BYTES:
+        return _in_parts(response, request_id, observe)
+    answer = response_to_event(response, event)
+    observe()
     return answer
+
+
+def _most_bytes(event: Any, context: Any) -> int:
+    """Of an answer: more where the function is invoked with response streaming, and its client can answer so."""
+    if not _settings.response_streaming:
+        return MAX_RESPONSE_BYTES
+    from litelambda_serving.streaming.integration import MAX_STREAM_BYTES, is_streamed
+
+    is_possible = getattr(context, "streams", False) and is_streamed(event, _settings.response_streaming)
+    return MAX_STREAM_BYTES if is_possible else MAX_RESPONSE_BYTES
+
+
+def _in_parts(response: Response, request_id: str, observe: Callable[[], None]) -> Iterator[bytes]:
+    """The response as an iterator, which the lean bootstrap sends while it is made."""
+    from litelambda_serving.streaming.integration import integrated
+
+    def ended(error: Exception | None) -> None:
+        if error is not None:
+            import traceback
+
+            response.status = status_of(error)
+            level = "ERROR" if response.status >= 500 else "WARNING"
+            text = "".join(traceback.format_exception(error)) if level == "ERROR" else str(error)
+            _log.write(level, text, error=type(error).__name__, request_id=request_id)
+        observe()
+
+    return integrated(response, ended, request_id)
 
 
 def _observe(

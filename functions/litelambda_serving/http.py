@@ -21,18 +21,23 @@ if TYPE_CHECKING:
     from litelambda_serving.access import Policy, Rights
 
 __all__ = [
-    "MAX_BODY_BYTES", "MAX_RESPONSE_BYTES", "RAW_TYPES", "ROUTING_KEY_HEADER", "VERSION_HEADER", "Request",
-    "Response", "StreamedResponse", "add_headers", "check_body_bytes", "check_response_bytes", "finish", "read_event",
-    "request_from_event", "request_of", "response_to_event", "segments", "sent_bytes", "status_of",
+    "MAX_BODY_BYTES", "MAX_REFERENCE_BYTES", "MAX_RESPONSE_BYTES", "RAW_TYPES", "ROUTING_KEY_HEADER",
+    "VERSION_HEADER", "Request", "Response", "StreamedResponse", "add_headers", "check_body_bytes",
+    "check_response_bytes", "decompressed", "finish", "public_message", "read_event", "request_from_event",
+    "request_of", "response_to_event", "segments", "sent_bytes", "status_of",
 ]  # fmt: skip
 
 MAX_BODY_BYTES = 6 * 1024 * 1024
 """Lambda's limit on a synchronous request; the decoded body is checked against it too, so that gzip cannot widen it."""
 
 _FEWER_ROWS = "send fewer rows at a time, or score the file in batch"
+_STREAMED = ", or have answers streamed: deploy with ResponseStreaming=on and Bootstrap=lean"
 
 MAX_RESPONSE_BYTES = 6 * 1024 * 1024 - 1024
 """Lambda's limit on a synchronous response, less room for the envelope."""
+
+MAX_REFERENCE_BYTES = 2048
+"""Of a body that only names another one, see `litelambda_serving.references`."""
 
 _LARGE_EVENT_BYTES = 16 * 1024  # from here on it is worth cutting its body out in C
 _MIN_COMPRESSED_BYTES = 2048  # compressing what fits a packet or two gains no time
@@ -73,11 +78,16 @@ class Request:
         deadline: `time.monotonic()` at which an answer comes too late.
         base_path: what came before `path`: the stage, or what the setting BASE_PATH names; "" without either.
         rights: what the caller may do; None where the function has no access policy.
+        request_id: for messages.
+        request_store: where the bodies lie that callers may name instead of sending them; "" for nowhere.
         max_response_bytes: of an answer. More than `MAX_RESPONSE_BYTES` says that it may leave in parts, as a
             `StreamedResponse`.
     """
 
-    __slots__ = ("base_path", "body", "deadline", "headers", "max_response_bytes", "method", "path", "rights")
+    __slots__ = (
+        *("base_path", "body", "deadline", "headers", "max_response_bytes", "method", "path"),
+        *("request_id", "request_store", "rights"),
+    )
 
     def __init__(
         self,
@@ -97,6 +107,7 @@ class Request:
         self.base_path = base_path
         self.rights = rights
         self.max_response_bytes: float = MAX_RESPONSE_BYTES
+        self.request_id = self.request_store = ""
 
     def allow(self, action: str, model: str = "") -> None:
         """Refuse the request unless its caller may do this: what every route asks before it touches a model.
@@ -159,9 +170,10 @@ class StreamedResponse(Response):
     Attributes:
         chunks: the parts of the body. Each is made when it is asked for; what that raises comes too late for a status,
             so that whoever sends the response breaks it off.
+        fault: what ended the chunks early where the body itself says so; None before their end, and without one.
     """
 
-    __slots__ = ("chunks",)
+    __slots__ = ("chunks", "fault")
 
     def __init__(
         self,
@@ -178,6 +190,7 @@ class StreamedResponse(Response):
             status, b"", content_type=content_type, headers=headers, route=route, model=model, version=version
         )
         self.chunks = chunks
+        self.fault: Exception | None = None
 
 
 def status_of(error: Exception) -> int:
@@ -200,6 +213,17 @@ def read_event(payload: bytes) -> Any:
     from litelambda_serving.native import loads_event
 
     return loads_event(payload)
+
+
+def public_message(error: Exception, request_id: str) -> str:
+    """What the client learns of an error: its own faults; ours stay in the log."""
+    status = status_of(error)
+    told = isinstance(error, (errors.BusyError, errors.LateError))
+    if (isinstance(error, errors.ServingError) and status < 500) or status == 501 or told:
+        return str(error)
+    if status == 503:
+        return f"the model's store is not available at the moment, try again (request {request_id})"
+    return f"internal error (request {request_id})"
 
 
 def request_from_event(event: Any, deadline: float = inf, base_path: str = "", policy: Policy | None = None) -> Request:
@@ -266,7 +290,7 @@ def request_of(
         headers["content-type"] = headers["content-type"].lower()
     base = _base_path(path, base_path, {}) if base_path else ""
     rights = None if policy is None else policy.rights_of({})
-    data = b"" if rights is not None and not rights else _decompressed(body, headers)
+    data = b"" if rights is not None and not rights else decompressed(body, headers)
     return Request(method.upper(), path[len(base) :], headers, data, deadline, base, rights)
 
 
@@ -352,10 +376,22 @@ def _decoded_body(body: str | bytearray, is_base64: Any, headers: Mapping[str, s
         except ValueError as error:  # binascii's own is one, and it has another for what is not ASCII
             raise errors.MalformedRequestError(f"the body is marked as base64 but is not: {error}") from error
     check_body_bytes(length)
-    return _decompressed(data, headers)
+    return decompressed(data, headers)
 
 
-def _decompressed(data: Any, headers: Mapping[str, str]) -> Any:
+def decompressed(data: Any, headers: Mapping[str, str], max_bytes: int = MAX_BODY_BYTES) -> Any:
+    """A body without its compression.
+
+    Args:
+        data: as it came.
+        headers: that came with it.
+        max_bytes: what it may unfold to.
+
+    Raises:
+        MalformedRequestError: damaged.
+        PayloadTooLargeError: it unfolds to more.
+        UnsupportedEncodingError: compressed in another way than gzip or deflate.
+    """
     encoding = ""
     if "content-encoding" in headers:
         from litelambda_serving.bodies.compression import content_encoding
@@ -368,7 +404,7 @@ def _decompressed(data: Any, headers: Mapping[str, str]) -> Any:
         return data
     from litelambda_serving.bodies.compression import decompress, is_zlib
 
-    return decompress(data, encoding, MAX_BODY_BYTES) if encoding == "gzip" or is_zlib(data) else data
+    return decompress(data, encoding, max_bytes) if encoding == "gzip" or is_zlib(data) else data
 
 
 def _decode_base64(body: str | bytearray) -> Any:
@@ -393,15 +429,16 @@ def segments(path: str) -> list[str]:
     return [unquote(part) for part in parts]
 
 
-def finish(response: Response, headers: Mapping[str, str]) -> Response:
+def finish(response: Response, headers: Mapping[str, str], max_bytes: float = MAX_RESPONSE_BYTES) -> Response:
     """Compress a prediction's body if the client accepts that and it is worth it, and check that it can be sent.
 
     Args:
         response: with status 200; clients choke on compressed errors and metadata.
         headers: of the request.
+        max_bytes: of its answer.
 
     Raises:
-        PayloadTooLargeError: over Lambda's limit on a synchronous response.
+        PayloadTooLargeError: over that limit.
     """
     body = response.body
     if "accept-encoding" in headers and len(body) >= _MIN_COMPRESSED_BYTES:
@@ -411,7 +448,7 @@ def finish(response: Response, headers: Mapping[str, str]) -> Response:
         if encoding:
             body = response.body = compress(body.encode() if isinstance(body, str) else body, encoding)
             add_headers(response, {"Content-Encoding": encoding, "Vary": "Accept-Encoding"})
-    check_response_bytes(sent_bytes(body))
+    check_response_bytes(sent_bytes(body), max_bytes)
     return response
 
 
@@ -434,15 +471,19 @@ def add_headers(response: Response, headers: Mapping[str, str]) -> None:
         response.headers["Vary"] = f"{vary}, {headers['Vary']}"
 
 
-def check_response_bytes(length: int, what: str = "predictions", remedy: str = _FEWER_ROWS) -> None:
+def check_response_bytes(
+    length: int, max_bytes: float = MAX_RESPONSE_BYTES, what: str = "predictions", remedy: str = ""
+) -> None:
     """Refuse an answer of so many bytes before or after it is made.
 
     Raises:
-        PayloadTooLargeError: over Lambda's limit on a synchronous response.
+        PayloadTooLargeError: over the limit, by default Lambda's on a synchronous response.
     """
-    if length > MAX_RESPONSE_BYTES:
+    if length > max_bytes:
+        kind = "synchronous" if max_bytes == MAX_RESPONSE_BYTES else "streamed"
+        remedy = remedy or _FEWER_ROWS + (_STREAMED if kind == "synchronous" else "")
         raise errors.PayloadTooLargeError(
-            f"the {what} take {length} bytes, over the {MAX_RESPONSE_BYTES} of a synchronous response: {remedy}"
+            f"the {what} take {length} bytes, over the {max_bytes} of a {kind} response: {remedy}"
         )
 
 

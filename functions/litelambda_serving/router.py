@@ -6,8 +6,8 @@ Every protocol except TensorFlow Serving's is imported with its first request: I
 from __future__ import annotations
 
 from litelambda_serving import tfserving
-from litelambda_serving.errors import BusyError, LateError, MethodNotAllowedError, RequestError, ServingError
-from litelambda_serving.http import Response, status_of
+from litelambda_serving.errors import MethodNotAllowedError, RequestError
+from litelambda_serving.http import Response, public_message, status_of
 from litelambda_serving.json_codec import dumps
 
 TYPE_CHECKING = False
@@ -71,13 +71,7 @@ def without_body(response: Response) -> None:
 
 def error_response(error: Exception, request_id: str) -> Response:
     """Put an error into the protocol's form. The client learns of its own faults; ours stay in the log."""
-    status = status_of(error)
-    if (isinstance(error, ServingError) and status < 500) or status == 501 or isinstance(error, (BusyError, LateError)):
-        message = str(error)
-    elif status == 503:
-        message = f"the model's store is not available at the moment, try again (request {request_id})"
-    else:
-        message = f"internal error (request {request_id})"
+    status, message = status_of(error), public_message(error, request_id)
     headers = {}
     if status == 503:
         headers["Retry-After"] = "1"

@@ -114,6 +114,24 @@ class S3Store:
             raise self._translated(error, key) from error
         return data, hexdigest(data)
 
+    def fetch_typed(self, key: str, check: Callable[[int], None]) -> tuple[Buffer, str]:
+        """GET one object in ranges, as `fetch_digested` does, and its content type.
+
+        Args:
+            key: of the object.
+            check: called with its size before its rest is fetched; raises if that is too much.
+        """
+        try:
+            answer = self._native.get(self._client, key, options={"range": (0, _PART_BYTES)})
+            size, content_type = answer.meta["size"], str(answer.attributes.get("Content-Type", ""))
+            check(size)
+            if size > _PART_BYTES:
+                return self._fetch_ranges(key, answer, None)[0], content_type
+            data: Buffer = answer.bytes()
+        except (self._native.exceptions.BaseError, OSError) as error:
+            raise self._translated(error, key) from error
+        return data, content_type
+
     def fetch_changed(self, key: str, max_bytes: int, tag: str) -> tuple[Buffer, str] | None:
         """GET one object, on condition of its ETag when one is known; see `Store.fetch_changed`."""
         exceptions = self._native.exceptions

@@ -95,6 +95,19 @@ SETTINGS = (
         "BASE_PATH", "", "Path of a custom domain's mapping, /ml or /ml/v1, under which the API is called; empty: none."
     ),
     Setting(
+        "REQUEST_STORE",
+        "",
+        'Where requests may lie that callers name, {"s3": "s3://bucket/prefix/key"}, instead of sending them: '
+        "s3://bucket/prefix, several with commas. The function's role reads them, up to an eighth of its memory. "
+        "Empty: nowhere.",
+    ),
+    Setting(
+        "RESPONSE_STREAMING",
+        "",
+        "Who invokes the function with response streaming, so that answers of up to 200 MB leave in parts: "
+        "function-url, rest-api, or both with a comma. Needs the lean bootstrap. Empty: answers are buffered.",
+    ),
+    Setting(
         "CUSTOM_CODE",
         "",
         "File with the function's own preprocess and postprocess, absolute or in the package; empty: custom_code.py in "
@@ -167,6 +180,8 @@ class Settings:
         access_policy: a document, the path of its file, or "".
         cors_allow_origin: an origin, "*" or "".
         base_path: "/ml", or "".
+        request_store: where requests by reference may lie, prefixes without a slash at the end, or "".
+        response_streaming: who invokes with response streaming, or "".
         custom_code: path of the file with the function's own code, or "".
         page: whether browsers get a page at /: "on", "open" to everyone, or "".
         num_threads: >= 1.
@@ -185,6 +200,8 @@ class Settings:
     access_policy: str
     cors_allow_origin: str
     base_path: str
+    request_store: str
+    response_streaming: str
     custom_code: str
     page: str
     num_threads: int
@@ -219,6 +236,8 @@ class Settings:
         self.access_policy = values["ACCESS_POLICY"] or ""
         self.cors_allow_origin = _origin(values["CORS_ALLOW_ORIGIN"] or "")
         self.base_path = _base_path(values["BASE_PATH"] or "")
+        self.request_store = _prefixes(values["REQUEST_STORE"] or "")
+        self.response_streaming = _callers(values["RESPONSE_STREAMING"] or "")
         self.custom_code = _custom_code(values["CUSTOM_CODE"] or "")
         self.page = _choice("PAGE", values["PAGE"] or "", ("on", "open", "off")).removesuffix("off")
         self.num_threads = _num_threads(values["NUM_THREADS"] or "", environment)
@@ -279,6 +298,21 @@ def _base_path(value: str) -> str:
     if path and (not path.startswith("/") or "//" in path or not _PATH_CHARACTERS.issuperset(path)):
         raise SettingsError(f"BASE_PATH is {value!r}, expected a path of letters, digits, '_', '.', '-' and '/': /ml")
     return path
+
+
+def _prefixes(value: str) -> str:
+    prefixes = [each.rstrip("/") for each in value.split(",")] if value else []
+    for each in prefixes:
+        bucket, slash, folder = each.removeprefix("s3://").partition("/")
+        if not each.startswith("s3://") or not bucket or not slash or {"", ".", ".."}.intersection(folder.split("/")):
+            raise SettingsError(f"REQUEST_STORE has {each!r}, expected s3://bucket/prefix, several with commas")
+    return ",".join(prefixes)
+
+
+def _callers(value: str) -> str:
+    if not {"function-url", "rest-api", ""}.issuperset(value.split(",")):
+        raise SettingsError(f"RESPONSE_STREAMING is {value!r}, expected function-url, rest-api, or both with a comma")
+    return value
 
 
 def _custom_code(value: str) -> str:

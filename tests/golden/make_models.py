@@ -149,7 +149,16 @@ def make_odd_signatures():
     # Inputs that a run can fail on, in an order that is not the runtime's.
     numbers = [tf.TensorSpec([None], tf.int32, name=name) for name in ("a", "b")]
     convert("division", lambda a, b: {"y": a // b}, numbers)
-    # The same with a string output, for whose size a run can fail as well.
+    # Large outputs of small inputs, and a run that fails where one is 0.
+    table = tf.reshape(tf.range(1.0, 4097.0), [1, 64, 64])
+    number = tf.TensorSpec([None, 1], tf.int32, name="x")
+
+    def spread(x):
+        real = tf.reshape(tf.cast(x, tf.float32), [-1, 1, 1])
+        return {"image": real / 7.0 * table, "codes": tf.reshape(tf.range(1000, 1008), [1, 8]) // x}
+
+    convert("spread", spread, [number])
+    # The same as division with a string output, for whose size a run can fail as well.
     key = tf.TensorSpec([None], tf.string, name="key")
     convert("keyed_division", lambda key, a, b: {"key": tf.expand_dims(key, 1), "y": a // b}, [key, *numbers])
     # A remainder, which for the smallest integer and -1 is a fault of the processor.

@@ -87,6 +87,7 @@ LONGER = {
     "functions/litelambda_serving/lean_runtime/__init__.py": "as litert",
     "functions/litelambda_serving/models/__init__.py": "as litert",
     "functions/litelambda_serving/servable/__init__.py": "as litert",
+    "functions/litelambda_serving/settings.py": "as litert",
     "functions/litelambda_serving/tfserving/__init__.py": "as litert",
 }
 """Modules of more than `MAX_LINES`, and why."""

@@ -11,9 +11,11 @@ from litelambda_serving.errors import MalformedRequestError, PayloadTooLargeErro
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from typing_extensions import Buffer
 
-__all__ = ["accepted_encoding", "compress", "content_encoding", "decompress", "is_zlib"]
+__all__ = ["accepted_encoding", "compress", "compress_parts", "content_encoding", "decompress", "is_zlib"]
 
 _GZIP = 16 + zlib.MAX_WBITS
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -84,6 +86,14 @@ def compress(data: Buffer, encoding: str) -> bytes:
     """Compress a response body as `accepted_encoding` chose."""
     compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP if encoding == "gzip" else zlib.MAX_WBITS)
     return compressor.compress(data) + compressor.flush()
+
+
+def compress_parts(parts: Iterator[bytes], encoding: str) -> Iterator[bytes]:
+    """Compress a body in parts, each of which can be decompressed when it arrives."""
+    compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP if encoding == "gzip" else zlib.MAX_WBITS)
+    for part in parts:
+        yield compressor.compress(part) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    yield compressor.flush()
 
 
 def content_encoding(header: str) -> str:

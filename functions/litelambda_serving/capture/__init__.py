@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Capture", "CaptureSettings"]
 
+_JSON_LINES = "application/x-ndjson"  # no form of SageMaker's data capture, nor are answers that leave in parts
 _ROUTES = frozenset({"predict", "classify", "regress", "infer"})
 _FULL_BYTES = 1024 * 1024  # of records that wait: they are written without waiting for more
 _MOST_BYTES = 8 * 1024 * 1024  # of records that wait: while they cannot be written, no more are kept
@@ -109,7 +110,7 @@ class Capture:
             response: as it goes out.
             event_id: Lambda's id of the request.
         """
-        if response.route not in _ROUTES or response.status != 200:
+        if response.route not in _ROUTES or response.status != 200 or response.content_type == _JSON_LINES:
             return
         settings = self._settings
         if settings.percent < 100 and int.from_bytes(os.urandom(4), "big") * 100 >= settings.percent * 2**32:

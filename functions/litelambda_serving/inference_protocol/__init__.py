@@ -15,7 +15,7 @@ from litelambda_serving.errors import (
     ServingError,
     UnsupportedError,
 )
-from litelambda_serving.http import ROUTING_KEY_HEADER, Response, segments, status_of
+from litelambda_serving.http import MAX_REFERENCE_BYTES, ROUTING_KEY_HEADER, Response, segments, status_of
 from litelambda_serving.json_codec import dumps
 
 TYPE_CHECKING = False
@@ -78,6 +78,10 @@ def _answer_model(request: Request, repository: ModelRepository, target: tuple[s
         if repository.custom_code is not None:
             raise repository.custom_code.rows_alone(verb)
         servable = _find(request, repository, target)
+        if request.request_store and len(memoryview(request.body)) <= MAX_REFERENCE_BYTES:
+            from litelambda_serving.references import resolve
+
+            resolve(request)
         if verb == "explain":
             from litelambda_serving.inference_protocol.explain import explain
 

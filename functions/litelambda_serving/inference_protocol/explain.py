@@ -58,7 +58,7 @@ def explain(request: Request, servable: Servable | Shadowed) -> Response:
     response = encode_outputs(fields, wanted, outputs, manifest)
     servable.statistics.add_request(began)
     response.notes, response.route = servable.notes, "explain"
-    return finish(response, request.headers)
+    return finish(response, request.headers, request.max_response_bytes)
 
 
 def _decode(request: Request, servable: Servable | Shadowed) -> tuple[dict[str, Any], str, Any, Any]:

@@ -6,7 +6,7 @@ from time import perf_counter_ns
 
 from litelambda_serving.bodies.raw import decode_raw, holds_json
 from litelambda_serving.errors import MalformedRequestError, RequestError
-from litelambda_serving.http import RAW_TYPES, Response, check_response_bytes, finish
+from litelambda_serving.http import MAX_RESPONSE_BYTES, RAW_TYPES, Response, check_response_bytes, finish
 from litelambda_serving.inference_protocol.inputs import decode_inputs, parse_request
 from litelambda_serving.inference_protocol.outputs import LENGTH_HEADER, encode_outputs, wanted_outputs
 from litelambda_serving.json_codec import loads, pays_native
@@ -54,7 +54,13 @@ def infer(request: Request, servable: Servable | Shadowed) -> Response:
         signature = manifest.signatures[key]
         tensors = _decode(fields, binary, key, servable)
     wanted = wanted_outputs(fields, signature)
-    _check_answer(tensors, signature, wanted)
+    _check_answer(tensors, signature, wanted, request.max_response_bytes)
+    if request.max_response_bytes > MAX_RESPONSE_BYTES or "ndjson" in request.headers.get("accept", ""):
+        from litelambda_serving.inference_protocol.parts import infer_in_parts
+
+        in_parts = infer_in_parts(request, servable, key, tensors, began, fields, wanted)
+        if in_parts is not None:
+            return in_parts
     outputs = servable.predict(key, tensors, request.deadline)
     if servable.vocabularies and key == manifest.default_signature:
         from litelambda_serving.servable.vocabularies import named
@@ -63,7 +69,7 @@ def infer(request: Request, servable: Servable | Shadowed) -> Response:
     response = encode_outputs(fields, wanted, outputs, manifest)
     response.timing = servable.statistics.add_request(began)
     response.notes = servable.notes
-    return finish(response, request.headers)
+    return finish(response, request.headers, request.max_response_bytes)
 
 
 def _decode(fields: dict[str, Any], binary: memoryview, key: str, servable: Servable | Shadowed) -> dict[str, Tensor]:
@@ -118,7 +124,10 @@ def signature_key(fields: Mapping[str, Any], manifest: Manifest) -> str:
 
 
 def _check_answer(
-    tensors: Mapping[str, Tensor], signature: SignatureSpec, wanted: Mapping[str, Mapping[str, Any]]
+    tensors: Mapping[str, Tensor],
+    signature: SignatureSpec,
+    wanted: Mapping[str, Mapping[str, Any]],
+    max_bytes: float,
 ) -> None:
     """Refuse, before anything runs, a request whose answer cannot fit a response: a byte or two per value at least."""
     check_response_bytes(
@@ -127,5 +136,6 @@ def _check_answer(
             min(2 * spec.row_values, spec.row_bytes or 2 * spec.row_values)
             for spec in signature.outputs
             if spec.name in wanted and "classification" not in wanted[spec.name]
-        )
+        ),
+        max_bytes,
     )

@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from typing import Any
 
     from litelambda_serving.manifest import Manifest, SignatureSpec
-    from litelambda_serving.tensor import Tensor
+    from litelambda_serving.tensor import Dtype, Tensor
 
-__all__ = ["LENGTH_HEADER", "encode_outputs", "wanted_outputs"]
+__all__ = [
+    "LENGTH_HEADER", "check_json_datatype", "document_head", "encode_outputs", "is_binary", "json_values",
+    "wanted_outputs",
+]  # fmt: skip
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
 """Length of the JSON in front of binary tensors, of requests and responses."""
@@ -55,15 +58,12 @@ def encode_outputs(
     Raises:
         RequestError: an output cannot be sent in the form that was asked for.
     """
-    all_binary = fields["parameters"].get("binary_data_output", False)
     blocks: list[Any] = []
     described = []
     for name, parameters in wanted.items():
-        described.append(_encode_output(name, parameters, outputs[name], all_binary, manifest, blocks))
-    body: dict[str, Any] = {"model_name": manifest.model, "model_version": str(manifest.version)}
-    if "id" in fields:
-        body["id"] = fields["id"]
-    document = f'{dumps(body)[:-1]},"outputs":[{",".join(described)}]}}'
+        binary = is_binary(name, parameters, fields)
+        described.append(_encode_output(name, parameters, outputs[name], binary, manifest, blocks))
+    document = f'{document_head(fields, manifest)},"outputs":[{",".join(described)}]}}'
     headers = {VERSION_HEADER: str(manifest.version)}
     if not blocks:
         return Response(200, document, headers=headers, route="infer", model=manifest.model, version=manifest.version)
@@ -80,18 +80,35 @@ def encode_outputs(
     )
 
 
+def document_head(fields: Mapping[str, Any], manifest: Manifest) -> str:
+    """A response's JSON as far as its outputs."""
+    body: dict[str, Any] = {"model_name": manifest.model, "model_version": str(manifest.version)}
+    if "id" in fields:
+        body["id"] = fields["id"]
+    return dumps(body)[:-1]
+
+
+def is_binary(name: str, parameters: Mapping[str, Any], fields: Mapping[str, Any]) -> bool:
+    """Whether an output is asked for in binary form.
+
+    Raises:
+        MalformedRequestError: what says so is neither true nor false.
+    """
+    binary = parameters.get("binary_data", fields["parameters"].get("binary_data_output", False))
+    if type(binary) is not bool:
+        raise MalformedRequestError(f"output {name!r}: 'binary_data' and 'binary_data_output' must be true or false")
+    return binary
+
+
 def _encode_output(
     name: str,
     parameters: Mapping[str, Any],
     tensor: Tensor,
-    all_binary: bool,
+    binary: bool,
     manifest: Manifest,
     blocks: list[Any],
 ) -> str:
     """Describe one output in JSON, with its data or that appended to `blocks`."""
-    binary = parameters.get("binary_data", all_binary)
-    if type(binary) is not bool:
-        raise MalformedRequestError(f"output {name!r}: 'binary_data' and 'binary_data_output' must be true or false")
     if parameters.get("classification"):
         from litelambda_serving.inference_protocol.classification import classify
 
@@ -103,24 +120,33 @@ def _encode_output(
     else:
         described = {"name": name, "datatype": DATATYPES[tensor.dtype.name], "shape": tensor.shape}
         if not binary:
-            return f'{dumps(described)[:-1]},"data":{_json_values(name, tensor)}}}'
+            return f'{dumps(described)[:-1]},"data":{json_values(name, tensor)}}}'
         data = bytes(tensor.data) if tensor.dtype.itemsize else _to_wire(tensor.data)
     blocks.append(data)
     return dumps({**described, "parameters": {"binary_data_size": len(data)}})
 
 
-def _json_values(name: str, tensor: Tensor) -> str:
+def json_values(name: str, tensor: Tensor) -> str:
     """Flat, row-major; null for NaN and infinities, for which JSON has no word."""
     if tensor.dtype.kind == "string":
         from litelambda_serving.tensor.strings import to_text
 
         return dumps(to_text(tensor.data, name))
-    if tensor.dtype is DTYPES["float16"]:
-        raise RequestError(f"output {name!r}: FP16 cannot be sent as JSON: request it with 'binary_data'")
+    check_json_datatype(name, tensor.dtype)
     text = f"[{json_text(tensor.data, tensor.dtype, (prod(tensor.shape),))}]"
     if "N" in text or "I" in text:
         text = text.replace("-Infinity", "null").replace("Infinity", "null").replace("NaN", "null")
     return text
+
+
+def check_json_datatype(name: str, dtype: Dtype) -> None:
+    """Refuse an output that V2 has no JSON for.
+
+    Raises:
+        RequestError: it is of half floats.
+    """
+    if dtype is DTYPES["float16"]:
+        raise RequestError(f"output {name!r}: FP16 cannot be sent as JSON: request it with 'binary_data'")
 
 
 def _to_wire(strings: Iterable[bytes]) -> bytes:

@@ -78,7 +78,9 @@ def index(request: Request, repository: ModelRepository) -> Response:
     if ready_only:
         entries = [entry for entry in entries if entry["state"] == "READY"]
     body = dumps(entries)
-    check_response_bytes(sent_bytes(body), "models", 'ask for {"ready": true} alone, or use `litelambda models`')
+    check_response_bytes(
+        sent_bytes(body), what="models", remedy='ask for {"ready": true} alone, or use `litelambda models`'
+    )
     return Response(200, body, route="index")
 
 

@@ -71,9 +71,15 @@ class Shadowed:
         self.notes = {"shadow_version": version, "ShadowLatency": took_ms, **compared}
         return outputs
 
-    def run(self, signature_key: str, inputs: Mapping[str, Tensor], deadline: float = inf) -> dict[str, Tensor]:
+    def run(
+        self, signature_key: str, inputs: Mapping[str, Tensor], deadline: float = inf, first_row: int = 0
+    ) -> dict[str, Tensor]:
         """Run the servable as `Servable.run` does; the shadow has no part in it."""
-        return self._servable.run(signature_key, inputs, deadline)
+        return self._servable.run(signature_key, inputs, deadline, first_row)
+
+    def count_drift(self, signature_key: str, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
+        """See `Servable.count_drift`."""
+        self._servable.count_drift(signature_key, inputs, outputs)
 
     def companion(self, file: str) -> CompiledModel | None:
         """A further flatbuffer of the version that answers; see `Servable.companion`."""

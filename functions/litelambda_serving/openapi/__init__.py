@@ -129,10 +129,10 @@ def _tensorflow_serving_paths(manifest: Manifest, aliases: list[str]) -> dict[st
             "get": _operation(f"{name}.metadata.{key}", "Signatures", {"type": "object"}, parameters=parameters)
         }
         paths[f"{base}:predict"] = {
-            "post": _operation(
+            "post": _with_lines(_operation(
                 f"{name}.predict.{key}", "Predict", _ref(f"{name}.PredictResponse"), _ref(f"{name}.PredictRequest"),
                 parameters=parameters, raw=_takes_raw(manifest),
-            )
+            ))
         }  # fmt: skip
         if manifest.signatures[manifest.default_signature].rows in (DYNAMIC, 1):
             paths[f"{base}:explain"] = {
@@ -159,7 +159,9 @@ def _inference_protocol_paths(manifest: Manifest) -> dict[str, Any]:
         f"{base}/config": {"get": _operation(f"{name}.v2Config", "Model configuration", {"type": "object"})},
         f"{base}/stats": {"get": _operation(f"{name}.v2Statistics", "What it has done", _ref("Statistics"))},
         f"{base}/infer": {
-            "post": _operation(f"{name}.v2Infer", "Infer", _ref(f"{name}.InferResponse"), _ref(f"{name}.InferRequest"))
+            "post": _with_lines(
+                _operation(f"{name}.v2Infer", "Infer", _ref(f"{name}.InferResponse"), _ref(f"{name}.InferRequest"))
+            )
         },
         f"{base}/explain": {
             "post": _operation(f"{name}.v2Explain", "Explain", {"type": "object"}, _ref(f"{name}.InferExplainRequest"))
@@ -192,6 +194,13 @@ def _operation(
         if raw:
             content |= {kind: {} for kind in ("application/octet-stream", "application/x-npy")}
         operation["requestBody"] = {"required": required, "content": content}
+    return operation
+
+
+def _with_lines(operation: dict[str, Any]) -> dict[str, Any]:
+    """An operation that also answers with JSON Lines."""
+    text = {"type": "string", "description": "A line for each row, with its prediction."}
+    operation["responses"]["200"]["content"]["application/x-ndjson"] = {"schema": text}
     return operation
 
 

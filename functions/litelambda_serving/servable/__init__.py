@@ -102,6 +102,19 @@ class Statistics:
         longer = last_run.ended - before
         self.run_ns += longer
 
+    def add_stream(self, began_ns: int, first_run_ns: int, run_ns: int, rows: int) -> None:
+        """Count a prediction whose answer was made while it was sent.
+
+        Args:
+            began_ns: `time.perf_counter_ns()` of the request's beginning.
+            first_run_ns: that of its first run.
+            run_ns: time in its runs.
+            rows: in it.
+        """
+        self.add_run(perf_counter_ns() - run_ns, rows)
+        self.input_ns += first_run_ns - began_ns
+        self.output_ns += perf_counter_ns() - first_run_ns - run_ns
+
     def add_request(self, began_ns: int) -> tuple[int, ...]:
         """Count the time that the request of the last run has taken before it and after it, from `began_ns` to now.
 
@@ -333,14 +346,28 @@ class Servable:
             self.drift.count(inputs, answered, rows)
         return answered
 
-    def run(self, signature_key: str, inputs: Mapping[str, Tensor], deadline: float = inf) -> dict[str, Tensor]:
-        """Run a signature as `predict` does, for what is not a prediction of its own: only its runs are counted."""
+    def count_drift(self, signature_key: str, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
+        """Count rows that `run` has predicted, where they are a part of a prediction."""
+        if self.drift is not None and signature_key == self.manifest.default_signature:
+            self.drift.count(inputs, outputs, self.manifest.signatures[signature_key].count_rows(inputs))
+
+    def run(
+        self, signature_key: str, inputs: Mapping[str, Tensor], deadline: float = inf, first_row: int = 0
+    ) -> dict[str, Tensor]:
+        """Run a signature as `predict` does, for what is not a prediction of its own: only its runs are counted.
+
+        Args:
+            signature_key: as for `predict`.
+            inputs: as for `predict`.
+            deadline: as for `predict`.
+            first_row: number of the first row, for messages.
+        """
         binding = self._bindings[signature_key]
         tensors, rows = binding.arrange(inputs)
         try:
             outputs = self._run_rows(signature_key, tensors, rows, deadline)
         except LiteRtError as error:
-            raise self._explained(error, signature_key, tensors, deadline) from error
+            raise self._explained(error, signature_key, tensors, deadline, first_row) from error
         return binding.name(outputs, rows)
 
     def companion(self, file: str) -> CompiledModel | None:
@@ -389,7 +416,9 @@ class Servable:
             f"at once, not {rows}: send one of these numbers of rows, or each row in its own request"
         )
 
-    def _explained(self, error: LiteRtError, key: str, tensors: Sequence[Tensor], deadline: float) -> ServingError:
+    def _explained(
+        self, error: LiteRtError, key: str, tensors: Sequence[Tensor], deadline: float, first_row: int = 0
+    ) -> ServingError:
         """What to raise for a failed run: a `TensorError` where the values are the reason."""
         if not error.in_operator:
             return error
@@ -397,7 +426,7 @@ class Servable:
 
         binding = self._bindings[key]
         spare = warm_up_inputs(self.manifest, key, binding.inputs)
-        rows = ((row, _cut(binding, tensors, row, 1)) for row in error.rows)
+        rows = ((first_row + row, _cut(binding, tensors, row, 1)) for row in error.rows)
         return explain(self._model, key, binding.inputs, rows, spare, deadline) or error
 
     def _bound(self, key: str, promised: SignatureSpec) -> Binding:

@@ -15,6 +15,8 @@ from litelambda_serving.errors import (
     TensorError,
 )
 from litelambda_serving.http import (
+    MAX_REFERENCE_BYTES,
+    MAX_RESPONSE_BYTES,
     RAW_TYPES,
     ROUTING_KEY_HEADER,
     VERSION_HEADER,
@@ -73,9 +75,16 @@ def answer(request: Request, repository: ModelRepository) -> Response:
 
         return metadata.answer(verb, manifest)
     began = perf_counter_ns()
+    if request.request_store and len(memoryview(request.body)) <= MAX_REFERENCE_BYTES:
+        from litelambda_serving.references import resolve
+
+        resolve(request)
     custom_code = repository.custom_code
     if verb == "predict":
-        body = _predict(request, servable, custom_code)
+        predicted = _predict(request, servable, custom_code, began)
+        if isinstance(predicted, Response):
+            return predicted
+        body = predicted
     elif verb == "explain":
         body = _explain(request, servable, custom_code)
     elif custom_code is not None:
@@ -92,7 +101,7 @@ def answer(request: Request, repository: ModelRepository) -> Response:
         version=manifest.version,
     )
     response.notes, response.timing = servable.notes, timing
-    return finish(response, headers)
+    return finish(response, headers, request.max_response_bytes)
 
 
 def _parse_path(request: Request) -> tuple[str, int | None, str, str]:
@@ -125,13 +134,14 @@ def _parse_path(request: Request) -> tuple[str, int | None, str, str]:
     return parts[0], version, label, verb
 
 
-def _predict(request: Request, servable: Servable | Shadowed, code: CustomCode | None) -> str:
+def _predict(request: Request, servable: Servable | Shadowed, code: CustomCode | None, began_ns: int) -> Any:
+    """The answer's JSON, or a response to be returned as it is."""
     body, content_type = request.body, request.headers.get("content-type", "")
     if content_type.startswith(RAW_TYPES):
         from litelambda_serving.bodies.raw import holds_json
 
         if not holds_json(body, content_type):
-            return _predict_raw(request, servable, code)
+            return _answer_asked(_decode_raw(request, servable, code), request, servable, began_ns)
     raw_inputs = servable.raw_inputs
     read: Callable[[bytes | bytearray], Any] = loads
     takes_arrays = code is None and (raw_inputs is None or raw_inputs.takes_arrays)
@@ -139,12 +149,38 @@ def _predict(request: Request, servable: Servable | Shadowed, code: CustomCode |
         from litelambda_serving.native import loads_with_arrays
 
         read = loads_with_arrays
-    return _predict_json(_parse_json(body, read), request.deadline, servable, code)
+    return _answer_asked(_decode_json(_parse_json(body, read), servable, code), request, servable, began_ns)
 
 
-def _predict_json(
-    fields: Mapping[str, Any], deadline: float, servable: Servable | Shadowed, code: CustomCode | None
-) -> str:
+class _Asked:
+    """What a request asks for.
+
+    Attributes:
+        key: of the signature.
+        tensors: its inputs.
+        in_rows: whether the answer has the row format, not the columnar one.
+        best: which classes it names; None where it has all values.
+        code: the function's own postprocess; None without one.
+    """
+
+    __slots__ = ("best", "code", "in_rows", "key", "tensors")
+
+    def __init__(
+        self,
+        key: str,
+        tensors: dict[str, Tensor],
+        in_rows: bool,
+        best: BestClasses | None = None,
+        code: CustomCode | None = None,
+    ) -> None:
+        self.key = key
+        self.tensors = tensors
+        self.in_rows = in_rows
+        self.best = best
+        self.code = code
+
+
+def _decode_json(fields: Mapping[str, Any], servable: Servable | Shadowed, code: CustomCode | None) -> _Asked:
     key = _signature_key(fields, servable.manifest)
     signature = servable.manifest.signatures[key]
     row_format = "instances" in fields
@@ -169,10 +205,31 @@ def _predict_json(
         tensors = raw_inputs.from_columns(columns) if raw_inputs else _decode_columns(columns, signature)
     else:
         raise MalformedRequestError("Missing 'inputs' or 'instances' key")
-    outputs = _named(servable.predict(key, _checked(tensors, signature, best), deadline), key, servable)
-    if code is not None and code.has_postprocess:
+    return _Asked(key, tensors, row_format, best, code if code is not None and code.has_postprocess else None)
+
+
+def _answer_asked(asked: _Asked, request: Request, servable: Servable | Shadowed, began_ns: int = 0) -> Any:
+    """The answer's JSON, or a response to be returned as it is; with a time of the request's beginning alone."""
+    key, best, code, limit = asked.key, asked.best, asked.code, request.max_response_bytes
+    tensors = _checked(asked.tensors, servable.manifest.signatures[key], best, limit)
+    if began_ns and (limit > MAX_RESPONSE_BYTES or "ndjson" in request.headers.get("accept", "")):
+        from litelambda_serving.streaming.predictions import Form, predict
+
+        form = Form(
+            lambda outputs: _named(outputs, key, servable),
+            lambda outputs: _row_documents(outputs, best),
+            _row_texts,
+            in_rows=asked.in_rows,
+            obstacle="the function's own postprocess has all rows together" if code else "",
+            shortened=best.output if best else "",
+        )
+        response = predict(request, servable, key, tensors, began_ns, form)
+        if response is not None:
+            return response
+    outputs = _named(servable.predict(key, tensors, request.deadline), key, servable)
+    if code is not None:
         return code.predictions({name: _row_texts(name, tensor, best) for name, tensor in outputs.items()})
-    return _encode_rows(outputs, best) if row_format else _encode_columns(outputs, best)
+    return _encode_rows(outputs, best) if asked.in_rows else _encode_columns(outputs, best)
 
 
 def _best_classes(fields: Mapping[str, Any], signature: SignatureSpec, manifest: Manifest) -> BestClasses | None:
@@ -216,7 +273,7 @@ def _explain(request: Request, servable: Servable | Shadowed, code: CustomCode |
     if "instances" not in fields:
         raise MalformedRequestError("Missing 'instances' key: rows are explained, one by one")
     options = Options(fields.get("parameters"))
-    predicted = _predict_json(fields, request.deadline, servable, code)
+    predicted = _answer_asked(_decode_json(fields, servable, code), request, servable)
     key = _signature_key(fields, servable.manifest)
     instances, columns = _instances(fields), None
     raw_inputs = _raw_inputs(fields, key, servable)
@@ -234,7 +291,7 @@ def _explain(request: Request, servable: Servable | Shadowed, code: CustomCode |
     return f'{predicted[:-1]},"explanations":[{",".join(explanation_texts(found, options))}]}}'
 
 
-def _predict_raw(request: Request, servable: Servable | Shadowed, code: CustomCode | None) -> str:
+def _decode_raw(request: Request, servable: Servable | Shadowed, code: CustomCode | None) -> _Asked:
     """An image or the bytes of a tensor instead of JSON; answered in the row format where the model has rows."""
     if code is not None:
         raise code.rows_alone()
@@ -244,8 +301,7 @@ def _predict_raw(request: Request, servable: Servable | Shadowed, code: CustomCo
     signature = servable.manifest.signatures[key]
     content_type = request.headers["content-type"]
     tensors = decode_raw(request.body, content_type, signature, servable.manifest, servable.raw_inputs)
-    outputs = _named(servable.predict(key, _checked(tensors, signature), request.deadline), key, servable)
-    return _encode_rows(outputs) if signature.rows == DYNAMIC else _encode_columns(outputs)
+    return _Asked(key, tensors, signature.rows == DYNAMIC)
 
 
 def _named(outputs: dict[str, Tensor], key: str, servable: Servable | Shadowed) -> dict[str, Tensor]:
@@ -258,7 +314,10 @@ def _named(outputs: dict[str, Tensor], key: str, servable: Servable | Shadowed) 
 
 
 def _checked(
-    tensors: dict[str, Tensor], signature: SignatureSpec, best: BestClasses | None = None
+    tensors: dict[str, Tensor],
+    signature: SignatureSpec,
+    best: BestClasses | None = None,
+    max_bytes: float = MAX_RESPONSE_BYTES,
 ) -> dict[str, Tensor]:
     """Refuse, before anything runs, a request whose answer cannot fit a response: two characters per value at least.
 
@@ -266,7 +325,7 @@ def _checked(
         PayloadTooLargeError: it cannot.
     """
     values = sum(spec.row_values for spec in signature.outputs if best is None or spec.name != best.output)
-    check_response_bytes(2 * values * signature.count_rows(tensors))
+    check_response_bytes(2 * values * signature.count_rows(tensors), max_bytes)
     return tensors
 
 
@@ -378,10 +437,16 @@ def _check_outputs(signature: SignatureSpec, rows: int) -> None:
 def _encode_rows(outputs: Mapping[str, Tensor], best: BestClasses | None = None) -> str:
     if len(outputs) == 1:
         return f'{{"predictions":[{_joined_rows(*next(iter(outputs.items())), best)}]}}'
+    return f'{{"predictions":[{",".join(_row_documents(outputs, best))}]}}'
+
+
+def _row_documents(outputs: Mapping[str, Tensor], best: BestClasses | None = None) -> list[str]:
+    """The prediction of each row: a value, or an object with one for each output."""
     columns = [_row_texts(name, tensor, best) for name, tensor in outputs.items()]
+    if len(columns) == 1:
+        return columns[0]
     names = [dumps(name) + ":" for name in outputs]
-    rows = [",".join(map(str.__add__, names, row)) for row in zip(*columns, strict=True)]
-    return f'{{"predictions":[{{{"},{".join(rows)}}}]}}'
+    return [f"{{{','.join(map(str.__add__, names, row))}}}" for row in zip(*columns, strict=True)]
 
 
 def _encode_columns(outputs: Mapping[str, Tensor], best: BestClasses | None = None) -> str:

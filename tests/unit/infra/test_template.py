@@ -212,15 +212,50 @@ def test_keys_have_an_api_of_their_own(template: Template) -> None:
     assert rest["Resources"]["Api"]["Properties"]["BinaryMediaTypes"] == ["*/*"]
 
 
+@pytest.mark.parametrize("with_streaming", ["true", "false"])
 @pytest.mark.parametrize("with_preflights", ["true", "false"])
-def test_a_stage_has_every_method(with_preflights: str) -> None:
-    """The deployment that a REST API's stage shows comes after all methods that there are then."""
+def test_a_stage_has_every_method(with_preflights: str, with_streaming: str) -> None:
+    """The deployment that a REST API's stage shows comes after all methods that there are then, as they are then."""
     rest = load(PROJECT / "infra" / "rest-api.yaml")
-    evaluator = Evaluator(rest, {"WithPreflights": with_preflights})
+    values = {"WithPreflights": with_preflights, "WithStreaming": with_streaming}
+    evaluator = Evaluator(rest, values)
+    for method in _of_type(rest, "AWS::ApiGateway::Method").values():
+        integration = evaluator.resolve(method["Properties"]["Integration"])
+        streams = (
+            integration["Uri"].endswith("/response-streaming-invocations") and "/2021-11-15/" in integration["Uri"]
+        )
+        assert (streams, integration.get("ResponseTransferMode")) == (
+            (True, "STREAM") if with_streaming == "true" else (False, None)
+        )
     shown = evaluator.resolve(rest["Resources"]["Stage"]["Properties"]["DeploymentId"]).strip("<>")
     methods = _of_type(rest, "AWS::ApiGateway::Method")
     there = {name for name, each in methods.items() if with_preflights == "true" or "Condition" not in each}
     assert set(rest["Resources"][shown]["DependsOn"]) == there
+
+
+@pytest.mark.parametrize("authorization", ["AWS_IAM", "JWT", "API_KEY", "NONE"])
+def test_answers_are_streamed_where_that_is_asked_for(template: Template, authorization: str) -> None:
+    """A function URL asks for signatures unless everyone may call; with API keys the REST API streams instead of it."""
+    values = {"Authorization": authorization, "ResponseStreaming": "on"}
+    on, off = Evaluator(template, values), Evaluator(template, {"Authorization": authorization})
+    resources = {"FunctionUrl", "AnyoneMayCallFunctionUrl", "AnyoneMayInvokeByFunctionUrl"}
+    there = {name for name in resources if on.resolve({"Condition": template["Resources"][name]["Condition"]})}
+    assert not any(off.resolve({"Condition": template["Resources"][name]["Condition"]}) for name in resources)
+    environment = on.resolve(template["Resources"]["PredictFunction"]["Properties"]["Environment"])["Variables"]
+    if authorization == "API_KEY":
+        assert (there, environment["RESPONSE_STREAMING"]) == (set(), "rest-api")
+        assert on.resolve(template["Resources"]["RestApi"]["Properties"]["Parameters"])["WithStreaming"] == "true"
+        return
+    assert there == (resources if authorization == "NONE" else {"FunctionUrl"})
+    url = on.resolve(template["Resources"]["FunctionUrl"]["Properties"])
+    assert (url["AuthType"], url["InvokeMode"], environment["RESPONSE_STREAMING"]) == (
+        *("NONE" if authorization == "NONE" else "AWS_IAM", "RESPONSE_STREAM"),
+        "function-url",
+    )
+    stock = Evaluator(template, {**values, "Bootstrap": "stock"})
+    assert not stock.resolve({"Condition": "HasFunctionUrl"})
+    resolved = stock.resolve(template["Resources"]["PredictFunction"]["Properties"]["Environment"])
+    assert not resolved["Variables"]["RESPONSE_STREAMING"]
 
 
 def _denied(template: Template, **values: str) -> dict[str, Any]:
@@ -522,6 +557,8 @@ OTHER_VALUES = {
     "CaptureMaxKb": "64",
     "CaptureSeconds": "9",
     "Page": "open",
+    "ResponseStreaming": "on",
+    "RequestStore": "s3://asked/fruit",
     "DriftWindow": "500",
     "LogLevel": "DEBUG",
     "Tracing": "Active",
@@ -584,7 +621,7 @@ def test_the_own_store_spelt_out_is_no_change(template: Template) -> None:
 
 TEXTS = (
     *("ModelStore", "ModelName", "ModelVersion", "CorsAllowOrigin", "BasePath", "MetricsNamespace"),
-    *("ModelPublicKey", "ModelMinimumVersion", "CaptureStore", "CaptureRedact", "SubnetIds"),
+    *("ModelPublicKey", "ModelMinimumVersion", "CaptureStore", "CaptureRedact", "RequestStore", "SubnetIds"),
 )
 
 
@@ -597,14 +634,14 @@ def _longest(parameter: Template) -> str:
 
 
 def test_texts_have_their_share_of_a_description(template: Template) -> None:
-    """Of Lambda's 256 characters 90 are left for the texts with everything else at its longest."""
+    """Of Lambda's 256 characters 88 are left for the texts with everything else at its longest."""
     values = {name: _longest(each) for name, each in template["Parameters"].items() if name not in TEXTS}
     values |= {"KmsKeyArn": OTHER_VALUES["KmsKeyArn"], "SnapStart": "on", "VpcId": ""}
     assert (len(values["ModelManifestSha256"]), values["ModelMemoryMb"], values["MemorySize"]) == (64, "99999", "10240")
-    texts = {**dict.fromkeys(TEXTS, ""), "ModelStore": "s3://" + "m" * 90}
+    texts = {**dict.fromkeys(TEXTS, ""), "ModelStore": "s3://" + "m" * 88}
     _, description = _version(template, {**values, **texts})
     assert len(description) == 256
-    assert "m" * 90 in description
+    assert "m" * 88 in description
 
 
 def test_a_description_is_readable(template: Template) -> None:
@@ -613,7 +650,7 @@ def test_a_description_is_readable(template: Template) -> None:
     assert description == (
         "other/models fruit 7 https://example.com /ml other "
         f"{'A' * 44} 3 {'0' * 64} 1234abcd-12ab-34cd-56ef-1234567890ab 300 5 2 1024 20 DEBUG "
-        "s3://kept/fruit name 5 64 9 500 Xdoz subnet-1,subnet-2"
+        "s3://kept/fruit name 5 64 9 500 s3://asked/fruit Xdoz subnet-1,subnet-2"
     )
 
 
