@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from litelambda.cli.main import main
+from litelambda.commands.image import make_image
 from litelambda.store.signing import LocalSigner, one_line
 from litelambda_serving.errors import TrustError
 from support.contract_clients import tool
@@ -131,6 +132,12 @@ def test_the_bill_of_materials_is_valid(version: Path) -> None:
     assert validate(VALIDATE_BOM, json.dumps({**json.loads(document), "invented": 1}).encode())
     component = json.loads(document)["metadata"]["component"]
     assert component["hashes"][0]["content"] == hashlib.sha256((version / "model.tflite").read_bytes()).hexdigest()
+
+
+def test_the_bill_of_materials_of_an_image_is_valid(tmp_path: Path) -> None:
+    """The same validator takes what a container says that it holds."""
+    document = (make_image("container", "x86_64", tmp_path).directory / "bom.cdx.json").read_bytes()
+    assert validate(VALIDATE_BOM, document) == ""
 
 
 def test_the_statement_is_valid(version: Path) -> None:
