@@ -76,6 +76,7 @@ def _paragraphs(estimate: Estimate) -> Iterator[str]:
         f"{load.requests:,.0f} requests a month, {_rate(load.peak_rate)} per second in the busiest hour, "
         f"{_percent(cold)} of them cold" + (f"; {load.batch_rows:,.0f} batch rows" if load.batch_rows else "")
     )
+    yield from (f"of the measurement: {note}" for note in case.profile.notes)
     yield "\nLambda itself by memory, in USD a month\n"
     yield _sizes(estimate)
     yield f"\nrecommended: {estimate.recommended_mb} MB, {estimate.reason}"

@@ -45,6 +45,7 @@ class Profile:
         store_ms: the time to first byte of the store that INIT was measured with.
         case: the request that was measured.
         source: the machine and the day.
+        notes: what the benchmarks said of their figures, such as that the machine was busy.
     """
 
     model: str
@@ -59,6 +60,7 @@ class Profile:
     store_ms: float
     case: str
     source: str
+    notes: tuple[str, ...] = ()
 
 
 def read_documents(paths: Sequence[Path]) -> list[dict[str, Any]]:
@@ -149,4 +151,5 @@ def _profile(cold: Mapping[str, Any], warm: Mapping[str, Any], batch: Mapping[st
         case=name,
         source=f"{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}"
         + (f", {machine['measured']}" if "measured" in machine else ""),
+        notes=(*cold.get("notes", []), *warm.get("notes", [])),
     )
