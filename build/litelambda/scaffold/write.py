@@ -23,7 +23,6 @@ __all__ = ["check_free", "project_files", "write_project"]
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _EXTRAS = {"text": "text", "parquet": "parquet"}  # by format of the data, what else the build needs
-_PACKAGED_WITH = {"images": "images", "text": "text"}  # and what the function needs
 _FILES = {
     ".gitignore": "gitignore",
     "README.md": "README",
@@ -41,14 +40,12 @@ class _Template(Template):
 
 def project_files(project: Project) -> dict[str, str]:
     """The files of a project by their paths in it, but for the copies of what the user has."""
-    packaged = _PACKAGED_WITH.get(project.format, "")
     major, minor, *_ = __version__.split(".")
     values = {
         "name": project.name,
         "summary": f"{project.summary[:1].upper()}{project.summary[1:]}.",
         "findings": _findings(project),
         "stack": _stack_name(project.name),
-        "parameters": f" PackageWith={packaged}" if packaged else "",
         "extras": ",".join(["build", *filter(None, [_EXTRAS.get(project.format)])]),
         "range": f">={__version__},<{major}.{int(minor) + 1}",
         "test": _read(project.task).rstrip(),

@@ -139,7 +139,6 @@ def test_a_folder_of_pictures(tmp_path: Path, zipped: bool) -> None:
     assert recipe.data.to_json().items() >= {"image_size": [20, 28], "color": "grayscale", "normalize": "0-1"}.items()
     assert project.examples.rows[0].keys() == {"image"}
     assert {*project.examples.expected} == {"dot", "bar"}
-    assert "PackageWith=images" in (tmp_path / "project" / ".github" / "workflows" / "deploy.yml").read_text()
 
 
 def test_arrays_of_pixels_are_pictures(tmp_path: Path) -> None:
