@@ -58,7 +58,7 @@ def start(recipe: Path, store: Path, *overrides: str) -> list[subprocess.Popen[s
 @pytest.mark.slow
 def test_two_hosts_train_the_model_that_one_would(tiny_recipe: Path, tmp_path: Path) -> None:
     """Both end well, the first alone publishes, and the weights are those of one process with the same batches."""
-    ended = [(each.communicate(timeout=240), each.returncode) for each in start(tiny_recipe, tmp_path, *OVERRIDES)]
+    ended = [(each.communicate(timeout=600), each.returncode) for each in start(tiny_recipe, tmp_path, *OVERRIDES)]
     (chief, chief_code), (worker, worker_code) = ended
     assert chief_code == 0, chief[1][-2000:]
     assert worker_code == 0, worker[1][-2000:]
@@ -83,7 +83,7 @@ def test_a_host_that_dies_ends_the_others(tiny_recipe: Path, tmp_path: Path) -> 
         assert chief.stdout is not None
         assert chief.stdout.readline().startswith("epoch 1/")
         worker.kill()
-        _, errors = chief.communicate(timeout=240)
+        _, errors = chief.communicate(timeout=600)
         worker.communicate()
     assert chief.returncode == 1, errors[-2000:]
     assert "litelambda: error: another host was lost during training" in errors

@@ -19,7 +19,7 @@ MAX_STEPS = 256
 
 
 def unrolled(layer: Any) -> Rewrite | None:
-    """The rewrite of a recurrent layer without its loop, over at most `MAX_STEPS` steps; None for other layers.
+    """The rewrite of a recurrent layer without its loop, over at most `MAX_STEPS` steps; None without such steps.
 
     Raises:
         ConversionError: the layer keeps its state from one request to the next.
@@ -31,6 +31,9 @@ def unrolled(layer: Any) -> Rewrite | None:
             f"layer {layer.name!r} is stateful, so an answer would depend on earlier requests: "
             "make it with stateful=False"
         )
+    steps = [node.input_tensors[0].shape[1] or 0 for node in layer._inbound_nodes]
+    if steps and min(steps) > MAX_STEPS:
+        return None  # it would prove that the layer answers as itself, for up to a minute
     return Rewrite("unrolled", layer, "inner_loop", partial(_unroll, layer), needed=True)
 
 
