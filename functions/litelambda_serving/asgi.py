@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import sys
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -47,6 +48,7 @@ _PROBES = ("/", "", "/healthz", "/v2/health/live", "/v2/health/ready")
 """Answered at once: whoever asks whether the server is alive must not wait behind predictions."""
 
 _SPARE = 1  # threads that the requests for one model leave to others
+_SWITCH_SECONDS = 0.0005  # the event loop asks for the GIL several times a request; it would wait for 5 ms each time
 _DROPPED_BYTES = 4 * MAX_BODY_BYTES  # of a body that is too large, so that its sender reads the answer
 
 
@@ -115,6 +117,7 @@ class _Service:
         per_model = settings.concurrency
         self._seconds = settings.request_seconds
         self._turns = Turns(per_model + _SPARE, per_model, settings.queue_limit)
+        sys.setswitchinterval(_SWITCH_SECONDS)
         self._predict = predict or _import_predict()
         self._predict.run_concurrently(per_model)
         self._threads = ThreadPoolExecutor(per_model + _SPARE, "predict")
