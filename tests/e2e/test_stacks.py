@@ -53,17 +53,20 @@ def key(emulator: Emulator) -> str:
 
 
 @pytest.fixture(scope="module")
-def api(emulator: Emulator, key: str) -> dict[str, str]:
-    """The HTTP stack's outputs: deployed, and a model published into its bucket."""
+def api(emulator: Emulator, key: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The HTTP stack's outputs, what deploying a model of a local store said, and the version before it."""
     emulator.run(f'make deploy PARAMETERS="Architecture={HERE} CorsAllowOrigin={ORIGIN} KmsKeyArn={key}"')
     outputs = _outputs(emulator, "litelambda")
     # The bucket refuses plain HTTP, and the emulator speaks no other.
     emulator.client("s3").delete_bucket_policy(Bucket=outputs["ArtifactBucket"])
-    model = f"tests/golden/tiny_int8.tflite --name tiny_int8 --store s3://{outputs['ArtifactBucket']}/models"
+    before = _live(emulator, outputs["FunctionName"])["Version"]
+    store = tmp_path_factory.mktemp("local") / "models"
+    model = f"tests/golden/tiny_int8.tflite --name tiny_int8 --store {store}"
     done = emulator.run(f".venv/bin/litelambda import {model} --json 2>&1 | grep digest")
     digest = re.search(r"[0-9a-f]{64}", done)
     assert digest is not None
-    return {**outputs, "digest": digest[0]}
+    said = emulator.run(f'make deploy MODEL=tiny_int8 PARAMETERS="--store {store}"')
+    return {**outputs, "digest": digest[0], "said": said, "before": before}
 
 
 @pytest.fixture(scope="module")
@@ -99,16 +102,43 @@ def test_a_deployed_api_predicts(emulator: Emulator, api: dict[str, str]) -> Non
     assert _predict(emulator, api, signed=False)[0] == 403
 
 
+def test_a_model_is_deployed_and_asked(emulator: Emulator, api: dict[str, str]) -> None:
+    """`deploy MODEL` publishes it, has it predict through the API, and prints a curl that is answered likewise."""
+    assert f"deploy: published tiny_int8:1 ({api['digest'][:12]}…)" in api["said"]
+    predicted = re.search(r"tiny_int8:predict answered in \d+ ms: (.*)", api["said"])
+    shown = re.search(r"^  (curl .*)$", api["said"], re.MULTILINE)
+    assert predicted is not None
+    assert shown is not None
+    there = f"{emulator.url}/_aws/execute-api/{api['ApiUrl'].removeprefix('https://').partition('.')[0]}"
+    answer = json.loads(emulator.run(shown[1].replace(api["ApiUrl"], f"-s {there}") + " 2>/dev/null"))
+    assert [answer["outputs"][0]["data"]] == json.loads(predicted[1])["predictions"]
+
+
+def test_a_stack_is_looked_after(emulator: Emulator, api: dict[str, str]) -> None:
+    """Its status, its log and its predictions are had by its name; its function goes back, and forth again."""
+    asked = (
+        f"echo '{json.dumps(ROWS[0].tolist())}' | .venv/bin/litelambda predict tiny_int8 --stack litelambda --input -"
+    )
+    answer = json.loads(emulator.run(f"{asked} 2>/dev/null"))
+    np.testing.assert_array_equal(np.array(answer["predictions"], np.float32), expected(ROWS[:1]))
+    status = json.loads(emulator.run(".venv/bin/litelambda status --json"))
+    live = _live(emulator, api["FunctionName"])["Version"]
+    assert (status["version"], status["model"].partition(",")[0]) == (live, "tiny_int8:1")
+    rows = emulator.run(".venv/bin/litelambda logs --since 1h").splitlines()
+    assert any(row.split()[2:6] == ["200", "POST", "predict", "tiny_int8:1"] for row in rows)
+    emulator.run(".venv/bin/litelambda rollback")
+    assert int(_live(emulator, api["FunctionName"])["Version"]) == int(live) - 1
+    emulator.run(f".venv/bin/litelambda rollback --to {live}")
+    assert _live(emulator, api["FunctionName"])["Version"] == live
+
+
 def test_parameters_alone_make_a_version(emulator: Emulator, api: dict[str, str]) -> None:
     """Each deployment that changes parameters moves the alias, the others stay as they were, and both are said."""
-    pins = f"ModelName=tiny_int8 ModelVersion=1 ModelManifestSha256={api['digest']}"
-    before = _live(emulator, api["FunctionName"])
-    said = emulator.run(f'make deploy PARAMETERS="{pins}"')
     pinned = _live(emulator, api["FunctionName"])
-    assert int(pinned["Version"]) == int(before["Version"]) + 1
+    assert int(pinned["Version"]) == int(api["before"]) + 1
     assert pinned["Environment"]["Variables"]["MODEL_MANIFEST_SHA256"] == api["digest"]
-    assert "deploy: sets  ModelName=tiny_int8 (was '')" in said
-    assert f"deploy: keeps CorsAllowOrigin={ORIGIN}" in said
+    assert "deploy: sets  ModelName=tiny_int8 (was '')" in api["said"]
+    assert f"deploy: keeps CorsAllowOrigin={ORIGIN}" in api["said"]
     status, _, answer = emulator.call(api["ApiUrl"], "GET", "/v1/models", signed=True)
     assert (status, "tiny_int8" in answer.decode()) == (200, True)  # loaded at INIT: no request has named it
 
@@ -254,3 +284,14 @@ def _lines(emulator: Emulator, api: dict[str, str]) -> str:
     group = f"/aws/lambda/{api['FunctionName']}"
     events = emulator.client("logs").filter_log_events(logGroupName=group)["events"]
     return "\n".join(each["message"] for each in events)
+
+
+def test_a_deleted_stack_leaves_its_models(emulator: Emulator, api: dict[str, str]) -> None:
+    """`delete` names the buckets that stay, and they do; the rest is gone. The last test."""
+    said = emulator.run(".venv/bin/litelambda delete --yes")
+    assert f"delete: stays: AWS::S3::Bucket {api['ArtifactBucket']}" in said
+    assert "delete: the stack litelambda is gone" in said
+    buckets = {bucket["Name"] for bucket in emulator.client("s3").list_buckets()["Buckets"]}
+    assert api["ArtifactBucket"] in buckets
+    functions = emulator.client("lambda").list_functions()["Functions"]
+    assert api["FunctionName"] not in {function["FunctionName"] for function in functions}

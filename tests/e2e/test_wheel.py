@@ -26,6 +26,7 @@ pytestmark = [needs_wheel, pytest.mark.slow]
 VERSIONS = ["3.11", "3.12", "3.13"]
 COMMANDS = [
     ["init"], ["build"], ["import"], ["models"], ["alias"], ["serve"], ["predict"], ["score"], ["package"], ["deploy"],
+    ["status"], ["logs"], ["rollback"], ["delete"],
     ["bench", "cold"], ["bench", "warm"], ["bench", "batch"], ["bench", "conversion"],
 ]  # fmt: skip
 MODEL = "half_plus_two"

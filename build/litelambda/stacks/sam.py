@@ -71,6 +71,7 @@ def _delete_change_sets(stack: str) -> None:
     client = aws_client("cloudformation")
     with refusals_explained(f"the change sets of the stack {stack} cannot be deleted"):
         try:
+            (state,) = client.describe_stacks(StackName=stack)["Stacks"]
             found: list[dict[str, Any]] = client.list_change_sets(StackName=stack)["Summaries"]
         except ClientError as error:
             if "does not exist" in str(error):
@@ -80,6 +81,5 @@ def _delete_change_sets(stack: str) -> None:
         for each in left:
             if each["ChangeSetName"].startswith(_CHANGE_SET):
                 client.delete_change_set(ChangeSetName=each["ChangeSetName"], StackName=stack)
-        (state,) = client.describe_stacks(StackName=stack)["Stacks"]
         if state["StackStatus"] == "REVIEW_IN_PROGRESS":
             client.delete_stack(StackName=stack)

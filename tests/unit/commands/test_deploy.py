@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 import boto3
 import pytest
 from moto import mock_aws
+from moto.cloudformation.models import cloudformation_backends
 
 from litelambda.cli.main import main
 from litelambda.commands import deploy
 from litelambda.common.paths import TEMPLATE
 from support.cloudformation import Evaluator, load
+from support.golden_store import publish
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -233,3 +235,47 @@ def test_a_declined_first_change_set_leaves_nothing_to_keep(sam: Path, capfd: py
     output = capfd.readouterr().out
     assert "the stack litelambda, for the first time" in output
     assert "keeps ModelName" not in output
+
+
+def test_a_dry_run_shows_what_a_model_would_set(sam: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The change set has the model's pins, which are known before it is published, and the part that it needs."""
+    text = {"x": {"kind": "text"}}
+    digest = publish(sam.parent / "models", "tiny_int8", 3, format_version=2, preprocessing=text)
+    options = ["--store", str(sam.parent / "models"), "--dry-run"]
+    assert main(["deploy", "tiny_int8@latest", "MemorySize=1024", *options]) == 0
+    assert "--no-execute-changeset" in _call(sam)
+    pins = ["ModelName=tiny_int8", "ModelVersion=3", f"ModelManifestSha256={digest}"]
+    assert _overrides(sam) == ["MemorySize=1024", "Architecture=arm64", "PackageWith=text", *pins]
+    assert (sam.parent / "seen" / "functions" / "predict.py").read_text() == "arm64 text"
+    assert "deploy: nothing was changed" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["absent"], "has no alias 'latest'"),
+        (["tiny_int8", "ModelVersion=2"], "leave out ModelVersion, or the model"),
+        (["tiny_int8", "ModelStore=file:///var/task/models"], "models of the package are put into it"),
+        (["tiny_int8", "--function", "score"], "the batch stack has no store"),
+        (["tiny_int8", "ModelStore=s3://bucket/a/../b"], "in its prefix"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
+def test_models_that_cannot_be_deployed_are_refused(
+    sam: Path, capfd: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    """Before anything is built."""
+    publish(sam.parent / "models", "tiny_int8")
+    assert main(["deploy", *arguments, "--store", str(sam.parent / "models")]) != 0
+    assert said in capfd.readouterr().err
+    assert not (sam.parent / "call").exists()
+
+
+def test_a_stack_whose_creation_failed_says_what_to_do(sam: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """CloudFormation would take no update of it."""
+    _deployed(ModelName="fruit")
+    backend = cloudformation_backends["123456789012"]["eu-west-1"]
+    next(iter(backend.stacks.values())).status = "ROLLBACK_COMPLETE"
+    assert main(["deploy"]) == 1
+    assert "run `litelambda delete --stack litelambda`, then deploy again" in capfd.readouterr().err
+    assert not (sam.parent / "call").exists()
