@@ -250,7 +250,7 @@ deploy-scoring: FUNCTION := score
 deploy-scoring: setup-sam  ## the same for the batch stack: PARAMETERS="ModelStore=s3://… ModelName=…"
 deploy deploy-scoring:
 	@set -f; PATH="$(CURDIR)/$(SAM_VENV)/bin:$$PATH" \
-	  $(BIN)/litelambda deploy $(OWN) --function $(FUNCTION) --stack $(STACK) $(MODEL) $(PARAMETERS)
+	  $(BIN)/litelambda deploy $(OWN) --function $(FUNCTION) --stack $(STACK) $(TAGS:%=--tag %) $(MODEL) $(PARAMETERS)
 
 # On Lambda's Python, which the package is for: one that is here, or else uv fetches it. Without it those tests are skipped.
 $(EMULATOR_VENV)/.up-to-date: requirements/emulator.txt | $(VENV)/.up-to-date

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 @code_option
 @access_policy_option
 @click.option("--stack", metavar="NAME", show_default="litelambda, or litelambda-scoring", help="The stack's name.")
+@click.option(
+    "--tag", "tags", multiple=True, metavar="KEY=VALUE", help="Tag everything in the stack; may be given several times."
+)
 @click.option("--dry-run", is_flag=True, help="Show the change set, and change nothing.")
 def command(
     words: tuple[str, ...],
@@ -39,6 +42,7 @@ def command(
     code: Path | None,
     access_policy: Path | None,
     stack: str | None,
+    tags: tuple[str, ...],
     dry_run: bool,
 ) -> None:
     """Package a function and deploy its stack to AWS, with a model; parameters that are not named keep their values."""
@@ -53,5 +57,6 @@ def command(
         store=store,
         code=code,
         access_policy=access_policy,
+        tags=tags,
         dry_run=dry_run,
     )

@@ -6,6 +6,7 @@ A parameter that is not named keeps the value of the last deployment, and is sho
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import tempfile
@@ -54,6 +55,7 @@ def deploy(  # noqa: PLR0913 - all but the first three are named by the caller
     store: str | Path = DEFAULT_STORE,
     code: str | Path | None = None,
     access_policy: str | Path | None = None,
+    tags: Sequence[str] = (),
     dry_run: bool = False,
 ) -> None:
     """Package a function and deploy its stack; with a model, publish it there, pin it and have it predict.
@@ -68,6 +70,7 @@ def deploy(  # noqa: PLR0913 - all but the first three are named by the caller
         store: where the model is: a folder, or `s3://bucket/prefix`.
         code: a file with `preprocess`, `postprocess` or both, which the function runs before and after the model.
         access_policy: a file that says who may do what with which model; it sets `AccessPolicy=packaged`.
+        tags: the tags to set on everything in the stack, each as `key=value`; the others stay.
         dry_run: show the change set, and change nothing.
 
     Raises:
@@ -82,12 +85,14 @@ def deploy(  # noqa: PLR0913 - all but the first three are named by the caller
     declared = declared_parameters(PROJECT / _TEMPLATES[function])
     given = read_assignments(assignments, declared)
     check_store(given)
+    given_tags = _read_tags(tags)
     if model in declared:
         read_assignments([model], declared)  # which refuses it: a value is missing
     version = _find_model(model, store, function, given)
     found = wait_while_busy(name, lambda said: print(f"deploy: {said}", flush=True))
     if found is not None:
         check_usable(found)
+    all_tags = {**(found.tags if found else {}), **given_tags}
     deployed = found.parameters if found else {}
     _complete(given, {**declared, **deployed}, function, version, access_policy)
     values = {**declared, **deployed, **given, **_pins(version)}
@@ -100,14 +105,16 @@ def deploy(  # noqa: PLR0913 - all but the first three are named by the caller
         _make(folder, function, values, code, access_policy)
         template = folder / _TEMPLATES[function]
         if dry_run:
-            show_changes(sam, template, name, {**given, **_pins(version)})
+            show_changes(sam, template, name, {**given, **_pins(version)}, all_tags)
             print("deploy: nothing was changed: leave out --dry-run to deploy", flush=True)
             return
         if version is not None:
             if not values["ModelStore"] and not (found and "ArtifactBucket" in found.outputs):
-                deploy_template(sam, template, name, given)  # the bucket comes first, then the model, then its pin
+                deploy_template(
+                    sam, template, name, given, all_tags
+                )  # the bucket comes first, then the model, then its pin
             _publish(version, values["ModelStore"] or read_stack(name).store)
-        deploy_template(sam, template, name, {**given, **_pins(version)})
+        deploy_template(sam, template, name, {**given, **_pins(version)}, all_tags)
     if version is not None:
         predict_once(read_stack(name), version)
 
@@ -125,6 +132,16 @@ def _find_model(model: str, store: str | Path, function: Function, given: Mappin
     url = store_url(store)
     check_store_exists(url)
     return find_version(Store(url), model)
+
+
+def _read_tags(assignments: Sequence[str]) -> dict[str, str]:
+    tags = {}
+    for assignment in assignments:
+        key, separator, value = assignment.partition("=")
+        if not separator or not re.fullmatch(r"(?!aws:)[\w.:/+@-]{1,128}", key):
+            raise UsageError(f"--tag {assignment!r}: expected key=value, with letters, digits and .:/+@_- in the key")
+        tags[key] = value
+    return tags
 
 
 def _pins(version: Version | None) -> dict[str, str]:

@@ -30,7 +30,9 @@ def find_sam() -> str:
     return sam
 
 
-def deploy_template(sam: str, template: Path, stack: str, given: Mapping[str, str], *more: str) -> None:
+def deploy_template(
+    sam: str, template: Path, stack: str, given: Mapping[str, str], tags: Mapping[str, str], *more: str
+) -> None:
     """Deploy a template, and wait until that is done.
 
     Args:
@@ -38,6 +40,7 @@ def deploy_template(sam: str, template: Path, stack: str, given: Mapping[str, st
         template: names everything that it needs by paths from its own folder.
         stack: its name.
         given: the parameters that are set; every other one keeps its value.
+        tags: all that the stack is to have.
         more: further arguments.
 
     Raises:
@@ -46,20 +49,22 @@ def deploy_template(sam: str, template: Path, stack: str, given: Mapping[str, st
     command = [sam, "deploy", "--template-file", str(template), "--stack-name", stack, "--resolve-s3"]
     command += ["--capabilities", "CAPABILITY_IAM", "--no-fail-on-empty-changeset", *more]
     command += ["--confirm-changeset"] if sys.stdin.isatty() and not more else []
+    if tags:
+        command += ["--tags", *(f"{key}={shlex.quote(value)}" for key, value in tags.items())]
     command += ["--parameter-overrides", *(f"{name}={shlex.quote(value)}" for name, value in given.items())]
     done = subprocess.run(command, check=False)  # noqa: S603 - the user's own parameters
     if done.returncode:
         raise AwsError(f"sam deploy ended with exit code {done.returncode}")
 
 
-def show_changes(sam: str, template: Path, stack: str, given: Mapping[str, str]) -> None:
+def show_changes(sam: str, template: Path, stack: str, given: Mapping[str, str], tags: Mapping[str, str]) -> None:
     """Have SAM show the change set of a deployment, and delete it again; the package is uploaded for it.
 
     Raises:
         AwsError: there can be none; SAM has said why.
     """
     try:
-        deploy_template(sam, template, stack, given, "--no-execute-changeset")
+        deploy_template(sam, template, stack, given, tags, "--no-execute-changeset")
     finally:
         _delete_change_sets(stack)
 

@@ -42,6 +42,7 @@ class Stack:
         updated: when it was deployed last.
         parameters: with their values.
         outputs: with their values.
+        tags: of everything in it.
         region: where it is.
     """
 
@@ -51,6 +52,7 @@ class Stack:
     updated: datetime
     parameters: Mapping[str, str]
     outputs: Mapping[str, str]
+    tags: Mapping[str, str]
     region: str
 
     @property
@@ -110,6 +112,7 @@ def find_stack(name: str) -> Stack | None:
         updated=found.get("LastUpdatedTime") or found["CreationTime"],
         parameters={each["ParameterKey"]: each["ParameterValue"] for each in found.get("Parameters", ())},
         outputs={each["OutputKey"]: each["OutputValue"] for each in found.get("Outputs", ())},
+        tags={each["Key"]: each["Value"] for each in found.get("Tags", ())},
         region=client.meta.region_name,
     )
 

@@ -72,7 +72,10 @@ def _deployed(**parameters: str) -> None:
     }
     given = [{"ParameterKey": name, "ParameterValue": value} for name, value in parameters.items()]
     boto3.client("cloudformation", "eu-west-1").create_stack(
-        StackName="litelambda", TemplateBody=json.dumps(template), Parameters=given
+        StackName="litelambda",
+        TemplateBody=json.dumps(template),
+        Parameters=given,
+        Tags=[{"Key": "team", "Value": "fruit"}, {"Key": "stage", "Value": "old"}],
     )
 
 
@@ -109,6 +112,20 @@ def test_what_is_not_named_is_kept_and_said(sam: Path, capfd: pytest.CaptureFixt
         "deploy: keeps ModelName=fruit",
         "deploy: keeps Architecture=x86_64",
     ]
+
+
+def test_tags_are_set_and_the_others_stay(sam: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """SAM is given all of them, since it would take away those that it is not given; what is no tag is refused."""
+    assert main(["deploy"]) == 0
+    assert "--tags" not in _call(sam)
+    _deployed(ModelName="fruit")
+    assert main(["deploy", "--tag", "stage=test=1", "--tag", "owner=7 8"]) == 0
+    call = _call(sam)
+    tags = call[call.index("--tags") + 1 : call.index("--parameter-overrides")]
+    assert sorted(tags) == ["owner='7 8'", "stage=test=1", "team=fruit"]
+    for tag in ("stage", "=x", "aws:stage=x"):
+        assert main(["deploy", "--tag", tag]) == 2
+        assert "expected key=value" in capfd.readouterr().err
 
 
 def test_the_parts_of_the_package_are_kept(sam: Path) -> None:
