@@ -43,6 +43,7 @@ from litelambda_serving.errors import (  # noqa: E402 - as above
 from litelambda_serving.http import (  # noqa: E402 - as above
     MAX_RESPONSE_BYTES,
     Request,
+    StreamedResponse,
     add_headers,
     request_from_event,
     request_of,
@@ -166,9 +167,11 @@ def respond(method: str, path: str, headers: dict[str, str], body: bytes, deadli
     """
     return _answer(
         lambda: _set_up(
-            request_of(method, path, headers, body, deadline - _ROOM_SECONDS, _settings.base_path, _policy), request_id
+            request_of(method, path, headers, body, deadline - _ROOM_SECONDS, _settings.base_path, _policy),
+            request_id,
+            inf,
         ),
-        _plain,
+        lambda response, observe: _sent(response, request_id, observe),
         request_id,
         headers.get("x-amzn-trace-id", ""),
     )
@@ -236,6 +239,16 @@ def _set_up(request: Request, request_id: str, limit: float = MAX_RESPONSE_BYTES
     return request
 
 
+def _sent(response: Response, request_id: str, observe: Callable[[], None]) -> Response:
+    """The response as it is; `observe` is called when it is made."""
+    if not isinstance(response, StreamedResponse):
+        return _plain(response, observe)
+    from litelambda_serving.streaming.integration import observed
+
+    response.chunks = observed(response, _ended(response, request_id, observe))
+    return response
+
+
 def _plain(response: Response, observe: Callable[[], None]) -> Response:
     observe()
     return response
@@ -266,6 +279,12 @@ def _in_parts(response: Response, request_id: str, observe: Callable[[], None]) 
     """The response as an iterator, which the lean bootstrap sends while it is made."""
     from litelambda_serving.streaming.integration import integrated
 
+    return integrated(response, _ended(response, request_id, observe), request_id)
+
+
+def _ended(response: Response, request_id: str, observe: Callable[[], None]) -> Callable[[Exception | None], None]:
+    """What is to be called when a response is made, or with what ended it early."""
+
     def ended(error: Exception | None) -> None:
         if error is not None:
             import traceback
@@ -276,7 +295,7 @@ def _in_parts(response: Response, request_id: str, observe: Callable[[], None]) 
             _log.write(level, text, error=type(error).__name__, request_id=request_id)
         observe()
 
-    return integrated(response, ended, request_id)
+    return ended
 
 
 def _observe(

@@ -566,7 +566,8 @@ def test_a_model_that_cannot_be_loaded_is_not_ready(tmp_path):
 def test_an_answer_too_large_is_refused_before_it_is_made(handler):
     """Three numbers a row come of one byte each here: the request's rows decide, not the memory they would take."""
     data = bytes(4 * 1_400_000)
-    answer = send(handler, "POST", "/v2/models/half_plus_two/infer", data, {LENGTH: "0"})
+    # As an event: a server has no limit, and would stream.
+    answer = send(handler, "POST", "/v2/models/half_plus_two/infer", data, {LENGTH: "0"}, Context())
     assert (answer.status, "score the file in batch" in answer.json()["error"]) == (413, True)
 
 

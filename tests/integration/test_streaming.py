@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import struct
+import sys
 import zlib
 
 import numpy as np
 import pytest
 
 from litelambda_serving import streaming
-from litelambda_serving.errors import LeanRuntimeError, SettingsError
+from litelambda_serving.errors import LeanRuntimeError, SettingsError, TensorError
+from litelambda_serving.http import StreamedResponse
 from litelambda_serving.settings import Settings
 from litelambda_serving.streaming import integration
 from litelambda_serving.streaming.encodings import lines, rows
@@ -298,6 +301,26 @@ def test_each_part_can_be_decompressed_when_it_arrives(handler, encoding, monkey
     }
     decompress = gzip.decompress if encoding == "gzip" else zlib.decompress
     assert len(json.loads(decompress(streamed.body))["predictions"]) == 5
+
+
+def test_servers_stream_without_a_limit(handler, capsys):
+    """Over HTTP itself any answer that may be large leaves in parts; its line is in the log when all of it has left."""
+    predict = sys.modules["predict"]
+
+    def ask(body, headers=None):
+        return predict.respond("POST", SPREAD, headers or {}, json.dumps(body).encode(), math.inf, "request-2")
+
+    answer = ask({"instances": [[7]] * 100})
+    assert isinstance(answer, StreamedResponse)
+    first = next(answer.chunks)
+    assert json.loads(first + b"]}")["predictions"][0]["image"][0][:3] == [1.0, 2.0, 3.0]
+    assert '"request"' not in capsys.readouterr().out
+    assert len(json.loads(first + b"".join(answer.chunks))["predictions"]) == 100
+    assert '"status":200' in capsys.readouterr().out
+    broken = ask({"instances": [[7]] * 99 + [[0]]})
+    with pytest.raises(TensorError, match="row 99"):
+        list(broken.chunks)
+    assert '"status":400' in capsys.readouterr().out
 
 
 def test_streams_are_counted_as_predictions(handler):

@@ -102,7 +102,7 @@ def _through_application(handler: Any, method: str, path: str, body: Any, header
     data = body if isinstance(body, bytes) else (body or "").encode("utf-8", "surrogatepass")
     start, *rest = loop.run(_ask(application, method, path, headers, data))
     names = {name.decode("latin-1"): value.decode("latin-1") for name, value in start["headers"]}
-    content = base64.b64encode(b"".join(each["body"] for each in rest)).decode()
+    content = base64.b64encode(b"".join(each.get("body", b"") for each in rest)).decode()
     return Answer({"statusCode": start["status"], "headers": names, "body": content, "isBase64Encoded": True})
 
 

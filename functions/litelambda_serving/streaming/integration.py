@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from litelambda_serving.http import Response
 
-__all__ = ["MAX_STREAM_BYTES", "integrated", "is_streamed"]
+__all__ = ["MAX_STREAM_BYTES", "integrated", "is_streamed", "observed"]
 
 MAX_STREAM_BYTES = 200 * 1024 * 1024
 """Lambda's limit on a streamed response."""
@@ -83,3 +83,19 @@ def _limited(chunks: Iterator[bytes]) -> Iterator[bytes]:
                 "send fewer rows at a time, or score the file in batch"
             )
         yield chunk
+
+
+def observed(response: StreamedResponse, ended: Callable[[Exception | None], None]) -> Iterator[bytes]:
+    """The chunks of a response that is sent over HTTP itself; see `integrated`."""
+    return _observed(response.chunks, response, ended)
+
+
+def _observed(
+    chunks: Iterator[bytes], response: StreamedResponse, ended: Callable[[Exception | None], None]
+) -> Iterator[bytes]:
+    try:
+        yield from chunks
+    except Exception as error:
+        ended(error)
+        raise
+    ended(response.fault)
