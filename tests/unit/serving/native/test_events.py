@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import platform
 import random
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from litelambda_serving import http, native
 from litelambda_serving.http import read_event, request_from_event
 from litelambda_serving.json_codec import loads
+from litelambda_serving.lean_runtime import _load_handler
 from litelambda_serving.native import loads_event
 
 EVENT = Path(__file__).parents[3] / "events" / "http_api_v2_predict.json"
@@ -106,3 +109,11 @@ def test_a_large_body_is_the_same_request(is_base64: bool, monkeypatch: pytest.M
     monkeypatch.undo()
     monkeypatch.setattr(native, "_library", None)
     assert read_event(payload) == event
+
+
+def test_the_lean_bootstrap_reads_events_as_a_handler_wants(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what its module has for it; as `json` does where it has nothing."""
+    monkeypatch.setitem(sys.modules, "wants", SimpleNamespace(handler=print, read_event=read_event))
+    monkeypatch.setitem(sys.modules, "plain", SimpleNamespace(handler=print))
+    assert _load_handler("wants.handler") == (print, None, read_event)
+    assert _load_handler("plain.handler") == (print, None, loads)
