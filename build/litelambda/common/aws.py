@@ -15,7 +15,7 @@ _NO_CREDENTIALS = "no AWS credentials found: run `aws configure`, or set AWS_PRO
 _CREDENTIALS = {
     "NoCredentialsError": _NO_CREDENTIALS,
     "PartialCredentialsError": "the AWS credentials are incomplete: set both keys, or run `aws configure`",
-    "NoRegionError": "no AWS region found: set AWS_REGION, or `region` in the profile",
+    "NoRegionError": "no AWS region found: set AWS_DEFAULT_REGION, or `region` in the profile",
     "UnauthorizedSSOTokenError": "the AWS session has ended: run `aws sso login`",
     "SSOTokenLoadError": "there is no AWS session: run `aws sso login`",
     "TokenRetrievalError": "the AWS session has ended: run `aws sso login`",

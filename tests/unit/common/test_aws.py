@@ -89,7 +89,7 @@ def test_an_unknown_profile_is_named(
 
 def test_a_client_needs_a_region(machine: pytest.MonkeyPatch) -> None:
     """Without a region the message says where to set one; an ARN's region is a key's, whatever the profile has."""
-    with pytest.raises(UsageError, match="no AWS region found: set AWS_REGION"):
+    with pytest.raises(UsageError, match="no AWS region found: set AWS_DEFAULT_REGION"):
         aws_client("cloudformation")
     assert aws_client("kms", KEY.split(":")[3]).meta.region_name == "eu-central-1"
 
