@@ -472,13 +472,14 @@ def add_headers(response: Response, headers: Mapping[str, str]) -> None:
 
 
 def check_response_bytes(
-    length: int, max_bytes: float = MAX_RESPONSE_BYTES, what: str = "predictions", remedy: str = ""
+    length: int, max_bytes: float | None = None, what: str = "predictions", remedy: str = ""
 ) -> None:
     """Refuse an answer of so many bytes before or after it is made.
 
     Raises:
         PayloadTooLargeError: over the limit, by default Lambda's on a synchronous response.
     """
+    max_bytes = MAX_RESPONSE_BYTES if max_bytes is None else max_bytes
     if length > max_bytes:
         kind = "synchronous" if max_bytes == MAX_RESPONSE_BYTES else "streamed"
         remedy = remedy or _FEWER_ROWS + (_STREAMED if kind == "synchronous" else "")
