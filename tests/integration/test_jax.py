@@ -62,6 +62,7 @@ representative_samples = 50
 max_accuracy_drop = 0.05
 [publish]
 name = "small"
+report_examples = 0  # drawn and explained in tests/unit/publishing
 """
 MODELS = """
 import keras
