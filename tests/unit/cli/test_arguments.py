@@ -61,7 +61,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "--store": STORE, "--host": "127.0.0.1", "--port": 8080, "--model": "", "--code": None, "--log-level": "INFO",
     },
     "predict": {
-        "MODEL": REQUIRED, "--input": REQUIRED, "--store": STORE, "--code": None, "--top-k": None, "--threshold": None,
+        "MODEL": REQUIRED, "--input": REQUIRED, "--store": STORE, "--url": "", "--stack": "", "--header": (),
+        "--code": None, "--top-k": None, "--threshold": None,
     },
     "score": {
         "INPUT": REQUIRED, "OUTPUT": REQUIRED, "--store": None, "--model": REQUIRED, "--on": "local",
@@ -74,7 +75,14 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "--arch": "arm64", "--function": "predict", "--with": (), "--code": None, "--access-policy": None,
         "--output": REQUIRED, "--json": False,
     },
-    "deploy": {"[NAME=VALUE]…": (), "--function": "predict", "--code": None, "--access-policy": None, "--stack": None},
+    "deploy": {
+        "[MODEL] [NAME=VALUE]…": (), "--store": STORE, "--function": "predict", "--code": None, "--access-policy": None,
+        "--stack": None, "--tag": (), "--dry-run": False,
+    },
+    "status": {"--stack": "litelambda", "--json": False},
+    "logs": {"--stack": "litelambda", "--since": 600, "--follow": False, "--errors": False, "--json": False},
+    "rollback": {"[NAME[@ALIAS]]": None, "--stack": "litelambda", "--to": None, "--json": False},
+    "delete": {"--stack": "litelambda", "--yes": False},
     "bench cold": {
         "--model": "mnist_mlp", "--store": STORE, "--package": None, "--runs": 11, "--store-latency-ms": 0.0,
         "--store-mb-per-s": None, "--handlers": None, "--peers": False, "--chart": None, "--json": False,
