@@ -100,8 +100,12 @@ def test_the_commands_of_the_readme_are_targets_that_ci_runs() -> None:
 
 def test_the_deployments_that_pages_show_are_those_that_are_tested() -> None:
     """The README and the how-to pages deploy as tests/e2e/test_stacks.py does, and never with sam itself."""
+    (shown,) = re.findall(r"^\$ (litelambda deploy .*?) *#", "".join(blocks_of(README, "console")), re.MULTILINE)
+    assert shown == "litelambda deploy fruit"
+    # Which is what `make deploy MODEL=fruit` runs, with the SAM command line of the checkout.
+    assert "$(BIN)/litelambda deploy" in (PROJECT / "Makefile").read_text()
+    assert "make deploy MODEL=" in (PROJECT / "tests" / "e2e" / "test_stacks.py").read_text()
     predict = ["make deploy", 'make deploy PARAMETERS="ModelName=']
-    assert deployments(blocks_of(README, "console")) == predict
     how_to = [*blocks_of(DOCS / "how-to" / "deploy.md", "sh"), *blocks_of(DOCS / "how-to" / "batch-scoring.md", "sh")]
     assert deployments(how_to) == [*predict, 'make deploy-scoring PARAMETERS="ModelStore=']
 
