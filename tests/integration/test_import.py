@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tarfile
+from hashlib import sha256
 
 import flatbuffers
 import numpy as np
@@ -95,7 +97,7 @@ def test_a_keras_file_with_representative_rows_becomes_int8(tmp_path, capsys, ti
 
 @pytest.mark.slow
 def test_a_saved_model(tmp_path, capsys):
-    """A SavedModel's serving_default keeps its names; several inputs are calibrated from one .npz."""
+    """A SavedModel's serving_default keeps its names, also from an archive; one .npz calibrates several inputs."""
     tf = load_tensorflow()
     module = tf.Module()
     module.weights = tf.Variable(np.eye(3, dtype=np.float32))
@@ -109,9 +111,14 @@ def test_a_saved_model(tmp_path, capsys):
     assert predict(tmp_path / "store", rows) == [{"sum": [2.0, 3.0, 4.0], "difference": [0.0, 1.0, 2.0]}]
     noise = np.random.default_rng(0)
     np.savez(tmp_path / "rows.npz", right=noise.random((32, 3)), left=noise.random((32, 3)))
-    code, document = run(capsys, tmp_path / "store", tmp_path / "saved", "--representative", tmp_path / "rows.npz")
+    with tarfile.open(tmp_path / "model.tar.gz", "w:gz") as tar:
+        tar.add(tmp_path / "saved", "export/Servo/1")
+    archive = tmp_path / "model.tar.gz"
+    code, document = run(capsys, tmp_path / "store", archive, "--representative", tmp_path / "rows.npz")
     assert (code, document["version"]) == (0, 2)
-    assert read_manifest(tmp_path / "store", 2)["quantization"]["scheme"] == "int8"
+    manifest = read_manifest(tmp_path / "store", 2)
+    source = {"file": archive.name, "model": "export/Servo/1", "sha256": sha256(archive.read_bytes()).hexdigest()}
+    assert (manifest["quantization"]["scheme"], manifest["recipe"]["imported"]) == ("int8", source)
 
 
 @pytest.mark.parametrize(

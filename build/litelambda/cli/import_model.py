@@ -22,7 +22,13 @@ def _positive(text: str) -> float:
 
 
 @click.command()
-@click.argument("path", type=PATH, metavar="PATH", help="A .tflite, .keras or .h5 file, or the folder of a SavedModel.")
+@click.argument(
+    "path",
+    type=PATH,
+    metavar="PATH",
+    help="A .tflite, .keras or .h5 file, or the folder of a SavedModel; or what has one of these in it: SageMaker's "
+    "model.tar.gz, a folder of MLflow's or of Hugging Face's.",
+)
 @store_option()
 @click.option("--name", required=True, metavar="NAME", help="The model's name in the store.")
 @click.option(

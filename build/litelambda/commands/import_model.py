@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from litelambda.commands.explain import Explained, explain_import
+from litelambda.commands.import_layouts import Found, find_model
 from litelambda.commands.import_preprocessing import read_preprocessing
 from litelambda.commands.import_source import Allowed, convert_source
 from litelambda.commands.import_text import complete_text
@@ -61,7 +62,8 @@ def import_model(  # noqa: PLR0913 - all but the first three are named by the ca
     """Convert where necessary, compare with the model's own answers, verify and publish a model.
 
     Args:
-        path: a .tflite, .keras or .h5 file, or the folder of a SavedModel.
+        path: a .tflite, .keras or .h5 file, the folder of a SavedModel, or what has one of these in it: a
+            `model.tar.gz` of SageMaker's, a folder of MLflow's or of Hugging Face's.
         name: the model's name in the store.
         store: a folder, or `s3://bucket/prefix`.
         representative: .npy or .npz with rows of data; with them the model is quantized to int8.
@@ -98,10 +100,12 @@ def import_model(  # noqa: PLR0913 - all but the first three are named by the ca
         raise UsageError(f"invalid model name {name!r}: use letters, digits, '_', '.' and '-'")
     encryption = Encryption(encrypt) if encrypt else None
     target, reporter = Store(store_url(store)), reporter or Reporter()
-    path = Path(path).absolute()  # the processes that read it keep the directory they were started in
+    given = Path(path).absolute()  # the processes that read it keep the directory they were started in
     allowed = Allowed(max_difference, accept_loss)
-    with interrupts_noted():
+    with interrupts_noted(), tempfile.TemporaryDirectory(dir=shared_folder()) as unpacked:
         with _stage(reporter, "convert") as stage:
+            found = find_model(given, Path(unpacked))
+            path = found.path
             with tempfile.TemporaryDirectory(dir=shared_folder()) as scratch:
                 model = read_model(path, _path(representative), Path(scratch), allowed)
             inputs = model.signature.inputs
@@ -116,7 +120,7 @@ def import_model(  # noqa: PLR0913 - all but the first three are named by the ca
             explained = explain_import(path, model.rows, model.float_bytes, wanted=explain)
             stage.summary = explained.summary
         with _stage(reporter, "publish") as stage:
-            description = _describe(path, model, verified, names, documents, assets, explained)
+            description = _describe(_source(given, found), model, verified, names, documents, assets, explained)
             made = {ARTIFACT_NAME: model.artifact, **explained.files}
             files = {**made, **_keras_file(path), REPORT_NAME: _report(description)}
             published = publish(target, name, ["latest"], files, description, signer=signer, encryption=encryption)
@@ -129,7 +133,7 @@ def import_model(  # noqa: PLR0913 - all but the first three are named by the ca
         note=model.note,
         batching=verified.batching,
         explain=explained.document,
-        warnings=(*_unconfined(), *model.warnings),
+        warnings=(*_unconfined(), *found.warnings, *model.warnings),
     )
 
 
@@ -163,7 +167,10 @@ def read_model(path: Path, representative: Path | None, folder: Path, allowed: A
     if path.is_dir() or path.suffix in KERAS_SUFFIXES:
         return convert_source(path, representative, folder, allowed)
     if path.suffix != ".tflite":
-        raise UsageError(f"{path}: expected a .tflite, .keras or .h5 file, or the folder of a SavedModel")
+        raise UsageError(
+            f"{path}: expected a .tflite, .keras or .h5 file, the folder of a SavedModel, or a .tar.gz file "
+            "or folder with one of these in it"
+        )
     if representative is not None:
         raise UsageError(
             f"{path} is converted already and cannot be quantized any more: import the .keras file or SavedModel "
@@ -183,7 +190,7 @@ def _path(given: str | Path | None) -> Path | None:
 
 
 def _describe(
-    path: Path,
+    source: Mapping[str, str],
     model: Imported,
     verified: Verified,
     labels: list[str] | None,
@@ -201,7 +208,7 @@ def _describe(
         assets=assets,
         metrics=model.metrics,
         size_bytes={"float": model.float_bytes, "quantized": len(model.artifact)},
-        recipe={"imported": _source(path)},
+        recipe={"imported": source},
         explain=explained.document,
         drift=baseline_of_representative_rows(
             verified.signature, model.representative, model.artifact, preprocessing, assets, labels
@@ -225,8 +232,10 @@ def _read_labels(path: Path, model: Imported) -> list[str]:
     return names
 
 
-def _source(path: Path) -> dict[str, str]:
+def _source(path: Path, found: Found) -> dict[str, str]:
     source = {"file": path.name}
+    if found.path != path:
+        source["model"] = found.inside
     if path.is_file():
         with path.open("rb") as file:
             source["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
