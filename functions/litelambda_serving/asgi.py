@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Application", "app"]
 
-_PROBES = ("/", "", "/healthz", "/v2/health/live", "/v2/health/ready")
+_PROBES = ("/", "", "/healthz", "/v2/health/live", "/v2/health/ready", "/ping")
 """Answered at once: whoever asks whether the server is alive must not wait behind predictions."""
 
 _SPARE = 1  # threads that the requests for one model leave to others
@@ -116,6 +116,7 @@ class _Service:
         settings = ServerSettings.from_environment(os.environ)
         per_model = settings.concurrency
         self._seconds = settings.request_seconds
+        self._routes = settings.routes
         self._turns = Turns(per_model + _SPARE, per_model, settings.queue_limit)
         sys.setswitchinterval(_SWITCH_SECONDS)
         self._predict = predict or _import_predict()
@@ -150,6 +151,7 @@ class _Service:
             if body is None:
                 return
             path = (scope.get("raw_path") or quote(scope["path"]).encode()).decode("latin-1").partition("?")[0]
+            path = self._routes.get(path, path)
             response = await self._respond(scope["method"], path, headers, body, deadline, request_id)
         await _send(response, send, more=isinstance(response, StreamedResponse))
         if isinstance(response, StreamedResponse):

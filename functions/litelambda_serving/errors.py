@@ -7,6 +7,7 @@
     │   ├── TensorError              values that do not fit the tensor they are for
     │   ├── PayloadTooLargeError     beyond a limit that the message names
     │   ├── UnsupportedEncodingError the body is compressed in a way that is not read here
+    │   ├── UnsupportedMediaTypeError the body has a content type that its route does not read
     │   ├── ModelNotFoundError       no such model or version
     │   ├── AccessDeniedError        the caller lacks the right
     │   └── UnsupportedError         part of the protocol, but not supported here
@@ -70,6 +71,10 @@ class PayloadTooLargeError(RequestError):
 
 class UnsupportedEncodingError(RequestError):
     """The body is compressed in a way that is not read here."""
+
+
+class UnsupportedMediaTypeError(RequestError):
+    """The body has a content type that its route does not read."""
 
 
 class ModelNotFoundError(RequestError):

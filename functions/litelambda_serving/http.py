@@ -52,6 +52,7 @@ _STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (errors.MethodNotAllowedError, 405),
     (errors.PayloadTooLargeError, 413),
     (errors.UnsupportedEncodingError, 415),
+    (errors.UnsupportedMediaTypeError, 415),
     (errors.UnsupportedError, 501),
     (errors.RequestError, 400),
     (errors.StoreUnavailableError, 503),

@@ -6,7 +6,7 @@ Every protocol except TensorFlow Serving's is imported with its first request: I
 from __future__ import annotations
 
 from litelambda_serving import tfserving
-from litelambda_serving.errors import MethodNotAllowedError, RequestError
+from litelambda_serving.errors import MethodNotAllowedError, RequestError, UnsupportedEncodingError
 from litelambda_serving.http import Response, public_message, status_of
 from litelambda_serving.json_codec import dumps
 
@@ -77,7 +77,7 @@ def error_response(error: Exception, request_id: str) -> Response:
         headers["Retry-After"] = "1"
     if isinstance(error, MethodNotAllowedError):
         headers["Allow"] = error.allowed
-    if status == 415:
+    if isinstance(error, UnsupportedEncodingError):
         headers["Accept-Encoding"] = "gzip, deflate"
     return Response(status, dumps({"error": message}), headers=headers, route="error")
 
@@ -113,10 +113,20 @@ def _answer(request: Request, repository: ModelRepository, *, page: str) -> Resp
     if path == "/healthz":
         names = [name for name in repository.loaded_names() if request.may("metadata", name)]
         return _answer_probe(request, {"status": "ok", "models": names}, "health")
+    return _answer_single(request, repository)
+
+
+def _answer_single(request: Request, repository: ModelRepository) -> Response:
+    """Answer a path that has no others below it."""
+    path = request.path
     if path == "/openapi.json":
         from litelambda_serving import openapi
 
         return openapi.answer(request, repository)
+    if path in ("/invocations", "/ping"):
+        from litelambda_serving import hosting
+
+        return hosting.answer(request, repository)
     raise RequestError(f"Malformed request: {request.method} {path[:200]}")
 
 
@@ -131,5 +141,5 @@ def _allowed(path: str) -> str:
     """The methods of a path, for OPTIONS."""
     last = path.rpartition("/")[2]
     has_verb = path.startswith("/v1/models/") and (":" in last or "%3a" in last.lower())
-    is_post = path.startswith("/v2/repository/") or last in ("infer", "explain") or has_verb
+    is_post = path.startswith("/v2/repository/") or last in ("infer", "explain", "invocations") or has_verb
     return "POST, OPTIONS" if is_post else "GET, HEAD, OPTIONS"

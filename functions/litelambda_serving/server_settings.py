@@ -14,7 +14,14 @@ if TYPE_CHECKING:
 __all__ = ["SERVER_SETTINGS", "ServerSettings"]
 
 SERVER_SETTINGS = (
-    Setting("PORT", "8080", "Port that `python -m litelambda_serving.asgi` listens on, on all addresses."),
+    Setting(
+        "PORT",
+        "",
+        "Port that `python -m litelambda_serving.asgi` listens on, on all addresses. Empty: AIP_HTTP_PORT, else 8080.",
+    ),
+    Setting("AIP_HTTP_PORT", "", "Port, as Vertex AI sets it."),
+    Setting("AIP_PREDICT_ROUTE", "", "A path that is answered as `/invocations` is; Vertex AI sets it."),
+    Setting("AIP_HEALTH_ROUTE", "", "A path that is answered as `/ping` is; Vertex AI sets it."),
     Setting(
         "PROCESSES",
         "1",
@@ -39,6 +46,7 @@ class ServerSettings:
 
     Attributes:
         port: 1 to 65535.
+        routes: further paths, each with the one that answers it.
         processes: >= 1.
         concurrency: runs of one model at the same time, >= 1.
         queue_limit: requests that wait, >= 1.
@@ -46,6 +54,7 @@ class ServerSettings:
     """
 
     port: int
+    routes: dict[str, str]
     processes: int
     concurrency: int
     queue_limit: int
@@ -63,7 +72,13 @@ class ServerSettings:
         """
         values = {each.name: environment.get(each.name) or each.default or "" for each in SERVER_SETTINGS}
         self = cls()
-        self.port = _number("PORT", values["PORT"], 65535)
+        port = "PORT" if values["PORT"] or not values["AIP_HTTP_PORT"] else "AIP_HTTP_PORT"
+        self.port = _number(port, values[port] or "8080", 65535)
+        self.routes = {
+            _path(name, values[name]): known
+            for name, known in (("AIP_PREDICT_ROUTE", "/invocations"), ("AIP_HEALTH_ROUTE", "/ping"))
+            if values[name]
+        }
         self.processes = _number("PROCESSES", values["PROCESSES"], 256)
         cores = max(1, _num_cores() // self.processes)
         self.concurrency = _number("CONCURRENCY", values["CONCURRENCY"] or f"{cores}", 256)
@@ -76,6 +91,12 @@ def _number(name: str, text: str, most: int) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= most:
         raise SettingsError(f"{name} is {text!r}, expected a number from 1 to {most}")
     return int(text)
+
+
+def _path(name: str, text: str) -> str:
+    if not text.startswith("/") or "?" in text:
+        raise SettingsError(f"{name} is {text!r}, expected a path that begins with '/'")
+    return text
 
 
 def _num_cores() -> int:

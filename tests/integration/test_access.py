@@ -103,6 +103,8 @@ ROUTES = [
     ("GET", "/", None, "metadata", False),
     ("GET", "/healthz", None, "metadata", False),
     ("GET", "/openapi.json", None, "metadata", False),
+    ("GET", "/ping", None, "metadata", True),
+    ("POST", "/invocations", json.dumps(ROW), "predict", True),
 ]
 
 
@@ -139,13 +141,20 @@ def test_a_route_answers_as_without_a_policy(store, handler):
 
 def test_another_model_is_out_of_reach(handler):
     """A right for one model is none for another, one that does not exist included: they cannot be told apart."""
-    for method, path, body, action, of_model in ROUTES:
-        if of_model:
+    for method, path, body, action, _ in ROUTES:
+        if "iny" in path:
             answers = [
                 send(handler, action, method, re.sub("tiny|%74iny", name, path), body) for name in ("other", "missing")
             ]
             assert {answer.status for answer in answers} == {403}
             assert len({answer.body.replace(b"other", b"missing") for answer in answers}) == 1
+    for name in ("other", "missing"):
+        named = {"x-amzn-sagemaker-custom-attributes": f"tfs-model-name={name}"}
+        for content_type in ("application/json", "text/csv", "application/octet-stream"):
+            answer = send(
+                handler, "predict", "POST", "/invocations", ROW, headers={**named, "content-type": content_type}
+            )
+            assert answer.status == 403
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,11 @@ class ModelRepository:
             self._aliases[name] = CachedAliases(name, artifact.aliases)
         return self._admit(artifact)
 
+    @property
+    def default_name(self) -> str:
+        """The model that was added, which answers where a protocol names none; "" without one."""
+        return next(iter(self._defaults), "")
+
     def get(self, name: str, version: int | None = None, label: str = "", key: str = "") -> Servable | Shadowed:
         """Find what answers a request, loading it on its first use.
 

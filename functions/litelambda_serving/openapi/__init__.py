@@ -30,7 +30,7 @@ _AT_ONCE = 32  # fetches
 _ERRORS = {"400": "The request cannot be answered as it is.", "403": "The caller lacks the right.",
            "404": "No such model or version.",
            "413": "Beyond Lambda's limit on a synchronous request or response.",
-           "415": "The body is compressed, but neither with gzip nor with deflate.",
+           "415": "The body has a content type or a compression that is not read.",
            "500": "A failure of this service.", "501": "Not supported.",
            "503": "The model's store is not available at the moment."}  # fmt: skip
 
@@ -98,6 +98,8 @@ def _server_paths() -> dict[str, Any]:
         "/": {"get": _operation("live", "Whether the function runs", state)},
         "/healthz": {"get": _operation("health", "Whether the function runs, and what is in memory", state)},
         "/openapi.json": {"get": _operation("openapi", "This document", state)},
+        "/ping": {"get": _ping()},
+        "/invocations": {"post": _invocations()},
         "/v1/models": {"get": _operation("models", "Models in memory", _ref("Models"))},
         "/v2": {"get": _operation("server", "Server metadata", _ref("ServerMetadata"))},
         "/v2/health/live": {"get": _operation("v2Live", "Whether the function runs", state)},
@@ -111,6 +113,23 @@ def _server_paths() -> dict[str, Any]:
             )
         },
     }
+
+
+def _ping() -> dict[str, Any]:
+    operation = _operation("ping", "Whether the model of MODEL_NAME can be served, for SageMaker", {})
+    del operation["responses"]["200"]["content"]
+    return operation
+
+
+def _invocations() -> dict[str, Any]:
+    """SageMaker's route: what the body holds is the model's own, which `/v1` describes."""
+    attributes = {"name": "X-Amzn-SageMaker-Custom-Attributes", "in": "header", "schema": {"type": "string"}}
+    operation = _operation("invocations", "Predict with the model of MODEL_NAME, for SageMaker", {"type": "object"},
+                           {"type": ["object", "array"]}, raw=True, parameters=[attributes])  # fmt: skip
+    lines: dict[str, Any] = {kind: {"schema": {"type": "string"}} for kind in ("text/csv", "application/jsonlines")}
+    operation["requestBody"]["content"] |= lines
+    operation["responses"]["200"]["content"] |= lines
+    return operation
 
 
 def _tensorflow_serving_paths(manifest: Manifest, aliases: list[str]) -> dict[str, Any]:

@@ -141,7 +141,7 @@ def test_traces_are_sent_where_tracing_is_active(template: Template) -> None:
     assert "SendTraces" not in _predict_statements(template)
 
 
-PATHS = {"/", "/healthz", "/openapi.json", "/v1/{proxy+}", "/v2", "/v2/{proxy+}"}
+PATHS = {"/", "/healthz", "/openapi.json", "/ping", "/invocations", "/v1/{proxy+}", "/v2", "/v2/{proxy+}"}
 
 
 def test_every_route_is_authorised(template: Template) -> None:
