@@ -11,6 +11,7 @@ import json
 
 import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 
 from litelambda_serving.asgi import Application
 from support.golden_store import golden, publish, set_aliases
@@ -34,7 +35,7 @@ def store(tmp_path_factory):
     publish(root, "half_plus_two")
     publish(root, "half_plus_two", 2)
     set_aliases(root, {"latest": 1}, "half_plus_two")
-    for name in ("image_2x3", "two_doubles"):
+    for name in ("image_2x3", "strings", "two_doubles"):
         publish(root, name)
     publish(root, "tiny", data=golden("tiny_int8"), labels=["a", "b", "c"])
     table = {"x": {"kind": "table", "label": "risk", "columns": COLUMNS}}
@@ -127,11 +128,30 @@ def test_csv_of_raw_columns(handler):
 
 
 def test_csv_of_tensors(handler):
-    """A row of numbers has the input's shape, row-major."""
-    pixels = np.arange(18, dtype=np.float32).reshape(1, 2, 3, 3)
-    (expected,) = of_v1(handler, "image_2x3", {"instances": pixels.tolist()}).json()["predictions"]
-    flat = ",".join(map(str, pixels.ravel().tolist()))
-    assert invoke(handler, flat, CSV, "image_2x3").json() == {"predictions": [expected]}
+    """A row of numbers has the input's shape, row-major: the reference interpreter answers the same."""
+    runner = Interpreter(model_content=golden("image_2x3")).get_signature_runner()
+    ((name, details),) = runner.get_input_details().items()
+    values = np.linspace(0, 1, 2 * np.prod(details["shape"]), dtype=np.float32).reshape(2, *details["shape"][1:])
+    scores = [next(iter(runner(**{name: row[None]}).values()))[0].tolist() for row in values]
+    text = "".join(",".join(map(str, row.ravel().tolist())) + "\n" for row in values)
+    answer = invoke(handler, text, CSV, "image_2x3")
+    assert answer.status == 200
+    assert np.array_equal(np.float32(answer.json()["predictions"]), np.float32(scores))
+
+
+def test_csv_of_several_inputs_and_of_texts(handler):
+    """A row has the inputs' values one after another; cells of a string input are texts."""
+    inputs = send(handler, "GET", "/v2/models/two_doubles").json()["inputs"]
+    widths = [int(np.prod(each["shape"][1:])) for each in inputs]
+    cells = [float(number) for number in range(sum(widths))]
+    row = dict(zip([each["name"] for each in inputs], np.split(np.array(cells), np.cumsum(widths)[:-1]), strict=True))
+    row = {each["name"]: row[each["name"]].reshape(each["shape"][1:]).tolist() for each in inputs}
+    expected = of_v1(handler, "two_doubles", {"instances": [row]})
+    assert (len(inputs), expected.status) == (2, 200)
+    assert invoke(handler, ",".join(map(str, cells)), CSV, "two_doubles").body == expected.body
+    texts = of_v1(handler, "strings", {"instances": [["a, b", "ü"]]})
+    assert texts.status == 200
+    assert invoke(handler, '"a, b",ü', CSV, "strings").body == texts.body
 
 
 def test_a_tensor_as_npy(handler):
@@ -177,7 +197,7 @@ def test_vertex_parameters_are_options(handler):
         ("\xff".encode("latin-1"), CSV, {}, 400, "the body is not CSV in UTF-8"),
         ("age,income,city\n1,2,Bern", CSV, {"model": "people"}, 400, "the first row is a header"),
         ("1,2", CSV, {"model": "people"}, 400, "line 1: a row has 3 cells, got 2"),
-        ("1,2", CSV, {"model": "two_doubles"}, 400, "CSV holds one tensor"),
+        ("age,income,city", CSV, {"model": "people"}, 400, "send rows alone"),
         ("1\n{", LINES, {}, 400, "line 2 is not a JSON value"),
         ("[1", JSON, {}, 400, "JSON Parse error"),
         ('{"instances": [1]}', JSON, {"model": "nothing"}, 404, "nothing"),

@@ -23,19 +23,8 @@ FUNCTIONS_ORDER = [
     *("errors", "json_codec", "native", "digest", "background", "settings", "lean_runtime", "tensor", "manifest"),
     *("trust", "audit", "access", "store", "objects", "aliases", "artifact", "litert", "preprocessing", "custom_code"),
     *("drift", "servable", "models", "bodies", "http", "observability", "xray", "capture", "recorder", "explain"),
-    *(
-        "references",
-        "streaming",
-        "tfserving",
-        "hosting",
-        "inference_protocol",
-        "openapi",
-        "page",
-        "router",
-        "scoring",
-        "turns",
-    ),
-    *("server_settings", "asgi"),
+    *("references", "streaming", "tfserving", "hosting", "inference_protocol", "openapi", "page", "router", "scoring"),
+    *("turns", "server_settings", "asgi"),
     *("predict", "score"),
 ]
 TOOLCHAIN_ORDER = [

@@ -1,6 +1,6 @@
 """CSV without a header: requests' rows as JSON would have them, and predictions as lines.
 
-A row has the columns of the model's preprocessing in their order; without any, the values of its only input, row-major.
+A row has the columns of the model's preprocessing in their order; without any, the values of its inputs, row-major.
 Imported with the first such body.
 """
 
@@ -10,7 +10,7 @@ import csv
 from io import StringIO
 from math import prod
 
-from litelambda_serving.errors import MalformedRequestError, RequestError, TensorError
+from litelambda_serving.errors import MalformedRequestError, TensorError
 from litelambda_serving.json_codec import dumps
 from litelambda_serving.preprocessing.base import Field
 from litelambda_serving.preprocessing.cells import is_number, parse_cell, parse_number
@@ -39,22 +39,16 @@ def read_instances(
 
     Raises:
         MalformedRequestError: the body is not CSV.
-        RequestError: rows of the model cannot be written so.
         TensorError: a row has another number of cells, or a cell is not what its column takes; the message says which.
     """
     rows = _read(body)
     if as_they_are:
         return [[parse_number(cell) if is_number(cell) else cell for cell in row] for _, row in rows]
     fields = list(raw_inputs.fields.values()) if raw_inputs else _fields_of(manifest)
-    if len(fields) > 1 and any(field.type == "tensor" for field in fields):
-        raise RequestError(f"CSV holds one tensor, the model has {', '.join(each.name for each in fields)}: send JSON")
-    if rows and len(fields) > 1 and [cell.strip() for cell in rows[0][1]] == [field.name for field in fields]:
+    if rows and [cell.strip() for cell in rows[0][1]] == [field.name for field in fields]:
         raise TensorError("the first row is a header: send rows alone, without one")
-    if len(fields) > 1:
-        return [_cells(row, fields, line) for line, row in rows]
-    (field,) = fields
-    columns = [field] * (prod(field.shape) if field.type == "tensor" else 1)
-    return [_nested(_cells(row, columns, line), field.shape) for line, row in rows]
+    columns = [field for field in fields for _ in range(prod(field.shape))]
+    return [_instance(_cells(row, columns, line), fields) for line, row in rows]
 
 
 def write_rows(predictions: Sequence[Any]) -> str:
@@ -83,9 +77,11 @@ def _fields_of(manifest: Manifest) -> list[Field]:
     """The inputs as fields, where nothing prepares them."""
     inputs = manifest.signatures[manifest.default_signature].inputs
     return [
-        Field(spec.name, "text", ())
-        if spec.dtype.kind == "string" and spec.row_values == 1
-        else Field(spec.name, "tensor", tuple(spec.shape[1:] if spec.batched else spec.shape))
+        Field(
+            spec.name,
+            "text" if spec.dtype.kind == "string" else "tensor",
+            tuple(spec.shape[1:] if spec.batched else spec.shape),
+        )
         for spec in inputs
     ]
 
@@ -107,6 +103,16 @@ def _number(cell: str) -> float:
     value = parse_number(cell.strip())
     text = cell.strip().lstrip("+-")
     return int(cell) if text.isascii() and text.isdecimal() else value
+
+
+def _instance(cells: list[Any], fields: Sequence[Field]) -> Any:
+    """A row as JSON has it: the value of its only field, or an object with all of them."""
+    values, start = {}, 0
+    for field in fields:
+        end = start + prod(field.shape)
+        values[field.name] = _nested(cells[start:end], field.shape)
+        start = end
+    return values if len(fields) > 1 else values[fields[0].name]
 
 
 def _nested(values: list[Any], shape: Sequence[int]) -> Any:
