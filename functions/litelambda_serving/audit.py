@@ -45,7 +45,7 @@ def make_record(  # noqa: PLR0913 - so many fields has a record
 
     Args:
         action: what was done: one of a function's rights (predict, explain, metadata, repository, admin); `load`, of a
-            version by the function itself; or what the toolchain does to a store (publish, alias, sign).
+            version by the function itself; or what the toolchain does to a store (publish, alias, sign, prune).
         outcome: `done`, `refused` or `failed`.
         actor: who did it: an ARN, the subject of a token, `user@host`, or `function:NAME`.
         model: its name.

@@ -28,7 +28,7 @@ COMPLETION_VARIABLE = "_LITELAMBDA_COMPLETE"
 _SECTIONS = {
     "Make a model": {"init": "init", "build": "build", "import": "import_model"},
     "Use it": {"serve": "serve", "predict": "predict", "score": "score", "replay": "replay", "drift": "drift"},
-    "Look after a store": {"models": "models", "compare": "compare", "alias": "alias"},
+    "Look after a store": {"models": "models", "compare": "compare", "alias": "alias", "prune": "prune"},
     "Answer for it": {"keygen": "keygen", "sign": "sign", "verify": "verify", "decrypt": "decrypt", "audit": "audit"},
     "Deploy and measure": {
         "package": "package",

@@ -55,13 +55,25 @@ def describe_models(models: Sequence[Model], store_url: str) -> str:
                     str(version["version"]),
                     version["created"],
                     age(version["created"], datetime.now(UTC)),
-                    " ".join(_roles(model, version["version"])),
+                    " ".join(roles(model, version["version"])),
                     " ".join(f"{name} {value:.4g}" for name, value in figures),
                     f"{version['size_bytes']['stored']:,}" if "stored" in version["size_bytes"] else "",
                     version["digest"][:12],
                 )
             )
     return columns(rows)
+
+
+def roles(model: Model, version: int) -> list[str]:
+    """The roles of a version: the target of aliases, a canary with a percentage, or a shadow.
+
+    >>> roles({"aliases": {"latest": 7}, "canary": {"latest": {"8": 10}}, "shadow": {"latest": 9}}, 8)
+    ['latest:canary=10%']
+    """
+    targets = sorted(alias for alias, target in model["aliases"].items() if target == version)
+    shares = {alias: shares[str(version)] for alias, shares in model["canary"].items() if str(version) in shares}
+    canaries = [f"{alias}:canary={percent:g}%" for alias, percent in sorted(shares.items())]
+    return targets + canaries + [f"{alias}:shadow" for alias, number in model["shadow"].items() if number == version]
 
 
 def age(created: str, now: datetime) -> str:
@@ -76,14 +88,6 @@ def age(created: str, now: datetime) -> str:
         return ""
     size, unit = next(((size, unit) for size, unit in _UNITS if seconds >= size), (60, "min"))
     return f"{max(int(seconds // size), 0)} {unit}"
-
-
-def _roles(model: Model, version: int) -> list[str]:
-    """The roles of a version: the target of aliases, a canary with a percentage, or a shadow."""
-    targets = sorted(alias for alias, target in model["aliases"].items() if target == version)
-    shares = {alias: shares[str(version)] for alias, shares in model["canary"].items() if str(version) in shares}
-    canaries = [f"{alias}:canary={percent:g}%" for alias, percent in sorted(shares.items())]
-    return targets + canaries + [f"{alias}:shadow" for alias, number in model["shadow"].items() if number == version]
 
 
 def _version(store: Store, model: str, version: int) -> dict[str, Any]:

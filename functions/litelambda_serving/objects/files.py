@@ -151,7 +151,8 @@ class FileObjects:
 
     def delete(self, url: str) -> None:
         """See `Objects.delete`."""
-        path_of(url).unlink(missing_ok=True)
+        with file_errors("delete", path_of(url)):
+            path_of(url).unlink(missing_ok=True)
 
     def upload(
         self,

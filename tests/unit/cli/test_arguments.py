@@ -48,6 +48,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "alias": {
         "NAME": REQUIRED, "ALIAS": REQUIRED, "VERSION": REQUIRED, "--store": STORE, "--canary": (), "--shadow": None,
     },
+    "prune": {"NAME": REQUIRED, "--store": STORE, "--keep": 3, "--yes": False, "--json": False},
     "keygen": {"KEY.pem": REQUIRED, "--encryption": False, "--kms": None},
     "sign": {"NAME[@ALIAS|:VERSION]": REQUIRED, "--key": REQUIRED, "--store": STORE},
     "decrypt": {

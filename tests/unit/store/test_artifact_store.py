@@ -24,6 +24,8 @@ from moto import mock_aws
 from litelambda.common.errors import PublishError, UsageError
 from litelambda.store.artifact_store import Store
 from litelambda.store.catalogue import age, describe_models, list_models
+from litelambda.store.prune import plan_prune, prune
+from litelambda.store.version_files import VersionFiles
 from litelambda_serving import objects
 from litelambda_serving.errors import (
     ModelNotFoundError,
@@ -41,6 +43,7 @@ from support.fake_clouds import BUCKET, environment_of, fake_cloud, prepare_azur
 from support.faulty_aws import CONFLICT, LOST_ANSWER, SLOW_DOWN, Fault, FaultyAws
 from support.moto_server import MotoServer
 
+FORBIDDEN = Fault(403, "AccessDenied")
 FILES: dict[str, bytes | Path] = {"model.tflite": b"flatbuffer", "report.json": b"{}"}
 
 
@@ -385,6 +388,27 @@ def test_conflicts_that_never_end_are_told_as_such(bad_wire: FaultyAws) -> None:
     bad_wire.fault = lambda operation, path: CONFLICT if operation == "PutObject" else None
     with pytest.raises(StoreUnavailableError, match="other writes kept S3 from deciding"):
         publish(Store("s3://models"), 1)
+
+
+def test_old_versions_can_be_pruned(store: Store) -> None:
+    """Wherever the store is, its old versions go whole, and those that are named or new stay."""
+    publish(store, 1, 2, 3, 4)
+    store.set_alias("digits", "stable", 2)
+    plan = plan_prune(store, "digits", keep=1)
+    prune(store, plan)
+    assert plan.num_bytes == 2 * sum(map(len, (b"flatbuffer", b"{}", manifest_of(1))))
+    assert {version for version, _, _ in VersionFiles(store, "digits").list()} == {2, 4}
+    assert (store.list_versions("digits"), store.next_version("digits")) == ([2, 4], 5)
+
+
+def test_a_bucket_that_forbids_deletion(bad_wire: FaultyAws) -> None:
+    """S3's 403, as the stack's bucket policy answers, leaves the version whole and names the setting."""
+    store = Store("s3://models")
+    publish(store, 1, 2)
+    bad_wire.fault = lambda operation, _path: FORBIDDEN if operation == "DeleteObject" else None
+    with pytest.raises(StoreAccessError, match=r"version 1 of digits stays as it was.*ImmutableVersions=on"):
+        prune(store, plan_prune(store, "digits", keep=1))
+    assert store.read_file("digits", 1, "model.tflite") == b"flatbuffer"
 
 
 def test_a_missing_bucket_and_missing_credentials_are_named(
