@@ -9,6 +9,7 @@ import yaml
 
 from litelambda.common.paths import PROJECT, TEMPLATE
 from litelambda_serving.errors import SettingsError
+from litelambda_serving.server_settings import ServerSettings
 from litelambda_serving.settings import SETTINGS, Settings
 
 STORE = {"MODEL_STORE": "s3://bucket/models"}
@@ -78,3 +79,19 @@ def test_template_and_docs_know_every_setting():
     assert set(variables) - {"AWS_LAMBDA_EXEC_WRAPPER"} == names - {"CUSTOM_CODE", "MODEL_DECRYPTION_KEY"}
     section = (PROJECT / "docs" / "reference" / "settings.md").read_text().partition("\n## ")[0]
     assert set(re.findall(r"^\| `([A-Z0-9_]+)`", section, re.MULTILINE)) == names
+
+
+def test_vertex_names_port_and_routes():
+    """AIP_HTTP_PORT is the port unless PORT is set, and each route of Vertex AI's leads to the one that answers it."""
+    vertex = {"AIP_HTTP_PORT": "7080", "AIP_PREDICT_ROUTE": "/a:predict", "AIP_HEALTH_ROUTE": "/a"}
+    settings = ServerSettings.from_environment(vertex)
+    assert (settings.port, settings.routes) == (7080, {"/a:predict": "/invocations", "/a": "/ping"})
+    assert ServerSettings.from_environment({**vertex, "PORT": "9000"}).port == 9000
+    plain = ServerSettings.from_environment({})
+    assert (plain.port, plain.routes) == (8080, {})
+    for wrong, message in (
+        ({"AIP_HTTP_PORT": "x"}, "AIP_HTTP_PORT is 'x', expected a number"),
+        ({"AIP_PREDICT_ROUTE": "a"}, "AIP_PREDICT_ROUTE is 'a', expected a path that begins with '/'"),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            ServerSettings.from_environment(wrong)
