@@ -126,9 +126,9 @@ def _invocations() -> dict[str, Any]:
     attributes = {"name": "X-Amzn-SageMaker-Custom-Attributes", "in": "header", "schema": {"type": "string"}}
     operation = _operation("invocations", "Predict with the model of MODEL_NAME, for SageMaker", {"type": "object"},
                            {"type": ["object", "array"]}, raw=True, parameters=[attributes])  # fmt: skip
-    lines: dict[str, Any] = {kind: {"schema": {"type": "string"}} for kind in ("text/csv", "application/jsonlines")}
-    operation["requestBody"]["content"] |= lines
-    operation["responses"]["200"]["content"] |= lines
+    for kind in ("text/csv", "application/jsonlines"):
+        operation["requestBody"]["content"][kind] = {}
+        operation["responses"]["200"]["content"][kind] = {"schema": {"type": "string"}}
     return operation
 
 
