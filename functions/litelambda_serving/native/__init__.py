@@ -172,8 +172,8 @@ def loads_event(payload: bytes) -> Any:
     Raises:
         ValueError, RecursionError: see `json_codec.loads`.
 
-    >>> loads_event(rb'{"path": "/", "body": "{\\"inputs\\": [\\u00e4]}"}')
-    {'path': '/', 'body': bytearray(b'{"inputs": [\\xc3\\xa4]}')}
+    >>> loads_event(rb'{"path": "/", "body": "{\"inputs\": [\u00e4]}"}')
+    {'path': '/', 'body': bytearray(b'{"inputs": [\xc3\xa4]}')}
     """
     body, span = bytearray(len(payload) + 1), (c_int64 * 2)()
     length = _call("take_string", payload, len(payload), b"body", span, _target(body))
