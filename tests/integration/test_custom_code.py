@@ -227,14 +227,16 @@ def test_the_command_predicts(place, tmp_path, capsys, monkeypatch):
     assert main([*command, "--code", str(place / "code.py"), "--input", str(tmp_path / "row.json")]) == 0
     assert json.loads(capsys.readouterr().out) == {"predictions": answers()[:1]}
     assert dict(os.environ) == environment
-    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps({"instances": PREPARED.tolist()})))
+    monkeypatch.setattr(
+        sys, "stdin", io.TextIOWrapper(io.BytesIO(json.dumps({"instances": PREPARED.tolist()}).encode()))
+    )
     assert main([*command, "--input", "-", "--top-k", "1"]) == 0
     best = [[{"label": str(int(np.argmax(row))), "score": pytest.approx(row.max())}] for row in expected(PREPARED)]
     assert json.loads(capsys.readouterr().out) == {"predictions": best}
     (tmp_path / "row.json").write_text(json.dumps({**ROWS[0], "weight": -2}))
     assert main([*command, "--code", str(place / "code.py"), "--input", str(tmp_path / "row.json")]) == 1
     assert "400: weight -2 is negative" in capsys.readouterr().err
-    for wrong, message in (("{", "is not JSON"), (None, "cannot be read")):
+    for wrong, message in (("{", "is neither JSON nor a picture"), (None, "cannot be read")):
         path = tmp_path / "wrong.json"
         if wrong is not None:
             path.write_text(wrong)

@@ -24,7 +24,7 @@ _MAX_DESCRIPTION = 256
 """Characters that Lambda allows in a version's description, which holds the parameters that a version is made of."""
 _TEXTS = (
     *("ModelStore", "ModelName", "ModelVersion", "CorsAllowOrigin", "BasePath", "MetricsNamespace"),
-    *("ModelPublicKey", "ModelMinimumVersion", "CaptureStore", "CaptureRedact", "SubnetIds"),
+    *("ModelPublicKey", "ModelMinimumVersion", "CaptureStore", "CaptureRedact", "RequestStore", "SubnetIds"),
 )
 _DESCRIBED = (
     *_TEXTS,
