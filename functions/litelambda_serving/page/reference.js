@@ -45,13 +45,16 @@ function operationParts(operation, api) {
     parts.push(make("h3", {}, `Request: ${kind}`));
     if (schema) parts.push(make("pre", { tabIndex: 0 }, schemaText(schema, api)));
   }
-  for (const [status, { description, content }] of Object.entries(operation.responses ?? {})) {
+  const responses = Object.entries(operation.responses ?? {}).map(([status, response]) => [
+    status, response.$ref ? api.components.responses[response.$ref.split("/").pop()] : response,
+  ]);
+  for (const [status, { description, content }] of responses) {
     const schema = content?.["application/json"]?.schema;
     if (Number(status) >= 300) continue;
     parts.push(make("h3", {}, `Answer ${status}: ${description}`));
     if (schema) parts.push(make("pre", { tabIndex: 0 }, schemaText(schema, api)));
   }
-  const errors = Object.entries(operation.responses ?? {}).filter(([status]) => Number(status) >= 300);
+  const errors = responses.filter(([status]) => Number(status) >= 300);
   if (errors.length) parts.push(make("h3", {}, "Errors"), definitions(errors.map(([status, { description }]) => [status, description])));
   return parts;
 }
