@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import math
 import struct
 import sys
+import time
 import zlib
 
 import numpy as np
@@ -266,13 +268,16 @@ def test_the_last_line_tells_of_a_fault(handler, capsys):
     assert buffered(handler, SPREAD, {"instances": [[1], [0]]}, LINES).status == 400
 
 
-def test_a_deadline_that_comes_near_ends_the_stream(handler):
+def test_a_deadline_that_comes_near_ends_the_stream(handler, monkeypatch):
     """The rows that were done have left; the end says how many there were, and what to do."""
-    streamed = stream(handler, SPREAD, {"instances": [[1]] * 100}, context=StreamingContext(550))
+    ticks = itertools.count(step=0.05)  # seconds that each row seems to take
+    monkeypatch.setattr("litelambda_serving.streaming.monotonic", lambda: time.monotonic() + next(ticks))
+    streamed = stream(handler, SPREAD, {"instances": [[1]] * 100}, context=StreamingContext(1500))
     assert streamed.status == 200
     assert "100 rows take longer than a request may: " in str(streamed.error)
     assert "longer Timeout" in str(streamed.error)
-    lines = stream(handler, SPREAD, {"instances": [[1]] * 100}, LINES, StreamingContext(550)).body.splitlines()
+    ticks = itertools.count(step=0.05)
+    lines = stream(handler, SPREAD, {"instances": [[1]] * 100}, LINES, StreamingContext(1500)).body.splitlines()
     assert 1 < len(lines) < 100
     assert "take longer" in json.loads(lines[-1])["error"]
 
