@@ -178,7 +178,7 @@ AZURITE_PORT := 10010
 .PHONY: test-stores
 
 test-stores: setup  ## publishing to Azurite, Azure's emulator, where there is npm
-	@if ! command -v npm >/dev/null; then echo "test-stores: there is no npm here, so Azurite is not tried"; exit 0; fi; \
+	@if ! command -v npm >/dev/null; then echo "test-stores: npm is not installed, so Azurite is not tried"; exit 0; fi; \
 	npm install --silent --no-audit --no-fund --prefix .venv-azurite $(AZURITE); \
 	.venv-azurite/node_modules/.bin/azurite-blob --silent --inMemoryPersistence --skipApiVersionCheck --blobPort $(AZURITE_PORT) & \
 	trap "kill $$!" EXIT; \

@@ -68,7 +68,7 @@ class Client:
             timeout_seconds: for an answer.
 
         Raises:
-            UsageError: neither or both were given, it is not a URL, or there is no such stack.
+            UsageError: neither or both were given, it is not a URL, or the stack does not exist.
         """
         if bool(url) == bool(stack):
             raise UsageError("give the URL of a service, or the name of a stack: one of the two")

@@ -540,21 +540,6 @@ def test_openapi_describes_every_model_of_the_store(handler, store):
     assert send(handler, "POST", "/openapi.json").status == 405
 
 
-def test_openapi_and_the_index_fit_a_response(handler, store, monkeypatch):
-    """The document describes as many models as fit; the index, which must be whole, says that it does not."""
-    document = send(handler, "GET", "/openapi.json")
-    whole = len(json.dumps(document.body.decode()))
-    monkeypatch.setattr("litelambda_serving.openapi.MAX_RESPONSE_BYTES", whole // 2)
-    answer = send(handler, "GET", "/openapi.json")
-    assert len(json.dumps(answer.body.decode())) <= whole // 2
-    described = {path.split("/")[3].split(":")[0] for path in answer.json()["paths"] if path.startswith("/v1/models/")}
-    assert 1 < len(described) < len(list(store.iterdir()))
-    monkeypatch.setattr("litelambda_serving.http.MAX_RESPONSE_BYTES", 500)
-    refused = send(handler, "POST", "/v2/repository/index")
-    assert refused.status == 413
-    assert "the models take" in refused.json()["error"]
-
-
 WORST = """
 import json, sys
 import predict

@@ -11,13 +11,17 @@ import sys
 import threading
 import time
 from collections import Counter
+from math import inf
 
 import numpy as np
 import pytest
 
 from litelambda.common.paths import FUNCTIONS
+from litelambda_serving import openapi
 from litelambda_serving.aliases import Aliases
-from litelambda_serving.errors import ArtifactError, StoreUnavailableError
+from litelambda_serving.errors import ArtifactError, PayloadTooLargeError, StoreUnavailableError
+from litelambda_serving.http import Request
+from litelambda_serving.inference_protocol import repository as protocol_repository
 from litelambda_serving.models import ModelRepository
 from litelambda_serving.servable import size_in_memory
 from litelambda_serving.store import open_store
@@ -460,3 +464,29 @@ def test_load_moves_to_what_the_alias_means_now(tmp_path):
     assert version_of(handler) == 1
     assert send(handler, "POST", LOAD, {}).status == 200
     assert version_of(handler) == 2
+
+
+def test_the_index_and_openapi_fit_a_response(tmp_path):
+    """The index is whole or refused, the document has as many models as fit; a server without a limit has them all."""
+    names = {f"model_{number}" for number in range(6)}
+    for name in names:
+        publish_versions(tmp_path, 1, name=name)
+    said = []
+    repository = ModelRepository(open_store(tmp_path.as_uri()), 1, warn=said.append)
+    listing, document = Request("POST", "/v2/repository/index", {}, b""), Request("GET", "/openapi.json", {}, b"")
+    listing.max_response_bytes = document.max_response_bytes = inf
+    assert {each["name"] for each in json.loads(protocol_repository.index(listing, repository).body)} == names
+    whole = openapi.answer(document, repository).body
+    assert said == []
+
+    listing.max_response_bytes = 500
+    with pytest.raises(PayloadTooLargeError, match=r'the models take .* ask for \{"ready": true\} alone'):
+        protocol_repository.index(listing, repository)
+    document.max_response_bytes = len(json.dumps(whole)) // 2
+    part = openapi.answer(document, repository).body
+    assert len(json.dumps(part)) <= document.max_response_bytes
+    described = {
+        path.split("/")[3].split(":")[0] for path in json.loads(part)["paths"] if path.startswith("/v1/models/m")
+    }
+    assert 1 < len(described & names) < len(names)
+    assert said == [f"openapi.json describes {len(described & names)} of 6 models"]

@@ -20,7 +20,7 @@ def command(stack: str, yes: bool) -> None:
 
     found = find_stack(stack)
     if found is None:
-        print(f"delete: there is no stack {stack}", file=sys.stderr)
+        print(f"delete: the stack {stack} does not exist", file=sys.stderr)
         return
     kept = kept_resources(found)
     print("\n".join([f"delete: stays: {each}" for each in kept] or ["delete: nothing of it stays"]), flush=True)

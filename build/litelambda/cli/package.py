@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     "--target",
     type=click.Choice(["lambda-zip", "lambda-image", "container"]),
     default="lambda-zip",
-    help="What runs it: a function from a zip or from an image, or whatever runs containers.",
+    help="What runs it: a function from a zip or from an image, or any container platform.",
 )
 @click.option("--arch", type=click.Choice(["x86_64", "arm64"]), default="arm64", help="The function's architecture.")
 @click.option(

@@ -74,7 +74,7 @@ def deploy(  # noqa: PLR0913 - all but the first three are named by the caller
         dry_run: show the change set, and change nothing.
 
     Raises:
-        UsageError: an assignment sets no parameter of the template, SAM is not installed, there are no credentials, or
+        UsageError: an assignment sets no parameter of the template, SAM is not installed, credentials are missing, or
             the stack asks for an access policy and there is none.
         PublishError, StoreError: the model is not there, or the stack's store does not take it.
         AwsError: AWS cannot be asked, or the deployment failed.

@@ -174,7 +174,7 @@ def build_image(made: ImageResult, tag: str) -> None:
         tag: its name.
 
     Raises:
-        PackageError: there is no docker, or it cannot build it.
+        PackageError: docker is not installed, or it cannot build the image.
     """
     directory = made.directory
     command = ["docker", "build", "--quiet", "--platform", _PLATFORMS[made.arch], "--tag", tag, str(directory)]
@@ -182,7 +182,7 @@ def build_image(made: ImageResult, tag: str) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - a fixed command
     except FileNotFoundError as error:
         raise PackageError(
-            f"there is no docker command to build {tag} with. {directory} is complete: build it where there is one, or "
+            f"docker is not installed, so {tag} was not built. {directory} is complete: build it with docker, or "
             "with another builder"
         ) from error
     if done.returncode:

@@ -61,7 +61,7 @@ def find_model(path: Path, scratch: Path) -> Found:
         scratch: an empty folder that stays as long as the model is needed.
 
     Raises:
-        UsageError: there is no model in it, or several, or one that needs code of another library.
+        UsageError: it holds no model, or several, or one that needs code of another library.
     """
     if path.is_file() and path.name.endswith(ARCHIVE_SUFFIXES):
         root = scratch / "unpacked"
@@ -110,7 +110,7 @@ def _choose(root: Path, files: list[Path], given: Path) -> Path:
         elif file.name == _UNPACKED_KERAS[-1] and _is_unpacked_keras(file.parent):
             found.add(file.parent)
     if not found:
-        raise UsageError(f"there is no model to import in {given}: {_why_none(root, files)}")
+        raise UsageError(f"no model to import in {given}: {_why_none(root, files)}")
     if len(found) > 1:
         names = ", ".join(sorted(each.relative_to(root).as_posix() for each in found))
         unpacked = "" if root == given else "unpack it and "

@@ -74,7 +74,7 @@ def open_service(
         headers: sent to either.
 
     Raises:
-        UsageError: the service is named twice, there is no such stack, or a store would not take the headers.
+        UsageError: the service is named twice, the stack does not exist, or a store would not take the headers.
     """
     is_url = model.startswith(("http://", "https://"))
     if sum(map(bool, (is_url, url, stack))) > 1:

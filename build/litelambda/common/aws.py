@@ -17,7 +17,7 @@ _CREDENTIALS = {
     "PartialCredentialsError": "the AWS credentials are incomplete: set both keys, or run `aws configure`",
     "NoRegionError": "no AWS region found: set AWS_DEFAULT_REGION, or `region` in the profile",
     "UnauthorizedSSOTokenError": "the AWS session has ended: run `aws sso login`",
-    "SSOTokenLoadError": "there is no AWS session: run `aws sso login`",
+    "SSOTokenLoadError": "the AWS session has ended or was never started: run `aws sso login`",
     "TokenRetrievalError": "the AWS session has ended: run `aws sso login`",
 }
 """By botocore's exception, what is wrong on this machine and what to do."""
@@ -58,7 +58,7 @@ def aws_client(service: str, region: str = "") -> Any:
         region: where; "" for the profile's.
 
     Raises:
-        UsageError: no such profile, or there is no region.
+        UsageError: the profile does not exist, or no region is set.
     """
     from botocore.exceptions import BotoCoreError
 
@@ -117,7 +117,7 @@ def export_credentials(store_url: str) -> None:
     It reads variables alone, and no file of profiles. What is in a variable already stays, as boto3 has it too.
 
     Raises:
-        UsageError: there are no credentials, or the profile does not exist.
+        UsageError: credentials are missing, or the profile does not exist.
     """
     if not store_url.startswith("s3://"):
         return

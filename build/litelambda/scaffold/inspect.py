@@ -63,7 +63,7 @@ def shipped_examples() -> list[str]:
 def _from_example(example: str, name: str | None) -> Project:
     """A recipe that ships, with its data."""
     if example not in shipped_examples():
-        raise UsageError(f"there is no example {example!r}; choose {', '.join(shipped_examples())}")
+        raise UsageError(f"unknown example {example!r}: choose one of {', '.join(shipped_examples())}")
     recipe, text = load_recipe(example), (RECIPES / f"{example}.toml").read_text(encoding="utf-8")
     source = recipe.resolve(recipe.data.path)
     text = text.replace(f'"{recipe.data.path}"', f'"data/{source.name}"').replace(f"build {example}", "build")

@@ -39,12 +39,12 @@ def choose_labels(seen: Survey, given: Given, found: Found) -> list[str]:
     """The columns to predict: those that were given, or that are called so, or the only one of categories.
 
     Raises:
-        UsageError: there is no such column, or it cannot be found out and no one can be asked.
+        UsageError: the column does not exist, or it cannot be found out and no one can be asked.
     """
     columns = seen.columns
     if given.label:
         if missing := [name for name in given.label if name not in columns]:
-            raise UsageError(f"there is no column {', '.join(missing)} to predict; there are {', '.join(columns)}")
+            raise UsageError(f"no column {', '.join(missing)} to predict: choose from {', '.join(columns)}")
         found.put("data.label", given.label[0] if len(given.label) == 1 else [*given.label])
         return [*given.label]
     name, reason = _likely_label(seen)

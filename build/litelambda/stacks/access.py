@@ -15,7 +15,7 @@ def address_of(name: str) -> tuple[str, str, dict[str, str]]:
     """The URL of a stack's API, the model that it loads first, and the headers that carry its key, if it has one.
 
     Raises:
-        UsageError: there is no such stack, or it has no API.
+        UsageError: the stack does not exist, or it has no API.
         AwsError: AWS refused.
     """
     stack = read_stack(name)

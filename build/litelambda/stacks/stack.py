@@ -127,7 +127,9 @@ def read_stack(name: str) -> Stack:
     found = find_stack(name)
     if found is None:
         region = aws_client("cloudformation").meta.region_name
-        raise UsageError(f"there is no stack {name} in {region}: --stack names another, `litelambda deploy` makes one")
+        raise UsageError(
+            f"the stack {name} does not exist in {region}: name another with --stack, or run `litelambda deploy`"
+        )
     return found
 
 

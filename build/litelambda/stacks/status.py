@@ -113,7 +113,7 @@ def read_status(name: str) -> Status:
     """Ask CloudFormation, Lambda, CloudWatch and its logs about a stack.
 
     Raises:
-        UsageError: there is no such stack, or this machine has no credentials.
+        UsageError: the stack does not exist, or credentials are missing.
         AwsError: AWS refused.
     """
     stack = read_stack(name)

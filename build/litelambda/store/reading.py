@@ -18,7 +18,7 @@ def open_reader(url: str) -> Reader:
 
     Raises:
         SettingsError: not a store's URL.
-        UsageError: it is in S3, and there are no credentials, or the profile does not exist.
+        UsageError: it is in S3, and credentials are missing, or the profile does not exist.
     """
     export_credentials(url)
     return open_store(url)

@@ -78,9 +78,8 @@ def index(request: Request, repository: ModelRepository) -> Response:
     if ready_only:
         entries = [entry for entry in entries if entry["state"] == "READY"]
     body = dumps(entries)
-    check_response_bytes(
-        sent_bytes(body), what="models", remedy='ask for {"ready": true} alone, or use `litelambda models`'
-    )
+    remedy = 'ask for {"ready": true} alone, or use `litelambda models`'
+    check_response_bytes(sent_bytes(body), request.max_response_bytes, "models", remedy)
     return Response(200, body, route="index")
 
 

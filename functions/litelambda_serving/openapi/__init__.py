@@ -8,7 +8,7 @@ from __future__ import annotations
 from litelambda_serving import __version__
 from litelambda_serving.background import start_in_order
 from litelambda_serving.errors import MethodNotAllowedError, ServingError
-from litelambda_serving.http import MAX_RESPONSE_BYTES, Response, sent_bytes
+from litelambda_serving.http import Response, sent_bytes
 from litelambda_serving.json_codec import dumps
 from litelambda_serving.openapi.schemas import COMMON_SCHEMAS, model_schemas
 from litelambda_serving.tensor import DYNAMIC
@@ -53,8 +53,8 @@ def answer(request: Request, repository: ModelRepository) -> Response:
         except ServingError as error:
             repository.warn(f"openapi.json leaves {name} out: {error}")
     body = dumps(document(models, request.base_path))
-    while (size := sent_bytes(body)) > MAX_RESPONSE_BYTES and models:
-        models = models[: min(len(models) - 1, len(models) * MAX_RESPONSE_BYTES // size)]
+    while (size := sent_bytes(body)) > request.max_response_bytes and models:
+        models = models[: min(len(models) - 1, int(len(models) * request.max_response_bytes // size))]
         body = dumps(document(models, request.base_path))
     if len(models) < len(names):
         repository.warn(f"openapi.json describes {len(models)} of {len(names)} models")

@@ -73,7 +73,7 @@ def test_a_build_says_what_docker_said(
 ) -> None:
     """Without docker the folder is still there to be built elsewhere; where docker fails, its own words are shown."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(PackageError, match="there is no docker command to build mine with"):
+    with pytest.raises(PackageError, match="docker is not installed, so mine was not built"):
         build_image(images["container"], "mine")
     docker = tmp_path / "docker"
     docker.write_text('#!/bin/sh\necho "$@" >&2; exit 1\n')

@@ -205,7 +205,7 @@ def test_a_model_has_rows_for_its_test_where_each_has_an_answer(tmp_path: Path, 
     ("name", "lines", "given", "message"),
     [
         ("a.csv", ["x,y2,z", "1,2,3", "2,3,4"], {}, "with --label COLUMN:\n  x: numbers from 1 to 2\n"),
-        ("a.csv", ["x,y", "1,2", "2,3"], {"label": ("w",)}, "no column w to predict; there are x, y"),
+        ("a.csv", ["x,y", "1,2", "2,3"], {"label": ("w",)}, "no column w to predict: choose from x, y"),
         ("a.csv", ["x,label"], {}, "a.csv has no rows after its header"),
         ("a.csv", ["x,label", "7,a", "7,b"], {}, "no column to predict from. x: it has one value in all rows"),
         ("a.csv", ["x,y", *(f"{n},2024-01-{n}" for n in range(10, 30))], {"label": ("y",)}, "'y' cannot be predicted"),

@@ -137,7 +137,7 @@ def test_what_ends_it_leaves_nothing_behind(
         ([], "say what to start from: --data PATH, --model PATH or --example NAME"),
         (["--data", "a.csv", "--example", "plays"], "give one of --data, --model and --example"),
         (["--data", "gone.csv"], "gone.csv does not exist"),
-        (["--example", "pinguins"], "there is no example 'pinguins'; choose arrows, "),
+        (["--example", "pinguins"], "unknown example 'pinguins': choose one of arrows, "),
         (["--model", "model.docx"], "model.docx: expected a .tflite, .keras or .h5 file"),
         (["--example", "penguins", "--name", "a/b"], "invalid model name 'a/b': use letters, digits, '_', '.' and '-'"),
     ],

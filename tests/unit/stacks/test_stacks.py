@@ -126,7 +126,7 @@ def test_a_model_is_rolled_back(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_stack_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
     """With the region in which it was looked for."""
     assert main([*command, "--stack", "absent"]) == 2
-    assert "there is no stack absent in us-east-1" in capsys.readouterr().err
+    assert "the stack absent does not exist in us-east-1" in capsys.readouterr().err
 
 
 def test_a_busy_stack_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,4 +158,4 @@ def test_a_stack_is_deleted_when_that_is_confirmed(capsys: pytest.CaptureFixture
     assert main(["delete", "--yes"]) == 0
     assert "the stack litelambda is gone" in capsys.readouterr().out
     assert main(["delete", "--yes"]) == 0
-    assert "there is no stack litelambda" in capsys.readouterr().err
+    assert "the stack litelambda does not exist" in capsys.readouterr().err

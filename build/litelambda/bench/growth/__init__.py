@@ -1,1 +1,1 @@
-"""`litelambda bench growth`: what becomes of a function's times when something about it grows."""
+"""`litelambda bench growth`: how a function's times grow with its store, its requests and its model."""
