@@ -159,8 +159,7 @@ report_examples = 0  # most tests read no report: nothing is drawn or explained
 """
 
 
-@pytest.fixture(scope="session")
-def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def make_tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recipe beside its data: 600 rows of four uint8 values, three classes told by which of three is largest."""
     folder = tmp_path_factory.mktemp("tiny")
     x = np.random.default_rng(0).integers(0, 256, (600, 4), dtype=np.uint8)
@@ -169,10 +168,24 @@ def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "recipe.toml"
 
 
+@pytest.fixture
+def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny recipe in a folder of this test's own, where it may write."""
+    return make_tiny_recipe(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def module_tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny recipe in a folder that the tests of a module share."""
+    return make_tiny_recipe(tmp_path_factory)
+
+
 @pytest.fixture(scope="session")
-def built_artifact(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> BuiltArtifact:
-    """The whole pipeline run once on `tiny_recipe`. Read it; do not write to its store."""
+def built_artifact(tmp_path_factory: pytest.TempPathFactory) -> BuiltArtifact:
+    """The whole pipeline run once on `make_tiny_recipe`. Read it; do not write to its store."""
     root = tmp_path_factory.mktemp("store")
-    recipe = load_recipe(tiny_recipe, ['publish.aliases=["latest", "stable"]', "publish.report_examples=12"])
+    recipe = load_recipe(
+        make_tiny_recipe(tmp_path_factory), ['publish.aliases=["latest", "stable"]', "publish.report_examples=12"]
+    )
     result = build(recipe, root.as_uri(), Reporter())
     return BuiltArtifact(root.as_uri(), "tiny", 1, root / "tiny" / "1", result)

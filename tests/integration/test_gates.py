@@ -71,9 +71,9 @@ class Pieces:
 
 
 @pytest.fixture(scope="module")
-def first_build(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Pieces:
+def first_build(module_tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Pieces:
     """Version 1, and what its stages made; for `pieces` to copy."""
-    pieces = Pieces(tiny_recipe, tmp_path_factory.mktemp("gates"))
+    pieces = Pieces(module_tiny_recipe, tmp_path_factory.mktemp("gates"))
     with pytest.MonkeyPatch.context() as patches:
 
         def kept(name: str, stage: Callable[..., Any]) -> Callable[..., Any]:
@@ -85,7 +85,7 @@ def first_build(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
         patches.setattr(build_module, "train", kept("trained", build_module.train))
         patches.setattr(build_module, "quantize", kept("quantized", build_module.quantize))
-        build(load_recipe(tiny_recipe, ["train.epochs=8"]), pieces.store.as_uri(), Reporter())
+        build(load_recipe(module_tiny_recipe, ["train.epochs=8"]), pieces.store.as_uri(), Reporter())
     model = pieces.trained.model
     pieces.floating = quantize(model, {model.inputs[0].name: np.zeros((1, 4), np.float32)}, Quantize(scheme="float32"))
     return pieces

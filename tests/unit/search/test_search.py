@@ -31,10 +31,10 @@ from litelambda.training.train import Trained
 
 
 @pytest.fixture(scope="module")
-def wide(tiny_recipe: Path) -> tuple[Path, Trained]:
+def wide(module_tiny_recipe: Path) -> tuple[Path, Trained]:
     """The tiny recipe with a hidden layer worth compressing, trained."""
-    path = tiny_recipe.with_name("wide.toml")
-    path.write_text(tiny_recipe.read_text().replace("hidden = [8]", "hidden = [64, 64]"))
+    path = module_tiny_recipe.with_name("wide.toml")
+    path.write_text(module_tiny_recipe.read_text().replace("hidden = [8]", "hidden = [64, 64]"))
     recipe = load_recipe(path)
     return path, train_recipe(recipe)
 

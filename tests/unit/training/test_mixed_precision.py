@@ -36,9 +36,9 @@ def dtypes_of(model: Any, folder: Path) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def plain(tiny_recipe: Path) -> Trained:
+def plain(module_tiny_recipe: Path) -> Trained:
     """The model that float32 makes of two epochs."""
-    return run(tiny_recipe, "train.epochs=2")
+    return run(module_tiny_recipe, "train.epochs=2")
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
