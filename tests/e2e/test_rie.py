@@ -22,7 +22,8 @@ from litelambda.common.errors import BenchError
 from litelambda.common.paths import PROJECT
 from support.faulty_s3 import CUT_SHORT, faulty_s3
 from support.golden_store import golden, publish
-from support.rie import ARCH, EMULATORS, Emulator, free_port
+from support.ports import free_port
+from support.rie import ARCH, EMULATORS, Emulator
 from support.scoring_files import expected as reference
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ import pytest
 
 from litelambda.common.paths import PROJECT
 from support.golden_store import golden, publish
+from support.ports import free_port
 from support.sam import ENVIRONMENT, HERE, SAM, build, needs_engine, needs_sam, sam
 from support.scoring_files import expected as reference
 
@@ -47,9 +48,7 @@ def expected() -> list[float]:
 @pytest.fixture(scope="module", params=["lean", "stock"])
 def api(template: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """`sam local start-api`, warm, on either runtime client; yields its port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     log = tmp_path_factory.mktemp("api") / "log"
     command = [SAM, "local", "start-api", "--template", template, "--port", str(port), "--host", "127.0.0.1"]
     command += ["--skip-pull-image", "--warm-containers", "EAGER", "--disable-authorizer"]  # as samconfig.toml says

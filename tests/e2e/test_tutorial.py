@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ import pytest
 
 from litelambda.common.paths import PROJECT
 from support.markdown import Block, read_blocks
+from support.ports import free_port
 
 pytestmark = pytest.mark.slow
 TUTORIAL, README = PROJECT / "docs" / "tutorial.md", PROJECT / "README.md"
@@ -84,9 +84,7 @@ def run(commands: str, folder: Path) -> str:
 @contextmanager
 def served(command: str, folder: Path) -> Iterator[str]:
     """Run the server, on a free port instead of the page's, until the block ends; yields the port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     line = ["bash", "-c", f"exec {command.partition('#')[0]} --port {port}"]
     with subprocess.Popen(
         line, cwd=folder, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True

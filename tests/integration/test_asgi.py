@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 import uvicorn
@@ -27,6 +28,7 @@ from litelambda_serving.turns import Turns
 from support.golden_store import golden, publish
 from support.handler_client import load_module
 from support.handler_client import send as invoke
+from support.ports import free_port
 from support.server import running, send
 
 
@@ -182,8 +184,8 @@ def test_head_and_options(port):
 
 
 def until(condition):
-    """Wait for what another thread does."""
-    ends = time.monotonic() + 10
+    """Wait for what another thread or process does."""
+    ends = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < ends
         time.sleep(0.002)
@@ -301,27 +303,47 @@ def test_a_wrong_setting_ends_the_start(name, monkeypatch):
     assert message["message"].startswith(f"SettingsError: {name} is ")
 
 
+SLOW_CODE = """
+import time
+from pathlib import Path
+
+def preprocess(rows):
+    (Path(__file__).parent / "begun").touch()
+    while not (Path(__file__).parent / "end").exists():
+        time.sleep(0.005)
+    return rows
+"""
+
+
 def test_sigterm_lets_a_request_end(store, tmp_path):
     """`python -m litelambda_serving.asgi` serves on PORT; told to stop, it answers what it has begun."""
     code = tmp_path / "code.py"
-    code.write_text("import time\n\ndef preprocess(rows):\n    time.sleep(0.5)\n    return rows\n")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    code.write_text(SLOW_CODE)
+    port = free_port()
     environment = {
         "MODEL_STORE": store.as_uri(), "MODEL_NAME": "half_plus_two", "CUSTOM_CODE": str(code), "PORT": str(port),
         "PATH": os.environ["PATH"],
     }  # fmt: skip
     command = [sys.executable, "-m", "litelambda_serving.asgi"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as server:
-        until(lambda: is_up(port))
-        with ThreadPoolExecutor(1) as client:
-            answer = client.submit(send, port, "POST", "/v1/models/half_plus_two:predict", b'{"instances": [1.0]}')
-            time.sleep(0.25)
-            server.send_signal(signal.SIGTERM)
-            assert answer.result()[2] == b'{"predictions":[2.5]}'
-        assert server.wait(10) in (0, -signal.SIGTERM)
-        assert '"status":200' in server.stdout.read()
+        try:
+            until(lambda: is_up(port))
+            with (
+                ThreadPoolExecutor(1) as client,
+                closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as idle,
+            ):
+                answer = client.submit(send, port, "POST", "/v1/models/half_plus_two:predict", b'{"instances": [1.0]}')
+                until((tmp_path / "begun").exists)
+                idle.request("GET", "/v2/health/ready")
+                idle.getresponse().read()
+                server.send_signal(signal.SIGTERM)
+                assert idle.sock.recv(1) == b""  # closed: the server is about to end
+                (tmp_path / "end").touch()
+                assert answer.result()[2] == b'{"predictions":[2.5]}'
+            assert server.wait(30) in (0, -signal.SIGTERM)
+            assert '"status":200' in server.stdout.read()
+        finally:
+            server.kill()  # a failure here leaves no process to wait for
 
 
 def is_up(port):

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.support.training import train_recipe
 
 from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.load import load_recipe
+from support.ports import free_port
+from support.training import train_recipe
 
 OVERRIDES = [
     "train.epochs=3", "train.batch_size=64", "train.class_weights=balanced", "model.l2=0.001",
@@ -33,10 +33,7 @@ runpy.run_module("litelambda", run_name="__main__")
 
 def start(recipe: Path, store: Path, *overrides: str) -> list[subprocess.Popen[str]]:
     """Start `litelambda build` as two workers."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-    addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
-    for each in sockets:
-        each.close()
+    addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
     command = [sys.executable, "-c", SCRIPT, "build", str(recipe), "--store", store.as_uri()]
     for override in overrides:
         command += ["--set", override]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.support.training import load_rows
-
 from litelambda.data.dataset import Dataset
 from litelambda.recipe.load import load_recipe
+from support.training import load_rows
 
 _RECIPE = """
 [model]

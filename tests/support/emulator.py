@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import subprocess
 import time
 import urllib.error
@@ -24,6 +23,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from litelambda.common.paths import PROJECT
+from support.ports import free_port
 from support.sam import ENVIRONMENT
 
 if TYPE_CHECKING:
@@ -49,9 +49,7 @@ class Emulator:
 
     def __init__(self, folder: Path) -> None:
         """Start it, its files and its log in a folder."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = probe.getsockname()[1]
+        self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}"
         self.environment = {
             **ENVIRONMENT,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from litelambda.common.paths import PROJECT
+from support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,13 +65,6 @@ class Emulator:
             os.killpg(group, signal.SIGKILL)
         self._process.kill()
         self._process.wait(10)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def wait_for_port(port: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,9 +20,9 @@ from litelambda.common.errors import UsageError
 from litelambda.common.paths import store_url
 
 PARENT = """
-import time
-from litelambda.common.child_process import call_in_child
-call_in_child(time.sleep, 600)
+from litelambda.common.child_process import call_in_child, shared_folder
+print(shared_folder(), flush=True)
+call_in_child(exec, f"import time; open('{shared_folder()}/begun', 'w'); time.sleep(600)")
 """
 
 
@@ -40,12 +41,12 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def wait_until_gone(pid: int) -> bool:
-    """Whether a process ends within a minute."""
+def wait_until(condition: Callable[[], bool]) -> bool:
+    """Whether something becomes true within a minute."""
     deadline = time.monotonic() + 60
-    while is_alive(pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return not is_alive(pid)
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return condition()
 
 
 def test_one_process_serves_many_and_another_one_after_it_died(child: ChildProcess) -> None:
@@ -124,14 +125,12 @@ def test_a_process_that_has_grown_is_not_kept(child: ChildProcess) -> None:
 
 def test_it_ends_with_its_parent() -> None:
     """Even SIGKILL of the parent, which it cannot handle, ends the child in the middle of a call."""
-    with subprocess.Popen([sys.executable, "-c", PARENT]) as parent:
-        deadline = time.monotonic() + 60
-        children: list[str] = []
-        while not children and time.monotonic() < deadline:
-            children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
-            time.sleep(0.05)
-        [pid] = map(int, children)
-        time.sleep(1)
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        folder = Path(parent.stdout.readline().rstrip())
+        assert wait_until((folder / "begun").exists)
+        [pid] = map(int, Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split())
         assert is_alive(pid)
         parent.kill()
-    assert wait_until_gone(pid)
+    assert wait_until(lambda: not is_alive(pid))
+    shutil.rmtree(folder)  # which the parent could not

@@ -9,7 +9,6 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
-from tests.support.training import compress_trained, load_rows, train_recipe
 
 from litelambda.artifact.flatbuffer import float_operators
 from litelambda.artifact.reference import Reference
@@ -29,6 +28,7 @@ from litelambda.recipe.load import Recipe, load_recipe
 from litelambda.recipe.sections import Quantize
 from litelambda.training.fit import seed_everything
 from litelambda.training.train import Trained
+from support.training import compress_trained, load_rows, train_recipe
 from support.weights import weight_codes, weight_sparsity
 
 ROWS = 2400

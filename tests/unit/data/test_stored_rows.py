@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tests.support.training import load_rows, train_recipe
 
 from litelambda.common.errors import DataError
 from litelambda.data.dataset import Dataset
@@ -19,6 +18,7 @@ from litelambda.evaluation.evaluate import run_artifact
 from litelambda.recipe.load import load_recipe
 from litelambda.training.input_pipeline import predict
 from support.data_recipe import load, write_recipe
+from support.training import load_rows, train_recipe
 
 
 def noise(*shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.support.training import load_rows, train_recipe
 
 from litelambda.artifact.latency import measure_latency_us
 from litelambda.commands.build import build
@@ -28,6 +27,7 @@ from litelambda.search.candidates import Candidate, SearchSpace
 from litelambda.search.search import search
 from litelambda.search.state import SearchState
 from litelambda.training.train import Trained
+from support.training import load_rows, train_recipe
 
 
 @pytest.fixture(scope="module")

@@ -13,21 +13,12 @@ import pytest
 from litelambda.common.errors import TrainError, UsageError
 from litelambda.recipe.load import load_recipe
 from litelambda.training.cluster import Cluster, join, read_cluster, wait_for_hosts
-
-
-def free_ports(number: int) -> list[int]:
-    """Ports of loopback that nobody listened at a moment ago."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+from support.ports import free_port
 
 
 def two_workers(name: str = "worker 0") -> Cluster:
     """Two workers on loopback."""
-    first, second = free_ports(2)
-    return Cluster({"worker 0": f"127.0.0.1:{first}", "worker 1": f"127.0.0.1:{second}"}, name)
+    return Cluster({f"worker {index}": f"127.0.0.1:{free_port()}" for index in range(2)}, name)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.support.data_recipe import write_recipe
-from tests.support.training import load_rows, train_recipe
 
 from litelambda.common.errors import RecipeError, TrainError
 from litelambda.evaluation.evaluate import evaluate_float, trivial_metrics
@@ -16,6 +14,8 @@ from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.load import load_recipe
 from litelambda.training.fit import class_weights
 from litelambda.training.input_pipeline import shuffled_batches
+from support.data_recipe import write_recipe
+from support.training import load_rows, train_recipe
 
 
 def test_rows_come_in_another_order_every_epoch(tiny_recipe: Path) -> None:

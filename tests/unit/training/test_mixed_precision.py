@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.support.training import load_rows, train_recipe
 
 from litelambda.common.errors import RecipeError
 from litelambda.conversion.export import export
@@ -17,6 +16,7 @@ from litelambda.training.learning_rate import learning_rate
 from litelambda.training.mixed_precision import Precision, in_precision, with_loss_scaling
 from litelambda.training.models import make_model
 from litelambda.training.train import Trained
+from support.training import load_rows, train_recipe
 
 
 def run(path: Path, *overrides: str) -> Trained:

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.support.training import load_rows, train_recipe
 
 from litelambda.common.errors import TrainError
 from litelambda.data.dataset import Dataset
 from litelambda.keras_tools.backend import load_keras
 from litelambda.recipe.load import Recipe, load_recipe
 from litelambda.training.train import Trained
+from support.training import load_rows, train_recipe
 
 
 def run(path: Path, *overrides: str) -> Trained:

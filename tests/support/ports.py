@@ -1,0 +1,21 @@
+"""Ports for servers that must be given one: a test that starts its own listens on port 0 and asks which it became."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from contextlib import suppress
+
+__all__ = ["free_port"]
+
+_FIRST, _COUNT = 10_000, 20_000
+"""Below the ports that systems assign themselves: one of those could be another socket's by the time it is used."""
+
+
+def free_port() -> int:
+    """A port that nothing listens on, and that no socket is assigned: it must be asked for by its number."""
+    for _ in range(100):
+        port = _FIRST + secrets.randbelow(_COUNT)
+        with suppress(OSError), socket.create_server(("", port)):
+            return port
+    raise AssertionError("100 ports were taken")
