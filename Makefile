@@ -1,4 +1,4 @@
-# litelambda: `make help` lists the targets. Nothing is needed but Python >= 3.11, make and PyPI.
+# litelambda: `make help` lists the targets. Nothing is needed but Python >= 3.11.4, make and PyPI.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -23,7 +23,7 @@ setup: $(VENV)/.up-to-date  ## make the virtual environment .venv (skipped when 
 
 $(VENV)/.bootstrapped: requirements/bootstrap.txt
 	@echo "setup: virtual environment in $(VENV) with $$($(PYTHON) --version)"
-	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else f"Python 3.11, 3.12 or 3.13 is needed, this is {v[0]}.{v[1]}: say make PYTHON=python3.13 setup")'
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11, 4) <= v < (3, 14) else f"Python 3.11.4 or later, 3.12 or 3.13 is needed, this is {v[0]}.{v[1]}.{v[2]}: say make PYTHON=python3.13 setup")'
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
