@@ -9,11 +9,12 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
-from typing import Any
+from email.message import Message
+from typing import Any, NamedTuple
 
 from litelambda.common.errors import LitelambdaError, UsageError
 
-__all__ = ["Client", "ServiceError"]
+__all__ = ["Client", "Reply", "ServiceError"]
 
 _AWS_HOST = re.compile(r"https://([a-z0-9-]+)\.(execute-api|lambda-url)\.([a-z0-9-]+)\.[a-z0-9.-]+")
 _SERVICES = {"execute-api": "execute-api", "lambda-url": "lambda"}
@@ -30,6 +31,20 @@ class ServiceError(LitelambdaError):
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
         self.status = status
+
+
+class Reply(NamedTuple):
+    """What a service answered.
+
+    Attributes:
+        status: of HTTP.
+        body: bytes.
+        headers: by name, in any case.
+    """
+
+    status: int
+    body: bytes
+    headers: Message
 
 
 class Client:
@@ -72,7 +87,7 @@ class Client:
         """
         if bool(url) == bool(stack):
             raise UsageError("give the URL of a service, or the name of a stack: one of the two")
-        self._headers = {"Content-Type": "application/json", **(headers or {})}
+        self._headers = dict(headers or {})
         self._timeout_seconds = timeout_seconds
         model = ""
         if stack:
@@ -116,34 +131,71 @@ class Client:
         Raises:
             UsageError, ServiceError: see `predict`.
         """
+        path = f"/v1/models/{self.path_of(model)}:predict"
+        reply = self.send(path, json.dumps(body, default=_plain).encode())
+        try:
+            answer = json.loads(reply.body)
+        except ValueError:
+            answer = {}
+        if reply.status == 200 and isinstance(answer, dict):
+            return answer
+        raise self.refused(path, reply)
+
+    def path_of(self, model: str = "") -> str:
+        """The path of a model below `/v1/models/`.
+
+        Args:
+            model: see `predict`.
+
+        Raises:
+            UsageError: it is not known which model is meant.
+        """
         if not (name := model or self.model):
             raise UsageError("name the model: the URL and the stack do not")
-        url = f"{self.url}/v1/models/{_path(name)}:predict"
-        status, text = self._send(url, json.dumps(body, default=_plain).encode())
+        return _path(name)
+
+    def send(self, path: str, body: bytes, headers: Mapping[str, str] | None = None) -> Reply:
+        """Send a POST, signed where the address is one of AWS; see `Client`.
+
+        Args:
+            path: below the service's address.
+            body: as it is sent.
+            headers: sent with it; without a content type it is JSON.
+
+        Returns:
+            The answer, of any status.
+
+        Raises:
+            ServiceError: there was none.
+        """
+        url, sent = self.url + path, {"content-type": "application/json"}
+        sent |= {name.lower(): value for name, value in {**self._headers, **(headers or {})}.items()}
+        if found := _AWS_HOST.match(url):
+            url = _of_emulator(url, found) or url
+            if "authorization" not in sent:
+                sent |= _signed(url, body, sent["content-type"], _SERVICES[found[2]], found[3])
+        request = urllib.request.Request(url, body, sent)  # noqa: S310 - http(s): checked
+        try:
+            with urllib.request.urlopen(request, timeout=self._timeout_seconds) as response:  # noqa: S310 - as above
+                return Reply(response.status, response.read(), response.headers)
+        except urllib.error.HTTPError as error:
+            with error:
+                return Reply(error.code, error.read(), error.headers)
+        except OSError as error:
+            raise ServiceError(f"{url} cannot be asked: {getattr(error, 'reason', error)}") from error
+
+    def refused(self, path: str, reply: Reply) -> ServiceError:
+        """The error that says what a service answered instead of what it was asked for."""
+        text = reply.body.decode("utf-8", "replace")
         try:
             answer = json.loads(text)
         except ValueError:
             answer = {}
-        if status == 200 and isinstance(answer, dict):
-            return answer
         said = (answer.get("error") or answer.get("message")) if isinstance(answer, dict) else None
-        raise ServiceError(f"{url} answered {status}: {said or text[:300]}", status)
-
-    def _send(self, url: str, body: bytes) -> tuple[int, str]:
-        headers = self._headers
-        if found := _AWS_HOST.match(url):
-            url = _of_emulator(url, found) or url
-            if "authorization" not in {name.lower() for name in headers}:
-                headers = {**headers, **_signed(url, body, _SERVICES[found[2]], found[3])}
-        request = urllib.request.Request(url, body, headers)  # noqa: S310 - http(s): checked
-        try:
-            with urllib.request.urlopen(request, timeout=self._timeout_seconds) as response:  # noqa: S310 - as above
-                return response.status, response.read().decode("utf-8", "replace")
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode("utf-8", "replace")
-        except OSError as error:
-            raise ServiceError(f"{url} cannot be asked: {getattr(error, 'reason', error)}") from error
+        message = f"{self.url}{path} answered {reply.status}: {said or text[:300]}"
+        if reply.status in {401, 403} and not _AWS_HOST.match(self.url) and not self._headers:
+            message += " (the request was not signed, as its host is not one of AWS: name the stack instead)"
+        return ServiceError(message, reply.status)
 
 
 def _path(reference: str) -> str:
@@ -165,7 +217,7 @@ def _of_emulator(url: str, found: re.Match[str]) -> str:
     return f"{emulator}/_aws/execute-api/{found[1]}{url[found.end() :]}" if emulator else ""
 
 
-def _signed(url: str, body: bytes, service: str, region: str) -> dict[str, str]:
+def _signed(url: str, body: bytes, content_type: str, service: str, region: str) -> dict[str, str]:
     """The headers of a signature; none where this machine has no credentials."""
     from botocore.auth import SigV4Auth
     from botocore.awsrequest import AWSRequest
@@ -176,9 +228,9 @@ def _signed(url: str, body: bytes, service: str, region: str) -> dict[str, str]:
         credentials = aws_session().get_credentials()
         if credentials is None:
             return {}
-        request = AWSRequest("POST", url, {"Content-Type": "application/json"}, body)
+        request = AWSRequest("POST", url, {"content-type": content_type}, body)
         SigV4Auth(credentials.get_frozen_credentials(), service, region).add_auth(request)
-    return dict(request.headers.items())
+    return {name.lower(): value for name, value in request.headers.items()}
 
 
 def _plain(value: Any) -> Any:

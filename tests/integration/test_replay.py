@@ -7,8 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 
 from litelambda.cli.main import main
+from litelambda.client import Client
 from litelambda.commands.replay import replay
 from litelambda.common.errors import DataError, UsageError
 from litelambda_serving.asgi import Application
@@ -16,6 +20,7 @@ from support.golden_store import golden, publish, set_aliases
 from support.handler_client import load_module, send
 from support.server import running
 
+PREFIX = "/_aws/execute-api/a1b2"  # of an emulator's paths
 SCALED = {"x": {"kind": "numbers", "scale": 3.0, "offset": 0.0}}
 
 
@@ -104,10 +109,61 @@ def test_the_command_exits_with_1_where_something_changed(store, capture, capsys
 
 
 def test_a_service_at_a_url_is_asked(store, capture):
-    """The same over HTTP, where the capture's own version answers."""
+    """The same over HTTP, where the capture's own version answers, by its alias in both protocols too."""
     with running(Application(load_module(store, "fruit"))) as port:
-        result = replay(capture, f"http://127.0.0.1:{port}/v1/models/fruit")
-    assert (result.requests, result.rows, result.is_same) == (22, 40, True)
+        for end, model in (("/v1/models/fruit", ""), ("", "fruit@latest")):
+            result = replay(capture, model, service=Client(f"http://127.0.0.1:{port}{end}"))
+            assert (result.requests, result.rows, result.is_same) == (22, 40, True)
+
+
+class SignedOnly:
+    """An application that lets in what is signed with the user's key, as API Gateway does with IAM authorization."""
+
+    def __init__(self, application):
+        self.application = application
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] != "http":
+            return await self.application(scope, receive, send)
+        message = await receive()
+        while message.get("more_body"):
+            part = await receive()
+            message = {**part, "body": message["body"] + part["body"]}
+        if not self._is_signed(scope, message["body"]):
+            start = {"type": "http.response.start", "status": 403, "headers": []}
+            await send(start)
+            return await send({"type": "http.response.body", "body": b'{"message":"Forbidden"}'})
+
+        async def again():
+            return message
+
+        path = scope["path"].removeprefix(PREFIX)
+        return await self.application({**scope, "path": path, "raw_path": path.encode()}, again, send)
+
+    def _is_signed(self, scope, body):
+        sent = {name.decode(): value.decode() for name, value in scope["headers"]}
+        url = f"http://{sent['host']}{scope['path']}"
+        names = ("content-type", "x-amz-date", "x-amz-security-token")
+        request = AWSRequest("POST", url, {name: sent[name] for name in names if name in sent}, body)
+        request.context["timestamp"] = sent.get("x-amz-date", "")
+        signer = SigV4Auth(Credentials("AKIDEXAMPLE", "secret"), "execute-api", "eu-west-1")
+        expected = signer.signature(signer.string_to_sign(request, signer.canonical_request(request)), request)
+        return sent.get("authorization", "").endswith(f"Signature={expected}")
+
+
+def test_requests_to_aws_are_signed(store, capture, monkeypatch, capsys):
+    """JSON and binary requests pass where botocore finds their signatures right; with a wrong key it ends at once."""
+    asked = ["replay", str(capture), "--model", "fruit", "--url", "https://a1b2.execute-api.eu-west-1.amazonaws.com"]
+    with running(SignedOnly(Application(load_module(store, "fruit")))) as port:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        for name, value in (("ACCESS_KEY_ID", "AKIDEXAMPLE"), ("SECRET_ACCESS_KEY", "secret"), ("SESSION_TOKEN", "t")):
+            monkeypatch.setenv(f"AWS_{name}", value)
+        assert main(asked) == 0
+        assert "22 requests, 40 rows: 0 changed" in capsys.readouterr().out
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
+        assert main(asked) == 1
+        assert "answered 403: Forbidden" in capsys.readouterr().err
+    assert main([*asked, "--code", "mine.py"]) == 2
 
 
 def test_sagemakers_own_records_are_read(store, answers, rows, tmp_path):
@@ -154,8 +210,8 @@ def test_other_files_are_refused(store, tmp_path, text, message):
 
 def test_a_url_names_a_model(tmp_path):
     """A service's address alone does not say what to ask."""
-    with pytest.raises(UsageError, match="expected a model's URL, http://host/v1/models/NAME"):
-        replay(tmp_path, "http://localhost:1/")
+    with pytest.raises(UsageError, match="name the model: the URL and the stack do not"):
+        replay(tmp_path, "", service=Client("http://localhost:1/"))
 
 
 def test_a_large_capture_is_read_in_chunks(store, capture, tmp_path):

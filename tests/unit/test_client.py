@@ -120,8 +120,8 @@ def test_function_urls_are_signed_for_lambda(credentials: pytest.MonkeyPatch) ->
     url = "https://a1b2.lambda-url.eu-west-1.on.aws/v1/models/fruit:predict"
     found = _AWS_HOST.match(url)
     assert found is not None
-    headers = _signed(url, b"{}", _SERVICES[found[2]], found[3])
-    assert "/eu-west-1/lambda/aws4_request" in headers["Authorization"]
+    headers = _signed(url, b"{}", "application/json", _SERVICES[found[2]], found[3])
+    assert "/eu-west-1/lambda/aws4_request" in headers["authorization"]
 
 
 @pytest.mark.parametrize(
@@ -140,6 +140,7 @@ def test_refusals_are_errors(service: Service, status: int, answer: str, said: s
         Client(service.url).predict([[1]], model="fruit")
     assert said in str(raised.value)
     assert raised.value.status == status
+    assert ("the request was not signed" in str(raised.value)) == (status == 403)
 
 
 def test_wrong_use_is_refused(service: Service) -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "json_option",
     "print_json",
     "print_result",
+    "service_options",
     "sign_option",
     "stack_option",
     "store_option",
@@ -53,6 +54,32 @@ def store_option(*, default: str | None = DEFAULT_STORE) -> Callable[[Any], Any]
         metavar="URL",
         help="A folder, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix.",
     )
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        raise click.BadParameter(f"{text!r} is not a header: expected 'Name: value'")
+    return name.strip(), value.strip()
+
+
+def service_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--url`, `--stack` and `--header`, for `litelambda.commands.predict.open_service`."""
+    options = (
+        click.option("--url", default="", metavar="URL", help="Ask the service at this address, instead of a store."),
+        click.option("--stack", default="", metavar="NAME", help="Ask this deployed stack, instead of a store."),
+        click.option(
+            "--header",
+            "headers",
+            multiple=True,
+            type=_header,
+            metavar="'NAME: VALUE'",
+            help="Send this header to the service, such as a token; may be given several times.",
+        ),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
 
 
 code_option = click.option(

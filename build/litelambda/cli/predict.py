@@ -10,17 +10,10 @@ from typing import Any
 
 import click
 
-from litelambda.cli.options import code_option, print_json, store_option
+from litelambda.cli.options import code_option, print_json, service_options, store_option
 
 _PICTURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM")
 """What JPEG, PNG, GIF, WebP and BMP files begin with; no JSON does."""
-
-
-def _header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not colon or not name.strip():
-        raise click.BadParameter(f"{text!r} is not a header: expected 'Name: value'")
-    return name.strip(), value.strip()
 
 
 @click.command()
@@ -35,16 +28,7 @@ def _header(text: str) -> tuple[str, str]:
     help="JSON of a row, or of a body with instances or inputs, or a picture; - reads it from stdin.",
 )
 @store_option()
-@click.option("--url", default="", metavar="URL", help="Ask the service at this address, instead of a store.")
-@click.option("--stack", default="", metavar="NAME", help="Ask this deployed stack, instead of a store.")
-@click.option(
-    "--header",
-    "headers",
-    multiple=True,
-    type=_header,
-    metavar="'NAME: VALUE'",
-    help="Send this header to the service, such as a token; may be given several times.",
-)
+@service_options
 @code_option
 @click.option("--top-k", type=int, default=None, metavar="K", help="Answer with the K best classes by name.")
 @click.option(

@@ -1,14 +1,12 @@
-"""A version of a model that requests are sent to: of a store, through the code that ships, or of a service at a URL."""
+"""A version of a model that requests are sent to: of a store, through the code that ships, or of a service."""
 
 from __future__ import annotations
 
-import urllib.error
-import urllib.request
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from litelambda.commands.local_function import custom_code_path
-from litelambda.common.errors import LitelambdaError, UsageError
+from litelambda.common.errors import UsageError
 from litelambda.common.paths import store_url
 from litelambda.store.checks import check_store_exists, choices_named
 from litelambda.store.reading import open_reader
@@ -20,13 +18,12 @@ from litelambda_serving.scoring.errors import JobError
 from litelambda_serving.scoring.models import parse_reference
 from litelambda_serving.servable import Servable
 
-__all__ = ["Answer", "AskError", "AskedModel", "AskedService", "StoredModel"]
+if TYPE_CHECKING:
+    from litelambda.client import Client
 
-_TIMEOUT_SECONDS = 60
+__all__ = ["Answer", "AskedModel", "AskedService", "StoredModel"]
 
-
-class AskError(LitelambdaError):
-    """A service cannot be reached."""
+_NOT_LET_IN = {401, 403}
 
 
 class Answer:
@@ -104,24 +101,31 @@ class StoredModel:
 
 
 class AskedService:
-    """A model at a URL: `http://host/v1/models/NAME`, with `/versions/N` where not the default is meant."""
+    """A model of a service."""
 
-    def __init__(self, url: str) -> None:
-        self._base, found, self._model = url.rstrip("/").partition("/v1/models/")
-        if not found or not self._model:
-            raise UsageError(f"{url}: expected a model's URL, http://host/v1/models/NAME")
+    def __init__(self, client: Client, model: str = "") -> None:
+        """See which model is meant; nothing is asked yet.
+
+        Args:
+            client: asks the service.
+            model: `NAME`, `NAME@ALIAS` or `NAME:VERSION`; "" for the one of the client's URL or stack.
+
+        Raises:
+            UsageError: it is not known which model is meant.
+        """
+        self._client, self._model = client, client.path_of(model)
 
     def ask(self, path: str, headers: dict[str, str], body: bytes) -> Answer:
-        """See `AskedModel.ask`."""
-        api = "v1" if path.startswith(":") else "v2"
-        address = f"{self._base}/{api}/models/{self._model}{path}"
-        request = urllib.request.Request(address, body, headers)  # noqa: S310 - http(s), as the user gave it
-        try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310 - as above
-                length = response.headers.get("Inference-Header-Content-Length", "")
-                return Answer(response.status, response.read(), length)
-        except urllib.error.HTTPError as error:
-            with error:
-                return Answer(error.code, error.read(), "")
-        except OSError as error:
-            raise AskError(f"{address} cannot be asked: {error}") from error
+        """See `AskedModel.ask`.
+
+        Raises:
+            ServiceError: it does not answer, or it does not let the caller in: no other request would fare better.
+        """
+        if path.startswith(":"):
+            place = f"/v1/models/{self._model}{path}"
+        else:  # the Open Inference Protocol has an alias in a version's place
+            place = f"/v2/models/{self._model.replace('/labels/', '/versions/', 1)}{path}"
+        reply = self._client.send(place, body, headers)
+        if reply.status in _NOT_LET_IN:
+            raise self._client.refused(place, reply)
+        return Answer(reply.status, reply.body, reply.headers.get("Inference-Header-Content-Length", ""))

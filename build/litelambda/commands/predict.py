@@ -19,7 +19,7 @@ from litelambda_serving.scoring.models import parse_reference
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["PredictError", "open_service", "predict"]
+__all__ = ["PredictError", "check_code", "open_service", "predict"]
 
 
 class PredictError(LitelambdaError):
@@ -55,11 +55,20 @@ def predict(
     """
     is_body = isinstance(value, dict) and not value.keys().isdisjoint({"instances", "inputs"})
     body = {**(value if is_body else {"instances": [value]}), **(more or {})}
+    check_code(code, service)
     if service is None:
         return _ask_store(model, json.dumps(body), store_url(store), code)
-    if code is not None:
-        raise UsageError("--code is for a model of a store: a service has the code that it was packaged with")
     return service.ask(body, model)
+
+
+def check_code(code: str | Path | None, service: Client | None) -> None:
+    """Refuse code for a service.
+
+    Raises:
+        UsageError: both are given.
+    """
+    if service is not None and code is not None:
+        raise UsageError("--code is for a model of a store: a service has the code that it was packaged with")
 
 
 def open_service(

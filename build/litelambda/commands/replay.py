@@ -6,14 +6,18 @@ import heapq
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from litelambda.commands.answers import decision, difference, rows_of_answer
 from litelambda.commands.asked_model import AskedModel, AskedService, StoredModel
 from litelambda.commands.captures import CapturedRequest, read_capture
+from litelambda.commands.predict import check_code
 from litelambda.common.errors import DataError
 from litelambda.common.paths import DEFAULT_STORE
 from litelambda.common.wording import counted
+
+if TYPE_CHECKING:
+    from litelambda.client import Client
 
 __all__ = ["ReplayResult", "own_path", "replay"]
 
@@ -96,6 +100,7 @@ def replay(
     *,
     store: str | Path = DEFAULT_STORE,
     code: str | Path | None = None,
+    service: Client | None = None,
     tolerance: float = 0.0,
     limit: int = 20,
 ) -> ReplayResult:
@@ -103,16 +108,17 @@ def replay(
 
     Args:
         capture: a file, a folder, or an `s3://` URL; of a function or of SageMaker's data capture.
-        model: `NAME`, `NAME@ALIAS` or `NAME:VERSION` of a store, or the URL of a model, `http://host/v1/models/NAME`.
+        model: `NAME`, `NAME@ALIAS` or `NAME:VERSION`; "" for the one that the service's URL names.
         store: where the model is: a folder, or `s3://bucket/prefix`.
         code: file with the function's own code, which runs before and after the model.
+        service: asked instead of the store.
         tolerance: differences of numbers up to it are none.
         limit: how many changes are kept: the largest.
 
     Raises:
         UsageError: the model's name, the store or the file makes no sense.
         DataError: the capture cannot be read.
-        AskError: the service cannot be reached.
+        ServiceError: the service does not answer, or it does not let the caller in.
         ServingError: the model or the code cannot be loaded.
 
     Example::
@@ -122,9 +128,9 @@ def replay(
         result = replay("captured/", "fruit:8", store="models")
         print(result.flipped, "of", result.rows)
     """
-    is_service = model.startswith(("http://", "https://"))
-    asked: AskedModel = AskedService(model) if is_service else StoredModel(model, store, code)
-    result = ReplayResult(model)
+    check_code(code, service)
+    asked: AskedModel = AskedService(service, model) if service else StoredModel(model, store, code)
+    result = ReplayResult(f"{service.url}/v1/models/{service.path_of(model)}" if service else model)
     largest: list[Change] = []
     for request in read_capture(capture):
         result.requests += 1

@@ -112,8 +112,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     },
     "choose": {"[MODEL]": None, **LOAD, "--memory": None, "--markdown": None, "--json": False},
     "replay": {
-        "CAPTURE": REQUIRED, "--model": REQUIRED, "--store": STORE, "--code": None, "--tolerance": 0.0, "--limit": 20,
-        "--json": False,
+        "CAPTURE": REQUIRED, "--model": REQUIRED, "--store": STORE, "--url": "", "--stack": "", "--header": (),
+        "--code": None, "--tolerance": 0.0, "--limit": 20, "--json": False,
     },
     "drift": {
         "SOURCE": REQUIRED, "--model": REQUIRED, "--store": STORE, "--code": None, "--html": None, "--json": False,

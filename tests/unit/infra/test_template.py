@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import tomllib
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from litelambda.cli import predict
 from litelambda.commands.package import ARCHITECTURES, PARTS, PYTHON_VERSION
 from litelambda.common.paths import FUNCTIONS, PROJECT, TEMPLATE
 from litelambda_serving.settings import SETTINGS
@@ -434,6 +436,26 @@ def test_every_reference_resolves(path: Path) -> None:
     used = set(_references({key: template.get(key, {}) for key in ("Conditions", "Resources", "Outputs")}))
     assert {name for name in used if not name.startswith("AWS::")} <= known
     assert set(template.get("Parameters", {})) <= used
+
+
+@pytest.mark.parametrize(
+    ("authorization", "url", "headers"),
+    [
+        ("AWS_IAM", "https://<HttpApi>.execute-api.eu-west-1.amazonaws.com", {}),
+        ("JWT", "https://<HttpApi>.execute-api.eu-west-1.amazonaws.com", {"Authorization": "Bearer $TOKEN"}),
+        ("API_KEY", "<RestApi.Outputs.Url>", {"x-api-key": "$API_KEY"}),
+    ],
+)
+def test_it_says_how_to_call_it(template: Template, authorization: str, url: str, headers: dict[str, str]) -> None:
+    """The output CallCommand is a command of ours, with what the API's authorization wants."""
+    for model in ("", "fruit"):
+        evaluator = Evaluator(template, {"Authorization": authorization, "ModelName": model})
+        said = str(evaluator.resolve(template["Outputs"]["CallCommand"]["Value"]))
+        program, name, *words = shlex.split(said)
+        assert (program, name) == ("litelambda", "predict")
+        parameters = predict.command.make_context(name, words).params
+        assert (parameters["model"], parameters["url"]) == (model or "NAME", url)
+        assert dict(parameters["headers"]) == headers
 
 
 def _references(value: Any) -> Iterator[str]:
