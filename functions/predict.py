@@ -125,6 +125,9 @@ read_event = http.read_event
 after_response = _recorder and _recorder.after_response
 """For the lean bootstrap: what to call when a caller has the answer; None for nothing."""
 
+only_computes = not (_settings.custom_code or _settings.request_store)
+"""For `litelambda_serving.asgi`: whether a prediction of a model in memory waits for nothing from outside."""
+
 _ROOM_SECONDS = 0.5  # of a request's time, kept for the answer
 _cold = True
 # A snapshot's INIT was before the first request, and not for it.
@@ -184,6 +187,11 @@ def refuse(error: ServingError, request_id: str) -> Response:
         raise error
 
     return _answer(read, _plain, request_id, "")
+
+
+def num_changes() -> int:
+    """How often models were loaded or dropped: a request after that may have to load one again."""
+    return _repository.num_changes
 
 
 def run_concurrently(copies: int) -> None:

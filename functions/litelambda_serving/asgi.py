@@ -5,7 +5,8 @@
 
 Its environment and its answers are those of the function, whose composition root, `predict`, it asks; the function
 never imports it. A request waits for its turn without a thread, then has one: while the runtime computes, which needs
-no GIL, others are read and written.
+no GIL, others are read and written. One that is known to take less than changing threads does is answered in the event
+loop's own.
 
 Knows ASGI, and neither events nor protocols. The caller is anonymous to an access policy.
 """
@@ -17,6 +18,7 @@ import os
 import socket
 import sys
 import traceback
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.machinery import PathFinder
@@ -25,6 +27,7 @@ from threading import Lock
 from time import monotonic
 from urllib.parse import quote
 
+from litelambda_serving.durations import Durations
 from litelambda_serving.errors import BusyError, LateError, PayloadTooLargeError, ServingError, SettingsError
 from litelambda_serving.http import MAX_BODY_BYTES, StreamedResponse, check_body_bytes
 from litelambda_serving.server_settings import ServerSettings
@@ -122,6 +125,8 @@ class _Service:
         self._predict = predict or _import_predict()
         self._predict.run_concurrently(per_model)
         self._threads = ThreadPoolExecutor(per_model + _SPARE, "predict")
+        self._durations = Durations(self._predict)
+        self._long: Counter[str] = Counter()  # requests in threads that are not known to be short, by model
         self._afterwards: asyncio.Future[Any] | None = None
 
     def close(self) -> None:
@@ -178,12 +183,25 @@ class _Service:
             await self._turns.wait(model, deadline)
         except BusyError as error:
             return self._refused(error, request_id)
-        run = asyncio.get_running_loop().run_in_executor(self._threads, respond)
-        run.add_done_callback(lambda _: self._turns.end(model))  # however long it takes, and whoever waits for it
+        is_short = self._durations.is_short(method, path, headers, body)
+        if is_short and model and model not in self._long:  # it cannot have to wait for a compiled copy of the model
+            try:
+                return self._durations.measure(path, respond, inline=True)
+            finally:
+                self._turns.end(model)
+        measured = partial(self._durations.measure, path, respond, inline=False)
+        run = asyncio.get_running_loop().run_in_executor(self._threads, measured)
+        long = Counter(() if is_short else (model,))
+        self._long += long
+        run.add_done_callback(lambda _: self._end(model, long))  # however long it takes, and whoever waits for it
         done, _ = await asyncio.wait([run], timeout=deadline - monotonic())
         if not done:
             return self._refused(LateError(f"no answer within {self._seconds} s: send fewer rows"), request_id)
         return run.result()
+
+    def _end(self, model: str, long: Counter[str]) -> None:
+        self._turns.end(model)
+        self._long -= long
 
     def _refused(self, error: ServingError, request_id: str) -> Response:
         response: Response = self._predict.refuse(error, request_id)

@@ -58,17 +58,24 @@ class Fake:
     """A composition root whose predictions end when they are told to."""
 
     after_response = None
+    only_computes = True
 
     def __init__(self):
         self.release = threading.Event()
         self.began = threading.Semaphore(0)
         self.asked = []
 
+        self.threads = []
+
     def run_concurrently(self, copies):
         pass
 
+    def num_changes(self):
+        return 0
+
     def respond(self, _method, path, *_request):
         self.asked.append(path)
+        self.threads.append(threading.current_thread().name.partition("_")[0])
         if path == "/stream":
             return StreamedResponse(200, self.parts(), content_type="application/x-ndjson")
         if path == "/broken":
@@ -213,6 +220,26 @@ def test_a_model_leaves_a_thread_to_the_others(fake):
         assert send(port, "GET", "/v2/models/fast")[0] == 200
         fake.release.set()
         assert slow.result()[0] == 200
+
+
+def test_short_requests_stay_in_the_loops_thread(fake, monkeypatch):
+    """Once one was measured, others like it change no thread, unless they might wait for a copy of their model."""
+    monkeypatch.setenv("CONCURRENCY", "2")
+    with running(Application(fake)) as port, ThreadPoolExecutor(8) as clients:
+        fake.release.set()
+        for _ in range(3):
+            send(port, "POST", "/v1/models/a:predict", b"{}")
+        fake.release.clear()
+        slow = clients.submit(send, port, "POST", "/v1/models/a:explain", b"{}")
+        until(lambda: fake.asked[-1] == "/v1/models/a:explain")
+        fast = clients.submit(send, port, "POST", "/v1/models/a:predict", b"{}")
+        until(lambda: len(fake.asked) == 5)
+        fake.release.set()
+        assert (slow.result()[0], fast.result()[0]) == (200, 200)
+        send(port, "POST", "/v1/models/a:predict", b"{}")
+    in_loop = fake.threads[1]
+    assert not in_loop.startswith("predict")
+    assert fake.threads == ["predict", in_loop, in_loop, "predict", "predict", in_loop]
 
 
 def test_a_request_has_a_time(fake, monkeypatch):

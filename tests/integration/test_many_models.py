@@ -107,6 +107,7 @@ def test_least_recently_used_models_go(tmp_path):
     assert repository.loaded_names() == ["b", "c"]
     held.warm_up()  # a request that still runs it is not disturbed
     assert repository.get("a") is not held
+    assert repository.num_changes == 6 + 4  # versions loaded and dropped
     assert warnings == []
 
 

@@ -24,7 +24,7 @@ FUNCTIONS_ORDER = [
     *("trust", "audit", "access", "store", "objects", "aliases", "artifact", "litert", "preprocessing", "custom_code"),
     *("drift", "servable", "models", "bodies", "http", "observability", "xray", "capture", "recorder", "explain"),
     *("references", "streaming", "tfserving", "hosting", "inference_protocol", "openapi", "page", "router", "scoring"),
-    *("turns", "server_settings", "asgi"),
+    *("turns", "durations", "server_settings", "asgi"),
     *("predict", "score"),
 ]
 TOOLCHAIN_ORDER = [

@@ -40,10 +40,12 @@ class ModelRepository:
     Attributes:
         custom_code: the function's own, which runs before and after every model.
         counts_drift: whether versions that have a baseline count what they are asked.
+        num_changes: how often a version was loaded or dropped.
     """
 
     custom_code: CustomCode | None = None
     counts_drift = False
+    num_changes = 0
 
     def __init__(
         self,
@@ -242,6 +244,7 @@ class ModelRepository:
         with self._lock:
             for key in [key for key in self._servables if key[0] == name]:
                 del self._servables[key]
+                self.num_changes += 1
             if self._pinned is None:
                 self._aliases.pop(name, None)
 
@@ -337,6 +340,7 @@ class ModelRepository:
             servable.statistics.loaded = began_ns, fetched_ns, perf_counter_ns()
         with self._lock:
             self._servables[manifest.model, manifest.version] = servable
+            self.num_changes += 1
             self._digests[manifest.model, manifest.version] = manifest.sha256
         if self.store.trust is not None:
             from litelambda_serving.audit import loaded
@@ -372,6 +376,7 @@ class ModelRepository:
                 if free >= needed:
                     return
                 free += self._servables.pop(key).memory_bytes
+                self.num_changes += 1
 
     def _free_bytes(self) -> int:
         return self._memory_bytes - sum(servable.memory_bytes for servable in self._servables.values())

@@ -186,6 +186,7 @@ def _load(server: Server, cases: Sequence[dict[str, Any]], plan: dict[str, Any])
         **_percentiles(times),
         "by_model": {name: _percentiles(each) for name, each in figures["times_ms"].items() if len(each) > 1},
         "cpu_ms": used * 1000 / len(times),
+        "client_cpu_ms": figures["cpu_seconds"] * 1000 / len(times),
         "errors": figures["errors"],
     }
 

@@ -3,9 +3,10 @@
     python client.py < plan.json > figures.json
 
 A plan has `host`, `port`, `cases` (each with `name`, `path`, `headers`, `body` and the `answer` that it must get, in
-base64), and either `clients` that ask one request after the other, or a `rate` of requests a second that arrive by
-chance; and `seconds`, `requests` or both, whichever is over first. Times begin when a request was due, not when it
-could be sent. The standard library alone: an environment needs nothing to run it.
+base64), and either `clients` that ask one request after the other, or a `rate` of requests a second, which arrive by
+chance, or one each 1/rate seconds if `even`, on any connection of as many; and `seconds`, `requests` or both,
+whichever is over first. Times begin when a request was due, not when it could be sent. The standard library alone: an
+environment needs nothing to run it.
 """
 
 from __future__ import annotations
@@ -14,58 +15,85 @@ import asyncio
 import base64
 import json
 import random
+import selectors
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 _TIMEOUT_SECONDS = 60
-_MOST_CONNECTIONS = 1024
+_MOST_CONNECTIONS = 900  # select() knows no file descriptor above 1023
+
+
+@dataclass(frozen=True)
+class Case:
+    """A request, and the body that it must be answered with; None for any."""
+
+    name: str
+    request: bytes
+    expected: bytes | None
 
 
 class Connection(asyncio.Protocol):
-    """A kept-alive connection with one request at a time."""
+    """A kept-alive connection with one request at a time.
 
-    def __init__(self) -> None:
+    Attributes:
+        is_open: whether it can be asked.
+        case: what it is asked now; None if nothing.
+        due: when that request was due.
+    """
+
+    def __init__(self, ended: Callable[[Connection, str], None]) -> None:
+        """Make one that calls `ended` after each request, with what went wrong or ""."""
+        self.is_open = False
+        self.case: Case | None = None
+        self.due = 0.0
+        self._ended = ended
         self._received = bytearray()
-        self._answer: asyncio.Future[tuple[int, bytes]] | None = None
         self._transport: Any = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep what requests are written to."""
         self._transport = transport
+        self.is_open = True
 
-    async def ask(self, request: bytes) -> tuple[int, bytes]:
-        """Send a request; its answer's status and body."""
-        self._answer = asyncio.get_running_loop().create_future()
-        self._transport.write(request)
-        return await self._answer
+    def ask(self, case: Case, due: float) -> None:
+        """Send a request."""
+        self.case, self.due = case, due
+        self._transport.write(case.request)
 
     def data_received(self, data: bytes) -> None:
-        """Take a part of the answer; with the last one, hand it on."""
+        """Take a part of the answer; with the last one, compare it."""
         received = self._received
         received += data
         end = received.find(b"\r\n\r\n")
-        if end < 0 or self._answer is None:
+        if end < 0 or self.case is None:
             return
-        length = 0
-        for line in bytes(received[:end]).lower().split(b"\r\n")[1:]:
-            if line.startswith(b"content-length:"):
-                length = int(line[15:])
+        head = received[:end].lower()
+        length = int(head.partition(b"\r\ncontent-length:")[2].partition(b"\r\n")[0] or 0)
         if len(received) < end + 4 + length:
             return
-        status, body = int(received[9:12]), bytes(received[end + 4 : end + 4 + length])
+        status, expected = int(head[9:12]), self.case.expected
+        is_expected = expected is None or received[end + 4 : end + 4 + length] == expected
         received.clear()
-        answer, self._answer = self._answer, None
-        answer.set_result((status, body))
+        self._ended(self, f"status {status}" if status != 200 else "" if is_expected else "another answer")
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Fail the request at hand."""
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(error or ConnectionError("closed without an answer"))
+        """Fail the request at hand; servers also close what has been idle for seconds."""
+        self.is_open = False
+        if self.case is not None:
+            self._ended(self, type(error or ConnectionError()).__name__)
+
+    def give_up(self) -> None:
+        """Fail a request that is not answered."""
+        self._ended(self, "TimeoutError")
+        self.close()
 
     def close(self) -> None:
         """Close it."""
-        self._transport.close()
+        self.is_open = False
+        self._transport.abort()
 
 
 class Load:
@@ -73,36 +101,47 @@ class Load:
 
     def __init__(self, plan: dict[str, Any]) -> None:
         self._plan = plan
-        self._host, self._port = plan["host"], plan["port"]
         self._chance = random.Random(20261129)  # noqa: S311 - the same arrivals in each run
         self._cases = [
-            (case["name"], request_of(plan, case), base64.b64decode(case["answer"]) if case.get("answer") else None)
+            Case(case["name"], request_of(plan, case), base64.b64decode(case["answer"]) if case.get("answer") else None)
             for case in plan["cases"]
         ]
+        self._asks_on = "rate" not in plan
         self._left = plan.get("requests") or sys.maxsize
         self._turn = 0
-        self._ends = float("inf")
-        self.times: dict[str, list[float]] = {name: [] for name, _, _ in self._cases}
+        self._ends = self._last = float("inf")
+        self._idle: list[Connection] = []
+        self._busy: set[Connection] = set()
+        self._connecting: set[asyncio.Task[None]] = set()
+        self.times: dict[str, list[float]] = {case.name: [] for case in self._cases}
         self.errors: dict[str, int] = {}
 
     async def run(self) -> dict[str, Any]:
         """Run it; the figures."""
-        idle = [await self._connect() for _ in range(self._plan.get("clients") or 1)]
-        began = time.perf_counter()
+        self._idle = [await self._connect() for _ in range(self._plan.get("clients") or 1)]
+        began = self._last = time.perf_counter()
         self._ends = began + (self._plan.get("seconds") or 1e9)
-        if "rate" in self._plan:
-            await self._arrive(idle, self._plan["rate"])
+        if self._asks_on:
+            connections, self._idle = self._idle, []
+            for connection in connections:
+                self._ask_next(connection)
         else:
-            idle = await asyncio.gather(*map(self._ask_on, idle))
-        seconds = time.perf_counter() - began
-        for connection in idle:
+            await self._arrive(self._plan["rate"])
+        while self._busy or self._connecting:
+            await asyncio.sleep(0.05)
+            for connection in [each for each in self._busy if time.perf_counter() - each.due > _TIMEOUT_SECONDS]:
+                connection.give_up()
+        for connection in self._idle:
             connection.close()
-        return {"seconds": seconds, "times_ms": self.times, "errors": self.errors}
+        figures = {"seconds": self._last - began, "times_ms": self.times, "errors": self.errors}
+        return {**figures, "cpu_seconds": time.process_time()}
 
     async def _connect(self) -> Connection:
-        return (await asyncio.get_running_loop().create_connection(Connection, self._host, self._port))[1]
+        loop = asyncio.get_running_loop()
+        host, port = self._plan["host"], self._plan["port"]
+        return (await loop.create_connection(lambda: Connection(self._ended), host, port))[1]
 
-    def _next(self) -> tuple[str, bytes, bytes | None] | None:
+    def _next(self) -> Case | None:
         """The next case in turn, or None at the end."""
         if not self._left or time.perf_counter() >= self._ends:
             return None
@@ -110,51 +149,70 @@ class Load:
         self._turn += 1
         return self._cases[self._turn % len(self._cases)]
 
-    async def _ask_on(self, connection: Connection) -> Connection:
+    def _ask_next(self, connection: Connection) -> None:
         """One request after the other."""
-        while (case := self._next()) is not None:
-            connection = await self._ask(connection, case, time.perf_counter())
-        return connection
-
-    async def _ask(self, connection: Connection, case: tuple[str, bytes, bytes | None], due: float) -> Connection:
-        name, request, expected = case
-        try:
-            async with asyncio.timeout(_TIMEOUT_SECONDS):
-                status, body = await connection.ask(request)
-        except (OSError, TimeoutError) as error:
-            self._count(type(error).__name__)
-            connection.close()
-            return await self._connect()
-        if status != 200:
-            self._count(f"status {status}")
-        elif expected is not None and body != expected:
-            self._count("another answer")
+        case = self._next()
+        if case is None:
+            self._idle.append(connection)
         else:
-            self.times[name].append((time.perf_counter() - due) * 1000)
-        return connection
+            self._ask(connection, case, time.perf_counter())
+
+    def _ask(self, connection: Connection | None, case: Case, due: float) -> None:
+        """Ask on a connection, on a new one where it is closed by now."""
+        if connection is not None and connection.is_open:
+            self._busy.add(connection)
+            connection.ask(case, due)
+            return
+        task = asyncio.ensure_future(self._ask_new(case, due))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    async def _ask_new(self, case: Case, due: float) -> None:
+        try:
+            self._ask(await self._connect(), case, due)
+        except OSError as error:
+            self._count(type(error).__name__)
+
+    def _ended(self, connection: Connection, error: str) -> None:
+        """Count a request that has ended; its connection is idle, or asks on."""
+        case, connection.case = connection.case, None
+        self._last = time.perf_counter()
+        self._busy.discard(connection)
+        if error:
+            self._count(error)
+        elif case is not None:
+            self.times[case.name].append((self._last - connection.due) * 1000)
+        if self._asks_on:
+            self._ask_next(connection)
+        else:
+            self._idle.append(connection)
 
     def _count(self, what: str) -> None:
         self.errors[what] = self.errors.get(what, 0) + 1
 
-    async def _arrive(self, idle: list[Connection], rate: float) -> None:
-        """Requests that arrive whether those before were answered or not, by chance: a Poisson process."""
-        pending: set[asyncio.Task[None]] = set()
+    async def _arrive(self, rate: float) -> None:
+        """Requests that arrive whether those before were answered or not, each on any idle connection.
+
+        By chance they are a Poisson process: what many clients are together that know nothing of each other.
+        """
+        is_even = self._plan.get("even", False)
         due = time.perf_counter()
-
-        async def answer(case: tuple[str, bytes, bytes | None], due: float) -> None:
-            connection = idle.pop() if idle else await self._connect()
-            idle.append(await self._ask(connection, case, due))
-
         while (case := self._next()) is not None:
-            due += self._chance.expovariate(rate)
-            await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            if len(pending) >= _MOST_CONNECTIONS:
+            due += 1 / rate if is_even else self._chance.expovariate(rate)
+            while (left := due - time.perf_counter()) > 0:
+                await asyncio.sleep(left)
+            if len(self._busy) >= _MOST_CONNECTIONS:
                 self._count("no connection left")
                 continue
-            task = asyncio.create_task(answer(case, due))
-            pending.add(task)
-            task.add_done_callback(pending.discard)
-        await asyncio.gather(*pending)
+            self._ask(self._any_idle(), case, due)
+
+    def _any_idle(self) -> Connection | None:
+        idle = self._idle
+        if not idle:
+            return None
+        place = self._chance.randrange(len(idle))
+        idle[place], idle[-1] = idle[-1], idle[place]
+        return idle.pop()
 
 
 def request_of(plan: dict[str, Any], case: dict[str, Any]) -> bytes:
@@ -165,5 +223,11 @@ def request_of(plan: dict[str, Any], case: dict[str, Any]) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
+def _loop() -> asyncio.AbstractEventLoop:
+    """A loop that sleeps to the microsecond: epoll, asyncio's own choice, rounds up to whole milliseconds."""
+    return asyncio.SelectorEventLoop(selectors.SelectSelector())
+
+
 if __name__ == "__main__":
-    json.dump(asyncio.run(Load(json.load(sys.stdin)).run()), sys.stdout)
+    with asyncio.Runner(loop_factory=_loop) as runner:
+        json.dump(runner.run(Load(json.load(sys.stdin)).run()), sys.stdout)
