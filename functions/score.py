@@ -164,9 +164,8 @@ def _reported(job: Job, outcome: Outcome) -> dict[str, Any]:
             key: outcome.summary[key]
             for key in ("rows_in", "rows_out", "rows_bad", "seconds", "invocations", "batch_size", "model")
         }
-        _metrics.add_metric("FilesScored", MetricUnit.Count, 1)
-        _metrics.add_metric("RowsScored", MetricUnit.Count, outcome.summary["rows_out"])
-        _metrics.add_metric("RowsBad", MetricUnit.Count, outcome.summary["rows_bad"])
+        if outcome.summary["rows_bad"]:  # an hour without a value costs nothing
+            _metrics.add_metric("RowsBad", MetricUnit.Count, outcome.summary["rows_bad"])
     if outcome.status == "continues":
         result["job"] = outcome.job.to_dict()
     _logger.info("job", extra=result)

@@ -1,4 +1,4 @@
-"""One JSON line per request, which is both its log entry and its metrics (CloudWatch Embedded Metric Format).
+"""One JSON line per request; that of a fault is a metric too (CloudWatch Embedded Metric Format).
 
 No payloads, no headers, no addresses: a line says which model answered, how and how fast, and to which trace it
 belongs. Written straight to stdout, which Lambda sends to CloudWatch; the logging package and powertools would cost
@@ -14,7 +14,7 @@ from litelambda_serving.json_codec import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
     from litelambda_serving.http import Response
@@ -28,19 +28,11 @@ _MAX_HEADS = 256
 _NOT_IMPLEMENTED = 501
 """The status of a request for a part of a protocol that is not supported: the client's fault, not ours."""
 
-_BY_VERSION = [["FunctionName"], ["FunctionName", "Route", "Model", "Version"]]
-_BY_ROUTE = [*_BY_VERSION, ["FunctionName", "Route"]]
+METRICS = {"ServerError": "Count", "Drift": "None"}
+"""Every metric with its unit, recorded by function: those that alarms need. All else is found by querying the log.
 
-METRICS: tuple[tuple[list[list[str]], dict[str, str]], ...] = (
-    (_BY_ROUTE, {"Latency": "Milliseconds", "ClientError": "Count", "ServerError": "Count"}),
-    (_BY_VERSION, dict.fromkeys(("DecodeLatency", "RunLatency", "EncodeLatency"), "Milliseconds")),
-    (_BY_VERSION, {"InitLatency": "Milliseconds"}),
-    (_BY_VERSION, {"LoadLatency": "Milliseconds"}),
-    (_BY_ROUTE, {"ShadowRows": "Count", "ShadowDisagreements": "Count", "ShadowLatency": "Milliseconds"}),
-)
-"""Every metric with its unit, in groups: a line has all of a group or none, recorded by the same sets of dimensions.
-
-The function's name has its stack's in it: stages do not mix. The version sets a canary apart.
+CloudWatch bills a metric by the hour in which it has a value: a function without faults pays for none. The function's
+name has its stack's in it, so that stages do not mix.
 """
 
 _HEX_DIGITS = frozenset("0123456789abcdef")
@@ -112,17 +104,7 @@ class Log:
         self.level = _LEVELS[level]
         self._function_name = function_name
         self._namespace = metrics_namespace
-        self._metrics = bool(metrics_namespace)
         self._heads: dict[tuple[str, str, int, str, int], str] = {}
-        # As text, by the first metric of each group: these are the same in every line.
-        self._directives = [
-            (next(iter(metrics)), dumps({
-                "Namespace": metrics_namespace,
-                "Dimensions": dimensions,
-                "Metrics": [{"Name": name, "Unit": unit} for name, unit in metrics.items()],
-            }))
-            for dimensions, metrics in METRICS
-        ]  # fmt: skip
 
     def write(self, level: str, message: str, **fields: Any) -> None:
         """Write one line, unless its level is too low. Fields are anything JSON can hold."""
@@ -138,19 +120,11 @@ class Log:
             message: what it is.
             model: its name.
             version: its number.
-            metrics: counts, recorded by function and by version.
+            metrics: some of `METRICS`.
             fields: of the line alone.
         """
         line = {"level": "INFO", "message": message, "Model": model, "Version": str(version), **metrics, **fields}
-        if self._metrics:
-            directive = {
-                "Namespace": self._namespace,
-                "Dimensions": [["FunctionName"], ["FunctionName", "Model", "Version"]],
-                "Metrics": [{"Name": name, "Unit": "None"} for name in metrics],
-            }
-            line["FunctionName"] = self._function_name
-            line["_aws"] = {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [directive]}
-        self._emit(dumps(line))
+        self._emit(dumps(line | self._embedded(metrics)))
 
     def request(
         self,
@@ -193,18 +167,29 @@ class Log:
             fields["init"], fields["InitLatency"] = init, init["total_ms"]
         if trace:
             fields.update(trace)
-        line = f"{head},{dumps(fields)[1:]}"
-        if self._metrics:
-            directives = ",".join([text for name, text in self._directives if name in fields])
-            timestamp = int(time.time() * 1000)
-            line = f'{line[:-1]},"_aws":{{"Timestamp":{timestamp},"CloudWatchMetrics":[{directives}]}}}}'
-        self._emit(line)
+        if _is_fault(status):
+            fields["ServerError"] = 1
+            fields.update(self._embedded(["ServerError"]))
+        elif status >= 400:
+            fields["ClientError"] = 1
+        self._emit(f"{head},{dumps(fields)[1:]}")
+
+    def _embedded(self, names: Iterable[str]) -> dict[str, Any]:
+        """What makes metrics of a line's fields; nothing where no metrics are wanted."""
+        if not self._namespace:
+            return {}
+        directive = {
+            "Namespace": self._namespace,
+            "Dimensions": [["FunctionName"]],
+            "Metrics": [{"Name": name, "Unit": METRICS[name]} for name in names],
+        }
+        embedded = {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [directive]}
+        return {"FunctionName": self._function_name, "_aws": embedded}
 
     def _head(self, route: str, model: str, version: int, method: str, status: int) -> str:
         """The beginning of a line, which many requests have in common: made once."""
-        is_fault = _is_fault(status)
         fields = {
-            "level": "ERROR" if is_fault else "INFO",
+            "level": "ERROR" if _is_fault(status) else "INFO",
             "message": "request",
             "Route": route or "none",
             "Model": model or "none",
@@ -212,10 +197,6 @@ class Log:
             "method": method,
             "status": status,
         }
-        if self._metrics:
-            fields["FunctionName"] = self._function_name
-            fields["ClientError"] = int(status >= 400 and not is_fault)
-            fields["ServerError"] = int(is_fault)
         if len(self._heads) >= _MAX_HEADS:  # methods are what callers make up
             self._heads.clear()
         head = self._heads[route, model, version, method, status] = dumps(fields)[:-1]

@@ -92,8 +92,8 @@ class Recorder:
         rows, counts = counter.rows, counter.take()
         score, deviations = judge(counter.document, counts)
         worst = counter.document["features"][deviations.index(max(deviations))]["name"]
-        metrics = {"Drift": int(score >= 1), "DriftScore": round(score, 3)}
-        fields = {"rows": rows, "feature": worst, "counts": counts}
+        metrics = {"Drift": int(score >= 1)}
+        fields = {"DriftScore": round(score, 3), "rows": rows, "feature": worst, "counts": counts}
         self._log.measured("drift", manifest.model, manifest.version, metrics, fields)
 
     def _open_capture(self, environment: Mapping[str, str]) -> Capture:

@@ -108,4 +108,4 @@ def test_files_through_the_queue(endpoint: str, function: tuple[str, Path, str],
     summary = json.loads(s3.get_object(Bucket="data", Key=summary_key)["Body"].read())
     assert summary["rows_out"] == 5000
     assert summary["cost_usd"] > 0
-    assert '"RowsScored":[5000.0]' in log.replace(" ", "")
+    assert '"rows_out":5000,"rows_bad":0' in log.replace(" ", "")

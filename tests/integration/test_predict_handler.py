@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import itertools
 import json
 import os
 import subprocess
@@ -303,20 +302,14 @@ def test_a_flatbuffer_that_is_not_as_its_manifest_says_is_refused(tmp_path):
     assert call(load_handler(tmp_path), "GET", "/v1/models/liar")[0] == 500
 
 
-def test_one_json_line_a_request_is_log_and_metrics(handler, capsys):
-    """A request's line names route, model, version, status and time, is a valid EMF document, and holds no payload."""
+def test_a_request_is_one_json_line(handler, capsys):
+    """A request's line names route, model, version, status and time, and holds no payload."""
     call(handler, "POST", PREDICT, {"instances": [[0.12345, 0.2, 0.3, 0.4]]})
     (line,) = capsys.readouterr().out.splitlines()
     assert "0.12345" not in line
     fields = json.loads(line)
     assert (fields["Route"], fields["Model"], fields["Version"], fields["status"]) == ("predict", "tiny", "1", 200)
     assert fields["request_id"] == "request-1"
-    directive = fields["_aws"]["CloudWatchMetrics"][0]
-    assert directive["Namespace"] == "litelambda"
-    for metric in directive["Metrics"]:
-        assert isinstance(fields[metric["Name"]], (int, float))
-    for dimension in itertools.chain.from_iterable(directive["Dimensions"]):
-        assert isinstance(fields[dimension], str)
 
 
 @pytest.mark.parametrize("namespace", ["", "litelambda"])
@@ -330,7 +323,8 @@ def test_a_log_level_drops_request_lines(store, tmp_path, capsys, namespace):
     assert capsys.readouterr().out == ""
     call(handler, "GET", "/v1/models/broken")
     *_, line = map(json.loads, capsys.readouterr().out.splitlines())
-    assert (line["message"], line["status"], line.get("ServerError", 1)) == ("request", 500, 1)
+    assert (line["message"], line["status"], line["ServerError"]) == ("request", 500, 1)
+    assert ("_aws" in line) == bool(namespace)
 
 
 @pytest.mark.parametrize(
@@ -349,7 +343,7 @@ def test_metrics_tell_faults_of_clients_from_ours(handler, store, capsys, method
         (store / "broken/1/model.tflite").write_bytes(b"")
     assert call(handler, method, path, "{}")[0] == status
     line = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert (line["ClientError"], line["ServerError"]) == counts
+    assert (line.get("ClientError", 0), line.get("ServerError", 0)) == counts
     assert line["level"] == ("ERROR" if counts[1] else "INFO")
 
 

@@ -59,8 +59,8 @@ _LOAD_OPTIONS: list[Callable[[Any], Any]] = [
         metavar="X",
         help="How many times as long a vCPU takes as a core of the machine that measured.",
     ),
-    click.option("--log-bytes", type=int, default=1000, metavar="N", help="What a request writes to the log."),
-    click.option("--metrics", type=int, default=17, metavar="N", help="Metrics that CloudWatch keeps of its log."),
+    click.option("--log-bytes", type=int, default=300, metavar="N", help="What a request writes to the log."),
+    click.option("--metrics", type=int, default=1, metavar="N", help="Metrics of CloudWatch that every hour has."),
 ]
 
 

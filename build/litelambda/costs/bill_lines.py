@@ -18,6 +18,7 @@ UTILIZATION = 0.6
 """How busy the vCPUs of a service are in its busiest hour, before it gets another instance."""
 
 _PLATFORM_LOG_BYTES = 400  # what Lambda writes of each request besides: START, END and REPORT
+_ACCESS_LOG_BYTES = 400  # what the HTTP API writes of each request, in the form that the template has
 _METERED_BYTES = 512 * 1024  # an HTTP API counts a request once for each such part of its payload
 _LCU_CONNECTIONS_PER_S = 25
 _T4G_SMALL_BASELINE, _DISK_GB = 0.4, 8
@@ -125,17 +126,18 @@ def batch_on_lambda(case: Case) -> Lines:
     return lines
 
 
-def http_api_lines(case: Case) -> Lines:
-    """The HTTP API in front of a function."""
+def behind_http_api(case: Case, *, starts: bool = True) -> Lines:
+    """The HTTP API in front of a function, and what AWS bills around both; see `around_function`."""
     parts = max(math.ceil(max(case.load.request_bytes, case.load.response_bytes) / _METERED_BYTES), 1)
     lines = Lines(case)
     lines.add("HTTP API", "api.http", case.load.requests * parts)
+    lines += around_function(case, starts=starts, access_log_bytes=_ACCESS_LOG_BYTES)
     return lines
 
 
-def around_function(case: Case, *, starts: bool = True) -> Lines:
+def around_function(case: Case, *, starts: bool = True, access_log_bytes: int = 0) -> Lines:
     """What AWS bills around a function: that it starts from the store, and its log lines too, are counted."""
-    lines = around_aws(case, _PLATFORM_LOG_BYTES)
+    lines = around_aws(case, _PLATFORM_LOG_BYTES + access_log_bytes)
     lines.add("store, requests", "s3.get", case.store_gets if starts else 0)
     return lines
 

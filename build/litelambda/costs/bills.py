@@ -18,9 +18,9 @@ from litelambda.costs.bill_lines import (
     around_aws,
     around_function,
     batch_on_lambda,
+    behind_http_api,
     busy_share,
     function_lines,
-    http_api_lines,
     lambda_lines,
     load_balancer,
     machine_lines,
@@ -45,7 +45,7 @@ def function_url(case: Case) -> Bill:
 
 def http_api(case: Case) -> Bill:
     """Lambda behind an HTTP API."""
-    return Bill((*function_lines(case), *http_api_lines(case), *around_function(case)))
+    return Bill((*function_lines(case), *behind_http_api(case)))
 
 
 def rest_api(case: Case) -> Bill:
@@ -66,7 +66,7 @@ def provisioned(case: Case) -> Bill:
     lines.add("kept initialized", f"lambda-provisioned.kept-{case.architecture}", count * gb * SECONDS_PER_MONTH)
     lines += batch_on_lambda(case)
     note = f"{count} kept the whole month; Lambda's free tier does not apply"
-    return Bill((*lines, *http_api_lines(case), *around_function(case, starts=False)), (note,))
+    return Bill((*lines, *behind_http_api(case, starts=False)), (note,))
 
 
 def snapstart(case: Case) -> Bill:
@@ -85,7 +85,7 @@ def snapstart(case: Case) -> Bill:
     lines.add("snapshots restored", "snapstart.restored", case.cold_starts * gb)
     lines += batch_on_lambda(case)
     note = "one published version; the time of a restore is not measured here, and not billed here"
-    return Bill((*lines, *http_api_lines(case), *around_function(case, starts=False)), (note,))
+    return Bill((*lines, *behind_http_api(case, starts=False)), (note,))
 
 
 def managed_instances(case: Case) -> Bill:
@@ -97,7 +97,7 @@ def managed_instances(case: Case) -> Bill:
     lines.add("instances", instance.key, count * HOURS_PER_MONTH)
     lines.add("management", "managed-instances.fee", instance.cost(count * HOURS_PER_MONTH))
     note = f"{count} of m7g.large, three at least; the lean bootstrap has not been run there"
-    return Bill((*lines, *http_api_lines(case), *around_function(case, starts=False)), (note,))
+    return Bill((*lines, *behind_http_api(case, starts=False)), (note,))
 
 
 def sagemaker_serverless(case: Case) -> Bill:

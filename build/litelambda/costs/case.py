@@ -44,7 +44,7 @@ class Case:
         free_tier: whether what is free each month counts.
         cpu_factor: how many times as long the platform's vCPU takes as the core that measured.
         log_bytes: what the function writes to the log of a request.
-        metrics: of CloudWatch, which the log lines of one model and version keep: by function, by route, by version.
+        metrics: of CloudWatch, in every hour with requests; the function has one, where a request fails by its fault.
         bound: -1 for the least that the bill may be, 1 for the most, 0 for what to expect.
     """
 
@@ -55,8 +55,8 @@ class Case:
     architecture: str = "arm64"
     free_tier: bool = False
     cpu_factor: float = 1.0
-    log_bytes: int = 1000
-    metrics: int = 17
+    log_bytes: int = 300
+    metrics: int = 1
     bound: int = 0
 
     def __post_init__(self) -> None:

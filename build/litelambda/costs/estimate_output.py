@@ -178,8 +178,9 @@ def assumptions(estimate: Estimate) -> list[str]:
         "the range has the 99th percentile of requests and the slowest start at its end, not what prices may become",
         f"a request is {load.request_bytes:,} bytes, an answer {load.response_bytes:,}, all of which leaves the cloud, "
         f"and a log line {case.log_bytes:,}",
-        f"CloudWatch keeps {case.metrics} metrics of one model and version (--metrics); LOG_LEVEL=WARNING saves them, "
-        "and the log of requests that succeed",
+        f"metrics of CloudWatch with a value in every hour with requests: {case.metrics} (--metrics); the function has "
+        "one, and a value only in hours in which a request fails by its fault",
+        "LOG_LEVEL=WARNING saves the function's log of requests that did not fail",
         "one region, one version in the store, list prices, no taxes, discounts, savings plans, domains, keys, alarms, "
         "dashboards or deployments",
     ]

@@ -19,6 +19,7 @@ __all__ = ["Cost", "Status", "read_status"]
 _HOURS = 24
 _MAX_ERRORS = 5
 _DAY_SECONDS = 86_400
+_LEVELS_OF_REQUESTS = {None, "", "DEBUG", "INFO"}
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Status:
         memory_mb: of the function.
         architecture: of the function.
         requests: of the last 24 hours.
-        cold_share: of them, those that waited for INIT; None where the function records no metrics.
+        cold_share: of them, those that waited for INIT; None where the log does not have them, or without requests.
         errors: the last lines at level ERROR, of those hours.
         cost: of this month; None where no price is known.
     """
@@ -90,7 +91,7 @@ class Status:
 
     def describe(self) -> str:
         """Some lines for a person."""
-        cold = "unknown, for want of metrics" if self.cold_share is None else f"{self.cold_share:.1%}"
+        cold = "unknown" if self.cold_share is None else f"{self.cold_share:.1%}"
         others = "".join(f", version {version} for {share:.0%}" for version, share in self.weights.items())
         lines = [
             f"stack        {self.stack.name}, {self.stack.status}, {self.stack.updated:%Y-%m-%d %H:%M} UTC",
@@ -124,10 +125,12 @@ def read_status(name: str) -> Status:
             FunctionName=stack.function, **({"Qualifier": ALIAS} if alias else {})
         )
     variables = configuration.get("Environment", {}).get("Variables", {})
-    namespace = variables.get("METRICS_NAMESPACE", "")
-    requests, cold = _requests(stack.function, namespace)
+    requests = _requests(stack.function)
     since_ms = int((time.time() - _HOURS * 3600) * 1000)
-    errors = [line for line in read_log(stack.function, since_ms, pattern=FAULTS) if is_fault(line)]
+    lines = list(read_log(stack.function, since_ms, pattern=f"{FAULTS} ?InitLatency"))
+    errors = [line for line in lines if is_fault(line)]
+    logs_requests = bool(alias) and variables.get("LOG_LEVEL") in _LEVELS_OF_REQUESTS
+    cold = sum("InitLatency" in line.fields for line in lines)
     architecture = configuration.get("Architectures", ["x86_64"])[0]
     return Status(
         stack=stack,
@@ -137,7 +140,7 @@ def read_status(name: str) -> Status:
         memory_mb=configuration["MemorySize"],
         architecture=architecture,
         requests=requests,
-        cold_share=cold,
+        cold_share=cold / requests if logs_requests and requests else None,
         errors=errors[-_MAX_ERRORS:],
         cost=_cost(stack, configuration["MemorySize"], architecture),
     )
@@ -160,19 +163,10 @@ def _model(variables: dict[str, str]) -> str:
     return f"{name}:{variables.get('MODEL_VERSION') or 'latest'}" + (f", pinned to {digest[:12]}…" if digest else "")
 
 
-def _requests(function: str, namespace: str) -> tuple[int, float | None]:
-    """Invocations of the last hours, and the share of cold starts: each has one sample of `InitLatency`."""
+def _requests(function: str) -> int:
+    """Invocations of the last hours."""
     start = datetime.now(UTC) - timedelta(hours=_HOURS)
-    asked = {"invocations": ("AWS/Lambda", "Invocations", "Sum")}
-    if namespace:
-        asked |= {
-            "cold": (namespace, "InitLatency", "SampleCount"),
-            "answered": (namespace, "Latency", "SampleCount"),
-        }
-    found = _metrics(function, asked, start, 3600)
-    if not found.get("answered"):
-        return int(found["invocations"]), None
-    return int(found["invocations"]), found["cold"] / found["answered"]
+    return int(_metrics(function, {"invocations": ("AWS/Lambda", "Invocations", "Sum")}, start, 3600)["invocations"])
 
 
 def _metrics(

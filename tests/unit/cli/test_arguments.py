@@ -23,7 +23,7 @@ LOAD = {
     "--store": STORE, "--bench": (), "--case": "json_1_row", "--requests": REQUIRED, "--shape": "flat",
     "--request-bytes": None, "--response-bytes": 1000, "--cold-share": None, "--idle-s": 600.0, "--batch-rows": 0.0,
     "--arch": "arm64", "--region": "us-east-1", "--prices": None, "--free-tier": False, "--cpu-factor": 1.0,
-    "--log-bytes": 1000, "--metrics": 17,
+    "--log-bytes": 300, "--metrics": 1,
 }  # fmt: skip
 
 ARGUMENTS: dict[str, dict[str, Any]] = {

@@ -1,11 +1,11 @@
-"""Alarms and dashboards have metrics that exist, with the dimensions that they are published with, and all of them."""
+"""Alarms and dashboards have metrics and fields that exist: what is published, and what the log's lines have."""
 
 from __future__ import annotations
 
 import importlib
 import io
 import json
-import re
+import logging
 import time
 from contextlib import redirect_stdout
 from types import SimpleNamespace
@@ -21,6 +21,7 @@ from litelambda_serving.scoring.errors import InputError
 from support.cloudformation import Evaluator, load
 from support.golden_store import golden, publish, set_aliases
 from support.handler_client import load_module, send
+from support.log_queries import asked, fields_of
 from support.score_stack import score_stack
 
 if TYPE_CHECKING:
@@ -71,20 +72,14 @@ def _widgets(path: Path, **values: str) -> list[dict[str, Any]]:
 
 
 def _shown(path: Path, **values: str) -> list[tuple[Metric, set[str]]]:
-    """The metrics of a template's dashboard, searched ones included, with the dimensions it asks for."""
-    shown = []
-    for widget in _widgets(path, **values):
-        for metric in widget["properties"].get("metrics", ()):
-            texts = [each for each in metric if isinstance(each, str)]
-            if texts:
-                shown.append(((texts[0], texts[1]), set(texts[2::2])))
-            for expression in (each["expression"] for each in metric if "expression" in each):
-                found = re.fullmatch(r"SEARCH\('\{([^,}]+),([^}]+)\} (.*)', '\w+', \d+\)", expression)
-                assert found is not None, expression
-                wanted = dict(re.findall(r'(\w+)="([^"]+)"', found[3]))
-                shown.append(((found[1], wanted.pop("MetricName")), set(found[2].split(","))))
-                assert set(wanted) <= set(found[2].split(","))
-    return shown
+    """The metrics of a template's dashboard, with the dimensions it asks for."""
+    graphs = [each for each in _widgets(path, **values) if each["type"] == "metric"]
+    texts = [
+        [each for each in metric if isinstance(each, str)]
+        for graph in graphs
+        for metric in graph["properties"]["metrics"]
+    ]
+    return [((namespace, name), set(dimensions[::2])) for namespace, name, *dimensions in texts]
 
 
 def _emitted(line: str) -> Emitted:
@@ -101,15 +96,26 @@ def _emitted(line: str) -> Emitted:
     return emitted
 
 
-def _request_line(capsys: pytest.CaptureFixture[str], **response: Any) -> str:
+def _request_line(capsys: pytest.CaptureFixture[str], status: int = 200, **response: Any) -> str:
     log, began_ns = Log("INFO", NAMESPACE, "stack-predict"), time.perf_counter_ns()
-    log.request(Response(200, b"", **response), "POST", began_ns, "id")
+    log.request(Response(status, b"", **response), "POST", began_ns, "id")
     return capsys.readouterr().out
 
 
-def _emitted_lines(output: io.StringIO) -> Emitted:
+def _drift_line() -> str:
+    """The line of a full window, of a version with one feature."""
+    baseline = {"features": [{"name": "age", "counts": [500, 500]}], "limits": [[50, 2.3]]}
+    counter = SimpleNamespace(rows=60, document=baseline, take=lambda: [[30, 30]])
+    servable = SimpleNamespace(drift=counter, manifest=SimpleNamespace(model="tiny", version=1))
+    repository: Any = SimpleNamespace(loaded=lambda: [servable])
+    with redirect_stdout(io.StringIO()) as output:
+        Recorder({"DRIFT_WINDOW": "50"}, repository, Log("ERROR", NAMESPACE, "stack-predict")).after_response()
+    return output.getvalue()
+
+
+def _all_emitted(lines: list[str]) -> Emitted:
     emitted: Emitted = {}
-    for line in output.getvalue().splitlines():
+    for line in lines:
         if "CloudWatchMetrics" in line:
             for metric, sets in _emitted(line).items():
                 emitted[metric] = emitted.get(metric, sets)
@@ -118,49 +124,54 @@ def _emitted_lines(output: io.StringIO) -> Emitted:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Emitted:
-    """What the handler emits: in a cold start, for a model that a request loads, and with a shadow."""
+def served(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """What the handler writes: of a cold start, a model that a request loads, a shadow, a refusal, a fault, drift."""
     root = tmp_path_factory.mktemp("store")
     publish(root, "m", 1, golden("tiny_int8"))
     publish(root, "m", 2, golden("tiny_int8"))
     publish(root, "other", 1, golden("tiny_int8"))
+    publish(root, "broken", 1, golden("tiny_int8"))
+    (root / "broken/1/model.tflite").write_bytes(b"")
     set_aliases(root, {"latest": 1, "shadow": {"latest": 2}})
     with redirect_stdout(io.StringIO()) as output:
         handler = load_module(root, "m").handler
-        for name in ("m", "other", "absent"):
+        for name in ("m", "other", "absent", "broken"):
             send(handler, "POST", f"/v1/models/{name}:predict", {"instances": [[0.1, 0.2, 0.3, 0.4]]})
-    return _emitted_lines(output)
+    return [*output.getvalue().splitlines(), _drift_line()]
 
 
 @pytest.fixture(scope="module")
-def scored(tmp_path_factory: pytest.TempPathFactory) -> Emitted:
-    """What the batch function emits: for a file with a bad row, and for one that cannot be scored."""
+def scored(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """What the batch function writes: of a file with a bad row, and of one that cannot be scored."""
     with (
         pytest.MonkeyPatch.context() as patch,
         redirect_stdout(io.StringIO()) as output,
         score_stack(tmp_path_factory.mktemp("scored"), patch, METRICS_NAMESPACE=NAMESPACE) as stack,
     ):
+        logger = logging.getLogger("score")  # made once in a process, at the level and with the stream of then
+        logger.setLevel("INFO")
+        patch.setattr(logger.handlers[0], "stream", output)
         stack.put("in/a.jsonl", b"[1, 2, 3, 4]\n" * 200 + b"[1]\n")
         stack.put("in/b.jsonl", b"[1]\n")
         stack.invoke({"input": "s3://data/in/a.jsonl", "output": "s3://data/predictions/"})
         with pytest.raises(InputError):
             stack.invoke({"input": "s3://data/in/b.jsonl", "output": "s3://data/predictions/"})
-    return _emitted_lines(output)
+    return output.getvalue().splitlines()
 
 
 @pytest.fixture(params=["predict", "score"])
-def stack(request: pytest.FixtureRequest) -> tuple[Path, Path, Emitted]:
-    """Each stack's templates with alarms and with a dashboard, and the metrics that its function emits."""
+def stack(request: pytest.FixtureRequest) -> tuple[Path, Path, list[str]]:
+    """Each stack's templates with alarms and with a dashboard, and the lines that its function writes."""
     if request.param == "predict":
         return ALARMS, DASHBOARD, request.getfixturevalue("served")
     return SCORING, SCORING, request.getfixturevalue("scored")
 
 
 @pytest.mark.parametrize("namespace", [NAMESPACE, ""])
-def test_alarms_and_dashboards_show_what_is_published(stack: tuple[Path, Path, Emitted], namespace: str) -> None:
+def test_alarms_and_dashboards_show_what_is_published(stack: tuple[Path, Path, list[str]], namespace: str) -> None:
     """Each metric of an alarm or a dashboard is AWS's or one of a real run's, and has a set of its dimensions."""
-    alarms, dashboard, emitted = stack
-    published = {**OF_AWS, **emitted}
+    alarms, dashboard, lines = stack
+    published = {**OF_AWS, **_all_emitted(lines)}
     watched = {
         name: ((alarm["Namespace"], alarm["MetricName"]), {each["Name"] for each in alarm["Dimensions"]})
         for name, alarm in _alarms(alarms, MetricsNamespace=namespace).items()
@@ -175,16 +186,33 @@ def test_alarms_and_dashboards_show_what_is_published(stack: tuple[Path, Path, E
         assert dimensions in published[metric], metric
 
 
-def test_a_dashboard_shows_all_that_is_emitted(stack: tuple[Path, Path, Emitted]) -> None:
-    """Every metric of a real run is in the dashboard of its stack."""
-    _, dashboard, emitted = stack
-    assert set(emitted) <= {metric for metric, _ in _shown(dashboard, MetricsNamespace=NAMESPACE)}
+def test_what_is_emitted_is_watched(stack: tuple[Path, Path, list[str]]) -> None:
+    """Every metric of a real run, which is billed, is in an alarm or the dashboard of its stack, by one set."""
+    alarms, dashboard, lines = stack
+    values = {"MetricsNamespace": NAMESPACE, "DriftWindow": "500"}
+    emitted = _all_emitted(lines)
+    watched = {(alarm["Namespace"], alarm["MetricName"]) for alarm in _alarms(alarms, **values).values()}
+    assert emitted.keys() <= watched | {metric for metric, _ in _shown(dashboard, MetricsNamespace=NAMESPACE)}
+    assert all(len(sets) == 1 for sets in emitted.values())
 
 
-def test_every_metric_of_the_code_is_emitted(served: Emitted) -> None:
-    """The code's table of metrics names those that requests have, by the same sets of dimensions, and no other."""
-    table = {name: [set(names) for names in sets] for sets, metrics in METRICS for name in metrics}
-    assert served == {(NAMESPACE, name): sets for name, sets in table.items()}
+def test_a_dashboards_queries_find_something(stack: tuple[Path, Path, list[str]]) -> None:
+    """Each query of a dashboard reads its function's log, and fields that one line of a real run has, all of them."""
+    _, dashboard, lines = stack
+    widgets = _widgets(dashboard, FunctionName="<ScoreFunction>")
+    queries = [each["properties"]["query"] for each in widgets if each["type"] == "log"]
+    assert queries
+    found = [fields_of(json.loads(line)) for line in lines if line.startswith("{")]
+    conditional = {"ClientError", "ServerError", "InitLatency", "LoadLatency"}  # counted where they are
+    for query in queries:
+        assert query.startswith("SOURCE '/aws/lambda/<ScoreFunction>' | filter ")
+        assert any(asked(query) - conditional <= fields for fields in found), query
+        assert asked(query) <= set().union(*found), query
+
+
+def test_every_metric_of_the_code_is_emitted(served: list[str]) -> None:
+    """The code's table of metrics names those that requests and windows have, by function, and no other."""
+    assert _all_emitted(served) == {(NAMESPACE, name): [{"FunctionName"}] for name in METRICS}
 
 
 @pytest.mark.parametrize("path", [DASHBOARD, SCORING], ids=lambda path: path.stem)
@@ -215,16 +243,6 @@ def test_dashboards_show_every_alarm() -> None:
     }
 
 
-def _drift_line(capsys: pytest.CaptureFixture[str]) -> str:
-    """The line of a full window, of a version with one feature."""
-    baseline = {"features": [{"name": "age", "counts": [500, 500]}], "limits": [[50, 2.3]]}
-    counter = SimpleNamespace(rows=60, document=baseline, take=lambda: [[30, 30]])
-    servable = SimpleNamespace(drift=counter, manifest=SimpleNamespace(model="tiny", version=1))
-    repository: Any = SimpleNamespace(loaded=lambda: [servable])
-    Recorder({"DRIFT_WINDOW": "50"}, repository, Log("ERROR", NAMESPACE, "stack-predict")).after_response()
-    return capsys.readouterr().out
-
-
 def test_alarms_follow_the_function_of_their_stack() -> None:
     """The nested template is told the function's name, which is the dimension's value in the function's own lines."""
     parameters = load(TEMPLATE)["Resources"]["Alarms"]["Properties"]["Parameters"]
@@ -234,13 +252,13 @@ def test_alarms_follow_the_function_of_their_stack() -> None:
     assert alarms["ServerErrors"]["MetricName"] == "ServerError"
 
 
-def test_drift_is_watched_where_it_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
+def test_drift_is_watched_where_it_is_counted() -> None:
     """The alarm is there with a window and metrics, on the metric of a window's line: half of a day's windows."""
     assert "InputsDrifted" not in _alarms(ALARMS, MetricsNamespace=NAMESPACE)
     assert "InputsDrifted" not in _alarms(ALARMS, MetricsNamespace="", DriftWindow="500")
     alarm = _alarms(ALARMS, MetricsNamespace=NAMESPACE, DriftWindow="500")["InputsDrifted"]
     assert (alarm["Statistic"], alarm["Period"], alarm["Threshold"]) == ("Average", 86400, 0.5)
-    emitted = _emitted(_drift_line(capsys))
+    emitted = _emitted(_drift_line())
     assert {each["Name"] for each in alarm["Dimensions"]} in emitted[alarm["Namespace"], alarm["MetricName"]]
     template = load(ALARMS)
     outputs = Evaluator(template, {"MetricsNamespace": NAMESPACE, "DriftWindow": "500"}).resolve(template["Outputs"])
@@ -257,14 +275,24 @@ def test_every_way_to_fail_has_its_alarm() -> None:
     assert all(alarm["TreatMissingData"] == "notBreaching" for alarm in alarms)
 
 
-def test_stages_and_versions_do_not_mix(capsys: pytest.CaptureFixture[str]) -> None:
-    """Every set of dimensions has the function, hence the stack; one tells a canary's version from the other."""
-    line = _request_line(capsys, route="predict", model="tiny", version=8)
+def test_stages_do_not_mix(capsys: pytest.CaptureFixture[str]) -> None:
+    """What a request counts has the function's name, hence the stack's; the line tells a canary's version."""
+    line = _request_line(capsys, 500, route="predict", model="tiny", version=8)
     fields = json.loads(line)
     assert (fields["FunctionName"], fields["Model"], fields["Version"]) == ("stack-predict", "tiny", "8")
-    for sets in _emitted(line).values():
-        assert all("FunctionName" in names for names in sets)
-        assert {"FunctionName", "Route", "Model", "Version"} in sets
+    assert _emitted(line) == {(NAMESPACE, "ServerError"): [{"FunctionName"}]}
+
+
+def test_a_request_that_succeeds_costs_no_metric(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its line, of an invocation's real identifier and of every field that a prediction has, is at most 300 bytes."""
+    response = Response(200, b"", route="predict", model="mnist_mlp", version=8)
+    response.timing = (time.perf_counter_ns(), time.perf_counter_ns(), 0, 0, 0)
+    log = Log("INFO", NAMESPACE, "stack-predict")
+    log.request(response, "POST", time.perf_counter_ns(), "8f507cfc-xmpl-4697-b07a-ac58fc914c95")
+    line = capsys.readouterr().out
+    assert "RunLatency" in line
+    assert "_aws" not in line
+    assert len(line) <= 300
 
 
 def test_scoring_tells_its_stack_too(
@@ -275,7 +303,7 @@ def test_scoring_tells_its_stack_too(
     with score_stack(tmp_path, monkeypatch, **environment) as stack:
         assert stack.handler is importlib.import_module("score")
         for key in ("a.jsonl", "b.jsonl"):
-            stack.put(f"in/{key}", b"[1, 2, 3, 4]\n")
+            stack.put(f"in/{key}", b"[1, 2, 3, 4]\n" * 200 + b"[1]\n")
             stack.invoke({"input": f"s3://data/in/{key}", "output": "s3://data/predictions/"})
     lines = [line for line in capsys.readouterr().out.splitlines() if "CloudWatchMetrics" in line]
     assert len(lines) == 2

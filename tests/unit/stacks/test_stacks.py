@@ -59,11 +59,9 @@ def test_logs_are_a_table(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_status_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
-    """Version, model, requests, cold starts and the cost of the month come from Lambda, CloudWatch and the prices."""
+    """Version, model, requests, cold starts and the month's cost come from Lambda, CloudWatch, logs and the prices."""
     deployed.measure("AWS/Lambda", "Invocations", 8.0)
     deployed.measure("AWS/Lambda", "Duration", 4000.0, 12_000.0)
-    deployed.measure("litelambda", "Latency", 1.0, 2.0, 1.0, 1.0)
-    deployed.measure("litelambda", "InitLatency", 90.0)
     assert main(["status", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["version"] == "2"
