@@ -28,6 +28,7 @@ LONGEST = (
     "integration/test_corpus_sequences.py",
     "unit/compression/test_compress.py",
     "integration/test_build.py",
+    "e2e/test_pages.py",
     "e2e/test_tutorial.py",
     "integration/test_hosts.py",
     "e2e/test_score_mnist.py",

@@ -12,12 +12,10 @@ import pytest
 
 from litelambda.common.paths import PROJECT, RECIPES
 from litelambda.recipe.load import load_recipe
-from support.markdown import anchors_of, blocks_of, links_of
+from support.markdown import anchors_of, blocks_of, links_of, read_examples
+from support.pages import DOCS, NOT_RUN, PAGES, runner_of
 
-DOCS = PROJECT / "docs"
 README, CONTRIBUTING = PROJECT / "README.md", PROJECT / "CONTRIBUTING.md"
-FOLDERS = [PROJECT / name for name in ("", "build/recipes", "build/data", "requirements", "infra/local-image")]
-PAGES = [*(page for folder in FOLDERS for page in sorted(folder.glob("*.md"))), *sorted(DOCS.rglob("*.md"))]
 
 
 @cache
@@ -72,6 +70,14 @@ def test_commands_that_pages_show_exist(page: Path) -> None:
             section = reference.partition(f"\n## litelambda {found[1]}\n")[2].partition("\n## ")[0]
             assert section, line
             assert [flag for flag in re.findall(r" (--[a-z-]+)", found[2]) if f"`{flag}" not in section] == [], line
+
+
+def test_what_no_test_runs_stands_on_a_page() -> None:
+    """Every entry of `NOT_RUN` is how some command of a page begins; all other commands are run by a test."""
+    commands = [example.command for page in PAGES for example in read_examples(page)]
+    assert [begun for begun in NOT_RUN if not any(command.startswith(begun) for command in commands)] == []
+    runners = {runner_of(page, example.command) for page in PAGES for example in read_examples(page)}
+    assert all((PROJECT / runner).is_file() for runner in runners if runner)
 
 
 def test_the_readme_is_a_front_page() -> None:

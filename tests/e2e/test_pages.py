@@ -1,0 +1,461 @@
+"""The pages, as a reader follows them: every command that needs no AWS account and no Docker is run, in its order.
+
+What a page says is needed is made first, tiny. `tests/support/pages.py` says what other tests run, and what none can.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import re
+import runpy
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import chdir, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from litelambda.common.paths import PROJECT, RECIPES
+from support.fake_clouds import BUCKET, environment_of, fake_cloud
+from support.golden_store import GOLDEN, golden, publish, set_aliases
+from support.handler_client import load_module, send
+from support.markdown import Example, blocks_of, read_blocks
+from support.moto_server import MotoServer
+from support.pages import DOCS, LOCAL, TUTORIAL, examples_for, followed_by, name_of, pages_for
+from support.reader import Reader
+
+pytestmark = pytest.mark.slow
+
+DATA = PROJECT / "build" / "data"
+Preparation = Callable[["Reader", "Made"], object]
+ROW = [0.9, 0.1, 0.2, 0.5]
+REGION = "eu-west-1"
+
+
+class Made:
+    """What the pages' preparations share, each thing made once.
+
+    Attributes:
+        folder: fruit.keras and rows.npy, as the tutorial's script makes them; a tiny recipe and its data.
+        cloud: an S3, a KMS and an STS.
+        environment: of commands that are to use it, or a Google Cloud Storage.
+    """
+
+    def __init__(self, folder: Path, cloud: str, google: str) -> None:
+        self.folder, self.cloud = folder, cloud
+        self.environment = {
+            "AWS_ENDPOINT_URL": cloud,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": REGION,
+            "BROWSER": "true",  # opens nothing
+            **environment_of("gs", google),
+        }
+        self._built: dict[str, Path] = {}
+
+    def client(self, service: str) -> Any:
+        """A client of the cloud."""
+        keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
+        return boto3.client(service, endpoint_url=self.cloud, region_name=REGION, **keys)  # type: ignore[call-overload]
+
+    def start_with(self, reader: Reader, name: str) -> Path:
+        """Give a reader the store that `litelambda build NAME` makes, with which a page begins."""
+        command = f"litelambda build {name}"
+        if name not in self._built:
+            folder = self.folder / f"built-{name}"
+            folder.mkdir()
+            shorten(name, folder)
+            (example,) = (each for each in examples_for(HOME[name], LOCAL) if each.command.startswith(command))
+            Reader(folder, self.environment, in_process=True).follow([example])
+            self._built[name] = folder / "models"
+        reader.done.append(command)
+        return shutil.copytree(self._built[name], reader.folder / "models")
+
+
+HOME = {
+    name: DOCS / "how-to" / f"{page}.md"
+    for name, page in {"penguins": "tables", "arrows": "pictures", "reviews": "text"}.items()
+}
+"""The page that builds a recipe that ships; others go on with its model."""
+
+
+def shorten(name: str, folder: Path) -> None:
+    """Put a recipe of this name into a folder, where it comes before the one that ships: one that learns for less long.
+
+    That of the penguins is quick enough, and a page shows its figures.
+    """
+    text = (RECIPES / f"{name}.toml").read_text().replace("../data/", f"{DATA}/")
+    if name != "penguins":
+        text = re.sub("(?m)^epochs = .*", "epochs = 2", text).replace("[64, 64]", "[8]").replace("[16, 32, 32]", "[4]")
+        text = text.replace("[gate]\n", "").replace("max_accuracy_drop = 0.02\n", "")
+        text += "report_examples = 0\n[gate]\nmax_accuracy_drop = 0.5\nallow_trivial = true\nmax_difference = 1\n"
+    (folder / name).write_text(text)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, module_tiny_recipe: Path) -> Iterator[Made]:
+    """The shared things."""
+    folder = tmp_path_factory.mktemp("made")
+    shutil.copytree(module_tiny_recipe.parent, folder, dirs_exist_ok=True)
+    (script,) = (block for block in read_blocks(DOCS / "tutorial.md") if block.language == "python")
+    (folder / script.title).write_text(script.text)
+    with chdir(folder):
+        runpy.run_path(script.title)
+    (folder / "labels.txt").write_text("apple\nbanana\ncherry\n")
+    (folder / "row.json").write_text(json.dumps(ROW))
+    (folder / "rows.json").write_text(json.dumps({"instances": [ROW, [0.1, 0.2, 0.8, 0.5]]}))
+    (folder / "rows.jsonl").write_text(f"{ROW}\n" * 5)
+    (folder / "rows.csv").write_text("x_0,x_1,x_2,x_3\n" + f"{str(ROW)[1:-1]}\n" * 5)
+    with MotoServer() as amazon, fake_cloud("gs") as (google, _):
+        yield Made(folder, amazon.url, google)
+
+
+def put(reader: Reader, made: Made, *names: str) -> None:
+    """Copy shared files into the reader's folder, each maybe under another name: "fruit.keras model.keras"."""
+    for name in names:
+        source, _, target = name.partition(" ")
+        shutil.copy(made.folder / source, reader.folder / (target or source))
+
+
+def fruits(reader: Reader, versions: int = 9, name: str = "fruit", model: str = "tiny_int8") -> Path:
+    """Publish versions of a golden model, of which `latest` is the last; returns the store."""
+    store = reader.folder / "models"
+    for version in range(1, versions + 1):
+        publish(store, name, version, golden(model))
+    return store
+
+
+def bucket(reader: Reader, made: Made, store: Path | None = None, shown: str = "BUCKET") -> str:
+    """A bucket of the reader's own, maybe with a copy of a store below models/, where the page says BUCKET."""
+    name = f"bucket-{len(made.client('s3').list_buckets()['Buckets'])}"
+    s3 = made.client("s3")
+    s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
+    for path in store.rglob("*") if store else ():
+        if path.is_file():
+            s3.upload_file(str(path), name, f"models/{path.relative_to(store)}")
+    reader.replaced[f"//{shown}"] = f"//{name}"
+    return name
+
+
+def prepare_access(reader: Reader, made: Made) -> None:
+    """The policy that the page shows."""
+    fruits(reader)
+    (policy,) = (text for text in blocks_of(DOCS / "how-to" / "access.md", "json") if '"rules"' in text)
+    (reader.folder / "access.json").write_text(policy)
+
+
+def prepare_audit(reader: Reader, made: Made) -> None:
+    """A trail of several changes, and a copy of it on this machine."""
+    name = bucket(reader, made, fruits(reader, 3))
+    for version in (2, 1, 2, 3):
+        reader.follow([alias(f"fruit latest {version} --store s3://BUCKET/models")])
+    _, printed, said = reader.call(["audit", "--store", f"s3://{name}/models"])
+    head = re.search(r"\b\d+:[0-9a-f]{64}\b", printed + said)
+    assert head is not None, printed + said
+    reader.replaced["412:9f2c…"] = head[0]
+    for each in made.client("s3").list_objects_v2(Bucket=name, Prefix="models/audit/")["Contents"]:
+        path = reader.folder / each["Key"].removeprefix("models/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made.client("s3").download_file(name, each["Key"], str(path))
+
+
+def alias(words: str) -> Example:
+    """`litelambda alias`, as a command of a page."""
+    return Example(f"litelambda alias {words}", None)
+
+
+def prepare_batch_scoring(reader: Reader, made: Made) -> None:
+    """A model of pictures of two by three pixels, with the alias stable."""
+    store = reader.folder / "models"
+    publish(store, "mnist_mlp", data=golden("image_2x3"))
+    reader.follow([alias("mnist_mlp stable 1")])
+    (reader.folder / "rows.jsonl").write_text(json.dumps([[[1, 2, 3]] * 3] * 2) + "\n")
+    with zipfile.ZipFile(DATA / "arrows.zip") as archive:
+        pictures = [name for name in archive.namelist() if name.endswith((".png", ".jpg"))][:3]
+        (reader.folder / "images").mkdir()
+        for name in pictures:
+            (reader.folder / "images" / Path(name).name).write_bytes(archive.read(name))
+
+
+def prepare_canary(reader: Reader, made: Made) -> None:
+    """Nine versions, a recipe with test rows for them, and a store in another bucket."""
+    store = fruits(reader)
+    put(reader, made, "rows.csv", "rows.jsonl", "recipe.toml fruit.toml", "tiny.npz")
+    bucket(reader, made, store, "other")
+
+
+def prepare_capture(reader: Reader, made: Made) -> None:
+    """Captured requests, and a server to replay them to."""
+    capture(fruits(reader), "fruit", reader.folder / "captured", [ROW] * 5)
+
+
+def capture(store: Path, model: str, folder: Path, rows: list[Any]) -> None:
+    """Have the function answer rows one by one, and keep what it was asked."""
+    module = load_module(store, model, CAPTURE_STORE=folder.as_uri(), CAPTURE_SECONDS="0")
+    with redirect_stdout(StringIO()):
+        for row in rows:
+            assert send(module.handler, "POST", f"/v1/models/{model}:predict", {"instances": [row]}).status == 200
+            module.after_response()
+
+
+def prepare_reported(name: str) -> Preparation:
+    """A version with a report, as a build made it, and a folder of files."""
+
+    def prepare(reader: Reader, made: Made) -> None:
+        store = made.start_with(reader, "penguins")
+        (store / "penguins").rename(store / name)
+        manifest = store / name / "1" / "manifest.json"
+        manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"model": name}))
+        set_aliases(store, {"latest": 1}, name)
+        shutil.copytree(store, reader.folder / "pictures")
+
+    return prepare
+
+
+def prepare_cost(reader: Reader, made: Made) -> None:
+    """The measurements that the page links to, and the prices that it shows."""
+    shutil.copy(DOCS / "examples" / "mnist_mlp-bench.json", reader.folder)
+    for block in read_blocks(DOCS / "how-to" / "cost.md"):
+        if block.title:
+            (reader.folder / block.title).write_text(block.text)
+
+
+def prepare_custom_code(reader: Reader, made: Made) -> None:
+    """The module that the page shows, and rows for it."""
+    fruits(reader)
+    (code, *_) = blocks_of(DOCS / "how-to" / "custom-code.md", "python")
+    (reader.folder / "shop.py").write_text(code)
+    row = {"id": 7, "weight_g": 120, "price": 2.5, "stock": 4}
+    (reader.folder / "row.json").write_text(json.dumps(row))
+    (reader.folder / "rows.jsonl").write_text(f"{json.dumps(row)}\n" * 3)
+
+
+def penguins() -> list[dict[str, Any]]:
+    """The rows of the data set, as callers send them."""
+    with (DATA / "penguins.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    return [
+        {name: None if value in ("", "NA") else number(value) for name, value in row.items() if name != "species"}
+        for row in rows
+    ]
+
+
+def number(text: str) -> float | str:
+    """A cell as a number, if it is one."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def prepare_drift(reader: Reader, made: Made) -> None:
+    """The log and the capture of a function that was asked the rows of the data set, and a week of heavier birds."""
+    store = prepare_penguins(reader, made)
+    reader.follow([alias("penguins stable 1")])
+    reader.codes["litelambda drift last-week.csv"] = 1
+    rows = random.Random(1).sample(penguins(), 200)
+    capture(store, "penguins", reader.folder / "captured", rows)
+    module = load_module(store, "penguins", DRIFT_WINDOW="100")
+    with redirect_stdout(StringIO()) as log:
+        for row in rows:
+            send(module.handler, "POST", "/v1/models/penguins:predict", {"instances": [row]})
+            module.after_response()
+    (reader.folder / "log.jsonl").write_text(log.getvalue())
+    with (reader.folder / "last-week.csv").open("w") as lines:
+        writer = csv.DictWriter(lines, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(row | {"body_mass_g": (row["body_mass_g"] or 4000) + 1500} for row in rows)
+
+
+def prepare_penguins(reader: Reader, made: Made) -> Path:
+    """The model of the page on tables, and its data."""
+    shutil.copy(DATA / "penguins.csv", reader.folder)
+    return made.start_with(reader, "penguins")
+
+
+def prepare_import(reader: Reader, made: Made) -> None:
+    """A model in every form, and what other tools would fetch."""
+    from litelambda.keras_tools.backend import load_keras
+
+    put(reader, made, "fruit.keras model.keras", "rows.npy", "labels.txt")
+    shutil.copy(GOLDEN / "tiny_int8.tflite", reader.folder / "model.tflite")
+    with redirect_stdout(StringIO()):
+        load_keras().saving.load_model(reader.folder / "model.keras").export(reader.folder / "saved_model")
+    with tarfile.open(reader.folder / "model.tar.gz", "w:gz") as archive:
+        archive.add(reader.folder / "saved_model", "export/Servo/1")
+    reader.instead["mlflow"] = make_mlflow_folder
+    reader.instead["hf"] = make_hugging_face_folder
+
+
+def make_mlflow_folder(folder: Path) -> None:
+    """What `mlflow artifacts download` writes of a model with the Keras flavor."""
+    flavor = "keras: {data: data, keras_version: 3.9.0, save_exported_model: false}"
+    (folder / "fruit" / "data").mkdir(parents=True)
+    (folder / "fruit" / "MLmodel").write_text(f"artifact_path: model\nflavors:\n  {flavor}\n")
+    shutil.copy(folder / "model.keras", folder / "fruit" / "data")
+
+
+def make_hugging_face_folder(folder: Path) -> None:
+    """What `model.save("hf://…")` uploads: the parts of a `.keras` file."""
+    shutil.rmtree(folder / "fruit")
+    with zipfile.ZipFile(folder / "model.keras") as parts:
+        parts.extractall(folder / "fruit")
+
+
+def prepare_pictures(reader: Reader, made: Made) -> None:
+    """Photographs of arrows."""
+    made.start_with(reader, "arrows")
+    (reader.folder / "photos").mkdir()
+    with zipfile.ZipFile(DATA / "arrows.zip") as archive:
+        photos = [name for name in archive.namelist() if name.endswith(".jpg")][:3]
+        for name in photos:
+            (reader.folder / "photos" / Path(name).name).write_bytes(archive.read(name))
+        (reader.folder / "photo.jpg").write_bytes(archive.read(photos[0]))
+
+
+def prepare_text(reader: Reader, made: Made) -> None:
+    """Reviews, and an encoder with its tokenizer."""
+    from litelambda.data.tokenizer_training import train_tokenizer
+    from litelambda.keras_tools.backend import load_keras
+
+    made.start_with(reader, "reviews")
+    (reader.folder / "reviews.csv").write_text("".join((DATA / "reviews.csv").read_text().splitlines(True)[:20]))
+    tokenizer = train_tokenizer("wordpiece", 200, ["I did not love the plot."] * 20)
+    (reader.folder / "tokenizer.json").write_bytes(tokenizer)
+    layers = load_keras().layers
+    ids, mask = (layers.Input((8,), name=name, dtype="int32") for name in ("ids", "mask"))
+    flat = layers.Flatten()(layers.Embedding(300, 4)(ids))
+    outputs = layers.Dense(2)(layers.Concatenate()([flat, layers.Rescaling(1.0)(mask)]))
+    load_keras().Model([ids, mask], outputs).save(reader.folder / "minilm.keras")
+
+
+def prepare_prune(reader: Reader, made: Made) -> None:
+    """Twelve versions in a bucket."""
+    bucket(reader, made, fruits(reader, 12))
+
+
+def prepare_roll_back(reader: Reader, made: Made) -> None:
+    """Nine versions in a bucket."""
+    put(reader, made, "rows.csv")
+    bucket(reader, made, fruits(reader))
+
+
+def prepare_signatures(reader: Reader, made: Made) -> None:
+    """A recipe that learns little in place of the one that ships, two versions before it, and a key of KMS."""
+    prepare_tiny("mnist_mlp")(reader, made)
+    put(reader, made, "fruit.keras", "rows.npy")
+    fruits(reader, 2, "mnist_mlp")
+    (reader.folder / "models" / "mnist_mlp" / "aliases.json").unlink()
+    key = made.client("kms").create_key()["KeyMetadata"]["Arn"]
+    reader.replaced["arn:aws:kms:eu-west-1:111122223333:key/…"] = key
+
+
+def prepare_tiny(name: str) -> Preparation:
+    """A recipe of this name that learns little, and a bucket."""
+
+    def prepare(reader: Reader, made: Made) -> None:
+        put(reader, made, "tiny.npz")
+        text = (made.folder / "recipe.toml").read_text().replace('name = "tiny"', f'name = "{Path(name).stem}"')
+        (reader.folder / name).write_text(text)
+        bucket(reader, made)
+
+    return prepare
+
+
+def prepare_stages(reader: Reader, made: Made) -> None:
+    """The recipe of a seventh version."""
+    prepare_tiny("fruit.toml")(reader, made)
+    name = bucket(reader, made, fruits(reader, 6))
+    made.client("s3").delete_object(Bucket=name, Key="models/fruit/aliases.json")
+
+
+def prepare_project(reader: Reader, made: Made) -> None:
+    """A table of flowers, and a model."""
+    put(reader, made, "fruit.keras", "rows.npy", "labels.txt")
+    rows = "".join(f"{n % 3 * 3 + n % 7 / 5},{n % 5 / 5},{('rose', 'lily', 'iris')[n % 3]}\n" for n in range(300))
+    (reader.folder / "flowers.csv").write_text(f"length,width,species\n{rows}")
+
+
+def prepare_stream(reader: Reader, made: Made) -> None:
+    """A server in place of a function URL, since it streams likewise, and the model of the README."""
+    put(reader, made, "rows.json", "fruit.keras", "rows.npy")
+    fruits(reader, name="mnist_mlp")
+    (make, *_) = examples_for(PROJECT / "README.md", TUTORIAL)
+    reader.follow([make])
+    reader.replaced["${StreamUrl}"] = "http://localhost:8080/"
+    (serve,) = examples_for(DOCS / "how-to" / "try-in-a-browser.md", LOCAL)
+    reader.follow([serve])
+
+
+def prepare_files(*names: str) -> Preparation:
+    """Shared files alone, and nine versions of a model."""
+
+    def prepare(reader: Reader, made: Made) -> None:
+        fruits(reader)
+        put(reader, made, *names)
+
+    return prepare
+
+
+def prepare_checkout(reader: Reader, made: Made) -> None:
+    """The Makefile."""
+    (reader.folder / "Makefile").symlink_to(PROJECT / "Makefile")
+
+
+def prepare_shell(reader: Reader, made: Made) -> None:
+    """The folder where fish looks for completions."""
+    (reader.folder / ".config" / "fish" / "completions").mkdir(parents=True)
+
+
+PREPARED: dict[str, Preparation] = {
+    "CONTRIBUTING": prepare_checkout,
+    "access": prepare_access,
+    "audit": prepare_audit,
+    "batch-scoring": prepare_batch_scoring,
+    "canary": prepare_canary,
+    "capture": prepare_capture,
+    "cloud-run": prepare_files("fruit.keras", "rows.npy"),
+    "command-line": prepare_shell,
+    "compress": prepare_reported("mnist_mlp_auto"),
+    "cost": prepare_cost,
+    "custom-code": prepare_custom_code,
+    "deploy": prepare_tiny("mnist_mlp"),
+    "drift": prepare_drift,
+    "explain": prepare_penguins,
+    "gate-refused": prepare_files("recipe.toml", "tiny.npz", "fruit.keras model.keras", "rows.npy"),
+    "import": prepare_import,
+    "other-stores": prepare_files("fruit.keras", "rows.npy"),
+    "pictures": prepare_pictures,
+    "pin-a-version": prepare_tiny("mnist_mlp"),
+    "prune": prepare_prune,
+    "read-the-report": prepare_reported("mnist_mlp"),
+    "roll-back": prepare_roll_back,
+    "sign-and-encrypt": prepare_signatures,
+    "stages": prepare_stages,
+    "start-a-project": prepare_project,
+    "stream": prepare_stream,
+    "tables": prepare_penguins,
+    "text": prepare_text,
+}
+"""What makes the things that a page says are needed; where nothing is named, there are nine versions of `fruit`."""
+
+
+@pytest.mark.parametrize("page", pages_for(LOCAL), ids=name_of)
+def test_a_page_does_what_it_says(page: Path, made: Made, tmp_path: Path) -> None:
+    """Its commands succeed in their order, from a folder of the reader's own, and print what the page shows."""
+    with Reader(tmp_path, made.environment, in_process=True) as reader:
+        reader.replaced["gs://BUCKET"] = reader.replaced["gs://my-models"] = f"gs://{BUCKET}"
+        PREPARED.get(page.stem, prepare_files())(reader, made)
+        reader.follow(followed_by(page, LOCAL))
+
+
+def test_every_preparation_is_of_a_page() -> None:
+    """The table has no dead entries."""
+    assert PREPARED.keys() <= {page.stem for page in pages_for(LOCAL)}
