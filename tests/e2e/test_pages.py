@@ -29,7 +29,7 @@ from support.handler_client import load_module, send
 from support.markdown import Example, blocks_of, read_blocks
 from support.moto_server import MotoServer
 from support.pages import DOCS, LOCAL, TUTORIAL, examples_for, followed_by, name_of, pages_for
-from support.reader import Reader
+from support.reader import PORT, Reader
 
 pytestmark = pytest.mark.slow
 
@@ -134,7 +134,7 @@ def fruits(reader: Reader, versions: int = 9, name: str = "fruit", model: str = 
 
 def bucket(reader: Reader, made: Made, store: Path | None = None, shown: str = "BUCKET") -> str:
     """A bucket of the reader's own, maybe with a copy of a store below models/, where the page says BUCKET."""
-    name = f"bucket-{len(made.client('s3').list_buckets()['Buckets'])}"
+    name = f"own-{len(made.client('s3').list_buckets()['Buckets'])}"
     s3 = made.client("s3")
     s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
     for path in store.rglob("*") if store else ():
@@ -389,9 +389,15 @@ def prepare_stream(reader: Reader, made: Made) -> None:
     fruits(reader, name="mnist_mlp")
     (make, *_) = examples_for(PROJECT / "README.md", TUTORIAL)
     reader.follow([make])
-    reader.replaced["${StreamUrl}"] = "http://localhost:8080/"
+    tensor = {"name": "sensors", "datatype": "FP32", "shape": [1, 4], "data": ROW}
+    (reader.folder / "request.json").write_text(json.dumps({"inputs": [tensor]}))
+    name = bucket(reader, made, shown="bucket")
+    reader.instead["aws s3 cp"] = lambda folder: made.client("s3").upload_file(
+        str(folder / "request.json"), name, "prefix/request.json"
+    )
     (serve,) = examples_for(DOCS / "how-to" / "try-in-a-browser.md", LOCAL)
-    reader.follow([serve])
+    reader.follow([serve._replace(command=f"REQUEST_STORE=s3://{name}/prefix {serve.command}")])
+    reader.variables["StreamUrl"] = f"http://localhost:{reader.replaced[PORT]}/"
 
 
 def prepare_files(*names: str) -> Preparation:

@@ -95,7 +95,8 @@ def _is_whole(text: str) -> bool:
         words_of(text)
     except ValueError:  # inside of quotes
         return False
-    return not text.endswith("\\")
+    in_array = re.match(r"\w+=\(", text) and not text.endswith(")")
+    return not in_array and not text.endswith("\\")
 
 
 def links_of(page: Path) -> list[str]:

@@ -31,7 +31,6 @@ NOT_RUN = {
     "docker run --publish 8501:8501": "needs an image of a registry",
     "curl localhost:8501": "of that image",
     "aws sagemaker": "the emulator has no SageMaker",
-    "awscurl": "signs for a function URL, which the emulator does not check",
     "mlflow": "not a tool of this project; what it writes is made by hand",
     "hf download": "needs the network; what it writes is made by hand",
     "aws s3 cp": "not a tool of this project; what it fetches is made by hand",

@@ -33,6 +33,7 @@ PORT = "8080"
 
 _SERVER = re.compile(r"(\w+=\S+ )*(litelambda serve\b|python -m litelambda_serving\.asgi\b)")
 _OF_A_SHELL = re.compile(r"[$`|;<>&*]")
+_ASSIGNMENT = re.compile(r"\w+=(\(.*\)|\S*)", re.DOTALL)
 _READY_TIMEOUT_S, _TIMEOUT_S = 120, 600
 _VARIES = re.compile(r"\d{4}-\d\d-\d\dT[\d:]+Z|arn:\S+|[0-9a-f]{4}…")
 """Times, who asks, and digests."""
@@ -48,6 +49,7 @@ class Reader:
         replaced: what stands for something of the reader's own, such as "BUCKET", and what that is.
         done: how commands begin that have been run in this folder.
         codes: by how a command begins, the exit code that it is to have in place of 0.
+        variables: of the reader's shell.
         instead: by how a command of another tool begins that no test runs, what makes the same files in the folder.
     """
 
@@ -60,13 +62,16 @@ class Reader:
             in_process: call the command line here where a command needs no shell: TensorFlow is imported once.
         """
         self.folder = folder
+        (folder / ".curlrc").write_text("fail-with-body\n")  # an error that is answered is not what the page is for
         self.replaced: dict[str, str] = {}
         self.done: list[str] = []
         self.codes: dict[str, int] = {}
+        self.variables = {"AWS_SESSION_TOKEN": ""}
         self.instead: dict[str, Callable[[Path], None]] = {}
         path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
         self._environment = {"PATH": path, "HOME": str(folder), **(environment or {})}
         self._in_process = in_process
+        self._assigned = ""
         self._server: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Reader:
@@ -86,6 +91,9 @@ class Reader:
                         make(self.folder)
                 continue
             command = self._own(example.command)
+            if _ASSIGNMENT.fullmatch(command):
+                self._assigned += f"{command}\n"
+                continue
             if _SERVER.match(command):
                 self._serve(command)
                 continue
@@ -119,9 +127,9 @@ class Reader:
 
     def _in_shell(self, command: str) -> tuple[int, str, str]:
         done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", command],
-            cwd=self.folder, env=os.environ | self._environment, stdin=subprocess.DEVNULL, capture_output=True,
-            text=True, timeout=_TIMEOUT_S, check=False,
+            ["bash", "-euo", "pipefail", "-c", self._assigned + command],
+            cwd=self.folder, env=os.environ | self._environment | self.variables, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=_TIMEOUT_S, check=False,
         )  # fmt: skip
         return done.returncode, done.stdout, done.stderr
 
