@@ -61,7 +61,7 @@ def api(emulator: Emulator, key: str, tmp_path_factory: pytest.TempPathFactory) 
     emulator.client("s3").delete_bucket_policy(Bucket=outputs["ArtifactBucket"])
     before = _live(emulator, outputs["FunctionName"])["Version"]
     store = tmp_path_factory.mktemp("local") / "models"
-    model = f"tests/golden/tiny_int8.tflite --name tiny_int8 --store {store}"
+    model = f"tests/golden/tiny_int8.tflite --name tiny_int8 --store {store} --encrypt {key}"
     done = emulator.run(f".venv/bin/litelambda import {model} --json 2>&1 | grep digest")
     digest = re.search(r"[0-9a-f]{64}", done)
     assert digest is not None
@@ -73,7 +73,8 @@ def api(emulator: Emulator, key: str, tmp_path_factory: pytest.TempPathFactory) 
 def scoring(emulator: Emulator, api: dict[str, str], key: str) -> dict[str, str]:
     """The batch stack's outputs."""
     store = f"ModelStore=s3://{api['ArtifactBucket']}/models ModelName=tiny_int8"
-    emulator.run(f'make deploy-scoring PARAMETERS="Architecture={HERE} {store} ShardBytes=1048576 KmsKeyArn={key}"')
+    keys = f"KmsKeyArn={key} ModelKeyArn={key}"
+    emulator.run(f'make deploy-scoring PARAMETERS="Architecture={HERE} {store} ShardBytes=1048576 {keys}"')
     outputs = _outputs(emulator, "litelambda-scoring")
     s3 = emulator.client("s3")
     s3.delete_bucket_policy(Bucket=outputs["DataBucket"])
@@ -102,8 +103,9 @@ def test_a_deployed_api_predicts(emulator: Emulator, api: dict[str, str]) -> Non
     assert _predict(emulator, api, signed=False)[0] == 403
 
 
-def test_a_model_is_deployed_and_asked(emulator: Emulator, api: dict[str, str]) -> None:
-    """`deploy MODEL` publishes it, has it predict through the API, and prints a curl that is answered likewise."""
+def test_a_model_is_deployed_and_asked(emulator: Emulator, api: dict[str, str], key: str) -> None:
+    """`deploy MODEL` publishes it, has the function decrypt it and predict, and prints a curl that is answered likewise."""
+    assert f"deploy: sets  ModelKeyArn={key} (was '')" in api["said"]
     assert f"deploy: published tiny_int8:1 ({api['digest'][:12]}…)" in api["said"]
     predicted = re.search(r"tiny_int8:predict answered in \d+ ms: (.*)", api["said"])
     shown = re.search(r"^  (curl .*)$", api["said"], re.MULTILINE)

@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from litelambda.commands.deployed_trust import check_trust, key_parameters
 from litelambda.commands.first_prediction import predict_once
 from litelambda.commands.package import package
 from litelambda.common.errors import UsageError
@@ -74,8 +75,8 @@ def deploy(  # noqa: PLR0913 - all but the first three are named by the caller
         dry_run: show the change set, and change nothing.
 
     Raises:
-        UsageError: an assignment sets no parameter of the template, SAM is not installed, credentials are missing, or
-            the stack asks for an access policy and there is none.
+        UsageError: an assignment sets no parameter of the template, SAM is not installed, credentials are missing, the
+            stack asks for an access policy and there is none, or its function would refuse the model.
         PublishError, StoreError: the model is not there, or the stack's store does not take it.
         AwsError: AWS cannot be asked, or the deployment failed.
         ServiceError: what was deployed does not predict.
@@ -94,6 +95,9 @@ def deploy(  # noqa: PLR0913 - all but the first three are named by the caller
         check_usable(found)
     all_tags = {**(found.tags if found else {}), **given_tags}
     deployed = found.parameters if found else {}
+    if version is not None:
+        given |= key_parameters(version, given, deployed)
+        check_trust(version, {**declared, **deployed, **given})
     _complete(given, {**declared, **deployed}, function, version, access_policy)
     values = {**declared, **deployed, **given, **_pins(version)}
     if function == "predict":

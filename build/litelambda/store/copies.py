@@ -9,10 +9,11 @@ from typing import Any
 
 from litelambda.common.errors import PublishError
 from litelambda.store.artifact_store import Store
+from litelambda.store.signatures import replace_signatures
 from litelambda_serving.errors import DigestError, ObjectNotFoundError
 from litelambda_serving.trust import BUNDLE_NAME, SIGNATURE_NAME
 
-__all__ = ["Version", "copy_version", "find_version"]
+__all__ = ["Version", "copy_version", "find_version", "signatures_of"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def find_version(store: Store, reference: str) -> Version:
 def copy_version(version: Version, target: Store) -> bool:
     """Publish a version in another store, and point `latest` there at it, unless that is at a later one.
 
-    What an interrupted copy left there is completed.
+    What an interrupted copy left there is completed, and a version that was signed since gets its signatures.
 
     Returns:
         Whether anything was written: the version may be there already.
@@ -71,8 +72,11 @@ def copy_version(version: Version, target: Store) -> bool:
     if version.number in target.list_versions(version.model):
         if target.read_manifest(version.model, version.number) != version.manifest:
             raise _taken(place, target)
+        changed = {name: each for name, each in signatures_of(version).items() if each != _read(target, version, name)}
+        if changed:
+            replace_signatures(target, version.model, version.number, changed, f"signed as in {version.store.url}")
         target.advance_alias(version.model, "latest", version.number)
-        return False
+        return bool(changed)
     files = {}
     for name, content in _files(version).items():
         there = _read(target, version, name)
@@ -92,8 +96,13 @@ def _files(version: Version) -> dict[str, bytes]:
     for name, content in files.items():
         if hashlib.sha256(content).hexdigest() != pins[name]["sha256"]:
             raise DigestError(f"{version.store.url}/{version.model}/{version.number}/{name} is not what it should be")
-    signatures = {name: _read(version.store, version, name) for name in (SIGNATURE_NAME, BUNDLE_NAME)}
-    return {**files, **{name: content for name, content in signatures.items() if content is not None}}
+    return {**files, **signatures_of(version)}
+
+
+def signatures_of(version: Version) -> dict[str, bytes]:
+    """The files with a version's signatures; none where it is not signed."""
+    found = {name: _read(version.store, version, name) for name in (SIGNATURE_NAME, BUNDLE_NAME)}
+    return {name: content for name, content in found.items() if content is not None}
 
 
 def _read(store: Store, version: Version, name: str) -> bytes | None:

@@ -20,10 +20,12 @@ from litelambda_serving.trust import BUNDLE_NAME, SIGNATURE_NAME, Trust, read_pu
 from litelambda_serving.trust.bundle import signed_digests
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from litelambda.store.artifact_store import Store
     from litelambda.store.signing import Signer
 
-__all__ = ["decrypt_file", "sign_version", "verify_version"]
+__all__ = ["decrypt_file", "replace_signatures", "sign_version", "verify_version"]
 
 
 def sign_version(store: Store, reference: str, signer: Signer) -> tuple[str, int]:
@@ -39,16 +41,33 @@ def sign_version(store: Store, reference: str, signer: Signer) -> tuple[str, int
     name, version = store.resolve(reference)
     manifest = store.read_manifest(name, version)
     signatures = {SIGNATURE_NAME: signer.sign(manifest), BUNDLE_NAME: make_bundle(manifest, signer)}
+    replace_signatures(store, name, version, signatures, f"signed with {one_line(signer.public_key())}")
+    return name, version
+
+
+def replace_signatures(store: Store, name: str, version: int, signatures: Mapping[str, bytes], signed: str) -> None:
+    """Write the signatures of a version that is published.
+
+    Args:
+        store: where it is.
+        name: of the model.
+        version: its number.
+        signatures: by the names of their files.
+        signed: what the store's audit trail says of them.
+
+    Raises:
+        PublishError: the version does not exist, or another writer was first.
+    """
+    manifest = store.read_manifest(name, version)
     folder = f"{store.url.rstrip('/')}/{name}/{version}"
     objects = objects_for(f"{folder}/")
     tags = {file: found[1] if (found := objects.get(f"{folder}/{file}")) else "" for file in signatures}
-    moved = "signed" if any(tags.values()) else "unsigned", f"signed with {one_line(signer.public_key())}"
+    moved = "signed" if any(tags.values()) else "unsigned", signed
     fields = {"manifest_sha256": hashlib.sha256(manifest).hexdigest(), "signature": "valid"}
     with store.trail.recording("sign", model=name, version=version, moved=moved, **fields):
         for file, signature in signatures.items():
             if not objects.put(f"{folder}/{file}", signature, tag=tags[file]):
                 raise PublishError(f"version {version} of {name} was signed by another at the same time: sign it again")
-    return name, version
 
 
 def verify_version(store: Store, reference: str, public_key: str) -> tuple[str, int, int]:

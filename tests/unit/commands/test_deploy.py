@@ -19,7 +19,7 @@ from litelambda.cli.main import main
 from litelambda.commands import deploy
 from litelambda.common.paths import TEMPLATE
 from support.cloudformation import Evaluator, load
-from support.golden_store import publish
+from support.golden_store import golden, publish
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -267,6 +267,52 @@ def test_a_dry_run_shows_what_a_model_would_set(sam: Path, capfd: pytest.Capture
     assert "deploy: nothing was changed" in capfd.readouterr().out
 
 
+KEY, OTHER = (f"arn:aws:kms:eu-west-1:123456789012:key/{digit * 8}" for digit in "12")
+
+
+def test_an_encrypted_model_brings_its_key(sam: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The function may decrypt with the key that the manifest names; a plain model afterwards leaves that as it is."""
+    publish(sam.parent / "models", "tiny_int8", 3, encryption={"key": KEY, "data_key": ""})
+    publish(sam.parent / "models", "plain", data=golden("tiny_int8"))
+    options = ["--store", str(sam.parent / "models"), "--dry-run"]
+    for key, instead in ((OTHER, OTHER), ("", "no encryption")):
+        assert main(["deploy", "tiny_int8", f"ModelKeyArn={key}", *options]) == 2
+        assert f"is encrypted with {KEY}, expected {instead}: leave out" in capfd.readouterr().err
+    _deployed(ModelKeyArn=OTHER)
+    assert main(["deploy", "tiny_int8", *options]) == 0
+    assert f"ModelKeyArn={KEY}" in _overrides(sam)
+    assert f"may no longer decrypt with {OTHER}" in capfd.readouterr().err
+    shutil.rmtree(sam.parent / "seen")
+    assert main(["deploy", "plain", *options]) == 0
+    assert not any(each.startswith("ModelKeyArn") for each in _overrides(sam))
+    said = capfd.readouterr()
+    assert f"deploy: keeps ModelKeyArn={OTHER}" in said.out
+    assert "decrypt" not in said.err
+
+
+def test_what_the_function_would_refuse_is_not_deployed(sam: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A model that is unsigned where signatures are asked for, or too old, is refused, with the command to type."""
+    store = sam.parent / "models"
+    publish(store, "tiny_int8", 3)
+    assert main(["keygen", str(sam.parent / "release.pem")]) == 0
+    key = re.search(r"ModelPublicKey=\S+", capfd.readouterr().out)
+    assert key is not None
+    options = ["--store", str(store), "--dry-run"]
+    for trusts in (key[0], "ModelMinimumVersion=tiny_int8=4"):
+        assert main(["deploy", "tiny_int8", trusts, *options]) == 2
+    said = capfd.readouterr().err
+    assert "version 3 of tiny_int8 is older than version 4" in said
+    assert not (sam.parent / "call").exists()
+    command = re.search(r"`litelambda (sign .*) KEY.pem`", said)
+    assert command is not None
+    assert main([*command[1].split(), str(sam.parent / "release.pem")]) == 0
+    for trusts, is_noted in ((key[0], False), ("MemorySize=512", True)):
+        capfd.readouterr()
+        assert main(["deploy", "tiny_int8", trusts, *options]) == 0
+        assert ("tiny_int8:3 is signed, and" in capfd.readouterr().err) == is_noted
+        shutil.rmtree(sam.parent / "seen")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -275,6 +321,7 @@ def test_a_dry_run_shows_what_a_model_would_set(sam: Path, capfd: pytest.Capture
         (["tiny_int8", "ModelStore=file:///var/task/models"], "models of the package are put into it"),
         (["tiny_int8", "--function", "score"], "the batch stack has no store"),
         (["tiny_int8", "ModelStore=s3://bucket/a/../b"], "in its prefix"),
+        (["sealed"], "sealed:1 is encrypted with a key file, which a deployed function does not have"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
@@ -283,6 +330,7 @@ def test_models_that_cannot_be_deployed_are_refused(
 ) -> None:
     """Before anything is built."""
     publish(sam.parent / "models", "tiny_int8")
+    publish(sam.parent / "models", "sealed", data=golden("tiny_int8"), encryption={"key": "file", "data_key": ""})
     assert main(["deploy", *arguments, "--store", str(sam.parent / "models")]) != 0
     assert said in capfd.readouterr().err
     assert not (sam.parent / "call").exists()

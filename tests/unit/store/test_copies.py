@@ -29,7 +29,7 @@ def target(tmp_path: Path) -> Store:
 
 def _files(store: Store) -> dict[str, bytes]:
     root = Path(store.url.removeprefix("file://"), "tiny_int8", "3")
-    return {path.name: path.read_bytes() for path in root.iterdir()}
+    return {path.name: path.read_bytes() for path in root.iterdir() if not path.name.endswith(".lock")}
 
 
 def test_a_version_keeps_its_number_and_digest(source: Store, target: Store) -> None:
@@ -38,6 +38,16 @@ def test_a_version_keeps_its_number_and_digest(source: Store, target: Store) -> 
     assert copy_version(version, target)
     assert _files(target) == _files(source)
     assert find_version(target, "tiny_int8@latest").digest == version.digest
+    assert not copy_version(version, target)
+
+
+def test_a_version_that_was_signed_since_gets_its_signature(source: Store, target: Store) -> None:
+    """A copy that is there already is signed as its source is, and otherwise left alone."""
+    version = find_version(source, "tiny_int8")
+    assert copy_version(version, target)
+    Path(source.url.removeprefix("file://"), "tiny_int8", "3", "manifest.json.sig").write_bytes(b"with another key")
+    assert copy_version(version, target)
+    assert _files(target) == _files(source)
     assert not copy_version(version, target)
 
 
