@@ -52,6 +52,17 @@ def key(emulator: Emulator) -> str:
     return str(emulator.client("kms").create_key()["KeyMetadata"]["Arn"])
 
 
+def _let_decrypt(emulator: Emulator, function: str, key: str) -> None:
+    """Let a function's role use the key in any context: the emulator knows none, which the template asks for.
+
+    `tests/integration/test_iam.py` has a function decrypt under that condition.
+    """
+    role = emulator.client("lambda").get_function_configuration(FunctionName=function)["Role"].rpartition("/")[2]
+    statement = {"Effect": "Allow", "Action": "kms:Decrypt", "Resource": key}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    emulator.client("iam").put_role_policy(RoleName=role, PolicyName="emulator", PolicyDocument=document)
+
+
 @pytest.fixture(scope="module")
 def api(emulator: Emulator, key: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The HTTP stack's outputs, what deploying a model of a local store said, and the version before it."""
@@ -59,6 +70,7 @@ def api(emulator: Emulator, key: str, tmp_path_factory: pytest.TempPathFactory) 
     outputs = _outputs(emulator, "litelambda")
     # The bucket refuses plain HTTP, and the emulator speaks no other.
     emulator.client("s3").delete_bucket_policy(Bucket=outputs["ArtifactBucket"])
+    _let_decrypt(emulator, outputs["FunctionName"], key)
     before = _live(emulator, outputs["FunctionName"])["Version"]
     store = tmp_path_factory.mktemp("local") / "models"
     model = f"tests/golden/tiny_int8.tflite --name tiny_int8 --store {store} --encrypt {key}"
@@ -76,6 +88,7 @@ def scoring(emulator: Emulator, api: dict[str, str], key: str) -> dict[str, str]
     keys = f"KmsKeyArn={key} ModelKeyArn={key}"
     emulator.run(f'make deploy-scoring PARAMETERS="Architecture={HERE} {store} ShardBytes=1048576 {keys}"')
     outputs = _outputs(emulator, "litelambda-scoring")
+    _let_decrypt(emulator, outputs["ScoreFunctionName"], key)
     s3 = emulator.client("s3")
     s3.delete_bucket_policy(Bucket=outputs["DataBucket"])
     # The emulator answers a range of a version with the whole of it.
@@ -104,8 +117,17 @@ def test_a_deployed_api_predicts(emulator: Emulator, api: dict[str, str]) -> Non
 
 
 def test_a_model_is_deployed_and_asked(emulator: Emulator, api: dict[str, str], key: str) -> None:
-    """`deploy MODEL` publishes it, has the function decrypt it and predict, and prints a curl that is answered likewise."""
+    """`deploy MODEL` publishes it, has the function decrypt and run it, and prints a curl that is answered likewise."""
     assert f"deploy: sets  ModelKeyArn={key} (was '')" in api["said"]
+    role = _live(emulator, api["FunctionName"])["Role"].rpartition("/")[2]
+    policies = emulator.client("iam").list_role_policies(RoleName=role)["PolicyNames"]
+    documents = [emulator.client("iam").get_role_policy(RoleName=role, PolicyName=name) for name in policies]
+    assert [key] == [
+        each["Resource"]
+        for document in documents
+        for each in document["PolicyDocument"]["Statement"]
+        if each.get("Sid") == "DecryptModels"
+    ]
     assert f"deploy: published tiny_int8:1 ({api['digest'][:12]}…)" in api["said"]
     predicted = re.search(r"tiny_int8:predict answered in \d+ ms: (.*)", api["said"])
     shown = re.search(r"^  (curl .*)$", api["said"], re.MULTILINE)

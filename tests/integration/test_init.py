@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import keras
@@ -48,9 +49,12 @@ def test_a_table_becomes_a_model_that_answers_right(
 
 
 def test_the_tests_of_projects_pass(days: Path, tmp_path: Path) -> None:
-    """Over HTTP: of the table, and of a project that imports TensorFlow Serving's own example, built by its recipe."""
-    half = tmp_path / "half"
-    assert main(["init", str(half), "--model", str(GOLDEN / "half_plus_two.tflite")]) == 0
+    """Over HTTP: of the table, and of a project that imports TensorFlow Serving's own example from an archive."""
+    half, archive = tmp_path / "half", tmp_path / "half.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(GOLDEN / "half_plus_two.tflite", "export/model.tflite")
+    assert main(["init", str(half), "--model", str(archive)]) == 0
+    assert (half / "model" / "half.tar.gz").read_bytes() == archive.read_bytes()
     assert main(["build", str(half / "recipe.toml"), "--accept-worse"]) == 2  # there is nothing that it accepts
     assert main(["build", str(half / "recipe.toml"), "--store", str(half / "models")]) == 0
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib", days, half]
@@ -60,20 +64,26 @@ def test_the_tests_of_projects_pass(days: Path, tmp_path: Path) -> None:
 
 
 def test_a_keras_model_of_two_inputs(tmp_path: Path) -> None:
-    """A recurrent network over a sequence and a number: the test's rows are the given ones, its answers Keras' own."""
+    """In a folder of MLflow's: only the model is copied, the test's rows are the given ones, its answers Keras' own."""
     keras.utils.set_random_seed(0)
     sequence, number = keras.Input((5, 2), name="sequence"), keras.Input((1,), name="number")
     joined = keras.layers.Concatenate()([keras.layers.GRU(3)(sequence), number])
     model = keras.Model([sequence, number], keras.layers.Dense(2, name="answer")(joined))
-    model.save(tmp_path / "gru.keras")
+    (tmp_path / "gru" / "data").mkdir(parents=True)
+    (tmp_path / "gru" / "MLmodel").write_text("flavors: {keras: {data: data}, python_function: {env: conda.yaml}}\n")
+    (tmp_path / "gru" / "conda.yaml").touch()
+    model.save(tmp_path / "gru" / "data" / "model.keras")
     noise = np.random.default_rng(0)
     rows = {name: noise.random((20, *shape), np.float32) for name, shape in (("sequence", (5, 2)), ("number", (1,)))}
     np.savez(tmp_path / "rows.npz", **rows)
     folder = tmp_path / "project"
-    arguments = ["--model", str(tmp_path / "gru.keras"), "--representative", str(tmp_path / "rows.npz")]
+    arguments = ["--model", str(tmp_path / "gru"), "--representative", str(tmp_path / "rows.npz")]
     assert main(["init", str(folder), *arguments]) == 0
     recipe, _ = load_any_recipe(folder / "recipe.toml")
-    assert recipe.to_json()["source"].items() >= {"path": "model/gru.keras", "representative": "model/rows.npz"}.items()
+    found = recipe.to_json()
+    assert found["source"].items() >= {"path": "model/model.keras", "representative": "model/rows.npz"}.items()
+    assert found["publish"]["name"] == "gru"
+    assert {path.name for path in (folder / "model").iterdir()} == {"model.keras", "rows.npz"}
     instances = json.loads((folder / "tests" / "rows.json").read_text())["instances"]
     np.testing.assert_allclose([each["sequence"] for each in instances], rows["sequence"][:8], rtol=1e-6)
     expected = json.loads((folder / "tests" / "expected.json").read_text())

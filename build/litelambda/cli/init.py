@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from litelambda.scaffold.project import Project
 
-_MODELS = (".keras", ".h5", ".tflite")
+_MODELS = (".keras", ".h5", ".tflite", ".tar.gz", ".tgz", ".tar")
+_OF_MODELS = ("saved_model.pb", "MLmodel", "model.weights.h5")  # in their folders
 _WIDEST = 48  # of the guesses' column
 
 
@@ -30,7 +31,10 @@ _WIDEST = 48  # of the guesses' column
     help="Data to learn from: CSV, Parquet, .npz, JSON Lines, a folder or .zip of pictures, a folder of texts or .npy.",
 )
 @click.option(
-    "--model", type=PATH, metavar="PATH", help="A .keras, .h5 or .tflite file, or the folder of a SavedModel."
+    "--model",
+    type=PATH,
+    metavar="PATH",
+    help="A .keras, .h5 or .tflite file, a SavedModel's folder, SageMaker's model.tar.gz, MLflow's or a hub's folder.",
 )
 @click.option("--example", metavar="NAME", help="A recipe that ships, with its data, such as penguins.")
 @click.option("--label", multiple=True, metavar="COLUMN", help="The column to predict; may be given several times.")
@@ -123,7 +127,7 @@ def _ask_for_source(examples: Sequence[str], *, asks: bool) -> dict[str, Any]:
     if source in examples and not Path(source).exists():
         return {"example": source}
     path = Path(source).expanduser()
-    is_model = path.suffix in _MODELS or (path / "saved_model.pb").is_file()
+    is_model = path.name.endswith(_MODELS) or any((path / name).is_file() for name in _OF_MODELS)
     return {"model" if is_model else "data": path}
 
 

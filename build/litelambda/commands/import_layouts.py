@@ -24,7 +24,13 @@ from litelambda.commands.import_archive import ARCHIVE_SUFFIXES, unpack
 from litelambda.common.errors import UsageError
 from litelambda.keras_tools.model_files import KERAS_SUFFIX, KERAS_SUFFIXES
 
-__all__ = ["Found", "find_model"]
+__all__ = ["EXPECTED", "Found", "find_model"]
+
+EXPECTED = (
+    "expected a .tflite, .keras or .h5 file, the folder of a SavedModel, or a .tar.gz file or folder with one of these "
+    "in it"
+)
+"""What is taken, for messages."""
 
 _SAVED_MODEL = "saved_model.pb"
 _ML_MODEL = "MLmodel"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from litelambda.commands.explain import Explained, explain_import
-from litelambda.commands.import_layouts import Found, find_model
+from litelambda.commands.import_layouts import EXPECTED, Found, find_model
 from litelambda.commands.import_preprocessing import read_preprocessing
 from litelambda.commands.import_source import Allowed, convert_source
 from litelambda.commands.import_text import complete_text
@@ -167,10 +167,7 @@ def read_model(path: Path, representative: Path | None, folder: Path, allowed: A
     if path.is_dir() or path.suffix in KERAS_SUFFIXES:
         return convert_source(path, representative, folder, allowed)
     if path.suffix != ".tflite":
-        raise UsageError(
-            f"{path}: expected a .tflite, .keras or .h5 file, the folder of a SavedModel, or a .tar.gz file "
-            "or folder with one of these in it"
-        )
+        raise UsageError(f"{path}: {EXPECTED}")
     if representative is not None:
         raise UsageError(
             f"{path} is converted already and cannot be quantized any more: import the .keras file or SavedModel "

@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from litelambda.commands.import_archive import ARCHIVE_SUFFIXES
 from litelambda.common.errors import DataError, UsageError
 from litelambda.common.paths import RECIPES
 from litelambda.common.wording import counted
@@ -43,6 +44,8 @@ def inspect_project(given: Given, folder: Path) -> Project:
     if not source.exists():
         raise UsageError(f"{source} does not exist")
     path = source.resolve()
+    if path in folder.resolve().parents:
+        raise UsageError(f"{folder} is in {source}, and would become part of it: name a folder outside of that")
     try:
         found, summary, examples = (inspect_data if given.data else inspect_model)(path, given)
     except OSError as error:
@@ -87,7 +90,15 @@ def _checked_name(name: str) -> str:
 
 
 def _name_of(path: Path) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", path.stem).strip("_-")[:64] or "model"
+    """A model's name from that of its file or folder; a version's folder has that of the folder above it.
+
+    >>> _name_of(Path("fruit salad.tar.gz")), _name_of(Path("models/fruit/7"))
+    ('fruit_salad', 'fruit')
+    """
+    if path.name.isdecimal():
+        path = path.parent
+    name = path.name.removesuffix(".gz").removesuffix(".tar") if path.name.endswith(ARCHIVE_SUFFIXES) else path.stem
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_-")[:64] or "model"
 
 
 def _place_files(found: Found, folder: Path) -> dict[str, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelambda.artifact.reference import Reference
+from litelambda.commands.import_layouts import EXPECTED, find_model
 from litelambda.commands.import_tflite import read_tflite
 from litelambda.common.arrays import Arrays
+from litelambda.common.child_process import shared_folder
 from litelambda.common.errors import UsageError
 from litelambda.evaluation.comparison import representative_runs, rows_of_a_run
 from litelambda.evaluation.representative_rows import check_rows, read_rows
@@ -31,28 +34,26 @@ def inspect_model(path: Path, given: Given) -> tuple[Found, str, Examples]:
     """Look at a model, and choose how to import it.
 
     Args:
-        path: of the model, absolute; the recipe has it as it is.
+        path: of the model, or of an archive or folder with one in it, absolute; the recipe has it as it is.
         given: what the user said.
 
     Returns:
         The recipe, what it is for in one line, and rows with what the model itself answers.
 
     Raises:
-        UsageError: it is of another kind, or rows are given that cannot be used.
+        UsageError: it is of another kind, has no model or several in it, or rows are given that cannot be used.
         DataError: the representative rows do not fit it.
         ConversionError: it cannot be loaded, or must not be published.
     """
     found = Found()
-    found.put("import.path", str(path))
-    if path.suffix == ".tflite":
-        if given.representative is not None:
-            raise UsageError(f"{path} is converted already and cannot be quantized: leave --representative out")
-        found.notes.append("a .tflite file is published byte for byte")
-        inputs, examples = _ask_tflite(path)
-    elif path.is_dir() or path.suffix in KERAS_SUFFIXES:
-        inputs, examples = _ask_source(path, given, found)
-    else:
-        raise UsageError(f"{path}: expected a .tflite, .keras or .h5 file, or the folder of a SavedModel")
+    with tempfile.TemporaryDirectory(dir=shared_folder()) as unpacked:
+        model = find_model(path, Path(unpacked))
+        inside = model.path if model.path.is_relative_to(path) else path  # of an archive there is no path that stays
+        found.put("import.path", str(inside))
+        if model.path != path:
+            found.notes.append(f"the model in {path.name} is {model.inside}")
+        found.notes += model.warnings
+        inputs, examples = _ask(model.path, given, found)
     if given.representative is not None:
         found.put("import.representative", str(given.representative.resolve()))
     if given.labels is not None:
@@ -61,6 +62,18 @@ def inspect_model(path: Path, given: Given) -> tuple[Found, str, Examples]:
         found.notes.append("write a row or more into tests/rows.json, and the right answers into tests/expected.json")
     shapes = "; ".join(f"{name}: {dtype} {list(shape)}" for name, dtype, shape in inputs)
     return found, f"a model that takes {shapes}", examples
+
+
+def _ask(path: Path, given: Given, found: Found) -> tuple[list[_Input], Examples]:
+    """What a model takes, and what it answers."""
+    if path.is_dir() or path.suffix in KERAS_SUFFIXES:
+        return _ask_source(path, given, found)
+    if path.suffix != ".tflite":
+        raise UsageError(f"{path}: {EXPECTED}")
+    if given.representative is not None:
+        raise UsageError(f"{path} is converted already and cannot be quantized: leave --representative out")
+    found.notes.append("a .tflite file is published byte for byte")
+    return _ask_tflite(path)
 
 
 def _ask_source(path: Path, given: Given, found: Found) -> tuple[list[_Input], Examples]:

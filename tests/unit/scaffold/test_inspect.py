@@ -224,6 +224,13 @@ def test_what_cannot_be_a_recipe_says_what_to_do(
     assert message in str(refused.value)
 
 
+@pytest.mark.parametrize("given", ["data", "model"])
+def test_a_project_in_its_own_data_is_refused(tmp_path: Path, given: str) -> None:
+    """A copy of a folder into itself would not end."""
+    with pytest.raises(UsageError, match="would become part of it: name a folder outside of that"):
+        inspect_project(Given(**{given: tmp_path}), tmp_path / "cats" / "project")
+
+
 def test_the_user_is_asked_for_the_column(tmp_path: Path) -> None:
     """Where someone answers, the likely column is the default, and another one may be named."""
     path = saved(tmp_path, "a.csv", ["x,size,z", *(f"{n % 7},{n % 2},{n}" for n in range(40))])
