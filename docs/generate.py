@@ -160,7 +160,8 @@ def exit_codes() -> str:
 
 def platforms() -> str:
     """The five questions of `litelambda choose`, for the example of the page on cost."""
-    profile = make_profile(read_documents([PAGES / "examples" / "mnist_mlp-bench.json"]))
+    example = PAGES / "examples" / "mnist_mlp"
+    profile = make_profile(read_documents([example / "cold.json", example / "warm.json", example / "batch.json"]))
     load = Load(2_000_000, SHAPES["office"], profile.event_bytes)
     return to_markdown(make_choice(Case(load, profile, load_prices())))
 

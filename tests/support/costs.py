@@ -24,7 +24,7 @@ PROFILE = Profile(
     source="a machine",
 )
 
-MODEL = {"name": "mnist_mlp", "version": 3, "artifact_bytes": 61_520}
+MODEL = {"name": "mnist_mlp", "version": 3, "digest": "4a" * 32, "artifact_bytes": 61_520}
 MACHINE = {"cpu": "a processor", "cores": 2, "python": "3.13.0", "measured": "2026-11-29"}
 COLD: dict[str, Any] = {
     "handlers": {

@@ -64,7 +64,7 @@ class Profile:
 
 
 def read_documents(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """Read files of `bench cold|warm|batch --json`, or of several of these in one object, by their name.
+    """Read files as `bench cold|warm|batch --json` writes them.
 
     Raises:
         UsageError: one cannot be read, or is not such a file.
@@ -79,11 +79,9 @@ def read_documents(paths: Sequence[Path]) -> list[dict[str, Any]]:
             document = json.loads(path.read_bytes())
         except (OSError, ValueError) as error:
             raise UsageError(f"--bench {path}: {error}") from error
-        parts = document.values() if isinstance(document, dict) and document.keys() <= {"cold", "warm", "batch"} else []
-        found = [part for part in [*parts, document] if isinstance(part, dict) and _kind(part)]
-        if not found:
+        if not isinstance(document, dict) or _kind(document) is None:
             raise UsageError(f"--bench {path}: write it with `litelambda bench cold --json`, or warm or batch")
-        documents += found
+        documents.append(document)
     return documents
 
 
@@ -114,8 +112,9 @@ def make_profile(documents: Sequence[Mapping[str, Any]], case: str = "json_1_row
         missing = "cold" if cold is None else "warm"
         raise UsageError(f"no measurement by bench {missing}: add --bench FILE of `litelambda bench {missing} --json`")
     models = {kind: document["model"] for kind, document in by_kind.items() if "model" in document}
-    if len({(model["name"], model["version"]) for model in models.values()}) != 1:
-        said = ", ".join(f"{kind} of {model['name']} version {model['version']}" for kind, model in models.items())
+    named = {kind: f"{model['name']} version {model['version']}" for kind, model in models.items()}
+    if len({(named[kind], model.get("digest")) for kind, model in models.items()}) != 1:
+        said = ", ".join(f"{kind} of {named[kind]} ({model.get('digest', '')[:12]})" for kind, model in models.items())
         raise UsageError(f"the measurements are of different models: {said}. Measure one version with each")
     try:
         return _profile(cold, warm, by_kind.get("batch"), case)
