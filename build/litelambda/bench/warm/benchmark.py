@@ -5,16 +5,18 @@
 
 The handlers stay up, each in its own process, and are invoked in short blocks in turn. Round trips go through the
 runtime clients; what hello world takes for the same event in the stock one is subtracted, so that what is left is what
-the handler adds.
+the handler adds. All run on one core, and ratios are medians of each turn's: a core that is slower than another, or
+slower for a second, is so for both sides.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +42,7 @@ DEFAULT_MODEL = "mnist_mlp"
 _ROW_COUNTS = (1, 32)
 _BLOCK = 50
 _WARM_UP = 100
-_MOBILENET_SHARE = 10  # a request takes some ten times longer, so that a tenth of them do
+_MOBILENET_SHARE = 10  # a request takes some ten times longer, so that a tenth of them do, in turns of a tenth
 _EXPLAINED_SHARE = 10  # as do explanations
 _RAW = "raw"
 _AGREE_WITHIN = 0.02
@@ -75,22 +77,24 @@ def run(options: Options) -> dict[str, Any]:
     check_chart_path(options.chart)
     require_runtime()
     subject = load_subject(options.store, options.model or DEFAULT_MODEL)
-    plan = [(subject, make_cases(subject, _ROW_COUNTS), options.invokes)]
+    plan = [(subject, make_cases(subject, _ROW_COUNTS), options.invokes, _BLOCK)]
     if options.model is None:
         large = load_subject(mobilenet_store(), MOBILENET)
-        plan.append((large, make_cases(large, (1,), f"{MOBILENET}_"), -(-options.invokes // _MOBILENET_SHARE)))
+        invokes, block = -(-options.invokes // _MOBILENET_SHARE), _BLOCK // _MOBILENET_SHARE
+        plan.append((large, make_cases(large, (1,), f"{MOBILENET}_"), invokes, block))
     cases: dict[str, Any] = {}
     explained: dict[str, Any] = {}
     notes: dict[str, None] = {}
-    total, done = sum(len(each) * -(-invokes // _BLOCK) for _subject, each, invokes in plan), itertools.count()
+    total, done = sum(len(each) * -(-invokes // block) for _, each, invokes, block in plan), itertools.count()
     with open_reporter(terminal_only=True, animated=False).stage("warm invokes") as stage:
 
         def step(name: str) -> None:
             stage.progress(next(done) / total, name)
 
-        for each, each_cases, invokes in plan:
-            with Workplace(each, package=options.package) as workplace:
-                measured = _measure(workplace, each, each_cases, invokes, step)
+        for each, each_cases, invokes, block in plan:
+            blocks = [min(block, invokes - start) for start in range(0, invokes, block)]
+            with Workplace(each, package=options.package) as workplace, _one_core():
+                measured = _measure(workplace, each, each_cases, blocks, step)
                 cases |= measured[0]
                 explained |= measured[1]
                 notes |= dict.fromkeys(workplace.notes)
@@ -109,35 +113,49 @@ def run(options: Options) -> dict[str, Any]:
     return result
 
 
+@contextmanager
+def _one_core() -> Iterator[None]:
+    """Keep this process, and those that it starts, on one core."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(cores)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
 def _measure(
-    workplace: Workplace, subject: Subject, cases: Sequence[Case], invokes: int, step: Callable[[str], None]
+    workplace: Workplace, subject: Subject, cases: Sequence[Case], blocks: Sequence[int], step: Callable[[str], None]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the cases of a model took, and its explanations."""
     contenders = choose(contenders_for(subject), f"{FLOOR},{OURS},{OURS_LEAN},{USUAL}")
     with ExitStack() as stack:
         started = {each.name: stack.enter_context(workplace.start(each)) for each in contenders}
-        measured = {case.name: _measure_case(started, subject, case, invokes, step) for case in cases}
-        return measured, measure_explanations(started, subject, -(-invokes // _EXPLAINED_SHARE))
+        measured = {case.name: _measure_case(started, subject, case, blocks, step) for case in cases}
+        return measured, measure_explanations(started, subject, -(-sum(blocks) // _EXPLAINED_SHARE))
 
 
 def _measure_case(
-    environments: Mapping[str, Environment], subject: Subject, case: Case, invokes: int, step: Callable[[str], None]
+    environments: Mapping[str, Environment],
+    subject: Subject,
+    case: Case,
+    blocks: Sequence[int],
+    step: Callable[[str], None],
 ) -> dict[str, Any]:
     _check_agreement(environments, subject, case)
-    times: dict[str, list[float]] = {each: [] for each in (*environments, _RAW)}
+    times: dict[str, list[list[float]]] = {each: [] for each in (*environments, _RAW)}
     for environment in environments.values():
-        for _index in range(min(_WARM_UP, invokes)):
+        for _index in range(min(_WARM_UP, sum(blocks))):
             environment.invoke(case.event)
     with native_stderr_held_back():
         compiled = CompiledModel(subject.artifact)
     with compiled as model:
         bare_run = _bare_run(model, subject, case.num_rows)
-        for start in range(0, invokes, _BLOCK):
+        for block in blocks:
             step(case.name)
-            turn = range(min(_BLOCK, invokes - start))
             for each, environment in environments.items():
-                times[each] += [environment.invoke(case.event).ms * 1000 for _index in turn]
-            times[_RAW] += [bare_run() for _index in turn]
+                times[each].append([environment.invoke(case.event).ms * 1000 for _index in range(block)])
+            times[_RAW].append([bare_run() for _index in range(block)])
     return _summarize(times) | {"event_bytes": len(case.event)}
 
 
@@ -159,21 +177,34 @@ def _bare_run(model: CompiledModel, subject: Subject, num_rows: int) -> Callable
     return run
 
 
-def _summarize(times: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    floor, raw = statistics.median(times[FLOOR]), statistics.median(times[_RAW])
-    ours, lean, usual = (statistics.median(times[name]) - floor for name in (OURS, OURS_LEAN, USUAL))
+def _summarize(times: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, Any]:
+    """What the invokes took, each handler's in blocks of which those of the same place were one turn."""
+    pooled = {name: [each for block in blocks for each in block] for name, blocks in times.items()}
+    turns = {name: [statistics.median(block) for block in blocks] for name, blocks in times.items()}
+    floor = statistics.median(pooled[FLOOR])
+
+    def quotient(name: str, other: str) -> float | None:
+        """The median of those of the turns, each on top of the turn's own hello world, which a bare run is not."""
+        floors = turns[FLOOR]
+        below = [0.0] * len(floors) if other == _RAW else floors
+        rows = zip(turns[name], floors, turns[other], below, strict=True)
+        quotients = [ratio(over - hello, under - least) for over, hello, under, least in rows]
+        known = [each for each in quotients if each is not None]
+        return round(statistics.median(known), 3) if known else None
+
     return {
-        "p50_us": round(ours, 1),
-        "p99_us": round(_p99(times[OURS]) - floor, 1),
-        "lean_us": round(lean, 1),
-        "lean_p99_us": round(_p99(times[OURS_LEAN]) - floor, 1),
-        "usual_us": round(usual, 1),
-        "usual_p99_us": round(_p99(times[USUAL]) - floor, 1),
+        "p50_us": round(statistics.median(pooled[OURS]) - floor, 1),
+        "p99_us": round(_p99(pooled[OURS]) - floor, 1),
+        "lean_us": round(statistics.median(pooled[OURS_LEAN]) - floor, 1),
+        "lean_p99_us": round(_p99(pooled[OURS_LEAN]) - floor, 1),
+        "usual_us": round(statistics.median(pooled[USUAL]) - floor, 1),
+        "usual_p99_us": round(_p99(pooled[USUAL]) - floor, 1),
         "hello_us": round(floor, 1),
-        "raw_us": round(raw, 2),
-        "ratio": ratio(ours, usual),
-        "over_raw": ratio(ours, raw),
-        "lean_over_raw": ratio(lean, raw),
+        "raw_us": round(statistics.median(pooled[_RAW]), 2),
+        "ratio": quotient(OURS, USUAL),
+        "lean_ratio": quotient(OURS_LEAN, USUAL),
+        "over_raw": quotient(OURS, _RAW),
+        "lean_over_raw": quotient(OURS_LEAN, _RAW),
     }
 
 
@@ -210,7 +241,8 @@ def show(result: dict[str, Any]) -> None:
     ]
     headings = ("case", "p50 µs", "p99 µs", "lean µs", "usual µs", "raw µs", "÷ usual", "÷ raw", "hello µs")
     notes = [
-        f"{result['invokes']} invokes each, in turns of {result['block']}; all but raw on top of hello world's p50",
+        f"{result['invokes']} invokes each, in turns of {result['block']}, of MobileNetV2 a tenth in turns of a tenth; "
+        "all but raw on top of hello world's p50; ratios are medians of the turns'",
         *show_explanations(result["explanations"]),
     ]
     show_table(headings, rows, result, notes)

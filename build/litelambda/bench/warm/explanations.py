@@ -14,7 +14,7 @@ from litelambda.bench.report import ratio
 from litelambda.bench.subject import Subject, make_rows, predict_event
 from litelambda.common.errors import BenchError
 
-_BLOCK = 10
+_FEWEST = 10
 
 
 def measure_explanations(environments: Mapping[str, Environment], subject: Subject, invokes: int) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def measure_explanations(environments: Mapping[str, Environment], subject: Subje
     Args:
         environments: started handlers by name.
         subject: the model.
-        invokes: how often each is asked.
+        invokes: how often each is asked, at least 10 times.
 
     Returns:
         By model, `p50_us` and `predict_us` on top of hello world's median and their ratio, `over_predict`; empty where
@@ -41,9 +41,9 @@ def measure_explanations(environments: Mapping[str, Environment], subject: Subje
     if answer.get("statusCode") != 200:
         raise BenchError(f"{OURS} answered an explanation with {str(answer)[:500]}")
     times: dict[str, list[float]] = {"explain": [], "predict": [], "floor": []}
-    for _start in range(0, invokes, _BLOCK):
+    for _ in range(max(invokes, _FEWEST)):
         for name, handler, event in (("explain", ours, explain), ("predict", ours, predict), ("floor", floor, predict)):
-            times[name] += [handler.invoke(event).ms * 1000 for _ in range(_BLOCK)]
+            times[name].append(handler.invoke(event).ms * 1000)
     hello, *both = (statistics.median(times[name]) for name in ("floor", "explain", "predict"))
     explained, predicted = (each - hello for each in both)
     (explanation,) = json.loads(answer["body"])["explanations"]
