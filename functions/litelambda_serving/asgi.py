@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     Receive = Callable[[], Awaitable[Message]]
     Send = Callable[[Message], Awaitable[None]]
 
-__all__ = ["Application", "app"]
+__all__ = ["Application", "SharingLoop", "app"]
 
 _PROBES = ("/", "", "/healthz", "/v2/health/live", "/v2/health/ready", "/ping")
 """Answered at once: whoever asks whether the server is alive must not wait behind predictions."""
@@ -288,6 +288,17 @@ async def _send(response: Response, send: Send, *, more: bool) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": more})
 
 
+class SharingLoop(asyncio.SelectorEventLoop):
+    """An event loop that accepts one connection each time it looks, and leaves the others to processes that are idle.
+
+    asyncio's own accepts all that wait, so that of a burst of connections one process would have every one.
+    """
+
+    def _accept_connection(self, *arguments: Any) -> None:
+        protocol_factory, listener, context, server, _backlog, *timeouts = arguments
+        super()._accept_connection(protocol_factory, listener, context, server, 1, *timeouts)  # type: ignore[misc]
+
+
 def main() -> None:
     """Serve on `PORT` until SIGTERM or SIGINT, which let the requests at hand end."""
     import uvicorn
@@ -301,6 +312,7 @@ def main() -> None:
             "litelambda_serving.asgi:app",
             fd=listener.fileno(),
             workers=settings.processes,
+            loop="litelambda_serving.asgi:SharingLoop" if settings.processes > 1 else "auto",
             log_level="warning",
             lifespan="on",
             ws="none",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import inf
-from time import perf_counter, thread_time
+from time import thread_time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _WEIGHT = 0.125  # of the newest in an average
 
 
 class Durations:
-    """Average times of requests, by path, as long as the same models are in memory."""
+    """Average times of requests on the processor, by path, as long as the same models are in memory."""
 
     def __init__(self, predict: ModuleType) -> None:
         """Know nothing yet.
@@ -50,18 +50,17 @@ class Durations:
         )
 
     def measure(self, path: str, respond: Callable[[], Response], *, inline: bool) -> Response:
-        """Respond, and note how long that took.
+        """Respond, and note how much of the processor's time that took.
 
         Args:
             path: of the request.
             respond: makes the response.
-            inline: whether all others wait meanwhile; else it waits for them, which does not count.
+            inline: whether in the event loop's thread.
         """
-        clock = perf_counter if inline else thread_time
-        began = clock()
+        began = thread_time()  # a clock would count what else the machine does
         response = respond()
         if response.status == 200:
-            seconds = (clock() - began) * (1 if inline else _IN_THREAD)
+            seconds = (thread_time() - began) * (1 if inline else _IN_THREAD)
             average = self._seconds.get(path, seconds)
             self._seconds[path] = average + (seconds - average) * _WEIGHT
         return response

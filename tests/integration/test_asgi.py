@@ -20,7 +20,7 @@ import pytest
 import uvicorn
 
 from litelambda.commands.serve import serve
-from litelambda_serving.asgi import Application
+from litelambda_serving.asgi import Application, SharingLoop
 from litelambda_serving.errors import BusyError
 from litelambda_serving.http import MAX_BODY_BYTES, Response, StreamedResponse
 from litelambda_serving.router import error_response
@@ -371,6 +371,31 @@ def test_sigterm_lets_a_request_end(store, tmp_path):
             assert '"status":200' in server.stdout.read()
         finally:
             server.kill()  # a failure here leaves no process to wait for
+
+
+def test_processes_share_a_burst_of_connections():
+    """Each accepts one at a time, between its other work: what waits is for whoever is idle first."""
+
+    async def accept():
+        made, steps = [], []
+
+        def connected():
+            made.append(1)
+            return asyncio.Protocol()
+
+        listener = socket.create_server(("127.0.0.1", 0))
+        clients = [socket.create_connection(listener.getsockname()) for _ in range(3)]
+        async with await asyncio.get_running_loop().create_server(connected, sock=listener):
+            while len(made) < 3:
+                before = len(made)
+                await asyncio.sleep(0)
+                steps.append(len(made) - before)
+            for client in clients:
+                client.close()
+        return steps
+
+    with asyncio.Runner(loop_factory=SharingLoop) as runner:
+        assert max(runner.run(accept())) == 1
 
 
 def is_up(port):

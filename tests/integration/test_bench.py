@@ -168,7 +168,8 @@ def test_load_measures_each_server(store, capsys):
     result = json.loads(capsys.readouterr().out)
     assert list(result["servers"]) == ["litelambda", "litelambda_processes"]
     for loads in result["servers"].values():
-        assert [(load.get("clients"), load.get("share")) for load in loads] == [(1, None), (4, None), (None, 0.5)]
+        by = [(load.get("clients"), load.get("share"), load.get("even")) for load in loads]
+        assert by == [(1, None, None), (4, None, None), (None, 0.5, False), (None, 0.5, True)]
         assert [load["requests"] for load in loads[:2]] == [50, 50]
         for load in loads:
             assert 0 < load["p50_ms"] <= load["p90_ms"] <= load["p99_ms"]

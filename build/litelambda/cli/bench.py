@@ -172,7 +172,7 @@ def conversion(names: tuple[str, ...], models: tuple[str, ...], as_json: bool, *
     type=float,
     default=0.7,
     metavar="S",
-    help="Then requests arrive by chance, this share of the most that were answered in a second.",
+    help="Then requests arrive, by chance and evenly, this share of the most that were answered in a second.",
 )
 @click.option("--seconds", type=float, default=10.0, metavar="S", help="How long each load lasts.")
 @click.option("--requests", type=int, metavar="N", help="Requests of each load of clients, instead of a time.")

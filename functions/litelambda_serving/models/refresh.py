@@ -67,8 +67,11 @@ class Refresh:
 
     def wait_if_frozen(self) -> None:
         """Wait a moment for its end if it takes so long that a freeze must have cut it off."""
-        is_late = time() - self._started >= _PATIENCE_SECONDS
-        if is_late and self._finished.acquire(timeout=_LONGEST_WAIT_SECONDS):
+        now = time()
+        if now - self._started < _PATIENCE_SECONDS:
+            return
+        self._started = now  # other requests of a server that has many do not all wait for a slow store
+        if self._finished.acquire(timeout=_LONGEST_WAIT_SECONDS):
             self._finished.release()
 
     def _run(self) -> None:

@@ -67,6 +67,27 @@ def test_what_goes_wrong_is_counted_by_kind():
     assert figures["errors"] == {"another answer": 10, "status 503": 10, "ConnectionError": 10}
 
 
+def test_a_connection_that_its_server_has_closed_is_replaced():
+    """Servers close what is idle for seconds: a request is sent on another connection, and answered."""
+
+    async def close_between():
+        closed = []
+
+        async def serve(reader, writer):
+            length = int((await reader.readuntil(b"\r\n\r\n")).partition(b"Content-Length: ")[2].split()[0])
+            await reader.readexactly(length)
+            writer.write(b"HTTP/1.1 200 X\r\ncontent-length: 0\r\n\r\n")
+            closed.append(writer.close())
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            plan = {"host": "127.0.0.1", "port": port, "cases": [case("a", b"1")]}
+            return await Load({**plan, "clients": 1, "rate": 50.0, "even": True, "requests": 5}).run(), closed
+
+    figures, closed = asyncio.run(close_between())
+    assert (len(figures["times_ms"]["a"]), len(closed), figures["errors"]) == (5, 5, {})
+
+
 def test_arrivals_do_not_wait_for_answers():
     """A request's time begins when it was due, also where a server is slower than requests arrive."""
     figures = run({"clients": 1, "rate": 200.0, "seconds": 0.5, "cases": [case("a", b"1")]}, lambda body: (200, body))

@@ -3,9 +3,10 @@
     litelambda bench load --peers
     litelambda bench load --model fruit --model digits --clients 1,64 --requests 100000
 
-Clients ask one request after the other, which shows what a server answers in a second at most; then requests arrive by
-chance, a share of that many in a second, which shows how long each waits. Every answer must be the one that the same
-request has got alone. What a request takes of the CPU does not depend on what else the machine does.
+Clients ask one request after the other, which shows what a server answers in a second at most; then requests arrive, a
+share of that many in a second, which shows how long each waits: by chance (a Poisson process, as callers are that know
+nothing of each other), then evenly spaced (as many load generators send them). Every answer must be the one that the
+same request has got alone. What a request takes of the CPU hardly depends on what else the machine does.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ _CLIENT = Path(__file__).parent / "client.py"
 _ROWS_PER_MODEL = 8
 _WARM_REQUESTS = 200
 _READY_SECONDS = 60
+_ARRIVALS = {False: "by chance", True: "even"}
 _HEADINGS = ("server", "clients", "requests/s", "p50 ms", "p90 ms", "p99 ms", "p99 ÷ p50", "CPU ms/request", "errors")
 
 
@@ -58,8 +60,9 @@ def run(options: Options) -> dict[str, Any]:
     """Run the benchmark.
 
     Returns:
-        `servers` by name: a list of loads, each with `clients` or `share`, `requests_per_s`, `p50_ms`, `p90_ms`,
-        `p99_ms`, `p99_ms` by model, `cpu_ms` of a request and `errors` by kind; and what they were measured on.
+        `servers` by name: a list of loads, each with `clients`, or `share` and whether it arrives `even`ly,
+        `requests_per_s`, `p50_ms`, `p90_ms`, `p99_ms`, `p99_ms` by model, `cpu_ms` of a request, the clients' own
+        `client_cpu_ms` and `errors` by kind; and what they were measured on.
 
     Raises:
         BenchError: a model is not in the store, or a server fails.
@@ -105,12 +108,14 @@ def show(result: dict[str, Any]) -> None:
     for name, loads in result["servers"].items():
         for load in loads:
             ratio = load["p99_ms"] / load["p50_ms"]
-            who = f"{load['clients']}" if "clients" in load else f"{load['share']:.0%} of the most"
+            who = f"{load['clients']}" if "clients" in load else f"{load['share']:.0%}, {_ARRIVALS[load['even']]}"
             errors = ", ".join(f"{count} {what}" for what, count in load["errors"].items()) or "none"
             figures = (load["p50_ms"], load["p90_ms"], load["p99_ms"], ratio, load["cpu_ms"])
             rows.append([name, who, f"{load['requests_per_s']:,.0f}", *(f"{each:.2f}" for each in figures), errors])
     title = ", ".join(model["name"] for model in result["models"]) + f": a row each, on {result['cores']} cores"
-    show_table(_HEADINGS, rows, result, ["A request at a share of the most arrives by chance, answered or not."], title)
+    show_table(
+        _HEADINGS, rows, result, ["A share of the most arrives whether those before were answered or not."], title
+    )
 
 
 def _cases(subject: Subject) -> list[dict[str, Any]]:
@@ -148,8 +153,10 @@ def _measure(server: Server, cases: Sequence[dict[str, Any]], options: Options) 
         plan = {"clients": clients, "seconds": None if options.requests else options.seconds}
         loads.append({"clients": clients, **_load(server, alone, {**plan, "requests": options.requests})})
     rate = options.share * max(load["requests_per_s"] for load in loads)
-    plan = {"clients": max(options.clients), "rate": rate, "seconds": options.seconds}
-    return [*loads, {"share": options.share, **_load(server, alone, plan)}]
+    for even in _ARRIVALS:
+        plan = {"clients": max(options.clients), "rate": rate, "even": even, "seconds": options.seconds}
+        loads.append({"share": options.share, "even": even, **_load(server, alone, plan)})
+    return loads
 
 
 def _ask(server: Server, case: dict[str, Any]) -> bytes:

@@ -15,6 +15,7 @@ import asyncio
 import base64
 import json
 import random
+import select
 import selectors
 import sys
 import time
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _TIMEOUT_SECONDS = 60
-_MOST_CONNECTIONS = 900  # select() knows no file descriptor above 1023
+_MOST_CONNECTIONS = 1024
 
 
 @dataclass(frozen=True)
@@ -201,7 +202,7 @@ class Load:
             due += 1 / rate if is_even else self._chance.expovariate(rate)
             while (left := due - time.perf_counter()) > 0:
                 await asyncio.sleep(left)
-            if len(self._busy) >= _MOST_CONNECTIONS:
+            if len(self._busy) + len(self._connecting) >= _MOST_CONNECTIONS:
                 self._count("no connection left")
                 continue
             self._ask(self._any_idle(), case, due)
@@ -223,11 +224,17 @@ def request_of(plan: dict[str, Any], case: dict[str, Any]) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-def _loop() -> asyncio.AbstractEventLoop:
-    """A loop that sleeps to the microsecond: epoll, asyncio's own choice, rounds up to whole milliseconds."""
-    return asyncio.SelectorEventLoop(selectors.SelectSelector())
+class _Selector(selectors.DefaultSelector):
+    """Waits to the microsecond: epoll itself rounds up to whole milliseconds."""
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """See `selectors.BaseSelector.select`."""
+        if timeout is not None and timeout > 0:
+            select.select([self.fileno()], [], [], timeout)
+            timeout = 0
+        return super().select(timeout)
 
 
 if __name__ == "__main__":
-    with asyncio.Runner(loop_factory=_loop) as runner:
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(_Selector())) as runner:
         json.dump(runner.run(Load(json.load(sys.stdin)).run()), sys.stdout)
