@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NAMESPACE = "litelambda"
-ALARMS, DASHBOARD, SCORING = (PROJECT / "infra" / f"{name}.yaml" for name in ("alarms", "dashboard", "scoring"))
+ALARMS, DASHBOARD, SCORING, REST_API = (
+    PROJECT / "infra" / f"{name}.yaml" for name in ("alarms", "dashboard", "scoring", "rest-api")
+)
 
 Metric = tuple[str, str]
 Emitted = dict[Metric, list[set[str]]]
@@ -40,6 +42,8 @@ DOCUMENTED = [
     ("AWS/Lambda", "FunctionName", "Invocations Errors Throttles Duration ConcurrentExecutions"),
     # API Gateway, "Monitor CloudWatch metrics for HTTP APIs"
     ("AWS/ApiGateway", "ApiId", "4xx 5xx Count IntegrationLatency Latency DataProcessed"),
+    # API Gateway, "Amazon API Gateway dimensions and metrics", of REST APIs
+    ("AWS/ApiGateway", "ApiName", "4XXError 5XXError Count IntegrationLatency Latency"),
     # SQS, "Available CloudWatch metrics for Amazon SQS"
     ("AWS/SQS", "QueueName", "ApproximateAgeOfOldestMessage ApproximateNumberOfMessagesVisible"),
     ("AWS/SQS", "QueueName", "ApproximateNumberOfMessagesNotVisible"),
@@ -47,9 +51,10 @@ DOCUMENTED = [
     ("AWS/States", "StateMachineArn", "ExecutionsStarted ExecutionsSucceeded ExecutionsFailed ExecutionsTimedOut"),
     ("AWS/States", "StateMachineArn", "ExecutionsAborted ExecutionThrottled"),
 ]
-OF_AWS: Emitted = {
-    (namespace, name): [{dimension}] for namespace, dimension, names in DOCUMENTED for name in names.split()
-}
+OF_AWS: Emitted = {}
+for _namespace, _dimension, _names in DOCUMENTED:
+    for _name in _names.split():
+        OF_AWS.setdefault((_namespace, _name), []).append({_dimension})
 
 
 def _alarms(path: Path, **values: str) -> dict[str, dict[str, Any]]:
@@ -167,23 +172,27 @@ def stack(request: pytest.FixtureRequest) -> tuple[Path, Path, list[str]]:
     return SCORING, SCORING, request.getfixturevalue("scored")
 
 
+@pytest.mark.parametrize("rest_api", ["", "stack"], ids=["HTTP API", "REST API"])
 @pytest.mark.parametrize("namespace", [NAMESPACE, ""])
-def test_alarms_and_dashboards_show_what_is_published(stack: tuple[Path, Path, list[str]], namespace: str) -> None:
+def test_alarms_and_dashboards_show_what_is_published(
+    stack: tuple[Path, Path, list[str]], namespace: str, rest_api: str
+) -> None:
     """Each metric of an alarm or a dashboard is AWS's or one of a real run's, and has a set of its dimensions."""
     alarms, dashboard, lines = stack
     published = {**OF_AWS, **_all_emitted(lines)}
     watched = {
         name: ((alarm["Namespace"], alarm["MetricName"]), {each["Name"] for each in alarm["Dimensions"]})
-        for name, alarm in _alarms(alarms, MetricsNamespace=namespace).items()
+        for name, alarm in _alarms(alarms, MetricsNamespace=namespace, RestApiName=rest_api).items()
         if namespace or alarm["Namespace"]  # without own metrics there are no alarms on them
     }
     assert watched
     for name, (metric, dimensions) in watched.items():
         assert dimensions in published[metric], name
-    shown = _shown(dashboard, MetricsNamespace=namespace)
+    shown = _shown(dashboard, MetricsNamespace=namespace, RestApiName=rest_api)
     assert ({metric[0] for metric, _ in shown} >= {namespace}) == bool(namespace)
     for metric, dimensions in shown:
         assert dimensions in published[metric], metric
+        assert dimensions != ({"ApiId"} if rest_api else {"ApiName"})
 
 
 def test_what_is_emitted_is_watched(stack: tuple[Path, Path, list[str]]) -> None:
@@ -237,10 +246,14 @@ def test_dashboards_show_every_alarm() -> None:
     assert set(outputs["Arns"]["Value"].split(",")) == {f"<{name}.Arn>" for name in _alarms(ALARMS)}
     parameters = load(TEMPLATE)["Resources"]["MonitoringDashboard"]["Properties"]["Parameters"]
     assert parameters["AlarmArns"] == {"Fn::GetAtt": "Alarms.Outputs.Arns"}
-    assert {name: parameters[name] for name in ("FunctionName", "ApiId")} == {
+    own = {"Ref": "AWS::StackName"}
+    assert {name: parameters[name] for name in ("FunctionName", "ApiId", "RestApiName")} == {
         "FunctionName": {"Ref": "PredictFunction"},
         "ApiId": {"Ref": "HttpApi"},
+        "RestApiName": {"Fn::If": ["HasRestApi", own, ""]},
     }
+    assert load(TEMPLATE)["Resources"]["RestApi"]["Properties"]["Parameters"]["Name"] == own
+    assert load(REST_API)["Resources"]["Api"]["Properties"]["Name"] == {"Ref": "Name"}
 
 
 def test_alarms_follow_the_function_of_their_stack() -> None:
