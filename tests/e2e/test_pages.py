@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import random
 import re
 import runpy
@@ -17,26 +18,39 @@ from collections.abc import Callable, Iterator
 from contextlib import chdir, redirect_stdout
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import boto3
 import pytest
 
+from litelambda.commands import deploy
 from litelambda.common.paths import PROJECT, RECIPES
+from support import deployed, sam_stand_in
 from support.fake_clouds import BUCKET, environment_of, fake_cloud
 from support.golden_store import GOLDEN, golden, publish, set_aliases
 from support.handler_client import load_module, send
 from support.markdown import Example, blocks_of, read_blocks
 from support.moto_server import MotoServer
 from support.pages import DOCS, LOCAL, TUTORIAL, examples_for, followed_by, name_of, pages_for
-from support.reader import PORT, Reader
+from support.reader import BIN, PORT, Reader
 
 pytestmark = pytest.mark.slow
 
 DATA = PROJECT / "build" / "data"
 Preparation = Callable[["Reader", "Made"], object]
+PLACEHOLDERS = {
+    "gs://BUCKET": f"gs://{BUCKET}",
+    "gs://my-models": f"gs://{BUCKET}",
+    "//BUCKET": "//a-bucket",
+    "DIGEST": "0" * 64,
+    "arn:aws:acm:…": "arn:aws:acm:eu-west-1:111122223333:certificate/0a1b",
+    "PublicKey=A…": f"PublicKey={'A' * 44}",
+}
+"""What a page has for something of the reader's own, and what that is here, unless a preparation made it."""
 ROW = [0.9, 0.1, 0.2, 0.5]
-REGION = "eu-west-1"
+REGION = deployed.REGION
 
 
 class Made:
@@ -56,6 +70,7 @@ class Made:
             "AWS_SECRET_ACCESS_KEY": "test",
             "AWS_DEFAULT_REGION": REGION,
             "BROWSER": "true",  # opens nothing
+            "PATH": f"{folder}{os.pathsep}{BIN}{os.pathsep}{os.environ['PATH']}",
             **environment_of("gs", google),
         }
         self._built: dict[str, Path] = {}
@@ -114,7 +129,26 @@ def made(tmp_path_factory: pytest.TempPathFactory, module_tiny_recipe: Path) -> 
     (folder / "rows.jsonl").write_text(f"{ROW}\n" * 5)
     (folder / "rows.csv").write_text("x_0,x_1,x_2,x_3\n" + f"{str(ROW)[1:-1]}\n" * 5)
     with MotoServer() as amazon, fake_cloud("gs") as (google, _):
-        yield Made(folder, amazon.url, google)
+        sam_stand_in.install(folder)
+        shared = Made(folder, amazon.url, google)
+        with patch.dict(os.environ, shared.environment):
+            deployed.deploy()
+            for _ in range(7):
+                deployed.client("lambda").update_function_code(FunctionName=deployed.FUNCTION, ZipFile=os.urandom(8))
+                deployed.client("lambda").publish_version(FunctionName=deployed.FUNCTION)
+            deployed.log({"message": "request", "status": 200, "method": "POST", "Route": "predict", "Latency": 1.2})
+        yield shared
+
+
+@pytest.fixture(autouse=True)
+def _empty_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`litelambda deploy` packages nothing: `litelambda package` on the same pages does."""
+
+    def package(_arch: str, output: Path, *_: object, **__: object) -> SimpleNamespace:
+        (output / "function").mkdir()
+        return SimpleNamespace(directory=output / "function", notes=())
+
+    monkeypatch.setattr(deploy, "package", package)
 
 
 def put(reader: Reader, made: Made, *names: str) -> None:
@@ -136,7 +170,7 @@ def bucket(reader: Reader, made: Made, store: Path | None = None, shown: str = "
     """A bucket of the reader's own, maybe with a copy of a store below models/, where the page says BUCKET."""
     name = f"own-{len(made.client('s3').list_buckets()['Buckets'])}"
     s3 = made.client("s3")
-    s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
+    s3.create_bucket(Bucket=name)
     for path in store.rglob("*") if store else ():
         if path.is_file():
             s3.upload_file(str(path), name, f"models/{path.relative_to(store)}")
@@ -342,7 +376,8 @@ def prepare_prune(reader: Reader, made: Made) -> None:
 
 
 def prepare_roll_back(reader: Reader, made: Made) -> None:
-    """Nine versions in a bucket."""
+    """Nine versions in a bucket, and of the function."""
+    made.client("lambda").update_alias(FunctionName=deployed.FUNCTION, Name="live", FunctionVersion="9")
     put(reader, made, "rows.csv")
     bucket(reader, made, fruits(reader))
 
@@ -355,6 +390,12 @@ def prepare_signatures(reader: Reader, made: Made) -> None:
     (reader.folder / "models" / "mnist_mlp" / "aliases.json").unlink()
     key = made.client("kms").create_key()["KeyMetadata"]["Arn"]
     reader.replaced["arn:aws:kms:eu-west-1:111122223333:key/…"] = key
+
+
+def prepare_deployment(reader: Reader, made: Made) -> None:
+    """A recipe that learns little, and the answer to what `delete` asks."""
+    prepare_tiny("mnist_mlp")(reader, made)
+    reader.answers["litelambda delete"] = "n\n"
 
 
 def prepare_tiny(name: str) -> Preparation:
@@ -395,7 +436,7 @@ def prepare_stream(reader: Reader, made: Made) -> None:
     reader.instead["aws s3 cp"] = lambda folder: made.client("s3").upload_file(
         str(folder / "request.json"), name, "prefix/request.json"
     )
-    (serve,) = examples_for(DOCS / "how-to" / "try-in-a-browser.md", LOCAL)
+    (serve, *_) = examples_for(DOCS / "how-to" / "try-in-a-browser.md", LOCAL)
     reader.follow([serve._replace(command=f"REQUEST_STORE=s3://{name}/prefix {serve.command}")])
     reader.variables["StreamUrl"] = f"http://localhost:{reader.replaced[PORT]}/"
 
@@ -432,7 +473,7 @@ PREPARED: dict[str, Preparation] = {
     "compress": prepare_reported("mnist_mlp_auto"),
     "cost": prepare_cost,
     "custom-code": prepare_custom_code,
-    "deploy": prepare_tiny("mnist_mlp"),
+    "deploy": prepare_deployment,
     "drift": prepare_drift,
     "explain": prepare_penguins,
     "gate-refused": prepare_files("recipe.toml", "tiny.npz", "fruit.keras model.keras", "rows.npy"),
@@ -457,8 +498,8 @@ PREPARED: dict[str, Preparation] = {
 def test_a_page_does_what_it_says(page: Path, made: Made, tmp_path: Path) -> None:
     """Its commands succeed in their order, from a folder of the reader's own, and print what the page shows."""
     with Reader(tmp_path, made.environment, in_process=True) as reader:
-        reader.replaced["gs://BUCKET"] = reader.replaced["gs://my-models"] = f"gs://{BUCKET}"
         PREPARED.get(page.stem, prepare_files())(reader, made)
+        reader.replaced = {**PLACEHOLDERS, **reader.replaced}
         reader.follow(followed_by(page, LOCAL))
 
 

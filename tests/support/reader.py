@@ -23,6 +23,7 @@ from typing import Any
 from unittest.mock import patch
 
 from litelambda.cli.main import main
+from litelambda.common.paths import PROJECT
 from support.markdown import Block, Example, words_of
 from support.pages import NOT_RUN
 from support.ports import free_port
@@ -50,6 +51,7 @@ class Reader:
         done: how commands begin that have been run in this folder.
         codes: by how a command begins, the exit code that it is to have in place of 0.
         variables: of the reader's shell.
+        answers: by how a command begins, what is typed on a terminal when it asks.
         instead: by how a command of another tool begins that no test runs, what makes the same files in the folder.
     """
 
@@ -67,6 +69,7 @@ class Reader:
         self.done: list[str] = []
         self.codes: dict[str, int] = {}
         self.variables = {"AWS_SESSION_TOKEN": ""}
+        self.answers: dict[str, str] = {}
         self.instead: dict[str, Callable[[Path], None]] = {}
         path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
         self._environment = {"PATH": path, "HOME": str(folder), **(environment or {})}
@@ -108,20 +111,30 @@ class Reader:
 
     def _run(self, command: str) -> str:
         words = words_of(command.replace("\\\n", ""))
+        if self._in_process and words[0] == "make" and words[1].startswith("deploy"):
+            words = words_that_make_runs(words)
         call = self._in_process and words[0] == "litelambda" and not _OF_A_SHELL.search(" ".join(words))
-        code, printed, said = self.call(words[1:]) if call else self._in_shell(command)
+        if "--follow" in words:
+            return self._interrupted(command)
+        code, printed, said = self.call(words[1:], self._typed(command)) if call else self._in_shell(command)
         expected = next((code for begun, code in self.codes.items() if command.startswith(begun)), 0)
         assert code == expected, f"{command}\nended with {code}\n{printed}{said}"
         return printed
 
-    def call(self, arguments: list[str]) -> tuple[int, str, str]:
-        """Run `litelambda` in this process; its exit code, and what it wrote to stdout and stderr."""
+    def _typed(self, command: str) -> str | None:
+        return next((typed for begun, typed in self.answers.items() if command.startswith(begun)), None)
+
+    def call(self, arguments: list[str], typed: str | None = None) -> tuple[int, str, str]:
+        """Run `litelambda` in this process, maybe on a terminal; its exit code, stdout and stderr."""
         printed, said = StringIO(), StringIO()
+        keys = StringIO(typed)
+        keys.isatty = lambda: typed is not None  # type: ignore[method-assign]
         with (
             chdir(self.folder),
             patch.dict(os.environ, self._environment),
             redirect_stdout(printed),
             redirect_stderr(said),
+            patch.object(sys, "stdin", keys),
         ):
             return main(arguments), printed.getvalue(), said.getvalue()
 
@@ -132,6 +145,18 @@ class Reader:
             capture_output=True, text=True, timeout=_TIMEOUT_S, check=False,
         )  # fmt: skip
         return done.returncode, done.stdout, done.stderr
+
+    def _interrupted(self, command: str) -> str:
+        """Press Ctrl-C as soon as a command without an end has printed two lines."""
+        with subprocess.Popen(
+            ["bash", "-c", f"exec {command}"], cwd=self.folder, env=os.environ | self._environment | self.variables,
+            stdout=subprocess.PIPE, text=True,
+        ) as running:  # fmt: skip
+            assert running.stdout is not None
+            printed = running.stdout.readline() + running.stdout.readline()
+            running.send_signal(signal.SIGINT)
+            assert running.wait(_TIMEOUT_S) in (130, -signal.SIGINT)
+        return printed
 
     def _serve(self, command: str) -> None:
         """Start a server on a free port, and wait until it answers."""
@@ -157,6 +182,14 @@ class Reader:
             server, self._server = self._server, None
             server.send_signal(signal.SIGINT)
             assert server.wait(_TIMEOUT_S) in (0, 130, -signal.SIGINT)
+
+
+def words_that_make_runs(words: list[str]) -> list[str]:
+    """The words of the `litelambda deploy` that `make deploy` runs, as make itself tells them."""
+    told = subprocess.run(
+        [*words, "-n", "--no-print-directory", "-C", PROJECT], capture_output=True, text=True, check=True
+    ).stdout
+    return ["litelambda", *words_of(told[told.rindex("litelambda deploy") :])[1:]]
 
 
 def _answers(url: str) -> bool:

@@ -95,6 +95,7 @@ def deploy(  # noqa: PLR0913 - all but the first three are named by the caller
         check_usable(found)
     all_tags = {**(found.tags if found else {}), **given_tags}
     deployed = found.parameters if found else {}
+    _unpin(given, deployed)
     if version is not None:
         given |= key_parameters(version, given, deployed)
         check_trust(version, {**declared, **deployed, **given})
@@ -153,6 +154,15 @@ def _pins(version: Version | None) -> dict[str, str]:
     if version is None:
         return {}
     return dict(zip(_PINS, (version.model, str(version.number), version.digest), strict=True))
+
+
+def _unpin(given: dict[str, str], deployed: Mapping[str, str]) -> None:
+    """Let go of the deployed version's digest where another model or version is given: they do not have it."""
+    changed = [name for name in _PINS[:2] if given.get(name, deployed.get(name)) != deployed.get(name)]
+    if changed and deployed.get("ModelManifestSha256"):
+        if "ModelName" in changed:
+            given.setdefault("ModelVersion", "latest")
+        given.setdefault("ModelManifestSha256", "")
 
 
 def _complete(

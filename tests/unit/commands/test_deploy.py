@@ -114,6 +114,22 @@ def test_what_is_not_named_is_kept_and_said(sam: Path, capfd: pytest.CaptureFixt
     ]
 
 
+@pytest.mark.parametrize(
+    ("given", "set_too"),
+    [
+        ("ModelName=digits", ["ModelVersion=latest", "ModelManifestSha256=''"]),
+        ("ModelVersion=4", ["ModelManifestSha256=''"]),
+        ("ModelName=fruit", []),
+        ("MemorySize=512", []),
+    ],
+)
+def test_another_model_is_not_pinned_to_the_digest_of_this_one(sam: Path, given: str, set_too: list[str]) -> None:
+    """`deploy fruit` pins its version: another model or version that is named later could not be loaded with that."""
+    _deployed(ModelName="fruit", ModelVersion="3", ModelManifestSha256="0" * 64, Architecture="arm64")
+    assert main(["deploy", given]) == 0
+    assert _overrides(sam) == [given, *set_too, "Architecture=arm64"]
+
+
 def test_tags_are_set_and_the_others_stay(sam: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """SAM is given all of them, since it would take away those that it is not given; what is no tag is refused."""
     assert main(["deploy"]) == 0
@@ -189,10 +205,11 @@ def test_values_that_lambda_has_no_room_for_are_refused(
     )
     made = made.replace("<ArtifactBucket>", "litelambda-artifactbucket-1a2b3c4d5e6f7")
     _deployed(**values)
+    pins = ["ModelVersion=7", f"ModelManifestSha256={'0' * 64}"]
     room = 256 - len(made) + 1
-    assert main(["deploy", f"ModelName={'m' * room}"]) == 0
+    assert main(["deploy", f"ModelName={'m' * room}", *pins]) == 0
     (sam.parent / "call").unlink()
-    assert main(["deploy", f"ModelName={'m' * (room + 1)}"]) == 2
+    assert main(["deploy", f"ModelName={'m' * (room + 1)}", *pins]) == 2
     error = capfd.readouterr().err
     assert "take 257 characters together, expected at most 256" in error
     assert f"ModelName ({room + 1})" in error

@@ -104,25 +104,6 @@ def test_the_commands_of_the_readme_are_targets_that_ci_runs() -> None:
         assert f"step make {target}\n" in ci
 
 
-def test_the_deployments_that_pages_show_are_those_that_are_tested() -> None:
-    """The README and the how-to pages deploy as tests/e2e/test_stacks.py does, and never with sam itself."""
-    (shown,) = re.findall(r"^\$ (litelambda deploy .*?) *#", "".join(blocks_of(README, "console")), re.MULTILINE)
-    assert shown == "litelambda deploy fruit"
-    # Which is what `make deploy MODEL=fruit` runs, with the SAM command line of the checkout.
-    assert "$(BIN)/litelambda deploy" in (PROJECT / "Makefile").read_text()
-    assert "make deploy MODEL=" in (PROJECT / "tests" / "e2e" / "test_stacks.py").read_text()
-    predict = ["make deploy", 'make deploy PARAMETERS="ModelName=']
-    how_to = [*blocks_of(DOCS / "how-to" / "deploy.md", "sh"), *blocks_of(DOCS / "how-to" / "batch-scoring.md", "sh")]
-    assert deployments(how_to) == [*predict, 'make deploy-scoring PARAMETERS="ModelStore=']
-
-
-def deployments(blocks: list[str]) -> list[str]:
-    """The commands that deploy, up to the name of the first parameter."""
-    text = "".join(blocks)
-    assert not re.search(r"\bsam (build|deploy)\b", text)
-    return re.findall(r"^(?:\$ )?(make deploy\S*(?: PARAMETERS=\"\w+=)?)", text, re.MULTILINE)
-
-
 def test_recipes_on_pages_are_valid(tmp_path: Path) -> None:
     """A recipe that a page shows loads, alone or added to what every recipe needs."""
     minimal = {
