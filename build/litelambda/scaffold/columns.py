@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from math import isfinite
@@ -19,8 +19,9 @@ from litelambda.common.extras import require_extra
 from litelambda.data.csv_tables import CsvFile
 from litelambda.data.table_columns import PARQUET_INDEX
 from litelambda_serving.preprocessing.cells import INDEX_NAMES, Dialect, is_missing, parse_number
+from litelambda_serving.preprocessing.table import category_of
 
-Kind = Literal["number", "category", "text", "date", "id", "constant", "empty", "mixed", "many", "sparse"]
+Kind = Literal["number", "category", "text", "date", "id", "constant", "empty", "mixed", "many", "sparse", "other"]
 
 MOST_ROWS = 200_000
 """Rows that are looked at."""
@@ -30,6 +31,7 @@ _DATE = re.compile(
     r"|[A-Za-z]{3,9}\.? \d{1,2},? \d{4}|\d{1,2}\.? [A-Za-z]{3,9}\.? \d{4})([T ].*)?"
 )
 _ID_NAME = re.compile(r"(.*[_ ])?(id|uuid|guid|key)|.*[a-z]I[dD]", re.ASCII)
+_SHARE_OF_DATES = 0.9
 _WORDS_OF_TEXT = 4.0  # from so many words to a cell on, it is text to read, not a name
 
 
@@ -49,6 +51,7 @@ class Column:
         highest: the largest.
         in_steps: whether each number is one more than the one before.
         dates: texts that are dates.
+        type: that its file gives it, where that is neither numbers nor text, such as a list.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Column:
     highest: float = float("-inf")
     in_steps: bool = True
     dates: int = 0
+    type: str = ""
     _last: float | None = None
 
     def add(self, value: str | float | None) -> None:
@@ -92,6 +96,8 @@ class Column:
         """What the column is."""
         if self.gaps > self.filled:
             return "sparse" if self.filled else "empty"
+        if self.type:
+            return "date" if self.dates > _SHARE_OF_DATES * self.texts else "other"
         if len(self.values) == 1 and not self.gaps:
             return "constant"
         if not self.texts:
@@ -99,7 +105,7 @@ class Column:
         return "mixed" if self.texts <= self.numbers else self._kind_of_texts()
 
     def _kind_of_texts(self) -> Kind:
-        if self.dates > 0.9 * self.texts:
+        if self.dates > _SHARE_OF_DATES * self.texts:
             return "date"
         distinct = len(self.values)
         mostly_distinct = self.filled >= 10 and distinct > 0.5 * min(self.filled, _MOST_DISTINCT)
@@ -122,6 +128,8 @@ class Column:
     def describe(self) -> str:
         """In a few words, for people."""
         gaps = f", {self.gaps:,} without a value" if self.gaps else ""
+        if self.kind == "other":
+            return f"of type {self.type}{gaps}"
         if self.kind == "number":
             return f"numbers from {self.lowest:g} to {self.highest:g}{gaps}"
         if self.kind == "category":
@@ -134,6 +142,8 @@ class Column:
         if self.kind == "mixed":
             texts = [value for value in self.values if isinstance(value, str)]
             return f"{self.texts:,} of its {self.filled:,} cells are not numbers, such as {texts[0]!r}: correct them"
+        if self.kind == "other":
+            return f"it is of type {self.type}, neither numbers nor text"
         return _LEFT_OUT.get(self.kind, "")
 
 
@@ -165,6 +175,7 @@ class Survey:
     Attributes:
         columns: by name, but for index columns.
         index: index columns, as pandas writes them.
+        categories: columns of numbers that are categories in pandas.
         num_rows: rows that were looked at.
         dialect: of a CSV file; None for other files.
     """
@@ -172,6 +183,7 @@ class Survey:
     columns: Mapping[str, Column]
     index: list[str]
     num_rows: int
+    categories: Sequence[str] = ()
     dialect: Dialect | None = None
 
 
@@ -183,23 +195,26 @@ def survey(path: Path) -> Survey:
         UsageError: pyarrow is not installed.
         OSError: the file cannot be read.
     """
-    dialect = None
+    dialect: Dialect | None = None
+    types: dict[str, str] = {}
+    categories: list[str] = []
     if path.suffix == ".parquet":
-        names, rows = _parquet_rows(path)
+        names, types, categories, rows = _parquet_rows(path)
     else:
         file = CsvFile(path)
         names, dialect = file.header, file.dialect
         rows = _csv_rows(file)
     index = [name for name in names if name == PARQUET_INDEX or (name in INDEX_NAMES and name == names[0])]
-    columns = {name: Column(name) for name in names}
+    columns = {name: Column(name, type=types.get(name, "")) for name in names}
     num_rows = 0
     for row in islice(rows, MOST_ROWS):
         num_rows += 1
         for name, value in zip(names, row, strict=True):
             columns[name].add(value)
     if not num_rows:
-        raise DataError(f"{path} has no rows after its header")
-    return Survey({name: each for name, each in columns.items() if name not in index}, index, num_rows, dialect)
+        raise DataError(f"{path} has no rows{'' if path.suffix == '.parquet' else ' after its header'}")
+    named = {name: each for name, each in columns.items() if name not in index}
+    return Survey(named, index, num_rows, categories, dialect)
 
 
 def survey_of_objects(rows: Iterable[Mapping[str, Any]]) -> Survey:
@@ -228,28 +243,42 @@ def _cell(cell: str, decimal: str) -> str | float | None:
         return None if is_missing(cell) else cell
 
 
-def _parquet_rows(path: Path) -> tuple[list[str], Iterator[list[str | float | None]]]:
+_Rows = Iterator[list[str | float | None]]
+
+
+def _parquet_rows(path: Path) -> tuple[list[str], dict[str, str], list[str], _Rows]:
+    """The columns: all, those of other types than numbers and text, and categories that are numbers; and the rows."""
     require_extra("parquet")
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
+
+    from litelambda_serving.scoring.formats.parquet import holds_categories, holds_numbers, values_of
 
     try:
         file = ParquetFile(path)
     except ArrowException as error:
         raise DataError(f"{path} is not a readable Parquet file: {error}") from error
+    schema = file.schema_arrow
+    others = [each for each in schema if not holds_categories(each.type) and not holds_numbers(each.type)]
+    described = (schema.pandas_metadata or {}).get("columns", [])
+    marked = {each.get("field_name") for each in described if each.get("pandas_type") == "categorical"}
+    categories = [each.name for each in schema if each.name in marked and holds_numbers(each.type)]
 
-    def rows() -> Iterator[list[str | float | None]]:
+    def rows() -> _Rows:
         with file:
             for batch in file.iter_batches():
-                for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                    yield [_value(value) for value in row]
+                read = [category_of if name in categories else _value for name in schema.names]
+                for row in zip(*map(values_of, batch.columns), strict=True):
+                    yield [each(value) for each, value in zip(read, row, strict=True)]
 
-    return list(file.schema_arrow.names), rows()
+    return list(schema.names), {each.name: str(each.type) for each in others}, categories, rows()
 
 
 def _value(value: Any) -> str | float | None:
     if value is None or isinstance(value, str):
         return value or None
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, bool):
+        return category_of(value)
+    if isinstance(value, int | float):
         return float(value) if isfinite(value) else None
     return str(value)

@@ -51,7 +51,9 @@ def inspect_model(path: Path, given: Given) -> tuple[Found, str, Examples]:
         inside = model.path if model.path.is_relative_to(path) else path  # of an archive there is no path that stays
         found.put("import.path", str(inside))
         if model.path != path:
-            found.notes.append(f"the model in {path.name} is {model.inside}")
+            is_unpacked = model.inside == "."
+            said = "is a .keras file, unpacked" if is_unpacked else f"has the model in {model.inside}"
+            found.notes.append(f"{path.name} {said}")
         found.notes += model.warnings
         inputs, examples = _ask(model.path, given, found)
     if given.representative is not None:

@@ -15,6 +15,7 @@ _LABEL_NAMES = ("label", "labels", "target", "class", "y", "outcome", "category"
 _MOST_CLASSES_OF_NUMBERS = 20
 _SETS_SHARE = 0.1  # of the cells with a "|", from which on they name several labels
 USED = ("number", "category")
+_TEXT_ADVICE = ". Texts are read from CSV files and JSON Lines, and classify with one --label: save it as one of these"
 
 
 def inspect_table(path: Path, seen: Survey, given: Given) -> Found:
@@ -113,7 +114,8 @@ def _use_columns(path: Path, seen: Survey, others: Sequence[Column], found: Foun
     left = [column for column in others if column.kind not in USED]
     if not used:
         reasons = "; ".join(f"{column.name}: {column.why_left_out()}" for column in left)
-        raise UsageError(f"{path} has no column to predict from. {reasons}")
+        advice = _TEXT_ADVICE if any(column.kind == "text" for column in left) else ""
+        raise UsageError(f"{path} has no column to predict from. {reasons}{advice}")
     found.put("data.format", "parquet" if path.suffix == ".parquet" else "csv")
     if left:
         found.guess("data.features", [column.name for column in used], f"without {', '.join(c.name for c in left)}")
@@ -129,6 +131,8 @@ def _use_columns(path: Path, seen: Survey, others: Sequence[Column], found: Foun
         found.put("data.normalize", "standardize", "each column of numbers by itself")
     if any(column.kind == "category" for column in used):
         found.put("data.unknown", "zeros", "a category that no training row has is none of the known ones")
+    if marked := [column.name for column in used if column.name in seen.categories]:
+        found.guess("data.categories", marked, "they are categories in pandas")
     if codes := [column.name for column in used if column.is_few_codes]:
         found.notes.append(f"if the numbers in {', '.join(codes)} stand for categories, list them in data.categories")
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import random
+from datetime import UTC, datetime, time, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
 from litelambda.common.errors import DataError, UsageError
 from litelambda.data.dataset import load_data
@@ -98,6 +102,50 @@ def test_a_regression_leaves_out_ids_and_dates(tmp_path: Path) -> None:
     assert "'house_id' is left out: nearly every row has a value of its own" in notes
     assert "'sold_on' is left out: it holds dates" in notes
     assert "floors stand for categories" in notes
+
+
+def test_parquet_says_what_its_columns_are(tmp_path: Path) -> None:
+    """Types that are neither numbers nor text are left out, categories of pandas are taken, as are numbers of any type.
+
+    The metadata is as pandas' developer guide has it: which columns are categories, only it says.
+    """
+    count = 60
+    marks = [{"name": name, "field_name": name, "pandas_type": "categorical"} for name in ("shop", "kind")]
+    columns: dict[str, Any] = {
+        "half": np.linspace(0, 1, count).astype(np.float16),
+        "price": [Decimal(number % 7) / 4 if number % 5 else None for number in range(count)],
+        "shop": [100 + number % 20 for number in range(count)],
+        "kind": ["a", "b", None] * 20,
+        "open": [number % 3 == 0 for number in range(count)],
+        "at": [time(number % 24) for number in range(count)],
+        "day": [datetime(2024, 1, 1, tzinfo=UTC) + timedelta(number % 9) for number in range(count)],
+        "sizes": [[number, 1] for number in range(count)],
+        "target": [number % 2 == 0 for number in range(count)],
+    }
+    table = pa.table(columns).replace_schema_metadata({"pandas": json.dumps({"columns": marks})})
+    parquet.write_table(table, tmp_path / "sales.parquet")
+    project, recipe = made(tmp_path, data=tmp_path / "sales.parquet")
+    data = recipe.data.to_json()
+    assert (data["task"], data["label"]) == ("classification", "target")
+    assert data["features"] == ["half", "price", "shop", "kind", "open"]
+    assert (data["missing"], data["categories"]) == ("median", ["shop"])
+    notes = {each.split("'")[1]: each for each in project.found.notes if "is left out" in each}
+    assert {*notes} == {"at", "day", "sizes"}
+    assert "it holds dates" in notes["day"]
+    assert "it is of type list<" in notes["sizes"]
+    row = project.examples.rows[0]
+    place = columns["shop"].index(int(row["shop"]))
+    assert row["open"] in ("true", "false")
+    assert place % 2 == (project.examples.expected[0] == "false")
+    empty = tmp_path / "empty.parquet"
+    parquet.write_table(table.slice(0, 0), empty)
+    with pytest.raises(DataError, match=r"empty.parquet has no rows$"):
+        inspect_project(Given(data=empty), tmp_path / "project")
+    parquet.write_table(
+        pa.table({"text": ["a long enough text, " + "x" * n for n in range(20)], "label": [0, 1] * 10}), empty
+    )
+    with pytest.raises(UsageError, match="Texts are read from CSV files and JSON Lines"):
+        inspect_project(Given(data=empty), tmp_path / "project")
 
 
 def test_targets_far_from_zero_keep_their_precision(tmp_path: Path) -> None:
