@@ -139,5 +139,5 @@ def check_loss(loss: Loss, max_difference: float) -> None:
             f"{loss.output!r}: {', and '.join(reasons)} (allowed: {max_difference:.1%} for 99 % of the values, "
             f"{_LARGEST * max_difference:.1%} for any, another class on {1 - _MIN_AGREEMENT:.0%}). Nothing was "
             "published. Give more or more typical representative rows, import without them for float32, or accept it "
-            "with --max-difference SHARE or --accept-loss"
+            "with --max-difference SHARE or --accept-loss, in a recipe import.max_difference or import.accept_loss"
         )

@@ -212,7 +212,7 @@ def _inspect_arrays(path: Path, given: Given, section: NpzData | NpyData) -> Fou
     elif not is_picture and len(shape) != 1:
         found.guess("data.reshape", [int(np.prod(shape))], "a row of values for the network")
     if some.dtype == np.uint8 or (is_picture and some.min() >= 0 and 1 < some.max() <= 255):
-        found.guess("data.normalize", "0-1", "the values are pixels from 0 to 255")
+        found.guess("data.normalize", "0-1", f"the values are pixels from {some.min():g} to {some.max():g}")
     elif some.min() < -1 or some.max() > 1:
         found.put("data.normalize", "standardize")
     return found
