@@ -255,7 +255,7 @@ def prepare_reported(name: str) -> Preparation:
 
 def prepare_cost(reader: Reader, made: Made) -> None:
     """The measurements that the page links to, and the prices that it shows."""
-    shutil.copy(DOCS / "examples" / "mnist_mlp-bench.json", reader.folder)
+    shutil.copytree(DOCS / "examples" / "mnist_mlp", reader.folder, dirs_exist_ok=True)
     for block in read_blocks(DOCS / "how-to" / "cost.md"):
         if block.title:
             (reader.folder / block.title).write_text(block.text)
