@@ -23,6 +23,7 @@ from litelambda.recipe.sections import Quantize
 from litelambda_serving import objects
 from support import schedule
 from support.built import BuiltArtifact
+from support.process_state import ProcessState
 
 # A deadline for an example is a timed test, which fails on a busy machine.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -58,6 +59,15 @@ def pytest_collection_finish() -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Where several workers share the tests, give each worker whole files; see `support.schedule`."""
     return schedule.make_scheduler(config, log)
+
+
+@pytest.fixture(autouse=True)
+def _as_found() -> Iterator[None]:
+    """Fail a test that leaves changed what the tests after it share with it: first to begin here, last to end."""
+    before = ProcessState.read()
+    yield
+    changes = before.changes()
+    assert not changes, f"this test leaves changed: {', '.join(changes)}"
 
 
 @pytest.fixture(autouse=True)

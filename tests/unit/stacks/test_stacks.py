@@ -24,16 +24,19 @@ REQUEST = {
 FAILURE = {**REQUEST, "level": "ERROR", "status": 503}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def account() -> Iterator[None]:
-    """An AWS account with the stack litelambda, which is asked again at once; the last test deletes it."""
-    with pytest.MonkeyPatch.context() as patch, mock_aws():
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            patch.setenv(name, "testing")
-        patch.setenv("AWS_DEFAULT_REGION", deployed.REGION)
-        patch.setattr(stack, "_POLL_SECONDS", 0)
-        deployed.deploy()
+@pytest.fixture(autouse=True)
+def _account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An empty AWS account, whose stacks are asked again at once."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", deployed.REGION)
+    monkeypatch.setattr(stack, "_POLL_SECONDS", 0)
+    with mock_aws():  # with credentials of its own
         yield
+
+
+@pytest.fixture
+def _stack(_account: None) -> None:
+    """The stack litelambda."""
+    deployed.deploy()
 
 
 def _live() -> str:
@@ -41,6 +44,7 @@ def _live() -> str:
     return str(alias["FunctionVersion"])
 
 
+@pytest.mark.usefixtures("_stack")
 def test_logs_are_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     """Requests are rows, other lines are shown as they are, and what Lambda writes around them is left out."""
     deployed.log("START RequestId: 1", REQUEST, {"level": "WARNING", "message": "slow", "ms": 3}, FAILURE, "plain")
@@ -58,8 +62,10 @@ def test_logs_are_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [FAILURE]
 
 
+@pytest.mark.usefixtures("_stack")
 def test_status_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     """Version, model, requests, cold starts and the month's cost come from Lambda, CloudWatch, logs and the prices."""
+    deployed.log(REQUEST, FAILURE)
     deployed.measure("AWS/Lambda", "Invocations", 8.0)
     deployed.measure("AWS/Lambda", "Duration", 4000.0, 12_000.0)
     assert main(["status", "--json"]) == 0
@@ -78,6 +84,7 @@ def test_status_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert "8 requests, cold starts 25.0%" in said
 
 
+@pytest.mark.usefixtures("_stack")
 def test_a_log_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each line comes once, also one that came later than a newer one."""
     deployed.log("first")
@@ -91,6 +98,7 @@ def test_a_log_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [next(mine) for _ in range(3)] == ["first", "late", "late"]
 
 
+@pytest.mark.usefixtures("_stack")
 def test_code_is_rolled_back(capsys: pytest.CaptureFixture[str]) -> None:
     """The live alias goes to the version before, or to the one that is named, and says where it cannot go."""
     assert main(["rollback", "--json"]) == 0
@@ -104,6 +112,7 @@ def test_code_is_rolled_back(capsys: pytest.CaptureFixture[str]) -> None:
     assert _live() == "2"
 
 
+@pytest.mark.usefixtures("_stack")
 def test_a_model_is_rolled_back(capsys: pytest.CaptureFixture[str]) -> None:
     """An alias of a model goes to the version of it before, in the stack's own store; the function stays."""
     store = Store("s3://artifacts/models")
@@ -127,6 +136,7 @@ def test_a_stack_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str], 
     assert "the stack absent does not exist in us-east-1" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("_stack")
 def test_a_busy_stack_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """What an interrupted deployment began is waited for, and said once."""
     states = iter(["UPDATE_IN_PROGRESS", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS", "UPDATE_COMPLETE"])
@@ -147,6 +157,7 @@ def test_a_busy_stack_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert said == ["waits: CloudFormation is busy with the stack litelambda (UPDATE_IN_PROGRESS)"]
 
 
+@pytest.mark.usefixtures("_stack")
 def test_a_stack_is_deleted_when_that_is_confirmed(capsys: pytest.CaptureFixture[str]) -> None:
     """It says what stays, asks for --yes where no one can be asked, and is done when it is gone; again is nothing."""
     assert main(["delete"]) == 2

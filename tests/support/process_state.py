@@ -1,0 +1,47 @@
+"""What every test of a process shares, and must leave as it was: the next test could depend on it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from typing import NamedTuple
+
+__all__ = ["ProcessState"]
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGCHLD)
+_IMPORTED = {
+    "ENABLE_RUNTIME_UPTIME_TELEMETRY", "HDF5_PLUGIN_PATH", "KERAS_BACKEND", "TF2_BEHAVIOR", "TF_CPP_MIN_LOG_LEVEL",
+    "TPU_ML_PLATFORM", "TPU_ML_PLATFORM_VERSION",
+}  # fmt: skip
+"""Variables that importing TensorFlow and Keras sets, once for a process."""
+
+
+class ProcessState(NamedTuple):
+    """The state of this process at some time; children that are left running are seen by Popen's own warning."""
+
+    environment: dict[bytes, bytes]
+    current_directory: str
+    sys_path: list[str]
+    signal_handlers: list[object]
+    threads: set[threading.Thread]
+
+    @classmethod
+    def read(cls) -> ProcessState:
+        """The state now."""
+        return cls(
+            dict(os.environ._data),  # decoding takes a hundred times as long
+            os.getcwd(),  # noqa: PTH109 - called before and after each test
+            list(sys.path),
+            [signal.getsignal(number) for number in _SIGNALS],
+            {thread for thread in threading.enumerate() if not thread.daemon},
+        )
+
+    def changes(self) -> list[str]:
+        """What has changed since, in words; nothing where all is as it was."""
+        now = ProcessState.read()
+        names = {name.decode() for name, _ in self.environment.items() ^ now.environment.items()}
+        found = [f"os.environ[{name!r}]" for name in sorted(names - _IMPORTED - {"PYTEST_CURRENT_TEST"})]
+        found += [f"a thread, {thread.name}" for thread in now.threads - self.threads if thread.is_alive()]
+        return found + [name for name in self._fields[1:4] if getattr(self, name) != getattr(now, name)]
