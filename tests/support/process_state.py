@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from concurrent.futures.thread import _threads_queues
 from typing import NamedTuple
 
 __all__ = ["ProcessState"]
@@ -19,7 +20,10 @@ _IMPORTED = {
 
 
 class ProcessState(NamedTuple):
-    """The state of this process at some time; children that are left running are seen by Popen's own warning."""
+    """The state of this process at some time.
+
+    Children that are left running are seen by Popen's own warning; threads of executors do nothing between tests.
+    """
 
     environment: dict[bytes, bytes]
     current_directory: str
@@ -35,7 +39,7 @@ class ProcessState(NamedTuple):
             os.getcwd(),  # noqa: PTH109 - called before and after each test
             list(sys.path),
             [signal.getsignal(number) for number in _SIGNALS],
-            {thread for thread in threading.enumerate() if not thread.daemon},
+            {thread for thread in threading.enumerate() if not thread.daemon and thread not in _threads_queues},
         )
 
     def changes(self) -> list[str]:

@@ -6,13 +6,15 @@ import zipfile
 
 import pytest
 
+from litelambda.commands import package as package_module
 from litelambda.commands.package import ARCHITECTURES, package
 from litelambda.common.paths import FUNCTIONS
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_contents(arch, tmp_path):
+def test_contents(arch, tmp_path, monkeypatch):
     """Handler, engine and wheels of one architecture, without tests and stubs, within what Lambda takes directly."""
+    monkeypatch.setattr(package_module, "_COMPRESSION_LEVEL", 1)  # fast; what fits like this fits as it ships, too
     result = package(arch, tmp_path, "score")
     names = set(zipfile.ZipFile(result.archive).namelist())
     engine = {
