@@ -259,7 +259,7 @@ def fake_cloud(scheme: str) -> Iterator[tuple[str, _Cloud]]:
     cloud = _Cloud()
     handler: Any = type("Handler", ({"gs": _Google, "az": _Azure}[scheme],), {"cloud": cloud})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}", cloud

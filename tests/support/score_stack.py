@@ -16,11 +16,11 @@ from urllib.parse import unquote
 import boto3
 from aws_lambda_powertools import Metrics
 from botocore.awsrequest import AWSResponse
-from moto import mock_aws
 from moto.s3.exceptions import NoSuchUpload
 from moto.s3.models import S3Backend
 
 from litelambda_serving import objects
+from support.mocked_aws import mock_aws
 from support.scoring_files import Context, make_store
 from support.sqs_poller import REGION, Queues
 

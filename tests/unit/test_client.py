@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from moto import mock_aws
 
 from litelambda.cli.main import main
 from litelambda.client import _AWS_HOST, _SERVICES, Client, ServiceError, _signed
 from litelambda.common.errors import UsageError
 from support import deployed
+from support.mocked_aws import mock_aws
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +52,7 @@ class _Handler(BaseHTTPRequestHandler):
 def running() -> Iterator[Service]:
     """A service in this process."""
     with Service() as service:
-        thread = threading.Thread(target=service.serve_forever)
+        thread = threading.Thread(target=service.serve_forever, args=(0.02,))
         thread.start()
         yield service
         service.shutdown()

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
-from moto import mock_aws
 from moto.cloudformation.models import cloudformation_backends
 
 from litelambda.cli.main import main
@@ -20,6 +19,7 @@ from litelambda.commands import deploy
 from litelambda.common.paths import TEMPLATE
 from support.cloudformation import Evaluator, load
 from support.golden_store import golden, publish
+from support.mocked_aws import mock_aws
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

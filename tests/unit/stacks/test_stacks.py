@@ -6,13 +6,13 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from moto import mock_aws
 
 from litelambda.cli.main import main
 from litelambda.stacks import logs, stack
 from litelambda.stacks.stack import wait_while_busy
 from litelambda.store.artifact_store import Store
 from support import deployed
+from support.mocked_aws import mock_aws
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,7 +19,6 @@ import boto3
 import botocore.client
 import pytest
 from botocore.exceptions import ClientError
-from moto import mock_aws
 
 from litelambda.common.errors import PublishError, UsageError
 from litelambda.store.artifact_store import Store
@@ -41,6 +40,7 @@ from litelambda_serving.store import open_store
 from support import golden_store
 from support.fake_clouds import BUCKET, environment_of, fake_cloud, prepare_azurite
 from support.faulty_aws import CONFLICT, LOST_ANSWER, SLOW_DOWN, Fault, FaultyAws
+from support.mocked_aws import mock_aws
 from support.moto_server import MotoServer
 
 FORBIDDEN = Fault(403, "AccessDenied")
