@@ -30,6 +30,7 @@ def faulty_s3(objects: Mapping[str, bytes], fault: Fault) -> Iterator[tuple[str,
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
+        disable_nagle_algorithm = True  # a body behind its head would wait 40 ms
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
@@ -82,6 +83,7 @@ def refusing_s3(status: int, body: bytes, headers: Mapping[str, str]) -> Iterato
     """
 
     class Handler(BaseHTTPRequestHandler):
+        disable_nagle_algorithm = True  # a body behind its head would wait 40 ms
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:

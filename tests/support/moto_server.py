@@ -5,11 +5,12 @@ from __future__ import annotations
 from urllib.request import Request, urlopen
 
 from moto.server import ThreadedMotoServer
-from werkzeug.serving import BaseWSGIServer
+from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler
 
 from support import mocked_aws  # noqa: F401 - its sessions share what is slow to read
 
 BaseWSGIServer.serve_forever.__defaults__ = (0.02,)  # how long stopping it takes: moto leaves it at half a second
+WSGIRequestHandler.disable_nagle_algorithm = True  # a body behind its head would wait 40 ms
 
 
 class MotoServer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ def running(application: Any) -> Iterator[int]:
     config = uvicorn.Config(application, port=0, log_level="error", lifespan="on", ws="none")
     server = uvicorn.Server(config)
     listener = config.bind_socket()
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as `litelambda serve` does
     listener.listen()
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
