@@ -117,7 +117,7 @@ def _read_text(file: Path) -> str:
 
 
 def _read_file(path: Path, settings: TextData) -> Iterator[_Row]:
-    lines = path.suffix in _LINE_SUFFIXES
+    lines = path.suffix.lower() in _LINE_SUFFIXES
     return (_json_rows if lines else _csv_rows)(path, _read_text(path), settings)
 
 

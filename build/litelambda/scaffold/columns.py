@@ -198,7 +198,7 @@ def survey(path: Path) -> Survey:
     dialect: Dialect | None = None
     types: dict[str, str] = {}
     categories: list[str] = []
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         names, types, categories, rows = _parquet_rows(path)
     else:
         file = CsvFile(path)
@@ -212,7 +212,7 @@ def survey(path: Path) -> Survey:
         for name, value in zip(names, row, strict=True):
             columns[name].add(value)
     if not num_rows:
-        raise DataError(f"{path} has no rows{'' if path.suffix == '.parquet' else ' after its header'}")
+        raise DataError(f"{path} has no rows{'' if path.suffix.lower() == '.parquet' else ' after its header'}")
     named = {name: each for name, each in columns.items() if name not in index}
     return Survey(named, index, num_rows, categories, dialect)
 

@@ -99,13 +99,14 @@ def _summary(found: Found, data: Dataset) -> str:
 def _inspect(path: Path, given: Given) -> Found:
     if path.is_dir():
         return _inspect_folder(path, given)
-    if path.suffix == ".npz":
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
         return _inspect_arrays(path, given, NpzData(format="npz", path=str(path)))
-    if path.suffix == ".zip":
+    if suffix == ".zip":
         return _inspect_pictures(path)
-    if path.suffix in _LINES:
+    if suffix in _LINES:
         return _inspect_lines(path, given)
-    if path.suffix not in (".csv", ".tsv", ".txt", ".parquet"):
+    if suffix not in (".csv", ".tsv", ".txt", ".parquet"):
         raise UsageError(f"{path}: expected {EXPECTED}")
     seen = survey(path)
     if is_interactions(seen, given):

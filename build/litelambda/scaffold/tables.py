@@ -29,7 +29,7 @@ def inspect_table(path: Path, seen: Survey, given: Given) -> Found:
     _choose_task(seen, labels, given, found)
     others = [column for name, column in seen.columns.items() if name not in labels]
     texts = [column.name for column in others if column.kind == "text"]
-    if texts and path.suffix != ".parquet" and len(labels) == 1:
+    if texts and path.suffix.lower() != ".parquet" and len(labels) == 1:
         _use_text(texts, others, found)
     else:
         _use_columns(path, seen, others, found)
@@ -116,7 +116,7 @@ def _use_columns(path: Path, seen: Survey, others: Sequence[Column], found: Foun
         reasons = "; ".join(f"{column.name}: {column.why_left_out()}" for column in left)
         advice = _TEXT_ADVICE if any(column.kind == "text" for column in left) else ""
         raise UsageError(f"{path} has no column to predict from. {reasons}{advice}")
-    found.put("data.format", "parquet" if path.suffix == ".parquet" else "csv")
+    found.put("data.format", "parquet" if path.suffix.lower() == ".parquet" else "csv")
     if left:
         found.guess("data.features", [column.name for column in used], f"without {', '.join(c.name for c in left)}")
         found.notes += [f"column {column.name!r} is left out: {column.why_left_out()}" for column in left]
@@ -164,7 +164,7 @@ def inspect_interactions(path: Path, seen: Survey, item_features: Sequence[str],
     Raises:
         UsageError: the file is not one that interactions are read from, or has no column besides the item.
     """
-    if path.suffix == ".parquet" or seen.dialect is None or not seen.dialect.is_plain:
+    if path.suffix.lower() == ".parquet" or seen.dialect is None or not seen.dialect.is_plain:
         raise UsageError(f"{path}: interactions are read from CSV files with commas: save it as one")
     stars = next((c.name for c in seen.columns.values() if c.kind == "number" and _STARS.fullmatch(c.name)), "")
     taken = {item, *item_features, stars}

@@ -123,8 +123,8 @@ def test_parquet_says_what_its_columns_are(tmp_path: Path) -> None:
         "target": [number % 2 == 0 for number in range(count)],
     }
     table = pa.table(columns).replace_schema_metadata({"pandas": json.dumps({"columns": marks})})
-    parquet.write_table(table, tmp_path / "sales.parquet")
-    project, recipe = made(tmp_path, data=tmp_path / "sales.parquet")
+    parquet.write_table(table, tmp_path / "Sales.PARQUET")
+    project, recipe = made(tmp_path, data=tmp_path / "Sales.PARQUET")
     data = recipe.data.to_json()
     assert (data["task"], data["label"]) == ("classification", "target")
     assert data["features"] == ["half", "price", "shop", "kind", "open"]
