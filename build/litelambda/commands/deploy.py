@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from litelambda.commands.deployed_trust import check_trust, key_parameters
+from litelambda.commands.deployed_trust import check_trust, find_served, key_parameters, note_signature
 from litelambda.commands.first_prediction import predict_once
 from litelambda.commands.package import package
 from litelambda.common.errors import UsageError
@@ -26,7 +26,7 @@ from litelambda.stacks.parameters import (
     show_parameters,
 )
 from litelambda.stacks.sam import deploy_template, find_sam, show_changes
-from litelambda.stacks.stack import DEFAULT_STACK, check_usable, read_stack, wait_while_busy
+from litelambda.stacks.stack import DEFAULT_STACK, Stack, check_usable, read_stack, wait_while_busy
 from litelambda.store.artifact_store import Store
 from litelambda.store.checks import check_store_exists
 from litelambda.store.copies import Version, copy_version, find_version
@@ -96,9 +96,7 @@ def deploy(  # noqa: PLR0913 - all but the first three are named by the caller
     all_tags = {**(found.tags if found else {}), **given_tags}
     deployed = found.parameters if found else {}
     _unpin(given, deployed)
-    if version is not None:
-        given |= key_parameters(version, given, deployed)
-        check_trust(version, {**declared, **deployed, **given})
+    _check_served(version, given, declared, found)
     _complete(given, {**declared, **deployed}, function, version, access_policy)
     values = {**declared, **deployed, **given, **_pins(version)}
     if function == "predict":
@@ -137,6 +135,22 @@ def _find_model(model: str, store: str | Path, function: Function, given: Mappin
     url = store_url(store)
     check_store_exists(url)
     return find_version(Store(url), model)
+
+
+def _check_served(
+    version: Version | None, given: dict[str, str], declared: Mapping[str, str], found: Stack | None
+) -> None:
+    """See that the function may serve its model, the given one or what the parameters name; set the key it needs."""
+    deployed = found.parameters if found else {}
+    values = {**declared, **deployed, **given}
+    own = found.store if found and "ArtifactBucket" in found.outputs else ""
+    served = version or find_served(values, values["ModelStore"] or own)
+    if served is None:
+        return
+    check_trust(served, values)
+    given |= key_parameters(served, given, deployed)
+    if version is not None:
+        note_signature(version, values)
 
 
 def _read_tags(assignments: Sequence[str]) -> dict[str, str]:

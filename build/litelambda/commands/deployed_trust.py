@@ -1,18 +1,43 @@
-"""What a signed or an encrypted version asks of the stack that is to serve it, before anything is built for it."""
+"""What a signed or an encrypted version asks of the stack that serves it, before anything is built for it."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
 
-from litelambda.common.errors import UsageError
-from litelambda.store.copies import Version, signatures_of
+from litelambda.common.errors import LitelambdaError, UsageError
+from litelambda.store.artifact_store import Store
+from litelambda.store.copies import Version, find_version, signatures_of
 from litelambda.store.reading import open_reader
 from litelambda_serving.artifact import fetch_manifest
-from litelambda_serving.errors import TrustError
+from litelambda_serving.errors import ServingError, TrustError
 from litelambda_serving.trust import Trust
 
-__all__ = ["check_trust", "key_parameters"]
+__all__ = ["check_trust", "find_served", "key_parameters", "note_signature"]
+
+
+def find_served(values: Mapping[str, str], store: str) -> Version | None:
+    """The version that the parameters have the function serve.
+
+    Args:
+        values: all parameters, as they will be.
+        store: the URL of the stack's store; "" where there is none yet.
+
+    Returns:
+        None where the parameters name none, or where it cannot be read from here, which is said.
+    """
+    name, which = values["ModelName"], values["ModelVersion"]
+    if not name or not store.startswith("s3:"):
+        return None
+    reference = f"{name}{':' if which.isdecimal() else '@'}{which}"
+    try:
+        return find_version(Store(store), reference)
+    except (LitelambdaError, ServingError) as error:
+        print(
+            f"deploy: note: {reference} in {store} cannot be read from here, and is not checked: {error}",
+            file=sys.stderr,
+        )
+        return None
 
 
 def key_parameters(version: Version, given: Mapping[str, str], deployed: Mapping[str, str]) -> dict[str, str]:
@@ -67,12 +92,6 @@ def check_trust(version: Version, values: Mapping[str, str]) -> None:
     except TrustError as error:
         raise UsageError(f"{error}. Deploy a later one, or lower ModelMinimumVersion={minimum}") from error
     if not key:
-        if signatures_of(version):
-            print(
-                f"deploy: note: {name} is signed, and the function does not ask for signatures: to have it refuse "
-                "other models, set ModelPublicKey to what `litelambda keygen` printed",
-                file=sys.stderr,
-            )
         return
     reader = open_reader(version.store.url)
     reader.trust = trust
@@ -83,3 +102,13 @@ def check_trust(version: Version, values: Mapping[str, str]) -> None:
             f"{error}. Run `litelambda sign {name} --store {version.store.url} --key KEY.pem` with the private key of "
             f"ModelPublicKey={key}"
         ) from error
+
+
+def note_signature(version: Version, values: Mapping[str, str]) -> None:
+    """Say so where a version is signed, and the function does not ask for it."""
+    if not values["ModelPublicKey"] and signatures_of(version):
+        print(
+            f"deploy: note: {version.model}:{version.number} is signed, and the function does not ask for signatures: "
+            "to have it refuse other models, set ModelPublicKey to what `litelambda keygen` printed",
+            file=sys.stderr,
+        )

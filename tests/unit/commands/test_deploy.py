@@ -17,6 +17,7 @@ from moto.cloudformation.models import cloudformation_backends
 from litelambda.cli.main import main
 from litelambda.commands import deploy
 from litelambda.common.paths import TEMPLATE
+from litelambda_serving import objects
 from support.cloudformation import Evaluator, load
 from support.golden_store import golden, publish
 from support.mocked_aws import mock_aws
@@ -305,6 +306,27 @@ def test_an_encrypted_model_brings_its_key(sam: Path, capfd: pytest.CaptureFixtu
     said = capfd.readouterr()
     assert f"deploy: keeps ModelKeyArn={OTHER}" in said.out
     assert "decrypt" not in said.err
+
+
+def test_a_model_that_parameters_name_is_looked_at(
+    sam: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where its store can be read it brings its key too, and is refused as one that is given; else that is said."""
+    monkeypatch.setattr(objects, "_s3", None)
+    publish(sam.parent / "models", "tiny_int8", 3, encryption={"key": KEY, "data_key": ""})
+    asked = ["deploy", "--function", "score", "ModelStore=s3://artifacts/models", "ModelName=tiny_int8"]
+    assert main(asked) == 0
+    assert not any(each.startswith("ModelKeyArn") for each in _overrides(sam))
+    assert "tiny_int8@latest in s3://artifacts/models cannot be read from here" in capfd.readouterr().err
+    s3 = boto3.client("s3", "us-east-1")
+    s3.create_bucket(Bucket="artifacts")
+    for path in (sam.parent / "models").rglob("*.*"):
+        s3.upload_file(str(path), "artifacts", path.relative_to(sam.parent).as_posix())
+    shutil.rmtree(sam.parent / "seen")
+    assert main(asked) == 0
+    assert f"ModelKeyArn={KEY}" in _overrides(sam)
+    assert main([*asked, "ModelMinimumVersion=4"]) == 2
+    assert "version 3 of tiny_int8 is older than version 4" in capfd.readouterr().err
 
 
 def test_what_the_function_would_refuse_is_not_deployed(sam: Path, capfd: pytest.CaptureFixture[str]) -> None:
