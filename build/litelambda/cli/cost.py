@@ -60,7 +60,7 @@ _LOAD_OPTIONS: list[Callable[[Any], Any]] = [
         help="How many times as long a vCPU takes as a core of the machine that measured.",
     ),
     click.option("--log-bytes", type=int, default=300, metavar="N", help="What a request writes to the log."),
-    click.option("--metrics", type=int, default=1, metavar="N", help="Metrics of CloudWatch with a value in every hour."),
+    click.option("--metrics", type=int, default=1, metavar="N", help="Metrics of CloudWatch, each in every hour."),
 ]
 
 
