@@ -301,12 +301,15 @@ def test_no_other_door(template: Template) -> None:
 
 
 def test_api_logs_and_throttles(template: Template) -> None:
-    """Every stage writes access logs as JSON, without payloads, and throttles."""
+    """Every stage writes access logs as JSON, without payloads, throttles, and has no metrics that are billed."""
     for name, stage in _of_type(template, "AWS::ApiGatewayV2::Stage").items():
         properties = stage["Properties"]
         fields = json.loads(properties["AccessLogSettings"]["Format"])
         assert not any("body" in value.lower() or "header" in value.lower() for value in fields.values()), name
         assert {"ThrottlingRateLimit", "ThrottlingBurstLimit"} <= set(properties["DefaultRouteSettings"]), name
+        assert properties["DefaultRouteSettings"]["DetailedMetricsEnabled"] is False, name
+    (settings,) = load(PROJECT / "infra" / "rest-api.yaml")["Resources"]["Stage"]["Properties"]["MethodSettings"]
+    assert settings["MetricsEnabled"] is False
 
 
 def test_every_function_logs_into_a_group_with_retention(template: Template) -> None:
