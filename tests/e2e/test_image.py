@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from litelambda.commands.image import build_image, make_image
+from litelambda.commands.image import BASES, build_image, make_image
 from support.containers import container, docker
 from support.doors import REQUESTS, event_of, publish_models, reference_rows, through_event, through_http
+from support.golden_store import golden, publish
 from support.handler_client import Answer, load_module
+from support.pages import IMAGES, examples_for, pages_for
+from support.reader import Reader
 from support.rie import ARCH, EMULATORS, INVOKE
 from support.sam import needs_engine, needs_sam
 
@@ -73,6 +76,38 @@ def test_the_container_ends_when_it_is_told_to(served: tuple[str, int]) -> None:
     docker("stop", "--time", "10", running)
     state = json.loads(docker("inspect", running))[0]["State"]
     assert (state["Status"], state["ExitCode"]) == ("exited", 0), docker("logs", running)
+
+
+@pytest.fixture
+def standard_base() -> Iterator[None]:
+    """The stand-in, under the name of the image that containers are built on, where the engine does not have that."""
+    name = BASES["container"]
+    has_it = docker("images", "--quiet", name)
+    if not has_it:
+        docker("tag", BASE, name)
+    yield
+    if not has_it:
+        docker("rmi", name)
+
+
+@pytest.mark.usefixtures("standard_base")
+def test_the_pages_do_what_they_say(tmp_path: Path) -> None:
+    """A container is made, run and asked; the model goes into one; a registry's name is given to one."""
+    store = tmp_path / "models"
+    publish(store, "fruit", data=golden("tiny_int8"))
+    for path in (store, *store.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)  # of any user
+    images = {"REGION-docker.pkg.dev/PROJECT/REPOSITORY": "made.example", "ACCOUNT.dkr.ecr.REGION": "also-made"}
+    with Reader(tmp_path, in_process=True) as reader:
+        reader.replaced = {**images, "x86_64": ARCH}
+        for page in pages_for(IMAGES):
+            examples = examples_for(page, IMAGES)
+            reader.follow(examples)
+            reader.done += [each.command for each in examples if "package" in each.command]
+            reader.stop()
+    made = docker("image", "inspect", "also-made.amazonaws.com/fruit:1", "--format", "{{json .Config.Env}}")
+    assert "MODEL_NAME=fruit" in json.loads(made)
+    docker("rmi", "fruit", "made.example/fruit:1", "also-made.amazonaws.com/fruit:1")
 
 
 @pytest.mark.skipif(not EMULATORS, reason="no Runtime Interface Emulator here: say `make setup-sam`")

@@ -30,7 +30,7 @@ from litelambda.common.paths import PROJECT, RECIPES
 from support import deployed, sam_stand_in
 from support.fake_clouds import BUCKET, environment_of, fake_cloud
 from support.golden_store import GOLDEN, golden, publish, set_aliases
-from support.handler_client import load_module, send
+from support.handler_client import capture, load_module, send
 from support.markdown import Example, blocks_of, read_blocks
 from support.moto_server import MotoServer
 from support.pages import DOCS, LOCAL, TUTORIAL, examples_for, followed_by, name_of, pages_for
@@ -179,8 +179,10 @@ def bucket(reader: Reader, made: Made, store: Path | None = None, shown: str = "
 
 
 def prepare_access(reader: Reader, made: Made) -> None:
-    """The policy that the page shows."""
+    """The policy that the page shows, and a server in place of an API with tokens, which the emulator has none of."""
     fruits(reader)
+    serve(reader)
+    reader.variables |= {"ApiUrl": f"http://localhost:{reader.replaced[PORT]}", "TOKEN": "a-token"}
     (policy,) = (text for text in blocks_of(DOCS / "how-to" / "access.md", "json") if '"rules"' in text)
     (reader.folder / "access.json").write_text(policy)
 
@@ -198,6 +200,11 @@ def prepare_audit(reader: Reader, made: Made) -> None:
         path = reader.folder / each["Key"].removeprefix("models/")
         path.parent.mkdir(parents=True, exist_ok=True)
         made.client("s3").download_file(name, each["Key"], str(path))
+
+
+def serve(reader: Reader, variables: str = "") -> None:
+    """Start a server before the page does."""
+    reader.follow([Example(f"{variables}litelambda serve --model fruit", None)])
 
 
 def alias(words: str) -> Example:
@@ -228,15 +235,6 @@ def prepare_canary(reader: Reader, made: Made) -> None:
 def prepare_capture(reader: Reader, made: Made) -> None:
     """Captured requests, and a server to replay them to."""
     capture(fruits(reader), "fruit", reader.folder / "captured", [ROW] * 5)
-
-
-def capture(store: Path, model: str, folder: Path, rows: list[Any]) -> None:
-    """Have the function answer rows one by one, and keep what it was asked."""
-    module = load_module(store, model, CAPTURE_STORE=folder.as_uri(), CAPTURE_SECONDS="0")
-    with redirect_stdout(StringIO()):
-        for row in rows:
-            assert send(module.handler, "POST", f"/v1/models/{model}:predict", {"instances": [row]}).status == 200
-            module.after_response()
 
 
 def prepare_reported(name: str) -> Preparation:
@@ -393,8 +391,12 @@ def prepare_signatures(reader: Reader, made: Made) -> None:
 
 
 def prepare_deployment(reader: Reader, made: Made) -> None:
-    """A recipe that learns little, and the answer to what `delete` asks."""
+    """A recipe that learns little, the answer to what `delete` asks, and a server in place of an API, unsigned."""
     prepare_tiny("mnist_mlp")(reader, made)
+    fruits(reader)
+    put(reader, made, "row.json")
+    serve(reader)
+    reader.variables["ApiUrl"] = f"http://localhost:{reader.replaced[PORT]}"
     reader.answers["litelambda delete"] = "n\n"
 
 
@@ -436,8 +438,7 @@ def prepare_stream(reader: Reader, made: Made) -> None:
     reader.instead["aws s3 cp"] = lambda folder: made.client("s3").upload_file(
         str(folder / "request.json"), name, "prefix/request.json"
     )
-    (serve, *_) = examples_for(DOCS / "how-to" / "try-in-a-browser.md", LOCAL)
-    reader.follow([serve._replace(command=f"REQUEST_STORE=s3://{name}/prefix {serve.command}")])
+    serve(reader, f"REQUEST_STORE=s3://{name}/prefix ")
     reader.variables["StreamUrl"] = f"http://localhost:{reader.replaced[PORT]}/"
 
 

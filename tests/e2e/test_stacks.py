@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from litelambda.common.paths import PROJECT
 from support.emulator import Emulator, needs_emulator
+from support.golden_store import golden, publish
+from support.handler_client import capture
+from support.markdown import read_examples
+from support.pages import DOCS, STACKS, examples_for, name_of, pages_for
+from support.reader import Reader
 from support.sam import HERE, needs_sam
 from support.scoring_files import as_jsonl, expected, make_rows, read_jsonl
 
@@ -19,6 +25,9 @@ if TYPE_CHECKING:
 
 pytestmark = [needs_sam, needs_emulator, pytest.mark.slow]
 
+ACCESS, CAPTURE, DEPLOY, SCORING = (
+    DOCS / "how-to" / f"{name}.md" for name in ("access", "capture", "deploy", "batch-scoring")
+)
 ORIGIN = "https://app.example.com"
 ROWS = make_rows(20_000)
 """Of several megabytes in JSON: a bulk run cuts them into shards."""
@@ -72,19 +81,20 @@ def api(emulator: Emulator, key: str, tmp_path_factory: pytest.TempPathFactory) 
     emulator.client("s3").delete_bucket_policy(Bucket=outputs["ArtifactBucket"])
     _let_decrypt(emulator, outputs["FunctionName"], key)
     before = _live(emulator, outputs["FunctionName"])["Version"]
-    store = tmp_path_factory.mktemp("local") / "models"
-    model = f"tests/golden/tiny_int8.tflite --name tiny_int8 --store {store} --encrypt {key}"
+    folder = tmp_path_factory.mktemp("local")
+    model = f"tests/golden/tiny_int8.tflite --name fruit --store {folder / 'models'} --encrypt {key}"
     done = emulator.run(f".venv/bin/litelambda import {model} --json 2>&1 | grep digest")
     digest = re.search(r"[0-9a-f]{64}", done)
     assert digest is not None
-    said = emulator.run(f'make deploy MODEL=tiny_int8 PARAMETERS="--store {store}"')
+    (shown,) = examples_for(PROJECT / "README.md", STACKS)
+    said = emulator.run(shown.command, folder=folder)
     return {**outputs, "digest": digest[0], "said": said, "before": before}
 
 
 @pytest.fixture(scope="module")
 def scoring(emulator: Emulator, api: dict[str, str], key: str) -> dict[str, str]:
     """The batch stack's outputs."""
-    store = f"ModelStore=s3://{api['ArtifactBucket']}/models ModelName=tiny_int8"
+    store = f"ModelStore=s3://{api['ArtifactBucket']}/models ModelName=fruit"
     keys = f"KmsKeyArn={key} ModelKeyArn={key}"
     emulator.run(f'make deploy-scoring PARAMETERS="Architecture={HERE} {store} ShardBytes=1048576 {keys}"')
     outputs = _outputs(emulator, "litelambda-scoring")
@@ -103,7 +113,7 @@ def scoring(emulator: Emulator, api: dict[str, str], key: str) -> dict[str, str]
 
 def _predict(emulator: Emulator, api: dict[str, str], *, signed: bool) -> tuple[int, dict[str, Any]]:
     body = json.dumps({"instances": ROWS[:2].tolist()}).encode()
-    path = "/v1/models/tiny_int8:predict"
+    path = "/v1/models/fruit:predict"
     status, _, answer = emulator.call(api["ApiUrl"], "POST", path, body, signed=signed)
     return status, json.loads(answer)
 
@@ -128,28 +138,26 @@ def test_a_model_is_deployed_and_asked(emulator: Emulator, api: dict[str, str], 
         for each in document["PolicyDocument"]["Statement"]
         if each.get("Sid") == "DecryptModels"
     ]
-    assert f"deploy: published tiny_int8:1 ({api['digest'][:12]}…)" in api["said"]
-    predicted = re.search(r"tiny_int8:predict answered in \d+ ms: (.*)", api["said"])
+    assert f"deploy: published fruit:1 ({api['digest'][:12]}…)" in api["said"]
+    predicted = re.search(r"fruit:predict answered in \d+ ms: (.*)", api["said"])
     shown = re.search(r"^  (curl .*)$", api["said"], re.MULTILINE)
     assert predicted is not None
     assert shown is not None
-    there = f"{emulator.url}/_aws/execute-api/{api['ApiUrl'].removeprefix('https://').partition('.')[0]}"
-    answer = json.loads(emulator.run(shown[1].replace(api["ApiUrl"], f"-s {there}") + " 2>/dev/null"))
+    there = f"-s {emulator.at(api['ApiUrl'])}"
+    answer = json.loads(emulator.run(shown[1].replace(api["ApiUrl"], there) + " 2>/dev/null"))
     assert [answer["outputs"][0]["data"]] == json.loads(predicted[1])["predictions"]
 
 
 def test_a_stack_is_looked_after(emulator: Emulator, api: dict[str, str]) -> None:
     """Its status, its log and its predictions are had by its name; its function goes back, and forth again."""
-    asked = (
-        f"echo '{json.dumps(ROWS[0].tolist())}' | .venv/bin/litelambda predict tiny_int8 --stack litelambda --input -"
-    )
+    asked = f"echo '{json.dumps(ROWS[0].tolist())}' | .venv/bin/litelambda predict fruit --stack litelambda --input -"
     answer = json.loads(emulator.run(f"{asked} 2>/dev/null"))
     np.testing.assert_array_equal(np.array(answer["predictions"], np.float32), expected(ROWS[:1]))
     status = json.loads(emulator.run(".venv/bin/litelambda status --json"))
     live = _live(emulator, api["FunctionName"])["Version"]
-    assert (status["version"], status["model"].partition(",")[0]) == (live, "tiny_int8:1")
+    assert (status["version"], status["model"].partition(",")[0]) == (live, "fruit:1")
     rows = emulator.run(".venv/bin/litelambda logs --since 1h").splitlines()
-    assert any(row.split()[2:6] == ["200", "POST", "predict", "tiny_int8:1"] for row in rows)
+    assert any(row.split()[2:6] == ["200", "POST", "predict", "fruit:1"] for row in rows)
     emulator.run(".venv/bin/litelambda rollback")
     assert int(_live(emulator, api["FunctionName"])["Version"]) == int(live) - 1
     emulator.run(f".venv/bin/litelambda rollback --to {live}")
@@ -161,10 +169,10 @@ def test_parameters_alone_make_a_version(emulator: Emulator, api: dict[str, str]
     pinned = _live(emulator, api["FunctionName"])
     assert int(pinned["Version"]) == int(api["before"]) + 1
     assert pinned["Environment"]["Variables"]["MODEL_MANIFEST_SHA256"] == api["digest"]
-    assert "deploy: sets  ModelName=tiny_int8 (was '')" in api["said"]
+    assert "deploy: sets  ModelName=fruit (was '')" in api["said"]
     assert f"deploy: keeps CorsAllowOrigin={ORIGIN}" in api["said"]
     status, _, answer = emulator.call(api["ApiUrl"], "GET", "/v1/models", signed=True)
-    assert (status, "tiny_int8" in answer.decode()) == (200, True)  # loaded at INIT: no request has named it
+    assert (status, "fruit" in answer.decode()) == (200, True)  # loaded at INIT: no request has named it
 
     said = emulator.run('make deploy PARAMETERS="MemorySize=1024 LogLevel=DEBUG"')
     larger = _live(emulator, api["FunctionName"])
@@ -230,6 +238,34 @@ def test_a_run_is_merged(emulator: Emulator, scoring: dict[str, str]) -> None:
     np.testing.assert_array_equal(_predictions(s3, bucket, parts), expected(ROWS))
 
 
+@pytest.mark.parametrize("page", [DEPLOY, CAPTURE, SCORING], ids=name_of)
+def test_pages_ask_the_stacks(
+    emulator: Emulator, api: dict[str, str], scoring: dict[str, str], page: Path, tmp_path: Path
+) -> None:
+    """What the pages have deployed is asked as they say: by the stack's name, at its URL, and to score a prefix."""
+    store = tmp_path / "models"
+    publish(store, "fruit", data=golden("tiny_int8"))
+    rows = ROWS[:5].tolist()
+    capture(store, "fruit", tmp_path / "captured", rows)
+    (tmp_path / "row.json").write_text(json.dumps(rows[0]))
+    emulator.client("s3").put_object(Bucket=scoring["DataBucket"], Key="rows/rows.jsonl", Body=as_jsonl(ROWS[:5]))
+    reader = Reader(tmp_path, emulator.environment)
+    reader.done.append("litelambda deploy fruit")
+    reader.variables["ApiUrl"] = emulator.at(api["ApiUrl"])
+    reader.replaced = {
+        "fruit:8": "fruit:1",
+        "mnist_mlp:3": "fruit:1",
+        "s3://data/": f"s3://{scoring['DataBucket']}/",
+        "machine ARN": f"machine {scoring['StateMachineArn']}",
+    }
+    reader.follow(examples_for(page, STACKS))
+
+
+def test_all_pages_for_stacks_are_asked() -> None:
+    """The README is the deployment that all others begin with."""
+    assert set(pages_for(STACKS)) == {PROJECT / "README.md", ACCESS, CAPTURE, DEPLOY, SCORING}
+
+
 def test_an_update_that_fails_loses_nothing(emulator: Emulator, api: dict[str, str]) -> None:
     """Half-way it turns out that the domain's zone does not exist: all is as before, and the model still answers."""
     bucket, s3 = api["ArtifactBucket"], emulator.client("s3")
@@ -247,18 +283,19 @@ def test_an_update_that_fails_loses_nothing(emulator: Emulator, api: dict[str, s
     assert _predict(emulator, api, signed=True)[0] == 200
 
 
-def test_keys_open_a_rest_api(emulator: Emulator, api: dict[str, str]) -> None:
+def test_keys_open_a_rest_api(emulator: Emulator, api: dict[str, str], tmp_path: Path) -> None:
     """With API_KEY the stack's address is a REST API's, which lets keys through alone; last, since it stays so."""
-    emulator.run('make deploy PARAMETERS="Authorization=API_KEY QuotaLimit=500"')
+    (shown,) = (each.command for each in read_examples(ACCESS) if "Authorization=API_KEY" in each.command)
+    emulator.run(shown)
     outputs = _outputs(emulator, "litelambda")
     # A new bucket policy came with it, and the emulator speaks plain HTTP.
     emulator.client("s3").delete_bucket_policy(Bucket=outputs["ArtifactBucket"])
     assert outputs["ApiUrl"] != api["ApiUrl"]
     gateway = emulator.client("apigateway")
     (plan,) = gateway.get_usage_plans()["items"]
-    assert plan["quota"] == {"limit": 500, "period": "DAY"}
+    assert plan["quota"] == {"limit": 10000, "period": "DAY"}
     key = gateway.get_api_key(apiKey=outputs["ApiKeyId"], includeValue=True)["value"]
-    path = "/live/v1/models/tiny_int8:predict"
+    path = "/live/v1/models/fruit:predict"
     body = json.dumps({"instances": ROWS[:2].tolist()}).encode()
     headers = {"Content-Type": "application/json"}
     assert emulator.call(outputs["ApiUrl"], "POST", path, body, headers, signed=True)[0] == 403
@@ -267,6 +304,10 @@ def test_keys_open_a_rest_api(emulator: Emulator, api: dict[str, str]) -> None:
     )
     assert status == 200
     np.testing.assert_array_equal(np.array(json.loads(answer)["predictions"], np.float32), expected(ROWS[:2]))
+
+    reader = Reader(tmp_path, emulator.environment)
+    reader.variables |= {"KEY": key, "ApiUrl": f"{emulator.at(outputs['ApiUrl'])}/live"}
+    reader.follow(examples_for(ACCESS, STACKS))
 
 
 def _keys(s3: Any, bucket: str, prefix: str, ending: str) -> list[str]:
@@ -284,20 +325,20 @@ def test_only_signed_versions_are_served(emulator: Emulator, api: dict[str, str]
     store, private = f"s3://{api['ArtifactBucket']}/models", tmp_path / "release.pem"
     found = re.search(r"[A-Za-z0-9+/]{44}", emulator.run(f".venv/bin/litelambda keygen {private}"))
     assert found is not None
-    emulator.run(f".venv/bin/litelambda sign tiny_int8:1 --store {store} --key {private}")
+    emulator.run(f".venv/bin/litelambda sign fruit:1 --store {store} --key {private}")
     trusts = f"ModelVersion=latest ModelManifestSha256= AliasRefreshSeconds=0 ModelPublicKey={found[0]}"
     emulator.run(f'make deploy PARAMETERS="{trusts}"')
     assert _predict(emulator, api, signed=True)[0] == 200
 
-    emulator.run(f".venv/bin/litelambda import tests/golden/tiny_int8.tflite --name tiny_int8 --store {store}")
+    emulator.run(f".venv/bin/litelambda import tests/golden/tiny_int8.tflite --name fruit --store {store}")
     body = json.dumps({"instances": ROWS[:2].tolist()}).encode()
 
     def refused() -> bool:
         """Aliases are read again beside the requests: ask until that has happened."""
-        path = "/v1/models/tiny_int8:predict"
+        path = "/v1/models/fruit:predict"
         status, headers, _ = emulator.call(api["ApiUrl"], "POST", path, body, signed=True)
         assert (status, headers.get("X-Model-Version")) == (200, "1")
-        return '"action":"load","outcome":"refused","model":"tiny_int8","version":2' in _lines(emulator, api)
+        return '"action":"load","outcome":"refused","model":"fruit","version":2' in _lines(emulator, api)
 
     emulator.wait_for(refused, 60)
     assert refused()

@@ -57,6 +57,9 @@ class Emulator:
             "AWS_ACCESS_KEY_ID": KEY,
             "AWS_SECRET_ACCESS_KEY": SECRET,
             "AWS_DEFAULT_REGION": REGION,
+            "PATH": os.pathsep.join(
+                [*(str(PROJECT / name / "bin") for name in (".venv", ".venv-sam")), os.environ["PATH"]]
+            ),
         }
         self._log = folder / "emulator.log"
         own = {
@@ -131,10 +134,14 @@ class Emulator:
             return bool(response.status == 200)
         return False
 
-    def run(self, command: str, timeout_s: int = 900) -> str:
+    def at(self, url: str) -> str:
+        """Where the emulator answers for the URL of a deployed API."""
+        return f"{self.url}/_aws/execute-api/{url.removeprefix('https://').partition('.')[0]}"
+
+    def run(self, command: str, timeout_s: int = 900, folder: Path = PROJECT) -> str:
         """Run a documented command line in the project's folder against the emulator; return what it said."""
         done = subprocess.run(
-            ["bash", "-euc", command], cwd=PROJECT, env={**os.environ, **self.environment}, stdin=subprocess.DEVNULL,
+            ["bash", "-euc", command], cwd=folder, env={**os.environ, **self.environment}, stdin=subprocess.DEVNULL,
             capture_output=True, text=True, timeout=timeout_s, check=False,
         )  # fmt: skip
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}\n{self.log()[-4000:]}"

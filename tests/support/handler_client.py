@@ -8,7 +8,8 @@ import importlib
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -124,3 +125,12 @@ def send(
     else:
         event["body"] = body
     return Answer(handler(event, context or Context()))
+
+
+def capture(store: Path, model: str, folder: Path, rows: list[Any]) -> None:
+    """Have the function answer rows one by one, and keep what it was asked in a folder."""
+    module = load_module(store, model, CAPTURE_STORE=folder.as_uri(), CAPTURE_SECONDS="0")
+    with redirect_stdout(StringIO()):
+        for row in rows:
+            assert send(module.handler, "POST", f"/v1/models/{model}:predict", {"instances": [row]}).status == 200
+            module.after_response()

@@ -32,7 +32,7 @@ BIN = Path(os.environ.get("LITELAMBDA_TEST_BIN") or Path(sys.executable).parent)
 PORT = "8080"
 """Of every server on the pages; here it is a free one."""
 
-_SERVER = re.compile(r"(\w+=\S+ )*(litelambda serve\b|python -m litelambda_serving\.asgi\b)")
+_SERVER = re.compile(r"(\w+=\S+ )*(litelambda serve\b|python -m litelambda_serving\.asgi\b|docker run\b)")
 _OF_A_SHELL = re.compile(r"[$`|;<>&*]")
 _ASSIGNMENT = re.compile(r"\w+=(\(.*\)|\S*)", re.DOTALL)
 _READY_TIMEOUT_S, _TIMEOUT_S = 120, 600
@@ -164,7 +164,8 @@ class Reader:
         port = str(free_port())
         self.replaced[PORT] = port
         option = f" --port {port}" if "litelambda serve" in command else ""
-        line = f"exec env PORT={port} {command.partition(' #')[0]}{option}"
+        command = command.partition(" #")[0].replace(f"--publish {PORT}:", f"--publish 127.0.0.1:{port}:")
+        line = f"exec env PORT={port} {command}{option}"
         log = self.folder / "server.log"
         with log.open("w") as sink:
             self._server = subprocess.Popen(
