@@ -43,7 +43,9 @@ NOT_RUN = {
 TUTORIAL, LOCAL, STACKS, IMAGES = (
     f"tests/e2e/{name}.py" for name in ("test_tutorial", "test_pages", "test_stacks", "test_image")
 )
-_OF_STACKS = re.compile(r"litelambda deploy fruit\b|(?!.*(Bearer|--url)).*(--stack |--on aws|\$\{?ApiUrl)", re.DOTALL)
+_OF_STACKS = re.compile(
+    r"litelambda deploy fruit\b|(?!.*(Bearer|predict fruit --url)).*(--stack |--on aws|\$\{?ApiUrl)", re.DOTALL
+)
 _OF_IMAGES = re.compile(r"docker |litelambda package --target|printf 'FROM ")
 _TUTORIAL_PAGES = (PROJECT / "README.md", DOCS / "tutorial.md")
 _IMAGE_PAGES = ("docs/how-to/container.md",)
