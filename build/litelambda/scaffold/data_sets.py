@@ -25,6 +25,7 @@ from litelambda.data.interactions import load_interactions
 from litelambda.data.npz import read_array_files
 from litelambda.data.stored_rows import RawDataset
 from litelambda.data.texts import read_texts
+from litelambda.keras_tools.model_files import KERAS_SUFFIXES
 from litelambda.recipe.sections import Data, InteractionsData, NpyData, NpzData, TextData
 from litelambda.scaffold.columns import Survey, survey, survey_of_objects
 from litelambda.scaffold.network import choose_network, choose_towers
@@ -107,7 +108,8 @@ def _inspect(path: Path, given: Given) -> Found:
     if suffix in _LINES:
         return _inspect_lines(path, given)
     if suffix not in (".csv", ".tsv", ".txt", ".parquet"):
-        raise UsageError(f"{path}: expected {EXPECTED}")
+        model = ". A model is given with --model" if suffix in (*KERAS_SUFFIXES, ".tflite") else ""
+        raise UsageError(f"{path}: expected {EXPECTED}{model}")
     seen = survey(path)
     if is_interactions(seen, given):
         return _inspect_interactions(path, seen, given)

@@ -44,8 +44,6 @@ def inspect_project(given: Given, folder: Path) -> Project:
     if not source.exists():
         raise UsageError(f"{source} does not exist")
     path = source.resolve()
-    if path in folder.resolve().parents:
-        raise UsageError(f"{folder} is in {source}, and would become part of it: name a folder outside of that")
     try:
         found, summary, examples = (inspect_data if given.data else inspect_model)(path, given)
     except OSError as error:
@@ -105,6 +103,9 @@ def _place_files(found: Found, folder: Path) -> dict[str, Path]:
     """Give the recipe's files their places in the project.
 
     What is in the folder stays there; other files are copied, unless they are large.
+
+    Raises:
+        UsageError: the folder is in one that would be copied into it.
     """
     copies: dict[str, Path] = {}
     for key in _FILES:
@@ -114,6 +115,8 @@ def _place_files(found: Found, folder: Path) -> dict[str, Path]:
         path = Path(found.tables[section][name])
         if path.is_relative_to(folder):
             found.put(key, path.relative_to(folder).as_posix())
+        elif path in folder.parents:
+            raise UsageError(f"{folder} is in {path}, and would become part of it: name a folder outside of that")
         elif (size := _size(path)) <= MOST_COPIED_BYTES:
             place = f"{'data' if section == 'data' else 'model'}/{path.name}"
             copies[place] = path
