@@ -95,8 +95,7 @@ def api(emulator: Emulator, key: str, tmp_path_factory: pytest.TempPathFactory) 
 def scoring(emulator: Emulator, api: dict[str, str], key: str) -> dict[str, str]:
     """The batch stack's outputs."""
     store = f"ModelStore=s3://{api['ArtifactBucket']}/models ModelName=fruit"
-    keys = f"KmsKeyArn={key} ModelKeyArn={key}"
-    emulator.run(f'make deploy-scoring PARAMETERS="Architecture={HERE} {store} ShardBytes=1048576 {keys}"')
+    emulator.run(f'make deploy-scoring PARAMETERS="Architecture={HERE} {store} ShardBytes=1048576 KmsKeyArn={key}"')
     outputs = _outputs(emulator, "litelambda-scoring")
     _let_decrypt(emulator, outputs["ScoreFunctionName"], key)
     s3 = emulator.client("s3")
@@ -213,6 +212,9 @@ def test_a_file_is_scored(emulator: Emulator, scoring: dict[str, str]) -> None:
     """An object in incoming/ goes through EventBridge, the queue and the function, whose role allows all it does."""
     bucket, s3 = scoring["DataBucket"], emulator.client("s3")
     s3.put_object(Bucket=bucket, Key="incoming/rows.jsonl", Body=as_jsonl(ROWS[:100]))
+    (stack,) = emulator.client("cloudformation").describe_stacks(StackName="litelambda-scoring")["Stacks"]
+    parameters = {each["ParameterKey"]: each["ParameterValue"] for each in stack["Parameters"]}
+    assert parameters["ModelKeyArn"] == parameters["KmsKeyArn"]  # the encrypted model has brought it
     ending = r"\.[0-9a-f]{32}\.jsonl"
     (key,) = emulator.wait_for(lambda: _keys(s3, bucket, "predictions/incoming/", ending), SCORE_TIMEOUT_S)
     np.testing.assert_array_equal(_predictions(s3, bucket, [key]), expected(ROWS[:100]))
