@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 
 TOGETHER = (
     # What `built_artifact` made, which takes a worker half a minute.
-    ("integration/test_build.py", "integration/test_build_proofs.py", "integration/test_tflite_runtime.py"),
+    (
+        "integration/test_build.py",
+        "integration/test_bench.py",
+        "integration/test_build_proofs.py",
+        "integration/test_compare.py",
+        "integration/test_explain_gradients.py",
+        "integration/test_tflite_runtime.py",
+    ),
     # Both would make the runtime client's environment.
     ("e2e/test_rie.py", "e2e/test_score_rie.py"),
 )
