@@ -7,6 +7,8 @@ import base64
 import json
 import time
 
+import pytest
+
 from litelambda.bench.load.client import Load
 
 
@@ -98,8 +100,12 @@ def test_a_connection_that_its_server_has_closed_is_replaced(monkeypatch):
     assert (len(figures["times_ms"]["a"]), len(closed), figures["errors"]) == (5, 5, {})
 
 
-def test_arrivals_do_not_wait_for_answers():
-    """A request's time begins when it was due, also where a server is slower than requests arrive."""
-    figures = run({"clients": 1, "rate": 200.0, "seconds": 0.5, "cases": [case("a", b"1")]}, lambda body: (200, body))
-    assert 40 <= len(figures["times_ms"]["a"]) <= 200
+@pytest.mark.parametrize("even", [False, True])
+def test_requests_arrive_at_their_rate(even):
+    """By chance or one each 1/rate seconds, none is lost, and none comes before it is due."""
+    plan = {"clients": 1, "rate": 200.0, "even": even, "requests": 60, "cases": [case("a", b"1")]}
+    figures = run(plan, lambda body: (200, body))
+    assert len(figures["times_ms"]["a"]) == 60
     assert figures["errors"] == {}
+    if even:
+        assert figures["seconds"] >= 60 / 200
