@@ -18,6 +18,7 @@ _SHORT_SECONDS = 0.001  # two threads that hand requests and the GIL to each oth
 _IN_THREAD = 0.5  # of the CPU time there is the request's own: threads wake each other to ask for the GIL
 _SMALL_BYTES = 64 * 1024
 _WEIGHT = 0.125  # of the newest in an average
+_MAX_PATHS = 10_000  # callers can write the same one in many ways
 
 
 class Durations:
@@ -61,6 +62,8 @@ class Durations:
         response = respond()
         if response.status == 200:
             seconds = (thread_time() - began) * (1 if inline else _IN_THREAD)
+            if len(self._seconds) >= _MAX_PATHS:
+                self._seconds = {}
             average = self._seconds.get(path, seconds)
             self._seconds[path] = average + (seconds - average) * _WEIGHT
         return response

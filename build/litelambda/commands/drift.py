@@ -99,7 +99,7 @@ class DriftResult:
         refused = f", {self.refused:,} refused" if self.refused else ""
         lines.append(
             f"{self.model} version {self.version}: {verdict}, {counted(self.rows, 'row')}{refused}: "
-            f"{self.score:.2f} of the limit {self.limit:.2f}, which 1 % of undrifted windows exceed"
+            f"{self.score:.2f} times the limit {self.limit:.2f}, which 1 % of undrifted windows exceed"
         )
         return "\n".join(lines)
 

@@ -30,7 +30,7 @@ def make_page(result: DriftResult) -> bytes:
     ]
     said = (
         f"{result.rows:,} rows against {sum(result.features[0].baseline):,} of the baseline. The largest deviation is "
-        f"{result.score:.2f} of the limit {result.limit:.2f}, which one undrifted window in a hundred exceeds."
+        f"{result.score:.2f} times the limit {result.limit:.2f}, which one undrifted window in a hundred exceeds."
     )
     figures = [charts.svg(_chart(feature), feature.name, f"{feature.deviation:.2f}") for feature in result.features]
     body = paragraph(said) + table(("feature", "deviation", "drifted", "largest move"), rows)

@@ -88,3 +88,14 @@ def test_requests_that_wait_for_more_than_a_model_are_never_short(measure, root)
     """Custom code and bodies by reference may wait for anything."""
     root.only_computes = False
     assert not measure(0.0002)
+
+
+def test_callers_cannot_fill_the_memory_with_paths(root, monkeypatch):
+    """Beyond so many ways to write a path all are forgotten, and measured again."""
+    monkeypatch.setattr(durations, "_MAX_PATHS", 2)
+    known = Durations(root)
+    known.is_short("POST", PATH, {}, b"")
+    for path in (PATH, "/v1/models/%61:predict", "/v1/models/a:%70redict"):
+        known.measure(path, partial(Response, 200, ""), inline=True)
+    assert not known.is_short("POST", PATH, {}, b"")
+    assert known.is_short("POST", "/v1/models/a:%70redict", {}, b"")
