@@ -20,6 +20,7 @@ import sys
 import traceback
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
@@ -308,16 +309,17 @@ def main() -> None:
         # asyncio turns Nagle's algorithm off only for sockets that it has opened itself: a body behind its head would
         # wait 40 ms for the client's delayed acknowledgment. Accepted connections inherit it.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        uvicorn.run(
-            "litelambda_serving.asgi:app",
-            fd=listener.fileno(),
-            workers=settings.processes,
-            loop="litelambda_serving.asgi:SharingLoop" if settings.processes > 1 else "auto",
-            log_level="warning",
-            lifespan="on",
-            ws="none",
-            server_header=False,
-        )
+        application = "litelambda_serving.asgi:app"
+        options: dict[str, Any] = {"log_level": "warning", "lifespan": "on", "ws": "none", "server_header": False}
+        if settings.processes > 1:
+            loop = "litelambda_serving.asgi:SharingLoop"
+            uvicorn.run(application, fd=listener.fileno(), workers=settings.processes, loop=loop, **options)
+            return
+        server = uvicorn.Server(uvicorn.Config(application, **options))
+        with suppress(KeyboardInterrupt):
+            server.run(sockets=[listener])  # which closes it when it is to end: new connections do not wait in vain
+        if not server.started:
+            sys.exit(1)
 
 
 app = Application()

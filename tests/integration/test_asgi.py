@@ -365,6 +365,8 @@ def test_sigterm_lets_a_request_end(store, tmp_path):
                 idle.getresponse().read()
                 server.send_signal(signal.SIGTERM)
                 assert idle.sock.recv(1) == b""  # closed: the server is about to end
+                with pytest.raises(ConnectionRefusedError):
+                    socket.create_connection(("127.0.0.1", port))
                 (tmp_path / "end").touch()
                 assert answer.result()[2] == b'{"predictions":[2.5]}'
             assert server.wait(30) in (0, -signal.SIGTERM)
