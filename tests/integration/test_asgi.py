@@ -343,7 +343,7 @@ def preprocess(rows):
 
 
 def test_sigterm_lets_a_request_end(store, tmp_path):
-    """`python -m litelambda_serving.asgi` serves on PORT; told to stop, it answers what it has begun and refuses more."""
+    """`python -m litelambda_serving.asgi` serves on PORT; told to stop, it answers what it has begun, refuses more."""
     code = tmp_path / "code.py"
     code.write_text(SLOW_CODE)
     port = free_port()
