@@ -46,6 +46,14 @@ class Reply(NamedTuple):
     body: bytes
     headers: Message
 
+    def read_object(self) -> dict[str, Any] | None:
+        """The body as a JSON object; None if it is not one."""
+        try:
+            found = json.loads(self.body)
+        except ValueError:
+            return None
+        return found if isinstance(found, dict) else None
+
 
 class Client:
     """A service that answers for models, on AWS or anywhere else.
@@ -133,11 +141,7 @@ class Client:
         """
         path = f"/v1/models/{self.path_of(model)}:predict"
         reply = self.send(path, json.dumps(body, default=_plain).encode())
-        try:
-            answer = json.loads(reply.body)
-        except ValueError:
-            answer = {}
-        if reply.status == 200 and isinstance(answer, dict):
+        if reply.status == 200 and (answer := reply.read_object()) is not None:
             return answer
         raise self.refused(path, reply)
 
@@ -186,13 +190,9 @@ class Client:
 
     def refused(self, path: str, reply: Reply) -> ServiceError:
         """The error that says what a service answered instead of what it was asked for."""
-        text = reply.body.decode("utf-8", "replace")
-        try:
-            answer = json.loads(text)
-        except ValueError:
-            answer = {}
-        said = (answer.get("error") or answer.get("message")) if isinstance(answer, dict) else None
-        message = f"{self.url}{path} answered {reply.status}: {said or text[:300]}"
+        answer = reply.read_object() or {}
+        said = answer.get("error") or answer.get("message") or reply.body.decode("utf-8", "replace")[:300]
+        message = f"{self.url}{path} answered {reply.status}: {said}"
         if reply.status in {401, 403} and not _AWS_HOST.match(self.url) and not self._headers:
             message += " (the request was not signed, as its host is not one of AWS: name the stack instead)"
         return ServiceError(message, reply.status)

@@ -303,6 +303,11 @@ def test_a_refresh_that_a_freeze_cut_off_delays_nobody_for_long(tmp_path, monkey
     started = time.monotonic()
     repository.get("m")
     assert time.monotonic() - started < 0.2
+    repository._refreshes["m"]._started -= 10
+    repository.run_concurrently(1)  # a server, which is not frozen
+    started = time.monotonic()
+    repository.get("m")
+    assert time.monotonic() - started < 0.2
     store.thawed.set()
     wait_for(lambda: warnings)
     assert "the connection died" in warnings[0]

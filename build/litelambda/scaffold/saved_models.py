@@ -48,7 +48,7 @@ def inspect_model(path: Path, given: Given) -> tuple[Found, str, Examples]:
     found = Found()
     with tempfile.TemporaryDirectory(dir=shared_folder()) as unpacked:
         model = find_model(path, Path(unpacked))
-        inside = model.path if model.path.is_relative_to(path) else path  # of an archive there is no path that stays
+        inside = model.path if model.path.is_relative_to(path) else path  # what is unpacked is deleted
         found.put("import.path", str(inside))
         if model.path != path:
             is_unpacked = model.inside == "."

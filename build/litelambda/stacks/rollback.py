@@ -47,7 +47,7 @@ def roll_back_code(stack: Stack, to: int | None = None) -> RolledBack:
         to: the version; None for the one before.
 
     Raises:
-        UsageError: the version does not exist, or there is no earlier one.
+        UsageError: the version does not exist, or it is the first.
         AwsError: AWS refused, or someone else moved the alias at the same time.
     """
     client = aws_client("lambda")
@@ -76,7 +76,7 @@ def roll_back_model(store: Store, reference: str, to: int | None = None) -> Roll
         to: the version; None for the one before.
 
     Raises:
-        UsageError: the model, alias or version does not exist, or there is no earlier version.
+        UsageError: the model, alias or version does not exist, or it is the first version.
         PublishError, StoreError: the store refused.
     """
     name, _, alias = reference.partition("@")

@@ -84,6 +84,7 @@ class ModelRepository:
         self._loading: dict[tuple[str, int], Any] = {}
         self._lock = allocate_lock()
         self._copies = 1
+        self._freezes = True  # as Lambda's processes do between their requests; a server's do not
         self._requests = 0
         self._pinned = pinned
         if pinned is not None:
@@ -154,7 +155,7 @@ class ModelRepository:
         current = self._refreshes.get(cached.model)
         if current is None or current.done:
             self._refreshes[cached.model] = Refresh(cached, self.store, self.servable, self.is_loaded, self.warn)
-        else:
+        elif self._freezes:
             current.wait_if_frozen()
 
     def servable(self, name: str, number: int, pin: tuple[str, str] = _NO_PIN) -> Servable:
@@ -255,6 +256,7 @@ class ModelRepository:
             copies: runs of one model at once. Those that other models need the memory of go first.
         """
         self._copies = copies
+        self._freezes = False
         for servable in self.loaded():
             self._add_copies(servable)
 

@@ -70,7 +70,7 @@ class Refresh:
         now = time()
         if now - self._started < _PATIENCE_SECONDS:
             return
-        self._started = now  # other requests of a server that has many do not all wait for a slow store
+        self._started = now  # the next requests do not all wait for a slow store
         if self._finished.acquire(timeout=_LONGEST_WAIT_SECONDS):
             self._finished.release()
 
