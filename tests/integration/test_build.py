@@ -258,15 +258,18 @@ def group_ends(group: int, timeout_s: float = 20) -> bool:
 
 
 def stop_child(parent: int) -> None:
-    """Stop what a build has started, which then never answers it."""
+    """Stop what a build has started and asked to convert, which then never answers it.
+
+    One that is not asked yet the build may not know itself: it ends when its pipe does, which it cannot if stopped.
+    """
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
-            if b"litelambda.common.child_process" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            if "libtensorflow" in Path(f"/proc/{pid}/maps").read_text():
                 os.kill(int(pid), signal.SIGSTOP)
                 return
         time.sleep(0.01)
-    raise AssertionError("the build started no process")
+    raise AssertionError("the build has no process that converts")
 
 
 CHATTY_BUILD = """
