@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import ExitStack
 from functools import cache
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ from support.golden_store import GOLDEN
 from support.handler_client import load_module, send
 from support.iam import ACCOUNT, REGION, Call, Grant, grants, missing, recorded, unused
 from support.moto_server import MotoServer
-from support.score_stack import import_score
+from support.score_stack import imported_score
 from support.scoring_files import Context, as_jsonl, make_rows
 from support.sqs_poller import Queues
 
@@ -160,21 +161,22 @@ def score(patched: pytest.MonkeyPatch, calls: list[Call]) -> None:
             finally:
                 calls.extend(found)
 
-    with recorded() as found:
-        handler = import_score().handler
-    calls.extend(found)
-    for bucket, output in (("data", "s3://data/predictions/"), ("more-inputs", "s3://more-outputs/scored/")):
-        good = as_jsonl(make_rows(1500))
-        version = s3.put_object(Bucket=bucket, Key="good.jsonl", Body=good)["VersionId"]
-        s3.put_object(Bucket=bucket, Key="bad.jsonl", Body=good + b"bad\n" * 500)
-        is_short[0] = True
-        queues.send({"input": f"s3://{bucket}/good.jsonl", "version_id": version, "output": output})
-        assert queues.drain(invoke) > 1
-        is_short[0] = False
-        with pytest.raises(TooManyBadRowsError):
-            invoke({"input": f"s3://{bucket}/bad.jsonl", "output": output})
-        with pytest.raises(InputNotFoundError):
-            invoke({"input": f"s3://{bucket}/none.jsonl", "output": output})
+    with ExitStack() as ends:
+        with recorded() as found:
+            handler = ends.enter_context(imported_score()).handler
+        calls.extend(found)
+        for bucket, output in (("data", "s3://data/predictions/"), ("more-inputs", "s3://more-outputs/scored/")):
+            good = as_jsonl(make_rows(1500))
+            version = s3.put_object(Bucket=bucket, Key="good.jsonl", Body=good)["VersionId"]
+            s3.put_object(Bucket=bucket, Key="bad.jsonl", Body=good + b"bad\n" * 500)
+            is_short[0] = True
+            queues.send({"input": f"s3://{bucket}/good.jsonl", "version_id": version, "output": output})
+            assert queues.drain(invoke) > 1
+            is_short[0] = False
+            with pytest.raises(TooManyBadRowsError):
+                invoke({"input": f"s3://{bucket}/bad.jsonl", "output": output})
+            with pytest.raises(InputNotFoundError):
+                invoke({"input": f"s3://{bucket}/none.jsonl", "output": output})
     assert queues.dead() == []
 
 

@@ -6,7 +6,6 @@ Two servers share moto's state: the test's own clients use one that behaves, the
 from __future__ import annotations
 
 import socket
-import sys
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from litelambda_serving import objects
 from support.moto_server import MotoServer
-from support.score_stack import BUCKET, Stack, import_score
+from support.score_stack import BUCKET, Stack, imported_score
 from support.scoring_files import make_store
 from support.sqs_poller import REGION, Queues
 
@@ -152,10 +151,9 @@ def faulty_stack(folder: Path, monkeypatch: Any, **environment: str) -> Iterator
         queues = Queues(boto3.client("sqs", endpoint_url=moto.url), "score")
         monkeypatch.setenv("SCORE_QUEUE_URL", queues.url)
         try:
-            with patch.object(objects, "_s3", None):
-                yield Stack(s3, queues, import_score()), aws
+            with patch.object(objects, "_s3", None), imported_score() as handler:
+                yield Stack(s3, queues, handler), aws
                 client = objects.objects_for(f"s3://{BUCKET}/").client  # type: ignore[attr-defined] # the S3 one
                 client.close()
         finally:
-            sys.modules.pop("score", None)
             aws.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -30,6 +31,7 @@ class ProcessState(NamedTuple):
     sys_path: list[str]
     signal_handlers: list[object]
     threads: set[threading.Thread]
+    loggers: dict[str, tuple[int, bool, bool, list[logging.Handler]]]
 
     @classmethod
     def read(cls) -> ProcessState:
@@ -40,6 +42,11 @@ class ProcessState(NamedTuple):
             list(sys.path),
             [signal.getsignal(number) for number in _SIGNALS],
             {thread for thread in threading.enumerate() if not thread.daemon and thread not in _threads_queues},
+            {
+                name: (each.level, each.disabled, each.propagate, list(each.handlers))
+                for name, each in logging.root.manager.loggerDict.items()
+                if isinstance(each, logging.Logger)
+            },
         )
 
     def changes(self) -> list[str]:
@@ -48,4 +55,5 @@ class ProcessState(NamedTuple):
         names = {name.decode() for name, _ in self.environment.items() ^ now.environment.items()}
         found = [f"os.environ[{name!r}]" for name in sorted(names - _IMPORTED - {"PYTEST_CURRENT_TEST"})]
         found += [f"a thread, {thread.name}" for thread in now.threads - self.threads if thread.is_alive()]
+        found += [f"logger {name}" for name, logger in self.loggers.items() if logger != now.loggers[name]]
         return found + [name for name in self._fields[1:4] if getattr(self, name) != getattr(now, name)]

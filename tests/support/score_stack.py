@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import importlib
 import io
+import logging
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 from urllib.parse import unquote
@@ -141,13 +142,21 @@ def _answer_gone_uploads_as_s3_does(monkeypatch: Any) -> None:
         monkeypatch.setattr(S3Backend, name, answering(getattr(S3Backend, name)))
 
 
-def import_score() -> ModuleType:
-    """The batch handler, imported as INIT does: the environment is read again, and Powertools has no dimensions yet."""
-    sys.modules.pop("score", None)
+@contextmanager
+def imported_score() -> Iterator[ModuleType]:
+    """The batch handler, imported as INIT does: it reads the environment, and Powertools knows of no earlier one."""
     metrics = Metrics(namespace="litelambda", service="score")
     metrics.clear_default_dimensions()
     metrics.clear_metrics()
-    return importlib.import_module("score")
+    logger = logging.getLogger("score")
+    before = {**vars(logger), "handlers": list(logger.handlers)}
+    try:
+        yield importlib.import_module("score")
+    finally:
+        sys.modules.pop("score", None)
+        vars(logger).clear()
+        vars(logger).update(before)
+        logger.setLevel(logger.level)  # what was cached of the other level goes
 
 
 @contextmanager
@@ -168,14 +177,15 @@ def score_stack(folder: Path, monkeypatch: Any, *, versioned: bool = False, **en
         monkeypatch.setenv(name, value)
     _answer_gone_uploads_as_s3_does(monkeypatch)
     make_store(folder / "store")
-    with mock_aws(), patch.object(objects, "_s3", None):
+    with ExitStack() as resources:
+        resources.enter_context(mock_aws())
+        resources.enter_context(patch.object(objects, "_s3", None))
         s3 = boto3.client("s3")
         s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
         if versioned:
             s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
         queues = Queues(boto3.client("sqs"), "score")
         monkeypatch.setenv("SCORE_QUEUE_URL", queues.url)
-        stack = Stack(s3, queues, import_score())
+        stack = Stack(s3, queues, resources.enter_context(imported_score()))
         stack.watch(objects.objects_for("s3://data/").client)  # type: ignore[attr-defined] # the S3 one
         yield stack
-        sys.modules.pop("score", None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import io
 import json
-import logging
 import time
 from contextlib import redirect_stdout
 from types import SimpleNamespace
@@ -152,11 +151,8 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     with (
         pytest.MonkeyPatch.context() as patch,
         redirect_stdout(io.StringIO()) as output,
-        score_stack(tmp_path_factory.mktemp("scored"), patch, METRICS_NAMESPACE=NAMESPACE) as stack,
+        score_stack(tmp_path_factory.mktemp("scored"), patch, LOG_LEVEL="INFO", METRICS_NAMESPACE=NAMESPACE) as stack,
     ):
-        logger = logging.getLogger("score")  # made once in a process, at the level and with the stream of then
-        logger.setLevel("INFO")
-        patch.setattr(logger.handlers[0], "stream", output)
         stack.put("in/a.jsonl", b"[1, 2, 3, 4]\n" * 200 + b"[1]\n")
         stack.put("in/b.jsonl", b"[1]\n")
         stack.invoke({"input": "s3://data/in/a.jsonl", "output": "s3://data/predictions/"})
