@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from support.pages import IMAGES, examples_for, pages_for
 from support.reader import Reader
 from support.rie import ARCH, EMULATORS, INVOKE
 from support.sam import needs_engine, needs_sam
+from support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -127,11 +128,12 @@ def test_the_lambda_image_answers_as_the_function(models: Path, handler: Any, tm
 
 def invoke(port: int, event: dict[str, Any], running: str) -> dict[str, Any]:
     """One synchronous invocation, once the emulator listens."""
-    for _ in range(100):
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{INVOKE}", json.dumps(event).encode(), 60) as answer:
-                found: dict[str, Any] = json.load(answer)
-                return found
-        except OSError:
-            time.sleep(0.1)
-    raise AssertionError(docker("logs", running))
+
+    def answer() -> bytes | None:
+        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}{INVOKE}", body, 60) as found:
+            return found.read()  # type: ignore[no-any-return] # urllib's stubs
+        return None
+
+    body = json.dumps(event).encode()
+    found: dict[str, Any] = json.loads(wait_until(answer, explain=lambda: docker("logs", running)))
+    return found

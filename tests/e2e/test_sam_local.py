@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import socket
 import subprocess
-import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,9 +13,10 @@ import pytest
 
 from litelambda.common.paths import PROJECT
 from support.golden_store import golden, publish
-from support.ports import free_port
+from support.ports import free_port, is_listening
 from support.sam import ENVIRONMENT, HERE, SAM, build, needs_engine, needs_sam, sam
 from support.scoring_files import expected as reference
+from support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,19 +54,11 @@ def api(template: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest
     command += ["--parameter-overrides", f"{PARAMETERS} Bootstrap={request.param}"]
     with log.open("w") as sink, subprocess.Popen(command, env=ENVIRONMENT, stdout=sink, stderr=sink) as process:
         try:
-            _wait_for(port, process, log)
+            wait_until(lambda: is_listening(port) or process.poll() is not None, START_TIMEOUT_S, log.read_text)
+            assert process.poll() is None, log.read_text()
             yield port
         finally:
             process.terminate()
-
-
-def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        time.sleep(0.2)
-    pytest.fail(f"sam local start-api does not answer:\n{log.read_text()}")
 
 
 def _request(port: int, method: str, path: str, body: str | bytes | None = None, kind: str = "") -> tuple[int, str]:

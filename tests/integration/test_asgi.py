@@ -30,6 +30,7 @@ from support.handler_client import load_module
 from support.handler_client import send as invoke
 from support.ports import free_port
 from support.server import running, send
+from support.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -190,20 +191,12 @@ def test_head_and_options(port):
     assert (status, headers["allow"], body) == (204, "POST, OPTIONS", b"")
 
 
-def until(condition):
-    """Wait for what another thread or process does."""
-    ends = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < ends
-        time.sleep(0.002)
-
-
 def test_further_requests_are_refused_at_once(fake):
     """Beyond the limit of those that wait, a client is told when to come back; probes are answered all the time."""
     application = Application(fake)
     with running(application) as port, ThreadPoolExecutor(8) as clients:
         waiting = [clients.submit(send, port, "POST", "/v1/models/a:predict") for _ in range(3)]
-        until(lambda: application._service._turns._num_waiting == 2)
+        wait_until(lambda: application._service._turns._num_waiting == 2)
         status, headers, body = send(port, "POST", "/v1/models/a:predict")
         assert (status, headers["retry-after"]) == (503, "1")
         assert json.loads(body) == {"error": "2 requests are waiting: try again"}
@@ -231,9 +224,9 @@ def test_short_requests_stay_in_the_loops_thread(fake, monkeypatch):
             send(port, "POST", "/v1/models/a:predict", b"{}")
         fake.release.clear()
         slow = clients.submit(send, port, "POST", "/v1/models/a:explain", b"{}")
-        until(lambda: fake.asked[-1] == "/v1/models/a:explain")
+        wait_until(lambda: fake.asked[-1] == "/v1/models/a:explain")
         fast = clients.submit(send, port, "POST", "/v1/models/a:predict", b"{}")
-        until(lambda: len(fake.asked) == 5)
+        wait_until(lambda: len(fake.asked) == 5)
         fake.release.set()
         assert (slow.result()[0], fast.result()[0]) == (200, 200)
         send(port, "POST", "/v1/models/a:predict", b"{}")
@@ -354,13 +347,13 @@ def test_sigterm_lets_a_request_end(store, tmp_path):
     command = [sys.executable, "-m", "litelambda_serving.asgi"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as server:
         try:
-            until(lambda: is_up(port))
+            wait_until(lambda: is_up(port))
             with (
                 ThreadPoolExecutor(1) as client,
                 closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as idle,
             ):
                 answer = client.submit(send, port, "POST", "/v1/models/half_plus_two:predict", b'{"instances": [1.0]}')
-                until((tmp_path / "begun").exists)
+                wait_until((tmp_path / "begun").exists)
                 idle.request("GET", "/v2/health/ready")
                 idle.getresponse().read()
                 server.send_signal(signal.SIGTERM)
@@ -412,6 +405,7 @@ def test_small_answers_are_sent_at_once(store, monkeypatch):
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     monkeypatch.setattr(uvicorn.Config, "bind_socket", lambda config: listener)
+    monkeypatch.setattr(uvicorn.Config, "configure_logging", lambda config: None)  # it would last
     accepted = []
 
     def accept_one(server, sockets):

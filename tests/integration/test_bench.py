@@ -5,13 +5,11 @@ from __future__ import annotations
 import compileall
 import hashlib
 import json
-import os
 import py_compile
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ import pytest
 from litelambda.cli.main import main
 from litelambda.common.paths import FUNCTIONS
 from litelambda_serving.litert import find_library
+from support.waiting import is_alive, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -215,24 +214,13 @@ def test_an_interrupt_leaves_no_process_behind(store):
     command = [sys.executable, "-m", "litelambda", "bench", "cold", "--store", store, "--model", "tiny"]
     arguments = [*command, "--runs", "50", "--handlers", "litelambda", "--store-latency-ms", "5000"]
     with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as bench:
-        child = _wait_for_child(bench.pid)
+        children = Path(f"/proc/{bench.pid}/task/{bench.pid}/children")
+        child = int(wait_until(lambda: children.read_text().split())[0])
         bench.send_signal(signal.SIGINT)
-        _output, errors = bench.communicate(timeout=30)
+        _output, errors = bench.communicate(timeout=60)
     assert bench.returncode == 130
     assert b"interrupted" in errors
-    deadline = time.monotonic() + 30
-    while Path(f"/proc/{child}").exists():  # one that had just been started ends by itself, when its pipe does
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def _wait_for_child(pid: int) -> int:
-    children = Path(f"/proc/{pid}/task/{pid}/children")
-    deadline = time.monotonic() + 30
-    while not (found := children.read_text().split()):
-        assert time.monotonic() < deadline
-        os.sched_yield()
-    return int(found[0])
+    wait_until(lambda: not is_alive(child))  # one that had just been started ends by itself, when its pipe does
 
 
 def test_growth(tmp_path, capsys):

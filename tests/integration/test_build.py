@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from litelambda_serving.litert import CompiledModel
 from litelambda_serving.store import open_store
 from support.built import BuiltArtifact
 from support.moto_server import MotoServer
+from support.waiting import wait_until
 
 _PROVENANCE = ("bom.cdx.json", "provenance.intoto.json")
 
@@ -245,15 +245,12 @@ def test_mistakes_end_the_command(tiny_recipe: Path, tmp_path: Path, override: s
     assert message in done.stderr
 
 
-def group_ends(group: int, timeout_s: float = 20) -> bool:
-    """Whether a process group becomes empty; who adopts an orphan may take a moment to bury it."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
-            return True
-        time.sleep(0.1)
+def is_empty(group: int) -> bool:
+    """Whether a process group has no process, not even one that nobody has buried."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
     return False
 
 
@@ -262,14 +259,14 @@ def stop_child(parent: int) -> None:
 
     One that is not asked yet the build may not know itself: it ends when its pipe does, which it cannot if stopped.
     """
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
-            if "libtensorflow" in Path(f"/proc/{pid}/maps").read_text():
-                os.kill(int(pid), signal.SIGSTOP)
-                return
-        time.sleep(0.01)
-    raise AssertionError("the build has no process that converts")
+    children = Path(f"/proc/{parent}/task/{parent}/children")
+
+    def converting() -> list[int]:
+        return [
+            int(pid) for pid in children.read_text().split() if "libtensorflow" in Path(f"/proc/{pid}/maps").read_text()
+        ]
+
+    os.kill(wait_until(converting)[0], signal.SIGSTOP)
 
 
 CHATTY_BUILD = """
@@ -299,7 +296,7 @@ def test_ctrl_c_leaves_nothing_behind(tiny_recipe: Path, tmp_path: Path, stage: 
         assert process.wait(timeout=60) == 130, rest
     assert rest.splitlines()[-1] == "litelambda: interrupted"
     assert list(tmp_path.iterdir()) == []
-    assert group_ends(process.pid)
+    wait_until(lambda: is_empty(process.pid))
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from contextlib import ExitStack
 from functools import cache
 from itertools import count
@@ -31,6 +30,7 @@ from support.moto_server import MotoServer
 from support.score_stack import imported_score
 from support.scoring_files import Context, as_jsonl, make_rows
 from support.sqs_poller import Queues
+from support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -120,10 +120,7 @@ def predict(patched: pytest.MonkeyPatch, calls: list[Call]) -> None:
     assert send(module.handler, "POST", "/v1/models/missing:predict", BODY).status == 404
     assert send(module.handler, "GET", "/v1/models/m/versions/9").status == 404
     assert {each["name"] for each in send(module.handler, "POST", "/v2/repository/index").json()} == {"m"}
-    deadline = time.monotonic() + 20  # a capture is written in the background
-    while "s3:PutObject" not in {call.action for call in calls}:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: "s3:PutObject" in {call.action for call in calls})  # a capture is written in the background
     for name in settings:
         patched.delenv(name)
 

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from math import inf
 
@@ -27,6 +26,7 @@ from litelambda_serving.servable import size_in_memory
 from litelambda_serving.store import open_store
 from support.golden_store import golden, publish, set_aliases
 from support.handler_client import load_module, send
+from support.waiting import wait_until
 
 PREDICT = "/v1/models/m:predict"
 BODY = {"instances": [1.0, 2.0, 5.0]}
@@ -43,13 +43,6 @@ def version_of(handler, path=PREDICT, key=None, body=BODY):
     answer = send(handler, "POST", path, body, {"X-Routing-Key": key} if key else None)
     assert answer.status == 200, answer.body
     return int(answer.headers["x-model-version"])
-
-
-def wait_for(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.005)
 
 
 def test_versions_aliases_and_the_default(tmp_path):
@@ -211,9 +204,9 @@ def test_moving_an_alias_is_a_rollback(tmp_path):
     handler = load_module(tmp_path, "m", ALIAS_REFRESH_SECONDS="0").handler
     assert version_of(handler) == 2
     set_aliases(tmp_path, {"latest": 1})
-    wait_for(lambda: version_of(handler) == 1)
+    wait_until(lambda: version_of(handler) == 1)
     set_aliases(tmp_path, {"latest": 2})
-    wait_for(lambda: version_of(handler) == 2)
+    wait_until(lambda: version_of(handler) == 2)
 
 
 @pytest.mark.parametrize("damage", ["unreadable aliases", "no aliases", "broken version"])
@@ -238,11 +231,11 @@ def test_the_old_version_serves_while_the_new_one_cannot(tmp_path, capsys, damag
         logged.append(capsys.readouterr().out)
         return "could not be refreshed" in "".join(logged)
 
-    wait_for(is_warned)
+    wait_until(is_warned)
     assert [version_of(handler) for _ in range(50)] == [1] * 50
     artifact.write_bytes(good)
     set_aliases(tmp_path, {"latest": 2})
-    wait_for(lambda: version_of(handler) == 2)
+    wait_until(lambda: version_of(handler) == 2)
 
 
 def test_young_aliases_are_not_asked_for(tmp_path):
@@ -281,7 +274,22 @@ class FrozenStore:
         return self._store.fetch_changed(key, max_bytes, tag)
 
 
-def test_a_refresh_that_a_freeze_cut_off_delays_nobody_for_long(tmp_path, monkeypatch):
+class RecordedLock:
+    """A lock that notes how long its taker would wait, and makes that short."""
+
+    def __init__(self, lock):
+        self._lock = lock
+        self.timeouts = []
+
+    def acquire(self, timeout):
+        self.timeouts.append(timeout)
+        return self._lock.acquire(timeout=0.01)
+
+    def release(self):
+        self._lock.release()
+
+
+def test_a_refresh_that_a_freeze_cut_off_delays_nobody_for_long(tmp_path):
     """Requests go on beside a refresh that hangs, one waits a moment at most, and a dead one is begun again."""
     publish_versions(tmp_path, 1)
     store = FrozenStore(open_store(tmp_path.as_uri()))
@@ -289,30 +297,26 @@ def test_a_refresh_that_a_freeze_cut_off_delays_nobody_for_long(tmp_path, monkey
     repository = ModelRepository(store, 1, refresh_seconds=0, warn=warnings.append)
     repository.get("m")
     repository.get("m")
-    started = time.monotonic()
+    refresh = repository._refreshes["m"]
+    refresh._started += 3600
+    finished = refresh._finished = RecordedLock(refresh._finished)
     for _ in range(200):
         assert repository.get("m").manifest.version == 1
-    assert time.monotonic() - started < 1
-    wait_for(lambda: store.asked)
-    assert store.asked == 1
-    repository._refreshes["m"]._started -= 10
-    monkeypatch.setattr("litelambda_serving.models.refresh._LONGEST_WAIT_SECONDS", 0.25)
-    started = time.monotonic()
+    wait_until(lambda: store.asked)
+    assert (store.asked, finished.timeouts) == (1, [])
+    refresh._started -= 3610
     repository.get("m")
-    assert 0.2 < time.monotonic() - started < 1
-    started = time.monotonic()
-    repository.get("m")
-    assert time.monotonic() - started < 0.2
-    repository._refreshes["m"]._started -= 10
+    assert finished.timeouts == [0.5]
+    repository.get("m")  # another has just waited
+    refresh._started -= 10
     repository.run_concurrently(1)  # a server, which is not frozen
-    started = time.monotonic()
     repository.get("m")
-    assert time.monotonic() - started < 0.2
+    assert finished.timeouts == [0.5]
     store.thawed.set()
-    wait_for(lambda: warnings)
+    wait_until(lambda: warnings)
     assert "the connection died" in warnings[0]
     repository.get("m")
-    wait_for(lambda: store.asked >= 2)
+    wait_until(lambda: store.asked >= 2)
 
 
 def test_fifty_reloads_under_load_fail_and_mix_nothing(tmp_path):
@@ -345,7 +349,7 @@ def test_fifty_reloads_under_load_fail_and_mix_nothing(tmp_path):
             target = move % 3 + 1
             set_aliases(tmp_path, {"latest": target})
             count = seen[str(target)]
-            wait_for(lambda: seen[str(target)] > count or failures)  # noqa: B023 - waited for at once
+            wait_until(lambda: seen[str(target)] > count or failures)  # noqa: B023 - waited for at once
     finally:
         stop.set()
         for thread in threads:
@@ -422,7 +426,7 @@ def test_a_version_without_a_digest_is_refused(tmp_path, capsys, document):
     pins = json.loads((tmp_path / "m/aliases.json").read_text())["versions"]
     set_aliases(tmp_path, {**document, "versions": {"1": pins["1"]}})
     assert version_of(handler) == 1
-    wait_for(lambda: "reaches version 2, whose digest is not in 'versions'" in capsys.readouterr().out)
+    wait_until(lambda: "reaches version 2, whose digest is not in 'versions'" in capsys.readouterr().out)
     assert {version_of(handler) for _ in range(20)} == {1}
     with pytest.raises(ArtifactError, match="reaches version 2, whose digest"):
         load_module(tmp_path, "m")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import time
 import uuid
 from unittest.mock import patch
 
@@ -23,6 +22,7 @@ from litelambda.commands.score import ScoreResult
 from litelambda.common.paths import PROJECT
 from support.score_stack import BUCKET, score_stack
 from support.scoring_files import as_jsonl, expected, make_rows, read_jsonl
+from support.waiting import wait_until
 
 MACHINE = "arn:aws:states:eu-west-1:123456789012:stateMachine:score"
 _SUBSTITUTIONS = {
@@ -107,12 +107,8 @@ def execute(machine, request):
     client = boto3.client("stepfunctions")
     name = uuid.uuid4().hex  # moto makes none
     arn = client.start_execution(stateMachineArn=machine, name=name, input=json.dumps(request))["executionArn"]
-    for _attempt in range(600):
-        state = client.describe_execution(executionArn=arn)
-        if state["status"] != "RUNNING":
-            return state
-        time.sleep(0.1)
-    raise AssertionError("the execution never ends")
+    wait_until(lambda: client.describe_execution(executionArn=arn)["status"] != "RUNNING")
+    return client.describe_execution(executionArn=arn)
 
 
 def summary_of(stack, state):

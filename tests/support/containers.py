@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-import time
 import urllib.request
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,18 +50,15 @@ def container(
     try:
         port = int(docker("port", running, "8080").splitlines()[0].rpartition(":")[2])
         if ready:
-            _wait_for(f"http://127.0.0.1:{port}{ready}", running)
+            wait_until(lambda: _answers(f"http://127.0.0.1:{port}{ready}"), explain=lambda: docker("logs", running))
         yield running, port
     finally:
         docker("rm", "--force", running)
 
 
-def _wait_for(url: str, running: str) -> None:
-    for _ in range(300):
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-        except OSError:
-            time.sleep(0.1)
-        else:
-            return
-    raise AssertionError(docker("logs", running))
+def _answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url, timeout=5).close()
+    except OSError:
+        return False
+    return True

@@ -13,8 +13,7 @@ import hmac
 import itertools
 import re
 import threading
-import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from email.utils import formatdate
 from functools import cache
 from http.client import HTTPConnection
@@ -22,6 +21,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
+
+from support.ports import is_listening
+from support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -289,20 +291,16 @@ def prepare_azurite(endpoint: str) -> None:
     signed = "PUT" + "\n" * 12 + f"{headers}\n/{ACCOUNT}/{ACCOUNT}/{BUCKET}\nrestype:container"
     digest = hmac.new(base64.b64decode(ACCOUNT_KEY), signed.encode(), hashlib.sha256).digest()
     host = urlsplit(endpoint).netloc
-    for _ in range(100):
-        with suppress(ConnectionError):
-            connection = HTTPConnection(host, timeout=10)
-            connection.request(
-                *("PUT", f"/{ACCOUNT}/{BUCKET}?restype=container", b""),
-                {
-                    "x-ms-date": date,
-                    "x-ms-version": version,
-                    "Authorization": f"SharedKey {ACCOUNT}:{base64.b64encode(digest).decode()}",
-                },
-            )
-            status = connection.getresponse().status
-            connection.close()
-            assert status in (201, 409), status  # 409: it is there
-            return
-        time.sleep(0.2)
-    raise AssertionError(f"nothing listens on {endpoint}")
+    wait_until(lambda: is_listening(urlsplit(endpoint).port or 80))
+    connection = HTTPConnection(host, timeout=60)
+    connection.request(
+        *("PUT", f"/{ACCOUNT}/{BUCKET}?restype=container", b""),
+        {
+            "x-ms-date": date,
+            "x-ms-version": version,
+            "Authorization": f"SharedKey {ACCOUNT}:{base64.b64encode(digest).decode()}",
+        },
+    )
+    status = connection.getresponse().status
+    connection.close()
+    assert status in (201, 409), status  # 409: it is there

@@ -6,7 +6,7 @@ import secrets
 import socket
 from contextlib import suppress
 
-__all__ = ["free_port"]
+__all__ = ["free_port", "is_listening"]
 
 _FIRST, _COUNT = 10_000, 20_000
 """Below the ports that systems assign themselves: one of those could be another socket's by the time it is used."""
@@ -19,3 +19,12 @@ def free_port() -> int:
         with suppress(OSError), socket.create_server(("", port)):
             return port
     raise AssertionError("100 ports were taken")
+
+
+def is_listening(port: int) -> bool:
+    """Whether something of this machine accepts connections there."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except OSError:
+        return False
+    return True

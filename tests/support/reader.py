@@ -12,7 +12,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
@@ -27,6 +26,7 @@ from litelambda.common.paths import PROJECT
 from support.markdown import Block, Example, words_of
 from support.pages import NOT_RUN
 from support.ports import free_port
+from support.waiting import wait_until
 
 BIN = Path(os.environ.get("LITELAMBDA_TEST_BIN") or Path(sys.executable).parent)
 PORT = "8080"
@@ -171,11 +171,9 @@ class Reader:
             self._server = subprocess.Popen(
                 ["bash", "-c", line], cwd=self.folder, env=os.environ | self._environment, stdout=sink, stderr=sink
             )
-        deadline = time.monotonic() + _READY_TIMEOUT_S
-        while not _answers(f"http://127.0.0.1:{port}/v2/health/ready"):
-            assert self._server.poll() is None, f"{command}\n{log.read_text()}"
-            assert time.monotonic() < deadline, f"{command}\n{log.read_text()}"
-            time.sleep(0.1)
+        url, server = f"http://127.0.0.1:{port}/v2/health/ready", self._server
+        wait_until(lambda: _answers(url) or server.poll() is not None, _READY_TIMEOUT_S, log.read_text)
+        assert server.poll() is None, f"{command}\n{log.read_text()}"
 
     def stop(self) -> None:
         """End the server that runs, as Ctrl-C does."""

@@ -6,14 +6,13 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from litelambda.common.paths import PROJECT
-from support.ports import free_port
+from support.ports import free_port, is_listening
+from support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +38,7 @@ class Emulator:
             self._process = subprocess.Popen(
                 [*emulator, *command], cwd=tree, env=environ, stdout=output, stderr=output, start_new_session=True
             )
-        wait_for_port(self.port)
+        wait_until(lambda: is_listening(self.port))
 
     def invoke(self, event: object) -> Any:
         """What one synchronous invocation gives: an answer, an error's description, or the emulator's own words."""
@@ -65,15 +64,3 @@ class Emulator:
             os.killpg(group, signal.SIGKILL)
         self._process.kill()
         self._process.wait(10)
-
-
-def wait_for_port(port: int) -> None:
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except ConnectionError:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        else:
-            return

@@ -18,7 +18,7 @@ __all__ = ["running", "send"]
 @contextmanager
 def running(application: Any) -> Iterator[int]:
     """Serve an application from its lifespan's beginning to its end; yields the port."""
-    config = uvicorn.Config(application, port=0, log_level="error", lifespan="on", ws="none")
+    config = uvicorn.Config(application, port=0, log_config=None, lifespan="on", ws="none")
     server = uvicorn.Server(config)
     listener = config.bind_socket()
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as `litelambda serve` does

@@ -18,6 +18,7 @@ import pytest
 from litelambda.common.child_process import ChildCrashError, ChildProcess, call_in_child
 from litelambda.common.errors import UsageError
 from litelambda.common.paths import store_url
+from support.waiting import is_alive, wait_until
 
 PARENT = """
 from litelambda.common.child_process import call_in_child, shared_folder
@@ -31,22 +32,6 @@ def child() -> Iterator[ChildProcess]:
     """One of its own, gone after the test."""
     with ChildProcess() as made:
         yield made
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process is there, and no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def wait_until(condition: Callable[[], bool]) -> bool:
-    """Whether something becomes true within a minute."""
-    deadline = time.monotonic() + 60
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return condition()
 
 
 def test_one_process_serves_many_and_another_one_after_it_died(child: ChildProcess) -> None:
@@ -128,9 +113,9 @@ def test_it_ends_with_its_parent() -> None:
     with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         folder = Path(parent.stdout.readline().rstrip())
-        assert wait_until((folder / "begun").exists)
+        wait_until((folder / "begun").exists)
         [pid] = map(int, Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split())
         assert is_alive(pid)
         parent.kill()
-    assert wait_until(lambda: not is_alive(pid))
+    wait_until(lambda: not is_alive(pid))
     shutil.rmtree(folder)  # which the parent could not

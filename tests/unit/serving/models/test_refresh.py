@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import boto3
@@ -16,6 +15,7 @@ from litelambda_serving.models import ModelRepository
 from litelambda_serving.store import open_store
 from support.golden_store import golden, publish, set_aliases
 from support.moto_server import MotoServer
+from support.waiting import wait_until
 
 
 class Place:
@@ -109,20 +109,13 @@ def test_a_repository_follows_its_store_and_outlives_it(place, tmp_path, monkeyp
     assert repository.get("m").manifest.version == 2
     set_aliases(source, {"latest": 1})
     place.write("m/aliases.json", (source / "m/aliases.json").read_bytes())
-    _wait_for(lambda: repository.get("m").manifest.version == 1)
+    wait_until(lambda: repository.get("m").manifest.version == 1)
     if place.server is not None:
         place.server.stop()
     else:
         (Path(tmp_path) / "store").rename(tmp_path / "gone")
-    _wait_for(lambda: repository.get("m").manifest.version == 1 and warnings)
+    wait_until(lambda: repository.get("m").manifest.version == 1 and warnings)
     assert "the old ones remain in use" in warnings[0]
-
-
-def _wait_for(condition):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
 
 
 def test_a_version_is_asked_for_by_its_artifacts_own_name(tmp_path):
@@ -146,6 +139,6 @@ def test_a_version_is_asked_for_by_its_artifacts_own_name(tmp_path):
     assert repository.get("m").manifest.version == 1
     (tmp_path / "m/aliases.new").write_text(json.dumps({"latest": 2, "versions": pins}))
     (tmp_path / "m/aliases.new").replace(aliases)
-    _wait_for(lambda: repository.get("m").manifest.version == 2)
+    wait_until(lambda: repository.get("m").manifest.version == 2)
     assert {"m/1/other.tflite", "m/2/other.tflite"} < set(asked)
     assert not [key for key in asked if key.endswith("/model.tflite")]
