@@ -15,9 +15,9 @@ __all__ = ["ProcessState"]
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGCHLD)
 _IMPORTED = {
     "ENABLE_RUNTIME_UPTIME_TELEMETRY", "HDF5_PLUGIN_PATH", "KERAS_BACKEND", "TF2_BEHAVIOR", "TF_CPP_MIN_LOG_LEVEL",
-    "TPU_ML_PLATFORM", "TPU_ML_PLATFORM_VERSION",
+    "TPU_ML_PLATFORM", "TPU_ML_PLATFORM_VERSION", "absl",
 }  # fmt: skip
-"""Variables that importing TensorFlow and Keras sets, once for a process."""
+"""Variables, and a logger, that importing TensorFlow and Keras sets, once for a process."""
 
 
 class ProcessState(NamedTuple):
@@ -55,5 +55,7 @@ class ProcessState(NamedTuple):
         names = {name.decode() for name, _ in self.environment.items() ^ now.environment.items()}
         found = [f"os.environ[{name!r}]" for name in sorted(names - _IMPORTED - {"PYTEST_CURRENT_TEST"})]
         found += [f"a thread, {thread.name}" for thread in now.threads - self.threads if thread.is_alive()]
-        found += [f"logger {name}" for name, logger in self.loggers.items() if logger != now.loggers[name]]
+        found += [
+            f"logger {name}" for name in self.loggers.keys() - _IMPORTED if self.loggers[name] != now.loggers[name]
+        ]
         return found + [name for name in self._fields[1:4] if getattr(self, name) != getattr(now, name)]

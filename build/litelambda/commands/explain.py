@@ -96,7 +96,7 @@ def explain_import(path: Path, rows: Rows, float_bytes: int, *, wanted: bool | N
         wanted: whether to export gradients; None for what its size allows.
     """
     if path.suffix not in KERAS_SUFFIXES:
-        return Explained.of(Gradients(note="the file has no gradients: import the .keras file that it was made of"), {})
+        return Explained.of(Gradients(note="its file has none, import the .keras file that it was made of"), {})
     if refusal := _left_out(float_bytes, wanted, "import with --explain"):
         return Explained.of(Gradients(note=refusal), {})
     samples = Samples({name: values[:_SAMPLES] for name, values in rows.items()})

@@ -21,7 +21,13 @@ from litelambda.conversion.static_shapes import with_constant_shapes
 from litelambda.keras_tools.backend import backend, load_keras, load_tensorflow
 from litelambda.keras_tools.dtype_policies import in_float32
 from litelambda.keras_tools.graph import call, layer_names
-from litelambda.keras_tools.model_files import KERAS_SUFFIX, import_own_modules, modules_file, save_with_modules
+from litelambda.keras_tools.model_files import (
+    KERAS_SUFFIX,
+    import_own_modules,
+    load_model_file,
+    modules_file,
+    save_with_modules,
+)
 from litelambda.keras_tools.output_names import output_names
 
 _SCOPE = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\>-]*")
@@ -77,10 +83,9 @@ def export_again(path: Path, batch: int | None = None) -> Path:
 
 def load_exported(path: Path) -> Any:
     """The model of a Keras file: one that `export` wrote, or one from elsewhere, which brings no classes of its own."""
-    load_model = load_keras().models.load_model
     if not modules_file(path).exists():
-        return load_model(path, compile=False)
-    return load_model(path, import_own_modules(path), compile=False, safe_mode=False)
+        return load_model_file(path)
+    return load_model_file(path, import_own_modules(path), safe_mode=False)
 
 
 def _write_saved_model(model: Any, folder: Path, batch: int | None = None) -> None:

@@ -17,7 +17,8 @@ from litelambda.conversion.saved_model_check import check_saved_model
 from litelambda.conversion.saved_model_signature import load_signature
 from litelambda.keras_tools.backend import load_keras, load_tensorflow
 from litelambda.keras_tools.dtype_policies import set_policies
-from litelambda.keras_tools.model_files import import_own_modules
+from litelambda.keras_tools.keras2_files import version_of_writer
+from litelambda.keras_tools.model_files import import_own_modules, load_model_file
 from litelambda.keras_tools.model_inputs import ModelInput, describe_inputs
 from litelambda.keras_tools.output_names import output_names
 
@@ -59,18 +60,10 @@ class KerasSource:
     @classmethod
     def load(cls, path: Path, *, own: bool) -> KerasSource:
         """Load a .keras or .h5 file; one that this build wrote (`own`) may import the classes of its layers."""
-        keras = load_keras()
         try:
-            classes = import_own_modules(path) if own else None
-            model = keras.models.load_model(path, classes, compile=False, safe_mode=not own)
+            model = load_model_file(path, import_own_modules(path) if own else None, safe_mode=not own)
         except Exception as error:
-            raise SourceLoadError(
-                f"Keras cannot load {path}: {type(error).__name__}: {first_line(error)}\n"
-                "A Lambda layer or a class of its own is code, and code of a file from elsewhere is not run. If you "
-                "trust who made the model, load it in Python yourself and write it with model.export(FOLDER): a "
-                "SavedModel needs none of its classes. It is a program all the same: operators that touch files or run "
-                "Python are refused"
-            ) from error
+            raise SourceLoadError(f"Keras cannot load {path}: {_cause(error)}\n{_remedy(path)}") from error
         if not getattr(model, "inputs", None):
             kind = type(model).__name__
             raise ConversionError(f"{path}: {kind} is neither a Functional nor a Sequential model")
@@ -121,6 +114,29 @@ def _given(values: NDArray[Any]) -> Any:
 
 def _numbers(variable: Any) -> NDArray[Any]:
     return np.asarray(load_keras().ops.convert_to_numpy(variable))
+
+
+def _cause(error: BaseException) -> str:
+    """What was wrong at first: Keras says of each thing around it that it cannot be made."""
+    while (before := error.__cause__ or error.__context__) is not None:
+        error = before
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
+def _remedy(path: Path) -> str:
+    """What to do about a file that Keras cannot load."""
+    version = version_of_writer(path)
+    if version.startswith("2."):
+        return (
+            f"It was written by Keras {version}: load it there, write it with model.export(FOLDER), before 2.13 with "
+            "tf.saved_model.save(model, FOLDER), and import that folder. A SavedModel is a program: operators that "
+            "touch files or run Python are refused"
+        )
+    return (
+        "A Lambda layer or a class of its own is code, and code of a file from elsewhere is not run. If you trust who "
+        "made the model, load it in Python yourself and write it with model.export(FOLDER): a SavedModel needs none of "
+        "its classes. It is a program all the same: operators that touch files or run Python are refused"
+    )
 
 
 class SavedModelSource:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from litelambda.keras_tools.backend import load_keras
+from litelambda.keras_tools.keras2_files import load_keras2_file, version_of_writer
 
 KERAS_SUFFIX = ".keras"
 KERAS_SUFFIXES = (KERAS_SUFFIX, ".h5", ".hdf5")
@@ -30,6 +32,22 @@ def import_own_modules(path: Path) -> dict[str, Any]:
         module = vars(importlib.import_module(name))
         found.update({key: part for key, part in module.items() if isinstance(part, type)})
     return found
+
+
+def load_model_file(path: Path, classes: Mapping[str, Any] | None = None, *, safe_mode: bool = True) -> Any:
+    """Load a .keras or .h5 file of Keras 3 or 2, without what it was compiled with.
+
+    Args:
+        path: of the file.
+        classes: of its own layers, by name.
+        safe_mode: whether to refuse Lambda layers, which are code.
+
+    Raises:
+        Exception: whatever Keras raises where it cannot be loaded.
+    """
+    if version_of_writer(path).startswith("2."):
+        return load_keras2_file(path, classes, safe_mode=safe_mode)
+    return load_keras().models.load_model(path, classes, compile=False, safe_mode=safe_mode)
 
 
 def modules_file(path: Path) -> Path:

@@ -14,6 +14,7 @@ from litelambda.common.wording import counted
 from litelambda.data.dataset import Dataset
 from litelambda.keras_tools.backend import load_keras
 from litelambda.keras_tools.finite_checks import check_weights
+from litelambda.keras_tools.model_files import load_model_file
 from litelambda.recipe.models import (
     BuiltInNetwork,
     CnnModel,
@@ -154,7 +155,7 @@ def _from_file(path: Path) -> Any:
     if not path.is_file():
         raise TrainError(f"model.path: the file {path} does not exist")
     try:
-        return load_keras().models.load_model(path, compile=False)
+        return load_model_file(path)
     except Exception as error:
         raise TrainError(f"{path} cannot be loaded by Keras: {error}") from error
 

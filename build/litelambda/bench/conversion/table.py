@@ -31,7 +31,7 @@ most of all those of deep networks, but not what converts.{image_size}
 - **float difference**: the largest difference between the float flatbuffer, from which the int8 one is made, and Keras'
   own `predict` in another process, as a share of the output's range. The rows are random ones, zeros, ones, the ends of
   what the input allows, padded and masked sequences. More than {tolerance:.2%} is an error, unless the same model in
-  float64 shows that its float32 answers are themselves that far off ([why](../docs/explanation/proof.md)).
+  float64 shows that its float32 answers are themselves that far off.
 - **int8 difference**: the same for the int8 model, on random rows that were not used for calibration.
 - **stayed float**: operators that compute in float32, and how many; [the last table](#what-to-change) says what to
   change.
