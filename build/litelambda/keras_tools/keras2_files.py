@@ -114,29 +114,34 @@ def _translate(value: Any) -> Any:
 
 def _translate_object(value: dict[str, Any]) -> Any:
     """A layer, a model, an initializer or another object."""
-    name, config = str(value["class_name"]), dict(value["config"])
+    name, config = str(value["class_name"]), value["config"]
     if name in _POLICIES:
         return config["name"]
-    value = {key: each for key, each in value.items() if key not in _STATE}
+    found = {key: each for key, each in value.items() if key not in _STATE}
+    found["config"] = _translate_config(name, dict(config))
+    if name in _MODELS:
+        found |= {"class_name": name.replace("Model", "Functional"), "module": _MODELS[name]}
+    elif "module" in value:
+        found["module"] = value["module"].replace("tf_keras", "keras", 1)
+    elif "name" in config and hasattr(load_keras().layers, name):  # a layer of up to TensorFlow 2.12, and of .h5 files
+        found["module"] = "keras.layers"
+    return found
+
+
+def _translate_config(name: str, config: dict[str, Any]) -> dict[str, Any]:
+    """The keywords of an object, of which some have other names, other forms, or none."""
     if isinstance(config.get("layers"), list):
-        config = {**config, "layers": _with_calls(config["layers"])}
-    for key in ("input_layers", "output_layers"):  # one alone is that itself, in Keras 3
+        config["layers"] = _with_calls(config["layers"])
+    for key in ("input_layers", "output_layers"):  # one alone is that itself
         if isinstance(config.get(key), list) and len(config[key]) == 1:
-            config = {**config, key: config[key][0]}
+            config[key] = config[key][0]
     if name == "InputLayer" and "batch_input_shape" in config:
-        config = {**config, "batch_shape": config["batch_input_shape"]}
+        config["batch_shape"] = config["batch_input_shape"]
     if name == "LeakyReLU" and "alpha" in config:
         config["negative_slope"] = config.pop("alpha")
     if name == "BatchNormalization" and isinstance(config.get("axis"), list):
-        config = {**config, "axis": config["axis"][0]}
-    config = {key: each for key, each in config.items() if not _says_nothing(name, key, each)}
-    module = value.get("module") or ("keras.layers" if hasattr(load_keras().layers, name) else None)
-    if name in _MODELS:
-        name, module = name.replace("Model", "Functional"), _MODELS[name]
-    if module is not None:
-        value["module"] = module.replace("tf_keras", "keras", 1)
-        value.setdefault("registered_name", None)
-    return {**value, "class_name": name, "config": config}
+        config["axis"] = config["axis"][0]
+    return {key: each for key, each in config.items() if not _says_nothing(name, key, each)}
 
 
 def _says_nothing(name: str, key: str, value: Any) -> bool:
