@@ -1,4 +1,4 @@
-"""Files that Keras 2 wrote answer as Keras 2 answered: tests/golden/make_keras2.py asked it."""
+"""Files that Keras 2 wrote answer as Keras 2 answered: tests/golden/make_keras2.py and make_tf1.py asked it."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ from litelambda.keras_tools.output_names import output_names
 from support.golden_store import GOLDEN
 from support.handler_client import load_module, send
 
-ARCHIVE = zipfile.ZipFile(GOLDEN / "keras2.zip")
-FILES = sorted(name for name in ARCHIVE.namelist() if not name.endswith(".npz") and not name.startswith("code"))
+ARCHIVE, OLD = (zipfile.ZipFile(GOLDEN / name) for name in ("keras2.zip", "tf1.zip"))
+NAMES = sorted([*ARCHIVE.namelist(), *OLD.namelist()])
+FILES = [name for name in NAMES if not name.endswith(".npz") and not name.startswith("code")]
 TOLERANCE = {"half": 2e-3}
 """Of an output's range; 16-bit floats have steps of a thousandth."""
 
@@ -33,8 +34,9 @@ TOLERANCE = {"half": 2e-3}
 def unpack(name: str, folder: Path) -> tuple[Path, list[NDArray[Any]], list[NDArray[Any]]]:
     """A file, what it was asked, and what it answered."""
     stem = name.partition(".")[0]
-    ARCHIVE.extract(name, folder)
-    with ARCHIVE.open(f"{stem}.npz") as file, np.load(file) as arrays:
+    archive = OLD if name.startswith("old_") else ARCHIVE
+    archive.extract(name, folder)
+    with archive.open(f"{stem}.npz") as file, np.load(file) as arrays:
         asked = [arrays[key] for key in sorted(arrays, key=_number) if key.startswith("input")]
         answers = [arrays[key] for key in sorted(arrays, key=_number) if key.startswith("answer")]
     return folder / name, asked, answers
@@ -65,7 +67,7 @@ def test_it_answers_as_keras_2_did(name: str, tmp_path: Path) -> None:
     """Each layer with what Keras 3 has dropped or changed, in both formats."""
     path, asked, answers = unpack(name, tmp_path)
     assert all(np.ptp(each) > 0.01 for each in answers)
-    assert version_of_writer(path) == "2.15.0"
+    assert version_of_writer(path) == ("2.2.4-tf" if name.startswith("old_") else "2.15.0")
     assert largest_difference(predict(path, asked), answers) < TOLERANCE.get(path.stem, 1e-5)
 
 
@@ -90,7 +92,7 @@ def test_another_order_of_layers_is_refused(tmp_path: Path) -> None:
         load_model_file(edited("nested.keras", tmp_path, edit))
 
 
-@pytest.mark.parametrize("name", ["pictures.h5", "sequences.keras", "functions.h5", "transfer.keras", "attention.h5"])
+@pytest.mark.parametrize("name", ["pictures.h5", "sequences.keras", "functions.h5", "transfer.keras", "old_graph.h5"])
 def test_what_is_published_answers_as_keras_2_did(name: str, tmp_path: Path) -> None:
     """Imported, its artifact gives what Keras 2 predicted, and the file is published as it came."""
     path, asked, answers = unpack(name, tmp_path)

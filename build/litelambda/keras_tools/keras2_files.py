@@ -135,6 +135,8 @@ def _translate_config(name: str, config: dict[str, Any]) -> dict[str, Any]:
     for key in ("input_layers", "output_layers"):  # one alone is that itself
         if isinstance(config.get(key), list) and len(config[key]) == 1:
             config[key] = config[key][0]
+    if "name" not in config:  # of an initializer, up to TensorFlow 1.15
+        config.pop("dtype", None)
     if name == "InputLayer" and "batch_input_shape" in config:
         config["batch_shape"] = config["batch_input_shape"]
     if name == "LeakyReLU" and "alpha" in config:
@@ -146,9 +148,9 @@ def _translate_config(name: str, config: dict[str, Any]) -> dict[str, Any]:
 
 def _says_nothing(name: str, key: str, value: Any) -> bool:
     """Whether a keyword that Keras 3 does not take says what it does in any case, or nothing about inference."""
-    if key in ("batch_input_shape", "rng_type"):
+    if key in ("batch_input_shape", "input_length", "rng_type"):
         return True
-    if key == "time_major":
+    if key in ("time_major", "causal"):
         return value is False
     if name.startswith(("Depthwise", "Separable")) or name.endswith("Transpose"):
         kernels = ("kernel_initializer", "kernel_regularizer", "kernel_constraint")  # of none of their weights
