@@ -27,8 +27,9 @@ layers, Input = keras.layers, keras.Input
 def pictures() -> Any:
     """Convolutions whose configs have keywords that Keras 3 has dropped, and augmentation."""
     return keras.Sequential([
-        Input((12, 12, 3)), layers.Rescaling(1 / 127.5, -1), layers.Resizing(8, 8), layers.RandomFlip(),
-        layers.RandomZoom(0.1), layers.SpatialDropout2D(0.2), layers.Conv2DTranspose(4, 3, 2, padding="same"),
+        Input((12, 12, 3)), layers.Rescaling(1 / 127.5, -1), layers.RandomCrop(10, 9), layers.Resizing(8, 8),
+        layers.RandomFlip(), layers.RandomZoom(0.1), layers.SpatialDropout2D(0.2),
+        layers.Conv2DTranspose(4, 3, 2, padding="same"),
         layers.BatchNormalization(), layers.ReLU(6.0), layers.SeparableConv2D(3, 3, dilation_rate=2),
         layers.DepthwiseConv2D(3, depth_multiplier=2), layers.LeakyReLU(alpha=0.1), layers.GroupNormalization(2),
         layers.UpSampling2D(2, interpolation="bilinear"), layers.GlobalAveragePooling2D(), layers.Dense(2),
@@ -43,6 +44,15 @@ def sequences() -> Any:
         layers.Bidirectional(layers.GRU(3, return_sequences=True)), layers.TimeDistributed(layers.Dense(3)),
         layers.SimpleRNN(3), layers.Dense(8, "hard_sigmoid"), layers.Dense(1),
     ])  # fmt: skip
+
+
+def translation() -> Any:
+    """An encoder whose last states are a decoder's first, and both directions of another."""
+    source, target = Input((5, 3)), Input((4, 3))
+    _, *states = layers.LSTM(4, return_state=True)(source)
+    decoded = layers.LSTM(4, return_sequences=True)(target, initial_state=states)
+    both = layers.Bidirectional(layers.GRU(4))(target, initial_state=states)
+    return keras.Model([source, target], [layers.Dense(2)(decoded), both])
 
 
 def convolutions_in_time() -> Any:
@@ -128,7 +138,7 @@ def code() -> Any:
 
 
 MODELS = (
-    pictures, sequences, convolutions_in_time, functions, nested, transfer, attention, norms, half, code,
+    pictures, sequences, translation, convolutions_in_time, functions, nested, transfer, attention, norms, half, code,
 )  # fmt: skip
 
 

@@ -246,7 +246,7 @@ def test_mistakes_end_the_command(tiny_recipe: Path, tmp_path: Path, override: s
 
 
 def is_empty(group: int) -> bool:
-    """Whether a process group has no process, not even one that nobody has buried."""
+    """Whether a process group has no process left, zombies included."""
     try:
         os.killpg(group, 0)
     except ProcessLookupError:

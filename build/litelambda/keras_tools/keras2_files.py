@@ -5,9 +5,11 @@ Keras 3 itself refuses many of them, and gets some wrong:
 - it refuses keywords that it has dropped. Nearly all files have values there that say what Keras 3 does in any case:
   these are left out. Any other value stays, and Keras 3 names it
 - it counts the calls of a model in a model from 0, Keras 2 from 1
-- it passes the tensors among a layer's keywords as lists of names, as in `attention(x, value=y)`
+- it passes the tensors among a layer's keywords as lists of names, as in `attention(x, value=y)`, and takes the first
+  states of a recurrent layer as a keyword, where Keras 2 has them among the inputs
 - it has no layers for TensorFlow's functions, as in `x / 255`
 - its `hard_sigmoid` has another slope: see `keras2_layers`
+- its RandomCrop returns whole pictures where nothing is trained, Keras 2's resizes and crops them
 - weights belong to layers by their order, which it works out by itself: here it must be the file's
 """
 
@@ -29,6 +31,7 @@ _MODELS = {"Functional": "keras.src.models.functional", "Model": "keras.src.mode
 _FUNCTION_LAYERS = ("TFOpLambda", "SlicingOpLambda")
 _OURS = "litelambda.keras_tools.keras2_layers"
 _POLICIES = ("Policy", "PolicyV1")
+_RECURRENT = ("RNN", "LSTM", "GRU", "SimpleRNN", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D", "Bidirectional")
 _STATE = ("build_config", "compile_config")
 """Left out: a layer is built where it is called, and nothing is trained."""
 _CONSTANT, _TENSOR = "_CONSTANT_VALUE", "__keras_tensor__"
@@ -119,6 +122,9 @@ def _translate_object(value: dict[str, Any]) -> Any:
         return config["name"]
     found = {key: each for key, each in value.items() if key not in _STATE}
     found["config"] = _translate_config(name, dict(config))
+    if name == "RandomCrop":
+        kept = {key: config[key] for key in ("name", "trainable", "dtype", "height", "width")}
+        name, found["class_name"], found["config"] = "Resizing", "Resizing", kept | {"crop_to_aspect_ratio": True}
     if name in _MODELS:
         found |= {"class_name": name.replace("Model", "Functional"), "module": _MODELS[name]}
     elif "module" in value:
@@ -181,14 +187,18 @@ def _with_calls(layers: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
         _function_layer(each, first_calls)
         if each["class_name"] in _FUNCTION_LAYERS
-        else {**each, "inbound_nodes": [_call(node, first_calls) for node in each.get("inbound_nodes", [])]}
+        else {**each, "inbound_nodes": [_call(node, each, first_calls) for node in each.get("inbound_nodes", [])]}
         for each in layers
     ]
 
 
-def _call(node: Any, first_calls: Mapping[str, int]) -> dict[str, Any]:
+def _call(node: Any, layer: Mapping[str, Any], first_calls: Mapping[str, int]) -> dict[str, Any]:
     """`[[layer, call, tensor, keywords], …]`, a mapping of such, or one alone, as `{"args", "kwargs"}`."""
     first, keywords = _arguments(node, first_calls)
+    if isinstance(first, list) and layer["class_name"] in _RECURRENT:
+        first, keywords["initial_state"] = first[0], first[1:]
+        if keywords.get("constants", ...) is None:  # of cells that a user writes, and gone
+            del keywords["constants"]
     return {"args": [first], "kwargs": keywords}
 
 
