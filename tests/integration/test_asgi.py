@@ -28,7 +28,7 @@ from litelambda_serving.turns import Turns
 from support.golden_store import golden, publish
 from support.handler_client import load_module
 from support.handler_client import send as invoke
-from support.ports import free_port
+from support.ports import answers, free_port
 from support.server import running, send
 from support.waiting import wait_until
 
@@ -347,7 +347,7 @@ def test_sigterm_lets_a_request_end(store, tmp_path):
     command = [sys.executable, "-m", "litelambda_serving.asgi"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as server:
         try:
-            wait_until(lambda: is_up(port))
+            wait_until(lambda: answers(f"http://127.0.0.1:{port}/v2/health/ready"))
             with (
                 ThreadPoolExecutor(1) as client,
                 closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as idle,
@@ -391,13 +391,6 @@ def test_processes_share_a_burst_of_connections():
 
     with asyncio.Runner(loop_factory=SharingLoop) as runner:
         assert max(runner.run(accept())) == 1
-
-
-def is_up(port):
-    try:
-        return send(port, "GET", "/v2/health/ready")[0] == 200
-    except OSError:
-        return False
 
 
 def test_small_answers_are_sent_at_once(store, monkeypatch):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import subprocess
-import urllib.request
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from support.ports import answers
 from support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -50,15 +50,7 @@ def container(
     try:
         port = int(docker("port", running, "8080").splitlines()[0].rpartition(":")[2])
         if ready:
-            wait_until(lambda: _answers(f"http://127.0.0.1:{port}{ready}"), explain=lambda: docker("logs", running))
+            wait_until(lambda: answers(f"http://127.0.0.1:{port}{ready}"), explain=lambda: docker("logs", running))
         yield running, port
     finally:
         docker("rm", "--force", running)
-
-
-def _answers(url: str) -> bool:
-    try:
-        urllib.request.urlopen(url, timeout=5).close()
-    except OSError:
-        return False
-    return True

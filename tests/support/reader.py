@@ -12,8 +12,6 @@ import re
 import signal
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from io import StringIO
@@ -25,7 +23,7 @@ from litelambda.cli.main import main
 from litelambda.common.paths import PROJECT
 from support.markdown import Block, Example, words_of
 from support.pages import NOT_RUN
-from support.ports import free_port
+from support.ports import answers, free_port
 from support.waiting import wait_until
 
 BIN = Path(os.environ.get("LITELAMBDA_TEST_BIN") or Path(sys.executable).parent)
@@ -172,7 +170,7 @@ class Reader:
                 ["bash", "-c", line], cwd=self.folder, env=os.environ | self._environment, stdout=sink, stderr=sink
             )
         url, server = f"http://127.0.0.1:{port}/v2/health/ready", self._server
-        wait_until(lambda: _answers(url) or server.poll() is not None, _READY_TIMEOUT_S, log.read_text)
+        wait_until(lambda: answers(url) or server.poll() is not None, _READY_TIMEOUT_S, log.read_text)
         assert server.poll() is None, f"{command}\n{log.read_text()}"
 
     def stop(self) -> None:
@@ -189,17 +187,6 @@ def words_that_make_runs(words: list[str]) -> list[str]:
         [*words, "-n", "--no-print-directory", "-C", PROJECT], capture_output=True, text=True, check=True
     ).stdout
     return ["litelambda", *words_of(told[told.rindex("litelambda deploy") :])[1:]]
-
-
-def _answers(url: str) -> bool:
-    try:
-        urllib.request.urlopen(url, timeout=5).close()
-    except urllib.error.HTTPError as error:
-        error.close()
-        return error.code in (401, 403)  # up, with an access policy
-    except OSError:
-        return False
-    return True
 
 
 def check_output(shown: Block, printed: str) -> None:
