@@ -61,6 +61,7 @@ function chooseSignature() {
   const { raw_inputs: raw, ...described } = state.described;
   const metadata = other ? { ...described, inputs: other.inputs, outputs: other.outputs } : state.described;
   state.metadata = metadata;
+  for (const control of state.controls) control.stopCamera?.();
   state.controls = makeControls(metadata);
   state.names = (metadata.raw_inputs ?? metadata.inputs).map(({ name }) => name);
   find("fields").replaceChildren(...layOut(state.controls));

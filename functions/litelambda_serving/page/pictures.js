@@ -24,6 +24,7 @@ class PictureControl {
     this.asFile = asFile;
     this.fit = fit;
     this.file = null;
+    this.stopCamera = () => {};
     this.view = make("canvas", { width: this.width, height: this.height, hidden: true, role: "img" });
     this.message = make("span", { className: "hint" }, "Drop or paste a picture here");
     this.range = make("select", {}, option("255", "0 to 255"), option("1", "0 to 1"), option("2", "-1 to 1"));
@@ -70,6 +71,7 @@ class PictureControl {
 
   /** Take a file; one that was made here can be saved, so that the commands find it. */
   async take(file, isMade = false) {
+    this.stopCamera();
     let picture;
     try {
       picture = await createImageBitmap(file);
@@ -129,24 +131,29 @@ class PictureControl {
       this.say("The camera cannot be used: the browser allows it on https and localhost alone, and only if you agree.");
       return;
     }
+    this.stopCamera(); // the button may have been pressed twice
     const video = make("video", { autoplay: true, muted: true, playsInline: true, "aria-label": "The camera's picture" });
-    const take = make("button", { type: "button", className: "plain" }, "Take the picture");
-    const stop = () => {
+    const take = make("button", { type: "button", className: "plain", disabled: true }, "Take the picture");
+    this.stopCamera = () => {
       for (const track of stream.getTracks()) track.stop();
       this.stage.replaceChildren();
       this.stage.hidden = true;
-      this.camera.focus();
+      this.stopCamera = () => {};
     };
     take.addEventListener("click", () => {
       const canvas = make("canvas", { width: video.videoWidth, height: video.videoHeight });
       canvas.getContext("2d").drawImage(video, 0, 0);
       fileOf(canvas, "camera.jpg", "image/jpeg").then((file) => this.take(file, true));
-      stop();
+      this.stopCamera();
+      this.camera.focus();
+    });
+    video.addEventListener("loadeddata", () => {
+      take.disabled = false; // before its first frame the video has no size
+      take.focus();
     });
     video.srcObject = stream;
     this.stage.replaceChildren(video, take);
     this.stage.hidden = false;
-    take.focus();
   }
 
   /** The field's value. */
