@@ -14,7 +14,7 @@ DOCS_VENV := .venv-docs
 CHECKS_VENV := .venv-checks
 NATIVE_VENV := .venv-native
 
-.PHONY: help setup setup-sam demo test test-wheel check format docs lock package charts native clean
+.PHONY: help setup setup-sam demo test fuzz test-wheel check format docs lock package charts native clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -40,6 +40,9 @@ demo: setup  ## train on MNIST, quantize, verify, publish, serve and predict ove
 
 test: setup  ## run the tests
 	@started=$$SECONDS; $(BIN)/python -m pytest -q -n logical; echo "test: done in $$((SECONDS - started)) s"
+
+fuzz: setup  ## run the property tests on other random examples, each time
+	@$(BIN)/python -m pytest -q -n logical -m hypothesis --hypothesis-profile=others
 
 test-wheel: setup  ## build the wheel, install it outside the checkout, and use it there
 	@started=$$SECONDS; LITELAMBDA_TEST_WHEEL=1 $(BIN)/python -m pytest -q -n logical tests/e2e/test_wheel.py tests/e2e/test_wheel_build.py; \

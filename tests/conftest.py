@@ -25,9 +25,11 @@ from support import schedule
 from support.built import BuiltArtifact
 from support.process_state import ProcessState
 
-# A deadline for an example is a timed test, which fails on a busy machine.
-hypothesis.settings.register_profile("untimed", deadline=None)
-hypothesis.settings.load_profile("untimed")
+# A deadline for an example is a timed test, which fails on a busy machine. The examples are the same in every run, so
+# that a change fails only for what it does; `make fuzz` draws others.
+hypothesis.settings.register_profile("same", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("others", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("same")
 
 
 def pytest_configure(config: pytest.Config) -> None:

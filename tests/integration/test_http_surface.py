@@ -6,7 +6,6 @@ import gzip
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 
@@ -517,14 +516,20 @@ def test_cors(store):
     assert send(anyone, "GET", "/").headers["access-control-allow-origin"] == "*"
 
 
-def test_openapi_describes_every_model_of_the_store(handler, store):
-    """The document has a model's routes and real shapes, loaded or not; what cannot be read is left out."""
-    publish(store, "damaged", data=golden("tiny_int8"))
-    (store / "damaged/1/manifest.json").write_text("{")
+def test_openapi_leaves_out_what_cannot_be_read(tmp_path):
+    """Other models are described all the same."""
+    publish(tmp_path, "tiny", data=golden("tiny_int8"))
+    publish(tmp_path, "damaged", data=golden("tiny_int8"))
+    (tmp_path / "damaged/1/manifest.json").write_text("{")
+    paths = send(load_module(tmp_path, "tiny").handler, "GET", "/openapi.json").json()["paths"]
+    assert "/v1/models/tiny:predict" in paths
+    assert "/v1/models/damaged:predict" not in paths
+
+
+def test_openapi_describes_every_model_of_the_store(handler):
+    """The document has a model's routes and real shapes, loaded or not."""
     document = send(handler, "GET", "/openapi.json").json()
-    shutil.rmtree(store / "damaged")
     assert document["openapi"] == "3.1.0"
-    assert "/v1/models/damaged:predict" not in document["paths"]
     for model in ("tiny", "two_by_two", "scalar", "image"):
         assert "post" in document["paths"][f"/v1/models/{model}:predict"]
         assert "post" in document["paths"][f"/v2/models/{model}/infer"]

@@ -336,12 +336,12 @@ def test_a_log_level_drops_request_lines(store, tmp_path, capsys, namespace):
         ("GET", "/v1/models/broken", 500, (0, 1)),
     ],
 )
-def test_metrics_tell_faults_of_clients_from_ours(handler, store, capsys, method, path, status, counts):
+def test_metrics_tell_faults_of_clients_from_ours(tmp_path, capsys, method, path, status, counts):
     """What the protocols have and this service has not is asked for by a client, and is no fault of ours."""
-    if not (store / "broken").exists():
-        publish(store, "broken", data=golden("tiny_int8"))
-        (store / "broken/1/model.tflite").write_bytes(b"")
-    assert call(handler, method, path, "{}")[0] == status
+    publish(tmp_path, "tiny", data=golden("tiny_int8"))
+    publish(tmp_path, "broken", data=golden("tiny_int8"))
+    (tmp_path / "broken/1/model.tflite").write_bytes(b"")
+    assert call(load_handler(tmp_path), method, path, "{}")[0] == status
     line = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (line.get("ClientError", 0), line.get("ServerError", 0)) == counts
     assert line["level"] == ("ERROR" if counts[1] else "INFO")
