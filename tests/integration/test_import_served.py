@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import zipfile
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from litelambda.cli.main import main
 from litelambda.keras_tools.backend import load_keras, load_tensorflow
@@ -89,3 +93,44 @@ def test_a_model_that_is_not_quantized_takes_what_is_not_finite(tmp_path):
     answer = send(handler, "POST", "/v1/models/m:predict", values.tobytes(), headers)
     assert answer.status == 200
     assert np.array_equal(np.array(answer.json()["outputs"], float).ravel(), values.ravel(), equal_nan=True)
+
+
+def test_a_model_takes_pictures(tmp_path):
+    """The middle of a file's pixels, scaled by hand, in Keras; the model comes in a .zip file, as browsers fetch it."""
+    keras = load_keras()
+    keras.utils.set_random_seed(2)
+    model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten(), keras.layers.Dense(3)])
+    model.save(tmp_path / "keras_model.h5")
+    with zipfile.ZipFile(tmp_path / "converted_keras.zip", "w") as archive:
+        archive.write(tmp_path / "keras_model.h5", "keras_model.h5")
+        archive.writestr("labels.txt", "0 left\n1 right\n2 up\n")
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 10, 3), np.uint8)
+    picture = io.BytesIO()
+    Image.fromarray(pixels).save(picture, "PNG")
+    rules = json.dumps({"kind": "image", "fit": "crop", "scale": 1 / 127.5, "offset": -1})
+    manifest, handler = serve(tmp_path, tmp_path / "converted_keras.zip", "--preprocessing", rules)
+    assert manifest["recipe"]["imported"]["model"] == "keras_model.h5"
+    status, answer = ask(handler, [{"b64": base64.b64encode(picture.getvalue()).decode()}])
+    expected = model(pixels[None, :, 3:7].astype(np.float32) / 127.5 - 1)
+    assert status == 200
+    assert np.allclose(answer["predictions"], expected, atol=1e-5)
+
+
+def test_a_model_takes_rows_of_a_table(tmp_path):
+    """A scaled number, a missing one and a category, by name; the row is made by hand, and Keras answers to it."""
+    keras = load_keras()
+    model = keras.Sequential([keras.Input((4,), name="row"), keras.layers.Dense(2)])
+    model.save(tmp_path / "model.keras")
+    columns = [
+        {"name": "mass", "type": "number", "scale": 0.001, "offset": -4.0, "missing": 4200},
+        {"name": "island", "type": "category", "vocabulary": ["Biscoe", "Dream", "Torgersen"]},
+    ]
+    rules = tmp_path / "columns.json"
+    rules.write_text(json.dumps({"kind": "table", "label": "species", "columns": columns}))
+    _, handler = serve(tmp_path, tmp_path / "model.keras", "--preprocessing", rules)
+    rows = [{"mass": 3750, "island": "Dream"}, {"mass": None, "island": "Biscoe", "species": "Adelie"}]
+    status, answer = ask(handler, rows)
+    expected = model(np.array([[-0.25, 0, 1, 0], [0.2, 1, 0, 0]], np.float32))
+    assert status == 200
+    assert np.allclose(answer["predictions"], expected, atol=1e-6)
+    assert ask(handler, [{"mass": 3750, "island": "Dreem"}])[0] == 400

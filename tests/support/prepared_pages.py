@@ -158,8 +158,23 @@ def prepare_import(reader: Reader, made: Made) -> None:
         load_keras().saving.load_model(reader.folder / "model.keras").export(reader.folder / "saved_model")
     with tarfile.open(reader.folder / "model.tar.gz", "w:gz") as archive:
         archive.add(reader.folder / "saved_model", "export/Servo/1")
+    make_exported_archive(reader.folder)
+    (pixels,) = blocks_of(DOCS / "how-to" / "import.md", "json")
+    (reader.folder / "pixels.json").write_text(pixels)
     reader.instead["mlflow"] = make_mlflow_folder
     reader.instead["hf"] = make_hugging_face_folder
+
+
+def make_exported_archive(folder: Path) -> None:
+    """What Teachable Machine exports: a model of pictures, and the names of its classes."""
+    from litelambda.keras_tools.backend import load_keras
+
+    keras = load_keras()
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(3)])
+    model.save(folder / "keras_model.h5")
+    with zipfile.ZipFile(folder / "converted_keras.zip", "w") as archive:
+        archive.write(folder / "keras_model.h5", "keras_model.h5")
+        archive.writestr("labels.txt", "0 apple\n1 dragon fruit\n2 pear\n")
 
 
 def make_mlflow_folder(folder: Path) -> None:

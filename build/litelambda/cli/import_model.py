@@ -26,8 +26,8 @@ def _positive(text: str) -> float:
     "path",
     type=PATH,
     metavar="PATH",
-    help="A .tflite, .keras or .h5 file, or the folder of a SavedModel; or what has one of these in it: SageMaker's "
-    "model.tar.gz, a folder of MLflow's or of Hugging Face's.",
+    help="A .tflite, .keras or .h5 file, or the folder of a SavedModel; or what has one of these in it: a .tar.gz "
+    "file, as SageMaker's, or a .zip file, a folder of MLflow's or of Hugging Face's.",
 )
 @store_option()
 @click.option("--name", required=True, metavar="NAME", help="The model's name in the store.")
@@ -42,8 +42,9 @@ def _positive(text: str) -> float:
     "--preprocessing",
     metavar="JSON",
     show_default="a .tflite file's metadata",
-    help="What makes a raw value (a pixel) the model's, as JSON or a file of it: "
-    '{"scale": 0.00784, "offset": -1}, lists for channels, or these by input.',
+    help="What makes raw values the model's, as JSON or a file of it: "
+    '{"scale": 0.00784, "offset": -1}, lists for channels, {"kind": "image"} or "table" with their rules, or these by '
+    "input.",
 )
 @click.option(
     "--tokenizer",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from litelambda.scaffold.project import Project
 
-_MODELS = (".keras", ".h5", ".tflite", ".tar.gz", ".tgz", ".tar")
+_MODELS = (".keras", ".h5", ".tflite", ".tar.gz", ".tgz", ".tar", "saved_model.pb")
 _OF_MODELS = ("saved_model.pb", "MLmodel", "model.weights.h5")  # in their folders
 _WIDEST = 48  # of the guesses' column
 
@@ -34,7 +35,7 @@ _WIDEST = 48  # of the guesses' column
     "--model",
     type=PATH,
     metavar="PATH",
-    help="A .keras, .h5 or .tflite file, a SavedModel's folder, SageMaker's model.tar.gz, MLflow's or a hub's folder.",
+    help="A .keras, .h5 or .tflite file, a SavedModel's folder, a .tar.gz or .zip file, MLflow's or a hub's folder.",
 )
 @click.option("--example", metavar="NAME", help="A recipe that ships, with its data, such as penguins.")
 @click.option("--label", multiple=True, metavar="COLUMN", help="The column to predict; may be given several times.")
@@ -128,6 +129,9 @@ def _ask_for_source(examples: Sequence[str], *, asks: bool) -> dict[str, Any]:
         return {"example": source}
     path = Path(source).expanduser()
     is_model = path.name.endswith(_MODELS) or any((path / name).is_file() for name in _OF_MODELS)
+    if path.suffix == ".zip" and zipfile.is_zipfile(path):  # of pictures, or with a model
+        with zipfile.ZipFile(path) as archive:
+            is_model = any(name.endswith(_MODELS) for name in archive.namelist())
     return {"model" if is_model else "data": path}
 
 

@@ -1,6 +1,6 @@
-"""Finds the model in what other platforms keep it in: an archive of SageMaker's, or a folder of MLflow's or a hub's.
+"""Finds the model in what other platforms keep it in: an archive such as SageMaker's, a folder of MLflow's or a hub's.
 
-    model.tar.gz    1/saved_model.pb, export/Servo/1/saved_model.pb, or a model file; code/
+    model.tar.gz    or a .zip file: 1/saved_model.pb, export/Servo/1/saved_model.pb, or a model file; code/
     MLmodel         with the flavor `keras` or `tensorflow`: data/model.keras, data/model/, tf2model/
     config.json, metadata.json, model.weights.h5    a .keras file, unpacked, as `model.save("hf://…")` uploads it
     config.json, README.md, …                       of a hub, with a .keras file or a SavedModel among them
@@ -27,8 +27,8 @@ from litelambda.keras_tools.model_files import KERAS_SUFFIX, KERAS_SUFFIXES
 __all__ = ["EXPECTED", "Found", "find_model"]
 
 EXPECTED = (
-    "expected a .tflite, .keras or .h5 file, the folder of a SavedModel, or a .tar.gz file or folder with one of these "
-    "in it"
+    "expected a .tflite, .keras or .h5 file, the folder of a SavedModel, or a .tar.gz or .zip file or a folder with "
+    "one of these in it"
 )
 """What is taken, for messages."""
 

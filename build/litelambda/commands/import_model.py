@@ -63,7 +63,7 @@ def import_model(  # noqa: PLR0913 - all but the first three are named by the ca
 
     Args:
         path: a .tflite, .keras or .h5 file, the folder of a SavedModel, or what has one of these in it: a
-            `model.tar.gz` of SageMaker's, a folder of MLflow's or of Hugging Face's.
+            .tar.gz file, as SageMaker's, or a .zip file, a folder of MLflow's or of Hugging Face's.
         name: the model's name in the store.
         store: a folder, or `s3://bucket/prefix`.
         representative: .npy or .npz with rows of data; with them the model is quantized to int8.

@@ -1,4 +1,7 @@
-"""`--preprocessing` of an import: what turns raw values, such as pixels, into the model's: raw * scale + offset."""
+"""`--preprocessing` of an import: what turns raw values (pixels, a picture, a row of a table) into the model's.
+
+The documents are the manifest's, with what may be left out filled in, and are checked by what will read them.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,26 @@ from typing import Any
 
 from litelambda.artifact.flatbuffer import FlatbufferTensor
 from litelambda.common.errors import UsageError
+from litelambda.common.extras import require_extra
+from litelambda_serving.errors import ManifestError
+from litelambda_serving.preprocessing import open_preprocessor
+from litelambda_serving.tensor import DTYPES, TensorSpec
 
-_FORM = 'expected {"scale": 0.00784, "offset": -1}, or lists with a number for each channel, or these by input'
+_FORM = (
+    'expected {"scale": 0.00784, "offset": -1}, or lists with a number for each channel; or {"kind": "image"}, "table" '
+    'or "text" with the rules of that kind; or these by input'
+)
+_KEYS = {
+    "numbers": ("scale", "offset"),
+    "image": ("field", "shape", "resize", "fit", "background", "scale", "offset"),
+    "table": ("columns", "label"),
+}
+_RAW = {"numbers": "numbers", "image": "pictures", "table": "a table's columns"}
+_PICTURE = {"resize": "bilinear", "fit": "stretch", "background": [255, 255, 255]}
+_COLUMN_KEYS = {
+    "number": ("scale", "offset", "missing"),
+    "category": ("vocabulary", "encoding", "unknown", "missing"),
+}
 
 
 def read_preprocessing(
@@ -21,8 +42,8 @@ def read_preprocessing(
 
     Args:
         given: JSON, or the name of a file of it: `{"scale": …, "offset": …}`, numbers or a number for each channel, for
-            a model of one input, or such objects by input name; `{"kind": "text", …}` for a text. None takes what the
-            model's metadata says.
+            a model of one input, or such objects by input name; `{"kind": "image", …}` and `{"kind": "table", …}` as
+            the manifest has them, `{"kind": "text", …}` for a text. None takes what the model's metadata says.
         inputs: of the model.
         in_metadata: by input, TFLite's own NormalizationOptions.
 
@@ -95,20 +116,69 @@ def _load(given: str) -> dict[str, Any]:
 def _checked(tensor: FlatbufferTensor, fields: Any, origin: str = "--preprocessing") -> dict[str, Any]:
     if isinstance(fields, dict) and fields.get("kind") == "text":
         return fields  # `import_text` completes and checks it
-    if not isinstance(fields, dict) or not fields or set(fields) - {"scale", "offset"}:
-        raise UsageError(f"{origin} of input {tensor.name!r}: {fields!r}: {_FORM}")
-    found = {"scale": fields.get("scale", 1.0), "offset": fields.get("offset", 0.0)}
+    place = f"{origin} of input {tensor.name!r}"
+    if not isinstance(fields, dict) or not fields or str(fields.get("kind", "numbers")) not in _KEYS:
+        raise UsageError(f"{place}: {fields!r}: {_FORM}")
+    kind = str(fields.get("kind", "numbers"))
+    _check_keys(place, fields, ("kind", *_KEYS[kind]))
     if tensor.dtype == "string":
-        raise UsageError(f"{origin}: input {tensor.name!r} takes strings, which cannot be scaled")
+        raise UsageError(f"{place}: it takes strings, which cannot be made of {_RAW[kind]}")
+    if kind == "table":
+        _check_columns(place, fields.get("columns"))
+        return _opened(tensor, fields)
+    scaling = _scaling_of(tensor, fields, place)
+    if kind == "numbers":
+        return {"kind": kind, **scaling}
+    require_extra("images")
+    row = tensor.shape[1:] if tensor.shape[:1] in ((-1,), (1,)) else tensor.shape
+    defaults = {"field": tensor.name, "shape": [*row], **_PICTURE}
+    return _opened(tensor, {"kind": kind, **defaults, **fields, **scaling})
+
+
+def _check_keys(place: str, fields: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Refuse keys that nothing would read, such as one that is spelled wrongly."""
+    if unknown := sorted(set(fields) - set(known)):
+        raise UsageError(f"{place}: unknown key {unknown[0]!r}: choose {', '.join(known)}; {_FORM}")
+
+
+def _check_columns(place: str, columns: Any) -> None:
+    """Refuse columns that are not objects with a name, a type, and what goes with it."""
+    if not isinstance(columns, list) or not columns or not all(isinstance(each, dict) for each in columns):
+        raise UsageError(f'{place}: columns: expected a list of objects such as {{"name": "mass", "type": "number"}}')
+    for each in columns:
+        kind = str(each.get("type"))
+        needed = ("name", "type", *(["vocabulary"] if kind == "category" else []))
+        if missing := [key for key in needed if key not in each]:
+            raise UsageError(f"{place}: the column {json.dumps(each)[:60]} lacks {missing[0]!r}")
+        if kind in _COLUMN_KEYS:
+            _check_keys(f"{place}, column {each['name']!r}", each, ("name", "type", *_COLUMN_KEYS[kind]))
+
+
+def _opened(tensor: FlatbufferTensor, document: dict[str, Any]) -> dict[str, Any]:
+    """A document that what serves the model can read.
+
+    Raises:
+        UsageError: it cannot; the message is its own.
+    """
+    try:
+        open_preprocessor(TensorSpec(tensor.name, DTYPES[tensor.dtype], tensor.shape), document, {})
+    except ManifestError as error:
+        raise UsageError(f"--preprocessing: {error}") from error
+    return document
+
+
+def _scaling_of(tensor: FlatbufferTensor, fields: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """`scale` and `offset`: finite numbers, one or as many as there are channels."""
+    found = {"scale": fields.get("scale", 1.0), "offset": fields.get("offset", 0.0)}
     for key, value in found.items():
         numbers = value if isinstance(value, list) else [value]
         if not all(type(each) in (int, float) and math.isfinite(each) for each in numbers) or not numbers:
-            raise UsageError(f"{origin} of input {tensor.name!r}: {key} {value!r} is not finite numbers: {_FORM}")
+            raise UsageError(f"{place}: {key} {value!r} is not finite numbers: {_FORM}")
         if isinstance(value, list) and (len(value),) != tensor.shape[-1:]:
             raise UsageError(
-                f"{origin} of input {tensor.name!r}: {key} has {len(value)} numbers, the input has "
+                f"{place}: {key} has {len(value)} numbers, the input has "
                 f"{tensor.shape[-1] if tensor.shape else 'no'} channels (shape {list(tensor.shape)})"
             )
         if key == "scale" and 0 in numbers:
-            raise UsageError(f"{origin} of input {tensor.name!r}: a scale of 0 would make all values equal")
-    return {"kind": "numbers", **found}
+            raise UsageError(f"{place}: a scale of 0 would make all values equal")
+    return found

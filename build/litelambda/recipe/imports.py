@@ -16,14 +16,15 @@ class ImportSection(Section):
     """
 
     path: Annotated[str, Field(min_length=1)]
-    """A `.tflite`, `.keras` or `.h5` file, or the folder of a SavedModel, relative to the recipe."""
+    """A `.tflite`, `.keras` or `.h5` file, the folder of a SavedModel, or an archive or a folder with one of these in
+    it, relative to the recipe."""
     representative: str | None = None
     """An `.npy` or `.npz` file with rows as the model will see them: it is quantized to int8 with these."""
     labels: str | None = None
     """A file with the names of the classes: a JSON list, or one per line."""
     preprocessing: dict[str, Any] | None = None
-    """What makes a raw value the model's, such as `{ scale = 0.00784, offset = -1 }`; by default a `.tflite` file's
-    metadata."""
+    """What makes raw values the model's, such as `{ scale = 0.00784, offset = -1 }` or `{ kind = "image" }`; by default
+    a `.tflite` file's metadata."""
     tokenizer: str | None = None
     """A `tokenizer.json` of Hugging Face's, for a model that reads text."""
     max_difference: PositiveFloat = 0.1

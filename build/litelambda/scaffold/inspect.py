@@ -90,12 +90,13 @@ def _checked_name(name: str) -> str:
 def _name_of(path: Path) -> str:
     """A model's name from that of its file or folder; a version's folder has that of the folder above it.
 
-    >>> _name_of(Path("fruit salad.tar.gz")), _name_of(Path("models/fruit/7"))
-    ('fruit_salad', 'fruit')
+    >>> _name_of(Path("fruit salad.tar.gz")), _name_of(Path("fruit.tgz")), _name_of(Path("models/fruit/7"))
+    ('fruit_salad', 'fruit', 'fruit')
     """
     if path.name.isdecimal():
         path = path.parent
-    name = path.name.removesuffix(".gz").removesuffix(".tar") if path.name.endswith(ARCHIVE_SUFFIXES) else path.stem
+    packed = next((suffix for suffix in ARCHIVE_SUFFIXES if path.name.endswith(suffix)), None)
+    name = path.name.removesuffix(packed) if packed else path.stem
     return re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_-")[:64] or "model"
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import stat
 import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,11 @@ SKLEARN = ML_MODEL.format(flavor="sklearn: {pickled_model: model.pkl}")
 OUTSIDE = ML_MODEL.format(flavor="tensorflow: {saved_model_dir: ../other}")
 
 
+KINDS = {tarfile.REGTYPE: stat.S_IFREG, tarfile.SYMTYPE: stat.S_IFLNK, tarfile.CHRTYPE: stat.S_IFCHR}
+"""What a .zip file says of what a .tar file has."""
+archives = pytest.mark.parametrize("name", ["model.tar.gz", "model.zip"])
+
+
 def make(folder: Path, files: dict[str, str]) -> Path:
     """A folder with these files."""
     for name, content in files.items():
@@ -33,6 +40,13 @@ def make(folder: Path, files: dict[str, str]) -> Path:
 
 def archive_of(path: Path, *members: tarfile.TarInfo) -> Path:
     """An archive with these members, as many zeros in each as it says."""
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for member in members:
+                info = zipfile.ZipInfo(member.name)
+                info.external_attr = KINDS[member.type] << 16
+                archive.writestr(info, member.linkname or bytes(member.size))
+        return path
     with tarfile.open(path, "w:gz") as tar:
         for member in members:
             tar.addfile(member, io.BytesIO(bytes(member.size)))
@@ -48,6 +62,7 @@ def member(name: str, size: int = 4, **fields: Any) -> tarfile.TarInfo:
     return info
 
 
+@archives
 @pytest.mark.parametrize(
     ("names", "expected"),
     [
@@ -59,9 +74,9 @@ def member(name: str, size: int = 4, **fields: Any) -> tarfile.TarInfo:
         (["weights/model.h5", "checkpoint.weights.h5"], "weights/model.h5"),
     ],
 )
-def test_the_model_in_an_archive(tmp_path, names, expected):
+def test_the_model_in_an_archive(tmp_path, name, names, expected):
     """A SavedModel in either layout, its newest version, or a model file; macOS' hidden files are none."""
-    archive = archive_of(tmp_path / "model.tar.gz", *map(member, names))
+    archive = archive_of(tmp_path / name, *map(member, names))
     (tmp_path / "scratch").mkdir()
     found = find_model(archive, tmp_path / "scratch")
     assert (found.inside, found.path.exists(), found.warnings) == (expected, True, ())
@@ -129,32 +144,63 @@ def test_what_came_with_the_model_and_is_left(tmp_path):
     assert pickled.startswith("data/custom_objects.cloudpickle is not opened")
 
 
+@archives
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ([member("../model.keras")], "a name outside of the archive"),
+        ([member("../model.keras")], "a name outside of the archive: ../model.keras"),
+        ([member("/tmp/model.keras")], "a name outside of the archive: /tmp/model.keras"),
         ([member("a", 0, type=tarfile.SYMTYPE, linkname="/etc/passwd")], "a is not a file or a folder"),
-        ([member("a"), member("b", 0, type=tarfile.LNKTYPE, linkname="a")], "b is not a file or a folder"),
         ([member("null", 0, type=tarfile.CHRTYPE)], "null is not a file or a folder"),
         ([member("a", 60), member("b", 60)], "more than 3 files or 100 bytes"),
         ([member(name) for name in "abcd"], "more than 3 files or 100 bytes"),
     ],
 )
-def test_archives_that_are_refused(tmp_path, members, message):
+def test_archives_that_are_refused(tmp_path, name, members, message):
     """No links, no devices, nothing outside, and no more than the limits: nothing is written outside of the folder."""
-    archive = archive_of(tmp_path / "model.tar.gz", *members)
+    archive = archive_of(tmp_path / name, *members)
     (tmp_path / "out").mkdir()
     with pytest.raises(UsageError) as raised:
         unpack(archive, tmp_path / "out", max_files=3, max_bytes=100)
     assert message in str(raised.value)
-    assert {path.name for path in tmp_path.iterdir()} == {"model.tar.gz", "out"}
+    assert {path.name for path in tmp_path.iterdir()} == {name, "out"}
 
 
+def test_hard_links_are_refused(tmp_path):
+    """A .tar file has them, a .zip file has not."""
+    linked = member("b", 0, type=tarfile.LNKTYPE, linkname="a")
+    archive = archive_of(tmp_path / "model.tar", member("a"), linked)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UsageError, match="b is not a file or a folder"):
+        unpack(archive, tmp_path / "out")
+
+
+@archives
 @pytest.mark.parametrize("keep", [0, 9, -20])
-def test_archives_that_are_damaged(tmp_path, keep):
+def test_archives_that_are_damaged(tmp_path, name, keep):
     """An archive that is empty, no archive, or cut short is one line of an error."""
-    archive = archive_of(tmp_path / "model.tar.gz", member("model.keras", 5000))
+    archive = archive_of(tmp_path / name, member("model.keras", 5000))
     archive.write_bytes(archive.read_bytes()[:keep])
     (tmp_path / "out").mkdir()
     with pytest.raises(UsageError, match="cannot be unpacked"):
+        unpack(archive, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("place", "change", "message"),
+    [
+        (6, b"\x01", "is encrypted, password required"),
+        (8, b"\x63", "compression method is not supported"),
+        (14, b"\xff\xff\xff\xff", "Bad CRC-32 for file 'model.keras'"),
+    ],
+)
+def test_zip_files_that_cannot_be_read(tmp_path, place, change, message):
+    """Behind a password, of a compression that Python lacks, with another content: by the format's own headers."""
+    archive = archive_of(tmp_path / "model.zip", member("model.keras", 50))
+    data = bytearray(archive.read_bytes())
+    for header in (0, data.index(b"PK\x01\x02") + 2):  # of the file, and its copy in the directory, 2 bytes longer
+        data[header + place : header + place + len(change)] = change
+    archive.write_bytes(data)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UsageError, match=f"model.zip cannot be unpacked: .*{message}"):
         unpack(archive, tmp_path / "out")

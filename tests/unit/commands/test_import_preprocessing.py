@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,18 @@ from support.golden_store import golden
 
 IMAGE = FlatbufferTensor("image", "float32", (-1, 4, 4, 3), None)
 TABLE = FlatbufferTensor("table", "float32", (-1, 2), None)
+WORDS = FlatbufferTensor("words", "string", (-1,), None)
+COLUMNS = {
+    "kind": "table",
+    "columns": [
+        {"name": "mass", "type": "number", "scale": 0.5, "offset": -1.0, "missing": 4200.0},
+        {"name": "age", "type": "number"},
+    ],
+}
+
+
+def table(*columns: dict[str, Any]) -> str:
+    return json.dumps({"kind": "table", "columns": columns})
 
 
 def normalization_metadata(mean: list[float], std: list[float]) -> bytes:
@@ -87,11 +100,28 @@ def test_damaged_metadata_is_not_a_traceback(tmp_path: Path) -> None:
             [IMAGE, TABLE],
             {"table": {"kind": "numbers", "scale": 1.0, "offset": [1, 2]}},
         ),
+        (
+            '{"kind": "image", "fit": "crop", "scale": [1, 2, 3]}',
+            [IMAGE],
+            {
+                "image": {
+                    "kind": "image",
+                    "field": "image",
+                    "shape": [4, 4, 3],
+                    "resize": "bilinear",
+                    "fit": "crop",
+                    "background": [255, 255, 255],
+                    "scale": [1, 2, 3],
+                    "offset": 0.0,
+                }
+            },
+        ),
+        (json.dumps({"table": COLUMNS}), [IMAGE, TABLE], {"table": COLUMNS}),
         (None, [IMAGE], {"image": {"scale": 2.0, "offset": 0.0}}),
     ],
 )
 def test_what_is_given_or_else_what_the_metadata_says(given: Any, inputs: Any, expected: Any) -> None:
-    """Numbers or lists, for the only input or by name."""
+    """Numbers or lists, for the only input or by name; the rules of pictures and tables as the manifest has them."""
     assert read_preprocessing(given, inputs, {"image": {"scale": 2.0, "offset": 0.0}}) == expected
 
 
@@ -115,7 +145,24 @@ def test_a_file_of_json(tmp_path: Path) -> None:
         ('{"scale": NaN}', [IMAGE], "scale nan is not finite numbers"),
         ('{"scale": 0}', [IMAGE], "a scale of 0 would make all values equal"),
         ('{"image": {"mean": 1}}', [IMAGE], "expected"),
-        ('{"scale": 1}', [FlatbufferTensor("words", "string", (-1,), None)], "takes strings"),
+        ('{"scale": 1}', [WORDS], "it takes strings, which cannot be made of numbers"),
+        ('{"kind": "image"}', [WORDS], "it takes strings, which cannot be made of pictures"),
+        ('{"kind": "picture"}', [IMAGE], "'kind': 'picture'}: expected"),
+        ('{"kind": ["image"]}', [IMAGE], "expected"),
+        ('{"kind": "image", "fits": "crop"}', [IMAGE], "unknown key 'fits': choose kind, field, shape, resize, fit"),
+        ('{"kind": "image", "fit": "cut"}', [IMAGE], "fit 'cut' is not one of stretch, crop, pad"),
+        ('{"kind": "image", "shape": [5, 5, 3]}', [IMAGE], r"pixels of shape \[5, 5, 3\] do not make up a row"),
+        ('{"kind": "image", "scale": [1, 2]}', [IMAGE], "scale has 2 numbers, the input has 3 channels"),
+        ('{"kind": "image"}', [TABLE], "shape: expected height, width and channels"),
+        ('{"kind": "table"}', [TABLE], "columns: expected a list of objects"),
+        ('{"kind": "table", "columns": [1]}', [TABLE], "columns: expected a list of objects"),
+        ('{"kind": "table", "columns": [{"type": "number"}]}', [TABLE], "the column .* lacks 'name'"),
+        ('{"kind": "table", "columns": [{"name": "a"}]}', [TABLE], "the column .* lacks 'type'"),
+        (table({"name": "a", "type": "category"}), [TABLE], "the column .* lacks 'vocabulary'"),
+        (table({"name": "a", "type": "text"}), [TABLE], "type 'text' is neither 'number' nor 'category'"),
+        (table({"name": "a", "type": ["text"]}), [TABLE], "is neither 'number' nor 'category'"),
+        (table({"name": "a", "type": "number", "mean": 1}), [TABLE], "column 'a': unknown key 'mean': choose name, ty"),
+        (table({"name": "a", "type": "number"}), [TABLE], "rows of 1 values, the input has 2"),
     ],
 )
 def test_what_does_not_fit_is_named(given: str, inputs: Any, message: str) -> None:

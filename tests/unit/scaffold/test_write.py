@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ import yaml
 from litelambda.cli.main import main
 from litelambda.common.paths import RECIPES
 from litelambda.scaffold import write
+from support.golden_store import GOLDEN
 
-PENGUINS = RECIPES.parent / "data" / "penguins.csv"
+DATA = RECIPES.parent / "data"
+PENGUINS = DATA / "penguins.csv"
 FILES = {
     ".github/workflows/deploy.yml", ".gitignore", "README.md", "data/penguins.csv", "recipe.toml", "requirements.txt",
     "tests/expected.json", "tests/rows.json", "tests/test_serving.py",
@@ -179,3 +182,19 @@ def test_it_asks_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert main(["init"]) == 0  # "bill" is not a column: asked again
     assert tomllib.loads(Path("recipe.toml").read_text())["data"]["label"] == "species"
     assert answers == []
+
+
+@pytest.mark.parametrize(("name", "section"), [("half.zip", "import"), ("arrows.zip", "data")])
+def test_a_zip_file_has_a_model_or_pictures(
+    tmp_path: Path, name: str, section: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given as an answer, it is what is in it."""
+    monkeypatch.chdir(tmp_path)
+    with zipfile.ZipFile("half.zip", "w") as archive:
+        archive.write(GOLDEN / "half_plus_two.tflite", "exported/model.tflite")
+    shutil.copy(DATA / "arrows.zip", tmp_path)
+    monkeypatch.setattr("click.termui.visible_prompt_func", lambda _prompt: name)
+    for stream in ("stdin", "stderr"):
+        monkeypatch.setattr(f"sys.{stream}.isatty", lambda: True)
+    assert main(["init"]) == 0
+    assert tomllib.loads(Path("recipe.toml").read_text())[section]["path"] == name
