@@ -261,12 +261,17 @@ def stop_child(parent: int) -> None:
     """
     children = Path(f"/proc/{parent}/task/{parent}/children")
 
-    def converting() -> list[int]:
-        return [
-            int(pid) for pid in children.read_text().split() if "libtensorflow" in Path(f"/proc/{pid}/maps").read_text()
-        ]
+    def is_converting(pid: str) -> bool:
+        process = Path("/proc", pid)
+        try:
+            command = (process / "cmdline").read_bytes()
+            # One that has not begun its own program has its parent's memory, and the parent waits until it has.
+            return b"child_process" in command and "libtensorflow" in (process / "maps").read_text()
+        except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            return False
 
-    os.kill(wait_until(converting)[0], signal.SIGSTOP)
+    stopped = wait_until(lambda: [int(pid) for pid in children.read_text().split() if is_converting(pid)])
+    os.kill(stopped[0], signal.SIGSTOP)
 
 
 CHATTY_BUILD = """
