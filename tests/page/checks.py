@@ -286,6 +286,17 @@ def check_the_camera_is_on_only_while_it_is_seen(address):
         expect(page.get_by_label("x", exact=True)).to_be_visible()
         assert page.evaluate(states) == ["ended", "ended", "ended"]
         page.locator("#model").select_option("photos")
+        page.evaluate("""() => {
+            const ask = navigator.mediaDevices.getUserMedia;
+            const chosen = new Promise((resolve) => { window.agree = resolve; });
+            navigator.mediaDevices.getUserMedia = (options) => (window.answer = chosen.then(() => ask(options)));
+        }""")
+        use.click()
+        page.locator("#model").select_option("half_plus_two")
+        expect(page.get_by_label("x", exact=True)).to_be_visible()
+        page.evaluate("() => { window.agree(); return window.answer.then(() => null); }")
+        assert page.evaluate(states) == ["ended"] * 4
+        page.locator("#model").select_option("photos")
         page.evaluate("() => { navigator.mediaDevices.getUserMedia = async () => new MediaStream(); }")
         use.click()
         expect(take).to_be_disabled()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from litelambda.cli.options import PATH, json_option, print_json
+from litelambda.common.archive_errors import ARCHIVE_ERRORS
 from litelambda.common.errors import UsageError
 from litelambda.common.interrupts import interrupts_noted
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
     from litelambda.scaffold.project import Project
 
-_MODELS = (".keras", ".h5", ".tflite", ".tar.gz", ".tgz", ".tar", "saved_model.pb")
+_MODELS = (".keras", ".h5", ".tflite", ".tar.gz", ".tgz", ".tar")
 _OF_MODELS = ("saved_model.pb", "MLmodel", "model.weights.h5")  # in their folders
 _WIDEST = 48  # of the guesses' column
 
@@ -129,9 +131,9 @@ def _ask_for_source(examples: Sequence[str], *, asks: bool) -> dict[str, Any]:
         return {"example": source}
     path = Path(source).expanduser()
     is_model = path.name.endswith(_MODELS) or any((path / name).is_file() for name in _OF_MODELS)
-    if path.suffix == ".zip" and zipfile.is_zipfile(path):  # of pictures, or with a model
-        with zipfile.ZipFile(path) as archive:
-            is_model = any(name.endswith(_MODELS) for name in archive.namelist())
+    if path.suffix == ".zip":  # of pictures, or with a model
+        with suppress(*ARCHIVE_ERRORS, OSError), zipfile.ZipFile(path) as archive:  # what reads it says what is wrong
+            is_model = any(name.endswith((*_MODELS, *_OF_MODELS)) for name in archive.namelist())
     return {"model" if is_model else "data": path}
 
 

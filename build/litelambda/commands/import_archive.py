@@ -8,12 +8,12 @@ from __future__ import annotations
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from litelambda.common.archive_errors import ARCHIVE_ERRORS
 from litelambda.common.errors import UsageError
 
 __all__ = ["ARCHIVE_SUFFIXES", "unpack"]
@@ -22,8 +22,6 @@ ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".tar", ".zip")
 
 _MAX_FILES = 10_000
 _MAX_BYTES = 8 * 1024**3  # a flatbuffer has up to 2 GiB, and a SavedModel its weights and an optimizer's
-_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError)
-_NOT_READ = (RuntimeError, NotImplementedError)  # zipfile's, of a password, and of a compression that it lacks
 
 
 class _Member(NamedTuple):
@@ -64,7 +62,7 @@ def unpack(archive: Path, folder: Path, *, max_files: int = _MAX_FILES, max_byte
             if not (root / member.name).resolve().is_relative_to(root):
                 raise UsageError(f"{archive} is refused, it has a name outside of the archive: {member.name}")
             member.extract(root)
-    except (*_DAMAGED, *_NOT_READ) as error:
+    except (*ARCHIVE_ERRORS, OSError) as error:
         raise UsageError(f"{archive} cannot be unpacked: {error}") from error
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from litelambda.common.archive_errors import ARCHIVE_ERRORS
 from litelambda.common.errors import DataError
 from litelambda.common.wording import counted
 from litelambda.data.raw_form import Columns, RawForm
@@ -106,7 +107,7 @@ class Unpacked:
         try:
             with zipfile.ZipFile(path) as archive:
                 archive.extractall(self.folder)
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        except ARCHIVE_ERRORS as error:
             raise DataError(f"{path} is not a readable .zip file: {error}") from error
 
 

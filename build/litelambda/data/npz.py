@@ -15,6 +15,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from litelambda.common.archive_errors import ARCHIVE_ERRORS
 from litelambda.common.errors import DataError
 from litelambda.data.stored_rows import RawDataset, Split, StoredRows, file_rows, needs_streaming, open_descriptor
 from litelambda.recipe.sections import ArraysData, NpyData
@@ -165,6 +166,6 @@ def _refusals(path: Path) -> Iterator[None]:
     """Name the file that NumPy or zipfile cannot read."""
     try:
         yield
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except ARCHIVE_ERRORS as error:
         what = "readable folder of .npy files" if path.is_dir() else "readable .npz file"
         raise DataError(f"{path} is not a {what}: {error}") from error

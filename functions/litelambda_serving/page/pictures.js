@@ -132,6 +132,10 @@ class PictureControl {
       return;
     }
     this.stopCamera(); // the button may have been pressed twice
+    if (!this.element.isConnected) {
+      for (const track of stream.getTracks()) track.stop(); // another model was chosen meanwhile
+      return;
+    }
     const video = make("video", { autoplay: true, muted: true, playsInline: true, "aria-label": "The camera's picture" });
     const take = make("button", { type: "button", className: "plain", disabled: true }, "Take the picture");
     this.stopCamera = () => {

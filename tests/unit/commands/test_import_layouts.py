@@ -16,6 +16,7 @@ from litelambda.commands.import_archive import unpack
 from litelambda.commands.import_layouts import find_model
 from litelambda.common.errors import UsageError
 from litelambda.keras_tools.backend import load_keras
+from support.damaged_zips import DAMAGES, damaged_zip
 
 ML_MODEL = "artifact_path: model\nflavors:\n  python_function:\n    loader_module: mlflow\n  {flavor}\nmodel_uuid: 1f\n"
 KERAS_3 = ML_MODEL.format(flavor="keras: {data: data, keras_version: 3.9.0, save_exported_model: false}")
@@ -186,21 +187,11 @@ def test_archives_that_are_damaged(tmp_path, name, keep):
         unpack(archive, tmp_path / "out")
 
 
-@pytest.mark.parametrize(
-    ("place", "change", "message"),
-    [
-        (6, b"\x01", "is encrypted, password required"),
-        (8, b"\x63", "compression method is not supported"),
-        (14, b"\xff\xff\xff\xff", "Bad CRC-32 for file 'model.keras'"),
-    ],
-)
-def test_zip_files_that_cannot_be_read(tmp_path, place, change, message):
-    """Behind a password, of a compression that Python lacks, with another content: by the format's own headers."""
-    archive = archive_of(tmp_path / "model.zip", member("model.keras", 50))
-    data = bytearray(archive.read_bytes())
-    for header in (0, data.index(b"PK\x01\x02") + 2):  # of the file, and its copy in the directory, 2 bytes longer
-        data[header + place : header + place + len(change)] = change
-    archive.write_bytes(data)
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_zip_files_that_cannot_be_read(tmp_path, kind):
+    """Whichever library below it finds out."""
+    archive = tmp_path / "model.zip"
+    archive.write_bytes(damaged_zip(kind, {"model.keras": bytes(range(256)) * 4}))
     (tmp_path / "out").mkdir()
-    with pytest.raises(UsageError, match=f"model.zip cannot be unpacked: .*{message}"):
+    with pytest.raises(UsageError, match=r"model\.zip cannot be unpacked: "):
         unpack(archive, tmp_path / "out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from PIL import Image
 
 from litelambda.common.errors import DataError
 from litelambda.data.scaling import Preprocessing
+from support.damaged_zips import DAMAGES, damaged_zip
 from support.data_recipe import load
 
 
@@ -175,6 +177,19 @@ def test_a_zip_of_a_folder_of_images(tmp_path: Path, images: str) -> None:
     (tmp_path / "packed.zip").write_bytes(b"PK\x03\x04 cut short")
     with pytest.raises(DataError, match=r"packed\.zip is not a readable \.zip file"):
         load(tmp_path, packed)
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_archives_that_cannot_be_read_are_named(tmp_path: Path, images: str, kind: str) -> None:
+    """Of pictures, and of arrays, whichever library below them finds out."""
+    content = io.BytesIO()
+    np.save(content, pixels(40, 4, 4))
+    for name in ("set.zip", "set.npz"):
+        (tmp_path / name).write_bytes(damaged_zip(kind, dict.fromkeys(("x.npy", "y.npy"), content.getvalue())))
+    with pytest.raises(DataError, match=r"set\.zip is not a readable \.zip file"):
+        load(tmp_path, images.replace('"set"', '"set.zip"'))
+    with pytest.raises(DataError, match=r"set\.npz is not a readable \.npz file"):
+        load(tmp_path, 'format = "npz"\npath = "set.npz"')
 
 
 def test_a_share_of_broken_images_is_tolerated(tmp_path: Path, images: str) -> None:

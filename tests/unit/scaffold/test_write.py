@@ -14,6 +14,7 @@ import yaml
 from litelambda.cli.main import main
 from litelambda.common.paths import RECIPES
 from litelambda.scaffold import write
+from support.damaged_zips import damaged_zip
 from support.golden_store import GOLDEN
 
 DATA = RECIPES.parent / "data"
@@ -182,6 +183,19 @@ def test_it_asks_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert main(["init"]) == 0  # "bill" is not a column: asked again
     assert tomllib.loads(Path("recipe.toml").read_text())["data"]["label"] == "species"
     assert answers == []
+
+
+def test_a_damaged_zip_file_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Given as an answer: one line, whatever it was to be."""
+    monkeypatch.chdir(tmp_path)
+    Path("half.zip").write_bytes(damaged_zip("a name that is no UTF-8", {"model.keras": b""}))
+    monkeypatch.setattr("click.termui.visible_prompt_func", lambda _prompt: "half.zip")
+    for stream in ("stdin", "stderr"):
+        monkeypatch.setattr(f"sys.{stream}.isatty", lambda: True)
+    assert main(["init"]) == 1
+    assert "half.zip is not a readable .zip file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("name", "section"), [("half.zip", "import"), ("arrows.zip", "data")])
