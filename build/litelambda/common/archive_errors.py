@@ -15,7 +15,7 @@ ARCHIVE_ERRORS = (
     zlib.error,
     lzma.LZMAError,
     EOFError,
-    ValueError,  # of names that are no UTF-8, or have a NUL
+    ValueError,  # of names that UTF-8 does not have, or with a NUL
     RuntimeError,  # of passwords and of unknown compressions
 )
 """Of `tarfile` and `zipfile`, which let those of the libraries below them through; an `OSError` may be the disk's."""
