@@ -23,6 +23,7 @@ NOT_RUN = {
     "pip install 'litelambda[": "tests/e2e/test_wheel.py installs the wheel and its extras",
     "uv tool install aws-sam-cli": "the one of `make setup-sam` is run",
     "litelambda bench": "takes minutes on an idle machine; tests/integration/test_bench.py measures less",
+    "/usr/bin/time --verbose litelambda import wide.keras": "takes 6 GB of memory and most of a minute",
     "KERAS_BACKEND=jax": "tests/integration/test_jax.py builds like this, with a process for all of JAX's tests",
     "model_signing": "tests/contract/test_provenance.py runs it, in an environment of its own",
     "gcloud": "needs a project with billing",
