@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tarfile
+import zipfile
 from hashlib import sha256
 
 import flatbuffers
@@ -13,6 +14,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from litelambda.cli.main import main
 from litelambda.keras_tools.backend import load_keras, load_tensorflow
+from support.damaged_zips import DAMAGES, damaged_zip
 from support.golden_store import GOLDEN, golden
 from support.handler_client import load_module, send
 
@@ -186,8 +188,8 @@ def test_representative_rows_that_do_not_fit(tmp_path, capsys):
         ),
         ("model.tflite", golden("unsupported_op"), [], 1, "cannot run the model"),
         ("model.tflite", golden("tiny_int8")[:400], [], 1, "damaged or cut short"),
-        ("model.keras", b"x", [], 1, "Keras cannot load"),
-        ("model.h5", b"x", [], 1, "Keras cannot load"),
+        ("model.keras", b"x", [], 1, "It is damaged, cut short"),
+        ("model.h5", b"x", [], 1, "It is damaged, cut short"),
     ],
 )
 def test_what_cannot_be_imported(tmp_path, capsys, name, content, options, code, message):
@@ -203,6 +205,23 @@ def test_what_cannot_be_imported(tmp_path, capsys, name, content, options, code,
     )
     assert (actual, message in text) == (code, True), text
     assert not list((tmp_path / "store").glob("m/*/manifest.json"))
+
+
+@pytest.mark.parametrize("message", DAMAGES)
+def test_a_keras_file_that_is_damaged(tmp_path, capsys, message):
+    """The error names the file, what Python says, and not its layers, which nothing is wrong with."""
+    keras = load_keras()
+    path = tmp_path / "model.keras"
+    keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]).save(path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    path.write_bytes(damaged_zip(message, members))
+    code, text = run(capsys, tmp_path / "store", path)
+    assert code == 1
+    assert f"Keras cannot load {path}: " in text
+    assert "It is damaged, cut short or behind a password" in text
+    assert "Lambda" not in text
+    assert not (tmp_path / "store").exists()
 
 
 def test_a_name_that_is_none(tmp_path, capsys):

@@ -9,20 +9,20 @@ from collections.abc import Mapping
 __all__ = ["DAMAGES", "damaged_zip"]
 
 DAMAGES = {
-    "a password": (zipfile.ZIP_STORED, {6: b"\x01"}),
-    "an unknown compression": (zipfile.ZIP_STORED, {8: b"\x63"}),
-    "another content": (zipfile.ZIP_STORED, {14: b"\xff\xff\xff\xff"}),
-    "broken DEFLATE": (zipfile.ZIP_DEFLATED, {45: b"\xff\xff\xff\xff"}),
-    "broken LZMA": (zipfile.ZIP_LZMA, {55: b"\xff\xff\xff\xff"}),
-    "a name that is no UTF-8": (zipfile.ZIP_STORED, {7: b"\x08", 30: b"\xff"}),
+    "is encrypted, password required": (zipfile.ZIP_STORED, {6: b"\x01"}),
+    "compression method is not supported": (zipfile.ZIP_STORED, {8: b"\x63"}),
+    "Bad CRC-32": (zipfile.ZIP_STORED, {14: b"\xff\xff\xff\xff"}),
+    "Error -3 while decompressing": (zipfile.ZIP_DEFLATED, {45: b"\xff\xff\xff\xff"}),
+    "Corrupt input data": (zipfile.ZIP_LZMA, {55: b"\xff\xff\xff\xff"}),
+    "'utf-8' codec can't decode": (zipfile.ZIP_STORED, {7: b"\x08", 30: b"\xff"}),
 }
-"""The compression, and what is written over the first member: header, name or content, by place."""
+"""By what Python says: the compression, and what is written over the first member's header, name or content."""
 _NAME = 30  # where it begins
 
 
-def damaged_zip(kind: str, members: Mapping[str, bytes]) -> bytes:
-    """A .zip file whose first member, with a name of five characters or more, is damaged in one way."""
-    compression, changes = DAMAGES[kind]
+def damaged_zip(message: str, members: Mapping[str, bytes]) -> bytes:
+    """A .zip file whose first member, with a name of five characters or more, is damaged in the way of a message."""
+    compression, changes = DAMAGES[message]
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", compression) as archive:
         for name, content in members.items():

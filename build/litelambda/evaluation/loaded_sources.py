@@ -18,7 +18,7 @@ from litelambda.conversion.saved_model_signature import load_signature
 from litelambda.keras_tools.backend import load_keras, load_tensorflow
 from litelambda.keras_tools.dtype_policies import set_policies
 from litelambda.keras_tools.keras2_files import version_of_writer
-from litelambda.keras_tools.model_files import import_own_modules, load_model_file
+from litelambda.keras_tools.model_files import import_own_modules, is_damaged, load_model_file
 from litelambda.keras_tools.model_inputs import ModelInput, describe_inputs
 from litelambda.keras_tools.output_names import output_names
 
@@ -125,6 +125,8 @@ def _cause(error: BaseException) -> str:
 
 def _remedy(path: Path) -> str:
     """What to do about a file that Keras cannot load."""
+    if is_damaged(path):
+        return "It is damaged, cut short or behind a password: copy it again from where it was made"
     version = version_of_writer(path)
     if version.startswith("2."):
         return (

@@ -46,12 +46,14 @@ _HARD_SIGMOID = {
 def version_of_writer(path: Path) -> str:
     """The version of Keras that wrote a .keras or .h5 file, or "" where it does not say.
 
+    What `zipfile` raises for a damaged file is let through: its version would be a guess.
+
     >>> version_of_writer(Path("nowhere.keras"))
     ''
     """
     try:
         return _read(path, _METADATA, "keras_version")
-    except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile):
+    except (OSError, KeyError, TypeError, ValueError):
         return ""
 
 

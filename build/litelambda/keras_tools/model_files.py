@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from litelambda.common.archive_errors import ARCHIVE_ERRORS
 from litelambda.keras_tools.backend import load_keras
 from litelambda.keras_tools.keras2_files import load_keras2_file, version_of_writer
 
@@ -48,6 +50,20 @@ def load_model_file(path: Path, classes: Mapping[str, Any] | None = None, *, saf
     if version_of_writer(path).startswith("2."):
         return load_keras2_file(path, classes, safe_mode=safe_mode)
     return load_keras().models.load_model(path, classes, compile=False, safe_mode=safe_mode)
+
+
+def is_damaged(path: Path) -> bool:
+    """Whether a .keras or .h5 file cannot be read as such, whatever it holds."""
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                return archive.testzip() is not None
+        import h5py  # which only these files need
+
+        with h5py.File(path):
+            return False
+    except (*ARCHIVE_ERRORS, OSError):
+        return True
 
 
 def modules_file(path: Path) -> Path:

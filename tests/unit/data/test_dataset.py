@@ -179,16 +179,16 @@ def test_a_zip_of_a_folder_of_images(tmp_path: Path, images: str) -> None:
         load(tmp_path, packed)
 
 
-@pytest.mark.parametrize("kind", DAMAGES)
-def test_archives_that_cannot_be_read_are_named(tmp_path: Path, images: str, kind: str) -> None:
+@pytest.mark.parametrize("message", DAMAGES)
+def test_archives_that_cannot_be_read_are_named(tmp_path: Path, images: str, message: str) -> None:
     """Of pictures, and of arrays, whichever library below them finds out."""
     content = io.BytesIO()
     np.save(content, pixels(40, 4, 4))
     for name in ("set.zip", "set.npz"):
-        (tmp_path / name).write_bytes(damaged_zip(kind, dict.fromkeys(("x.npy", "y.npy"), content.getvalue())))
-    with pytest.raises(DataError, match=r"set\.zip is not a readable \.zip file"):
+        (tmp_path / name).write_bytes(damaged_zip(message, dict.fromkeys(("x.npy", "y.npy"), content.getvalue())))
+    with pytest.raises(DataError, match=rf"set\.zip is not a readable \.zip file: .*{message}"):
         load(tmp_path, images.replace('"set"', '"set.zip"'))
-    with pytest.raises(DataError, match=r"set\.npz is not a readable \.npz file"):
+    with pytest.raises(DataError, match=rf"set\.npz is not a readable \.npz file: .*{message}"):
         load(tmp_path, 'format = "npz"\npath = "set.npz"')
 
 

@@ -190,7 +190,7 @@ def test_a_damaged_zip_file_is_named(
 ) -> None:
     """Given as an answer: one line, whatever it was to be."""
     monkeypatch.chdir(tmp_path)
-    Path("half.zip").write_bytes(damaged_zip("a name that is no UTF-8", {"model.keras": b""}))
+    Path("half.zip").write_bytes(damaged_zip("'utf-8' codec can't decode", {"model.keras": b""}))
     monkeypatch.setattr("click.termui.visible_prompt_func", lambda _prompt: "half.zip")
     for stream in ("stdin", "stderr"):
         monkeypatch.setattr(f"sys.{stream}.isatty", lambda: True)
